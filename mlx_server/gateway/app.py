@@ -21,6 +21,7 @@ from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
 from mlx_server.gateway.kept_answers import routes as kept_answers_routes
 from mlx_server.gateway.kept_answers.middleware import KeepAnswers
 from mlx_server.gateway.requests.ticket import ClientDisconnected
@@ -50,6 +51,7 @@ def create_app(
     *,
     host_names: Callable[[], frozenset[str]] = frozenset,
     keyless_addresses: Callable[[], frozenset[str]] = frozenset,
+    handed_over: HandedOver | None = None,
 ) -> FastAPI:
     """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`."""
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
@@ -71,6 +73,7 @@ def create_app(
             max_body_bytes=mlx.max_body_bytes,
             respond=error_response,
         )
+    app.add_middleware(ForwardToSuccessor, state=handed_over or HandedOver())
     policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 

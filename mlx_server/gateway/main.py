@@ -17,6 +17,9 @@ from mlx_server.gateway.app import create_app
 from mlx_server.gateway.connections.listeners import EXIT_BUSY, EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.handover.forwarding import HandedOver
+from mlx_server.gateway.handover.handing_over import hand_over
+from mlx_server.gateway.handover.successor import Successor
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.opening import open_answer_log
@@ -27,13 +30,16 @@ from vestal.best_effort import output
 from vestal.best_effort.files import DISK_FAULTS
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
+from vestal.supervision.handover.successor import Succession
 from vestal.web.descriptors import raise_descriptor_limit
 from vestal.web.events import LogHandler
-from vestal.web.listening_sockets import InheritedSockets
+from vestal.web.listening_sockets import LOOPBACK, InheritedSockets
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
 TICK_S = 0.5
 POLL_S = 0.02
+HAND_OVER = signal.SIGUSR1
+"""Asks a gateway to hand over to its successor, which runs already."""
 
 
 def main(engine_command: tuple[str, ...] = ENGINE) -> int:
@@ -51,6 +57,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
             sys.stderr, f"{error.filename} cannot be written ({error.strerror}); set VESTAL_HOME"
         )
         return EXIT_BUSY if error.errno in DISK_FAULTS else EXIT_CONFIG
+    succession = Succession.from_environment()
     raise_descriptor_limit()
     clock = SystemClock()
     telemetry = Telemetry(clock.wall)
@@ -61,19 +68,28 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
         output.write_line(sys.stderr, str(error))
         return error.exit_code
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(telemetry.emit, "logged")])
-    asyncio.run(_run(config, clock, telemetry, listeners, engine_command))
+    succession.report_ready()
+    asyncio.run(_run(config, clock, telemetry, listeners, succession, engine_command))
     return 0
 
 
 async def _run(
-    config: Config, clock: Clock, telemetry: Telemetry, listeners: Listeners, engine_command: tuple[str, ...]
+    config: Config,
+    clock: Clock,
+    telemetry: Telemetry,
+    listeners: Listeners,
+    succession: Succession,
+    engine_command: tuple[str, ...],
 ) -> None:
     mlx = config.mlx
     table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
     engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
-    keeper = AnswerKeeper(await open_answer_log(config, clock, telemetry.emit), clock)
+    signals = _signals()
+    is_successor = succession.predecessor is not None
+    keeper = AnswerKeeper(await open_answer_log(config, clock, telemetry.emit, waits=is_successor), clock)
     models = InstalledModels(config, clock)
+    handed_over = HandedOver()
     context = GatewayContext(config, clock, dispatcher, models, keeper, telemetry.emit)
     app = create_app(
         context,
@@ -81,8 +97,8 @@ async def _run(
         telemetry,
         host_names=listeners.host_names,
         keyless_addresses=listeners.keyless_addresses,
+        handed_over=handed_over,
     )
-    signals = _signals()
     telemetry.emit("server_started", pid=os.getpid())
     tasks = [
         asyncio.ensure_future(engine.start()),  # first terminates an engine that an earlier gateway left
@@ -92,9 +108,28 @@ async def _run(
     if taken_up := await keeper.take_up_unfinished(app):
         telemetry.emit("answers_taken_up", "an earlier gateway left them unfinished", count=taken_up)
     listeners.serve(app)
+    succession.report_serving()
     try:
-        telemetry.emit("server_stopping", f"asked by {await signals.get()}")
-        await _drain(dispatcher, keeper, clock, mlx.drain_s, signals)
+        if (name := await signals.get()) == HAND_OVER.name:
+            successor = Successor(f"http://{LOOPBACK}:{mlx.port}", mlx.api_key)
+            leaving = asyncio.ensure_future(
+                hand_over(
+                    handed_over,
+                    successor,
+                    keeper,
+                    dispatcher,
+                    engine,
+                    listeners,
+                    telemetry,
+                    clock,
+                    mlx.drain_s,
+                )
+            )
+            await _until_told(leaving, signals)
+            await successor.close()
+        else:
+            telemetry.emit("server_stopping", f"asked by {name}")
+            await _drain(dispatcher, keeper, clock, mlx.drain_s, signals)
     finally:
         for task in tasks:
             task.cancel()
@@ -106,12 +141,28 @@ async def _run(
 
 
 def _signals() -> asyncio.Queue[str]:
-    """Return a queue of the names of the signals SIGTERM and SIGINT, as they arrive."""
+    """Return a queue of the names of the signals SIGTERM, SIGINT and HAND_OVER, as they arrive."""
     queue: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, HAND_OVER):
         loop.add_signal_handler(number, queue.put_nowait, number.name)
     return queue
+
+
+async def _until_told(leaving: asyncio.Future[None], signals: asyncio.Queue[str]) -> None:
+    """Wait until the handover is complete, or a signal ends it, but another HAND_OVER. Raises its error."""
+    stop = asyncio.ensure_future(_other_than(HAND_OVER.name, signals))
+    stop.add_done_callback(lambda _: leaving.cancel())
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+    finally:
+        stop.cancel()
+
+
+async def _other_than(name: str, signals: asyncio.Queue[str]) -> None:
+    while await signals.get() == name:
+        pass
 
 
 async def _drain(

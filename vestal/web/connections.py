@@ -156,6 +156,14 @@ class ConnectionTable:
         self._begin_closing(connection, now)
         return connection
 
+    def idle_since(self, before: float) -> list[Connection]:
+        """Return the connections that have rested between two requests since before that time."""
+        return [
+            connection
+            for connection in self._silent
+            if connection.phase is Phase.IDLE and connection.since < before
+        ]
+
     def overdue(self, now: float) -> list[Connection]:
         """Return the connections that were silent for too long, to be aborted."""
         found = list(self._overdue(now))

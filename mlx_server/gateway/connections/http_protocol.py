@@ -137,6 +137,11 @@ class HttpServer(uvicorn.Server):
 
         return WebSocketProtocol(self._table, **options)
 
+    def stop_accepting(self) -> None:
+        """Close the listening sockets in this process."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for acceptor in self._acceptors:
             acceptor.close()

@@ -76,6 +76,7 @@ class Listeners:
         self._hostname = socket.gethostname().lower()
         self._table = ConnectionTable(max_connections())
         self.bridge: str | None = None
+        self._is_accepting = True
 
     def bind(self) -> None:
         """Listen on all configured addresses. Raise CannotListen, and listen on none, if one fails."""
@@ -107,7 +108,7 @@ class Listeners:
     async def follow_bridge(self, app: FastAPI) -> None:
         """Serve on the Docker bridge's address, also after it changes, until cancelled."""
         last_failure = ""
-        while True:
+        while self._is_accepting:
             address = await asyncio.to_thread(network.bridge_address)
             if self._is_covered(address):
                 self.bridge = address
@@ -123,6 +124,18 @@ class Listeners:
                         last_failure = str(error)
                         self._telemetry.emit("listening_failed", last_failure, addresses=[address])
             await asyncio.sleep(BRIDGE_INTERVAL_S)
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections here. Other processes that hold the same sockets go on accepting."""
+        self._is_accepting = False
+        for server, _ in self._servers:
+            server.stop_accepting()
+
+    def open_connections(self, close_idle_for_s: float) -> int:
+        """Return how many connections are open, and close those that have rested this long."""
+        for connection in self._table.idle_since(asyncio.get_running_loop().time() - close_idle_for_s):
+            connection.transport.close()
+        return len(self._table)
 
     async def stop(self) -> None:
         """Close the listening sockets, then the connections, which get a moment to end by themselves."""

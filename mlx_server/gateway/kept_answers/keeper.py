@@ -15,7 +15,7 @@ from mlx_server import VERSION, protocol
 from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Event, Left, Record, Silence, TakenUp
 from mlx_server.gateway.kept_answers.history import Item
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
-from mlx_server.gateway.kept_answers.rendering import Message, Receive
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Receive
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
@@ -197,9 +197,31 @@ class AnswerKeeper:
         for answer_id in self.log.unfinished():
             records = await self.log.records(answer_id)
             if records and isinstance(records[0], Accepted) and not _is_suspended(records):
-                self._take_up(records).outlives_client = True
+                self._take_up(records)
                 taken_up += 1
         return taken_up
+
+    @property
+    def written_requests(self) -> set[str]:
+        """Return the ids of the requests, for the engine, that another gateway could go on with."""
+        written = (answer.request_ids for answer in self._running.values() if self.is_logged(answer.id))
+        return {request_id for ids in written for request_id in ids}
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Return whether the route of any answer runs that is not, or not yet, written down."""
+        return any(
+            not answer.rendering.is_complete and not self.is_logged(answer.id)
+            for answer in self._running.values()
+        )
+
+    def move_to(self, elsewhere: CopyElsewhere) -> int:
+        """Write nothing down from now on; clients read the rest elsewhere. Return how many answers do."""
+        for answer in self.running:
+            if self.is_logged(answer.id):
+                answer.move_to(elsewhere)
+        self.detach()
+        return sum(answer.elsewhere is not None for answer in self.running)
 
     def detach(self) -> None:
         """Write nothing down from now on: the answers that run here go on in another gateway."""

@@ -15,7 +15,7 @@ from mlx_server import protocol
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Event, Left, Silence
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.kept_answers.history import History, events_of
-from mlx_server.gateway.kept_answers.rendering import Rendering
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Rendering
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.ticket import TicketItem
 
@@ -78,6 +78,8 @@ class KeptAnswer:
         self.body = ReceivedBody()
         self.client_left = asyncio.Event()
         self.is_detached = False
+        self.request_ids: set[str] = set()
+        self.elsewhere: CopyElsewhere | None = None
         self.task: asyncio.Task[None] | None = None
         self._log = log
         self._on_over = on_over
@@ -123,6 +125,7 @@ class KeptAnswer:
         """
         public_id = self.id if number == 0 else f"{self.id}-{number}"
         request_id = f"{public_id}.{secrets.token_hex(4)}" if self._was_accepted else public_id
+        self.request_ids.add(request_id)
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int) -> None:
@@ -179,6 +182,12 @@ class KeptAnswer:
     def detach(self) -> None:
         """Write nothing down from now on: what happens in this process is not the answer's end."""
         self.is_detached = True
+
+    def move_to(self, elsewhere: CopyElsewhere) -> None:
+        """Have those who follow it read the rest from another gateway."""
+        self.detach()
+        self.elsewhere = elsewhere
+        self.rendering.freeze()
 
 
 def keep(scope: Any, answer: KeptAnswer) -> None:

@@ -108,13 +108,17 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     gone.add_done_callback(lambda _: rendering.wake())
     answer.followers += 1
     try:
-        await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
+        copied = await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
+        if copied is not None and answer.elsewhere is not None:
+            rest = answer.elsewhere(answer.id, copied.next_frame, send, has_started=copied.has_started)
+            await _unless_gone(asyncio.ensure_future(rest), gone)
     finally:
         answer.followers -= 1
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone
-        if answer.followers == 0 and not rendering.is_complete and not answer.outlives_client:
+        is_over = rendering.is_complete or rendering.is_frozen
+        if answer.followers == 0 and not is_over and not answer.outlives_client:
             answer.leave()
 
 
@@ -123,3 +127,12 @@ async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
     await answer.body.is_whole.wait()
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _unless_gone(work: asyncio.Future[None], gone: asyncio.Future[None]) -> None:
+    """Wait for `work`, which is cancelled where the client has gone before its end. Raises what it raises."""
+    await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
+from pathlib import Path
 
-from mlx_server.gateway.answer_log import AnswerLog, LogInUse, NoLog
+from mlx_server.gateway.answer_log import AnswerLog, LogInUse, NoLog, earlier_files
+from mlx_server.gateway.answer_log.folder import AnswerFolder
 from vestal.config import Config
 from vestal.supervision import Clock
 
@@ -17,18 +21,19 @@ MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
 
 
 async def open_answer_log(
-    config: Config, clock: Clock, emit: Callable[..., None], max_wait_s: float = MAX_WAIT_S
-) -> AnswerLog | NoLog:
-    """Return the log of this installation.
+    config: Config, clock: Clock, emit: Callable[..., None], *, waits: bool = False
+) -> AnswerLog:
+    """Return the log of this installation, once no other gateway has it.
 
-    It keeps nothing if that is configured, or if another gateway has the log.
+    It keeps nothing if that is configured, or if another gateway has the log for MAX_WAIT_S. With `waits`,
+    that one is going to hand over, and is waited for as long as it takes.
     """
     mlx = config.mlx
-    if mlx.keep_answers_s == 0:
-        return NoLog()
-    end_s = clock.now() + max_wait_s
+    end_s = math.inf if waits else clock.now() + MAX_WAIT_S
     while True:
         try:
+            if mlx.keep_answers_s == 0:
+                return _LockOnly(config.home.answers)
             return await AnswerLog.open(
                 config.home.answers,
                 keep_s=mlx.keep_answers_s,
@@ -42,3 +47,18 @@ async def open_answer_log(
                 emit("answer_log_in_use", f"{in_use}; answers do not outlive this gateway")
                 return NoLog()
         await clock.sleep(POLL_S)
+
+
+class _LockOnly(NoLog):
+    """Keeps nothing, but has the lock, for which a successor waits. Raises LogInUse."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._folder = AnswerFolder(path)
+        earlier_files.clear(self._folder)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
+            self._folder.lock()
+
+    async def close(self) -> None:
+        """Release the lock."""
+        self._folder.unlock()

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+class CopyElsewhere(Protocol):
+    """Sends an answer that another gateway makes, from a frame on, until its end."""
+
+    async def __call__(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How far a response has been sent: up to this frame, and whether its status and headers were."""
+
+    next_frame: int
+    has_started: bool
 
 
 class Rendering:
@@ -22,6 +37,7 @@ class Rendering:
         self.frames: list[bytes] = []
         self.is_complete = False
         self.error: Exception | None = None
+        self.is_frozen = False
         self._start: Message | None = None
         self._changed = asyncio.Event()
 
@@ -32,6 +48,8 @@ class Rendering:
 
     async def take(self, message: Message) -> None:
         """Take a message of the route: this is its ASGI `send`."""
+        if self.is_frozen:
+            return
         if message["type"] == "http.response.start":
             self._start = message
         elif message["type"] == "http.response.body":
@@ -42,7 +60,14 @@ class Rendering:
 
     def end(self, error: Exception | None = None) -> None:
         """Note that the route has returned, or failed with an exception."""
+        if self.is_frozen:
+            return
         self.is_complete, self.error = True, error
+        self.wake()
+
+    def freeze(self) -> None:
+        """Take nothing more: another gateway goes on with it. Those who follow are left where they are."""
+        self.is_frozen = not self.is_complete
         self.wake()
 
     def wake(self) -> None:
@@ -60,10 +85,11 @@ class Rendering:
         first_frame: int,
         is_gone: Callable[[], bool],
         wait_to_start: Callable[[], Awaitable[None]],
-    ) -> bool:
+    ) -> Copied | None:
         """Send the response from its frame number `first_frame` on, as it is made, after `wait_to_start`.
 
-        Return False if the client has gone before the end. Raises `error` if nothing has been sent.
+        Return how far it has come if it is frozen before its end, and None at the end, or if the client has
+        gone. Raises `error`.
         """
         position, has_started = first_frame, False
         while True:
@@ -75,14 +101,16 @@ class Rendering:
                 await send({"type": "http.response.body", "body": self.frames[position], "more_body": True})
                 position += 1
             if is_gone():
-                return False
+                return None
+            if self.is_frozen:
+                return Copied(position, has_started)
             if self.is_complete:
                 break
             await self.wait_for_change()
         if self.error is not None:
             raise self.error
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return True
+        return None
 
 
 def _start_from(start: Message, first_frame: int) -> Message:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
@@ -132,6 +132,13 @@ class Dispatcher:
     def idle(self) -> bool:
         """Return whether no client waits for an answer."""
         return all(ticket.dialect == GATEWAY_ITSELF for ticket in self._tickets.values())
+
+    def has_others_than(self, request_ids: Container[str]) -> bool:
+        """Return whether any client waits for another request than these."""
+        return any(
+            ticket.dialect != GATEWAY_ITSELF and request_id not in request_ids
+            for request_id, ticket in self._tickets.items()
+        )
 
     @property
     def draining(self) -> bool:

@@ -3,112 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-Body = Callable[..., dict[str, Any]]
-
-
-def _messages(text: str, **more: Any) -> dict[str, Any]:
-    return {"model": "chat", "messages": [{"role": "user", "content": text}], "max_tokens": 200, **more}
-
-
-def _prompt(text: str, **more: Any) -> dict[str, Any]:
-    return {"model": "chat", "prompt": text, **more}
-
-
-ROUTES: dict[str, Body] = {
-    "/v1/chat/completions": _messages,
-    "/v1/messages": _messages,
-    "/v1/completions": lambda text, **more: _prompt(text, max_tokens=200, **more),
-    "/v1/responses": lambda text, **more: {"model": "chat", "input": text, **more},
-    "/api/chat": _messages,
-    "/api/generate": _prompt,
-}
-VOLATILE = {
-    "total_duration",
-    "load_duration",
-    "prompt_eval_duration",
-    "eval_duration",
-    "created_at",
-    "completed_at",
-}
-
-
-def _frames(content: bytes) -> list[bytes]:
-    """Return the frames of a stream: lines of NDJSON, or server-sent events."""
-    separator = b"\n\n" if content.startswith((b"data:", b"event:")) else b"\n"
-    return [frame + separator for frame in content.split(separator) if frame]
-
-
-def _without_figures(value: Any) -> Any:
-    """Return JSON without the figures that say how long its making took."""
-    if isinstance(value, dict):
-        return {name: _without_figures(each) for name, each in value.items() if name not in VOLATILE}
-    return [_without_figures(each) for each in value] if isinstance(value, list) else value
-
-
-def _plain(frame: bytes) -> Any:
-    text = frame.decode().strip()
-    head, _, data = text.rpartition("data: ")
-    return head, _without_figures(json.loads(data)) if data != "[DONE]" else data
-
-
-def _same(frames: list[bytes], others: list[bytes]) -> bool:
-    return list(map(_plain, frames)) == list(map(_plain, others))
-
-
-class Stream:
-    """A streamed answer that is read in a thread, frame by frame, until it ends, is cut off, or is left."""
-
-    def __init__(self, http: httpx.Client, path: str, body: dict[str, Any], **headers: str) -> None:
-        self.content = b""
-        self.id = ""
-        self.is_cut = False
-        self._left = False
-        self._thread = threading.Thread(target=self._read, args=(http, path, body, headers))
-        self._thread.start()
-
-    def _read(self, http: httpx.Client, path: str, body: dict[str, Any], headers: dict[str, str]) -> None:
-        try:
-            with http.stream("POST", path, json=body, headers=headers) as answer:
-                self.id = answer.headers["x-request-id"]
-                for piece in answer.iter_raw():
-                    self.content += piece
-                    if self._left:
-                        return
-        except httpx.HTTPError:
-            self.is_cut = True
-
-    @property
-    def frames(self) -> list[bytes]:
-        """Return the frames that have arrived whole."""
-        frames = _frames(self.content)
-        return frames if self.content.endswith(frames[-1][-2:]) else frames[:-1]
-
-    def until(self, count: int) -> Stream:
-        deadline = time.monotonic() + 15
-        while not self.content or len(self.frames) < count:
-            assert time.monotonic() < deadline, self.content
-            time.sleep(0.005)
-        return self
-
-    def leave(self) -> None:
-        self._left = True
-        self.join()
-
-    def join(self) -> None:
-        self._thread.join(30)
-        assert not self._thread.is_alive()
+from tests.streams import (
+    ROUTES,
+    Stream,
+    frames_of,
+    messages,
+    plain,
+    same_frames,
+    text_of_frames,
+    without_figures,
+)
 
 
 def _again(gateway: Any, answer_id: str, first: int = 0) -> httpx.Response:
@@ -120,19 +35,19 @@ def test_stream_that_has_ended_is_given_again_from_any_frame(gateway, path):
     body = ROUTES[path]("again tokens=12", stream=True)
     with gateway.http.stream("POST", path, json=body) as answer:
         content = answer.read()
-    frames, answer_id = _frames(content), answer.headers["x-request-id"]
+    frames, answer_id = frames_of(content), answer.headers["x-request-id"]
     for first in (0, 1, len(frames) // 2, len(frames) - 1, len(frames)):
         again = _again(gateway, answer_id, first)
         assert again.headers["content-type"] == answer.headers["content-type"]
         assert again.headers["x-request-id"] == answer_id
-        assert _same(_frames(again.content), frames[first:])
+        assert same_frames(frames_of(again.content), frames[first:])
 
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_answer_that_is_not_streamed_is_given_again_as_it_was(gateway, path):
     answer = gateway.http.post(path, json=ROUTES[path]("whole tokens=5", stream=False))
     again = _again(gateway, answer.headers["x-request-id"])
-    assert (again.status_code, _plain(again.content)) == (200, _plain(answer.content))
+    assert (again.status_code, plain(again.content)) == (200, plain(answer.content))
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -140,30 +55,13 @@ def test_client_that_leaves_and_comes_back_gets_the_rest_as_if_it_had_stayed(gat
     """While it is away, its request has no slot: nothing is generated for nobody."""
     body = ROUTES[path](f"leaves {path} tokens=30 step_ms=20", stream=True)
     with gateway.http.stream("POST", path, json=body) as answer:
-        whole = _frames(answer.read())
+        whole = frames_of(answer.read())
     stream = Stream(gateway.http, path, body).until(8)
     stream.leave()
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "its slot is free", 5)
     seen = stream.frames
-    rest = _frames(_again(gateway, stream.id, len(seen)).content)
-    assert _texts(seen + rest) == _texts(whole)
-
-
-def _texts(frames: list[bytes]) -> str:
-    """Return the text of a stream in any dialect."""
-    text = ""
-    for frame in frames:
-        data = _plain(frame)[1]
-        if not isinstance(data, dict) or "error" in data:
-            assert data == "[DONE]", data
-            continue
-        choice = (data.get("choices") or [{}])[0]
-        delta = data.get("delta")
-        text += choice.get("text") or choice.get("delta", {}).get("content") or ""
-        text += data.get("response", "") if isinstance(data.get("response"), str) else ""
-        text += data.get("message", {}).get("content") or "" if "done" in data else ""
-        text += delta if isinstance(delta, str) else (delta or {}).get("text", "")
-    return text
+    rest = frames_of(_again(gateway, stream.id, len(seen)).content)
+    assert text_of_frames(seen + rest) == text_of_frames(whole)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +85,7 @@ def test_answers_of_every_dialect_go_on_in_the_next_gateway(mortal):
     bodies = {
         path: make(f"goes on {path} tokens=40 step_ms=30", stream=True) for path, make in ROUTES.items()
     }
-    with_two = _messages("two answers tokens=40 step_ms=30", stream=True, n=2)
+    with_two = messages("two answers tokens=40 step_ms=30", stream=True, n=2)
     streams = {path: Stream(mortal.http, path, body) for path, body in bodies.items()}
     streams["two"] = Stream(mortal.http, "/v1/chat/completions", with_two)
     for stream in streams.values():
@@ -200,19 +98,19 @@ def test_answers_of_every_dialect_go_on_in_the_next_gateway(mortal):
         seen = stream.frames
         again = _again(mortal, stream.id, len(seen))
         assert again.status_code == 200
-        frames = seen + _frames(again.content)
-        assert _same(_frames(_again(mortal, stream.id).content), frames), name
+        frames = seen + frames_of(again.content)
+        assert same_frames(frames_of(_again(mortal, stream.id).content), frames), name
     for path, body in bodies.items():
         with mortal.http.stream("POST", path, json=body) as answer:
-            whole = _frames(answer.read())
+            whole = frames_of(answer.read())
         stream = streams[path]
-        assert _texts(_frames(_again(mortal, stream.id).content)) == _texts(whole), path
+        assert text_of_frames(frames_of(_again(mortal, stream.id).content)) == text_of_frames(whole), path
     (event,) = mortal.events("answers_taken_up")
     assert event["count"] == len(streams)
 
 
 def test_answer_whose_client_is_gone_is_finished_by_the_next_gateway(mortal):
-    stream = Stream(mortal.http, "/api/chat", _messages("alone tokens=30 step_ms=30", stream=True)).until(5)
+    stream = Stream(mortal.http, "/api/chat", messages("alone tokens=30 step_ms=30", stream=True)).until(5)
     with _reborn(mortal):
         stream.join()
     mortal.until(lambda: mortal.health()["requests"]["running"] == 0, "it is finished")
@@ -225,7 +123,7 @@ def test_what_is_written_down_is_only_for_its_owner_and_holds_no_key(gateway):
         "x-api-key": "very-secret",
         "idempotency-key": "very-secret",
     }
-    gateway.http.post("/api/chat", json=_messages("private tokens=2", stream=False), headers=headers)
+    gateway.http.post("/api/chat", json=messages("private tokens=2", stream=False), headers=headers)
     folder = gateway.home / "answers"
     gateway.until(lambda: list(folder.glob("*.ended")), "it is written down")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -242,7 +140,7 @@ def _ended(gateway: Any, answer_id: str) -> bool:
 
 
 def test_second_request_with_a_key_joins_the_running_answer(gateway):
-    body, key = _messages("joined tokens=30 step_ms=20", stream=True), {"idempotency-key": "joined"}
+    body, key = messages("joined tokens=30 step_ms=20", stream=True), {"idempotency-key": "joined"}
     first = Stream(gateway.http, "/v1/chat/completions", body, **key).until(5)
     second = Stream(gateway.http, "/v1/chat/completions", body, **key)
     first.join()
@@ -252,7 +150,7 @@ def test_second_request_with_a_key_joins_the_running_answer(gateway):
 
 
 def test_two_requests_at_once_with_a_key_are_one(gateway):
-    body, key = _messages("at once tokens=10 step_ms=20", stream=True), {"idempotency-key": "at once"}
+    body, key = messages("at once tokens=10 step_ms=20", stream=True), {"idempotency-key": "at once"}
     streams = [Stream(gateway.http, "/v1/chat/completions", body, **key) for _ in range(4)]
     for stream in streams:
         stream.join()
@@ -261,7 +159,7 @@ def test_two_requests_at_once_with_a_key_are_one(gateway):
 
 
 def test_finished_answer_is_given_for_its_key_without_computing_it_again(gateway):
-    body, key = _messages("finished tokens=5", temperature=1.0), {"idempotency-key": "finished"}
+    body, key = messages("finished tokens=5", temperature=1.0), {"idempotency-key": "finished"}
     first = gateway.http.post("/v1/chat/completions", json=body, headers=key)
     again = gateway.http.post("/v1/chat/completions", json=body, headers=key)
     assert again.json() == first.json()
@@ -272,13 +170,13 @@ def test_finished_answer_is_given_for_its_key_without_computing_it_again(gateway
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/chat/completions", _messages("another tokens=5")),
-        ("/v1/messages", _messages("key tokens=5")),
+        ("/v1/chat/completions", messages("another tokens=5")),
+        ("/v1/messages", messages("key tokens=5")),
     ],
 )
 def test_key_of_another_request_is_refused(gateway, path, body):
     key = {"idempotency-key": "reused"}
-    gateway.http.post("/v1/chat/completions", json=_messages("key tokens=5"), headers=key)
+    gateway.http.post("/v1/chat/completions", json=messages("key tokens=5"), headers=key)
     refused = gateway.http.post(path, json=body, headers=key)
     assert refused.status_code == 409
     assert "Idempotency-Key" in refused.json()["error"]["message"]
@@ -287,24 +185,24 @@ def test_key_of_another_request_is_refused(gateway, path, body):
 def test_key_of_a_failed_request_is_free_again(gateway):
     key = {"idempotency-key": "failed"}
     failing = gateway.http.post(
-        "/api/chat", json=_messages("x fail=internal_error", stream=False), headers=key
+        "/api/chat", json=messages("x fail=internal_error", stream=False), headers=key
     )
     assert failing.status_code == 500
     assert (
-        gateway.http.post("/api/chat", json=_messages("tokens=3", stream=False), headers=key).status_code
+        gateway.http.post("/api/chat", json=messages("tokens=3", stream=False), headers=key).status_code
         == 200
     )
 
 
 def test_key_that_is_too_long_is_refused(gateway):
-    refused = gateway.http.post("/api/chat", json=_messages("x"), headers={"idempotency-key": "x" * 256})
+    refused = gateway.http.post("/api/chat", json=messages("x"), headers={"idempotency-key": "x" * 256})
     assert refused.status_code == 400
     assert "255" in refused.json()["error"]
 
 
 def test_retry_with_a_key_gets_the_answer_that_the_killed_gateway_began(mortal):
     """What OpenAI's and Anthropic's clients do by themselves, given a key: send the request again."""
-    body, key = _messages("retried tokens=40 step_ms=30"), {"idempotency-key": "retried"}
+    body, key = messages("retried tokens=40 step_ms=30"), {"idempotency-key": "retried"}
     found: list[httpx.Response] = []
 
     def send_until_answered() -> None:
@@ -337,17 +235,17 @@ def test_unknown_stream_is_a_404_and_a_wrong_place_a_400(gateway):
 
 
 def test_answer_that_failed_is_no_longer_kept(gateway):
-    failing = gateway.http.post("/api/chat", json=_messages("x fail=internal_error", stream=False))
+    failing = gateway.http.post("/api/chat", json=messages("x fail=internal_error", stream=False))
     assert _again(gateway, failing.headers["x-request-id"]).status_code == 410
 
 
 def test_nothing_is_written_down_where_that_is_turned_off(make_gateway):
     gateway = make_gateway(VESTAL_MLX__KEEP_ANSWERS_S="0").start().until_ok()
-    body = _messages("not kept tokens=20 step_ms=20", stream=True)
+    body = messages("not kept tokens=20 step_ms=20", stream=True)
     stream = Stream(gateway.http, "/api/chat", body).until(3)
     running = _again(gateway, stream.id)
     stream.join()
-    assert _same(_frames(running.content), stream.frames)
+    assert same_frames(frames_of(running.content), stream.frames)
     assert _again(gateway, stream.id).status_code in (404, 410)
     assert not list((gateway.home / "answers").glob("*.*"))
 
@@ -365,7 +263,7 @@ def test_stored_response_and_its_conversation_outlive_the_gateway(mortal):
         pass
     third = {"model": "chat", "input": "third tokens=4", "previous_response_id": second["id"]}
     assert mortal.http.post("/v1/responses", json=third).status_code == 200
-    assert _without_figures(mortal.http.get(f"/v1/responses/{first['id']}").json()) == _without_figures(first)
+    assert without_figures(mortal.http.get(f"/v1/responses/{first['id']}").json()) == without_figures(first)
     items = mortal.http.get(f"/v1/responses/{second['id']}/input_items").json()["data"]
     assert len(items) == 3
 

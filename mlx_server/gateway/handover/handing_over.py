@@ -1,0 +1,53 @@
+"""What a gateway does when its agent asks it to hand over (SIGUSR1), in order.
+
+1. It accepts no more connections; the sockets stay open in the agent and in the successor.
+2. New requests on its connections are forwarded. What runs and is not written down is finished.
+3. Its engines end, and its answers are read from the successor, which the free lock of the log lets begin.
+4. It stays until its clients have gone.
+"""
+
+from __future__ import annotations
+
+from mlx_server.gateway.connections.listeners import Listeners
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.handover.forwarding import HandedOver
+from mlx_server.gateway.handover.successor import Successor
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import Clock
+
+POLL_S = 0.02
+MAX_STAY_S = 15 * 60.0
+IDLE_S = 5.0
+"""A connection that has rested this long is closed. Its client makes a new one, which the successor has."""
+
+
+async def hand_over(
+    state: HandedOver,
+    successor: Successor,
+    keeper: AnswerKeeper,
+    dispatcher: Dispatcher,
+    engine: EngineSupervisor,
+    listeners: Listeners,
+    telemetry: Telemetry,
+    clock: Clock,
+    drain_s: float,
+) -> None:
+    """Hand over, and return when no client is left, or after MAX_STAY_S. It may be cancelled at any point."""
+    telemetry.emit("handing_over", "a successor is ready")
+    listeners.stop_accepting()
+    state.successor = successor
+    end_s = clock.now() + drain_s
+    while clock.now() < end_s and (
+        keeper.has_unwritten or dispatcher.has_others_than(keeper.written_requests)
+    ):
+        await clock.sleep(POLL_S)
+    moved = keeper.move_to(successor.copy_answer)
+    dispatcher.fail_unfinished("The server is replaced; send the request again.")
+    await engine.stop()
+    await keeper.close()
+    telemetry.emit("handed_over", "the successor goes on", answers=moved)
+    end_s = clock.now() + MAX_STAY_S
+    while listeners.open_connections(close_idle_for_s=IDLE_S) and clock.now() < end_s:
+        await clock.sleep(POLL_S)

@@ -1,0 +1,107 @@
+"""Another gateway that goes on with the answers of this one: reads them, and forwards requests to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+from mlx_server.gateway.kept_answers.rendering import Message, Receive, Send
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECT_S = 120.0
+"""How long a request waits until the other gateway accepts it: it starts accepting when this one has handed
+over, and the connection waits in the kernel's queue until then."""
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"proxy-connection"}
+)
+"""Headers that belong to one connection (RFC 9110, section 7.6.1), and are not forwarded."""
+
+
+class SuccessorLost(Exception):
+    """The other gateway broke off an answer whose beginning has been sent."""
+
+
+class Successor:
+    """The gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to it if there is one."""
+
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self._base_url = base_url
+        self._api_key = api_key
+        self._session: aiohttp.ClientSession | None = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        import aiohttp  # at the first use: it takes several MB of memory, and most gateways never hand over
+
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False)
+        return self._session
+
+    async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
+        """Send an answer from a frame on, until its end. Raises SuccessorLost, OSError.
+
+        With `has_started` the status and the headers have been sent.
+        """
+        headers = {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
+        url = f"{self._base_url}/v1/streams/{answer_id}?from={first_frame}"
+        async with self._client().get(url, headers=headers) as answer:
+            if has_started and answer.status != 200:
+                raise SuccessorLost(f"{answer_id}: the answer is gone (status {answer.status})")
+            await _copy(answer, send, has_started=has_started)
+
+    async def forward(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Forward a whole HTTP request, and send the answer to it. Raises SuccessorLost, OSError."""
+        from yarl import URL
+
+        query = scope["query_string"].decode("latin-1")
+        raw_path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+        url = URL(self._base_url + raw_path + (f"?{query}" if query else ""), encoded=True)
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in _forwarded(scope["headers"])
+        ]
+        body = _body(receive) if _has_body(scope["headers"]) else None
+        async with self._client().request(
+            scope["method"], url, headers=headers, data=body, allow_redirects=False
+        ) as answer:
+            await _copy(answer, send, has_started=False)
+
+    async def close(self) -> None:
+        """Close all connections to it."""
+        if self._session is not None:
+            await self._session.close()
+
+
+async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool) -> None:
+    """Send the status, headers and body. The connection is closed then: its client is to make a new one."""
+    if not has_started:
+        headers = [*_forwarded(answer.raw_headers), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    try:
+        async for chunk in answer.content.iter_any():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except OSError as error:  # aiohttp's errors of a connection
+        raise SuccessorLost(str(error)) from error
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if name.lower() not in HOP_BY_HOP]
+
+
+def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    has_more = True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError("the client has hung up")
+        has_more = message.get("more_body", False)
+        if part := message.get("body", b""):
+            yield part

@@ -1,0 +1,219 @@
+"""A gateway hands over to its successor under load: no stream breaks off, and no connection is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.streams import ROUTES, Stream, frames_of, messages, text_of_frames
+from vestal.supervision.handover.successor import READY_FD_VARIABLE, SUCCEEDS_VARIABLE
+from vestal.web.acceptor import bind
+from vestal.web.listening_sockets import FDS_VARIABLE, fds_value
+
+
+class Gateways:
+    """One gateway after another, all with the same listening socket, as the agent starts them."""
+
+    def __init__(self, gateway: Any) -> None:
+        self.gateway = gateway
+        self.listening = bind("127.0.0.1", gateway.port)
+        self.all: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start a gateway, as a successor if there is one already, and return it when it is ready."""
+        reading, writing = os.pipe()
+        os.set_inheritable(writing, True)
+        env = self.gateway.env | {FDS_VARIABLE: fds_value([self.listening]), READY_FD_VARIABLE: str(writing)}
+        if self.all:
+            env[SUCCEEDS_VARIABLE] = str(self.all[-1].pid)
+        os.set_inheritable(self.listening.fileno(), True)
+        with (self.gateway.home / "gateway.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *self.gateway.program],
+                env=env,
+                cwd=self.gateway.home,
+                stdout=log,
+                stderr=log,
+                close_fds=False,
+            )
+        self.all.append(process)
+        os.close(writing)
+        with os.fdopen(reading) as reports:
+            assert reports.readline() == "ready\n"
+        return process
+
+    def replace(self) -> None:
+        old = self.all[-1]
+        self.start()
+        old.send_signal(signal.SIGUSR1)
+
+    def end(self) -> None:
+        for process in self.all:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.all:
+            process.wait(20)
+        self.listening.close()
+
+
+@pytest.fixture
+def gateways(make_gateway: Callable[..., Any], request: pytest.FixtureRequest) -> Iterator[Gateways]:
+    """A gateway that serves, with settings of the test's own."""
+    made = Gateways(make_gateway(**getattr(request, "param", {"VESTAL_MLX__MAX_RUNNING": "16"})))
+    try:
+        made.start()
+        made.gateway.until_ok()
+        yield made
+    finally:
+        made.end()
+
+
+REQUEST = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+class Prober:
+    """Makes a new connection every 20 ms, and counts those that are refused or not answered."""
+
+    def __init__(self, port: int) -> None:
+        self.made = 0
+        self.failed: list[str] = []
+        self._ends = threading.Event()
+        self._port = port
+        self._thread = threading.Thread(target=self._probe)
+        self._thread.start()
+
+    def _probe(self) -> None:
+        while not self._ends.wait(0.02):
+            self.made += 1
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), 20) as connection:
+                    connection.sendall(REQUEST)
+                    answer = connection.recv(100)
+                    if not answer.startswith(b"HTTP/1.1 200"):
+                        self.failed.append(repr(answer))
+            except OSError as error:
+                self.failed.append(repr(error))
+
+    def end(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+
+def test_three_successors_in_a_row_lose_no_stream_and_refuse_no_connection(gateways, text_of):
+    """An upgrade used to cost 29 s of refusals, and every stream."""
+    gateway = gateways.gateway
+    prompt = "upgraded tokens=5000 step_ms=50"
+    bodies = {path: make(prompt, stream=True) for path, make in ROUTES.items()}
+    streams = [Stream(gateway.http, path, body) for path, body in bodies.items()]
+    prober = Prober(gateway.port)
+    for _ in range(3):
+        for stream in streams:
+            stream.until(len(stream.frames) + 10 if stream.content else 10)
+        gateways.replace()
+    for stream in streams:
+        stream.until(len(stream.frames) + 20)
+        assert not stream.is_cut
+        stream.leave()
+    prober.end()
+    assert (prober.failed, prober.made > 20) == ([], True)
+    whole = text_of(prompt, 5000)
+    for path, stream in zip(bodies, streams, strict=True):
+        assert len(text_of_frames(stream.frames)) > 50, path
+        assert whole.startswith(text_of_frames(stream.frames)), path
+    gateway.http.close()
+    assert [process.wait(15) for process in gateways.all[:-1]] == [0, 0, 0]
+
+
+def test_answer_that_is_not_streamed_comes_from_the_successor(gateways):
+    gateway = gateways.gateway
+    found: list[httpx.Response] = []
+    body = messages("whole tokens=100 step_ms=50", stream=False)
+    client = threading.Thread(target=lambda: found.append(gateway.http.post("/api/chat", json=body)))
+    client.start()
+    gateway.until(lambda: list((gateway.home / "answers").glob("*.open")), "it is written down")
+    gateways.replace()
+    client.join(60)
+    assert found[0].json()["eval_count"] == 100
+
+
+def test_request_on_a_connection_from_before_is_forwarded_to_the_successor(gateways):
+    gateway = gateways.gateway
+    body = json.dumps(messages("forwarded tokens=4")).encode()
+    head = f"POST /v1/chat/completions?x=%2F HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), 30) as connection:
+        connection.sendall(head.encode())
+        gateways.replace()
+        gateway.until(lambda: gateway.events("handed_over"), "it has handed over")
+        connection.sendall(b"\r\n" + body)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert json.load(answer)["usage"]["completion_tokens"] == 4
+    assert gateway.health()["pid"] == gateways.all[-1].pid
+
+
+@pytest.mark.parametrize(
+    "gateways",
+    [{"VESTAL_MLX__MAX_RUNNING": "16", "VESTAL_MLX__KEEP_ANSWERS_S": "0"}],
+    indirect=True,
+)
+def test_gateway_that_writes_nothing_down_finishes_what_runs_before_it_hands_over(gateways):
+    gateway = gateways.gateway
+    streams = [
+        Stream(gateway.http, path, make("x tokens=40 step_ms=40", stream=True))
+        for path, make in ROUTES.items()
+    ]
+    for stream in streams:
+        stream.until(3)
+    prober = Prober(gateway.port)
+    gateways.replace()
+    for stream in streams:
+        stream.join()
+        assert not stream.is_cut
+    gateway.until(lambda: gateway.health()["pid"] == gateways.all[-1].pid, "the successor serves")
+    prober.end()
+    assert prober.failed == []
+
+
+def test_predecessor_that_is_killed_while_it_hands_over_leaves_its_answers_to_the_successor(gateways):
+    gateway = gateways.gateway
+    stream = Stream(gateway.http, "/api/chat", messages("killed tokens=250 step_ms=40", stream=True)).until(5)
+    old = gateways.all[-1]
+    gateways.start()
+    old.kill()
+    old.wait()
+    stream.join()
+    assert stream.is_cut
+    again = gateway.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
+    with gateway.http.stream(
+        "POST", "/api/chat", json=messages("killed tokens=250 step_ms=40", stream=True)
+    ) as answer:
+        whole = frames_of(answer.read())
+    assert text_of_frames(stream.frames + frames_of(again.content)) == text_of_frames(whole)
+
+
+def test_second_request_to_hand_over_changes_nothing_and_a_stop_ends_it(gateways):
+    gateway = gateways.gateway
+    stream = Stream(gateway.http, "/api/chat", messages("x tokens=400 step_ms=50", stream=True)).until(3)
+    old = gateways.all[-1]
+    gateways.replace()
+    old.send_signal(signal.SIGUSR1)
+    gateway.until(lambda: gateway.events("handed_over"), "it has handed over")
+    time.sleep(0.2)
+    assert old.poll() is None
+    old.terminate()
+    assert old.wait(10) == 0
+    stream.join()
+    assert stream.is_cut
