@@ -90,11 +90,11 @@ class Database(ABC):
 
     @abstractmethod
     def packed(self, vector: list[float]) -> object:
-        """Return the vector as a value of the column `vectors.vector`."""
+        """Encode a vector for the column `vectors.vector`."""
 
     @abstractmethod
     def unpacked(self, value: Any) -> list[float]:
-        """Return the vector that a value of the column `vectors.vector` holds."""
+        """Decode a value of the column `vectors.vector`."""
 
     def meta(self, key: str) -> str | None:
         """Return the value stored under `key`, or None."""

@@ -88,7 +88,7 @@ def test_parse_returns_an_object_of_the_clients_class(client):
     assert isinstance(parsed, Capital)
 
 
-def test_forced_function_is_called_and_its_output_taken(client):
+def test_forced_function_is_called_and_its_output_accepted(client):
     asked = _ask(
         client, "The weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=60
     )

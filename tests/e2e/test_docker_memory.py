@@ -70,7 +70,9 @@ def test_batches_shrink_from_80_percent_on(container: Container, models: Models)
     assert max(_batches(models, "tight")) <= BATCH // 2
 
 
-def test_embedding_pauses_at_90_percent_and_goes_on_when_memory_is_free(container: Container, models: Models):
+def test_embedding_pauses_at_90_percent_and_continues_when_memory_is_free(
+    container: Container, models: Models
+):
     with filled(container, PAUSE_AT + 0.02):
         _write(container, "full")
         until_said(container, "memory is at 9", "of the limit")

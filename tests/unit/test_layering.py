@@ -315,7 +315,7 @@ def test_no_folder_has_more_than_fifteen_modules():
     assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
 
 
-def test_modules_that_call_themselves_pure_are_those_in_the_list():
+def test_modules_with_pure_in_their_docstring_are_listed_as_pure():
     called_pure = {
         str(path.relative_to(REPO))
         for path in SOURCES

@@ -18,7 +18,9 @@ MIN_FREE_FRACTION = 0.10
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Read `vm_stat` and `memory_pressure` on a Mac; elsewhere no memory stays wired after its process."""
+    """Read `vm_stat` and `memory_pressure` on a Mac. Other systems free wired memory with its process, so
+    they need no check.
+    """
     now = memory.read()
     if sys.platform != "darwin":
         yield assess_memory(now)

@@ -70,9 +70,8 @@ class EventTrail:
         return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
     def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:
-        """Return the seconds from the nearest event of this kind in the same run to the death, or None.
-
-        The result is negative if the event came after the death.
+        """Return how many seconds before the death the nearest event of this kind in the same run came, or
+        None. The result is negative if the event came after the death.
         """
         ages = (death.at - at for found, at in self._events.get(death.container, ()) if found == name)
         run_s = death.at - death.run_began_at

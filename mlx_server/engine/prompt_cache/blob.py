@@ -34,7 +34,7 @@ class Tensor:
 
 
 def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[bytes | memoryview]:
-    """Return the parts of the file, in order."""
+    """Return the bytes of the file in several parts, to be written one after another."""
     header: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():

@@ -34,7 +34,7 @@ def file_bytes(key: str, entry: Entry) -> int:
 
 
 def pack(key: str, entry: Entry) -> list[bytes | memoryview]:
-    """Return the parts of the entry's file, in order."""
+    """Return the bytes of the entry's file in several parts, to be written one after another."""
     return blob.encode(*_contents(key, entry))
 
 

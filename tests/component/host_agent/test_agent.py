@@ -75,7 +75,7 @@ def test_second_agent_names_the_first_and_exits_with_75(agent):
     assert f"PID {agent.process.pid}" in output.splitlines()[-1]
 
 
-def test_agent_whose_port_is_in_use_names_the_process_and_starts_nothing(agent):
+def test_agent_whose_port_is_in_use_names_the_holder_and_starts_nothing(agent):
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", agent.port))
@@ -110,7 +110,7 @@ def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     assert has_ended(first)
 
 
-def test_gateway_that_computes_and_does_not_answer_is_busy_and_left_alone(agent):
+def test_gateway_that_computes_and_does_not_answer_is_busy_and_not_restarted(agent):
     """One body of 30 MB kept the gateway from answering for 4 s, and a pass ended it with all streams."""
     first = agent.start().gateway()
     (agent.home / "fake_gateway.json").write_text(json.dumps({"computes": True}))

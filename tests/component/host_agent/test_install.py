@@ -205,7 +205,7 @@ def test_show_prints_state_pid_and_number_of_starts(mac):
     assert [job["state"]["pid"] for job in answer["jobs"]] == [44028, None]
 
 
-def test_show_and_doctor_report_a_python_that_is_gone(mac):
+def test_show_and_doctor_report_a_deleted_python(mac):
     mac.vestal("install")
     path = agents(mac) / f"{AGENT}.plist"
     keys = plistlib.loads(path.read_bytes())
@@ -271,7 +271,7 @@ def test_install_daemon_dry_run_prints_the_system_domain_and_its_user(mac):
     assert "<key>UserName</key>" in done.stdout and "<key>HOME</key>" in done.stdout
 
 
-def test_install_replaces_an_agent_started_by_hand_and_its_gateway_goes_on(agent, mac):
+def test_install_replaces_an_agent_started_by_hand_and_keeps_its_gateway(agent, mac):
     gateway = agent.start().gateway()
     done = mac.vestal(
         "install", **{name: value for name, value in agent.env.items() if name.startswith("VESTAL_")}

@@ -95,7 +95,7 @@ def test_launch_starts_the_program_with_a_model_that_fits_and_returns_its_exit_c
     assert "good:8b" in done.stderr
 
 
-def test_launch_with_no_model_that_fits_says_what_is_missing_and_starts_nothing(launch: Launch):
+def test_launch_without_a_fitting_model_names_what_is_missing_and_starts_nothing(launch: Launch):
     done = launch("claude", models=MODELS[:1])
     assert (done.returncode, done.stdout) == (69, "")
     assert "small:latest has a context of 8,192 tokens" in done.stderr

@@ -59,7 +59,7 @@ def watched(home: Path, free_port: Callable[[], int]):
         process.kill()
 
 
-def test_killed_agent_comes_back_by_itself_with_the_same_watchdog_and_gateway(watched):
+def test_killed_agent_is_restarted_by_its_watchdog_and_keeps_its_gateway(watched):
     """After `make up` without an installation, nothing watched the agent."""
     gateway, agent = watched.start().gateway(), watched.pid_in("agent.json")
     watchdog = watched.pid_in("watchdog.json")

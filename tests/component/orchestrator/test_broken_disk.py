@@ -60,7 +60,7 @@ def assert_unavailable_at_most(one: Orchestrator) -> set[int]:
     return seen
 
 
-def test_full_disk_makes_every_route_503_at_most_until_it_has_space_again(
+def test_every_route_on_a_full_disk_works_or_answers_503_until_there_is_space(
     on_disk: Orchestrator, disk: SmallDisk
 ):
     """POST /tasks was a 500 (sqlite3.OperationalError: database or disk is full)."""
@@ -130,7 +130,7 @@ def test_nightly_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: Sma
     assert on_disk.process.poll() is None
 
 
-def test_read_only_disk_makes_every_route_503_at_most(on_disk: Orchestrator, disk: SmallDisk):
+def test_every_route_on_a_read_only_disk_works_or_answers_503(on_disk: Orchestrator, disk: SmallDisk):
     disk.remount("ro")
     on_disk.start()
     assert 503 in assert_unavailable_at_most(on_disk)

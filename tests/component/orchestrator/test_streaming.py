@@ -82,7 +82,7 @@ async def test_answer_that_ends_prematurely_fails_and_is_retryable(
 
 
 @pytest.mark.parametrize("mode", ["cut", "fail", "drop"])
-def test_task_whose_answer_broke_off_is_retried_and_gets_the_whole_answer(
+def test_task_whose_answer_was_interrupted_is_retried_and_gets_the_whole_answer(
     shared: Orchestrator, shared_llm: StandIn, mode: str
 ):
     before = len(shared_llm.calls("/api/chat"))

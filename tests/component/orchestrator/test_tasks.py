@@ -173,7 +173,9 @@ def test_task_without_a_backend_waits_and_finishes_when_one_appears(
 
 
 @pytest.mark.parametrize("mode", ["empty", "error"])
-def test_task_whose_backend_answers_badly_is_retried(shared: Orchestrator, shared_llm: StandIn, mode: str):
+def test_task_whose_backend_gives_invalid_answers_is_retried(
+    shared: Orchestrator, shared_llm: StandIn, mode: str
+):
     one, llm, goal = shared, shared_llm, f"try again after {mode}"
     llm.control(mode=mode)
     task_id = one.submit(goal)

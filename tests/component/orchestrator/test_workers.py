@@ -195,7 +195,7 @@ def call_facts(llm: StandIn) -> dict:
     return call(f"{llm.url}/calls")[1]
 
 
-def test_second_worker_with_the_same_name_exits_78_and_the_first_goes_on(start: Start, llm: StandIn):
+def test_second_worker_with_the_same_name_exits_78_and_the_first_continues(start: Start, llm: StandIn):
     """Before, each took the other's tasks and made it exit, again and again."""
     one = start("one", "run")
     llm.control(delay_s=0.5)

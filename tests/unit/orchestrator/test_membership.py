@@ -132,7 +132,7 @@ def test_worker_that_restarts_just_before_its_removal_is_not_removed(workers: Wo
     workers.reapers["b"].round()  # does not raise DeclaredDead
 
 
-def test_second_worker_with_the_same_name_is_refused_and_the_first_goes_on(workers: Workers):
+def test_second_worker_with_the_same_name_is_refused_and_the_first_continues(workers: Workers):
     """Before, each took the other's name and tasks and made it exit, without end."""
     first = workers.join("a")
     with pytest.raises(NameTaken, match="another process already uses VESTAL_WORKER_ID=a on this database"):
@@ -152,7 +152,7 @@ def test_worker_after_a_lost_connection_keeps_its_name(workers: Workers):
         Membership(workers.database, "a").join(within_s=0)
 
 
-def test_worker_whose_name_was_taken_over_cannot_beat(workers: Workers):
+def test_worker_whose_name_was_taken_over_cannot_send_a_heartbeat(workers: Workers):
     first = workers.join("a")
     workers.join("a")
     assert not first.beat()

@@ -26,7 +26,7 @@ async def test_write_notes_asks_each_agents_own_model_once(knowledge: Knowledge)
     assert len(knowledge.models.chats) == 2
 
 
-async def test_write_notes_rewrites_changed_notes_and_deletes_those_of_removed_agents(knowledge: Knowledge):
+async def test_write_notes_rewrites_outdated_notes_and_deletes_those_of_removed_agents(knowledge: Knowledge):
     knowledge.write("one", a="alpha")
     folder = knowledge.write("two", b="beta")
     await distilled(knowledge)

@@ -100,7 +100,7 @@ def test_pace_under_any_checks_never_posts_before_the_pause_is_over(steps: list[
 
 
 @pytest.mark.parametrize("away", [BackendUnavailable("down"), DatabaseFailed("away")])
-def test_step_retry_of_an_unavailable_service_goes_on_for_a_day(away: OrchestratorError):
+def test_step_retry_of_an_unavailable_service_lasts_a_day(away: OrchestratorError):
     retry = StepRetry()
     for now in range(0, 3600, 30):
         retry = retry.after(away, float(now))

@@ -244,7 +244,7 @@ async def test_update_of_a_missing_configured_folder_names_it_and_keeps_its_chun
     assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
 
 
-def test_scan_of_an_unreadable_folder_reports_no_file_as_gone(knowledge: Knowledge, tmp_path: Path):
+def test_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledge: Knowledge, tmp_path: Path):
     folder = knowledge.write("docs", a="alpha")
     result = scan(tmp_path / "gone", {"a.md": KNOWN, "sub/b.md": KNOWN}, "m", full=False)
     assert result.gone == []

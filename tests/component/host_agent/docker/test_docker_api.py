@@ -141,7 +141,7 @@ async def test_answer_outside_dockers_api_raises_only_docker_unavailable(
         await api.containers("vestal")
 
 
-async def test_events_are_yielded_with_the_engines_seconds(engine: FakeEngine, api: DockerApi):
+async def test_events_are_yielded_with_dockers_timestamps(engine: FakeEngine, api: DockerApi):
     engine.events.put_nowait(event("die", 100.0, exitCode="137"))
     stream = api.events("vestal")
     async with asyncio.timeout(5):

@@ -68,7 +68,7 @@ def test_log_of_a_server_is_its_owners(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows where the output of a process goes")
-def test_log_of_a_server_started_by_hand_is_where_its_output_goes(tmp_path: Path):
+def test_log_of_a_server_started_by_hand_is_the_file_of_its_output(tmp_path: Path):
     redirected = tmp_path / "serve.log"
     with redirected.open("w") as log:
         process = subprocess.Popen(["sleep", "30"], stderr=log)

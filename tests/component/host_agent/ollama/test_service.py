@@ -244,7 +244,7 @@ async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_oth
     assert (await under_test.check()).verdict.ok
 
 
-async def test_check_of_a_runner_that_burns_cpu_without_progress_hangs_and_goes_on_hanging(server, session):
+async def test_check_of_a_runner_that_uses_cpu_without_progress_stays_hung(server, session):
     """A prefill that stalled and burned CPU was busy for 15 minutes, and after one failure busy again."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="stand")

@@ -122,7 +122,7 @@ async def test_computing_server_is_busy_and_hung_at_the_limit(start):
     assert "longer than 1.5 s, although it works" in result.detail
 
 
-async def test_server_whose_descriptors_idle_connections_have_taken_is_busy_and_answers_when_they_close(
+async def test_server_without_free_descriptors_is_busy_and_answers_once_connections_close(
     start,
 ):
     """300 connections that sent nothing, at macOS's 256 descriptors, had the gateway ended by a pass."""

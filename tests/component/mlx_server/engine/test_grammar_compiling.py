@@ -48,7 +48,7 @@ def tokens_while_it_waits(engine, op: Generate, stream: str) -> int:
     return sum(isinstance(e, Token) and e.id == stream for e in events)
 
 
-def test_stream_goes_on_while_schemas_are_compiled(engine):
+def test_stream_continues_while_schemas_are_compiled(engine):
     engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=4000))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "stream" and e.index == 5)
     compiling = chat("compiled", ASK, max_tokens=4, json_schema=big("a"))

@@ -103,7 +103,7 @@ def test_answer_without_any_header_is_text_and_resumed_at_any_token_is_the_same(
         assert "".join(token.text for token in sent[:cut]) + harmony.text(id) == whole
 
 
-def test_answer_resumed_within_its_thinking_goes_on_thinking(harmony, encode):
+def test_answer_resumed_within_its_thinking_continues_to_think(harmony, encode):
     """The grammar must not apply before the thinking has ended."""
     harmony.send(chat("thought", encode(THOUGHT), json_schema=SCHEMA))
     done = harmony.answer("thought", Done)

@@ -95,13 +95,13 @@ def measure(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.parametrize("case", [*WHOLE, *SHALLOW], ids=repr)
-def test_forecast_is_within_15_percent_of_what_is_measured(measure, case):
+def test_memory_forecast_is_within_15_percent_of_the_measurement(measure, case):
     for forecast, found in (measure(case)["weights"], measure(case)["requests"]):
         assert forecast == pytest.approx(found, rel=0.15)
 
 
 @pytest.mark.parametrize("case", [SHALLOW[0], *QUANTIZED], ids=repr)
-def test_forecast_of_quantized_kv_equals_what_is_measured(measure, case):
+def test_memory_forecast_of_quantized_kv_equals_the_measurement(measure, case):
     forecast, found = measure(case)["kv"]
     assert forecast == found > 0
     forecast, found = measure(case)["requests"]

@@ -37,7 +37,7 @@ def test_idle_model_is_unloaded_if_only_one_may_be_loaded(start):
     assert_graceful(engine)
 
 
-def test_sigterm_drains_what_is_in_flight_and_refuses_new_work(start):
+def test_sigterm_drains_requests_in_flight_and_refuses_new_ones(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.send(chat("running", "Tell me a story.", max_tokens=30))
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)

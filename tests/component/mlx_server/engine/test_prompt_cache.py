@@ -237,7 +237,9 @@ def _orphans(home: Path, count: int) -> None:
         (home / "cache" / "prompts" / f"k.{gone.pid}-x-{number}.tmp").write_bytes(b"half")
 
 
-def test_another_model_of_the_same_shape_and_name_finds_nothing(live, home, small_models_dir, tmp_path):
+def test_another_model_of_the_same_shape_and_name_finds_no_cached_block(
+    live, home, small_models_dir, tmp_path
+):
     op = text("mine", PROSE, 4)
     first = live(home)
     first.send(op)

@@ -44,7 +44,7 @@ def test_alive_event_lists_the_loaded_models(engine):
     assert alive.active_bytes >= sum(m.bytes for m in alive.loaded)
 
 
-def test_vectors_equal_those_of_sentence_transformers(engine):
+def test_embeddings_equal_those_of_sentence_transformers(engine):
     texts = (*REFERENCE["texts"][:3], LONG_TEXT)
     engine.send(Embed("reference", EMBED, texts))
     answer = engine.answer("reference", Embedding)
@@ -56,7 +56,7 @@ def test_vectors_equal_those_of_sentence_transformers(engine):
     assert answer.embed_s > 0
 
 
-def test_vectors_do_not_depend_on_other_texts_of_the_batch(engine):
+def test_embeddings_do_not_depend_on_other_texts_of_the_batch(engine):
     engine.send(Embed("alone", EMBED, ("short",)), Embed("together", EMBED, (LONG_TEXT, "short", "a b c")))
     alone = unpack_vectors(engine.answer("alone", Embedding).vectors, 384)[0]
     together = unpack_vectors(engine.answer("together", Embedding).vectors, 384)[1]

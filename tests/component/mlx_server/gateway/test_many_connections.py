@@ -77,9 +77,7 @@ def stream_beside(gateway: Gateway) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_health_is_answered_at_once_and_a_stream_goes_on_beside_a_thousand_silent_connections(
-    narrow: Gateway, kind: str
-):
+def test_health_and_a_stream_are_served_beside_a_thousand_silent_connections(narrow: Gateway, kind: str):
     """At 256 descriptors, 300 idle connections made the gateway unreachable, and the agent killed it."""
     pid = narrow.process and narrow.process.pid
     with stream_beside(narrow) as lines, ExitStack() as stack:

@@ -106,7 +106,7 @@ def test_refusal_by_the_engine_has_its_own_status(gateway, is_streamed):
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_first_events_come_while_the_request_waits_behind_others(make_gateway, text_of):
+def test_first_events_are_sent_while_the_request_waits_behind_others(make_gateway, text_of):
     gateway = make_gateway(VESTAL_MLX__MAX_RUNNING="1").start().until_ok()
     ask(gateway, "first tokens=30 step_ms=100", background=True)
     began = time.monotonic()
@@ -120,7 +120,7 @@ def test_first_events_come_while_the_request_waits_behind_others(make_gateway, t
     assert text_in(found[-1]["response"]) == text_of("second tokens=3", 3)
 
 
-def test_first_events_come_while_the_request_waits_for_an_engine(make_gateway, text_of):
+def test_first_events_are_sent_while_the_request_waits_for_an_engine(make_gateway, text_of):
     gateway = make_gateway({"slow_start_s": 2}).start()
     gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
     began, created = time.monotonic(), []
@@ -353,7 +353,7 @@ def test_socket_turn_when_the_engine_dies_is_complete(gateway, text_of):
     assert [event_violations(event) for event in found] == [[]] * len(found)
 
 
-def test_socket_goes_on_after_any_wrong_message(gateway):
+def test_socket_stays_open_after_any_invalid_message(gateway):
     wrong = ["", "{", "[]", '{"type": "nonsense"}', '"x"', "\x00", create("x", store="yes")]
     wrong += [
         create("x", background=True),
@@ -407,7 +407,7 @@ def test_socket_answers_waiting_messages_in_order_and_refuses_too_many(gateway):
 
 
 @pytest.mark.hypothesis
-def test_socket_answers_any_message_and_goes_on(gateway):
+def test_socket_answers_any_message_and_stays_open(gateway):
     """The same bodies as over HTTP: each message has an end, and the connection takes the next one."""
     with open_socket(gateway) as socket:
 

@@ -64,7 +64,7 @@ def test_assess_memory_with_free_swap_is_ok():
     assert wired_memory.assess_memory(Memory(TOTAL, TOTAL // 50, GIB, 8 * GIB)).level == "ok"
 
 
-def test_assess_kill_says_which_limit_and_what_the_process_held():
+def test_assess_kill_names_the_limit_and_the_memory_of_the_process():
     (by_host, by_group) = kernel_log.oom_kills((RECORDED / "linux/kernel_oom.txt").read_text())
     found = oom_killed.assess_kill(by_group, "mlx_engine")
     assert "mlx_engine" in found.sentence and "a memory limit of its own" in found.sentence

@@ -22,7 +22,7 @@ GATEWAY, ENGINE = "mlx_server.gateway", "mlx_server.engine"
         (404, False, {20}, True),
     ],
 )
-def test_orphans_include_a_gateway_that_nobody_supervises(
+def test_orphans_include_an_unsupervised_gateway(
     parent: int, agent_is_alive: bool, recorded: set[int], is_orphan: bool
 ):
     table = {

@@ -216,7 +216,7 @@ def test_process_is_classified_by_its_command_line(words: tuple[str, ...], serve
     assert (is_server(process), is_runner(process)) == (server, runner)
 
 
-def test_orphaned_runners_are_those_whose_parent_is_init():
+def test_runner_whose_parent_is_init_is_orphaned():
     runner = ProcessSnapshot(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
     user_systemd = ProcessSnapshot(50, 1, "systemd", ("systemd", "--user"))
     left, adopted = replace(runner, pid=11, ppid=1), replace(runner, pid=12, ppid=50)
@@ -225,7 +225,7 @@ def test_orphaned_runners_are_those_whose_parent_is_init():
     assert [process.pid for process in found] == [11, 12]
 
 
-def test_ollama_jobs_are_those_that_run_its_server_or_have_its_name():
+def test_ollama_jobs_include_jobs_that_run_its_server_or_have_its_name():
     jobs = ollama_jobs(parse_launchctl_list(LAUNCHCTL_LIST), 900)
     assert jobs == (Job("homebrew.mxcl.ollama", 900), Job("org.example.ollama"))
 

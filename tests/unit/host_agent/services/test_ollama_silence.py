@@ -140,7 +140,7 @@ def test_read_slots_names_the_tokens_read_and_written():
         {"n_past": 9},
     ],
 )
-def test_read_slots_mark_changes_with_whatever_shows_progress(advanced: dict[str, object]):
+def test_read_slots_mark_changes_with_every_kind_of_progress(advanced: dict[str, object]):
     assert read_slots(Reply(200, [slot()])).mark == read_slots(Reply(200, [slot(n_ctx=1)])).mark
     assert read_slots(Reply(200, [slot()])).mark != read_slots(Reply(200, [slot(**advanced)])).mark
 

@@ -163,7 +163,7 @@ def test_calls_are_text_and_wrappers_are_dropped_if_tool_choice_is_none():
 
 @pytest.mark.parametrize("number", range(len(OUTPUTS)))
 @given(cut=st.integers(0, 200), size=st.integers(1, 9))
-def test_truncated_output_parsed_in_pieces_equals_the_one_parsed_whole(number, cut, size):
+def test_truncated_output_parsed_in_pieces_equals_output_parsed_at_once(number, cut, size):
     template, text, _ = OUTPUTS[number]
     assert parse(template, text[:cut], size) == parse(template, text[:cut])
 

@@ -172,7 +172,7 @@ def test_stop_string_cuts_the_answer_and_is_not_found_across_messages():
     assert answer(divided, stop=["STOP"]).text == "ST\n\nOP"
 
 
-def test_reasoning_tokens_are_those_of_the_thinking():
+def test_reasoning_tokens_count_the_tokens_of_the_thinking():
     subject = generation()
     for token in TOKENIZER.encode(
         "<|channel|>analysis<|message|>abc<|end|><|start|>assistant<|channel|>final<|message|>x"

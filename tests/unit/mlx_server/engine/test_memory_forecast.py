@@ -148,7 +148,7 @@ def test_forecast_with_a_float32_norm_counts_a_float32_cache():
     assert forecast_weights(shapes, {}, METAL).number_bytes == 4
 
 
-def test_sliding_windows_bound_the_cache_only_where_the_library_rotates():
+def test_sliding_windows_bound_the_cache_only_if_mlx_lm_rotates_it():
     gemma3, gemma2 = of("gemma-3-4b").kv, of("gemma-2-9b").kv
     assert gemma3 is not None and gemma2 is not None
     assert (gemma3.full_layers, gemma3.sliding_layers) == (5, 29)

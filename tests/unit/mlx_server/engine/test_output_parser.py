@@ -114,7 +114,7 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.integers(1, 9), st.booleans(), st.booleans())
-def test_answer_parsed_in_any_pieces_equals_the_answer_parsed_whole(parts, size, thinking, auto):
+def test_answer_parsed_in_any_pieces_equals_the_answer_parsed_at_once(parts, size, thinking, auto):
     tool_choice = "auto" if auto else "none"
     text = "".join(parts)
     assert parse(text, size=size, thinking=thinking, tool_choice=tool_choice) == parse(
@@ -123,7 +123,7 @@ def test_answer_parsed_in_any_pieces_equals_the_answer_parsed_whole(parts, size,
 
 
 @given(st.text("<tool_cal>/{}[] ab\n", max_size=40), st.integers(1, 9))
-def test_answer_without_a_call_is_released_whole(text, size):
+def test_answer_without_a_call_is_released_completely(text, size):
     piece = parse(text, markers=OutputMarkers(), size=size)
     assert not piece.tool_calls
     assert piece.text in (text, text.lstrip())

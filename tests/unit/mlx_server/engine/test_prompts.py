@@ -67,7 +67,7 @@ def refusal(op: Generate, tokenizer: Any, token_rows: int | None = None) -> Engi
     return caught.value
 
 
-def test_tokens_before_last_message_end_where_it_begins():
+def test_tokens_before_last_message_counts_the_tokens_before_it():
     rules = ("system", "Be brief.")
     assert before_last_message(chat(rules, ("user", "Why?")), Tokenizer()).startswith("<system>Be brief.")
     turns = (rules, ("user", "Why?"), ("assistant", "So."), ("user", "How?"))
@@ -109,7 +109,7 @@ def test_template_process_that_dies_again_is_an_internal_error_of_this_request()
     assert "it was ended by SIGKILL" in str(error)
 
 
-def test_rendered_text_that_is_too_long_is_refused_before_it_is_tokenized_whole():
+def test_rendered_text_that_is_too_long_is_refused_before_it_is_tokenized_completely():
     """A tokenizer takes seconds for a megabyte, and cannot be stopped."""
     tokenizer = Tokenizer(times=10**6)
     assert refusal(HELLO, tokenizer).code == "context_exceeded"

@@ -33,7 +33,7 @@ def test_make_sampler_temperature_zero_is_greedy():
     assert draw_with(greedy) == 0
 
 
-def test_sampler_draws_by_seed_and_position_whatever_was_drawn_before():
+def test_sampler_draws_depend_only_on_seed_and_position():
     sampling = Sampling(seed=3, temperature=1.0)
     sampler = make_sampler(sampling, 0)
     in_order = [draw_with(sampler) for _ in range(50)]

@@ -107,7 +107,7 @@ def test_long_conversation_is_refused_if_it_must_not_be_shortened():
     assert len(Server(2000).prompt(op)) > 300  # the caller refuses what is longer than the context
 
 
-def test_last_message_that_is_too_long_by_itself_stays_whole():
+def test_last_message_that_is_too_long_by_itself_is_not_cut():
     assert "y" * 400 in Server(300).prompt(chat({"role": "user", "content": "y" * 400}))
     long = {"role": "user", "content": "y" * 400}
     assert Server(300).prompt(chat(RULES, *turns(9), long)).endswith("y" * 400 + "<assistant>")

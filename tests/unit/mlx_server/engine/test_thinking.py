@@ -113,7 +113,7 @@ def test_may_begin_tool_call_is_false_for_other_text(text):
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, 1 + 2j, ..., {(1, 2): 3}, float("nan"), "\ud83d", (1,)])
-def test_parse_tool_calls_arguments_of_a_parser_are_json_or_there_is_no_call(value):
+def test_parse_tool_calls_with_arguments_that_are_not_json_returns_no_call(value):
     calls = parse_tool_calls("x", [TOOL], lambda text, tools: {"name": "weather", "arguments": {"a": value}})
     assert calls == ((ToolCall("weather", {"a": [1]}),) if value == (1,) else ())
 

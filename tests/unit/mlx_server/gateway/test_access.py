@@ -103,7 +103,7 @@ async def test_access_to_a_wider_address_needs_the_key(headers, status):
         ({"authorization": "Bearer secret", "host": "evil.example"}, 403),
     ],
 )
-async def test_websocket_needs_what_a_request_needs(headers, status):
+async def test_websocket_is_admitted_by_the_same_rules_as_a_request(headers, status):
     """A WebSocket is not bound by CORS: nothing but its Origin keeps a stranger's page out."""
     asked = {"host": f"{LAN}:11435"} | headers
     assert await _status(LAN, "/v1/responses", "WEBSOCKET", **asked) == status

@@ -32,11 +32,11 @@ def test_crash_history_after_two_crashes_runs_alone():
     assert _two_crashes_at(0).must_run_alone
 
 
-def test_crash_history_at_the_third_crash_without_progress_may_not_go_on():
+def test_crash_history_at_the_third_crash_without_progress_fails_the_request():
     assert not _two_crashes_at(5).engine_died(OWN_FAULT, (5, 0.0), alone=True)
 
 
-def test_crash_history_with_any_progress_between_crashes_goes_on():
+def test_crash_history_with_progress_between_crashes_lets_the_request_continue():
     crashes = _two_crashes_at(5)
     assert crashes.engine_died(OWN_FAULT, (5, 0.5), alone=True), "a part of the prompt is progress"
     assert crashes.engine_died(OWN_FAULT, (6, 0.0), alone=True), "a token is more than any part of the prompt"

@@ -79,7 +79,7 @@ def held(dispatcher: Dispatcher) -> list[int]:
     return [dispatcher.count(phase) for phase in HELD]
 
 
-async def test_request_whose_frame_cannot_be_sent_fails_and_the_queue_moves_on(dispatcher, engine):
+async def test_request_whose_frame_cannot_be_sent_fails_and_the_next_one_starts(dispatcher, engine):
     first, second, third = (submit(dispatcher) for _ in range(3))
     engine.refuses = MemoryError()
     dispatcher.on_event(protocol.Done(first.id, "stop", protocol.Usage(1, 1)))

@@ -87,7 +87,7 @@ async def test_request_refused_by_its_check_while_it_runs_is_cancelled_on_the_en
     assert engine.dispatcher.count(RequestPhase.RUNNING) == 0
 
 
-async def test_lone_request_for_a_loaded_model_is_not_checked_apart(engine):
+async def test_lone_request_for_a_loaded_model_gets_no_early_check(engine):
     engine.get_ready("m")
     ticket = engine.submit()
     assert (engine.runs(), engine.checks()) == ([ticket.id], [])

@@ -47,7 +47,7 @@ async def test_response_of_wrong_dimensions_is_refused_in_a_thread_too():
         await large.response(lambda: {"rows": large.json_rows(4)})
 
 
-def test_texts_whose_vectors_are_too_large_together_are_refused_with_how_many_may_be_sent():
+def test_embeddings_too_large_for_one_response_are_refused_with_the_allowed_number():
     check_size(MAX_NUMBERS // 384, 384)
     with pytest.raises(BadRequest, match="10922 at most"):
         check_size(MAX_NUMBERS // 384 + 1, 384)

@@ -75,7 +75,7 @@ def test_template_makes_the_prompt_up_to_the_response(template, prompt):
         ("{{ " + "(" * 100 + ".Prompt" + ")" * 100 + " }}", "not read here"),
     ],
 )
-def test_template_beyond_what_is_read_is_refused_by_name_with_the_remedy(template, named):
+def test_template_with_unsupported_go_syntax_is_refused_with_the_remedy(template, named):
     with pytest.raises(BadRequest) as caught:
         render_go_template(template, VALUES)
     assert caught.value.message.startswith("template: ") and named in caught.value.message

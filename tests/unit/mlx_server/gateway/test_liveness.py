@@ -88,7 +88,7 @@ def test_judge_an_engine_that_loads_slowly_has_as_long_as_its_load_takes(livenes
     assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 50).detail
 
 
-def test_judge_an_engine_that_loaded_quickly_and_stands_still_is_wedged_after_the_usual_time(liveness):
+def test_judge_an_engine_whose_quick_load_stalls_is_wedged_after_the_usual_time(liveness):
     """A chat template that never ended kept the MLX thread; while one loaded, that took 120 s to notice."""
     stopped_at = _load(liveness, step_s=0.2, steps=20)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
@@ -115,7 +115,7 @@ def test_judge_time_without_progress_during_a_load_is_bounded_and_ends_with_the_
     assert not result.ok
 
 
-def test_judge_does_not_count_time_in_which_the_gateway_was_held_up(liveness):
+def test_judge_does_not_count_time_in_which_the_gateway_was_blocked(liveness):
     """Bodies of 30 MB kept the gateway's event loop for half a minute, in which it read no event."""
     for second in range(10):
         liveness.on_event(_alive(7), float(second))

@@ -43,7 +43,7 @@ def anthropic(**fields):
 
 
 @pytest.mark.parametrize("dialect", [ollama_chat, openai_chat, anthropic])
-def test_request_in_any_dialect_gets_what_the_preset_has(dialect):
+def test_request_in_any_dialect_gets_the_settings_of_the_preset(dialect):
     request = with_preset(entry(), *dialect())
     assert request.model == "base:latest"
     assert request.messages is not None

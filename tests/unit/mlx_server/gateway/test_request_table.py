@@ -74,7 +74,7 @@ def test_request_that_crashes_three_engines_runs_alone_and_then_fails(table):
     assert table.finished("bystander") == []
 
 
-def test_suspect_waiting_to_run_alone_holds_back_queued_but_not_parked_requests():
+def test_suspect_waiting_to_run_alone_delays_queued_but_not_parked_requests():
     table = RequestTable(RequestLimits(3, 5, 120))
     table.engine_ready()
     _submit(table, "suspect")
@@ -144,7 +144,7 @@ def test_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
     assert [action.id for action in _die(table, 11.0)] == ["a"]
 
 
-def test_model_loaded_early_starts_what_was_parked_with_that_model(table):
+def test_model_loaded_early_starts_its_parked_requests(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _submit(table, "b", model="big")
@@ -284,7 +284,7 @@ def test_take_token_drops_a_repeated_token_and_raises_for_a_missing_one():
 KILL = EngineDeath.UNKNOWN_KILL
 
 
-def test_bystander_of_three_kills_while_it_was_replayed_goes_on():
+def test_request_replayed_during_three_kills_of_others_continues():
     """Of 24 streams under five random SIGKILLs one was refused: three kills within 7.1 s, 15 tokens, and no
     progress between the last two, since each new engine was killed while it replayed."""
     table = RequestTable(RequestLimits(24, 64, 120))
@@ -327,7 +327,7 @@ def test_kill_of_an_engine_without_requests_clears_every_request_of_suspicion(ta
     assert not table.get("a").must_run_alone
 
 
-def test_suspect_of_kills_lets_those_that_waited_before_it_go_first(table):
+def test_request_suspected_of_kills_runs_after_those_that_waited_before_it(table):
     table.engine_ready()
     _submit(table, "suspect")
     _kill_until_suspect(table, "suspect")
@@ -339,7 +339,7 @@ def test_suspect_of_kills_lets_those_that_waited_before_it_go_first(table):
     assert table.take_token("suspect", 0, 7) == (True, [SendToEngine("late")])
 
 
-def test_suspects_of_kills_run_alone_in_turn():
+def test_requests_suspected_of_kills_run_alone_one_after_another():
     table = RequestTable(RequestLimits(3, 3, 120))
     table.engine_ready()
     _submit(table, "a")

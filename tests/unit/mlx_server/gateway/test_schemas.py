@@ -109,7 +109,7 @@ def test_ollama_keep_alive_in_each_form_is_read_as_seconds(keep_alive, keep_aliv
 
 
 @pytest.mark.parametrize(("num_predict", "limit"), [(5, 5), (5.0, 5), (-1, None), (-2, None), (0, None)])
-def test_ollama_num_predict_that_is_not_positive_is_no_limit(num_predict, limit):
+def test_ollama_num_predict_that_is_not_positive_means_unlimited(num_predict, limit):
     body = {"model": "m", "prompt": "a", "options": {"num_predict": num_predict}}
     assert _request(ollama_schema.GenerateBody, body).max_tokens == limit
 

@@ -67,7 +67,7 @@ def test_sendable_frame_carries_id_seed_and_the_tokens_that_the_client_has():
 
 
 @pytest.mark.parametrize("text", ["half a pair: \ud83d", "😀"])
-def test_sendable_request_of_any_text_is_sent_whole(text):
+def test_sendable_request_with_any_text_is_sent_unchanged(text):
     request = sendable(GenerationRequest("m", "text", prompt=text))
     sent = protocol.decode_op(request.frame("r", [1, 2]))
     assert isinstance(sent, protocol.Generate)

@@ -234,7 +234,7 @@ def test_claude_code_specific_fields_are_accepted_with_their_meaning():
     assert (enabled.think, enabled.template) == (None, {"enable_thinking": True})
 
 
-def test_anthropic_usage_counts_cached_tokens_apart_from_the_others():
+def test_anthropic_usage_counts_cached_tokens_separately():
     """`input_tokens` are those that were not in the cache; the prompt has the sum of the three counts."""
     whole = anthropic_render.whole_message("r", "m", AnswerPart("x", done=DONE), DONE)
     events = anthropic_render.MessageEvents("r", "m", 10)

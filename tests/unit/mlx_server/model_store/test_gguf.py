@@ -63,7 +63,7 @@ def test_model_config_of_an_unconvertible_gguf_raises(metadata):
         model_config(metadata, tied=True)
 
 
-def test_tokenizer_json_makes_a_tokenizer_that_splits_digits_and_keeps_special_tokens_whole():
+def test_tokenizer_json_splits_digits_and_keeps_special_tokens():
     tokenizer = Tokenizer.from_str(json.dumps(tokenizer_json(METADATA)))
     assert tokenizer.encode("ab 12<|im_end|>").tokens == ["ab", "Ġ", "1", "2", "<|im_end|>"]
     assert tokenizer.encode(" ab").tokens == ["Ġab"]

@@ -37,7 +37,7 @@ def flip_a_bit(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
-def test_check_when_size_and_time_are_those_recorded_reads_nothing(folder: Path):
+def test_check_of_a_file_with_the_recorded_size_and_time_reads_nothing(folder: Path):
     assert list(integrity.check(folder)) == []
 
 
@@ -47,7 +47,7 @@ def test_check_when_a_bit_was_flipped_raises_and_names_the_file(folder: Path):
         list(integrity.check(folder))
 
 
-def test_check_when_file_was_only_touched_reads_it_once(folder: Path):
+def test_check_of_a_touched_file_reads_it_once(folder: Path):
     os.utime(folder / NAME, ns=(2, 2))
     assert len(list(integrity.check(folder))) == 1
     assert list(integrity.check(folder)) == []

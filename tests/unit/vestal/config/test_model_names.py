@@ -37,14 +37,14 @@ def test_find_named_prefers_the_same_case():
 
 
 @pytest.mark.parametrize("name", ["mario", "me/mario:v1", "host:5000/me/mario", "a.b_c-D:1.5b", "library/x"])
-def test_valid_names_are_those_that_ollama_takes(name):
+def test_model_names_that_ollama_accepts_are_valid(name):
     assert is_valid_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "../x", "a/../b", "-x", "a:b/c:", "x:", "a/b/c/d", "x" * 81, "ä"]
 )
-def test_invalid_names_are_those_that_ollama_refuses(name):
+def test_model_names_that_ollama_refuses_are_invalid(name):
     assert not is_valid_name(name)
 
 

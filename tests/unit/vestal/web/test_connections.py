@@ -106,7 +106,7 @@ def test_connection_idle_for_longest_is_dropped_first_in_any_phase():
     assert table.take_dropped() == 0
 
 
-def test_new_connection_whose_request_may_be_on_the_way_is_not_dropped():
+def test_new_connection_is_not_dropped_before_its_request_can_arrive():
     table, (connection,) = table_of(1, max_open=1)
     assert table.to_drop(NEW_FOR_S / 2) is None
     assert table.to_drop(NEW_FOR_S) is connection

@@ -120,7 +120,7 @@ def test_check_origin_of_this_machine_is_admitted_if_the_policy_allows_it(origin
     assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
 
 
-def test_admitted_origin_is_that_of_a_page_which_may_use_the_service():
+def test_admitted_origin_returns_the_origin_of_an_admitted_page():
     def admitted(policy: Policy, *origins: bytes) -> bytes | None:
         headers = [(b"Origin", origin) for origin in origins]
         return admitted_origin(RequestHead("GET", "/", headers, "127.0.0.1"), policy)

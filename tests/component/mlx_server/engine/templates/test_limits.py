@@ -119,7 +119,7 @@ def test_text_beyond_the_limit_is_refused(process, text):
     assert greeting(process) == "Hello you"
 
 
-def test_long_text_within_the_limit_arrives_whole(process):
+def test_template_text_within_the_limit_is_returned_completely(process):
     name = "é\U0001f600" * 1_000_000
     assert process.render(HELLO, {"name": name}) == f"Hello {name}"
 

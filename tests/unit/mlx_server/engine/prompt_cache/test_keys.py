@@ -16,7 +16,7 @@ def test_keys_are_equal_as_far_as_the_tokens_are_equal(one, other):
 
 
 @given(TOKENS, st.integers(0, 5))
-def test_keys_continued_from_known_ones_equal_those_computed_whole(tokens, known):
+def test_keys_continued_from_known_ones_equal_keys_computed_at_once(tokens, known):
     whole = KEYS.of_blocks(tokens)
     assert KEYS.of_blocks(tokens, whole[:known]) == whole
 

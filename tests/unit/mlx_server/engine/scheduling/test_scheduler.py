@@ -186,7 +186,7 @@ def test_shutdown_finishes_prompts_that_are_being_made_if_there_is_time(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
-def test_model_whose_runner_cannot_be_made_fails_its_requests_and_not_the_engine():
+def test_model_whose_runner_cannot_be_made_fails_only_its_requests():
     engine = FakeEngine()
     engine.runners_broken = True
     engine.send(generate("a"))
@@ -271,7 +271,7 @@ def test_idle_model_expires_but_not_while_a_request_for_it_is_next(loaded):
     assert loaded.answer("a").reason == "length"
 
 
-def test_request_whose_model_left_while_it_waited_loads_it_again(loaded):
+def test_request_whose_model_was_unloaded_while_it_waited_reloads_it(loaded):
     loaded.guard.places = 0
     loaded.send(generate("first"), generate("second", OTHER_CHAT))
     loaded.turn()

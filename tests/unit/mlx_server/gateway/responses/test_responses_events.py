@@ -141,7 +141,7 @@ def test_prompt_too_long_has_the_error_code_that_makes_codex_compact():
     assert found[-1]["response"]["error"]["code"] == "context_length_exceeded"
 
 
-def test_cancelled_response_ends_with_its_output_so_far():
+def test_cancelled_response_has_the_output_up_to_then():
     events = events_of()
     written(events, AnswerPart("Hel"))
     found = read(events.cancelled())

@@ -51,7 +51,7 @@ def test_message_without_a_type_is_a_message():
     assert messages([{"role": "USER".lower(), "content": "hi"}]) == [{"role": "user", "content": "hi"}]
 
 
-def test_instructions_come_first_and_developers_messages_stay_where_they_are():
+def test_instructions_come_first_and_developer_messages_keep_their_position():
     given = [USER, {"role": "developer", "content": "Be brief."}, USER]
     assert messages(given, "You are Bob.") == [
         {"role": "system", "content": "You are Bob."},
@@ -83,7 +83,7 @@ def test_reasoning_text_and_calls_of_one_turn_are_one_assistants_message():
     ]
 
 
-def test_assistants_messages_with_phases_stay_apart():
+def test_assistant_messages_with_different_phases_are_not_joined():
     """The specification's suite sends a commentary and a final answer in a row."""
     given = [
         {"type": "message", "role": "assistant", "phase": "commentary", "content": "I look."},
@@ -123,7 +123,7 @@ def test_compaction_is_a_message_with_the_summary_and_a_foreign_one_is_refused()
         messages([ours | {"encrypted_content": "gAAAAABpM0Yj"}])
 
 
-def test_output_of_an_unknown_call_is_refused_and_of_an_earlier_response_taken():
+def test_output_of_an_unknown_call_is_refused_and_of_an_earlier_response_accepted():
     with pytest.raises(BadRequest, match=r"input\.1\.call_id: no call has the id 'c1'"):
         read([USER, OUTPUT])
     assert len(read([OUTPUT], earlier=[CALL]).items) == 1
@@ -235,7 +235,7 @@ def names_in(offered: OfferedTools) -> set[str]:
     return {call["properties"]["name"]["const"] for call in schema.get("anyOf", [schema])}
 
 
-def test_forced_tools_are_held_to_by_a_schema():
+def test_forced_tool_calls_are_enforced_by_a_schema():
     tools = [FUNCTION, OTHER]
     assert names_in(offered_tools(tools, "required")) == {"weather", "time"}
     assert names_in(offered_tools(tools, {"type": "function", "name": "time"})) == {"time"}

@@ -176,7 +176,7 @@ async def stored_response(clock: FakeClock, number: int, text: str = "x") -> Sto
     return StoredResponse(run, (), json_bytes([item]), (item["id"],))
 
 
-async def test_response_store_drops_expired_responses_and_says_so():
+async def test_response_store_drops_expired_responses_and_reports_them_as_expired():
     clock = FakeClock()
     store = MemoryResponseStore(60, clock.now)
     response = await stored_response(clock, 1)

@@ -101,7 +101,7 @@ def test_idle_process_with_unknown_queues_is_hung_after_three_questions_ten_seco
     assert judge((0, unknown), (13, unknown), (26, unknown)).verdict is ProcessVerdict.HUNG
 
 
-def test_process_of_which_nothing_is_known_is_judged_by_its_answers_alone():
+def test_process_with_unknown_activity_is_judged_by_its_answers_alone():
     nothing = ProcessActivity()
     steps = [(0.0, nothing), (13.0, nothing), (26.0, nothing)]
     judgement = silence(*steps, before=nothing).judge(29.0, POLICY)

@@ -68,7 +68,7 @@ def test_stop_sends_sigterm_and_after_stop_timeout_s_sigkill():
     assert driver.exit(ExitStatus(signal=9)).child.state is State.STOPPED
 
 
-def test_planned_stop_has_its_own_timeout_which_a_hung_child_does_not_get():
+def test_planned_stop_has_a_longer_timeout_than_the_stop_of_a_hung_child():
     policy = replace(POLICY, planned_stop_timeout_s=40)
     assert ready_child(policy).send(Stop(), 20).child.timer_at == 60
     driver = ready_child(policy)
@@ -96,7 +96,7 @@ def test_stop_in_backoff_or_behind_an_open_breaker_is_stopped_at_once():
     assert driver.child.timer_at is None
 
 
-def test_stop_by_hand_withstands_every_restart_until_a_start():
+def test_child_stopped_by_hand_is_not_restarted_until_a_start():
     driver = ready_child().send(Stop(), 20).exit()
     for received in (Restart(), ReleaseHold(), TimerFired(), Restart(reset=True)):
         assert not driver.send(received).has_action(Launch)
@@ -104,7 +104,7 @@ def test_stop_by_hand_withstands_every_restart_until_a_start():
     assert driver.send(Start()).has_action(Launch)
 
 
-def test_exit_while_stopping_ends_the_stop_whatever_the_exit_code():
+def test_exit_while_stopping_ends_the_stop_for_any_exit_code():
     driver = ready_child().send(Stop(), 20).exit(ExitStatus(code=78))
     assert driver.child.state is State.STOPPED
 

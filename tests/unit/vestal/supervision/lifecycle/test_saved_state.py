@@ -22,7 +22,7 @@ def saved_and_restored(
     return restore(initial_state(POLICY), record, later_now, later_wall)
 
 
-def test_open_breaker_stays_open_for_the_remaining_time_though_monotonic_time_starts_anew():
+def test_open_breaker_is_restored_with_its_remaining_time():
     child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(5000))
     restored = saved_and_restored(child, 5000, 1e9, later_now=3, later_wall=1e9 + 20)
     assert restored.breaker.state is BreakerState.OPEN

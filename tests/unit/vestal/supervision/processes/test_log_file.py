@@ -15,7 +15,7 @@ def test_log_is_rotated_only_if_it_exceeds_its_maximum(tmp_path: Path):
     assert (tmp_path / "logs" / "a.log.1").read_text() == "0123456789a"
 
 
-def test_last_lines_are_those_of_this_run_without_empty_ones(tmp_path: Path):
+def test_last_lines_of_a_log_are_of_this_run_and_not_empty(tmp_path: Path):
     path = tmp_path / "a.log"
     path.write_text("old\n")
     since = path.stat().st_size
