@@ -67,7 +67,7 @@ class RecoveryRoutes:
         return web.json_response(answer, status=202)
 
     async def plan(self, request: web.Request) -> web.Response:
-        """Return what a pass would do now, without doing it."""
+        """Answer with the report of a dry run: what a pass would do now."""
         return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def reset(self, request: web.Request) -> web.Response:

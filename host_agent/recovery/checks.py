@@ -52,7 +52,7 @@ class HostChecks:
         self._orchestrator, self._ollama, self._budget = orchestrator, ollama, budget
 
     async def gather(self) -> Facts:
-        """Look at everything now, bypassing caches, and probe each service that should answer."""
+        """Check everything now, bypassing caches, and probe each service that should answer."""
         statuses = await self._status_report.service_statuses(fresh=True)
         services = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
         return Facts(

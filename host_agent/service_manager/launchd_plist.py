@@ -21,7 +21,9 @@ def fill(template: str, values: Mapping[str, Any], extra_keys: Mapping[str, Any]
 
 
 def installed_program(text: str) -> InstalledProgram:
-    """Return what a property list starts. Raises ValueError or KeyError if it is not one of Vestal's."""
+    """Return the Python and the checkout that a property list starts. Raises ValueError or KeyError if it is
+    not one of Vestal's.
+    """
     keys = plistlib.loads(text.encode())
     return InstalledProgram(Path(keys["ProgramArguments"][0]), Path(keys["WorkingDirectory"]))
 

@@ -51,7 +51,9 @@ class ServiceManager(Protocol):
         """Return the jobs whose files exist."""
 
     def installed_program(self, job: str) -> InstalledProgram:
-        """Return what an installed job starts. Raises OSError, ValueError or KeyError for a bad file."""
+        """Return the Python and the checkout that an installed job starts. Raises OSError, ValueError or
+        KeyError for a bad file.
+        """
 
     def unavailable_reason(self) -> str:
         """Return why nothing can be installed here, or an empty string."""
@@ -60,7 +62,7 @@ class ServiceManager(Protocol):
         """Read changed files again."""
 
     def state(self, job: str) -> JobState:
-        """Return what the service manager reports about a job."""
+        """Return the state of a job, as the service manager reports it."""
 
     def load(self, job: str, changed: bool) -> str:
         """Load and start a job. If its file has `changed`, stop a running job gracefully first."""

@@ -35,7 +35,9 @@ def environment_lines(variables: Mapping[str, str]) -> str:
 
 
 def installed_program(text: str) -> InstalledProgram:
-    """Return what a unit file starts. Raises ValueError if it is not one of Vestal's."""
+    """Return the Python and the checkout that a unit file starts. Raises ValueError if it is not one of
+    Vestal's.
+    """
     program, folder = EXEC_START_PROGRAM.search(text), WORKING_DIRECTORY.search(text)
     if not program or not folder:
         raise ValueError("no ExecStart or no WorkingDirectory")

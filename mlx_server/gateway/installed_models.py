@@ -72,7 +72,7 @@ class InstalledModels:
         self.changed()
 
     def changed(self) -> None:
-        """Note that a model was fetched or removed, so that the next call reads the folders again."""
+        """Record that a model was fetched or removed, so that the next call reads the folders again."""
         self._read_at = None
 
     def _not_found(self, name: str, available: list[str]) -> NotFound:

@@ -58,7 +58,7 @@ class PreparedOp:
     __slots__ = ("_encoded", "_fields", "_format")
 
     def __init__(self, payload_format: bytes, encoded: bytes, fields: int) -> None:
-        """Take the encoded fields, one after the other, without what stands around them."""
+        """Take the encoded fields, one after another, without a header or braces around them."""
         self._format = payload_format
         self._encoded = encoded
         self._fields = fields

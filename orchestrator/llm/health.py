@@ -83,7 +83,7 @@ class HealthBoard:
         return None
 
     async def take(self, model: str) -> Backend | None:
-        """Return what `serving` returns, and count a call as begun.
+        """Choose a backend as `serving` does, and count a call to it as begun.
 
         The caller ends it with `succeeded`, `failed` or `abandoned`.
         """

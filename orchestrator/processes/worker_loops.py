@@ -1,4 +1,6 @@
-"""The loops of a process that shares tasks with others, its departure, and its end after a failure."""
+"""The loops of a process that runs tasks; how it returns its tasks when it stops, and ends
+after a failure.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class TaskDatabase(Protocol):
         ...
 
     def opened(self) -> None:
-        """Note that DBOS has opened the database."""
+        """Record that DBOS has opened the database."""
         ...
 
     def ping(self) -> None:

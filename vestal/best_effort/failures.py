@@ -48,7 +48,7 @@ class WriteFailures:
                 writes.failing_since = self._wall()
 
     def succeeded(self, what: str, *, target: object = "") -> None:
-        """Note that the last write to `target` has succeeded."""
+        """Record that the last write to `target` has succeeded."""
         writes = self._writes.get(what)
         if writes is None or not writes.failing:
             return

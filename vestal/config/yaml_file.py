@@ -30,7 +30,7 @@ class YamlFile:
 
 
 def read(path: Path) -> YamlFile:
-    """Parse the file. Raises ConfigError, with the line of what is not YAML or is given twice."""
+    """Parse the file. Raises ConfigError, with the line, for invalid YAML or a repeated key."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -126,12 +126,12 @@ class _Protocol(RequestHandler):
         self._report(Phase.HEADERS, len(data))
 
     def begin(self, request: web.BaseRequest) -> None:
-        """Note that the headers of `request` have arrived."""
+        """Record that the headers of `request` have arrived."""
         self._request = request
         self._report(Phase.ANSWERING)
 
     def end(self) -> None:
-        """Note that the request is answered."""
+        """Record that the request is answered."""
         self._request = None
         self._report(Phase.IDLE)
 

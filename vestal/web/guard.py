@@ -71,7 +71,7 @@ class Policy:
 
 
 def check(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Return why the request is refused, or None if it may come in."""
+    """Return the refusal of the request, or None if it is admitted."""
     return (
         _check_framing(head)
         or _check_host(head, policy)
@@ -213,7 +213,9 @@ def _has_body(head: RequestHead) -> bool:
 
 
 def _bearer(head: RequestHead) -> bytes | None:
-    """Return what follows `Bearer` in the Authorization header, or None if it says something else."""
+    """Return the token after `Bearer` in the Authorization header, or None if the header has
+    another scheme.
+    """
     scheme, _, given = next(iter(head.values(b"authorization")), b"").strip().partition(b" ")
     return given if scheme.lower() == b"bearer" else None
 

@@ -102,7 +102,9 @@ def _install(
     config: Config,
     commands: Commands,
 ) -> None:
-    """Write what has changed, and load every job. Raises NotInstalled with the first problem."""
+    """Write the job files that have changed, and load every job. Raises NotInstalled with the
+    first problem.
+    """
     changed = {file.job for file in files if not unit_files.is_current(file)}
     if not commands.dry_run:
         _replace_running_agent(manager, jobs, config)

@@ -48,7 +48,9 @@ def requested_models(config: Config) -> list[RequestedModel]:
 
 
 def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -> Finding:
-    """Say why a model is not installed, and how to get it. `installed` names the models that are."""
+    """Return a finding that says why a model is not installed and how to get it. `installed` names the models
+    that are.
+    """
     evidence = f"asked for by {model.settings}"
     settings = source_of(config, model.name)
     if settings is None:

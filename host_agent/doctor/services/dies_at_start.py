@@ -35,7 +35,7 @@ REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Look into the journal of the last hour, and ask launchd or systemd about the agent."""
+    """Search the journal of the last hour for early ends, and ask launchd or systemd about the agent."""
     events = journal_tail.events(config.home, early_deaths.EVENTS, time.time() - SINCE_S)
     found = [_check_service(config, death) for death in early_deaths.find(events)]
     found += _check_agent(config)

@@ -54,7 +54,9 @@ def service_status(
 
 
 def evidence(inspect: Mapping[str, Any], **more: Any) -> ContainerExitEvidence:
-    """Return what a container's own record says about its last end, with `more` evidence from elsewhere."""
+    """Return the evidence on a container's last end: from its `docker inspect` record, with `more` from
+    elsewhere.
+    """
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
     return ContainerExitEvidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})

@@ -44,7 +44,7 @@ class Containers:
         return {name: self._service_status(name, found.get(name)) for name in IN_CONTAINERS}
 
     async def activity(self, service: str, main_pid: int) -> ProcessActivity:
-        """Return what the processes of a service's container do. Raises DockerUnavailable."""
+        """Return the activity of the processes in a service's container. Raises DockerUnavailable."""
         top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
         return container_activity.parse_top(top, main_pid)
 

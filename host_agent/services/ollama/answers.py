@@ -67,7 +67,7 @@ class ModelRequest:
 
 
 def read_server_info(version: Reply, tags: Reply, ps: Reply) -> ServerInfo:
-    """Return what the answers to /api/version, /api/tags and /api/ps say."""
+    """Parse the answers to /api/version, /api/tags and /api/ps."""
     number = str(version.fields.get("version", "?"))
     names = tags.fields.get("models")
     if version.status != OK or tags.status != OK or not isinstance(names, list):

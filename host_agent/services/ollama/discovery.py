@@ -68,7 +68,9 @@ class Discovery:
         return None if holder is None else await self.owner(None, fresh=True)
 
     async def server_elsewhere(self) -> Owner | None:
-        """Return the server that this user runs at another address; None if two servers are allowed."""
+        """Return the server that this user runs at another address. None if there is none, or if the settings
+        allow two.
+        """
         server, address = await self._elsewhere()
         owner = owner_of(OwnershipEvidence(elsewhere=server, elsewhere_address=address))
         return owner if owner.kind is OwnerKind.ELSEWHERE else None

@@ -99,7 +99,7 @@ class OllamaService:
 
     @property
     def observation(self) -> Observation:
-        """Return what was observed last."""
+        """Return the last observation of Ollama."""
         return self._observation
 
     async def orphans(self) -> tuple[tuple[ProcessSnapshot, bool], ...]:

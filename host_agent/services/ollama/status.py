@@ -1,4 +1,4 @@
-"""Put the status of Ollama together from what was observed. Pure."""
+"""Compose the status of Ollama from observations. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -83,12 +83,12 @@ async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCo
 
 
 def remember_containers(config: Config) -> None:
-    """Note that this home has containers now."""
+    """Record that this home has containers now."""
     _marker(config).touch(mode=0o600)
 
 
 def forget_containers(config: Config) -> None:
-    """Note that this home's containers were removed."""
+    """Record that this home's containers were removed."""
     _marker(config).unlink(missing_ok=True)
 
 

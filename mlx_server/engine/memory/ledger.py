@@ -127,7 +127,7 @@ class Ledger:
 
     @property
     def free_bytes(self) -> int:
-        """Return what can be reserved now; negative if too much is taken."""
+        """Return the bytes that can be reserved now; negative if the engine already takes too much."""
         own, reserved = self.reading.own_bytes, self.reserved_total_bytes
         within_limit = self.limit_bytes - max(own, reserved)
         to_come = max(reserved - own, 0)

@@ -53,7 +53,7 @@ class BlockStore:
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
-        """Return what both tiers have of the beginning of `tokens`, or None."""
+        """Return the prefix of `tokens` that is stored in either tier, or None."""
         self._apply_changes(tags)
         keys = prefixes.of_blocks(tokens)
         found = tuple(keys[: self.count_stored(keys)])
@@ -68,7 +68,7 @@ class BlockStore:
         return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags["identity"])
 
     def restore(self, match: PrefixMatch) -> RestoredPrefix:
-        """Read what is on disk, up to the first block that cannot be read."""
+        """Read the blocks of a match that are on disk, up to the first one that cannot be read."""
         progress = RestoreProgress(match)
         for key in match.snapshots:
             length = length_of(key)

@@ -32,7 +32,7 @@ class MemoryQueue:
         return first
 
     def postpone(self, request: Request, wait: MustWait, now: float) -> EngineError | None:
-        """Note that `request` found no memory. Return the error for its client if its wait is over."""
+        """Record that `request` found no memory. Return the error for its client if its wait is over."""
         since_s = request.memory_wait.since_s if request.memory_wait else now
         request.memory_wait = MemoryWait(since_s, now + RETRY_S)
         # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.

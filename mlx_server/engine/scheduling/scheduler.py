@@ -123,7 +123,9 @@ class Scheduler:
         self._events.append(Ready(loaded, start_s))
 
     def _start_requests(self) -> None:
-        """Take the tokens that background threads have made, and start the requests that have memory."""
+        """Collect the tokens that background threads have made, and start the requests that memory has room
+        for.
+        """
         self._starter.wait_for_new_tokens(NEW_TOKENS_S)
         self._starter.take_tokens()
         self._starter.start_waiting()
@@ -270,7 +272,7 @@ class Scheduler:
         return len(self._requests)
 
     def persist_caches(self, timeout_s: float) -> int:
-        """Put what was computed for unfinished requests into the prompt cache, and write that to disk.
+        """Store the keys and values of unfinished requests in the prompt cache, and write them to disk.
 
         Return how many blocks were written; what is not written in time is computed again.
         """

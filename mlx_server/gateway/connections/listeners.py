@@ -132,7 +132,7 @@ class Listeners:
             server.stop_accepting()
 
     def open_connections(self, close_idle_for_s: float) -> int:
-        """Return how many connections are open, and close those that have rested this long."""
+        """Close the connections that have rested this long, and return how many are open."""
         for connection in self._table.idle_since(asyncio.get_running_loop().time() - close_idle_for_s):
             connection.transport.close()
         return len(self._table)

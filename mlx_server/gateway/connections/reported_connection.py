@@ -43,7 +43,7 @@ class ReportedConnection(asyncio.Protocol):
             self._table.report(self._connection, phase, _now(), received_bytes)
 
     def leave(self) -> None:
-        """Leave the table: the connection is closed, or another protocol has taken it over."""
+        """Remove the connection from the table: it is closed, or another protocol has taken it over."""
         if self._connection is not None:
             self._table.closed(self._connection)
             self._connection = None

@@ -32,7 +32,7 @@ class ExitEvidence:
     killed_for_memory: bool = False
 
     def death(self) -> EngineDeath:
-        """Return what the exit says about the engine's requests.
+        """Return the kind of death, by which the crash policy judges the engine's requests.
 
         A SIGKILL for memory counts as the engine's own fault: one of its requests may need more than there
         is.

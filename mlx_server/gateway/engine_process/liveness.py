@@ -46,7 +46,7 @@ class EngineLiveness:
         self._probe_fault = ""
 
     def on_event(self, event: protocol.Event, now: float) -> None:
-        """Note an event of the engine."""
+        """Record an event of the engine."""
         self._last_event_at = now
         if not isinstance(event, protocol.Alive):
             self._progress_events += 1
@@ -76,12 +76,14 @@ class EngineLiveness:
             self.loading, self._load_step_at, self._slowest_load_step_s = model, now, 0.0
 
     def work_sent(self, was_idle: bool, now: float) -> None:
-        """Note that an operation was sent. An engine that was idle must make progress from now on."""
+        """Record that an operation was sent. An engine that was idle must make progress from now on."""
         if was_idle:
             self._last_progress_at = now
 
     def machine_woke(self, now: float) -> None:
-        """Note that the machine slept. The time asleep does not count, and the next probe is due at once."""
+        """Record that the machine slept. The time asleep does not count, and the next probe is due
+        at once.
+        """
         self._last_event_at = self._last_progress_at = now
         self._unanswered_probe_at, self._probe_at_once = None, True
 

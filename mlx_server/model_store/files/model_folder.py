@@ -1,4 +1,4 @@
-"""Read what a model's folder says about the model, without mlx: configuration, weight headers, template."""
+"""Read the facts about a model from its folder, without mlx: configuration, weight headers, template."""
 
 from __future__ import annotations
 

@@ -93,13 +93,15 @@ class HealthCheck:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
 
     def _timeout_s(self, before: ProcessActivity) -> float:
-        """Return how long to wait for the answer: not long if SIGSTOP has suspended the process before."""
+        """Return how long to wait for the answer, in seconds: only briefly if the process was suspended by
+        SIGSTOP before.
+        """
         if before.suspended and self._silence.questions:
             return min(self._policy.timeout_s, SUSPENDED_TIMEOUT_S)
         return self._policy.timeout_s
 
     async def _read_activity(self, pid: int) -> ProcessActivity:
-        """Return what the kernel shows; nothing if it cannot be read."""
+        """Return the process's activity as the kernel shows it; one without values if it cannot be read."""
         if self._activity is None:
             return ProcessActivity()
         with contextlib.suppress(TimeoutError):

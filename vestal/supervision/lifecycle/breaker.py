@@ -75,7 +75,7 @@ class Breaker:
         return replace(self, state=BreakerState.HALF_OPEN, until=now + timeout_s)
 
     def extend_trial(self, now: float, timeout_s: float) -> Breaker:
-        """Give a trial that makes progress `timeout_s` from now."""
+        """Extend a trial that makes progress: it now has `timeout_s` from `now`."""
         if self.state is not BreakerState.HALF_OPEN:
             return self
         return replace(self, until=max(self.until, now + timeout_s))

@@ -88,7 +88,7 @@ class Runner:
         return 0
 
     def cache_pending_kv(self) -> None:
-        """Put the keys and values into the prompt cache whose storing the last step has postponed."""
+        """Store the keys and values in the prompt cache that the last step left for later."""
 
     def cache_all_kv(self) -> None:
         """Put the keys and values of all running requests into the prompt cache."""

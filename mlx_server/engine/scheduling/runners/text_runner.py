@@ -193,7 +193,8 @@ class TextRunner(Runner):
     # --- the prompt cache ---
 
     def cache_pending_kv(self) -> None:
-        """Put what the last step computed into the prompt cache, and take finished requests out of the batch.
+        """Store the keys and values of the last step in the prompt cache, and remove finished requests from
+        the batch.
 
         This waits for the step that MLX has already begun, so the events of the last one are sent first.
         """
@@ -215,7 +216,7 @@ class TextRunner(Runner):
         self._pending_kv[uid] = whole or self._pending_kv.get(uid, False)
 
     def _cache_kv(self, request: Request, *, whole: bool) -> None:
-        """Put what was computed for the request into the prompt cache.
+        """Store the request's computed keys and values in the prompt cache.
 
         If the model's state cannot be cut into blocks, it is only stored as a snapshot, and only with
         `whole`.
