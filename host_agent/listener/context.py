@@ -12,7 +12,7 @@ from host_agent.upgrade.upgrades import Upgrades
 
 @dataclass
 class ListenerContext:
-    """All routes share one instance. The agent's schedule sets `next_pass_at`, in monotonic seconds."""
+    """The objects that all routes share. The agent's schedule sets `next_pass_at`, in monotonic seconds."""
 
     status_report: StatusReport
     passes: Passes

@@ -22,7 +22,7 @@ CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's 
 
 @dataclass(frozen=True)
 class ProbeFinding:
-    """`answers` and `evidence` of ServiceFacts."""
+    """The result of one probe: the fields `answers` and `evidence` of ServiceFacts."""
 
     answers: bool | None = None
     evidence: str = ""

@@ -16,7 +16,9 @@ from mlx_server.protocol import ErrorCode, Failed
 
 
 class EngineError(Exception):
-    """`code` is one of the protocol's error codes; `fields` are figures for programs."""
+    """The base of the engine's errors. `code` is one of the protocol's error codes; `fields` are figures for
+    programs.
+    """
 
     retryable = False
 

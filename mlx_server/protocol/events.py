@@ -61,7 +61,7 @@ class Accepted(EngineEvent, frozen=True):
 
 
 class Prefill(EngineEvent, frozen=True):
-    """`done` of the prompt's `total` tokens are processed."""
+    """Progress of a prompt: `done` of its `total` tokens are processed."""
 
     id: str
     done: int

@@ -39,7 +39,9 @@ class Guard(AiohttpGuard):
         bind: str,
         database_failure: Callable[[Exception], DatabaseFailed | None] = lambda error: None,
     ) -> None:
-        """`database_failure` recognizes what a library reports of the database, in any route."""
+        """Make a guard. `database_failure` converts a library's exception to an error of the database, or
+        returns None.
+        """
         self._database_failure = database_failure
         self._policy = Policy(
             token=token.encode(),

@@ -45,8 +45,8 @@ class TaskQueue:
     def __init__(
         self, database: TaskDatabase, steps: Steps, max_calls: int, max_unfinished: int = 1000
     ) -> None:
-        """`max_calls` is the most model calls at once, `max_unfinished` the most unfinished tasks of all
-        workers.
+        """Make a queue. `max_calls` limits the model calls at once, `max_unfinished` the unfinished tasks of
+        all workers.
         """
         self._database = database
         self._steps = steps

@@ -26,7 +26,9 @@ class Corrupt(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """`dtype` in safetensors' terms (F32, BF16, U8, …); `data` in C order, little-endian."""
+    """One array of a file. `dtype` is safetensors' name (F32, BF16, U8, …); `data` is in C order,
+    little-endian.
+    """
 
     dtype: str
     shape: tuple[int, ...]

@@ -30,7 +30,9 @@ MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]
 
 @dataclass(frozen=True)
 class Backend:
-    """`load` reads a model slice by slice, `make_runner` makes the runner of a model that is read."""
+    """The scheduler's dependencies. `load` reads a model slice by slice, `make_runner` makes the runner of a
+    loaded one.
+    """
 
     prompt_cache: BlockStore
     guard: MemoryGuard

@@ -28,7 +28,7 @@ Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
 
 @dataclass(frozen=True)
 class LoadAdvanced:
-    """`fraction` of `model` is read, in 0..1."""
+    """The load of `model` has progressed to `fraction`, in 0..1."""
 
     model: str
     fraction: float
@@ -36,7 +36,7 @@ class LoadAdvanced:
 
 @dataclass(frozen=True)
 class Evict:
-    """`model` is to be unloaded before the next one is loaded."""
+    """The model `model` has to be unloaded before the next one is loaded."""
 
     model: LoadedModel
 

@@ -52,7 +52,7 @@ class ModelFacts:
 
 
 def looks_like_model(folder: Path) -> bool:
-    """Return True if the folder has the two kinds of file that every model has."""
+    """Return True if the folder has a config.json and weight files, as every model has."""
     return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
 
 

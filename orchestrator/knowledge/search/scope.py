@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scope:
-    """`agents` limits a search to their files (None: all). `path` is a prefix such as "guide/" ("": any)."""
+    """The limits of a search: to the files of `agents` (None: all), and to paths with a prefix such as
+    "guide/" ("": all).
+    """
 
     agents: Collection[str] | None = None
     path: str = ""

@@ -26,9 +26,8 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True)
 class BreakerPolicy:
-    """`failures` failed starts in a row open the breaker.
-
-    It opens for `open_s` seconds the first time, and for twice as long each time, up to `max_open_s`.
+    """The limits of a breaker. `failures` failed starts in a row open it. It opens for `open_s` seconds the
+    first time, and for twice as long each time, up to `max_open_s`.
     """
 
     failures: int = 5

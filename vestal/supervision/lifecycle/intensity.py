@@ -10,10 +10,8 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Intensity:
-    """At most `max_restarts` in any `window_s` seconds.
-
-    `restarts` are the past restarts, each with its time (monotonic) and its weight: ten restarts of weight
-    0.1 count as one.
+    """A limit of at most `max_restarts` in any `window_s` seconds. `restarts` are the past restarts, each
+    with its time (monotonic) and its weight: ten restarts of weight 0.1 count as one.
     """
 
     max_restarts: int = 5

@@ -36,7 +36,9 @@ def _linux_start_time(pid: int) -> float | None:
 
 
 class BsdInfo(ctypes.Structure):
-    """`struct proc_bsdinfo` of <sys/proc_info.h>; the fields that are not read here are numbered."""
+    """The C struct `proc_bsdinfo` of <sys/proc_info.h>. Fields that are not used here have
+    numbers for names.
+    """
 
     _fields_ = (
         *((f"head{n}", ctypes.c_uint32) for n in range(12)),
