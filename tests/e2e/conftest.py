@@ -197,6 +197,16 @@ def models(repo: Path, free_port: Callable[[], int], docker_engine: None) -> Ite
 
 
 @pytest.fixture(scope="session")
+def few_docs(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three of the project's pages: all of them take the embedding model 20 s."""
+    folder = tmp_path_factory.mktemp("docs")
+    folder.chmod(0o755)  # the containers' user is another
+    for page in sorted((repo / "docs" / "decisions").glob("000[123]-*.md")):
+        shutil.copy(page, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def docker_engine(repo: Path) -> None:
     """Skips where no container can run, and fails there if they are required."""
     if why := lacking(repo):

@@ -22,13 +22,14 @@ def stack(
     make_stack: Callable,
     docker_engine: None,
     small_models_dir: Path,
+    few_docs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ):
     notes = tmp_path_factory.mktemp("no$tes")
     notes.chmod(0o755)  # the containers' user is another
     (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
     stack = make_stack(
-        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": "docs/decisions", "notes": str(notes)}),
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": str(few_docs), "notes": str(notes)}),
         VESTAL_MODELS_DIR=str(small_models_dir),
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",

@@ -20,7 +20,13 @@ ASK = QUESTION | {"messages": [{"role": "user", "content": "What is the capital 
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, small_models_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+def stack(
+    make_stack: Callable,
+    small_models_dir: Path,
+    few_docs: Path,
+    repo: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
     """A stack with the real models. A small one answers the orchestrator's tasks, in less time."""
     models = tmp_path_factory.mktemp("models")
     (models / "small").symlink_to(small_models_dir / "smollm2__135m")
@@ -28,7 +34,7 @@ def stack(make_stack: Callable, small_models_dir: Path, tmp_path_factory: pytest
         VESTAL_MLX__MODELS_FOLDER=str(models),
         VESTAL_ORCHESTRATOR__CHAT_MODEL="small",
         VESTAL_ORCHESTRATOR__MODE="native",
-        VESTAL_ORCHESTRATOR__KNOWLEDGE="docs/decisions",
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=os.path.relpath(few_docs, repo),
         VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
         ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="5",
     )
