@@ -7,6 +7,7 @@ from host_agent.services.orchestrator import mode
 from vestal.config import Config
 from vestal.platform import ports
 from vestal.platform.processes import vestal_processes
+from vestal.supervision import read_pid_file
 
 
 def check_ports(config: Config) -> None:
@@ -30,8 +31,16 @@ def foreign_holders(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
             yield setting, holder
 
 
+def _named_pids(config: Config) -> set[int]:
+    """Return the PIDs in the PID files of this home."""
+    identities = map(read_pid_file, config.home.run.glob("*.json"))
+    return {identity.pid for identity in identities if identity is not None and identity.alive()}
+
+
 def _belongs_to_home(config: Config, holder: ports.PortHolder) -> bool:
     """Return whether a server of this home holds the port, or Docker's proxy for a container of this home."""
+    if holder.pid in _named_pids(config):
+        return True
     if holder.pid and vestal_processes.server_module(holder.pid, config.home.root, config.home.default_root):
         return True
     is_proxy = holder.pid is None or "docker" in holder.name

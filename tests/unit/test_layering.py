@@ -32,6 +32,7 @@ ALLOWED, FOREIGN_TO = _table()
 # Modules that decide and do not act: time and randomness are arguments. Each says "Pure." in its docstring.
 PURE = (
     "vestal/config/model_names.py",
+    "vestal/config/state_format.py",
     "mlx_server/model_store/preset.py",
     "mlx_server/gateway/requests/model_presets.py",
     "mlx_server/gateway/requests/resumed.py",

@@ -22,10 +22,16 @@ SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process
 
 
 def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
-    """Return the configuration in force. Raises ConfigError with a sentence for each mistake."""
+    """Return the configuration in force. Raises ConfigError with a sentence for each mistake.
+
+    A state folder that a newer Vestal has written is one, too: every program loads the configuration before
+    it writes anything.
+    """
     env = os.environ if env is None else env
     cwd = cwd or Path.cwd()
     home = Home.find(env, cwd)
+    if refusal := home.judge_format().refusal:
+        raise ConfigError(refusal)
     path = _find_file(env, cwd, home)
     file = yaml_file.read(path) if path else None
     variables = environment.read(env)

@@ -1,12 +1,14 @@
 """Where Vestal keeps its files: `$VESTAL_HOME`, which is `~/.vestal` by default."""
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.best_effort.files import DISK_FAULTS
+from vestal.best_effort.files import DISK_FAULTS, write_file
+from vestal.config import state_format
 
 
 def user_folder(env: Mapping[str, str]) -> Path:
@@ -96,8 +98,21 @@ class Home:
             return "vestal"
         return f"vestal-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 
+    @property
+    def format_file(self) -> Path:
+        """Return the file with the number of the folder's format."""
+        return self.root / state_format.FILE_NAME
+
+    def judge_format(self) -> state_format.FormatJudgement:
+        """Read which format the folder has, and judge whether this version of Vestal can use it."""
+        try:
+            text = self.format_file.read_text(errors="replace")
+        except OSError:
+            return state_format.judge(None, str(self.root))
+        return state_format.judge(text, str(self.root))
+
     def prepare(self) -> None:
-        """Make the folders, which only their owner can read.
+        """Make the folders, which only their owner can read, and migrate those of an older format.
 
         On a full or broken disk, an existing home is enough: what needs another folder tries again later.
         Raises OSError if there is no home, or if the path or its permissions are wrong.
@@ -108,3 +123,6 @@ class Home:
             except OSError as error:
                 if error.errno not in DISK_FAULTS or not self.root.is_dir():
                     raise
+        if self.judge_format().migrate_from is not None:  # from none to format 1, only the number is new
+            with contextlib.suppress(OSError):  # a full disk: the next start writes it
+                write_file(self.format_file, f"{state_format.CURRENT}\n")
