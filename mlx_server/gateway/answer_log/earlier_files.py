@@ -67,10 +67,10 @@ def take_over(folder: AnswerFolder) -> Found:
     newer = [file for file in files if file.name.format > FORMAT]
     older = [file for file in files if file.name.format < FORMAT]  # none can be migrated: 1 is the first
     if newer:
-        cause = "written by a newer version: they are left as they are, and not read"
+        cause = "Files of a newer version are left as they are, and not read."
         found.notes.append(("answer_log_entry_skipped", cause, {"files": len(newer)}))
     if older:
-        cause = "written by an older version that this one cannot read: they are deleted"
+        cause = "Files of an older version, which this one cannot read, are deleted."
         found.notes.append(("answer_log_entry_skipped", cause, {"files": len(older)}))
     for file in older:
         _remove(folder, file)
@@ -106,16 +106,16 @@ def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | 
     try:
         records, whole_bytes = read_records(folder.read(file.name))
     except OSError as error:
-        cause = f"the file cannot be read ({error.strerror or error})"
+        cause = f"The file cannot be read ({error.strerror or error})."
         found.notes.append(("answer_log_entry_skipped", cause, {"id": file.name.id}))
         return None
     if not records or not isinstance(records[0], Accepted) or records[0].id != file.name.id:
-        cause = "the file does not begin with a whole request: it is deleted"
+        cause = "The file does not begin with a whole request, and is deleted."
         found.notes.append(("answer_log_entry_skipped", cause, {"id": file.name.id}))
         _remove(folder, file)
         return None
     if whole_bytes < file.size_bytes:
-        cause = "the last record is cut off or damaged: the answer continues before it"
+        cause = "The last record is cut off or damaged: the answer continues before it."
         dropped = file.size_bytes - whole_bytes
         found.notes.append(("answer_log_tail_dropped", cause, {"id": file.name.id, "bytes": dropped}))
     if isinstance(records[-1], Ended):

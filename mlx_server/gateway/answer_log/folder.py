@@ -27,6 +27,9 @@ class LogInUse(OSError):
     def __init__(self, folder: Path) -> None:
         super().__init__(errno.EBUSY, "another gateway uses it", str(folder))
 
+    def __str__(self) -> str:
+        return f"another gateway uses the answer log in {self.filename}"
+
 
 @dataclass(frozen=True)
 class FoundFile:

@@ -115,8 +115,8 @@ class AnswerLog:
         self.append(answer_id, Ended())
         entry = self._index.get(answer_id)
         if entry is not None and not entry.name.ended:
-            self._writer.end(entry.name.number)
             self._index.end(entry, self._clock.now())
+            self._writer.end(entry.name.number)
 
     def forget(self, answer_id: str) -> None:
         """Delete an answer, as if it had never been here."""
@@ -130,13 +130,14 @@ class AnswerLog:
         entry = self._index.get(answer_id)
         if entry is None:
             return None
+        has_ended = entry.name.ended
         try:
             data = await asyncio.wrap_future(self._writer.read(entry.name))
         except OSError as error:
             self._drop_unreadable(entry, str(error.strerror or error))
             return None
         records, _ = await asyncio.to_thread(read_records, data)
-        if entry.name.ended and not (records and isinstance(records[-1], Ended)):
+        if has_ended and not (records and isinstance(records[-1], Ended)):
             self._drop_unreadable(entry, "it is damaged")
             return None
         return records
@@ -166,7 +167,7 @@ class AnswerLog:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await asyncio.wrap_future(self._writer.close())
         except TimeoutError:
-            cause = f"the disk did not answer within {CLOSE_TIMEOUT_S:g} s; the last records are not written"
+            cause = f"The disk did not answer within {CLOSE_TIMEOUT_S:g} s: the last records are not written."
             self._emit("answer_log_stopped", cause)
         else:
             self._folder.unlock()
@@ -233,7 +234,7 @@ class AnswerLog:
         self._drop([*self._index.expired(now), *self._index.surplus()])
 
     def _skip(self, answer_id: str, cause: str) -> None:
-        self._emit("answer_log_entry_skipped", f"this request is not kept: {cause}", id=answer_id[:80])
+        self._emit("answer_log_entry_skipped", f"This request is not kept: {cause}.", id=answer_id[:80])
 
 
 class NoLog(AnswerLog):

@@ -204,16 +204,21 @@ class Writer:
         """Write what waits for a file, then rename or delete it if that is due. Return True if it grew."""
         with self._lock:
             chunks, pending.chunks, fate = pending.chunks, [], pending.fate
-        data, before = b"".join(chunks), pending.file.size_bytes
+        before = pending.file.size_bytes
         try:
-            if data and fate is not _Fate.REMOVED:
-                pending.file.append(data)
+            if len(chunks) > 1:
+                chunks = [b"".join(chunks)]
+            if chunks and fate is not _Fate.REMOVED:
+                pending.file.append(chunks[0])
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, "there is no memory for what is to be written") from error
         finally:
             written = pending.file.size_bytes - before
             with self._lock:
                 self._waiting_bytes -= written
-                if written < len(data):
-                    pending.chunks.insert(0, data[written:])
+                if chunks and written < len(chunks[0]):
+                    chunks[0] = chunks[0][written:]
+                    pending.chunks[:0] = chunks
         if fate is _Fate.ENDED:
             pending.file.end()
         elif fate is _Fate.REMOVED:
@@ -257,7 +262,10 @@ class Writer:
             pending = self._files.get(name.number)
             waiting = b"".join(pending.chunks) if pending is not None else b""
         try:
-            data = pending.file.read() + waiting if pending is not None else self._folder.read(name)
+            if pending is not None:
+                data = pending.file.read() + waiting
+            else:  # the answer has ended, perhaps after this was queued
+                data = self._folder.read(name.as_ended())
         except Exception as error:
             future.set_exception(error)
         else:

@@ -199,6 +199,23 @@ async def test_record_that_comes_while_the_disk_refuses_an_earlier_one_is_writte
     await log.close()
 
 
+async def test_answer_that_ends_while_its_records_are_read_is_not_taken_for_a_damaged_one(logs: Logs):
+    for stuck_in in ("write", "rename"):
+        folder = StuckFolder(logs.path, stuck_in)
+        log = await logs.open(folder)
+        log.begin(accepted(stuck_in))
+        if stuck_in == "rename":
+            log.ended(stuck_in)
+        await asyncio.to_thread(folder.entered.wait, 30)
+        reading = asyncio.ensure_future(log.records(stuck_in))
+        await asyncio.sleep(0)
+        log.ended(stuck_in)
+        folder.go_on.set()
+        assert await reading == await log.records(stuck_in) == [accepted(stuck_in), Ended()]
+        assert log.status(stuck_in) == "ended" and logs.events == []
+        await log.close()
+
+
 async def test_answer_forgotten_while_its_file_is_renamed_leaves_none(logs: Logs):
     folder = StuckFolder(logs.path, "rename")
     log = await logs.open(folder)
