@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mlx_server.gateway.answer_log import Ended, Left, Record, Silence, TakenUp
+from mlx_server.gateway.answer_log.earlier_files import START_GRACE_S
 from mlx_server.gateway.answer_log.file_names import FileName
 from tests.answer_log_fixtures import FaultyFolder, Logs, accepted, token
 
@@ -23,6 +25,7 @@ T = TypeVar("T")
 KEEP_S = 100.0
 MAX_ANSWERS = 5
 MAX_BYTES = 6000
+TICK_S = 1 / 64  # exact in a float and in a file's time, so that no two answers end at one time
 PICK = st.integers(0, 10**6)
 KEYS = st.none() | st.sampled_from(["k1", "k2"])
 
@@ -131,6 +134,7 @@ class AnyUse(RuleBasedStateMachine):
                 return
             answer.records.append(Ended())
             answer.ended, answer.suspended, answer.since_s = True, False, self.now()
+            self.logs.clock.advance(TICK_S)
             self.evict()
 
     @rule(pick=PICK)
@@ -175,12 +179,17 @@ class AnyUse(RuleBasedStateMachine):
         self.run(self.log.close())
         for answer, cut in zip(list(self.answers.values()), cuts, strict=False):
             path = self.path_of(answer.id)
-            if path is None or answer.flushed == len(answer.records):
+            if path is None:
+                continue
+            written_s = self.logs.clock.wall() - self.now() + answer.since_s
+            if answer.flushed == len(answer.records):
+                os.utime(path, (written_s, written_s))
                 continue
             size = path.stat().st_size
             kept = answer.flushed_bytes + cut % (size - answer.flushed_bytes + 1)
             with path.open("r+b") as file:
                 file.truncate(kept)
+            os.utime(path, (written_s, written_s))
             if path.suffix == ".ended":
                 path = path.rename(path.with_suffix(".open"))
             if kept == 0 and cut % 2:
@@ -202,9 +211,12 @@ class AnyUse(RuleBasedStateMachine):
         path = self.path_of(answer.id)
         assert path is not None
         last = next((each for each in reversed(records) if isinstance(each, Left | TakenUp)), None)
-        answer.records, answer.flushed, answer.since_s = records, len(records), self.now()
+        answer.records, answer.flushed = records, len(records)
         answer.ended = status == "ended"
         answer.suspended = not answer.ended and isinstance(last, Left)
+        is_over = answer.ended or answer.suspended
+        age_s = min(self.now() - answer.since_s, KEEP_S - START_GRACE_S) if is_over else 0.0
+        answer.since_s = self.now() - age_s
         answer.flushed_bytes = path.stat().st_size if answer.ended else 0
         if not answer.ended:  # a torn record still stands in the file, and is not one of the flushed ones
             answer.flushed_bytes = min(path.stat().st_size, self.log._index.get(answer.id).size_bytes)
