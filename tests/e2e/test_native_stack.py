@@ -70,12 +70,14 @@ def test_up_run_again_starts_no_second_process(stack):
 
 
 def test_up_with_a_changed_setting_applies_it(stack):
-    agent = stack.pid("agent")
+    agent, gateway = stack.pid("agent"), stack.pid("mlx_server")
     stack.env["VESTAL_MLX__MAX_RUNNING"] = "4"
     changed = stack.vestal("up")
     assert changed.returncode == 0, changed.stdout + changed.stderr
     assert "settings have changed" in changed.stdout
-    assert stack.pid("agent") != agent
+    assert stack.pid("agent") == agent, "it replaces itself in its own process"
+    assert stack.journal("agent_replaced")
+    assert stack.pid("mlx_server") != gateway
     stack.until_healthy()
 
 
