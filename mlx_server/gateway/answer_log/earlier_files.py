@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_server.gateway.answer_log.file_names import FileName
-from mlx_server.gateway.answer_log.folder import AnswerFolder, FoundFile, LogInUse
+from mlx_server.gateway.answer_log.folder import AnswerFolder, FoundFile
 from mlx_server.gateway.answer_log.records import FORMAT, Accepted, Ended, Left, TakenUp, read_records
 
 START_GRACE_S = 60.0
@@ -57,8 +57,6 @@ def take_over(folder: AnswerFolder) -> Found:
         folder.make()
         folder.lock()
         files = folder.files()
-    except LogInUse:
-        raise
     except OSError as error:
         found.error = error
         return found
@@ -90,8 +88,6 @@ def clear(folder: AnswerFolder) -> None:
             if file.name.format <= FORMAT:
                 _remove(folder, file)
         folder.write_expired_ids([])
-    except LogInUse:
-        raise
     except OSError:  # what cannot be deleted now is deleted by the next start
         return
     finally:

@@ -21,14 +21,11 @@ WHAT = "answer_log"
 _EXPIRED = "expired"
 
 
-class LogInUse(OSError):
+class LogInUse(Exception):
     """Another process uses the answer log of this folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(errno.EBUSY, "another gateway uses it", str(folder))
-
-    def __str__(self) -> str:
-        return f"another gateway uses the answer log in {self.filename}"
+        super().__init__(f"another gateway uses the answer log in {folder}")
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,16 @@ class AnswerFolder:
     def create(self, name: FileName) -> int:
         """Make a file that does not exist yet, and return a descriptor for writing.
 
-        Makes the folder too if somebody has deleted it, or if the disk was full at the start. Raises LogInUse
-        if another gateway has used the folder since then.
+        Makes the folder too if somebody has deleted it, or if the disk was full at the start; then the lock
+        is still to be had, and it is an OSError if another gateway has it.
         """
         if self._lock is None or not self.path.is_dir():
             self.make()
         if self._lock is None:
-            self.lock()
+            try:
+                self.lock()
+            except LogInUse as in_use:
+                raise OSError(errno.EBUSY, str(in_use)) from in_use
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(self._path_of(name), flags, 0o600)
 

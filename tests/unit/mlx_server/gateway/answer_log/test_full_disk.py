@@ -259,12 +259,32 @@ async def test_reading_that_its_caller_gave_up_does_not_end_the_thread(logs: Log
     await log.close()
 
 
-async def test_folder_that_cannot_be_used_at_the_start_is_used_when_it_can_be(logs: Logs):
-    class NewDisk(FaultyFolder):
-        def make(self) -> None:
-            self._fail()
-            super().make()
+class NewDisk(FaultyFolder):
+    """A folder that does not exist yet, and cannot be made while the disk is full."""
 
+    def make(self) -> None:
+        self._fail()
+        super().make()
+
+
+async def test_folder_that_another_gateway_took_while_the_disk_was_full_is_not_used(logs: Logs):
+    folder = NewDisk(logs.path)
+    folder.error = errno.ENOSPC
+    log = await logs.open(folder)
+    other = await logs.open()
+    folder.error = None
+    log.begin(accepted("a"))
+    await log.flush()
+    assert log.status("a") == "expired" and logs.files() == {}
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
+    await other.close()
+    log.begin(accepted("b"))
+    await log.flush()
+    assert logs.files() == {"b": "open"}
+    await log.close()
+
+
+async def test_folder_that_cannot_be_used_at_the_start_is_used_when_it_can_be(logs: Logs):
     folder = NewDisk(logs.path)
     folder.error = errno.ENOSPC
     log = await logs.open(folder)
