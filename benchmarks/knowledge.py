@@ -32,7 +32,7 @@ ROW = "{:<58} {:>10} {:>10}"
 
 
 class HashEmbedder:
-    """Embed a text as a unit vector drawn from its hash; the same text has the same vector."""
+    """Embeds a text as a unit vector drawn from its hash; the same text has the same vector."""
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         import numpy as np

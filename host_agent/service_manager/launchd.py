@@ -140,7 +140,9 @@ class Launchd:
         return self._problem(outcome, command, result.text, job)
 
     def _kickstart(self, job: str) -> str:
-        """Start a job that is kept alive; without -k, a running one goes on. Passes have their interval."""
+        """Start a job that is kept alive. Without -k, a running job is not restarted. Recovery passes start
+        by interval.
+        """
         if job not in KEPT_ALIVE:
             return ""
         command = ("launchctl", "kickstart", self._target(job))

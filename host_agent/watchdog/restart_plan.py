@@ -23,7 +23,7 @@ class RestartPlan:
     starts: int = 0
 
     def agent_died(self, now: float, lived_s: float) -> tuple[RestartPlan, float]:
-        """Return the next plan, and the seconds from `now` until the agent is to be started."""
+        """Return the next plan, and the seconds from `now` until the agent should be started."""
         starts = 0 if lived_s >= STABLE_AFTER_S else self.starts
         wait_s = self.backoff.delay(starts - 1) if starts else 0.0
         recent = self.intensity.recent(now)

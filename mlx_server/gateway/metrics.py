@@ -16,7 +16,7 @@ SHOWN_PHASES = (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED)
 
 
 def text(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> str:
-    """Return the figures as Prometheus text. Those of the engine start again with each engine."""
+    """Return the figures as Prometheus text. The engine's own figures start at 0 with each engine."""
     return render(
         [
             *_of_engine(engine, telemetry),

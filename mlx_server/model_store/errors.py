@@ -10,7 +10,7 @@ ModelStoreError
 ├─ checksum_mismatch          the file does not have the sha256 that was configured or announced
 ├─ not_a_model                the download contains no model that can be read
 ├─ conversion_failed          a GGUF file could not be converted
-├─ blob_not_found             a file that a model is to be made of was not uploaded
+├─ blob_not_found             a file that a new model needs was not uploaded
 ├─ invalid_digest             the digest of an uploaded file cannot be parsed
 ├─ name_taken                 a model cannot be made under a name that is configured or a folder's
 └─ preset_too_large           a model's system prompt, messages and template are too long to be kept

@@ -39,7 +39,7 @@ class TaskRoutes:
         body = await read_object(request)
         goal = field(body, "goal", str, required=True).strip()
         if not goal:
-            raise HttpError("empty_goal", "`goal` is empty; say what is to be done.", status=400)
+            raise HttpError("empty_goal", "`goal` is empty; say what the agents should do.", status=400)
         if len(goal) > MAX_GOAL_CHARS:
             raise HttpError("too_large", f"`goal` is over {MAX_GOAL_CHARS} characters.")
         key = field(body, "idempotency_key", str)

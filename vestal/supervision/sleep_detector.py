@@ -1,4 +1,4 @@
-"""Detect that the machine has slept: its boot clock goes on, while its monotonic clock stands still."""
+"""Detect that the machine has slept: its boot clock advances, while its monotonic clock stands still."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class PromptScorer:
     """Scores the tokens of one prompt; `done` is set after the last one. Only the MLX thread may use it.
 
     The model is called with all tokens but the last one, so that `caches` then hold the keys and values with
-    which a generation can go on. `top` is the number of alternatives to report with each token.
+    which a generation can continue. `top` is the number of alternatives to report with each token.
     """
 
     def __init__(self, model: Any, prompt: Sequence[int], caches: list[Any], top: int) -> None:

@@ -214,7 +214,7 @@ class GrammarProcessor:
         return self._only_end_tokens(logits) if must_end else logits
 
     def raise_fault(self) -> None:
-        """Raise the error that the grammar has had in a step, if any; its request cannot go on."""
+        """Raise the error that the grammar had in a step, if any, since its request cannot continue."""
         if self._fault is not None:
             raise self._fault
 

@@ -1,8 +1,8 @@
 """The engine's memory ledger: what exists, who holds it, and how a need can be met. Pure.
 
-Two bounds hold at once. The engine as a whole stays under its limit. And what it has reserved but not yet
-taken, plus the need, stays under what the machine has available now. The figures are read again for each
-decision, and no refusal is remembered, so a refusal never outlasts its cause.
+Two bounds hold at once. The engine as a whole stays under its limit. The memory that it has reserved but not
+yet taken, plus the need, stays under the memory that the machine has available now. The figures are read
+again for each decision, and no refusal is remembered, so a refusal never outlasts its cause.
 
 Order of relief: idle caches, idle models (least recently used first), wait for running requests, refuse.
 """

@@ -52,7 +52,7 @@ class LoadCompleted:
 
 @dataclass(frozen=True)
 class LoadRefused:
-    """A model cannot be loaded; the requests that wait for it are to be failed with `error`."""
+    """A model cannot be loaded. The requests that wait for it have to fail with `error`."""
 
     model: str
     error: EngineError

@@ -1,4 +1,4 @@
-"""The load of one model, advanced slice by slice so that loaded models go on serving meanwhile."""
+"""The load of one model, advanced slice by slice so that loaded models continue to serve meanwhile."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Scheduler:
         self._prompt_cache.retry_unwritten()
 
     def _wait_s(self) -> float:
-        """Return the seconds until a model expires, the drain ends, or memory is to be read again."""
+        """Return the seconds until a model expires, the drain ends, or memory has to be read again."""
         now, until_s = self._clock(), self._models.next_expiry_s()
         if self._drain_until_s is not None:
             until_s = min(until_s, self._drain_until_s)

@@ -29,7 +29,7 @@ class RecyclePolicy:
         self._due_since: float | None = None
 
     def due(self, footprint_bytes: int, limit_bytes: int, busy: bool, now: float) -> str | None:
-        """Return why the engine is to be replaced now, or None.
+        """Return why the engine has to be replaced now, or None.
 
         `footprint_bytes` and `limit_bytes` are the engine's last report; 0 if it made none.
         """

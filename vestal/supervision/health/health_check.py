@@ -116,7 +116,7 @@ class HealthCheck:
 async def run_probe(
     probe: Callable[[int], Awaitable[ProbeResult]], pid: int, timeout_s: float
 ) -> ProbeResult:
-    """Return the probe's result. One that raises, or does not return in time, got no answer."""
+    """Return the probe's result. A probe that raises, or does not return in time, counts as unanswered."""
     try:
         async with asyncio.timeout(timeout_s):
             return await probe(pid)

@@ -39,7 +39,8 @@ class EmbeddingRunner(Runner):
         self._worker.submit(partial(self._tokenize_slice, job, request.tokenization))
 
     def _tokenize_slice(self, job: EmbeddingJob, result: Future[EmbeddingJob]) -> None:
-        """Tokenize some of a request's texts on the worker's thread, and go on behind the other requests.
+        """Tokenize some of a request's texts on the worker's thread; the next slice comes after the other
+        requests.
 
         Each slice wakes the MLX thread, which counts as progress: many megabytes take minutes.
         """
