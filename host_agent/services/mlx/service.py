@@ -77,8 +77,12 @@ class MlxService:
         return {digests.DIGEST_VARIABLE: digests.digest(MLX_SERVER, settings_text(self._config))}
 
     async def can_hand_over(self, gateway: ChildStatus) -> bool:
-        """Return whether the gateway can hand over, by its last answer if it gives none now."""
-        if gateway.state not in UP or gateway.process_pid is None:
+        """Return whether the gateway can hand over, by its last answer if it gives none now.
+
+        A successor needs the sockets beforehand. An agent that has adopted the gateway from one that died, or
+        whose settings name another port, does not have them: then the gateway is stopped and started.
+        """
+        if gateway.state not in UP or gateway.process_pid is None or not self.sockets.held:
             return False
         await self.probe(gateway.process_pid)
         return self._hands_over == gateway.process_pid

@@ -152,8 +152,12 @@ def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_a
     assert agent.ask("/health")[0] == 200
 
 
-def test_gateway_that_cannot_hand_over_is_restarted(agent, upgrade):
-    gateway = agent.start().gateway()
+@pytest.mark.parametrize("obstacle", ["it does not know how", "an agent that died had its sockets"])
+def test_gateway_that_cannot_hand_over_is_restarted(agent, upgrade, obstacle):
+    gateway = agent.start(*([] if obstacle == "it does not know how" else ["--hands-over"])).gateway()
+    if obstacle != "it does not know how":
+        agent.kill()
+        assert agent.start("--hands-over").gateway() == gateway
     report = upgrade(VESTAL_MLX__MAX_RUNNING="3")
     assert report["state"] == "done"
     assert "is restarted" in report["steps"][-1]["text"]
