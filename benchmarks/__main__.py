@@ -15,6 +15,7 @@ BENCHMARKS = {
     "knowledge": "speed and size of the knowledge search and its re-check",
     "orchestrator": "its container: start, memory, 50,000 chunks, 50 tasks, thousands of cycles",
     "wire": "encoding and decoding of a message between gateway and engine",
+    "answer_log": "what it costs to write answers down, with a fast engine and with the real one",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while engine, gateway and agent are killed and upgraded"

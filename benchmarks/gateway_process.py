@@ -39,9 +39,13 @@ def installed_models() -> Path:
 
 
 class GatewayProcess:
-    """A gateway process and its home, which is deleted at the end. `env` holds further settings."""
+    """A gateway process and its home, which is deleted at the end. `env` holds further settings.
 
-    def __init__(self, **env: str) -> None:
+    `program` is what Python runs: the gateway with its own engine, or with another one.
+    """
+
+    def __init__(self, *program: str, **env: str) -> None:
+        self._program = program or ("-m", "mlx_server.gateway")
         models = installed_models()
         self.home = Path(tempfile.mkdtemp(prefix="vestal-bench-"))
         self.port = free_port()
@@ -54,7 +58,7 @@ class GatewayProcess:
 
     def __enter__(self) -> GatewayProcess:
         with self._log.open("wb") as log:
-            command = [sys.executable, "-m", "mlx_server.gateway"]
+            command = [sys.executable, *self._program]
             self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
         return self
 
