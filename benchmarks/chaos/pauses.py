@@ -30,7 +30,7 @@ class Deaths:
         self._deaths: deque[Death] = deque(maxlen=MAX_DEATHS)
 
     def add(self, death: Death) -> None:
-        """Note one that begins now."""
+        """Add a kill or upgrade, which happens now."""
         self._deaths.append(death)
 
     def cause_at(self, at: float) -> str:

@@ -95,8 +95,8 @@ class MemoryGuard:
     # --- models ---
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
-        """Return how `entry` can be loaded while the models `leaving` are unloaded. Raise InsufficientMemory
-        or MustWait.
+        """Decide how `entry` can be loaded while the models `leaving` are unloaded, and count it as being
+        loaded. Raise InsufficientMemory or MustWait.
         """
         expected = self.forecast(entry)
         need = Need(expected.load_bytes, expected.load_bytes)

@@ -57,7 +57,9 @@ class ModelCache:
             return None
 
     def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
-        """Return a function that reads from disk, for another thread. It never raises: an error is a miss."""
+        """Return a job, to be run on another thread, that reads the match's blocks from disk. It never
+        raises: an error is a miss.
+        """
 
         def restore() -> RestoredPrefix:
             try:

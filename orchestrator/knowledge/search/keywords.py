@@ -30,7 +30,7 @@ def match_of(question: str) -> str:
     return " OR ".join(f'"{word}"' for word in (significant or words)[:MAX_WORDS])
 
 
-def names_a_thing(question: str) -> bool:
+def contains_identifier(question: str) -> bool:
     """Return True if the question contains an identifier (`kv_bits`, `mlx.bind`, `HALF_OPEN`, `--json`).
 
     An embedding sees little meaning in an identifier, but as a word it occurs only in the few relevant

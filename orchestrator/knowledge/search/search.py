@@ -14,7 +14,7 @@ from orchestrator.errors import BackendError, DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.knowledge.llm_interfaces import Embedder
 from orchestrator.knowledge.search.fusion import Ranking, fused
-from orchestrator.knowledge.search.keywords import match_of, names_a_thing
+from orchestrator.knowledge.search.keywords import contains_identifier, match_of
 from orchestrator.knowledge.search.ranker import Ranker
 from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import KnowledgeStore
@@ -133,7 +133,7 @@ class KnowledgeSearch:
         if vector:
             rankings["meaning"] = Ranking(list(near))
         if match:
-            rankings["words"] = Ranking(words, NAMES_WEIGHT if names_a_thing(query) else WORDS_WEIGHT)
+            rankings["words"] = Ranking(words, NAMES_WEIGHT if contains_identifier(query) else WORDS_WEIGHT)
         best = fused(list(rankings.values()), limit + SPARE)
         rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
         hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.knowledge.digest import digest
 from orchestrator.knowledge.search.fusion import Ranking, fused
-from orchestrator.knowledge.search.keywords import MAX_WORDS, match_of, names_a_thing
+from orchestrator.knowledge.search.keywords import MAX_WORDS, contains_identifier, match_of
 from orchestrator.knowledge.search.scope import Scope
 
 
@@ -57,8 +57,8 @@ def test_match_leaves_out_stop_words_unless_there_are_only_stop_words():
         ("", False),
     ],
 )
-def test_names_a_thing_only_if_a_word_is_an_identifier(question: str, named: bool):
-    assert names_a_thing(question) is named
+def test_contains_identifier_only_if_a_word_is_an_identifier(question: str, named: bool):
+    assert contains_identifier(question) is named
 
 
 @given(st.text(max_size=60))

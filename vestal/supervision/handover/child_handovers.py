@@ -86,7 +86,9 @@ class ChildHandovers:
             raise self._refusal(handover.plan.why)
 
     def environment(self) -> Mapping[str, str]:
-        """Return the variables for an ordinary launch: it may have to wait for a predecessor too."""
+        """Return the environment variables of an ordinary launch, which name a predecessor that is to be
+        waited for, if any.
+        """
         taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
         pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]
         return {SUCCEEDS_VARIABLE: str(pids[-1])} if pids else {}
