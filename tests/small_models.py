@@ -45,13 +45,17 @@ def small_models(real: Path, parent: Path) -> Path:
 
 
 def shallow_models(real: Path, parent: Path, layers: int) -> Path:
-    """Return a models folder with the first `layers` layers of the real chat model, in `parent`."""
+    """Return a models folder in `parent` with the first `layers` layers of the real chat model.
+
+    The embedding model is the real one.
+    """
     folder = parent / "shallow-models"
-    chat = FOLDERS[0]
+    chat, embed = FOLDERS
     _write_all_but_weights(real / chat, folder / chat, {"num_hidden_layers": layers})
     weights = load_file(real / chat / "model.safetensors")
     kept = {name: values for name, values in weights.items() if _layer(name) < layers}
     _save(folder / chat / "model.safetensors", kept)
+    (folder / embed).symlink_to(real / embed)
     return folder
 
 
