@@ -86,8 +86,8 @@ class ChildHandovers:
             raise self._refusal(handover.plan.why)
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment variables of an ordinary launch, which name a predecessor that is to be
-        waited for, if any.
+        """Return the environment variables of an ordinary launch: the PID of a predecessor to wait for, if
+        there is one.
         """
         taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
         pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]
