@@ -67,6 +67,11 @@ def make_asks(count: int, seed: int) -> list[ChaosRequest]:
     return [_ASKS[number % len(_ASKS)](number, draw) for number in range(count)]
 
 
+def comes_back_by_id(number: int) -> bool:
+    """Return how the client of request `number` comes back: half do so by id, and each kind in turn."""
+    return (number + number // len(_ASKS)) % 2 == 0
+
+
 # --- text ---
 
 

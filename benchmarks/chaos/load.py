@@ -9,24 +9,24 @@ import aiohttp
 
 from benchmarks.chaos.asks import ChaosRequest
 from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Watcher, ask_until_answered
+from benchmarks.chaos.returning import Sending, Watcher, ask_until_answered
 
 READ_BUFFER_BYTES = 1 << 20
 
 
 async def run(
     url: str,
-    requests: Iterator[tuple[str, ChaosRequest]],
+    requests: Iterator[Sending],
     clients: int,
     timeout_s: float,
     watcher: Watcher,
     answered: Callable[[ChaosRequest, Answer], None],
 ) -> None:
-    """Send all requests, each with its idempotency key, and call `answered` with each answer."""
+    """Send all requests, and call `answered` with each answer."""
 
     async def client(session: aiohttp.ClientSession) -> None:
-        for key, ask in requests:
-            answered(ask, await ask_until_answered(session, url, ask, key, timeout_s, watcher))
+        for sending in requests:
+            answered(sending.ask, await ask_until_answered(session, url, sending, timeout_s, watcher))
 
     async with (
         aiohttp.ClientSession(

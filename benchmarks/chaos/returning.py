@@ -20,6 +20,15 @@ RETRY_S = 0.1
 BUSY = 503
 
 
+@dataclass(frozen=True)
+class Sending:
+    """A request with its Idempotency-Key. `by_id`: a stream that is cut off is resumed by its id."""
+
+    ask: ChaosRequest
+    key: str
+    by_id: bool
+
+
 @dataclass
 class Watcher:
     """What the client counts: `refused` and `busy` are called at each attempt that ends so."""
@@ -41,21 +50,19 @@ class _Progress:
 async def ask_until_answered(
     session: aiohttp.ClientSession,
     url: str,
-    ask: ChaosRequest,
-    key: str,
+    sending: Sending,
     timeout_s: float,
     watcher: Watcher,
 ) -> Answer:
-    """Send a request with an Idempotency-Key until its answer is whole, refused or too late, and return it.
+    """Send a request until its answer is whole, refused or too late, and return it.
 
-    A stream that was cut off is resumed by its id if the number of the request is even, else by its key,
-    where the frames that it has are skipped.
+    Where a stream that was cut off is asked for again with its key, the frames that came before are skipped.
     """
     progress = _Progress(Answer())
     answer, attempts = progress.answer, 0
     try:
         async with asyncio.timeout(timeout_s):
-            while not await _attempt(session, url, ask, key, progress, watcher, attempts):
+            while not await _attempt(session, url, sending, progress, watcher, attempts):
                 attempts += 1
                 await asyncio.sleep(RETRY_S)
     except TimeoutError:
@@ -68,19 +75,18 @@ async def ask_until_answered(
 async def _attempt(
     session: aiohttp.ClientSession,
     url: str,
-    ask: ChaosRequest,
-    key: str,
+    sending: Sending,
     progress: _Progress,
     watcher: Watcher,
     attempts: int,
 ) -> bool:
     """Make one attempt, and return whether there is nothing more to do."""
-    by_id = bool(progress.answer_id) and ask.number % 2 == 0
+    ask, by_id = sending.ask, sending.by_id and bool(progress.answer_id)
     if by_id:
         address = f"{url}/v1/streams/{progress.answer_id}?from={progress.frames}"
         opening = session.get(address)
     else:
-        opening = session.post(url + ask.path, json=ask.body, headers={"Idempotency-Key": key})
+        opening = session.post(url + ask.path, json=ask.body, headers={"Idempotency-Key": sending.key})
     try:
         async with opening as response:
             if response.status == BUSY:

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos import load, state
-from benchmarks.chaos.asks import ChaosRequest, make_asks
+from benchmarks.chaos.asks import ChaosRequest, comes_back_by_id, make_asks
 from benchmarks.chaos.disturbances import is_due, plan
 from benchmarks.chaos.disturber import Disturber
 from benchmarks.chaos.pauses import Deaths
 from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Watcher
+from benchmarks.chaos.returning import Sending, Watcher
 from benchmarks.chaos.tally import Comebacks
 from benchmarks.chaos.verdict import judge
 from benchmarks.stack_process import StackProcess
@@ -106,7 +106,7 @@ class Soak:
                 raise SystemExit(f"Request {ask.number} ({ask.kind}) failed without any kill: {answer.fault}")
             texts[ask.number] = answer.text
 
-        requests = ((f"{self._run}-undisturbed-{ask.number}", ask) for ask in self._mix)
+        requests = (Sending(ask, f"{self._run}-undisturbed-{ask.number}", by_id=True) for ask in self._mix)
         await self._send(stack, requests, Watcher(Comebacks(), _ignore, _ignore), answered)
         self.state.texts = [texts[number] for number in range(len(self._mix))]
 
@@ -143,16 +143,17 @@ class Soak:
             await asyncio.gather(disturbing, saving, return_exceptions=True)
             self._save()
 
-    def _requests(self, is_over: Callable[[], bool]) -> Iterator[tuple[str, ChaosRequest]]:
+    def _requests(self, is_over: Callable[[], bool]) -> Iterator[Sending]:
         number = self.state.tally.sent
         while not is_over():
-            yield f"{self._run}-{number}", self._mix[number % len(self._mix)]
+            ask = self._mix[number % len(self._mix)]
+            yield Sending(ask, f"{self._run}-{number}", comes_back_by_id(number))
             number += 1
 
     async def _send(
         self,
         stack: StackProcess,
-        requests: Iterator[tuple[str, ChaosRequest]],
+        requests: Iterator[Sending],
         watcher: Watcher,
         answered: Callable[[ChaosRequest, Answer], None],
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.chaos.answers import Answer
-from benchmarks.chaos.asks import make_asks
+from benchmarks.chaos.asks import comes_back_by_id, make_asks
 from benchmarks.chaos.reading import read
 from benchmarks.chaos.verdict import TextVerdict, judge
 
@@ -99,3 +99,9 @@ def test_chaos_requests_of_one_seed_are_equal_and_cover_every_route():
     assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
     assert len({ask.path for ask in asks}) == 8
     assert {ask.streams for ask in asks} == {True, False}
+
+
+def test_clients_of_each_kind_of_request_come_back_by_id_and_by_key_in_turn():
+    kinds = [ask.path + str("tools" in ask.body) for ask in make_asks(36, seed=1)]
+    ways = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
+    assert ways == {(kind, by_id) for kind in kinds for by_id in (True, False)}

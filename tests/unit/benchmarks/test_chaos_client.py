@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from benchmarks.chaos.asks import ChaosRequest
 from benchmarks.chaos.frames import FrameReader, data_of
 from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Watcher, ask_until_answered
+from benchmarks.chaos.returning import Sending, Watcher, ask_until_answered
 from benchmarks.chaos.tally import Comebacks
 
 PATH = "/v1/completions"
@@ -30,8 +30,7 @@ FRAMES = [
     + b"\n\n",
     b"data: [DONE]\n\n",
 ]
-BY_ID, BY_KEY = 2, 3
-"""The numbers of requests that come back by their id and by their key."""
+BY_ID, BY_KEY = True, False
 
 
 class Server:
@@ -81,12 +80,12 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def ask(session: aiohttp.ClientSession) -> Ask:
-    async def send(url: str, number: int, timeout_s: float = 5.0) -> tuple[Answer, Comebacks, list[str]]:
+    async def send(url: str, by_id: bool, timeout_s: float = 5.0) -> tuple[Answer, Comebacks, list[str]]:
         back, refusals = Comebacks(), list[str]()
         watcher = Watcher(back, lambda: refusals.append("refused"), lambda: refusals.append("busy"))
-        request = ChaosRequest(number, "", PATH, {"stream": True})
+        sending = Sending(ChaosRequest(0, "", PATH, {"stream": True}), "key-1", by_id)
         return (
-            await ask_until_answered(session, url, request, "key-1", timeout_s, watcher),
+            await ask_until_answered(session, url, sending, timeout_s, watcher),
             back,
             refusals,
         )
