@@ -1,4 +1,4 @@
-"""The HTTP application: the routes of every dialect, and the one place where errors become responses."""
+"""The HTTP application: the routes of every dialect, and the conversion of errors to responses."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def create_app(
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 
     def failed(request: Request, error: HttpError) -> Response:
-        """Return the error, with the id of the request: a new one where it was refused before it got any."""
+        """Return the error as a response, with the request's id; a new id if the request was refused before
+        it had one.
+        """
         request_id = request_id_of(request)
         if request_id is None and request.method == "POST":
             request_id = context.dispatcher.new_request_id()
@@ -89,7 +91,9 @@ def create_app(
         return failed(request, error)
 
     async def bug(request: Request, error: Exception) -> Response:
-        """Answer an error that nobody expected. Starlette raises it again, and the server logs it."""
+        """Return the response to an unexpected exception. Starlette raises it again, and the
+        server logs it.
+        """
         message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
         return failed(request, HttpError("internal_error", message))
 

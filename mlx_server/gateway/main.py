@@ -180,7 +180,7 @@ async def _drain(
 
 
 async def _tick(dispatcher: Dispatcher, keeper: AnswerKeeper, clock: Clock) -> None:
-    """Have the dispatcher and the answer log handle what is due, every TICK_S, until cancelled."""
+    """Have the dispatcher and the answer log carry out their due work every TICK_S, until cancelled."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await clock.sleep(TICK_S)

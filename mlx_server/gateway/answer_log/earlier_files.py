@@ -37,7 +37,7 @@ class EarlierFile:
 
 @dataclass
 class Found:
-    """What was found: the files in the order in which their answers were accepted, the first first.
+    """The files that were found, in the order in which their answers were accepted.
 
     `notes` are the events to write about it, each with its name, its cause and its fields. `error` is set if
     the folder cannot be used now.
@@ -95,7 +95,7 @@ def clear(folder: AnswerFolder) -> None:
 
 
 def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
-    """Return the file if its answer can be used. An unfinished one is read up to where it is whole."""
+    """Return the file if its answer can be used. An unfinished file is read up to its last whole record."""
     taken = EarlierFile(file.name, file.size_bytes, file.written_s)
     if file.name.ended:
         return taken

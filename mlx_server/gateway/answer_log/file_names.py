@@ -1,4 +1,4 @@
-"""The names of the answers' files, which say enough that a start need not read what has ended. Pure."""
+"""The names of the answers' files. They hold all that a start needs to know of ended answers. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{1,80}", re.A)
 class FileName:
     """What the name of a file says, so that it need not be read at a start.
 
-    `number` counts the answers in the order of their acceptance, and makes the name unique where a file
-    system ignores case.
+    `number` counts the answers in the order of their acceptance, and makes the name unique if a file system
+    ignores case.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Which answers are in the log, by id, key and age; and which of them go first. Pure.
+"""The index of the answers in the log, by id, key and age; and the choice of those to delete. Pure.
 
 Ages are in monotonic seconds, so that a clock that is set does not delete anything.
 """
@@ -65,17 +65,17 @@ class Index:
             self._by_key[entry.name.key] = entry.name.id
 
     def grow(self, entry: Entry, size_bytes: int) -> None:
-        """Note that so many bytes were appended to an answer."""
+        """Record that this many bytes were appended to an answer."""
         entry.size_bytes += size_bytes
         self.total_bytes += size_bytes
 
     def suspend(self, entry: Entry, suspended: bool, now: float) -> None:
-        """Note that an answer's client left, or that it is taken up again."""
+        """Record that an answer's client left, or that it is taken up again."""
         if entry.suspended != suspended:
             entry.suspended, entry.since_s = suspended, now
 
     def end(self, entry: Entry, now: float) -> None:
-        """Note that an answer has ended. Its file then has another name."""
+        """Record that an answer has ended. Its file then has another name."""
         entry.name, entry.suspended, entry.since_s = entry.name.as_ended(), False, now
         self._ended[entry.name.id] = self._unfinished.pop(entry.name.id)
 
@@ -122,10 +122,9 @@ class Index:
         return [*takewhile(is_old, self._ended.values()), *filter(is_old, self._unfinished.values())]
 
     def surplus(self) -> list[Entry]:
-        """Return the answers that must go for the log to be within its limits.
-
-        Those that ended go first, the oldest end before the others; then those whose client left; then those
-        that run, the latest first, because most was computed for the others.
+        """Return the answers to delete so that the log is within its limits. Ended answers are deleted first,
+        the oldest end before the others; then those whose client left; then running ones, the latest first,
+        because more was computed for the others.
         """
         surplus: list[Entry] = []
         if self.total_bytes <= self._max_bytes and len(self) <= self._max_answers:

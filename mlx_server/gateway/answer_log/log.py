@@ -1,7 +1,7 @@
 """The answer log as the gateway uses it: the index decides, and the writing thread acts.
 
-Where the disk refuses, serving goes on, and what was accepted waits in memory, up to a limit, for the disk to
-take it. An answer that finds no room there is no longer kept: nothing is left of it that could be resumed.
+If the disk cannot be written, the gateway continues to serve, and records wait in memory up to a limit. An
+answer that finds no room there is no longer kept, and cannot be resumed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CLOSE_TIMEOUT_S = 5.0
 class AnswerLog:
     """The answers of one gateway, and those that earlier ones left.
 
-    Only the event loop that opened it may call it. No method but `open` raises, and none waits for the disk
-    but those with `await`. What concerns an answer that is not in the log, or has ended, does nothing.
+    Only the event loop that opened it may call it. Only `open` raises, and only the coroutines wait for the
+    disk. A call for an answer that is not in the log, or has ended, does nothing.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AnswerLog:
         emit: Emit,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> AnswerLog:
-        """Open the log in a folder, with what is left in it. Raises LogInUse where another process has it.
+        """Open the log in a folder, with what is left in it. Raises LogInUse if another process has it.
 
         An answer is kept for `keep_s` seconds after its end, and the log within its limits: `max_bytes` and
         `max_answers`. With a `keep_s` of 0, what is left is deleted, and nothing is written.
@@ -111,7 +111,7 @@ class AnswerLog:
         return None
 
     def ended(self, answer_id: str) -> None:
-        """Write that everything the request caused has ended, and close its file."""
+        """Record the end of the request, after its last event, and close its file."""
         self.append(answer_id, Ended())
         entry = self._index.get(answer_id)
         if entry is not None and not entry.name.ended:
@@ -155,11 +155,12 @@ class AnswerLog:
         return self._index.status(answer_id)
 
     async def flush(self) -> None:
-        """Return when all that was appended until now is written, or the disk has refused it."""
+        """Return once everything appended so far is written, or the disk has refused it."""
         await asyncio.wrap_future(self._writer.flush())
 
     async def close(self) -> None:
-        """Write what waits, and release the folder for the next gateway. Nothing may be called afterwards.
+        """Write the waiting records, and release the folder for the next gateway. Nothing may be called
+        afterwards.
 
         If the disk does not answer within CLOSE_TIMEOUT_S, the folder is released when this process ends.
         """
@@ -173,7 +174,7 @@ class AnswerLog:
             self._folder.unlock()
 
     def sweep(self) -> None:
-        """Delete what has been kept for long enough. To be called every few seconds."""
+        """Delete the expired answers. The caller does this every few seconds."""
         self._drop(self._index.expired(self._clock.now()))
         if self._expired_ids_changed:
             self._expired_ids_changed = False
@@ -238,7 +239,7 @@ class AnswerLog:
 
 
 class NoLog(AnswerLog):
-    """Keeps nothing, where the setting `mlx.keep_answers_s` is 0."""
+    """A log that keeps nothing, used if the setting `mlx.keep_answers_s` is 0."""
 
     def __init__(self) -> None:
         """Make a log without a folder and without a thread."""

@@ -1,4 +1,4 @@
-"""The records of an answer's file, and how they stand in it: length, checksum, MessagePack. Pure.
+"""The records of an answer's file and their format: length, checksum, MessagePack. Pure.
 
 The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum begins with the length, so that
 it covers this too. Zeros, which some file systems leave at a file's end after a power cut, are no record.

@@ -1,4 +1,4 @@
-"""Passes on what the writing thread reports: as events, and to the log that gives up an answer."""
+"""Pass on the reports of the writing thread: as events, and to the log if an answer is lost."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class WritingReports:
         self._stopped = False
 
     def writing_failed(self, error: OSError) -> None:
-        """Note the first failure after a success."""
+        """Record the first failure after a success."""
         self._soon(self._say_stopped, error)
 
     def writing_works(self) -> None:
-        """Note the first success after a failure."""
+        """Record the first success after a failure."""
         self._soon(self._say_resumed)
 
     def answer_lost(self, name: FileName) -> None:
-        """Note that an answer was given up; its file is deleted."""
+        """Record that an answer was given up; its file is deleted."""
         self._soon(self._lose, name)
 
     def too_slow(self) -> None:
-        """Note that more waits for the disk than there is room for."""
+        """Record that more waits for the disk than there is room for."""
         error = OSError(errno.ETIMEDOUT, "too much waits for the disk, which is slow or full")
         FAILURES.failed(WHAT, error)
         self._say_stopped(error)

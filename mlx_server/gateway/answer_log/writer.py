@@ -1,7 +1,7 @@
-"""The thread that writes the answers' files, so that no slow disk holds up the event loop.
+"""The thread that writes the answers' files, so that a slow disk does not block the event loop.
 
-All that waits for a file is written in one piece. While the disk refuses, it waits here and is tried again:
-a file holds the beginning of its answer at every moment, and never lacks anything before its end.
+All that waits for a file is written in one piece. If the disk cannot be written, it waits here and is tried
+again: a file holds the beginning of its answer at every moment, and never lacks anything before its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Fate(Enum):
 
 @dataclass(eq=False)
 class _Pending:
-    """A file, what waits to be appended to it, and what is to be done with it afterwards."""
+    """A file, the bytes that wait to be appended to it, and what to do with it afterwards."""
 
     file: AnswerFile
     chunks: list[bytes] = field(default_factory=list)
@@ -114,7 +114,7 @@ class Writer:
         return future
 
     def run(self, job: Callable[[], None]) -> None:
-        """Have the thread carry out something that does not raise."""
+        """Run a function that does not raise on the thread."""
         self._put(job)
 
     def flush(self) -> Future[None]:

@@ -32,11 +32,11 @@ on which the clients in Python are built, gives up after 5 s by default, and Nod
 
 
 class Answers:
-    """One answer, or several where OpenAI's `n` or a list of prompts asks for them. They end together.
+    """One answer, or several if OpenAI's `n` or a list of prompts asks for them. They end together.
 
-    The items of all answers are read in the order in which they arrived. `earlier` are those that an earlier
-    reader has had: they are read again, first, so that the same frames are made of them. `record` is given
-    each new item as it arrives. Every method that waits raises GatewayError if a request failed, and
+    The items of all answers are read in the order in which they arrived. `earlier` are items that an earlier
+    reader was given: they are read again first, so that the same frames result. `record` is given each new
+    item as it arrives. Every method that waits raises GatewayError if a request failed, and
     ClientDisconnected.
     """
 
@@ -71,7 +71,7 @@ class Answers:
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Return the length of the first prompt in tokens; None where it is not known yet."""
+        """Return the length of the first prompt in tokens; None if it is not known yet."""
         return self.tickets[0].prompt_tokens
 
     @property
@@ -118,7 +118,7 @@ class Answers:
     async def parts(self) -> AsyncIterator[tuple[int, AnswerPart] | None]:
         """Yield the parts that have content or are an end, as they arrive, with the number of the answer.
 
-        Yield None where none has arrived for a while: the client is to hear that its request is alive.
+        Yield None if none has arrived for a while, so that the client is sent a sign of life.
         """
         watch = asyncio.ensure_future(self._mark_silence())
         try:
@@ -128,7 +128,7 @@ class Answers:
             watch.cancel()
 
     def begin_silent(self) -> None:
-        """Add a sign of life where a stream begins before any event."""
+        """Add a sign of life to a stream that begins before any event."""
         if not self.has_begun and self._arrived.empty():
             self._put(0, Silence(0))
 
@@ -150,7 +150,7 @@ class Answers:
             unfinished -= part.done is not None
 
     async def _mark_silence(self) -> None:
-        """Mark a silence, from time to time, where no event was read since the last look."""
+        """Mark a silence whenever no event was read since the last look."""
         while True:
             before = self._events_read
             await self._clock.sleep(SILENCE_S)

@@ -1,4 +1,4 @@
-"""Makes /openapi.json, which describes the bodies, answers and errors of every route.
+"""Make /openapi.json, which describes the bodies, answers and errors of every route.
 
 The handlers read their bodies themselves (see `bodies`), so that FastAPI does not know their schemas. A route
 declares its body with `**takes(Body)`; `complete` moves these schemas to the document's components, and adds

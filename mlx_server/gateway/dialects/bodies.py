@@ -1,6 +1,6 @@
-"""Reads request bodies: bounded in size, as JSON, and with one sentence about the first mistake.
+"""Read request bodies: bounded in size, as JSON, and with one sentence about the first mistake.
 
-A body is read as JSON whatever its Content-Type says: Ollama's own client and `curl -d` send JSON as
+A body is read as JSON for any Content-Type: Ollama's own client and `curl -d` send JSON as
 `application/x-www-form-urlencoded`. A browser page that does the same to avoid the preflight request is
 refused for its Origin.
 """
@@ -47,10 +47,8 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 
 async def read_body(http: Request, model: type[BodyT], max_bytes: int) -> BodyT:
-    """Return the body as `model`.
-
-    Raises BadRequest, and what `body_reading.receive` raises. A large body is parsed in a thread, one at a
-    time, so that the streams of others go on.
+    """Return the body as `model`. Raises BadRequest, and the errors of `body_reading.receive`. Large bodies
+    are parsed in a thread, one at a time, so that other clients' streams continue.
     """
     parts = await body_reading.receive(http, max_bytes)
     if sum(map(len, parts)) <= SMALL_BYTES:

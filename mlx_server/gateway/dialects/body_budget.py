@@ -1,4 +1,4 @@
-"""Bounds the memory of all request bodies together: a large one waits for its share, or is refused.
+"""Bound the memory of all request bodies together: a large one waits for its share, or is refused.
 
 Bodies of up to SMALL_BYTES need no share, so that no number of large ones delays them; the number of
 connections bounds them. A share is held until its request is answered, since the texts of a body live as long
@@ -37,7 +37,7 @@ class BodyBudget:
         return bool(self._waiting)
 
     async def take(self, share_bytes: int) -> None:
-        """Take a share of at most `limit_bytes`. Raises Unavailable where none is free in time."""
+        """Take a share of at most `limit_bytes`. Raises Unavailable if none becomes free in time."""
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (share_bytes, granted)
         self._waiting.append(waiter)
@@ -83,20 +83,22 @@ class BodyShare:
         self.held_bytes = 0
 
     async def cover(self, body_bytes: int) -> None:
-        """Take as much as a body of this size needs, beyond what is held already. Raises Unavailable."""
+        """Extend the share to the size of a body. Raises Unavailable."""
         wanted_bytes = min(body_bytes, self.budget.limit_bytes)
         if body_bytes > SMALL_BYTES and wanted_bytes > self.held_bytes:
             await self.budget.take(wanted_bytes - self.held_bytes)
             self.held_bytes = wanted_bytes
 
     def passed_on(self) -> BodyShare:
-        """Return a share that holds what this one held: its request is answered before its work is done."""
+        """Move the held bytes to a new share and return it, for a request that is answered before its work is
+        done.
+        """
         other = BodyShare(self.budget)
         other.held_bytes, self.held_bytes = self.held_bytes, 0
         return other
 
     def give_back(self) -> None:
-        """Return what is held."""
+        """Return the held bytes to the budget."""
         if self.held_bytes:
             self.budget.give_back(self.held_bytes)
             self.held_bytes = 0

@@ -1,4 +1,4 @@
-"""Receives the bytes of request bodies: bounded in size, in time, and in the memory of all together."""
+"""Receive the bytes of request bodies: bounded in size, in time, and in the memory of all together."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
 
 
 class _Pace:
-    """How fast one body arrives."""
+    """The pace at which one body arrives."""
 
     def __init__(self, share: BodyShare) -> None:
         self._share = share
@@ -89,7 +89,7 @@ class _Pace:
         self._size_bytes = 0
 
     def check(self, size_bytes: int) -> None:
-        """Raise HttpError where the body, of which so much has arrived, is too slow."""
+        """Raise HttpError if the body arrives too slowly. `size_bytes` have arrived so far."""
         now = self._loop.time()
         self._progress.received(size_bytes - self._size_bytes, now)
         self._size_bytes = size_bytes
@@ -112,7 +112,7 @@ def _too_large(max_bytes: int, *, is_whole: bool) -> TooLarge:
 
 
 def _declared_bytes(http: Request) -> int:
-    """Return what Content-Length says; 0 where the body comes in chunks."""
+    """Return the Content-Length in bytes; 0 if the body comes in chunks."""
     declared = http.headers.get("content-length", "")
     return int(declared) if declared.isdigit() and len(declared) < 19 else 0
 

@@ -1,4 +1,4 @@
-"""The parts of the gateway that the handlers of every dialect use, handed to them explicitly."""
+"""The parts of the gateway that the handlers of every dialect use."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class GatewayContext:
         return kept.created_s if kept else self.clock.wall()
 
     def report_skipped(self, dialect: str, model: str, skipped: Mapping[str, Sequence[str]]) -> None:
-        """Write an event that names what a body asks for and is left out.
+        """Write an event that names the requested features that are left out.
 
         `skipped` holds types of tools, parts and items by the names of these fields.
         """
@@ -132,7 +132,9 @@ def request_id_of(http: HTTPConnection) -> str | None:
 
 
 def _client_key(http: HTTPConnection, user: str | None) -> str:
-    """Return what tells clients apart for fairness: address, API key (as a digest), and end user."""
+    """Return the key that distinguishes clients for fairness: address, API key (as a digest),
+    and end user.
+    """
     key = http.headers.get("authorization", "")
     digest = hashlib.sha256(key.encode()).hexdigest()[:8] if key else ""
     address = http.client.host if http.client else ""

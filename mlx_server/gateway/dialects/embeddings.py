@@ -1,4 +1,4 @@
-"""Embeds the texts of one HTTP request, some at a time."""
+"""Embed the texts of one HTTP request, some at a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Embeddings:
     def rows(self, dimensions: int | None = None) -> Iterator[list[float]]:
         """Yield the vectors; with `dimensions` the first numbers of each, scaled to length 1 again.
 
-        Raises BadRequest where the vectors have fewer dimensions.
+        Raises BadRequest if the vectors have fewer dimensions.
         """
         if dimensions is not None and dimensions > self.dim > 0:
             message = f"dimensions: this model's vectors have {self.dim}, not {dimensions}"
@@ -59,7 +59,7 @@ class Embeddings:
     async def response(self, answer: Callable[[], dict[str, Any]]) -> Response:
         """Return the response whose JSON `answer` returns.
 
-        It is made in a thread where there are many vectors: 4 million numbers take a second.
+        It is made in a thread if there are many vectors: 4 million numbers take a second.
         """
         if sum(map(len, self.blocks)) <= SMALL_BYTES:
             return JsonResponse(answer())
@@ -93,7 +93,7 @@ async def embed(
 
 
 def check_size(texts: int, dim: int) -> None:
-    """Raise BadRequest where so many vectors of `dim` numbers are too large for one answer."""
+    """Raise BadRequest if this number of vectors with `dim` numbers is too large for one answer."""
     if texts * dim > MAX_NUMBERS:
         most = MAX_NUMBERS // dim
         message = f"input: the vectors of {texts} texts are too large for one answer; send {most} at most"

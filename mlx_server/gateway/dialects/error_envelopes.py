@@ -1,4 +1,4 @@
-"""Words an error as the clients of each dialect read it. The path of a request decides on the dialect."""
+"""Word an error as the clients of each dialect read it. The path of a request decides on the dialect."""
 
 from __future__ import annotations
 

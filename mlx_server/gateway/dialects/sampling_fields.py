@@ -20,7 +20,7 @@ DEFAULT_REPEAT_LAST_TOKENS = Sampling().repeat_last_tokens
 
 
 def _number(change: Callable[[float], float | None]) -> BeforeValidator:
-    """Return a validator that changes numbers only: the field's type refuses whatever else comes."""
+    """Return a validator that changes numbers only; other values are left for the field's type to refuse."""
 
     def changed(value: Any) -> Any:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -52,7 +52,7 @@ AnswerLimit = Annotated[Annotated[WholeNumber, Field(ge=1, lt=INT32_LIMIT)] | No
 """Negative, or 2³¹ and more: until the context is full. 0 is refused: some servers mean no token by it, and
 some no limit."""
 AnswerLimitOrZero = Annotated[Annotated[WholeNumber, Field(ge=0, lt=INT32_LIMIT)] | None, _no_limit_if_huge]
-"""The same where the API defines 0: the prompt is read, and no token is generated."""
+"""The same for APIs that define 0: the prompt is read, and no token is generated."""
 
 
 def make_sampling(

@@ -1,7 +1,7 @@
-"""Streamed answers: they begin within a second, are never silent for long, and end where the client leaves.
+"""Streamed answers: they begin within a second, are never silent for long, and end if the client leaves.
 
 Until a stream begins, a failure is answered with its own HTTP status. That is at the first event, and at the
-latest BEGIN_AFTER_S after the request was taken in: what the engine can check of a request, it checks before.
+latest BEGIN_AFTER_S after the request was taken in: the engine's early checks come before that.
 From then on a failure is the dialect's error event. While nothing comes, because the request waits for its
 turn, its model or an engine, or because its prompt is long, the dialect's sign of life is sent
 (`AnswerRenderer.idle`); docs/decisions/0021-never-silent.md says which, and why.
@@ -46,7 +46,7 @@ class AnswerRenderer(Protocol):
         """Return a frame that shows a waiting client that its request is alive, and adds nothing."""
 
     def part(self, index: int, part: AnswerPart) -> Iterable[bytes]:
-        """Return the frames for a part of answer number `index`; where `part.done`, also those of its end."""
+        """Return the frames for a part of answer number `index`; if `part.done`, also those of its end."""
 
     def end(self) -> Iterable[bytes]:
         """Return the frames after the ends of all answers."""
@@ -58,7 +58,8 @@ class AnswerRenderer(Protocol):
 async def stream_answers(
     http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Return a streamed response when it is time for its headers. Raises what the request fails with before.
+    """Return a streamed response when it is time for its headers. Raises the error of a request that fails
+    before that.
 
     `renderer_for` is called then: `answers.prompt_tokens` is known, unless no engine could check the request.
     """
@@ -103,7 +104,7 @@ class Cancellable(Protocol):
 
 
 async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitable[T]) -> T:
-    """Return `result`. Where the client disconnects first, cancel `work`, which raises ClientDisconnected."""
+    """Return `result`. If the client disconnects first, cancel `work`, which raises ClientDisconnected."""
     watch = asyncio.ensure_future(_cancel_when_disconnected(http.receive, work))
     try:
         return await result
@@ -115,7 +116,7 @@ async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitab
 
 
 class StreamedResponse(Response):
-    """A response whose body is sent frame by frame. Where the client disconnects, `work` is cancelled."""
+    """A response whose body is sent frame by frame. If the client disconnects, `work` is cancelled."""
 
     def __init__(self, work: Cancellable, frames: AsyncIterator[bytes], media_type: str) -> None:
         self.status_code = 200

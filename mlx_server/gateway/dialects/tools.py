@@ -18,8 +18,8 @@ ANY_ARGUMENTS = {"type": "object"}
 def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of a past call as the object that chat templates take.
 
-    OpenAI's clients send them as JSON text, and Ollama's as an object. `field` is where they stand in the
-    body. Raises BadRequest for a text that is no JSON object. Half of a surrogate pair becomes U+FFFD.
+    OpenAI's clients send them as JSON text, and Ollama's as an object. `field` is their path in the body.
+    Raises BadRequest for a text that is not a JSON object. Half of a surrogate pair becomes U+FFFD.
     """
     if not given or isinstance(given, dict):
         return given or {}
@@ -38,7 +38,7 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
 
 
 def check_argument_texts(texts: Iterable[str]) -> None:
-    """Raise TooLarge where the arguments of all past calls hold too many values.
+    """Raise TooLarge if the arguments of all past calls hold too many values.
 
     The count of the body's values does not see into its texts.
     """
@@ -52,7 +52,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def checked_tools(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    """Return `tools`, or None where there are none. Raises BadRequest for one without name or schema."""
+    """Return `tools`, or None if there are none. Raises BadRequest for one without name or schema."""
     for position, tool in enumerate(tools or ()):
         check_tool(tool, position)
     return tuple(tools) if tools else None

@@ -1,4 +1,4 @@
-"""Translates large bodies in a thread: the event loop serves the streams of all other clients meanwhile."""
+"""Translate large bodies in a thread: the event loop serves the streams of all other clients meanwhile."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ T = TypeVar("T")
 
 
 async def translated(http: HTTPConnection, translate: Callable[[], T], *, added_bytes: int = 0) -> T:
-    """Return what `translate` makes of the body of `http`, and of so much more; raise what it raises.
+    """Return the result of `translate` for the body of `http`; raise its exceptions. `added_bytes` are
+    counted in addition to the body.
 
     It must be pure, since for a large body it runs in a thread, like the parsing before it and one at a time
     with that. Messages and tools for the template, the schema of a call, and the encoding for the engine take
-    0.5 s where a body has a million values.
+    0.5 s if a body has a million values.
     """
     share = share_of(http)
     if not share.held_bytes and added_bytes <= SMALL_BYTES:

@@ -1,4 +1,4 @@
-"""Describes the first mistake in a body in one sentence, in the terms of JSON instead of the validator's.
+"""Describe the first mistake in a body in one sentence, in the terms of JSON instead of the validator's.
 Pure."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Refuses JSON with more values than any normal request has, before it is parsed. Pure.
+"""Refuse JSON with more values than any normal request has, before it is parsed. Pure.
 
-A Python object takes 30 to 1,000 bytes where its JSON takes 2 or 3: `[[],[],…` of 30 MB took 1.5 GB and held
+A Python object takes 30 to 1,000 bytes for 2 or 3 bytes of JSON: `[[],[],…` of 30 MB took 1.5 GB and held
 all other clients up for seconds.
 """
 
@@ -16,7 +16,7 @@ _SLICE_BYTES = 64 * 1024
 
 
 def check_counts(raw: bytes) -> None:
-    """Raise TooLarge where the JSON in `raw` has over MAX_PARTS parts or MAX_VALUES values.
+    """Raise TooLarge if the JSON in `raw` has over MAX_PARTS parts or MAX_VALUES values.
 
     In JSON that is not valid, only what stands before the first mistake is counted rightly. That is enough:
     a parser stops there.

@@ -25,7 +25,9 @@ _SCOPE_KEY = "vestal.kept_answer"
 
 
 class ReceivedBody:
-    """The body of a request as it arrives, until it is written down. `is_whole` is set at its end."""
+    """The body of a request as it arrives, until it is written to the log. `is_whole` is set when the body is
+    complete.
+    """
 
     def __init__(self, parts: Iterable[bytes] = ()) -> None:
         self.is_whole = asyncio.Event()
@@ -113,13 +115,13 @@ class KeptAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Return whether nothing of it runs any more: neither its route nor any of its requests."""
+        """Return whether its route and all of its requests have ended."""
         return (self.task is None or self.task.done()) and not self._unfinished
 
     # --- the route, through `GatewayContext` ---
 
     def resumed(self, number: int) -> ResumedRequest:
-        """Return what the dispatcher needs to know of its request number `number`, from 0.
+        """Return the state with which the dispatcher resumes its request number `number`, from 0.
 
         A request that is resumed has a new id: the engine may still be cancelling the one before.
         """
@@ -129,7 +131,7 @@ class KeptAnswer:
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int) -> None:
-        """Note that its `count` requests were submitted, and write it down, unless an earlier run has."""
+        """Record that its `count` requests were submitted, and write it down, unless an earlier run has."""
         self._is_accepted = True
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended

@@ -102,7 +102,7 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer from a frame on. Where its last client leaves before its end, the answer stops."""
+    """Send the answer from a frame on. If its last client leaves before its end, the answer is suspended."""
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
     gone.add_done_callback(lambda _: rendering.wake())
@@ -130,7 +130,7 @@ async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
 
 
 async def _unless_gone(work: asyncio.Future[None], gone: asyncio.Future[None]) -> None:
-    """Wait for `work`, which is cancelled where the client has gone before its end. Raises what it raises."""
+    """Wait for `work`, which is cancelled if the client goes away before its end. Raises its exceptions."""
     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
         work.cancel()

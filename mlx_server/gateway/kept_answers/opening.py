@@ -56,7 +56,7 @@ class _LockOnly(NoLog):
         super().__init__()
         self._folder = AnswerFolder(path)
         earlier_files.clear(self._folder)
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
+        with contextlib.suppress(OSError):  # if nothing can be written, nothing need be locked
             self._folder.lock()
 
     async def close(self) -> None:

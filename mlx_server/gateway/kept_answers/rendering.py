@@ -59,14 +59,16 @@ class Rendering:
         self.wake()
 
     def end(self, error: Exception | None = None) -> None:
-        """Note that the route has returned, or failed with an exception."""
+        """Record that the route has returned, or failed with an exception."""
         if self.is_frozen:
             return
         self.is_complete, self.error = True, error
         self.wake()
 
     def freeze(self) -> None:
-        """Take nothing more: another gateway goes on with it. Those who follow are left where they are."""
+        """Accept no further message, because another gateway continues the response. Followers stay at their
+        last frame.
+        """
         self.is_frozen = not self.is_complete
         self.wake()
 

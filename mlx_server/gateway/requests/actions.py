@@ -1,4 +1,4 @@
-"""What the request table asks the dispatcher to do. Pure."""
+"""The actions that the request table returns for the dispatcher to carry out. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which requests run: limits how many run and wait, and is fair between clients. Pure.
+"""Decide which requests run: limit how many run and wait, and be fair between clients. Pure.
 
 A request holds a slot from its start to its end, also while it is parked between two engines, so that what
 ran before a crash runs on after it. The next slot goes to the client that holds the fewest; among equals, to
@@ -55,7 +55,7 @@ class Admission:
         self._queues.setdefault(client, deque()).append(request_id)
 
     def admit_next(self) -> str | None:
-        """Give the next request a slot and return its id; None where no request waits or no slot is free."""
+        """Give the next request a slot and return its id; None if no request waits or no slot is free."""
         if not self._queues or self.slots_in_use >= self._max_running:
             return None
         client = min(self._queues, key=lambda name: self._slots_of[name])  # the first of those with fewest

@@ -1,4 +1,4 @@
-"""Decides whether a request goes on when its engine dies, by what the death says about the request. Pure.
+"""Decide whether a request goes on when its engine dies, by what the death says about the request. Pure.
 
 **A death of the engine's own making** (a fatal signal such as SIGABRT or SIGSEGV, an exit code, a kill of
 ours because it hung, a kill for memory) is a strike against each request that ran on the engine, for any of
@@ -6,7 +6,7 @@ them may have caused it:
 
 - with fewer than two strikes a request goes on in the next engine, together with the others;
 - with two strikes it goes on alone, so that the next death shows whether it is the cause;
-- where it then runs alone, and the engine dies again before the request got any further, it fails.
+- if the engine then dies again while it runs alone, and before it got any further, it fails.
 
 **A kill by an unknown sender** (SIGKILL, SIGTERM) is weak evidence: whoever sent it most likely knew nothing
 of the request. Only kills in a row count that met the request at exactly the same place (the same number of
@@ -73,7 +73,7 @@ class CrashHistory:
         return self.strikes >= STRIKES_TO_RUN_ALONE
 
     def engine_died(self, death: EngineDeath, progress: Progress, alone: bool) -> bool:
-        """Note a death at `progress`; return True where the request may go on, False where it must fail.
+        """Record a death at `progress`; return True if the request may continue, False if it must fail.
 
         `alone`: no other request ran on the engine.
         """
@@ -101,9 +101,9 @@ class CrashHistory:
         self._place_of_kills = NO_PROGRESS
 
     def progressed(self, tokens: int) -> None:
-        """Note that the request, with `tokens` given, got a new token.
+        """Record that the request, with `tokens` given, got a new token.
 
-        This ends the count of kills, and cancels the strikes where the request is well past its last crash.
+        This ends the count of kills, and cancels the strikes if the request is well past its last crash.
         """
         if self.kills_in_a_row:
             self.forget_kills()

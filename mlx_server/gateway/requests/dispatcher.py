@@ -1,4 +1,4 @@
-"""Connects clients with the engine: carries out what the request table decides, and is its only caller.
+"""Connect clients with the engine: carry out what the request table decides, and be its only caller.
 
 Handlers submit requests and read their tickets; the engine's session reports the engine's events, and `tick`
 reports that time has passed. All of it runs on one event loop and nothing here awaits, so that each call is
@@ -44,7 +44,7 @@ class Dispatcher:
     """All tickets that have not ended. `refusing` is the error for every new request while the gateway takes
     none: because it drains, or because no engine will start.
 
-    `trial_at` returns when the next engine is started, or was, where a circuit breaker decides that
+    `trial_at` returns when the next engine is started, or was, if a circuit breaker decides that
     (monotonic seconds; else None). `delivered` counts the new tokens and the finished answers that clients
     got.
     """
@@ -70,7 +70,7 @@ class Dispatcher:
     def submit(
         self, request: SendableRequest, client: str, dialect: str, resumed: ResumedRequest | None = None
     ) -> Ticket:
-        """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
+        """Accept a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
 
         A resumed one keeps its id, goes on after its earlier events, and is not refused for want of an
         engine.
@@ -112,7 +112,7 @@ class Dispatcher:
         return f"{self._id_prefix}-{next(self._id_numbers)}"
 
     def engine_too_late(self) -> errors.GatewayError | None:
-        """Return the error of every new request where the next engine comes too late for it, else None."""
+        """Return the error for new requests if the next engine comes too late for them, else None."""
         late = self._table.refusal(self._clock.now(), self.trial_at())
         return errors.from_failure(late.code, late.message, late.retry_after_s) if late else None
 
@@ -320,7 +320,7 @@ class Dispatcher:
                     self._fail(self._tickets[request_id], errors.from_failure(code, message, retry_after_s))
 
     def _send_request(self, request_id: str) -> None:
-        """Send a request that the table has started. Where that fails, the request fails, and no other."""
+        """Send a request that the table has started. If that fails, only this request fails."""
         request = self._table.get(request_id)
         emitted = request.emitted if request else []
         try:

@@ -1,4 +1,4 @@
-"""Decides which requests an engine checks before it is their turn to run. Pure.
+"""Decide which requests an engine checks before it is their turn to run. Pure.
 
 A request that waits is checked as soon as there is an engine, so that its client learns within the first
 second that it can never be served: until then a stream has not begun, and an error has its own HTTP status.
@@ -30,11 +30,11 @@ class EarlyChecks:
         self._sent.pop(request_id, None)
 
     def answered(self, request_id: str) -> bool:
-        """Note the answer of the engine. Return False where none was expected."""
+        """Record the answer of the engine. Return False if none was expected."""
         return self._sent.pop(request_id, None) is not None
 
     def engine_lost(self) -> None:
-        """Note that the checks of the present engine will not be answered; others come before them."""
+        """Record that the checks of the present engine will not be answered; others come before them."""
         self._waiting |= {each: tries for each, tries in self._sent.items() if tries < MAX_TRIES}
         self._sent.clear()
 

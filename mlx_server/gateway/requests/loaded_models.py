@@ -1,4 +1,4 @@
-"""Knows which models the engine has loaded, and which the next engine must load again. Pure."""
+"""Track which models the engine has loaded, and which the next engine must load again. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ KEEP_LOADED_S = -1.0
 
 
 class LoadedModelTracker:
-    """Follow the engine's events. The models of an engine that dies stay on the list until they are back."""
+    """Follows the engine's events. The models of a dead engine stay on the list until they are
+    loaded again.
+    """
 
     def __init__(self) -> None:
         self._reports: dict[str, protocol.LoadedModelReport] = {}
@@ -28,7 +30,7 @@ class LoadedModelTracker:
         return sorted(self._loaded)
 
     def on_event(self, event: protocol.Event) -> None:
-        """Note an event of the present engine."""
+        """Record an event of the present engine."""
         match event:
             case protocol.Alive(loaded=loaded):
                 self._reports = {model.model: model for model in loaded}
@@ -50,7 +52,7 @@ class LoadedModelTracker:
                 pass
 
     def engine_lost(self) -> None:
-        """Note that no model is loaded any more."""
+        """Record that no model is loaded any more."""
         self._reports, self._loaded = {}, set()
 
     def reload_failed(self, name: str) -> None:

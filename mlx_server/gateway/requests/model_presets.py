@@ -1,4 +1,4 @@
-"""Gives a request what the model's preset has and the client's body lacks. Pure.
+"""Apply the settings of a model's preset that the client's body does not set. Pure.
 
 `ollama create` makes a model from another one: with the same weights, and a system prompt, messages and
 parameters of its own. Every dialect calls `with_preset` on each request that it makes of a body.

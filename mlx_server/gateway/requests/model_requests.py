@@ -66,7 +66,7 @@ class GenerationRequest:
     def _effective_tool_choice(self) -> Literal["none", "auto", "required"]:
         if self.tool_choice == "required":
             return "required"
-        # An answer in a given JSON schema is not a tool call, even where it looks like one.
+        # An answer in a given JSON schema is not a tool call, even if it looks like one.
         return "auto" if self.tools and self.json_schema is None else "none"
 
     def operation(self) -> protocol.Op:

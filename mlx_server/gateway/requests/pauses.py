@@ -1,4 +1,4 @@
-"""Measures how long a stream stands still when its engine dies, and reports it."""
+"""Measure how long a stream stands still when its engine dies, and report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Pauses:
         self._began_at: dict[str, float] = {}
 
     def begin(self, request_id: str, now: float) -> None:
-        """Note that the request has lost its engine, unless it had none before."""
+        """Record that the request has lost its engine, unless it had none before."""
         self._began_at.setdefault(request_id, now)
 
     def report_parked(self) -> None:
@@ -22,7 +22,7 @@ class Pauses:
             self._telemetry.emit("requests_parked", count=len(self._began_at))
 
     def end(self, request_id: str, emitted: int, now: float) -> None:
-        """Note the request's next token; `emitted` is how many its client had before."""
+        """Record the request's next token; `emitted` is how many its client had before."""
         if (began_at := self._began_at.pop(request_id, None)) is None:
             return
         pause_s = now - began_at

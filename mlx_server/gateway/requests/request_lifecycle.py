@@ -63,19 +63,19 @@ class RequestLifecycle:
         return self.crashes.must_run_alone
 
     def start(self) -> None:
-        """Note that the request was sent to an engine, for the first time or again."""
+        """Record that the request was sent to an engine, for the first time or again."""
         self._require(*WAITING_PHASES)
         self.phase = RequestPhase.RUNNING
         self._work_done, self._lost_at = 0.0, None
 
     def worked(self, work_done: float) -> None:
-        """Note progress towards the next token; `work_done` grows as the model loads and the prompt is
+        """Record progress towards the next token; `work_done` grows as the model loads and the prompt is
         processed.
         """
         self._work_done = max(self._work_done, work_done)
 
     def take_token(self, index: int, token: int) -> bool:
-        """Take the token at `index`; return False where the client already has it. Raises TokenGap."""
+        """Take the token at `index`; return False if the client already has it. Raises TokenGap."""
         self._require(RequestPhase.RUNNING)
         if index < len(self.emitted):
             return False
@@ -94,7 +94,7 @@ class RequestLifecycle:
         self.phase = RequestPhase.PARKED
 
     def engine_died(self, death: EngineDeath, alone: bool) -> bool:
-        """Note why the engine that the request ran on has died; return False where the request must fail.
+        """Record why the engine that the request ran on has died; return False if the request must fail.
 
         `crash_policy` decides. `alone`: no other request ran on that engine. Return True, and do nothing, for
         a request that ran on no engine.
@@ -103,7 +103,7 @@ class RequestLifecycle:
         return lost_at is None or self.crashes.engine_died(death, lost_at, alone)
 
     def finish(self) -> None:
-        """Note that the engine has finished the request."""
+        """Record that the engine has finished the request."""
         self._require(RequestPhase.RUNNING)
         self.phase = RequestPhase.DONE
 

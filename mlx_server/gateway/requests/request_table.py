@@ -1,4 +1,4 @@
-"""Decides, for all requests of the gateway, which are sent to the engine, which wait, and which fail. Pure.
+"""Decide, for all requests of the gateway, which are sent to the engine, which wait, and which fail. Pure.
 
 The dispatcher reports what happens by method calls with the time `now` (monotonic seconds), and carries out
 the actions that they return. When the link to an engine closes, `engine_lost` parks its requests. When its
@@ -59,7 +59,7 @@ class RequestTable:
     # --- queries ---
 
     def get(self, request_id: str) -> RequestLifecycle | None:
-        """Return the request, or None where it has ended."""
+        """Return the request, or None if it has ended."""
         entry = self._requests.get(request_id)
         return entry[0] if entry else None
 
@@ -67,7 +67,7 @@ class RequestTable:
         return self._running(request_id) is not None
 
     def count(self, phase: RequestPhase, lane: Lane | None = None) -> int:
-        """Return how many requests are in the phase, in the lane where one is given."""
+        """Return how many requests are in the phase; only those of the lane, if one is given."""
         return sum(
             request.phase is phase and lane in (None, of_lane) for request, of_lane in self._requests.values()
         )
@@ -92,7 +92,7 @@ class RequestTable:
         return self._start_waiting()
 
     def cancel(self, request_id: str) -> list[Action]:
-        """End a request whose client has disconnected. Do nothing where it has ended."""
+        """End a request whose client has disconnected. Do nothing if it has ended."""
         request = self.get(request_id)
         if request is None:
             return []
@@ -104,12 +104,12 @@ class RequestTable:
     # --- engines that start and die ---
 
     def model_loaded_early(self, model: str) -> list[Action]:
-        """Note that a starting engine has loaded `model`, and start what was parked with that model."""
+        """Record that a starting engine has loaded `model`, and start what was parked with that model."""
         self._loaded_early.add(model)
         return self._start_waiting()
 
     def engine_ready(self) -> list[Action]:
-        """Note that an engine is ready for any model, and start what waits."""
+        """Record that an engine is ready for any model, and start what waits."""
         self._engine_is_ready = True
         return self._start_waiting()
 
@@ -122,7 +122,7 @@ class RequestTable:
                 self._lost += 1
 
     def engine_died(self, death: EngineDeath) -> list[Action]:
-        """Note why the engine has died, after `engine_lost`, and fail the requests that `crash_policy` says.
+        """Record why the engine died, after `engine_lost`, and fail the requests that `crash_policy` says.
 
         Somebody who kills an engine on which no request ran kills engines whatever runs on them: such a kill
         clears every request of suspicion.
@@ -143,7 +143,7 @@ class RequestTable:
         """Park a request that an engine will not finish, as it shuts down; nothing more is sent to that
         engine.
 
-        Return False where the request is not running.
+        Return False if the request is not running.
         """
         request = self._running(request_id)
         if request is None:
@@ -156,7 +156,7 @@ class RequestTable:
     def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
         """Fail the requests that have waited for an engine for too long.
 
-        `trial_at` is when the next engine is started, or was, where a circuit breaker decides that, or None.
+        `trial_at` is when the next engine is started, or was, if a circuit breaker decides that, or None.
         """
         if self._engine_is_ready:
             return []
@@ -177,7 +177,9 @@ class RequestTable:
         return deadline
 
     def refusal(self, now: float, trial_at: float | None) -> FailRequest | None:
-        """Return the failure of a request submitted now, where the next engine comes too late for it."""
+        """Return the failure of a request submitted now if the next engine comes too late for
+        it, else None.
+        """
         if self._engine_is_ready or trial_at is None or trial_at - now <= self._limits.max_wait_s:
             return None
         wait_s = trial_at - now
@@ -199,12 +201,12 @@ class RequestTable:
         return is_new, self._start_waiting() if ran_alone and not request.must_run_alone else []
 
     def worked(self, request_id: str, work_done: float) -> None:
-        """Note progress towards the next token; see `RequestLifecycle.worked`."""
+        """Record progress towards the next token; see `RequestLifecycle.worked`."""
         if (request := self._running(request_id)) is not None:
             request.worked(work_done)
 
     def refused(self, request_id: str) -> list[Action]:
-        """Note that the engine has found that the request can never be served, and start what waits."""
+        """Record that the engine has found that the request can never be served, and start what waits."""
         request = self.get(request_id)
         if request is None:
             return []
@@ -214,7 +216,7 @@ class RequestTable:
         return [*([CancelOnEngine(request_id)] if was_running else []), *self._start_waiting()]
 
     def finished(self, request_id: str) -> list[Action]:
-        """Note that the engine has finished the request, with success or not, and start what waits."""
+        """Record that the engine has finished the request, with success or not, and start what waits."""
         request = self._running(request_id)
         if request is None:
             return []

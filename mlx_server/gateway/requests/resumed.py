@@ -1,4 +1,4 @@
-"""A request that goes on where an earlier ticket for it, perhaps of another gateway, has ended. Pure."""
+"""A request that continues after the end of an earlier ticket for it, perhaps of another gateway. Pure."""
 
 from __future__ import annotations
 

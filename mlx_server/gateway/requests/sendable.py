@@ -53,7 +53,7 @@ class SendableRequest:
 
 
 def repeated(requests: Sequence[SendableRequest], times: int) -> list[SendableRequest]:
-    """Return each request so many times, next to each other, all with different seeds."""
+    """Return each request `times` times, next to each other, all with different seeds."""
     each_repeated = [request for request in requests for _ in range(times)]
     return [request.with_seed_offset(offset) for offset, request in enumerate(each_repeated)]
 

@@ -82,7 +82,7 @@ class Ticket:
         self._on_first()
 
     def resume(self, resumed: ResumedRequest) -> None:
-        """Note the events that an earlier ticket for the request has given out. They are not repeated."""
+        """Record the events that an earlier ticket for the request has given out. They are not repeated."""
         self.public_id, earlier = resumed.public_id, resumed.events
         tokens = [event for event in earlier if isinstance(event, protocol.Token)]
         self.tokens = len(tokens)
@@ -100,7 +100,7 @@ class Ticket:
         self._deliver = put
 
     def call_at_first_event(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the first event or error comes: at once where one has come already."""
+        """Call `callback` when the first event or error comes: at once if one has come already."""
         self._on_first = callback
         if self._first is not None:
             callback()
@@ -124,7 +124,7 @@ class Ticket:
         return event
 
     def cancel(self) -> None:
-        """Cancel the request. Do nothing where it has ended."""
+        """Cancel the request. Do nothing if it has ended."""
         if not self.ended:
             self._on_cancel(self)
 

@@ -1,4 +1,4 @@
-"""The tools that Anthropic defines and the client runs: what the model has to know of them. Pure.
+"""The tools that Anthropic defines and the client runs, as functions that the model is offered. Pure.
 
 A client offers one by its type alone (`{"type": "bash_20250124", "name": "bash"}`), because Anthropic's own
 models know the arguments. The versions of a type differ in details that a client checks itself.
@@ -71,9 +71,8 @@ _BY_TYPE = {"bash": _BASH, "text_editor": _TEXT_EDITOR, "memory": _MEMORY}
 
 
 def client_tool(tool_type: str, name: str | None, position: int) -> Tool | None:
-    """Return the tool of this type as a function for the chat template; None where clients do not run it.
-
-    Raises BadRequest where it has no name.
+    """Return the tool of this type as a function for the chat template; None if clients do not run it. Raises
+    BadRequest if it has no name.
     """
     known = _BY_TYPE.get(tool_type.rpartition("_")[0])
     if known is None:

@@ -11,7 +11,7 @@ from mlx_server.gateway.dialects.chat.history import Role, chat_history, without
 
 
 class Source(Body):
-    """Where the content of a document or of an image comes from."""
+    """The source of a document's or image's content."""
 
     type: str | None = None
     media_type: str | None = None
@@ -109,9 +109,9 @@ def template_messages(
 ) -> tuple[dict[str, Any], ...]:
     """Return the messages as chat templates take them.
 
-    Raises BadRequest where the last question has a block that `model`, spelled as the client did, cannot
-    read. An earlier one, or one in the result of a tool, becomes a sentence: refusing it would refuse every
-    later turn.
+    Raises BadRequest if the last question has a block that a text model cannot read; the message names
+    `model` as the client spelled it. Such a block in an earlier message, or in the result of a tool, becomes
+    a sentence, because refusing it would refuse every later turn too.
     """
     questions = (message for message in reversed(messages) if message.role == "user")
     if (question := next(questions, None)) and question.unreadable_blocks:
@@ -160,7 +160,9 @@ def _is_lost(block: Block) -> bool:
 
 
 def _result_text(block: Block) -> str:
-    """Return what a tool returned. The model reads that it failed, which a template has no place for."""
+    """Return the result of a tool as text. A failed result is marked in the text, because templates have no
+    field for it.
+    """
     text = block.content if isinstance(block.content, str) else text_of(block.blocks)
     return f"Error: {text}" if block.is_error and "error" not in text[:40].lower() else text
 

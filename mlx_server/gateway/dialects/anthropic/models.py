@@ -1,4 +1,4 @@
-"""Writes models as Anthropic's /v1/models does. Pure."""
+"""Write models as Anthropic's /v1/models does. Pure."""
 
 from __future__ import annotations
 

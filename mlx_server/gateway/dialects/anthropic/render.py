@@ -1,4 +1,4 @@
-"""Writes answers as Anthropic does: one message of content blocks, or the events that build one. Pure."""
+"""Write answers as Anthropic does: one message of content blocks, or the events that build one. Pure."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is kept of a body while its answer is made; `model` is spelled as the client did."""
+    """The parts of a body that are needed while its answer is made; `model` is spelled as the client did."""
 
     model: str
     stream: bool

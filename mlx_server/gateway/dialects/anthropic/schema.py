@@ -61,8 +61,9 @@ class ToolChoice(Body):
 
 
 class Thinking(Body):
-    """`adaptive` and `between_tools` leave it to the model's template. Clients ask any model for thoughts,
-    and one that cannot think just answers."""
+    """The client's wish for thinking. `adaptive` and `between_tools` leave it to the model's template. A
+    model that cannot think answers without.
+    """
 
     type: str
 
@@ -144,7 +145,9 @@ class CountBody(Body):
 
     @property
     def skipped(self) -> dict[str, Sequence[str]]:
-        """Return what the body asks for and is left out, for the log. Raises BadRequest."""
+        """Return the requested features that are not supported and are left out, for the log. Raises
+        BadRequest.
+        """
         mcp = ["mcp_servers"] if self.mcp_servers else []
         return {"tools": [*self._chosen_tools.skipped, *mcp], "parts": replaced_blocks(self.messages)}
 

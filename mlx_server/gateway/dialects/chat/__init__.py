@@ -1,1 +1,1 @@
-"""What the chats of all dialects have in common: messages and their roles, their parts, and tools."""
+"""The common parts of the chats of all dialects: messages and their roles, their parts, and tools."""

@@ -8,13 +8,13 @@ from mlx_server.gateway.errors import BadRequest, quoted
 
 
 def placeholder(part_type: str) -> str:
-    """Return the sentence that stands where such a part was, so that the model can say that it saw none."""
+    """Return the sentence that replaces such a part, so that the model can say that it did not see it."""
     name = part_type.removeprefix("input_")[:40]
     return f"\n[There was a part of type {name} here, which this model cannot read.]\n"
 
 
 def file_text(data: object) -> str | None:
-    """Return the text of a file that was sent as base64 or as a data URL; None where it is no plain text."""
+    """Return the text of a file that was sent as base64 or as a data URL; None if it is not plain text."""
     if not isinstance(data, str):
         return None
     if data.startswith("data:"):
@@ -32,6 +32,6 @@ def named_file(name: str | None, text: str) -> str:
 
 
 def unreadable(field: str, model: str, part_type: str) -> BadRequest:
-    """Return the refusal of a part that the answer would be about, such as the image of a question."""
+    """Return the error for an unreadable part in the question itself, such as an image."""
     message = f"{field}: model {model!r} reads text only; leave out the part of type {quoted(part_type)}"
     return BadRequest("not_supported", message, field=field)

@@ -1,5 +1,6 @@
-"""What the messages of every dialect have in common before a chat template gets them: roles, thoughts that
-are messages of their own, and headers that change with each request. Pure."""
+"""Normalize the messages of every dialect for a chat template: roles, thoughts that are separate messages,
+and headers that change with each request. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tools a model is offered, and which of its calls count as calls. Pure.
+"""Decide which tools a model is offered, and which of its calls are accepted. Pure.
 
 A tool is a function of the client's own. Tools of types that run elsewhere (web search, …) cannot be served:
 they are left out, unless the client insists on one.
@@ -63,9 +63,9 @@ def chosen_tools(
     *,
     name: str | None = None,
 ) -> ChosenTools:
-    """Return what `mode` means; with `name`, that function must be called. Raises BadRequest.
-
-    All functions stay in the prompt whatever is `allowed`, so that its cached beginning still fits.
+    """Return the chosen tools for a `mode` of tool choice; with `name`, that function must be called. Raises
+    BadRequest. All functions stay in the prompt even if only some are `allowed`, so that its cached beginning
+    can be used.
     """
     skipped = tuple(dict.fromkeys(skipped))
     if mode == "none":
@@ -106,7 +106,9 @@ def custom_function(name: str, description: str | None, text_format: Any = None)
 
 
 def custom_input(call: AnswerToolCall) -> str:
-    """Return the text that a custom tool is called with; what is no text is written as JSON."""
+    """Return the text that a custom tool is called with; arguments that are not a text are
+    written as JSON.
+    """
     given = call.arguments.get(TEXT_INPUT)
     return given if isinstance(given, str) else json_text(call.arguments)
 
@@ -138,6 +140,6 @@ class CallFilter:
         return msgspec.structs.replace(part, text="".join(texts), tool_calls=tuple(calls), done=done)
 
     def _as_offered(self, call: AnswerToolCall) -> AnswerToolCall:
-        """Return the call with the number it has among those that count, and the text of a custom tool."""
+        """Return the call with its number among the accepted calls, and with the text of a custom tool."""
         text = custom_input(call) if call.name in self._rules.custom else None
         return msgspec.structs.replace(call, index=self._calls, custom_input=text)

@@ -63,7 +63,7 @@ def router(context: GatewayContext) -> APIRouter:
 async def _report(
     context: GatewayContext, http: Request, body: TokenBody
 ) -> tuple[protocol.PromptReport, Mapping[str, str]]:
-    """Return what the engine says of the prompt, and the headers of the answer.
+    """Return the engine's report on the prompt, and the headers of the answer.
 
     Raises GatewayError, ClientDisconnected.
     """

@@ -1,4 +1,6 @@
-"""/api/create: makes a model from another one, which is pulled first where it is missing, or of uploads."""
+"""/api/create: make a model from uploaded files, or from another model, which is pulled first if it is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class Creation:
         self._cancelled = False
 
     async def check(self) -> None:
-        """Raise GatewayError for what can be known before the first step."""
+        """Raise GatewayError for mistakes that can be found before the first step."""
         body = self._body
         check_name("model", body.model)
         body.check()
@@ -115,7 +117,7 @@ async def change_store(context: GatewayContext, change: Callable[[], None]) -> N
 
 
 def check_name(field: str, name: str) -> None:
-    """Raise BadRequest where a new model cannot be called so."""
+    """Raise BadRequest if a new model cannot have this name."""
     if not is_valid_name(name):
         message = f"{field}: {quoted(name)} is an invalid model name; write it as [namespace/]name[:tag]."
         raise BadRequest("invalid_request", message, field=field)
@@ -132,6 +134,6 @@ def _template_of(model: ModelEntry) -> str:
 
 
 def _layers(added: Preset) -> list[str]:
-    """Return the texts that Ollama would keep in a layer each."""
+    """Return the texts for each of which Ollama would have a layer."""
     lists = [json.dumps(each) for each in (added.parameters, added.messages) if each]
     return [text for text in (added.template, added.system, *added.licenses, *lists) if text]

@@ -99,7 +99,7 @@ class Follower:
         download.join(self)
 
     def cancel(self) -> None:
-        """Leave the download. Do nothing the second time, or where the download has ended."""
+        """Leave the download. Do nothing the second time, or if the download has ended."""
         if not self._left:
             self._left = True
             self._download.leave(self)
@@ -107,7 +107,7 @@ class Follower:
     async def steps(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the steps until the model is there; a reader that is slow is given the newest one only.
 
-        Raises GatewayError where the download fails, and ClientDisconnected once the follower has left.
+        Raises GatewayError if the download fails, and ClientDisconnected once the follower has left.
         """
         last: dict[str, Any] | None = None
         while not self._left:

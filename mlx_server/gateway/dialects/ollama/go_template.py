@@ -1,4 +1,4 @@
-"""Renders Go templates that clients send to /api/generate: the part of the language that prompts need. Pure.
+"""Render Go templates that clients send to /api/generate: the part of the language that prompts need. Pure.
 
     {{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}
 

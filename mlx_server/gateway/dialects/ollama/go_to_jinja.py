@@ -1,4 +1,4 @@
-"""Translates chat templates of Ollama's models, which are in Go's language, to Jinja. Pure.
+"""Translate chat templates of Ollama's models, which are in Go's language, to Jinja. Pure.
 
     {{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}
     {{ range $i, $m := .Messages }}<|{{ $m.Role }}|>{{ .Content }}{{ end }}<|assistant|>

@@ -65,8 +65,8 @@ class Message(Body):
 def chat_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
     """Return the messages in the form that chat templates take.
 
-    Raises BadRequest, also for images since the user's last message: `model` reads text only. In the place of
-    earlier images a remark stands, so that the conversation can go on.
+    Raises BadRequest, also for images since the user's last message: `model` reads text only. Earlier images
+    are replaced by a remark, so that the conversation can continue.
     """
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=0)
     if any(message.images for message in messages[last:]):

@@ -68,7 +68,7 @@ class CreateBody(ModelBody):
         return value
 
     def check(self) -> None:
-        """Raise BadRequest for what is not made here."""
+        """Raise BadRequest for fields that ask for something unsupported."""
         if not self.from_ and not self.files:
             if self.modelfile:
                 _refuse("modelfile")
@@ -78,9 +78,8 @@ class CreateBody(ModelBody):
                 _refuse(name)
 
     def preset(self, parent: str, template_of_parent: str) -> Preset:
-        """Return what the body adds to the model `parent`. Raises BadRequest.
-
-        A template that is the parent's own is no addition: `ollama show --modelfile` writes it out.
+        """Return the preset that the body adds to the model `parent`. Raises BadRequest. The parent's own
+        template is not an addition, although `ollama show --modelfile` writes it out.
         """
         licenses = [self.license] if isinstance(self.license, str) else self.license or []
         template = self.template or ""
@@ -98,7 +97,7 @@ class CreateBody(ModelBody):
 
 
 def _in_jinja(template: str) -> str:
-    """Return a chat template in Jinja, translated where it is in Go's language. Raises BadRequest."""
+    """Return a chat template in Jinja, translated if it is in Go's language. Raises BadRequest."""
     if is_go_template(template):
         return to_jinja(template)
     if len(template) > MAX_CHARS:
@@ -112,7 +111,7 @@ def _in_jinja(template: str) -> str:
 
 
 def _as_read(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters with those that have a meaning here as a request's options are read."""
+    """Return the parameters; those that have a meaning here are parsed like the options of a request."""
     read = validated(parameters, Options).model_dump(include=set(parameters))
     return {name: value for name, value in (parameters | read).items() if value is not None}
 

@@ -120,8 +120,8 @@ class EmbeddingOptions(Body):
 def _number(value: Any, name: str) -> Any:
     """Return `value` as option `name` takes it: a whole number cut off as in Go, and within its limits.
 
-    Text that writes a number is one, since forms and environment variables hold text. What is no finite
-    number is returned as it is: the field's type refuses it.
+    Text that writes a number is one, since forms and environment variables hold text. Any other value is
+    returned as it is, for the field's type to refuse.
     """
     number = _parsed(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or isinstance(number, bool):

@@ -39,7 +39,7 @@ class Pulls:
         self._numbers = itertools.count(1)
 
     async def answer(self, http: Request, body: ModelBody) -> Response:
-        """Stream the progress, or return when the model is there. Raises NotFound where it has no source."""
+        """Stream the progress, or return when the model is there. Raises NotFound if it has no source."""
         await self.check(body.model)
         follower = self.follow(body.model)
         if body.stream is not False:
@@ -51,7 +51,7 @@ class Pulls:
         return JsonResponse(SUCCESS)
 
     async def check(self, model: str) -> None:
-        """Raise NotFound, in Ollama's words, where the model has no source and is not installed."""
+        """Raise NotFound, in Ollama's words, if the model has no source and is not installed."""
         if source_of(self._context.config, model) is not None:
             return
         if find_named(model, await self._context.installed_models.all(), lambda entry: entry.name) is None:
@@ -64,7 +64,7 @@ class Pulls:
             raise NotFound("model_not_found", message, model=model)
 
     def follow(self, model: str) -> Follower:
-        """Return a new follower of the model's download, which is started where there is none."""
+        """Return a new follower of the model's download, which is started if there is none."""
         name = name_key(model)
         if name not in self._downloads:
             source = source_of(self._context.config, model)

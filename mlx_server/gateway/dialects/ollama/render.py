@@ -1,4 +1,4 @@
-"""Writes answers as Ollama does: one JSON object, or one on each line of a stream."""
+"""Write answers as Ollama does: one JSON object, or one on each line of a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes models as Ollama does: those installed, those running, and one in detail."""
+"""Write models as Ollama does: those installed, those running, and one in detail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tag(entry: ModelEntry) -> dict[str, Any]:
 
 
 def running(report: protocol.LoadedModelReport, entry: ModelEntry | None, wall_s: float) -> dict[str, Any]:
-    """Return a loaded model as /api/ps lists it; `entry` is None where its files were removed meanwhile."""
+    """Return a loaded model as /api/ps lists it; `entry` is None if its files were removed meanwhile."""
     size_bytes = report.bytes + report.kv_bytes
     expires_in_s = NO_EXPIRY_S if report.expires_in_s is None else report.expires_in_s
     return {
@@ -105,7 +105,7 @@ def _details(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _parameters(preset: Preset) -> list[tuple[str, Any]]:
-    """Return the name and value of each parameter; one with several values stands there for each."""
+    """Return the name and value of each parameter; one with several values appears once for each."""
     return [
         (name, each)
         for name, value in preset.parameters.items()
@@ -134,7 +134,9 @@ def _bare(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as an argument in a Modelfile: in quotes where it has lines, or spaces at an end."""
+    """Return a text as an argument in a Modelfile: in quotes if it has line breaks, or spaces
+    at either end.
+    """
     if "\n" not in text and text == text.strip(" ") and not text.startswith('"'):
         return text
     return f'"""{text}"""' if '"' in text else f'"{text}"'

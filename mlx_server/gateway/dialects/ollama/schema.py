@@ -75,8 +75,9 @@ class ModelBody(Body):
 class TextBody(ModelBody):
     """The fields that /api/chat and /api/generate have in common.
 
-    With `truncate` (the default), what is longer than the context is shortened. Ollama's `shift` (the
-    default) makes room while an answer is generated; here the prompt is shortened before, for the same end.
+    With `truncate` (the default), a prompt that is longer than the context is shortened. Ollama's `shift`
+    (the default) makes room while an answer is generated; here the prompt is shortened before, for the same
+    end.
     """
 
     options: Options | None = None
@@ -231,7 +232,7 @@ class EmbedBody(ModelBody):
     dimensions: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        """Return the request; without texts where the input is empty, which only loads the model."""
+        """Return the request. If the input is empty it has no texts, and only loads the model."""
         given = [self.input] if isinstance(self.input, str) else self.input or []
         texts = () if self.input == "" else tuple(given)
         return EmbeddingRequest(
@@ -244,7 +245,7 @@ class EmbeddingsBody(ModelBody):
     prompt: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        """Return the request; without texts where the prompt is empty, which only loads the model."""
+        """Return the request. If the prompt is empty it has no texts, and only loads the model."""
         texts = (self.prompt,) if self.prompt else ()
         return EmbeddingRequest(model, texts, True, self.keep_alive_s, _context_tokens(self.options))
 

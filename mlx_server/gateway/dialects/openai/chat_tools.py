@@ -1,4 +1,4 @@
-"""What `tools` and `tool_choice` of a chat completion mean, and their older form `functions`. Pure."""
+"""Read `tools` and `tool_choice` of a chat completion, and their older form `functions`. Pure."""
 
 from __future__ import annotations
 

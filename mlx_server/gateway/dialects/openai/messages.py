@@ -33,7 +33,7 @@ class ContentPart(Body):
 
     @property
     def as_text(self) -> str | None:
-        """Return the text in the part; None for a part that is no text, such as an image."""
+        """Return the text in the part; None for a part that is not text, such as an image."""
         if self.type in TEXT_PARTS:
             return self.text or ""
         if self.type == "refusal":
@@ -57,7 +57,9 @@ class FunctionCall(Body):
     arguments: str | dict[str, Any] | None = None
 
     def as_call(self, call_id: str | None, field: str) -> dict[str, Any]:
-        """Return the call with arguments as templates take them. Raises BadRequest: they are no object."""
+        """Return the call with arguments as templates take them. Raises BadRequest if they are
+        not an object.
+        """
         arguments = call_arguments(f"{field}.arguments", self.arguments)
         call = {"type": "function", "function": {"name": self.name, "arguments": arguments}}
         return call | ({"id": call_id} if call_id else {})
@@ -107,7 +109,7 @@ class Message(Body):
 
     @property
     def unreadable_parts(self) -> list[str]:
-        """Return the types of the parts that are no text."""
+        """Return the types of the parts that are not text."""
         return [part.type for part in self.parts if part.as_text is None]
 
     def as_dict(self, field: str) -> dict[str, Any]:
@@ -141,9 +143,10 @@ class Message(Body):
 def template_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
     """Return the messages as chat templates take them.
 
-    Raises BadRequest for arguments of a past call that are no object, and where the last question has a part
-    that `model`, spelled as the client did, cannot read. An earlier part of that sort, or one in the result
-    of a tool, becomes a sentence: refusing it would refuse every later turn.
+    Raises BadRequest for arguments of a past call that are not an object, and if the last question has a part
+    that a text model cannot read; the message names `model` as the client spelled it. Such a part in an
+    earlier message, or in the result of a tool, becomes a sentence, because refusing it would refuse every
+    later turn too.
     """
     check_argument_texts(_argument_texts(messages))
     questions = (message for message in reversed(messages) if message.role == "user")

@@ -1,4 +1,4 @@
-"""Writes answers as OpenAI does: one JSON object, or chunks in server-sent events. Pure."""
+"""Write answers as OpenAI does: one JSON object, or chunks in server-sent events. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STREAM_END = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class AnswerShape:
-    """What differs between the objects of /v1/chat/completions and of /v1/completions.
+    """The differences between the objects of /v1/chat/completions and of /v1/completions.
 
     `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer; chunks
     begin with `first_content` (None: with no chunk of their own) and end with `empty_content`, which also

@@ -82,7 +82,7 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is kept of a body while its answers are made; `model` is spelled as the client did.
+    """The parts of a body that are needed while its answers are made; `model` is spelled as the client did.
 
     `prefixes` holds for each of the requests the text that its answer begins with.
     """

@@ -150,7 +150,7 @@ class ChatBody(TextBody):
 
     @property
     def _thinks(self) -> bool | None:
-        """Return False where the client switches thinking off; None leaves it to the model's template."""
+        """Return False if the client switches thinking off; None leaves it to the model's template."""
         is_off = self._effort == "none" or (self.reasoning is not None and self.reasoning.enabled is False)
         return False if is_off else None
 

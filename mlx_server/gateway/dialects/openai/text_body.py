@@ -96,12 +96,12 @@ class TextBody(Body):
 
     @property
     def skipped(self) -> dict[str, list[str]]:
-        """Return what the body asks for and is left out, for the log."""
+        """Return the requested features that are not supported and are left out, for the log."""
         return {}
 
 
 def logit_bias(given: dict[str, Any]) -> tuple[tuple[int, float], ...]:
-    """Return what is added to the logit of each token id, in the order of the ids. Raises BadRequest.
+    """Return the number to add to the logit of each token id, in the order of the ids. Raises BadRequest.
 
     The ids are those of the model's own tokenizer, which POST /tokenize shows.
     """

@@ -1,4 +1,6 @@
-"""Makes a run of a body: looks up what the body refers to, translates it, and submits its request."""
+"""Make a run from a body: look up the responses and items that it refers to, translate it, and submit its
+request.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ class Responses:
     async def create(
         self, body: CreateBody, client: HTTPConnection, find: Find | None = None
     ) -> StoredResponse:
-        """Start a response. Raises GatewayError where it is refused.
+        """Start a response. Raises GatewayError if it is refused.
 
         `find` returns the response that `previous_response_id` names; by default, the store is asked.
         """
@@ -149,7 +151,7 @@ class Responses:
     async def _prepare(
         self, body: CreateBody, client: HTTPConnection, find: Find
     ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the lists of items of the responses before this one, and what the body means."""
+        """Return the lists of items of the earlier responses, and the translated body."""
         body.check()
         if body.background and not self.store.keeps_any:
             message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
@@ -205,13 +207,13 @@ def translate(
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
 ) -> Translated:
-    """Return what the body means for the model of this canonical name. Raises BadRequest, NotFound.
+    """Translate the body for the model of this canonical name. Raises BadRequest, NotFound.
 
     `earlier` are the lists of items of the responses that it continues. `preset` adds to the request what the
     model has of its own. All this is pure but for the ids of new items.
     """
     offered = offered_tools(body.tools, body.tool_choice)
-    _check_json("tools", offered.shown)  # also where the model is not given them: the response shows them
+    _check_json("tools", offered.shown)  # also if the model is not given them: the response shows them
     schema = body.answer_schema()
     _check_json("text.format.schema", schema)
     before = items_in(earlier)
@@ -240,7 +242,7 @@ def translate(
 
 
 def _check_json(field: str, value: Any) -> None:
-    """Raise BadRequest for what the response could not show again."""
+    """Raise BadRequest for values that the response object could not show again."""
     try:
         protocol.check_json(field, value)
     except protocol.ProtocolError as error:

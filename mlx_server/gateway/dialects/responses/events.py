@@ -59,7 +59,7 @@ class ResponseEvents:
         return self._with_response("response.in_progress")
 
     def part(self, part: AnswerPart, now: int) -> list[Event]:
-        """Return the events for a part of the answer; where `part.done`, also those of the end."""
+        """Return the events for a part of the answer; if `part.done`, also those of the end."""
         events = self._numbered(self._items.add(part))
         if part.done:
             end = resource.ended(part.done, now)

@@ -1,4 +1,4 @@
-"""Checks the items of `input`, and gives them the form in which they are kept and listed. Pure."""
+"""Check the items of `input`, and convert them to the form in which they are stored and listed. Pure."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 @dataclass
 class InputItems:
-    """The checked items, and the types of those that were left out because nothing here can read them."""
+    """The checked items, and the types of those that were left out because they are not supported."""
 
     items: list[Item] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -173,7 +173,7 @@ def _referenced(item: Item, where: str, stored_item: Callable[[str], Item | None
 
 
 def _check_call_id(item: Item, where: str, call_ids: set[str]) -> None:
-    """Note the id of a call. Raises BadRequest for the output of a call that the model did not make."""
+    """Record the id of a call. Raises BadRequest for the output of a call that the model did not make."""
     if item["type"] in CALLS:
         call_ids.add(item["call_id"])
     elif item["type"] in OUTPUTS and item["call_id"] not in call_ids:

@@ -1,7 +1,7 @@
-"""Turns items into the messages that chat templates take. Pure.
+"""Turn items into the messages that chat templates take. Pure.
 
 An assistant's turn is several items in this API (its reasoning, its text, its calls), and one message in a
-template. What a text model cannot read becomes a sentence in its place, so that the model can say so.
+template. A part that a text model cannot read is replaced by a sentence, so that the model can say so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def opaque(text: str) -> str:
 
 
 def text_of_opaque(content: str) -> str | None:
-    """Return the text in `content`, or None where another server made it."""
+    """Return the text in `content`, or None if another server made it."""
     try:
         text = base64.b64decode(content, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
@@ -114,7 +114,7 @@ class _Messages:
 
 
 def _summary(item: Item) -> str:
-    """Return the summary in a compaction item. Raises BadRequest where another server made it."""
+    """Return the summary in a compaction item. Raises BadRequest if another server made it."""
     summary = text_of_opaque(item["encrypted_content"])
     if summary is None:
         message = (

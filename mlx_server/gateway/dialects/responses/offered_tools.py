@@ -1,4 +1,4 @@
-"""What `tools` and `tool_choice` mean for the model and for the answer. Pure.
+"""Read `tools` and `tool_choice`: the functions that the model is offered, and how it may call them. Pure.
 
 Functions and custom tools (which take a text) are served; the client runs them itself. Codex and others also
 offer tools that OpenAI runs (web_search, …) or that group others (namespace); these are skipped, unless the
@@ -40,7 +40,7 @@ class OfferedTools:
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | None) -> OfferedTools:
-    """Return what the body offers. Raises BadRequest."""
+    """Return the tools that the body offers. Raises BadRequest."""
     given = [(tool, _function(tool, number)) for number, tool in enumerate(tools or ()) if _is_served(tool)]
     custom = frozenset(made["function"]["name"] for tool, made in given if tool.get("type") == "custom")
     return replace(_chosen(tools, given, choice), custom=custom)
@@ -49,7 +49,7 @@ def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | N
 def _chosen(
     tools: Sequence[Tool] | None, given: Sequence[tuple[Tool, Tool]], choice: str | dict[str, Any] | None
 ) -> OfferedTools:
-    """Return what the choice means; `given` are the tools that are served, also as functions."""
+    """Apply the tool choice to `given`, the supported tools and their form as functions."""
     skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_served(tool)))
     functions = checked_tools([made for _, made in given]) or ()
     shown = tuple(_shown(tool, made["function"]) for tool, made in given)
@@ -85,7 +85,9 @@ def _chosen(
 def _allowed(
     functions: tuple[Tool, ...], shown: tuple[Tool, ...], choice: dict[str, Any], skipped: tuple[str, ...]
 ) -> OfferedTools:
-    """All functions stay in the prompt, so that its cached prefix fits; only calls are held to the list."""
+    """Restrict the calls to a list of tools. All functions stay in the prompt, so that its cached prefix can
+    be used.
+    """
     mode, listed = choice.get("mode") or "auto", choice.get("tools")
     if mode not in MODES:
         raise BadRequest(
@@ -106,7 +108,7 @@ def _allowed(
 
 
 def _check_any(functions: Sequence[Tool], skipped: Sequence[str]) -> None:
-    """Raise BadRequest where a call is required and no tool that is served could be called."""
+    """Raise BadRequest if a call is required and no supported tool could be called."""
     if not functions and skipped:
         named = ", ".join(dict.fromkeys(name[:80] for name in skipped))
         not_supported("tool_choice", f"a call is required, and tools of type {named} are not served here")

@@ -1,4 +1,4 @@
-"""Makes output items of the parts of an answer, and the events that build them. Pure.
+"""Make output items from the parts of an answer, and the events that build them. Pure.
 
 At most one item is open: a reasoning or a message, which grows by deltas. A call of a function arrives whole.
 """
@@ -75,7 +75,7 @@ class _OpenItem:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What the client wants of the output.
+    """The client's options for the output.
 
     A call to a function that is not `allowed`, or one beyond `most_calls`, is no call: the first becomes
     text, the second is dropped. `custom` names the tools that take a text. `carries_thoughts` adds the

@@ -1,4 +1,4 @@
-"""Runs one response: reads its answer, keeps its events, and lets any number of clients follow them."""
+"""Run one response: read its answer, keep its events, and let any number of clients follow them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ResponseRun:
         self._task = asyncio.ensure_future(self._run(on_end))
 
     def cancel(self) -> None:
-        """Cancel the response. Do nothing where it has ended."""
+        """Cancel the response. Do nothing if it has ended."""
         self._answers.cancel()
 
     @property
@@ -142,7 +142,7 @@ class ResponseRun:
 
 
 class Following:
-    """The frames of a run for one client. It ends with the run, or where it is cancelled."""
+    """The frames of a run for one client. It ends with the run, or if it is cancelled."""
 
     def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:
         self.id = run.id
@@ -152,7 +152,7 @@ class Following:
         self._is_cancelled = False
 
     def cancel(self) -> None:
-        """End following. The run ends too where its client has gone and nobody can ask for it later."""
+        """End following. The run ends too if its client has gone and nobody can ask for it later."""
         self._is_cancelled = True
         if self._owns_run:
             self._run.cancel()

@@ -99,7 +99,7 @@ class CreateBody(CompactBody):
 
     @property
     def end_user(self) -> str | None:
-        """Return whom the body names, who counts as a client of their own for fairness."""
+        """Return the end user that the body names, who counts as a separate client for fairness."""
         return self.safety_identifier or self.user
 
     def includes(self, what: str) -> bool:
@@ -137,17 +137,17 @@ class CreateBody(CompactBody):
         return wanted.json_schema
 
     def template_variables(self) -> dict[str, Any] | None:
-        """Return what the chat template is given besides messages and tools."""
+        """Return the further variables for the chat template, besides messages and tools."""
         effort = self.reasoning.effort if self.reasoning else None
         return None if effort in (None, "none") else {"reasoning_effort": effort}
 
     @property
     def thinks(self) -> bool | None:
-        """Return False where the client switches thinking off; None leaves it to the model's template."""
+        """Return False if the client switches thinking off; None leaves it to the model's template."""
         return False if self.reasoning and self.reasoning.effort == "none" else None
 
     def check(self) -> None:
-        """Raise BadRequest for what would change the answer's meaning and is not served."""
+        """Raise BadRequest for unsupported fields that would change the meaning of the answer."""
         if self.conversation is not None:
             not_supported(
                 "conversation", "there are no conversation objects here; continue with previous_response_id"

@@ -1,4 +1,4 @@
-"""Keeps responses that can be asked for later: in memory, for a time, and up to a number of bytes."""
+"""Keep responses that can be asked for later: in memory, for a limited time, up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def items_in(lists: Iterable[bytes]) -> list[Item]:
 
 
 class ResponseStore(Protocol):
-    """Where responses are kept. A response is added when it starts, and reported when it has ended."""
+    """The interface of a store of responses. A response is added when it starts, and reported when it has
+    ended.
+    """
 
     @property
     def keeps_any(self) -> bool:
@@ -78,16 +80,15 @@ class ResponseStore(Protocol):
     def remove(self, response_id: str) -> None: ...
 
     def find(self, response_id: str) -> StoredResponse | None:
-        """Return the response, or None where it was never kept, was removed, or is too old."""
+        """Return the response, or None if it was never kept, was removed, or is too old."""
 
     def item(self, item_id: str) -> Item | None:
         """Return an item of the input or the output of a kept response. It may be called from any thread."""
 
 
 class MemoryResponseStore:
-    """Keeps ended responses for `keep_s` seconds, and the oldest ones not beyond `max_bytes` for all.
-
-    Running responses are always kept; the gateway's queue bounds their number.
+    """Keeps ended responses for `keep_s` seconds, and drops the oldest ones if all together exceed
+    `max_bytes`. Running responses are always kept; the gateway's queue limits their number.
     """
 
     def __init__(self, keep_s: float, now: Callable[[], float], max_bytes: int = MAX_STORED_BYTES) -> None:
@@ -110,7 +111,7 @@ class MemoryResponseStore:
             self._note_items(response)
 
     def ended(self, response: StoredResponse) -> None:
-        """Count the response from now on, and drop the oldest ones that have no room any more."""
+        """Count the bytes of the response from now on, and drop the oldest responses beyond the limit."""
         if response.id not in self._responses:
             return
         response.ended_at = self._now()

@@ -1,7 +1,7 @@
 """The Responses API over one WebSocket: any number of turns, one after the other.
 
 A client sends `response.create` with the fields of the HTTP body; the events of the answer come back as
-texts. The last response of the connection can be continued by the next turn also where it is not stored. A
+texts. The last response of the connection can be continued by the next turn also if it is not stored. A
 turn that fails makes the connection forget the response that it continued.
 """
 
@@ -55,7 +55,7 @@ async def serve(responses: Responses, socket: WebSocket) -> None:
 
 
 async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocket) -> None:
-    """Answer the messages, and say why where the connection is closed from here."""
+    """Answer the messages. If the server closes the connection, report the reason to the client."""
     try:
         async with asyncio.timeout(MAX_CONNECTED_S):
             while (message := await inbox.next()) is not None:
@@ -193,7 +193,7 @@ class _Conversation:
 
 
 def _bug(error: Exception) -> ServerFault:
-    """Log an error that nobody expected, and return what the client is shown."""
+    """Log an unexpected exception, and return the error that the client is shown."""
     log.exception("A turn over a WebSocket failed")
     message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
     return ServerFault("internal_error", message)
