@@ -31,6 +31,12 @@ def write(config: Config) -> None:
     write_file(_path(config.home), json.dumps({"executable": sys.executable, "environment": environment}))
 
 
+def remove(home: Home) -> None:
+    """Withdraw what was asked for and has not been taken."""
+    with contextlib.suppress(OSError):
+        _path(home).unlink(missing_ok=True)
+
+
 def take(home: Home) -> UpgradeRequest:
     """Return what was asked for, and remove the file. Without one it is what this process has itself.
 
@@ -39,8 +45,7 @@ def take(home: Home) -> UpgradeRequest:
     asked: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):
         asked = json.loads(_path(home).read_text())
-    with contextlib.suppress(OSError):
-        _path(home).unlink(missing_ok=True)
+    remove(home)
     environment = asked.get("environment")
     chosen = environment if isinstance(environment, dict) else dict(os.environ)
     chosen = {str(name): str(value) for name, value in chosen.items()}

@@ -15,6 +15,7 @@ from vestal.config import Config
 POLL_S = 0.2
 UNREACHABLE_FOR_S = 30.0
 UPGRADE_TIMEOUT_S = 300.0
+MOST_UPGRADES = 3
 
 
 def replace_outdated(config: Config, progress: Progress) -> None:
@@ -32,9 +33,15 @@ def replace_outdated(config: Config, progress: Progress) -> None:
             progress.show(AGENT, f"{why[AGENT]}; stopping it and its services")
             stop_agent(config)
         return
-    request_file.write(config)
-    client.post("/upgrade")
-    _follow(config, client, progress)
+    for _ in range(MOST_UPGRADES):
+        request_file.write(config)
+        joined = client.post("/upgrade")["state"] == "joined"
+        _follow(config, client, progress)
+        # The upgrade that was under way may have been asked for with other settings.
+        if not joined or not outdated.parts(config):
+            break
+        client = AgentClient(config, _port_of_running_agent(config))
+    request_file.remove(config.home)
 
 
 def _port_of_running_agent(config: Config) -> int:

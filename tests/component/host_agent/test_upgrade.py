@@ -19,6 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
+from host_agent.agent import outdated
+from host_agent.cli.run.progress import Progress
+from host_agent.cli.run.replace_outdated import replace_outdated
+from vestal.config import load
+
 REPO = Path(__file__).resolve().parents[3]
 LONGEST_GAP_S = 10.0  # 0.9 s where nothing else runs; the tests share their cores
 
@@ -113,18 +118,28 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     agent.until(left, "the older gateways end")
 
 
-def test_agent_whose_settings_changed_is_replaced_alone_and_reaps_the_children_of_the_last_program(
-    agent, upgrade
+def test_make_up_replaces_the_agent_alone_if_only_its_settings_changed_and_then_nothing(
+    agent, monkeypatch, capsys
 ):
     gateway = agent.start("--hands-over").gateway()
-    report = upgrade(VESTAL_AGENT__RECOVERY_INTERVAL_S="1234")
-    assert report["state"] == "done"
-    assert [step["part"] for step in report["steps"]] == ["agent", "agent"]
-    assert "its settings have changed" in report["steps"][0]["text"]
+    for name, value in {**agent.env, "VESTAL_AGENT__RECOVERY_INTERVAL_S": "1234"}.items():
+        if name.startswith("VESTAL_"):
+            monkeypatch.setenv(name, value)
+    config = load()
+    assert outdated.parts(config) == {"agent": "its settings have changed"}
+    assert outdated.parts_with_older_code(config) == []
+    replace_outdated(config, Progress())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["agent", "agent"]
+    assert "it is replaced, and its services go on" in lines[0]
+    assert outdated.parts(config) == {}
+    replace_outdated(config, Progress())
+    assert capsys.readouterr().out == ""
     assert agent.gateway() == gateway
     os.kill(gateway, signal.SIGKILL)
     agent.until(lambda: agent.gateway() != gateway, "another gateway")
-    assert not psutil.pid_exists(gateway)
+    assert not psutil.pid_exists(gateway), "the new program reaps the children of the last one"
+    assert not (agent.home / "run" / "upgrade.request").exists()
 
 
 def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_as_they_are(agent, upgrade):
