@@ -15,7 +15,7 @@ from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
 from host_agent.upgrade.request_file import UpgradeRequest
-from host_agent.watchdog.child import AgentRestarter
+from host_agent.watchdog.child import AgentRestarter, take_sockets_back
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
@@ -54,6 +54,8 @@ class Agent:
             session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
             docker = DockerApi()
             stack.push_async_callback(docker.close)
+            if not handed_over.listening:  # the last agent may have died, and not have replaced itself
+                handed_over.listening = await take_sockets_back(self._config.home)
             components = await build(
                 self._config,
                 self._token,

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from host_agent.watchdog.restart_plan import RestartPlan
+from host_agent.watchdog.socket_store import SOCKET_NAME, SocketStore
 from vestal.best_effort import output
 from vestal.best_effort.output import write_line
 from vestal.platform.file_lock import try_lock
@@ -34,6 +35,7 @@ class Watchdog:
     def __init__(self, run: Path, port: int) -> None:
         self._run, self._port = run, port
         self._plan = RestartPlan()
+        self.sockets = SocketStore(run / SOCKET_NAME)
 
     async def watch(self) -> None:
         """Watch one agent after another, until another watchdog takes over or the home is deleted."""
@@ -114,11 +116,13 @@ class Watchdog:
 
 async def run_until_stopped(watchdog: Watchdog) -> None:
     """Watch until SIGTERM or SIGINT arrives, or another watchdog takes over."""
+    watchdog.sockets.start()
     watching = asyncio.ensure_future(watchdog.watch())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, watching.cancel)
     await asyncio.wait({watching})
+    watchdog.sockets.stop()
     if not watching.cancelled():
         watching.result()  # raises what ended it
 

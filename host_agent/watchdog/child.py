@@ -1,13 +1,18 @@
 """The agent's side of its watchdog: start it or adopt it, and end it before the agent ends."""
 
+import asyncio
+import contextlib
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from host_agent.installed import digests
 from host_agent.services import child_environment, terminate
 from host_agent.services.find_process import find_supervised
+from host_agent.watchdog import socket_store
+from host_agent.watchdog.socket_store import SOCKET_NAME, StoreUnreachable
 from vestal.config import Config, Home
 from vestal.supervision import (
     UP,
@@ -53,6 +58,20 @@ async def stop_leftover(home: Home) -> bool:
     return identity is not None and await terminate.terminate_identity(identity, STOP_S)
 
 
+async def take_sockets_back(home: Home) -> list[socket.socket]:
+    """Return the gateway's sockets that the watchdog of an earlier agent has kept; none without one.
+
+    A watchdog that does not answer is ended: it might hold the sockets, and nobody else could bind them.
+    """
+    if running(home) is None:
+        return []
+    try:
+        return await asyncio.to_thread(socket_store.take_back, home.run / SOCKET_NAME)
+    except StoreUnreachable:
+        await stop_leftover(home)
+        return []
+
+
 class AgentWatchdog:
     """The watchdog of this agent, if `restarter` is WATCHDOG. Otherwise no watchdog may be left running.
 
@@ -63,6 +82,8 @@ class AgentWatchdog:
         self, config: Config, restarter: AgentRestarter, manager_name: str, on_event: Callable[[Event], None]
     ) -> None:
         self._config, self._manager_name = config, manager_name
+        self._home = config.home
+        self._kept: object = None
         self.restarter: str = restarter
         self._supervisor = Supervisor([_spec(config)], on_event=on_event, name="agent_watchdog")
 
@@ -72,6 +93,15 @@ class AgentWatchdog:
             await self._supervisor.start()
         else:
             await stop_leftover(self._config.home)
+
+    async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
+        """Have the watchdog keep these sockets, if it does not already. One that is away gets them later."""
+        kept = (self.pid, frozenset(each.getsockname() for each in sockets))
+        if self.pid is None or kept == self._kept:
+            return
+        with contextlib.suppress(StoreUnreachable):
+            await asyncio.to_thread(socket_store.put, self._home.run / SOCKET_NAME, sockets)
+            self._kept = kept
 
     @property
     def pid(self) -> int | None:

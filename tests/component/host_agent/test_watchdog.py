@@ -109,6 +109,8 @@ def test_down_after_the_agent_was_killed_leaves_neither_agent_nor_watchdog(watch
 def test_second_watchdog_ends_at_once(watched):
     watched.start()
     watchdog = watched.pid_in("watchdog.json")
+    locked = (watched.home / "run" / "watchdog.sock").exists  # the watchdog makes it once it has its lock
+    watched.until(locked, "the first watchdog has its lock")
     run = str(watched.home / "run")
     second = [sys.executable, "-m", "host_agent.watchdog", run, str(watched.port)]
     done = subprocess.run(

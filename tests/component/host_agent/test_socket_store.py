@@ -1,0 +1,83 @@
+"""The watchdog keeps the gateway's sockets while no agent lives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from host_agent.watchdog import socket_store
+from host_agent.watchdog.socket_store import SocketStore, StoreUnreachable
+from vestal.web import acceptor
+
+
+@pytest.fixture
+async def store(tmp_path: Path):
+    made = SocketStore(tmp_path / "s")
+    made.start()
+    yield made
+    made.stop()
+
+
+async def test_socket_that_was_stored_takes_connections_until_another_set_replaces_it(store, tmp_path):
+    listening = acceptor.bind("127.0.0.1", 0)
+    address = listening.getsockname()
+    path = tmp_path / "s"
+    await asyncio.to_thread(socket_store.put, path, [listening])
+    listening.close()
+    socket.create_connection(address).close()
+    for _ in range(2):
+        (back,) = await asyncio.to_thread(socket_store.take_back, path)
+        assert back.getsockname() == address
+        assert not os.get_inheritable(back.fileno())
+        back.close()
+    await asyncio.to_thread(socket_store.put, path, [])
+    assert await asyncio.to_thread(socket_store.take_back, path) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+async def test_store_survives_callers_that_send_nonsense_or_nothing(store, tmp_path):
+    for sent in (b"", b"get\xff", b"x" * 1000):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(tmp_path / "s"))
+            if sent:
+                caller.sendall(sent)
+        await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(socket_store.take_back, tmp_path / "s") == []
+
+
+def test_store_that_is_not_there_is_unreachable(tmp_path):
+    with pytest.raises(StoreUnreachable):
+        socket_store.take_back(tmp_path / "none")
+
+
+def test_killed_agent_and_gateway_refuse_no_connection_where_a_watchdog_keeps_the_sockets(agent):
+    """After kill -9 of both, connections were refused until the next gateway served."""
+    gateway = agent.start("--hands-over", "--with-watchdog").gateway()
+    kept = agent.home / "run" / "watchdog.sock"
+    agent.until(lambda: _count(kept), "the watchdog has the socket")
+    agent.kill()
+    agent.process = None
+    os.kill(gateway, signal.SIGKILL)
+    with socket.create_connection(("127.0.0.1", agent.mlx_port), timeout=5):
+        pass
+    agent.until(lambda: agent.ask("/health")[0] == 200, "the watchdog has started another agent", 40)
+    new = json.loads((agent.home / "run" / "agent.json").read_text())["pid"]
+    held = {c.laddr.port for c in psutil.Process(new).net_connections() if c.status == psutil.CONN_LISTEN}
+    assert agent.mlx_port in held
+    os.kill(new, signal.SIGTERM)
+    agent.until(lambda: not agent.processes(), "everything ends", 30)
+
+
+def _count(store: Path) -> int:
+    back = socket_store.take_back(store)
+    for each in back:
+        each.close()
+    return len(back)
