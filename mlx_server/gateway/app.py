@@ -37,6 +37,7 @@ GENERATING_PATHS = frozenset(
         "/v1/completions",
         "/v1/messages",
         "/v1/responses",
+        "/v1/responses/compact",
     }
 )
 """The routes whose answers are kept, and which take an Idempotency-Key."""
@@ -71,7 +72,7 @@ def create_app(
             keeper=context.keeper,
             paths=GENERATING_PATHS,
             max_body_bytes=mlx.max_body_bytes,
-            respond=error_response,
+            respond=lambda error, path: error_response(error, path, context.dispatcher.new_request_id()),
         )
     app.add_middleware(ForwardToSuccessor, state=handed_over or HandedOver())
     policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)

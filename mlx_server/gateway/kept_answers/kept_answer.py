@@ -141,6 +141,8 @@ class KeptAnswer:
             if self.client_left.is_set():
                 self._log.append(self.id, Left())
             self._written = asyncio.ensure_future(self._log.flush())
+        elif not self._unfinished:  # a gateway may die between the last event and the note of its end
+            self._log.ended(self.id)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
         """Write down an item that its reader is given. An error ends it, and is not kept."""

@@ -47,9 +47,9 @@ class Admission:
     def queued(self) -> int:
         return len(self._queued)
 
-    def enqueue(self, request_id: str, client: str) -> None:
-        """Put a request into the queue. Raises QueueFull."""
-        if self.slots_in_use + self.queued >= self._max_running + self._max_queued:
+    def enqueue(self, request_id: str, client: str, *, was_accepted: bool = False) -> None:
+        """Put a request into the queue. Raises QueueFull, but not for one that was accepted before."""
+        if not was_accepted and self.slots_in_use + self.queued >= self._max_running + self._max_queued:
             raise QueueFull(self.slots_in_use, self.queued)
         self._queued[request_id] = client
         self._queues.setdefault(client, deque()).append(request_id)

@@ -84,7 +84,8 @@ class RequestTable:
         resumed: ResumedRequest | None = None,
     ) -> list[Action]:
         """Add a new or a resumed request. Raises QueueFull, and then the request is not added."""
-        self._admissions[lane].enqueue(request_id, client)
+        was_accepted = resumed is not None and resumed.was_accepted
+        self._admissions[lane].enqueue(request_id, client, was_accepted=was_accepted)
         request = RequestLifecycle(request_id, now, model)
         if resumed:
             request.emitted, request.was_accepted = resumed.emitted, resumed.was_accepted

@@ -132,7 +132,7 @@ class Ticket:
         """Return what telemetry records about this request, which ended at `now`."""
         first_token_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
         return EndedRequest(
-            self.id,
+            self.public_id,
             self.dialect,
             self.request.model,
             self.outcome or "unknown",

@@ -61,3 +61,16 @@ def test_release_frees_a_slot_or_a_position_in_the_queue_and_ignores_unknown_req
     assert (admission.slots_in_use, admission.queued) == (0, 0)
     assert admission.admit_next() is None
     admission.release("unknown")
+
+
+def test_request_that_was_accepted_before_is_queued_even_if_the_queue_is_full():
+    """A gateway that takes up what another one left must not refuse what that one had accepted."""
+    admission = Admission(max_running=1, max_queued=0)
+    admission.enqueue("running", "a")
+    assert admission.admit_next() == "running"
+    with pytest.raises(QueueFull):
+        admission.enqueue("new", "a")
+    admission.enqueue("resumed", "a", was_accepted=True)
+    assert admission.admit_next() is None
+    admission.release("running")
+    assert admission.admit_next() == "resumed"
