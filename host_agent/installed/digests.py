@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from vestal.config import Config
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "host.lock"
 LOCKED_NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
@@ -33,6 +35,11 @@ _LENGTH = 16
 def digest(part: str, settings: str) -> str:
     """Return the digest of a part as `CODE.SETTINGS`, both hexadecimal."""
     return f"{code_digest(part)}.{_text_digest(settings)}"
+
+
+def all_settings(config: Config) -> str:
+    """Return all settings as text, for a part that passes them on; not the file that they are from."""
+    return config.model_dump_json(exclude={"home", "file"})
 
 
 def code_digest(part: str) -> str:

@@ -12,7 +12,7 @@ AGENT, WATCHDOG = "agent", "watchdog"
 
 def of_agent(config: Config) -> str:
     """Return the digest of the agent's code with all settings, since it passes them on to its children."""
-    return digests.digest(AGENT, config.model_dump_json(exclude={"home", "file"}))
+    return digests.digest(AGENT, digests.all_settings(config))
 
 
 def of_parts(config: Config) -> dict[str, str]:
@@ -20,7 +20,7 @@ def of_parts(config: Config) -> dict[str, str]:
     native_settings = native.settings_text(config)
     return {
         AGENT: of_agent(config),
-        WATCHDOG: digests.digest(WATCHDOG, str(config.agent.port)),
+        WATCHDOG: digests.digest(WATCHDOG, digests.all_settings(config)),
         "mlx_server": digests.digest("mlx_server", mlx_service.settings_text(config)),
         "orchestrator": digests.digest("orchestrator", native_settings),
         "nightly": digests.digest("nightly", native_settings),

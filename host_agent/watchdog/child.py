@@ -140,7 +140,7 @@ def _spec(config: Config) -> ChildSpec:
         command=(sys.executable, "-m", "host_agent.watchdog", str(home.run), str(config.agent.port)),
         env={
             **child_environment.common(config),
-            digests.DIGEST_VARIABLE: digests.digest(NAME, str(config.agent.port)),
+            digests.DIGEST_VARIABLE: digests.digest(NAME, digests.all_settings(config)),  # for the next agent
         },
         log_path=home.logs / "watchdog.log",
         pid_file=pid_file(home),
