@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_server import VERSION
-from mlx_server.gateway import engine_events, health
+from mlx_server.gateway import engine_event_routes, health
 from mlx_server.gateway.access import access_policy
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
@@ -57,7 +57,7 @@ def create_app(
     """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`."""
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
-    app.include_router(engine_events.router(telemetry.engine_events))
+    app.include_router(engine_event_routes.router(telemetry.engine_events))
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
     app.include_router(responses_routes.router(context))

@@ -1,4 +1,4 @@
-"""GET /events: what happened to the engine and its requests, for the host agent's journal. A long poll.
+"""What happened to the engine and its requests, for the host agent's journal (GET /events, a long poll).
 
 The agent is not the engine's parent, and would otherwise only see that the number of restarts went up. Its
 status page shows what died, why, and what was done about it.
@@ -11,15 +11,10 @@ import os
 import time
 from collections import deque
 
-from fastapi import APIRouter
-from starlette.responses import Response
-
 from mlx_server.gateway import errors
-from mlx_server.gateway.json_text import JsonResponse
 from vestal.supervision.event_stream import Event
 
 MAX_EVENTS = 200
-MAX_WAIT_S = 30.0
 MAX_WAITING = 64
 """Requests that wait at once. Their connections cannot be closed to make room for others."""
 COMPONENT = "mlx_engine"
@@ -71,35 +66,3 @@ class EngineEventBuffer:
 
     def _newer(self, seq: int) -> list[Event]:
         return [event for event in self._events if event.seq > seq]
-
-
-def router(events: EngineEventBuffer) -> APIRouter:
-    routes = APIRouter()
-
-    @routes.get("/events", responses={400: {}})
-    async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
-        """Return the events after number `since`.
-
-        The number is only valid with the `instance` that it came from: each gateway numbers its events from
-        1.
-        """
-        seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
-        found = await events.after(seq if instance in ("", events.instance) else 0, wait)
-        body = [
-            {"ts": e.ts, "seq": e.seq, "component": e.component, "event": e.event, "cause": e.cause}
-            | {"fields": dict(e.fields)}
-            for e in found
-        ]
-        return JsonResponse({"instance": events.instance, "events": body})
-
-    return routes
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 2**53:
-        raise errors.BadRequest("invalid_request", f"`{name}` must be a number from 0 on, not {text[:40]!r}.")
-    return number

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
-
-from mlx_server.gateway.connections.http_protocol import HttpServer
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports
@@ -21,6 +19,11 @@ from vestal.web import acceptor, listening_sockets
 from vestal.web.connections import ConnectionTable
 from vestal.web.descriptors import max_connections
 from vestal.web.listening_sockets import InheritedSockets
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from mlx_server.gateway.connections.http_protocol import HttpServer
 
 BRIDGE_INTERVAL_S = 5.0
 EXIT_BUSY = 75  # EX_TEMPFAIL: the port may become free, so it is tried again
@@ -148,6 +151,8 @@ class Listeners:
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
+        from mlx_server.gateway.connections.http_protocol import HttpServer  # uvicorn: see main.py
+
         server = HttpServer(app, self._table, self._report_dropped, self._max_message_bytes)
         self._servers.append((server, asyncio.ensure_future(server.serve(sockets=sockets))))
 

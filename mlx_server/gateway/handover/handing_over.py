@@ -8,14 +8,10 @@
 
 from __future__ import annotations
 
-from mlx_server.gateway.connections.listeners import Listeners
-from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.handover.forwarding import HandedOver
 from mlx_server.gateway.handover.successor import Successor
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
-from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.telemetry import Telemetry
-from vestal.supervision import Clock
+from mlx_server.gateway.parts import GatewayParts
 
 POLL_S = 0.02
 MAX_STAY_S = 15 * 60.0
@@ -24,30 +20,23 @@ IDLE_S = 5.0
 
 
 async def hand_over(
-    state: HandedOver,
-    successor: Successor,
-    keeper: AnswerKeeper,
-    dispatcher: Dispatcher,
-    engine: EngineSupervisor,
-    listeners: Listeners,
-    telemetry: Telemetry,
-    clock: Clock,
-    drain_s: float,
+    parts: GatewayParts, keeper: AnswerKeeper, state: HandedOver, successor: Successor
 ) -> None:
     """Hand over, and return when no client is left, or after MAX_STAY_S. It may be cancelled at any point."""
-    telemetry.emit("handing_over", "a successor is ready")
+    clock, dispatcher, listeners = parts.clock, parts.dispatcher, parts.listeners
+    parts.telemetry.emit("handing_over", "a successor is ready")
     listeners.stop_accepting()
     state.successor = successor
-    end_s = clock.now() + drain_s
+    end_s = clock.now() + parts.config.mlx.drain_s
     while clock.now() < end_s and (
         keeper.has_unwritten or dispatcher.has_others_than(keeper.written_requests)
     ):
         await clock.sleep(POLL_S)
     moved = keeper.move_to(successor.copy_answer)
     dispatcher.fail_unfinished("The server is replaced; send the request again.")
-    await engine.stop()
+    await parts.engine.stop()
     await keeper.close()
-    telemetry.emit("handed_over", "the successor goes on", answers=moved)
+    parts.telemetry.emit("handed_over", "the successor goes on", answers=moved)
     end_s = clock.now() + MAX_STAY_S
     while listeners.open_connections(close_idle_for_s=IDLE_S) and clock.now() < end_s:
         await clock.sleep(POLL_S)

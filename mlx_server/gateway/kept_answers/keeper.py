@@ -40,6 +40,7 @@ class AnswerKeeper:
         self.app: ASGIApp | None = None
         self.log = answer_log
         self._clock = clock
+        self._is_closed = False
         self._application: Any = None
         self._gone: dict[str, None] = {}  # ids of answers that are not kept, the latest last
         self._running: dict[str, KeptAnswer] = {}
@@ -228,6 +229,11 @@ class AnswerKeeper:
         for answer in self._running.values():
             answer.detach()
 
+    def sweep(self) -> None:
+        """Delete what has been kept for long enough. To be called every few seconds."""
+        if not self._is_closed:
+            self.log.sweep()
+
     async def close(self) -> None:
         """End all runs; what is unfinished stays so in the log."""
         self.detach()
@@ -235,7 +241,9 @@ class AnswerKeeper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.log.close()
+        if not self._is_closed:
+            self._is_closed = True
+            await self.log.close()
 
 
 def _is_suspended(records: Sequence[Record]) -> bool:

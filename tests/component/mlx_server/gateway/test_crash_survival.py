@@ -198,7 +198,7 @@ def test_stream_when_the_engine_gets_sigterm_continues_on_the_next_engine(gatewa
 
 
 def test_request_before_the_first_engine_is_ready_waits_for_it(make_gateway, text_of):
-    gateway = make_gateway({"slow_start_s": 0.5}).start()
+    gateway = make_gateway({"slow_start_s": 4}).start()
     gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
     assert _ask(gateway, "early tokens=3").json()["message"]["content"] == text_of("early tokens=3", 3)
 

@@ -1,0 +1,26 @@
+"""The parts of a gateway that exist before it serves HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_server.gateway.answer_log import AnswerLog
+from mlx_server.gateway.connections.listeners import Listeners
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.config import Config
+from vestal.supervision import Clock
+
+
+@dataclass(frozen=True)
+class GatewayParts:
+    """The parts that the program makes, and closes, unless `serving` does so earlier."""
+
+    config: Config
+    clock: Clock
+    telemetry: Telemetry
+    dispatcher: Dispatcher
+    engine: EngineSupervisor
+    listeners: Listeners
+    answer_log: AnswerLog
