@@ -267,6 +267,11 @@ def test_stored_response_and_its_conversation_outlive_the_gateway(mortal):
     items = mortal.http.get(f"/v1/responses/{second['id']}/input_items").json()["data"]
     assert len(items) == 3
 
+    query = {"stream": "true", "starting_after": 3}
+    events = mortal.http.get(f"/v1/responses/{background['id']}", params=query)
+    numbers = [plain(frame)[1]["sequence_number"] for frame in frames_of(events.content)[:-1]]
+    assert numbers == list(range(4, 4 + len(numbers)))
+
     def finished() -> Any:
         response = mortal.http.get(f"/v1/responses/{background['id']}").json()
         return response if response["status"] == "completed" else None
