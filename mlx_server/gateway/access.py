@@ -14,6 +14,7 @@ HOST_SUFFIXES = (".localhost", ".local", ".internal")
 ORIGIN_NAMES = LOCAL_NAMES | {"0.0.0.0", "tauri.localhost"}
 WEB_VIEW_SCHEMES = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
 """What programs with a web view call their own pages: Obsidian, Electron and Tauri apps, VS Code."""
+PEER_PATHS = ("/v1/streams/", "/v1/responses/", "/health")
 ORIGIN_HINT = "; add it to mlx.origins (or OLLAMA_ORIGINS) if you trust it"
 
 
@@ -22,12 +23,14 @@ def access_policy(
     host_names: Callable[[], frozenset[str]],
     keyless_addresses: Callable[[], frozenset[str]],
     origins: Collection[str] = (),
+    peer_key: str | None = None,
 ) -> Callable[[], Policy]:
     """Return a function that returns the policy in force, since the Docker bridge's address may come later.
 
     `host_names` returns additional names of this machine that a `Host` header may have. Connections to its
     `keyless_addresses` need no API key, nor do those over loopback. `origins` are pages that may use the
     gateway besides those that Ollama admits by default: of this machine, and of programs with a web view.
+    `peer_key` lets gateways on other machines in, to what they need of this one.
 
     Bodies may have any Content-Type, because Ollama's server takes any: `curl -d` sends a JSON body as a
     form, and `fetch` sends it as text/plain. A browser page that would use that to skip the CORS preflight is
@@ -50,6 +53,8 @@ def access_policy(
             needs_token=needs_key,
             key_header=b"x-api-key",  # as Anthropic's clients send it
             json_only=False,
+            other_token=(peer_key or "").encode(),
+            other_token_prefixes=PEER_PATHS,
         )
 
     return policy

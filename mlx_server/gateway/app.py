@@ -23,7 +23,11 @@ from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
 from mlx_server.gateway.kept_answers import routes as kept_answers_routes
+from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.kept_answers.middleware import KeepAnswers
+from mlx_server.gateway.peers import routes as peer_routes
+from mlx_server.gateway.peers.others import Peers
+from mlx_server.gateway.peers.responses import ForwardToPeer
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.web.asgi_adapter import AsgiGuard
@@ -53,8 +57,12 @@ def create_app(
     host_names: Callable[[], frozenset[str]] = frozenset,
     keyless_addresses: Callable[[], frozenset[str]] = frozenset,
     handed_over: HandedOver | None = None,
+    peers: Peers | None = None,
 ) -> FastAPI:
-    """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`."""
+    """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`.
+
+    `peers` are the gateways on other machines that finish what this one cannot serve.
+    """
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
     app.include_router(engine_event_routes.router(telemetry.engine_events))
@@ -67,6 +75,7 @@ def create_app(
     app.add_middleware(ShareBodies, budget=BodyBudget(mlx.body_budget_bytes))
     if context.keeper is not None:
         app.include_router(kept_answers_routes.router(context.keeper))
+        app.include_router(peer_routes.router(context, context.keeper, GENERATING_PATHS))
         app.add_middleware(
             KeepAnswers,
             keeper=context.keeper,
@@ -74,8 +83,10 @@ def create_app(
             max_body_bytes=mlx.max_body_bytes,
             respond=lambda error, path: error_response(error, path, context.dispatcher.new_request_id()),
         )
+    if peers is not None and context.keeper is not None:
+        app.add_middleware(ForwardToPeer, peers=peers, keeper=context.keeper)
     app.add_middleware(ForwardToSuccessor, state=handed_over or HandedOver())
-    policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)
+    policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins, mlx.peer_key)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 
     def failed(request: Request, error: HttpError) -> Response:
@@ -89,6 +100,8 @@ def create_app(
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HttpError)
+        if answer := kept_answer_of(request.scope):
+            answer.fail(error)
         return failed(request, error)
 
     async def bug(request: Request, error: Exception) -> Response:

@@ -82,6 +82,7 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
             "queued": dispatcher.count(RequestPhase.QUEUED),
             "parked": dispatcher.count(RequestPhase.PARKED),
             "survived_crashes": telemetry.survived_crashes,
+            "slots": dispatcher.max_running,
         },
         "memory": _memory(engine),
         "prompt_cache": asdict(engine.report.prompt_cache),

@@ -9,19 +9,22 @@ import signal
 
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.handover.forwarding import HandedOver
 from mlx_server.gateway.handover.handing_over import hand_over
 from mlx_server.gateway.handover.successor import Successor
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
-from mlx_server.gateway.requests.dispatcher import Dispatcher
-from vestal.supervision import Clock
+from mlx_server.gateway.peers.choice import is_engine_far
+from mlx_server.gateway.peers.others import Peers, peers_of
 from vestal.supervision.handover.successor import Succession
 from vestal.web.listening_sockets import LOOPBACK
 
 TICK_S = 0.5
 POLL_S = 0.02
+OFFER_EVERY_S = 10.0
+"""How often other machines are asked to go on with what waits here for an engine that comes late."""
 HAND_OVER = signal.SIGUSR1.name
 """Asks a gateway to hand over to its successor, which runs already."""
 
@@ -31,6 +34,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
+    peers = keeper.others = peers_of(parts.config, models, clock, telemetry.emit)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,
@@ -38,12 +42,15 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         host_names=listeners.host_names,
         keyless_addresses=listeners.keyless_addresses,
         handed_over=handed_over,
+        peers=peers,
     )
     telemetry.emit("server_started", pid=os.getpid())
+    if peers is not None:
+        peers.start()
     if taken_up := await keeper.take_up_unfinished(app):
         telemetry.emit("answers_taken_up", "an earlier gateway left them unfinished", count=taken_up)
     tasks = [
-        asyncio.ensure_future(_tick(parts.dispatcher, keeper, clock)),
+        asyncio.ensure_future(_tick(parts, keeper)),
         asyncio.ensure_future(listeners.follow_bridge(app)),
     ]
     listeners.serve(app)
@@ -54,29 +61,53 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
             await _hand_over(parts, keeper, handed_over, signals)
         else:
             telemetry.emit("server_stopping", f"asked by {name}")
-            await _drain(parts, keeper, signals)
+            await _drain(parts, keeper, peers, signals)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await keeper.close()
+        if peers is not None:
+            await peers.close()
 
 
-async def _tick(dispatcher: Dispatcher, keeper: AnswerKeeper, clock: Clock) -> None:
-    """Have the dispatcher and the answer log handle what is due, every TICK_S, until cancelled."""
+async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
+    """Have the dispatcher and the answer log handle what is due, every TICK_S, until cancelled.
+
+    Other machines are asked to go on with what waits for an engine that comes late.
+    """
+    dispatcher, clock = parts.dispatcher, parts.clock
+    offer_at = clock.now()
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await clock.sleep(TICK_S)
             dispatcher.tick()
             keeper.sweep()
+            now = clock.now()
+            if parts.engine.ready or not is_engine_far(dispatcher.trial_at(), now):
+                offer_at = now
+            elif now >= offer_at:
+                offer_at = now + OFFER_EVERY_S
+                keeper.offer_running(Unavailable("engine_unavailable", "The engine died too often."))
 
 
-async def _drain(parts: GatewayParts, keeper: AnswerKeeper, signals: asyncio.Queue[str]) -> None:
-    """Refuse new requests and let those in flight finish, for `mlx.drain_s` or until a second signal."""
+async def _drain(
+    parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
+) -> None:
+    """Refuse new requests and let those in flight finish, for `mlx.drain_s` or until a second signal.
+
+    What a peer takes over is finished there, and read by its clients through this gateway meanwhile.
+    """
     dispatcher, clock = parts.dispatcher, parts.clock
+
+    def is_idle() -> bool:
+        return dispatcher.idle and not keeper.is_offering and not (peers and peers.readers)
+
     dispatcher.drain()
-    end = clock.now() + parts.config.mlx.drain_s
-    while not dispatcher.idle and clock.now() < end and signals.empty():
+    keeper.offer_running(Unavailable("draining", "The server is stopping."))
+    end, was_idle = clock.now() + parts.config.mlx.drain_s, False
+    while not (was_idle and is_idle()) and clock.now() < end and signals.empty():
+        was_idle = is_idle()  # twice in a row: a client that changes to a peer reads nothing for an instant
         await clock.sleep(POLL_S)
     if not dispatcher.idle:
         keeper.detach()  # the next gateway goes on with what is written down

@@ -14,6 +14,7 @@ The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may cont
     {"exit_code": N}             exit at once           {"ignore_term": true}     ignore SIGTERM
     {"slow_start_s": S}          seconds until the first model is loaded
     {"slow_ready_s": S}          seconds from the first model until the engine is ready
+    {"refuses": CODE}               refuse every request with this code, at its check and when it runs
     {"senseless": true}          the first probe fails  {"mute_when_probed": true}  no probe is answered
     {"calls_tools": true}        a user's message is answered by a call of the first tool that is offered
     {"calls": {NAME: {…}}}       a user's message is answered by a call of this tool, if it is offered, with
@@ -147,7 +148,8 @@ class FakeEngine:
 
     def check(self, op: protocol.Generate) -> None:
         orders = directives(prompt_of(op))
-        if (code := orders.get("fail")) and "fail_ms" not in orders:
+        code = self.settings.get("refuses") or ("fail_ms" not in orders and orders.get("fail"))
+        if code:
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
         else:
             self.say(protocol.Accepted(op.id, 7))
@@ -164,7 +166,7 @@ class FakeEngine:
         length = min(int(orders.get("tokens", 20)), 1_000_000 if op.max_tokens is None else op.max_tokens)
         for index, token in enumerate(op.emitted):
             assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
-        if code := orders.get("fail"):
+        if code := self.settings.get("refuses") or orders.get("fail"):
             await asyncio.sleep(int(orders.get("fail_ms", 0)) / 1000)
             self.work.pop(op.id)
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]

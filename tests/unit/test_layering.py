@@ -37,6 +37,8 @@ PURE = (
     "mlx_server/gateway/requests/model_presets.py",
     "mlx_server/gateway/requests/resumed.py",
     "mlx_server/gateway/kept_answers/history.py",
+    "mlx_server/gateway/peers/choice.py",
+    "mlx_server/gateway/peers/passed_on.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
     "host_agent/installed/comparison.py",

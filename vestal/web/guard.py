@@ -51,7 +51,8 @@ class Policy:
     a page. `needs_token` takes the local address of the connection, and returns whether a request to it needs
     the token. `key_header` is a header that carries the token if `Authorization` does not say Bearer.
     `has_session` takes the value of the cookie `cookie_name`, and returns whether it replaces the token.
-    `json_only`: a body must be declared as JSON.
+    `json_only`: a body must be declared as JSON. `other_token` is that of programs which may use only the
+    paths that begin with one of `other_token_prefixes`; a request that shows it may come to any Host.
     """
 
     token: bytes
@@ -67,6 +68,8 @@ class Policy:
     cookie_name: bytes = b""
     has_session: Callable[[str], bool] = lambda session: False
     json_only: bool = True
+    other_token: bytes = b""
+    other_token_prefixes: tuple[str, ...] = ()
     max_body_bytes: int | None = None
 
 
@@ -112,6 +115,8 @@ def _check_framing(head: RequestHead) -> HttpError | None:
 
 def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
     hosts = head.values(b"host")
+    if len(hosts) == 1 and _shows_other_token(head, policy):  # no page that rebinds a name knows it
+        return None
     if not hosts and head.http_version == "1.0" and policy.admits_hostless:
         return None
     if len(hosts) != 1:
@@ -163,7 +168,7 @@ def _is_allowed(origin: bytes, head: RequestHead, policy: Policy) -> bool:
 def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
     if (head.path in policy.open_paths and head.method in READING) or is_preflight(head, policy):
         return None
-    if not policy.needs_token(head.local_address):
+    if not policy.needs_token(head.local_address) or _shows_other_token(head, policy):
         return None
     if len(head.values(b"authorization")) > 1:
         return HttpError("unauthorized", f"Send one Authorization header, not several; {policy.token_hint}")
@@ -178,6 +183,14 @@ def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
     if session is not None and policy.has_session(session):
         return None
     return HttpError("unauthorized", f"Send `Authorization: Bearer <token>`; {policy.token_hint}")
+
+
+def _shows_other_token(head: RequestHead, policy: Policy) -> bool:
+    """Return whether the request shows `other_token`, for a path that it is for."""
+    if not policy.other_token or not head.path.startswith(policy.other_token_prefixes):
+        return False
+    given = bearer_of(head.headers)
+    return given is not None and hmac.compare_digest(given, policy.other_token)
 
 
 def _check_size(head: RequestHead, policy: Policy) -> HttpError | None:
@@ -210,6 +223,13 @@ def _check_content_type(head: RequestHead, policy: Policy) -> HttpError | None:
 def _has_body(head: RequestHead) -> bool:
     lengths = head.values(b"content-length")
     return bool(head.values(b"transfer-encoding")) or any(length.strip(b"0 ") for length in lengths)
+
+
+def bearer_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """Return what follows `Bearer` in the one Authorization header; None if it says something else."""
+    given = [value for name, value in headers if name.lower() == b"authorization"]
+    scheme, _, token = given[0].strip().partition(b" ") if len(given) == 1 else (b"", b"", b"")
+    return token.strip() if scheme.lower() == b"bearer" else None
 
 
 def _bearer(head: RequestHead) -> bytes | None:

@@ -20,23 +20,36 @@ HOP_BY_HOP = frozenset(
 """Headers that belong to one connection (RFC 9110, section 7.6.1), and are not forwarded."""
 
 
+KEY_HEADERS = frozenset({"authorization", "x-api-key"})
+
+
 class SuccessorLost(Exception):
     """The other gateway broke off an answer whose beginning has been sent."""
 
 
 class Successor:
-    """The gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to it if there is one."""
+    """The gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to it if there is one.
 
-    def __init__(self, base_url: str, api_key: str | None = None) -> None:
-        self._base_url = base_url
+    `connect_s` is how long a request waits until it accepts the connection.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None, connect_s: float = CONNECT_S) -> None:
+        self.base_url = base_url
         self._api_key = api_key
+        self._connect_s = connect_s
         self._session: aiohttp.ClientSession | None = None
 
-    def _client(self) -> aiohttp.ClientSession:
+    @property
+    def key_headers(self) -> dict[str, str]:
+        """Return the header that shows it the key."""
+        return {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
+
+    def client(self) -> aiohttp.ClientSession:
+        """Return the HTTP client, which has no limit of time but for the connection."""
         import aiohttp  # at the first use: it takes several MB of memory, and most gateways never hand over
 
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s)
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False)
         return self._session
@@ -46,25 +59,30 @@ class Successor:
 
         With `has_started` the status and the headers have been sent.
         """
-        headers = {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
-        url = f"{self._base_url}/v1/streams/{answer_id}?from={first_frame}"
-        async with self._client().get(url, headers=headers) as answer:
+        url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
+        async with self.client().get(url, headers=self.key_headers) as answer:
             if has_started and answer.status != 200:
                 raise SuccessorLost(f"{answer_id}: the answer is gone (status {answer.status})")
             await _copy(answer, send, has_started=has_started)
 
-    async def forward(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Forward a whole HTTP request, and send the answer to it. Raises SuccessorLost, OSError."""
+    async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
+        """Forward a whole HTTP request, and send the answer to it. Raises SuccessorLost, OSError.
+
+        `own_key`: this gateway's key is shown instead of the client's.
+        """
         from yarl import URL
 
         query = scope["query_string"].decode("latin-1")
         raw_path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
-        url = URL(self._base_url + raw_path + (f"?{query}" if query else ""), encoded=True)
+        url = URL(self.base_url + raw_path + (f"?{query}" if query else ""), encoded=True)
         headers = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in _forwarded(scope["headers"])
         ]
+        if own_key:
+            headers = [pair for pair in headers if pair[0].lower() not in KEY_HEADERS]
+            headers += self.key_headers.items()
         body = _body(receive) if _has_body(scope["headers"]) else None
-        async with self._client().request(
+        async with self.client().request(
             scope["method"], url, headers=headers, data=body, allow_redirects=False
         ) as answer:
             await _copy(answer, send, has_started=False)

@@ -10,6 +10,7 @@ same route makes the same frames again from that, in this gateway or in another 
 | `history`     | what the reader of an answer has been given: events of the engine, and silences     |
 | `kept_answer` | one such request: its ids and random numbers, and what of it is written down        |
 | `rendering`   | the response that the route makes, as frames, for those who follow it               |
+| `runs`        | what a run of it is given: its ASGI scope and body                                  |
 | `keeper`      | all of them: starts, finds, resumes, and takes up what an earlier gateway left      |
 | `middleware`  | which requests are kept, and `Idempotency-Key`                                      |
 | `routes`      | GET /v1/streams/{id}                                                                |

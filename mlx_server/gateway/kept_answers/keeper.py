@@ -6,16 +6,16 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Scope
 
-from mlx_server import VERSION, protocol
-from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Event, Left, Record, Silence, TakenUp
-from mlx_server.gateway.kept_answers.history import Item
+from mlx_server import VERSION
+from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Record, TakenUp
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
-from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Receive
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
+from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
@@ -30,14 +30,35 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 """These headers of a request are not written down."""
 
 
+class OtherMachines(Protocol):
+    """What the keeper needs of the gateways on other machines. No method raises."""
+
+    def may_serve(self, head: Accepted, error: HttpError) -> bool:
+        """Return whether another machine might serve a request that fails here with `error`."""
+
+    async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
+        """Ask them to go on with an answer. Return how to read it there; None if none of them takes it."""
+
+    async def place(self, head: Accepted) -> CopyElsewhere | None:
+        """Return how to read the answer to a new request from another machine, if it is better off there.
+
+        None: it runs here.
+        """
+
+    async def holding(self, head: Accepted) -> CopyElsewhere | None:
+        """Return how to read an answer that one of them has; None if none of them has it."""
+
+
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
-    `app` is the application below the middleware: it makes the response.
+    `app` is the application below the middleware: it makes the response. `others` are the gateways on other
+    machines, None without any.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
         self.app: ASGIApp | None = None
+        self.others: OtherMachines | None = None
         self.log = answer_log
         self._clock = clock
         self._is_closed = False
@@ -46,6 +67,7 @@ class AnswerKeeper:
         self._running: dict[str, KeptAnswer] = {}
         self._by_key: dict[str, KeptAnswer] = {}
         self._reviving: dict[str, asyncio.Task[KeptAnswer]] = {}
+        self._offers: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> Sequence[KeptAnswer]:
@@ -74,8 +96,9 @@ class AnswerKeeper:
             body_digest="",
             version=VERSION,
         )
-        answer = KeptAnswer(head, self.log, self.release)
-        self._run(answer, {**scope, "state": dict(scope.get("state", {}))}, _receiving(receive, answer))
+        answer = KeptAnswer(head, self.log, self.release, offer=self._offer_failed)
+        state = dict(scope.get("state", {}))
+        self._run(answer, {**scope, "state": state}, receiving(receive, answer, self._place))
         return answer
 
     def _run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
@@ -97,6 +120,68 @@ class AnswerKeeper:
             answer.body.is_whole.set()
             asyncio.get_running_loop().call_soon(self.release, answer)
 
+    # --- other machines ---
+
+    @property
+    def is_offering(self) -> bool:
+        """Return whether another machine is being asked to go on with an answer."""
+        return bool(self._offers)
+
+    def _offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
+        """Offer an answer that fails here to the other machines, if one of them might serve it."""
+        may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
+        if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):
+            self._offer(answer, self.others)
+
+    def offer_running(self, error: HttpError) -> None:
+        """Offer what runs here to the other machines. What none of them takes goes on here."""
+        for answer in self.running:
+            is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
+            if is_movable and not answer.rendering.is_complete and answer.failure is None:
+                self._offer_failed(answer, error)
+
+    def _offer(self, answer: KeptAnswer, others: OtherMachines) -> None:
+        answer.begin_offer()
+        task = asyncio.ensure_future(self._settle(answer, others))
+        self._offers.add(task)
+        task.add_done_callback(self._offers.discard)
+
+    async def _settle(self, answer: KeptAnswer, others: OtherMachines) -> None:
+        elsewhere: CopyElsewhere | None = None
+        try:
+            if records := await self._records_of(answer):
+                elsewhere = await others.offer(records)
+        finally:
+            answer.settle(elsewhere)
+
+    async def _records_of(self, answer: KeptAnswer) -> Sequence[Record] | None:
+        """Return the records of an answer that runs; None if the log has lost them."""
+        return await self.log.records(answer.id) if answer.is_written_down else [answer.whole_head]
+
+    async def _place(self, answer: KeptAnswer) -> bool:
+        """Have another machine serve a new request, if it is better off there. Return whether one does."""
+        if self.others is None:
+            return False
+        answer.begin_offer()
+        elsewhere: CopyElsewhere | None = None
+        try:
+            elsewhere = await self.others.place(answer.whole_head)
+        finally:
+            answer.settle(elsewhere)
+        return answer.elsewhere is not None
+
+    async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
+        """Go on with an answer that was begun on another machine, under its id. Raises HttpError."""
+        head = records[0]
+        assert isinstance(head, Accepted)
+        self.log.begin(head)
+        for record in records[1:]:
+            self.log.append(head.id, record)
+        if not self.is_logged(head.id):
+            message = "This gateway cannot write the answer down, and so cannot take it over."
+            raise HttpError("engine_unavailable", message, status=503)
+        return self._take_up(records)
+
     def release(self, answer: KeptAnswer) -> None:
         """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
         if not answer.is_over:
@@ -113,13 +198,19 @@ class AnswerKeeper:
 
     # --- earlier requests ---
 
+    def has(self, answer_id: str) -> bool:
+        """Return whether the answer runs here, or stands in the log."""
+        return answer_id in self._running or self.is_logged(answer_id)
+
     def is_logged(self, answer_id: str) -> bool:
         """Return whether the answer can be found again."""
         return self.log.status(answer_id) in ("open", "ended")
 
     def forget(self, answer_id: str) -> None:
-        """Delete what was written down of an answer."""
-        self.log.forget(answer_id)
+        """Delete what was written down of an answer, unless another machine is asked to go on with it."""
+        answer = self._running.get(answer_id)
+        if answer is None or not answer.is_offered:
+            self.log.forget(answer_id)
 
     async def find(self, answer_id: str) -> KeptAnswer:
         """Return the answer with this id, which goes on if it had stopped.
@@ -130,16 +221,20 @@ class AnswerKeeper:
         if answer is not None and not answer.client_left.is_set():
             return answer
         if answer_id not in self._reviving:
-            status = self.log.status(answer_id)
-            if status is None and answer_id not in self._gone:
-                message = f"There is no answer with the id {answer_id[:80]!r}: none was begun here."
-                raise HttpError("stream_not_found", message, status=404)
-            if status not in ("open", "ended"):
-                raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
+            self.check_logged(answer_id)
             task = asyncio.ensure_future(self._revive(answer_id, answer))
             self._reviving[answer_id] = task
             task.add_done_callback(lambda _: self._reviving.pop(answer_id, None))
         return await asyncio.shield(self._reviving[answer_id])
+
+    def check_logged(self, answer_id: str) -> None:
+        """Raise HttpError for an answer that is not in the log: 404 if its id is unknown, else 410."""
+        status = self.log.status(answer_id)
+        if status is None and answer_id not in self._gone:
+            message = f"There is no answer with the id {answer_id[:80]!r}: none was begun here."
+            raise HttpError("stream_not_found", message, status=404)
+        if status not in ("open", "ended"):
+            raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
         """Return the answer that the first request with this key has; None without one. Raises HttpError."""
@@ -158,33 +253,39 @@ class AnswerKeeper:
         records = await self.log.records(answer_id)
         if not records or not isinstance(records[0], Accepted):
             raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
-        return self._take_up(records)
+        return await self._running_elsewhere(records) or self._take_up(records)
+
+    async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
+        """Return an unfinished answer that another machine goes on with, for reading it there, else None."""
+        head = records[0]
+        assert isinstance(head, Accepted)
+        if self.others is None or isinstance(records[-1], Ended):
+            return None
+        elsewhere = await self.others.holding(head)
+        if elsewhere is None:
+            return None
+        answer = KeptAnswer(msgspec.structs.replace(head, body=b""), self.log, self.release)
+        answer.body.is_whole.set()
+        answer.move_to(elsewhere)
+        return answer
 
     def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
         head = records[0]
         assert isinstance(head, Accepted)
-        if _is_suspended(records):
+        if is_suspended(records):
             self.log.append(head.id, TakenUp())
         bare = msgspec.structs.replace(head, body=b"")
-        answer = KeptAnswer(bare, self.log, self.release, _history(records), was_accepted=True)
+        answer = KeptAnswer(
+            bare,
+            self.log,
+            self.release,
+            history_of(records),
+            was_accepted=True,
+            offer=self._offer_failed,
+        )
         answer.body.is_whole.set()
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": head.method,
-            "scheme": "http",
-            "path": head.path,
-            "raw_path": head.path.encode(),
-            "query_string": head.query.encode("latin-1"),
-            "root_path": "",
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers],
-            "client": None,
-            "server": None,
-            "state": {},
-            "app": self._application,
-        }
-        self._run(answer, scope, _replaying(head.body, answer))
+        scope = scope_of(head, self._application)
+        self._run(answer, scope, replaying(head.body, answer))
         return answer
 
     async def take_up_unfinished(self, application: Any) -> int:
@@ -197,7 +298,7 @@ class AnswerKeeper:
         taken_up = 0
         for answer_id in self.log.unfinished():
             records = await self.log.records(answer_id)
-            if records and isinstance(records[0], Accepted) and not _is_suspended(records):
+            if records and isinstance(records[0], Accepted) and not is_suspended(records):
                 self._take_up(records)
                 taken_up += 1
         return taken_up
@@ -238,51 +339,10 @@ class AnswerKeeper:
         """End all runs; what is unfinished stays so in the log."""
         self.detach()
         tasks = [answer.task for answer in self._running.values() if answer.task is not None]
+        tasks += self._offers
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if not self._is_closed:
             self._is_closed = True
             await self.log.close()
-
-
-def _is_suspended(records: Sequence[Record]) -> bool:
-    marks = [record for record in records if isinstance(record, Left | TakenUp)]
-    return bool(marks) and isinstance(marks[-1], Left)
-
-
-def _history(records: Sequence[Record]) -> list[tuple[int, Item]]:
-    history: list[tuple[int, Item]] = []
-    for record in records:
-        if isinstance(record, Silence):
-            history.append((record.answer, record))
-        elif isinstance(record, Event) and not isinstance(record.event, protocol.Failed):
-            history.append((record.answer, record.event))
-    return history
-
-
-def _receiving(receive: Receive, answer: KeptAnswer) -> Receive:
-    """Return the ASGI `receive` of a run: the body from the connection, then the last client's leaving."""
-
-    async def next_message() -> Message:
-        if answer.body.is_whole.is_set():
-            await answer.client_left.wait()
-            return {"type": "http.disconnect"}
-        message = await receive()
-        answer.body.add(message)
-        return message
-
-    return next_message
-
-
-def _replaying(body: bytes, answer: KeptAnswer) -> Receive:
-    """Return the ASGI `receive` of a run whose body was received earlier."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def next_message() -> Message:
-        if messages:
-            return messages.pop()
-        await answer.client_left.wait()
-        return {"type": "http.disconnect"}
-
-    return next_message

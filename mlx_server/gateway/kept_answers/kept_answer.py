@@ -18,6 +18,7 @@ from mlx_server.gateway.kept_answers.history import History, events_of
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Rendering
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.ticket import TicketItem
+from vestal.web.http_error import HttpError
 
 MAX_WRITE_S = 0.3
 """How long a client may wait for a slow disk."""
@@ -47,6 +48,10 @@ class ReceivedBody:
         if not message.get("more_body", False):
             self.is_whole.set()
 
+    def peek(self) -> bytes:
+        """Return what has arrived of the body."""
+        return b"".join(self._parts)
+
     def take(self) -> bytes:
         """Return the body, and forget it."""
         parts, self._parts = self._parts, []
@@ -59,7 +64,8 @@ class KeptAnswer:
     `history` is what its clients have been given before, by an earlier run. `random` is the source of every
     random number that the request needs, and `created_s` its time (seconds since the epoch): they are the
     same in each run, so that each makes the same frames. `on_over` is called when nothing of it runs any
-    more. `outlives_client`: it goes on although nobody follows it.
+    more. `offer` is called with an error before the response shows it: it may call `begin_offer`, and
+    `settle` later. `outlives_client`: it goes on although nobody follows it.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class KeptAnswer:
         history: History = (),
         *,
         was_accepted: bool = False,
+        offer: Callable[[KeptAnswer, HttpError], None] = lambda answer, error: None,
     ) -> None:
         self.head = head
         self.history = history
@@ -83,6 +90,11 @@ class KeptAnswer:
         self.request_ids: set[str] = set()
         self.elsewhere: CopyElsewhere | None = None
         self.task: asyncio.Task[None] | None = None
+        self.failure: HttpError | None = None
+        self.is_offered = False
+        self._has_ended_by_error = False
+        self.has_news = asyncio.Event()
+        self._offer = offer
         self._log = log
         self._on_over = on_over
         self._was_accepted = was_accepted
@@ -115,8 +127,8 @@ class KeptAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Return whether its route and all of its requests have ended."""
-        return (self.task is None or self.task.done()) and not self._unfinished
+        """Return whether its route and all of its requests have ended, and no other machine is asked."""
+        return (self.task is None or self.task.done()) and not (self._unfinished or self.is_offered)
 
     # --- the route, through `GatewayContext` ---
 
@@ -136,13 +148,23 @@ class KeptAnswer:
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
-            body, digest = self.body.take(), self.body.digest
-            self._log.begin(msgspec.structs.replace(self.head, body=body, body_digest=digest))
+            self._log.begin(self.whole_head)
+            self.body.take()
             if self.client_left.is_set():
                 self._log.append(self.id, Left())
             self._written = asyncio.ensure_future(self._log.flush())
         elif not self._unfinished:  # a gateway may die between the last event and the note of its end
             self._log.ended(self.id)
+
+    @property
+    def is_written_down(self) -> bool:
+        """Return whether the log was given its beginning."""
+        return self._was_accepted or self._is_accepted
+
+    @property
+    def whole_head(self) -> Accepted:
+        """Return its description with the body, which must have arrived, and must not be written down."""
+        return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
         """Write down an item that its reader is given. An error ends it, and is not kept."""
@@ -152,15 +174,33 @@ class KeptAnswer:
             self._log.append(self.id, item)
         elif isinstance(item, protocol.Token | protocol.Done):
             self._log.append(self.id, Event(number, item))
+            self.has_news.set()
             if isinstance(item, protocol.Done):
                 self._finished(number)
-        elif isinstance(item, GatewayError) or not self.client_left.is_set():
-            self._log.forget(self.id)
-            self._unfinished.clear()
-        else:
+        elif isinstance(item, GatewayError):
+            self._has_ended_by_error = True
+            self.fail(item)
+            if not self.is_offered:
+                self._give_up()
+        elif self.client_left.is_set():
             self._unfinished.discard(number)
+        elif not self.is_offered:
+            self._give_up()
         if self.is_over:
             self._on_over(self)
+
+    def fail(self, error: HttpError) -> None:
+        """Note the error that its response is going to show; another machine may be asked first."""
+        if self.is_detached or self.failure is not None:
+            return
+        self.failure = error
+        self.has_news.set()
+        if not self.is_offered:
+            self._offer(self, error)
+
+    def _give_up(self) -> None:
+        self._log.forget(self.id)
+        self._unfinished.clear()
 
     def _finished(self, number: int) -> None:
         self._unfinished.discard(number)
@@ -186,6 +226,37 @@ class KeptAnswer:
     def detach(self) -> None:
         """Write nothing down from now on: what happens in this process is not the answer's end."""
         self.is_detached = True
+
+    # --- another machine ---
+
+    def begin_offer(self) -> None:
+        """Show nothing new until `settle`: another machine is asked to go on from what was shown."""
+        self.is_offered = True
+        self.rendering.hold()
+
+    def settle(self, elsewhere: CopyElsewhere | None) -> None:
+        """Go on here where no other machine has taken it; else stop, and have its rest read from there."""
+        self.is_offered = False
+        if self.is_detached:  # it was handed over meanwhile, or this gateway ends
+            self.rendering.release()
+        elif elsewhere is not None:
+            self._pass_to(elsewhere)
+        else:
+            if self._has_ended_by_error:
+                self._give_up()
+            self.rendering.release()
+        if self.is_over:
+            self._on_over(self)
+
+    def _pass_to(self, elsewhere: CopyElsewhere) -> None:
+        """Stop it here. The log keeps it, so that it goes on here if the other machine loses it."""
+        if not self.is_written_down:
+            self._log.begin(self.whole_head)
+            self.body.take()
+        self._log.append(self.id, Left())
+        self.move_to(elsewhere)
+        self._unfinished.clear()
+        self.client_left.set()
 
     def move_to(self, elsewhere: CopyElsewhere) -> None:
         """Have those who follow it read the rest from another gateway."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 Message = MutableMapping[str, Any]
@@ -39,6 +40,7 @@ class Rendering:
         self.error: Exception | None = None
         self.is_frozen = False
         self._start: Message | None = None
+        self._held: list[Callable[[], None]] | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -48,7 +50,13 @@ class Rendering:
 
     async def take(self, message: Message) -> None:
         """Take a message of the route: this is its ASGI `send`."""
+        self._take(message)
+
+    def _take(self, message: Message) -> None:
         if self.is_frozen:
+            return
+        if self._held is not None:
+            self._held.append(partial(self._take, message))
             return
         if message["type"] == "http.response.start":
             self._start = message
@@ -62,14 +70,28 @@ class Rendering:
         """Record that the route has returned, or failed with an exception."""
         if self.is_frozen:
             return
+        if self._held is not None:
+            self._held.append(partial(self.end, error))
+            return
         self.is_complete, self.error = True, error
         self.wake()
+
+    def hold(self) -> None:
+        """Show nothing that comes from now on, until `release` shows it, or `freeze` drops it."""
+        if self._held is None and not self.is_complete:
+            self._held = []
+
+    def release(self) -> None:
+        """Show what was held."""
+        held, self._held = self._held or [], None
+        for step in held:
+            step()
 
     def freeze(self) -> None:
         """Accept no further message, because another gateway continues the response. Followers stay at their
         last frame.
         """
-        self.is_frozen = not self.is_complete
+        self.is_frozen, self._held = not self.is_complete, None
         self.wake()
 
     def wake(self) -> None:

@@ -23,6 +23,13 @@ def router(keeper: AnswerKeeper) -> APIRouter:
         first_frame = _first_frame(http.query_params.get("from"))
         return Followed(await keeper.find(answer_id), first_frame)
 
+    @routes.head("/{answer_id}", responses={404: {}, 410: {}})
+    async def is_kept(answer_id: str) -> Response:
+        """Say whether the answer is here, without going on with it."""
+        if not keeper.has(answer_id):
+            keeper.check_logged(answer_id)
+        return Response()
+
     return routes
 
 

@@ -65,6 +65,11 @@ class Dispatcher:
         self._id_numbers = itertools.count(1)
         self._pauses = Pauses(telemetry)
 
+    @property
+    def max_running(self) -> int:
+        """Return how many generations run at once."""
+        return self._table.max_running
+
     # --- clients ---
 
     def submit(

@@ -58,6 +58,11 @@ class RequestTable:
 
     # --- queries ---
 
+    @property
+    def max_running(self) -> int:
+        """Return how many requests of each lane run at once."""
+        return self._limits.max_running
+
     def get(self, request_id: str) -> RequestLifecycle | None:
         """Return the request, or None if it has ended."""
         entry = self._requests.get(request_id)

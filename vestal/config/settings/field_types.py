@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.%]+\]|[^/?#@:\s\"']+)(:\d{1,5})?")
+_KEY = re.compile(r"[!-~]{16,}")
 _ORIGIN = re.compile(r"\*|null|(?P<scheme>[a-z*][a-z0-9+.*-]*)://(?P<host>[^/?#@\s\"']*)/?")
 
 
@@ -43,6 +45,23 @@ def _parse_origin(value: object) -> object:
     return f"{scheme}://{match['host'].removesuffix(default_port or ' ')}" if scheme else origin
 
 
+def _parse_base_url(value: object) -> object:
+    """Return the base URL of a server, such as http://other-mac:11435, without a slash at the end."""
+    if not isinstance(value, str):
+        return value
+    url = value.strip().removesuffix("/")
+    if not _BASE_URL.fullmatch(url):
+        raise ValueError("not the address of a server: give http://HOST:PORT, such as http://other-mac:11435")
+    return url
+
+
+def _parse_key(value: object) -> object:
+    """Return a key that can be sent as the token in `Authorization: Bearer TOKEN`."""
+    if isinstance(value, str) and not _KEY.fullmatch(value):
+        raise ValueError("give 16 or more letters, digits or signs of ASCII, without spaces")
+    return value
+
+
 WholeNumber = Annotated[int, BeforeValidator(_refuse_bool)]
 Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 Count = Annotated[WholeNumber, Field(ge=0)]
@@ -51,6 +70,8 @@ Seconds = Annotated[float, Field(gt=0)]
 SecondsOrZero = Annotated[float, Field(ge=0)]
 Address = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, BeforeValidator(_parse_origin)]
+BaseUrl = Annotated[str, BeforeValidator(_parse_base_url)]
+Key = Annotated[str, BeforeValidator(_parse_key)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_parse_digits)]

@@ -7,7 +7,9 @@ from pydantic import Field, field_validator
 from vestal.config import units
 from vestal.config.settings.field_types import (
     Address,
+    BaseUrl,
     Count,
+    Key,
     KvBits,
     KvGroupSize,
     Origin,
@@ -46,6 +48,8 @@ class MlxSection(Section):
     `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
     `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
     `keep_answers_s`        how long answers can be asked for again; 0: nothing is written down
+    `peers`                 MLX servers on other machines, which finish what this one cannot serve
+    `peer_key`              the key that these servers share; without it, no request goes to another machine
     """
 
     port: Port = 11435
@@ -76,6 +80,8 @@ class MlxSection(Section):
     body_budget_bytes: PositiveCount = 128 * 1024 * 1024
     max_repeated_tokens: Count = 30
     keep_answers_s: SecondsOrZero = 3600.0
+    peers: list[BaseUrl] = []
+    peer_key: Key | None = Field(default=None, repr=False)
 
     @field_validator("keep_alive")
     @classmethod

@@ -35,7 +35,7 @@ from mlx_server.gateway.dialects.responses.stored import (
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import json_bytes
-from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, kept_answer_of
 from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
@@ -112,7 +112,7 @@ class Responses:
         if is_stored:
             self.store.add(response)
         share = share_of(client).passed_on() if body.background else None
-        run.start(lambda: self._ended(response, share))
+        run.start(lambda: self._ended(response, share, kept))
         return response
 
     async def found(self, response_id: str) -> StoredResponse:
@@ -127,7 +127,9 @@ class Responses:
             return
         with contextlib.suppress(HttpError):
             answer = await keeper.find(answer_id)
-            while (stored := self.store.find(response_id)) is None and not answer.rendering.is_complete:
+            while (stored := self.store.find(response_id)) is None and not (
+                answer.rendering.is_complete or answer.rendering.is_frozen
+            ):
                 await answer.rendering.wait_for_change()
             if stored is not None and answer.has_all_events:
                 await stored.run.wait_for_end()
@@ -138,8 +140,10 @@ class Responses:
         if self.context.keeper is not None:
             self.context.keeper.forget(response_id.removeprefix("resp_"))
 
-    def _ended(self, response: StoredResponse, share: BodyShare | None) -> None:
+    def _ended(self, response: StoredResponse, share: BodyShare | None, kept: KeptAnswer | None) -> None:
         self.store.ended(response)
+        if kept is not None and kept.elsewhere is not None:  # what ended here is not the response's end
+            self.store.remove(response.id)
         if share is not None:
             share.give_back()
 

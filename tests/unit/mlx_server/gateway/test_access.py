@@ -47,9 +47,8 @@ async def _answer(
     async def receive():
         raise AssertionError("the body is not read")
 
-    policy = access_policy(
-        "secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}), origins
-    )
+    names, bridge = frozenset({"studio.local"}), frozenset({BRIDGE})
+    policy = access_policy("secret", lambda: names, lambda: bridge, origins, "key of the peers")
     access = AsgiGuard(app, policy, error_response)
     named = {"host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items()}
     raw = [(name.encode(), value.encode()) for name, value in named.items() if value is not None]
@@ -107,6 +106,29 @@ async def test_websocket_is_admitted_by_the_same_rules_as_a_request(headers, sta
     """A WebSocket is not bound by CORS: nothing but its Origin keeps a stranger's page out."""
     asked = {"host": f"{LAN}:11435"} | headers
     assert await _status(LAN, "/v1/responses", "WEBSOCKET", **asked) == status
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/streams/an-id", {"authorization": "Bearer key of the peers"}, 200),
+        ("/v1/responses/resp_1", {"authorization": "Bearer key of the peers", "host": "other-mac"}, 200),
+        ("/health", {"authorization": "Bearer key of the peers", "host": "other-mac:11435"}, 200),
+        ("/health", {"host": "other-mac:11435"}, 403),
+        ("/v1/streams/an-id", {"authorization": "Bearer another key"}, 401),
+        ("/v1/streams/an-id", {"x-api-key": "key of the peers"}, 401),
+        ("/v1/streams/an-id", {"authorization": "Bearer another key", "host": "other-mac"}, 403),
+        ("/api/tags", {"authorization": "Bearer key of the peers"}, 401),
+        ("/v1/streams", {"authorization": "Bearer key of the peers"}, 401),
+        (
+            "/v1/streams/x",
+            {"authorization": "Bearer key of the peers", "origin": "https://evil.example"},
+            403,
+        ),
+    ],
+)
+async def test_key_of_the_peers_opens_what_they_need_under_any_name(path, headers, status):
+    assert await _status(LAN, path, **({"host": f"{LAN}:11435"} | headers)) == status
 
 
 async def test_access_to_health_needs_no_key():

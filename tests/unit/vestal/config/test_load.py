@@ -90,6 +90,16 @@ def test_server_open_to_the_network_requires_an_api_key(tmp_path: Path):
     assert loaded(tmp_path, "mlx:\n  bind: [0.0.0.0]\n  api_key: secret\n").mlx.bind == ["0.0.0.0"]
 
 
+def test_peers_are_base_urls_and_their_key_is_long(tmp_path: Path):
+    config = loaded(tmp_path, "mlx:\n  peers: [http://other-mac:11435/]\n  peer_key: sixteen-letters-x\n")
+    assert config.mlx.peers == ["http://other-mac:11435"]
+    for wrong in ("other-mac:11435", "http://u:p@other-mac", "http://other-mac/v1", "ftp://x", "http://a b"):
+        assert "http://HOST:PORT" in only_problem(tmp_path, f"mlx:\n  peers: ['{wrong}']\n")
+    for wrong in ("short-hunter", "hunter with spaces in it"):
+        problem = only_problem(tmp_path, f"mlx:\n  peer_key: {wrong}\n")
+        assert "16 or more" in problem and "hunter" not in problem
+
+
 def test_environment_overrides_the_file_and_the_file_overrides_the_defaults(tmp_path: Path):
     config = loaded(tmp_path, "mlx:\n  port: 1000\n  max_running: 7\n", VESTAL_MLX_PORT="2000")
     assert (config.mlx.port, config.mlx.max_running, config.mlx.max_queued) == (2000, 7, 64)
@@ -141,7 +151,8 @@ def test_homes_have_different_labels(tmp_path: Path):
 
 
 def test_secrets_are_not_in_the_representation(tmp_path: Path):
-    config = loaded(tmp_path, "mlx:\n  api_key: hunter2\n", VESTAL_DATABASE_URL="postgres://u:hunter3@h/d")
+    keys = "mlx:\n  api_key: hunter2\n  peer_key: hunter2hunter2hunter2\n"
+    config = loaded(tmp_path, keys, VESTAL_DATABASE_URL="postgres://u:hunter3@h/d")
     assert "hunter" not in repr(config)
 
 

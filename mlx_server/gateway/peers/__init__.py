@@ -1,0 +1,18 @@
+"""Peers: the gateways on other machines (`mlx.peers`) that finish what this one cannot serve.
+
+An answer goes to another machine as its records (`mlx_server/gateway/answer_log/`): the peer writes them
+into its own log, runs the request on from its tokens, under the same id, and its frames are read from there.
+
+| module         | job                                                                                  |
+|----------------|--------------------------------------------------------------------------------------|
+| `choice`       | which failures another machine may mend, and which machine a request goes to. Pure   |
+| `conversation` | the beginnings of conversations, and where they were served. Pure                    |
+| `passed_on`    | what goes over the network: the records of an answer, with a mark. Pure              |
+| `peer`         | one peer over HTTP                                                                   |
+| `polling`      | what is known of the peers, from their /health                                       |
+| `others`       | all of them, for the keeper of the answers                                           |
+| `routes`       | PUT /v1/streams/{id}, by which this gateway takes over what another one began        |
+| `responses`    | ASGI middleware: what is asked of a response that a peer has is asked of the peer     |
+
+docs/decisions/0024-peers-finish-answers.md says why.
+"""

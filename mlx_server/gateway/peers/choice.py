@@ -1,0 +1,92 @@
+"""Decides which failures another machine may mend, and which machine a request goes to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FAULTS_OF_A_MACHINE = frozenset(
+    {
+        "draining",
+        "engine_unavailable",
+        "insufficient_memory",
+        "model_load_failed",
+        "model_not_found",
+        "overloaded",
+    }
+)
+"""Codes of errors that are this machine's, and not the request's own: another one may serve it."""
+
+FAR_S = 5.0
+"""A request waits so long for the next engine before another machine is asked."""
+
+LONGER_PREFIX_BYTES = 4096
+"""A request leaves a machine that is free only for so much more of a conversation that another one has
+computed: about 1,000 tokens, whose computation takes longer than the way there."""
+
+HERE = ""
+"""Stands for this machine where others are named by their URLs."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is known of a machine: `url` is HERE for this one.
+
+    `serves`: a request sent now would be served in the end. `running` and `waiting` count its requests, and
+    `slots` is how many run at once. `prefix_bytes` is how much of the conversation it has computed.
+    """
+
+    url: str
+    serves: bool
+    running: int = 0
+    waiting: int = 0
+    slots: int = 1
+    prefix_bytes: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether a request sent now would run at once."""
+        return self.serves and self.waiting == 0 and self.running < self.slots
+
+
+def may_be_mended_elsewhere(code: str) -> bool:
+    """Return whether a request that fails with this code may succeed on another machine."""
+    return code in FAULTS_OF_A_MACHINE
+
+
+def is_engine_far(trial_at: float | None, now: float) -> bool:
+    """Return whether the next engine, if a circuit breaker decides when it starts, is far away."""
+    return trial_at is not None and trial_at - now > FAR_S
+
+
+def order_of_offers(peers: Sequence[Machine]) -> list[str]:
+    """Return the peers that may take what fails here, the best first.
+
+    Those that serve it at once come first, the ones with the longest prefix before the others; then those
+    with the shortest queue.
+    """
+    serving = [peer for peer in peers if peer.serves]
+    return [peer.url for peer in sorted(serving, key=_rank)]
+
+
+def _rank(machine: Machine) -> tuple[bool, int, int, int]:
+    prefix_bytes = machine.prefix_bytes if machine.is_free else 0
+    return not machine.is_free, -prefix_bytes, machine.waiting, machine.running
+
+
+def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
+    """Return the URL of the machine that serves a new request best, or HERE.
+
+    Among the machines that can run it at once, that is the one with the longest prefix; else the one with the
+    shortest queue. This machine wins ties, and where it is free, only a much longer prefix elsewhere counts.
+    """
+    serving = [machine for machine in (here, *peers) if machine.serves]
+    free = [machine for machine in serving if machine.is_free]
+    if here.is_free:
+        best = max(free, key=lambda machine: (machine.prefix_bytes, machine is here))
+        return best.url if best.prefix_bytes - here.prefix_bytes >= LONGER_PREFIX_BYTES else HERE
+    if not here.serves or not serving:  # it fails here, and is offered then
+        return HERE
+    if free:
+        return max(free, key=lambda machine: (machine.prefix_bytes, -machine.running)).url
+    return min(serving, key=lambda machine: (machine.waiting, machine is not here)).url

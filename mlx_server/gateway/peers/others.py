@@ -1,0 +1,153 @@
+"""All peers of a gateway, for the keeper of its answers: offers, places and finds answers there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mlx_server.gateway.answer_log import Accepted, Record
+from mlx_server.gateway.dialects.error_envelopes import error_response
+from mlx_server.gateway.errors import Unavailable
+from mlx_server.gateway.installed_models import InstalledModels
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Send
+from mlx_server.gateway.peers.choice import Machine, may_be_mended_elsewhere, order_of_offers
+from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
+from mlx_server.gateway.peers.peer import Peer, PeerLost
+from mlx_server.gateway.peers.polling import PeerState, poll, wait_until_dead
+from vestal.config import Config
+from vestal.supervision import Clock
+from vestal.web.http_error import HttpError
+
+log = logging.getLogger(__name__)
+
+DEAD_AFTER_S = 10.0
+"""An answer is read on from a peer until its /health has not answered for so long."""
+MAX_PASSED_ON = 1000
+Emit = Callable[..., None]
+
+
+def peers_of(config: Config, models: InstalledModels, clock: Clock, emit: Emit) -> Peers | None:
+    """Return the peers that the settings name; None, and say why, if they cannot be used."""
+    urls, key = list(dict.fromkeys(config.mlx.peers)), config.mlx.peer_key
+    if not urls:
+        return None
+    if not key:
+        emit("peers_not_used", "mlx.peers names other machines, but they share no key; set mlx.peer_key")
+        return None
+    return Peers([Peer(url, key) for url in urls], models, clock, emit)
+
+
+class Peers:
+    """The peers of this gateway. `where` finds the one to which an answer was passed on."""
+
+    def __init__(self, peers: Sequence[Peer], models: InstalledModels, clock: Clock, emit: Emit) -> None:
+        self._peers = {peer.url: peer for peer in peers}
+        self._states = {peer.url: PeerState(clock.now()) for peer in peers}
+        self._models = models
+        self._clock = clock
+        self._emit = emit
+        self._passed_on: dict[str, Peer] = {}
+        self._polls: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to ask the peers for their health."""
+        for url, peer in self._peers.items():
+            self._polls.append(asyncio.ensure_future(poll(peer, self._states[url], self._clock)))
+
+    async def close(self) -> None:
+        """Ask them no more, and close the connections to them."""
+        for task in self._polls:
+            task.cancel()
+        await asyncio.gather(*self._polls, return_exceptions=True)
+        for peer in self._peers.values():
+            await peer.close()
+
+    @property
+    def readers(self) -> int:
+        """Return how many clients are reading answers of the peers through this gateway."""
+        return sum(peer.readers for peer in self._peers.values())
+
+    def where(self, answer_id: str) -> Peer | None:
+        """Return the peer to which the answer was passed on, or None."""
+        return self._passed_on.get(answer_id)
+
+    # --- for the keeper of the answers ---
+
+    def may_serve(self, head: Accepted, error: HttpError) -> bool:
+        """Return whether a peer might serve a request that fails here with `error`."""
+        return may_be_mended_elsewhere(error.code) and not is_passed_on(head)
+
+    async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
+        """Ask the peers one after the other to go on with an answer, and return how to read it there."""
+        head = records[0]
+        assert isinstance(head, Accepted)
+        try:
+            data = await asyncio.to_thread(packed, records)
+        except ValueError:
+            return None
+        digest = await self._digest(head.body) if has_begun(records) else ""
+        refusals: dict[str, str] = {}
+        for url in order_of_offers(self._machines()):
+            refusal = await self._peers[url].offer(head.id, data, digest)
+            if not refusal:
+                self._emit("request_passed_on", "a peer goes on with it", id=head.id, peer=url)
+                return self._remember(head, self._peers[url])
+            refusals[url] = refusal
+        self._emit("request_not_passed_on", "no peer takes it", id=head.id, refusals=refusals)
+        return None
+
+    async def place(self, head: Accepted) -> CopyElsewhere | None:
+        """Return None: every new request runs here first."""
+        return None
+
+    async def holding(self, head: Accepted) -> CopyElsewhere | None:
+        """Return how to read an answer that a peer has; None if none of them has it."""
+        if is_passed_on(head):
+            return None
+        living = [peer for url, peer in self._peers.items() if not self._states[url].is_dead]
+        found = await asyncio.gather(*(peer.has(head.id) for peer in living))
+        peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
+        return None if peer is None else self._remember(head, peer)
+
+    # --- inside ---
+
+    def _machines(self) -> list[Machine]:
+        return [state.machine(url) for url, state in self._states.items()]
+
+    async def _digest(self, body: bytes) -> str:
+        try:
+            return (await self._models.get(model_of(body))).digest
+        except HttpError:
+            return ""
+
+    def _remember(self, head: Accepted, peer: Peer) -> CopyElsewhere:
+        self._passed_on.pop(head.id, None)
+        self._passed_on[head.id] = peer
+        while len(self._passed_on) > MAX_PASSED_ON:
+            del self._passed_on[next(iter(self._passed_on))]
+        return partial(self._copy, peer, head.path)
+
+    async def _copy(
+        self, peer: Peer, path: str, answer_id: str, first_frame: int, send: Send, *, has_started: bool
+    ) -> None:
+        """Send the rest of an answer from a peer. Where it is lost before its status, send an error.
+
+        Raises PeerLost where it is lost later: the connection breaks off, and the client can come back.
+        """
+        is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
+        try:
+            await peer.copy_answer(answer_id, first_frame, send, has_started=has_started, is_dead=is_dead)
+        except PeerLost as lost:
+            self._emit("peer_lost", str(lost), id=answer_id, peer=peer.url)
+            self._passed_on.pop(answer_id, None)
+            if lost.has_started:
+                raise
+            message = "The machine that went on with this answer is lost; send the request again."
+            error = Unavailable("engine_unavailable", message)
+            await error_response(error, path, answer_id)({"type": "http"}, _nothing, send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

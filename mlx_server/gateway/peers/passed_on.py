@@ -1,0 +1,70 @@
+"""What goes from one machine to another: the records of an answer, and a mark that says so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import msgspec
+
+from mlx_server.gateway.answer_log import Accepted, Event, Record, Silence, pack_record, read_records
+from mlx_server.gateway.errors import BadRequest
+
+MARK = "x-vestal-passed-on"
+"""The header of a request that came from another machine: it is never passed on to a third one."""
+
+DIGEST = "x-vestal-model-digest"
+"""The header with the digest of the model that has made the beginning of an answer."""
+
+
+def is_passed_on(head: Accepted) -> bool:
+    """Return whether a request came from another machine."""
+    return any(name.lower() == MARK for name, _ in head.headers)
+
+
+def packed(records: Sequence[Record]) -> bytes:
+    """Return the records of an answer for another machine. Raises ValueError."""
+    return b"".join(pack_record(record) for record in marked(records))
+
+
+def marked(records: Sequence[Record]) -> list[Record]:
+    """Return what another machine needs: the request, with the mark, and what its client has been given."""
+    head = records[0]
+    assert isinstance(head, Accepted)
+    given = [record for record in records[1:] if isinstance(record, Silence | Event)]
+    return [msgspec.structs.replace(head, headers=(*head.headers, (MARK, "1"))), *given]
+
+
+def unpacked(data: bytes, answer_id: str, paths: Container[str]) -> list[Record]:
+    """Return the records that another machine has sent. Raises BadRequest.
+
+    `paths` are the routes whose answers can be taken over.
+    """
+    records, whole_bytes = read_records(data)
+    head = records[0] if records else None
+    if not isinstance(head, Accepted) or whole_bytes != len(data):
+        raise BadRequest("invalid_request", "The body does not hold the records of an answer.")
+    if head.id != answer_id or head.method != "POST" or head.path not in paths or not is_passed_on(head):
+        raise BadRequest("invalid_request", "The records are not those of a request that is passed on.")
+    if not all(isinstance(record, Event | Silence) for record in records[1:]):
+        raise BadRequest("invalid_request", "The records are not those of an answer that is not finished.")
+    return records
+
+
+def has_begun(records: Sequence[Record]) -> bool:
+    """Return whether a part of the answer was made."""
+    return any(isinstance(record, Event) for record in records)
+
+
+class _Body(msgspec.Struct):
+    model: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def model_of(body: bytes) -> str:
+    """Return the model that a request's body names, or an empty text."""
+    try:
+        return _decoder.decode(body).model
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return ""

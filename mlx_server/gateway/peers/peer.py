@@ -1,0 +1,137 @@
+"""One peer over HTTP: offers it answers, reads them from it, and asks for its health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlx_server.gateway.handover.successor import Successor, SuccessorLost
+from mlx_server.gateway.kept_answers.rendering import Message, Receive, Send
+from mlx_server.gateway.peers.passed_on import DIGEST
+
+if TYPE_CHECKING:
+    import aiohttp
+
+ASK_S = 0.5
+"""How long a peer may take for what it answers from memory."""
+CONNECT_S = 1.0
+OFFER_S = 4.0
+"""How long a peer may take to take over an answer, or to say why not, besides the time for the body."""
+BODY_BYTES_PER_S = 10_000_000
+MAX_HEALTH_BYTES, MAX_REFUSAL_BYTES = 64 * 1024, 4096
+
+
+class PeerLost(Exception):
+    """The peer does not send the rest of an answer. `has_started`: a part of it was sent."""
+
+    def __init__(self, message: str, *, has_started: bool) -> None:
+        super().__init__(message)
+        self.has_started = has_started
+
+
+class Peer:
+    """The gateway at `url`, which has the same `key`."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self.readers = 0
+        self._gateway = Successor(url, key, CONNECT_S)
+
+    async def close(self) -> None:
+        """Close all connections to it."""
+        await self._gateway.close()
+
+    async def health(self) -> dict[str, Any] | None:
+        """Return the body of its GET /health, whatever its status; None if none comes in time."""
+        found: dict[str, Any] | None = None
+        with contextlib.suppress(*_failures(), msgspec.MsgspecError):
+            async with asyncio.timeout(ASK_S), self._request("GET", "/health") as answer:
+                body = await answer.content.read(MAX_HEALTH_BYTES)
+                while not answer.content.at_eof() and len(body) < MAX_HEALTH_BYTES:
+                    body += await answer.content.read(MAX_HEALTH_BYTES)
+                found = msgspec.json.decode(body, type=dict[str, Any])
+        return found
+
+    async def has(self, answer_id: str) -> bool:
+        """Return whether it has the answer with this id. False if it does not say so in time."""
+        with contextlib.suppress(*_failures()):
+            async with asyncio.timeout(ASK_S), self._request("HEAD", f"/v1/streams/{answer_id}") as answer:
+                return answer.status == 200
+        return False
+
+    async def offer(self, answer_id: str, records: bytes, model_digest: str) -> str:
+        """Ask it to go on with an answer. Return why it does not, or an empty text if it does."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if model_digest:
+            headers[DIGEST] = model_digest
+        try:
+            async with (
+                asyncio.timeout(OFFER_S + len(records) / BODY_BYTES_PER_S),
+                self._request("PUT", f"/v1/streams/{answer_id}", headers=headers, data=records) as answer,
+            ):
+                if answer.status in (200, 201):
+                    return ""
+                text = (await answer.content.read(MAX_REFUSAL_BYTES)).decode("utf-8", "replace")
+                return f"status {answer.status}: {text[:300]}"
+        except _failures() as error:
+            return f"{type(error).__name__}: {error}"
+
+    async def copy_answer(
+        self, answer_id: str, first_frame: int, send: Send, *, has_started: bool, is_dead: Awaitable[None]
+    ) -> None:
+        """Send the rest of an answer that it makes, from a frame on. Raises PeerLost, also when `is_dead`."""
+        self.readers += 1
+        sending = _Sending(send, has_started)
+        copying = asyncio.ensure_future(
+            self._gateway.copy_answer(answer_id, first_frame, sending, has_started=has_started)
+        )
+        watching = asyncio.ensure_future(is_dead)
+        try:
+            await asyncio.wait({copying, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not copying.done():
+                raise PeerLost("it does not answer any more", has_started=sending.has_started)
+            await copying
+        except _failures() as error:
+            raise PeerLost(f"{type(error).__name__}: {error}", has_started=sending.has_started) from error
+        finally:
+            self.readers -= 1
+            for task in (copying, watching):
+                task.cancel()
+            await asyncio.gather(copying, watching, return_exceptions=True)
+
+    async def forward(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Forward a whole HTTP request, and send the answer to it. Raises PeerLost."""
+        sending = _Sending(send, False)
+        try:
+            await self._gateway.forward(scope, receive, sending, own_key=True)
+        except _failures() as error:
+            raise PeerLost(f"{type(error).__name__}: {error}", has_started=sending.has_started) from error
+
+    def _request(self, method: str, path: str, **more: Any) -> aiohttp.client._RequestContextManager:
+        headers = self._gateway.key_headers | more.pop("headers", {})
+        return self._gateway.client().request(
+            method, self.url + path, headers=headers, allow_redirects=False, **more
+        )
+
+
+class _Sending:
+    """An ASGI `send` that remembers whether the status was sent."""
+
+    def __init__(self, send: Callable[[Message], Awaitable[None]], has_started: bool) -> None:
+        self.has_started = has_started
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        self.has_started = True
+        await self._send(message)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return the errors of a peer that is away, slow, or not a gateway."""
+    import aiohttp  # at the first use: it takes several MB of memory, and most gateways have no peers
+
+    return (OSError, TimeoutError, ValueError, aiohttp.ClientError, SuccessorLost)

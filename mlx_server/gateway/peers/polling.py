@@ -1,0 +1,76 @@
+"""What is known of the peers: each is asked for its /health every second, and less often while it is dead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_server.gateway.peers.choice import Machine
+from mlx_server.gateway.peers.peer import Peer
+from vestal.supervision import Clock
+
+POLL_S = 1.0
+MOST_POLL_S = 8.0
+MISSES_TO_BE_DEAD, SILENCE_TO_BE_DEAD_S = 3, 5.0
+"""A peer is dead that has not answered so many times, for so long: one that is only busy is late."""
+SERVED = frozenset({"ok", "starting", "recovering"})
+
+
+class PeerState:
+    """What the last answers of one peer have shown. Times are monotonic seconds.
+
+    `is_dead`: the peer has not answered for some time.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.seen_at = now
+        self.misses = 0
+        self.is_dead = False
+        self._health: Mapping[str, Any] | None = None
+
+    @property
+    def next_poll_s(self) -> float:
+        """Return after how many seconds the peer is asked again."""
+        return min(POLL_S * 2 ** max(0, self.misses - MISSES_TO_BE_DEAD), MOST_POLL_S)
+
+    def heard(self, health: Mapping[str, Any] | None, now: float) -> None:
+        """Note the body of its /health, or None if none came."""
+        if health is None:
+            self.misses += 1
+            is_silent = now - self.seen_at >= SILENCE_TO_BE_DEAD_S
+            self.is_dead = self.misses >= MISSES_TO_BE_DEAD and is_silent
+        else:
+            self.misses, self.seen_at, self.is_dead, self._health = 0, now, False, health
+
+    def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
+        """Return the peer as the choice of a machine sees it. One that was never heard may serve."""
+        if self._health is None:
+            return Machine(url, serves=not self.is_dead, slots=0, prefix_bytes=prefix_bytes)
+        requests = self._health.get("requests")
+        counts = requests if isinstance(requests, Mapping) else {}
+        return Machine(
+            url,
+            serves=not self.is_dead and self._health.get("status") in SERVED,
+            running=_count(counts, "running"),
+            waiting=_count(counts, "queued") + _count(counts, "parked"),
+            slots=_count(counts, "slots") if self._health.get("status") == "ok" else 0,
+            prefix_bytes=prefix_bytes,
+        )
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    value = counts.get(name)
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+async def poll(peer: Peer, state: PeerState, clock: Clock) -> None:
+    """Ask the peer for its health again and again, until cancelled."""
+    while True:
+        state.heard(await peer.health(), clock.now())
+        await clock.sleep(state.next_poll_s)
+
+
+async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:
+    """Return when the peer has not answered for so long."""
+    while not state.is_dead or clock.now() - state.seen_at < after_s:
+        await clock.sleep(POLL_S)

@@ -1,0 +1,31 @@
+"""ASGI middleware: what is asked of a stored response that a peer goes on with is asked of the peer."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.peers.others import Peers
+
+_RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
+
+
+class ForwardToPeer:
+    """Forwards requests for the responses that were passed on, as long as their peer has them."""
+
+    def __init__(self, app: ASGIApp, peers: Peers, keeper: AnswerKeeper) -> None:
+        self._app = app
+        self._peers = peers
+        self._keeper = keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = _RESPONSE.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        peer = self._peers.where(match[1]) if match else None
+        if match is None or peer is None or not await peer.has(match[1]):
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "DELETE" or match[2] == "/cancel":  # it must not go on here either
+            self._keeper.forget(match[1])
+        await peer.forward(scope, receive, send)

@@ -1,0 +1,84 @@
+"""PUT /v1/streams/{id}: takes over an answer that a gateway on another machine has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Container, Sequence
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from mlx_server.gateway.answer_log import Accepted, Record
+from mlx_server.gateway.dialects.body_reading import receive
+from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.errors import NotFound, Unavailable, quoted
+from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.peers.passed_on import DIGEST, has_begun, model_of, unpacked
+from vestal.web.guard import bearer_of
+from vestal.web.http_error import HttpError
+
+NEWS_S = 2.0
+"""How long a peer waits for the first event of an answer, or its failure, before it says that it has taken it
+over. The client of the other machine hears nothing meanwhile."""
+EVENTS_BYTES = 64 * 1024 * 1024
+"""How large the events of an answer may be, besides the body of its request."""
+
+
+def router(context: GatewayContext, keeper: AnswerKeeper, paths: Container[str]) -> APIRouter:
+    """Return the route. `paths` are those whose answers can be taken over."""
+    routes = APIRouter(prefix="/v1/streams")
+    mlx = context.config.mlx
+
+    @routes.put("/{answer_id}", status_code=201, responses=dict.fromkeys((200, 400, 401, 403, 404, 503), {}))
+    async def take_over(http: Request, answer_id: str) -> Response:
+        check_key(http, mlx.peer_key)
+        data = b"".join(await receive(http, mlx.max_body_bytes + EVENTS_BYTES))
+        if keeper.has(answer_id):
+            return JsonResponse({"id": answer_id}, 200)
+        records = await asyncio.to_thread(unpacked, data, answer_id, paths)
+        await _check_model(context, records, http.headers.get(DIGEST, ""))
+        if refusal := context.dispatcher.refusing or context.dispatcher.engine_too_late():
+            raise refusal
+        await _begin(keeper, records)
+        context.emit("request_taken_over", "another machine cannot serve it", id=answer_id)
+        return JsonResponse({"id": answer_id}, 201)
+
+    return routes
+
+
+def check_key(http: Request, peer_key: str | None) -> None:
+    """Raise HttpError unless the request shows the key that the machines share."""
+    if not peer_key:
+        message = "This gateway takes nothing over from others; set mlx.peer_key to the key that they share."
+        raise HttpError("forbidden", message)
+    given = bearer_of(http.headers.raw)
+    if given is None or not hmac.compare_digest(given, peer_key.encode()):
+        raise HttpError("unauthorized", "Send `Authorization: Bearer <key>`, with the key of mlx.peer_key.")
+
+
+async def _check_model(context: GatewayContext, records: Sequence[Record], digest: str) -> None:
+    """Raise HttpError where the model is missing, or not the one that has made the answer's beginning."""
+    head = records[0]
+    assert isinstance(head, Accepted)
+    name = model_of(head.body)
+    model = await context.installed_models.get(name)
+    if digest and has_begun(records) and digest != model.digest:
+        message = f"Model {quoted(name)} is not the same here: its files or its settings differ."
+        raise NotFound("model_not_found", message, model=name)
+
+
+async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
+    """Start the answer, and wait a moment for its first event. Raises the error with which it fails."""
+    answer = await keeper.take_over(records)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(NEWS_S):
+            await answer.has_news.wait()
+    if answer.failure is not None:
+        keeper.forget(answer.id)
+        raise answer.failure
+    if answer.rendering.error is not None:
+        keeper.forget(answer.id)
+        raise Unavailable("engine_unavailable", "This gateway failed on the request; its log has more.")

@@ -1,0 +1,237 @@
+"""Two gateways on one machine: what one cannot serve is finished by the other, under the same id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.streams import ROUTES, Stream, frames_of, messages, same_frames, text_of_frames
+
+KEY = "a-key-of-sixteen-or-more"
+AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def peer(make_gateway: Make) -> Any:
+    """The gateway that finishes what the others cannot serve. It knows of none of them."""
+    return make_gateway(VESTAL_MLX__PEER_KEY=KEY, VESTAL_MLX__MAX_RUNNING="16").start().until_ok()
+
+
+@pytest.fixture
+def make_origin(make_gateway: Make, peer: Any) -> Make:
+    """A function that starts a gateway with `peer` as its peer."""
+
+    def make(engine: dict[str, Any] | None = None, peers: str = "", **env: str) -> Any:
+        settings = {
+            "VESTAL_MLX__PEERS": peers or peer.url,
+            "VESTAL_MLX__PEER_KEY": KEY,
+            "VESTAL_MLX__MAX_RUNNING": "16",
+        }
+        return make_gateway(engine, **settings | env).start()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def refusing(make_gateway: Make, peer: Any) -> Any:
+    """A gateway on whose machine no model has room."""
+    env = {"VESTAL_MLX__PEERS": peer.url, "VESTAL_MLX__PEER_KEY": KEY}
+    return make_gateway({"refuses": "insufficient_memory"}, **env).start().until_ok()
+
+
+def started(gateway: Any, prompt: str, frames: int) -> list[Stream]:
+    """Return a stream in each dialect, of which so many frames have arrived."""
+    streams = [Stream(gateway.http, path, make(prompt, stream=True)) for path, make in ROUTES.items()]
+    return [stream.until(frames) for stream in streams]
+
+
+def check_whole(streams: list[Stream], text: str, peer: Any) -> None:
+    """Check that each stream has the whole text, and the frames that the peer has."""
+    for path, stream in zip(ROUTES, streams, strict=True):
+        stream.join()
+        assert not stream.is_cut, path
+        assert text_of_frames(stream.frames) == text, path
+        kept = frames_of(peer.http.get(f"/v1/streams/{stream.id}").content)
+        assert same_frames(stream.frames, kept), path
+
+
+def test_streams_are_finished_by_the_peer_when_the_circuit_breaker_opens(make_origin, peer, text_of):
+    origin = make_origin(VESTAL_SUPERVISION__MAX_RESTARTS="2").until_ok()
+    prompt = "broken tokens=100 step_ms=40"
+    streams = started(origin, prompt, 5)
+    (origin.home / "fake_engine.json").write_text(json.dumps({"exit_code": 3}))
+    origin.kill_engine()
+    check_whole(streams, text_of(prompt, 100), peer)
+    assert len(origin.events("request_passed_on")) == len(ROUTES)
+    new = origin.http.post("/api/chat", json=messages("new tokens=3", stream=False))
+    assert (new.status_code, new.json()["eval_count"]) == (200, 3)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("path", ROUTES)
+def test_request_without_memory_here_is_served_by_the_peer(refusing, path, streams, text_of):
+    body = ROUTES[path](f"no room {streams} tokens=6", stream=streams)
+    answer = refusing.http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert "no room" not in answer.text
+    assert all(f"-{index} " in answer.text for index in range(6)) or streams
+    assert answer.headers["x-request-id"]
+
+
+def test_request_that_is_at_fault_itself_stays_here(refusing):
+    before = len(refusing.events("request_passed_on"))
+    for body in (ROUTES["/v1/completions"]("x", stop=7), {"model": "chat"}, messages("x", max_tokens="many")):
+        assert refusing.http.post("/v1/chat/completions", json=body).status_code == 400
+    missing = refusing.http.post("/v1/chat/completions", json={**messages("x"), "model": "nowhere"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+    assert len(refusing.events("request_passed_on")) == before
+
+
+def test_six_streams_go_to_the_peer_at_sigterm(make_origin, peer, text_of):
+    origin = make_origin().until_ok()
+    prompt = "stopped tokens=60 step_ms=40"
+    streams = started(origin, prompt, 4)
+    origin.process.terminate()
+    check_whole(streams, text_of(prompt, 60), peer)
+    assert origin.process.wait(15) == 0
+    assert len(origin.events("request_passed_on")) == len(ROUTES)
+
+
+def test_model_that_only_the_peer_has_is_served(make_origin, peer, text_of):
+    origin = make_origin()
+    shutil.rmtree(origin.home / "found" / "chat")
+    origin.until(origin.health, "it serves")
+    answer = origin.http.post("/api/chat", json=messages("elsewhere tokens=4", stream=False))
+    assert answer.json()["message"]["content"] == text_of("elsewhere tokens=4", 4)
+    background = {"model": "chat", "input": "kept there tokens=4", "background": True}
+    made = origin.http.post("/v1/responses", json=background).json()
+
+    def completed() -> Any:
+        found = origin.http.get(f"/v1/responses/{made['id']}").json()
+        return found if found["status"] == "completed" else None
+
+    found = origin.until(completed, "the response is complete")
+    assert found["output"][0]["content"][0]["text"] == text_of("kept there tokens=4", 4)
+
+
+def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(refusing, peer, text_of):
+    prompt = "left tokens=60 step_ms=40"
+    key = {"Idempotency-Key": "one"}
+    stream = Stream(refusing.http, "/api/chat", messages(prompt, stream=True), **key).until(5)
+    stream.leave()
+    rest = refusing.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
+    assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(prompt, 60)
+    again = refusing.http.post("/api/chat", json=messages(prompt, stream=True), headers=key)
+    assert again.headers["x-request-id"] == stream.id
+    assert text_of_frames(frames_of(again.content)) == text_of(prompt, 60)
+    at_peer = peer.http.post("/api/chat", json=messages(prompt, stream=True), headers=key)
+    assert at_peer.headers["x-request-id"] == stream.id
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 401, "unauthorized"),
+        ({"Authorization": "Bearer another-key-of-sixteen"}, 401, "unauthorized"),
+        ({"Authorization": f"Basic {KEY}"}, 401, "unauthorized"),
+        (AUTHORIZATION, 400, "invalid_request"),
+    ],
+)
+def test_take_over_needs_the_key_and_whole_records(peer, headers, status, code):
+    answer = peer.http.put("/v1/streams/some-id", content=b"no records", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_gateway_without_a_key_takes_nothing_over_and_says_that_its_peers_are_not_used(make_gateway, peer):
+    gateway = make_gateway(VESTAL_MLX__PEERS=peer.url).start().until_ok()
+    assert "mlx.peer_key" in gateway.events("peers_not_used")[0]["cause"]
+    answer = gateway.http.put("/v1/streams/x", content=b"", headers=AUTHORIZATION)
+    assert (answer.status_code, "mlx.peer_key" in answer.text) == (403, True)
+
+
+def test_both_machines_without_room_answer_with_the_local_error(make_origin, refusing):
+    """The second one knows the first one's peer too, and must not pass the request on to a third."""
+    before = len(refusing.events("request_passed_on"))
+    origin = make_origin({"refuses": "insufficient_memory"}, peers=refusing.url).until_ok()
+    for path, make in ROUTES.items():
+        answer = origin.http.post(path, json=make("no room anywhere", stream=True))
+        assert (answer.status_code, "insufficient_memory" in answer.text) == (507, True)
+    assert len(origin.events("request_not_passed_on")) == len(ROUTES)
+    assert len(refusing.events("request_passed_on")) == before
+
+
+HEALTHY = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
+CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Impostor:
+    """A server that is not a gateway: its replies by method and path; without one it never answers."""
+
+    def __init__(self, **replies: bytes) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._replies = replies
+        self._taken: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self._taken.append(connection)
+                threading.Thread(target=self._reply, args=(connection,)).start()
+
+    def _reply(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            method, path, *_ = connection.recv(65536).decode("latin-1").split(" ")
+            name = "health" if path == "/health" else method
+            if name in self._replies:
+                connection.sendall(self._replies[name])
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for each in (self._listening, *self._taken):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for each in (self._listening, *self._taken):
+            each.close()
+
+
+@pytest.fixture
+def make_impostor() -> Iterator[Callable[..., Impostor]]:
+    made: list[Impostor] = []
+
+    def make(**replies: bytes) -> Impostor:
+        made.append(Impostor(**replies))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_peers_that_hang_lie_or_are_away_leave_the_local_error(make_origin, make_impostor, free_port):
+    garbage = b"garbage\r\n\r\n"
+    replies = [{}, {"health": garbage, "PUT": garbage}, {"health": HEALTHY, "PUT": b""}]
+    urls = [make_impostor(**each).url for each in replies] + [f"http://127.0.0.1:{free_port()}"]
+    origin = make_origin({"refuses": "insufficient_memory"}, peers=",".join(urls)).until_ok()
+    answer = origin.http.post("/api/chat", json=messages("x", stream=True))
+    assert (answer.status_code, answer.json()["code"]) == (507, "insufficient_memory")
+
+
+def test_peer_that_takes_over_and_is_lost_before_the_first_byte_is_a_503(make_origin, make_impostor):
+    liar = make_impostor(health=HEALTHY, PUT=CREATED, GET=b"")
+    origin = make_origin({"refuses": "insufficient_memory"}, peers=liar.url).until_ok()
+    answer = origin.http.post("/v1/messages", json=messages("x"))
+    assert (answer.status_code, answer.json()["type"]) == (503, "error")
+    assert answer.headers["retry-after"]

@@ -1,0 +1,102 @@
+"""Which failures another machine may mend, and which machine serves a request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.gateway.peers.choice import (
+    FAR_S,
+    HERE,
+    LONGER_PREFIX_BYTES,
+    Machine,
+    is_engine_far,
+    machine_for,
+    may_be_mended_elsewhere,
+    order_of_offers,
+)
+
+counts = st.integers(0, 4)
+machines = st.builds(
+    Machine,
+    st.just("http://peer"),
+    st.booleans(),
+    counts,
+    counts,
+    counts,
+    st.sampled_from([0, 100, LONGER_PREFIX_BYTES, 100_000]),
+)
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> tuple[Machine, list[Machine]]:
+    here = replace(draw(machines), url=HERE)
+    return here, [
+        replace(peer, url=f"http://{n}") for n, peer in enumerate(draw(st.lists(machines, max_size=4)))
+    ]
+
+
+@pytest.mark.parametrize(
+    "code", ["engine_unavailable", "insufficient_memory", "draining", "model_not_found", "overloaded"]
+)
+def test_fault_of_this_machine_may_be_mended_elsewhere(code):
+    assert may_be_mended_elsewhere(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["invalid_request", "invalid_json", "context_exceeded", "engine_crashed", "empty_prompt", "too_large"],
+)
+def test_fault_of_the_request_itself_stays_here(code):
+    assert not may_be_mended_elsewhere(code)
+
+
+def test_engine_is_far_only_behind_an_open_breaker_with_seconds_to_go():
+    assert is_engine_far(FAR_S + 1.1, 1.0)
+    assert not any(is_engine_far(trial_at, 1.0) for trial_at in (None, 0.0, 1.0, FAR_S + 1.0))
+
+
+@given(choices())
+def test_chosen_machine_serves_or_is_this_one(drawn):
+    here, peers = drawn
+    chosen = machine_for(here, peers)
+    assert chosen == HERE or any(peer.serves for peer in peers if peer.url == chosen)
+
+
+@given(choices())
+def test_free_machine_serves_itself_unless_a_free_peer_has_a_much_longer_prefix(drawn):
+    here, peers = drawn
+    here = replace(here, serves=True, waiting=0, running=0, slots=1)
+    chosen = next((peer for peer in peers if peer.url == machine_for(here, peers)), None)
+    longest = max((peer.prefix_bytes for peer in peers if peer.is_free), default=0)
+    if longest - here.prefix_bytes >= LONGER_PREFIX_BYTES:
+        assert chosen is not None and chosen.is_free and chosen.prefix_bytes == longest
+    else:
+        assert chosen is None
+
+
+@given(choices())
+def test_busy_machine_gives_a_request_to_a_free_peer_or_to_a_shorter_queue_only(drawn):
+    here, peers = drawn
+    here = replace(here, serves=True, slots=0)
+    chosen = next((peer for peer in peers if peer.url == machine_for(here, peers)), here)
+    if any(peer.is_free for peer in peers):
+        assert chosen.is_free
+        assert chosen.prefix_bytes == max(peer.prefix_bytes for peer in peers if peer.is_free)
+    else:
+        assert chosen.waiting == min(machine.waiting for machine in (here, *peers) if machine.serves)
+        assert chosen is here or chosen.waiting < here.waiting
+
+
+@given(st.lists(machines, max_size=5))
+def test_offers_go_to_all_that_serve_the_free_ones_first(peers):
+    named = [replace(peer, url=str(number)) for number, peer in enumerate(peers)]
+    order = [next(peer for peer in named if peer.url == url) for url in order_of_offers(named)]
+    assert sorted(peer.url for peer in order) == sorted(peer.url for peer in named if peer.serves)
+    freedom = [peer.is_free for peer in order]
+    assert freedom == sorted(freedom, reverse=True)
+    waiting = [peer.waiting for peer in order if not peer.is_free]
+    assert waiting == sorted(waiting)

@@ -1,0 +1,42 @@
+"""What the answers of a peer's /health say about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.gateway.peers.choice import Machine
+from mlx_server.gateway.peers.polling import MOST_POLL_S, PeerState
+
+
+def test_peer_that_misses_three_answers_for_five_seconds_is_dead_until_it_answers():
+    state = PeerState(0.0)
+    for now in (1.0, 2.0, 3.0, 4.0):
+        state.heard(None, now)
+        assert not state.is_dead
+    state.heard(None, 5.0)
+    assert state.is_dead and not state.machine("x").serves
+    for _ in range(10):
+        state.heard(None, 6.0)
+    assert state.next_poll_s == MOST_POLL_S
+    state.heard({"status": "ok"}, 9.0)
+    assert not state.is_dead and state.machine("x").serves and state.next_poll_s == 1.0
+
+
+def test_peer_is_seen_with_its_requests_and_slots():
+    state = PeerState(0.0)
+    state.heard({"status": "ok", "requests": {"running": 2, "queued": 1, "parked": 4, "slots": 8}}, 1.0)
+    assert state.machine("x", 7) == Machine("x", True, 2, 5, 8, 7)
+
+
+@pytest.mark.parametrize("status", ["draining", "failed", "other", None, 7])
+def test_peer_that_serves_nothing_now_is_not_asked(status):
+    state = PeerState(0.0)
+    state.heard({"status": status}, 1.0)
+    assert not state.machine("x").serves
+
+
+@pytest.mark.parametrize("requests", [None, [], {"running": "x", "slots": -1}, {"running": True}])
+def test_odd_counts_are_none(requests):
+    state = PeerState(0.0)
+    state.heard({"status": "ok", "requests": requests}, 1.0)
+    assert state.machine("x").slots == 0
