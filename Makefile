@@ -12,7 +12,7 @@ ROUNDS = 1
 .PHONY: help up down status logs doctor recover test explore test-install lint format bench chaos install uninstall clean-cache host dev lock
 
 help:
-	@echo "make up           set up whatever is missing, start everything, wait until it is healthy"
+	@echo "make up           set up what is missing, replace what is out of date, start all, wait until it is healthy"
 	@echo "make down         stop everything; no process, container or port of ours stays"
 	@echo "make status       what lives, what does not, and why"
 	@echo "make logs         follow the logs (SERVICE=mlx_server for one)"

@@ -81,7 +81,7 @@ class StatusReport:
         )
         statuses = {
             AGENT: self._agent(),
-            MLX_SERVER: self._child(MLX_SERVER, port=self._mlx.port),
+            MLX_SERVER: self._gateway(),
             MLX_ENGINE: engine,
             OLLAMA: ollama,
             DOCKER: docker,
@@ -121,6 +121,17 @@ class StatusReport:
             uptime_s=uptime_s,
             detail=self._watchdog.describe(),
             extra={"rss_bytes": rss, "kept_by": self._watchdog.restarter},
+        )
+
+    def _gateway(self) -> ServiceStatus:
+        """Return the gateway's status, which names the older ones that still serve their last clients."""
+        older = self._supervisor.predecessors(MLX_SERVER)
+        status = self._child(MLX_SERVER, port=self._mlx.port, predecessors=older)
+        if not older or status.detail:
+            return status
+        pids = ", ".join(map(str, older))
+        return replace(
+            status, detail=f"until their clients have their answers, older ones run too: PID {pids}"
         )
 
     def _child(self, name: str, **extra: Any) -> ServiceStatus:

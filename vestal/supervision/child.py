@@ -170,6 +170,11 @@ class Child:
         """
         return await self._probes.check_health()
 
+    @property
+    def predecessors(self) -> list[int]:
+        """Return the PIDs of the processes that have handed over, or are to, and have not ended."""
+        return self._handovers.predecessors()
+
     async def hand_over(self) -> None:
         """Replace the process by a successor that starts beside it, and return once that serves.
 

@@ -89,6 +89,10 @@ class Supervisor:
         """Return the status of every child, in start order."""
         return {name: child.status() for name, child in self._children.items()}
 
+    def predecessors(self, name: str) -> list[int]:
+        """Return the PIDs of the processes from which a child has taken over, as long as they run."""
+        return self._child(name).predecessors
+
     def trial_at(self, name: str) -> float | None:
         """Return when the trial start of a child's open or half-open breaker is due or began (monotonic).
 

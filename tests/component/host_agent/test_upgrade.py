@@ -104,6 +104,10 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
             report = upgrade(VESTAL_MLX__MAX_RUNNING=str(number + 2))
             assert report["state"] == "done", report
             gateways.append(agent.gateway())
+            if number == 0:
+                row = agent.status()["services"]["mlx_server"]
+                assert row["predecessors"] == gateways[:1], "it serves the stream"
+                assert f"PID {gateways[0]}" in row["detail"]
             gaps_s.append(traffic.take_longest_s())
     stream.join()
     assert traffic.failures == []

@@ -85,6 +85,11 @@ class ChildHandovers:
         if handover.plan.stage is Stage.REFUSED:
             raise self._refusal(handover.plan.why)
 
+    def predecessors(self) -> list[int]:
+        """Return the PIDs of the processes that were asked to hand over and have not ended."""
+        pids = [each.predecessor_pid for each in self._handovers]
+        return [pid for pid in pids if pid is not None]
+
     def environment(self) -> Mapping[str, str]:
         """Return the environment variables of an ordinary launch: the PID of a predecessor to wait for, if
         there is one.
