@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from functools import partial
 
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dialects.context import GatewayContext
@@ -13,11 +14,13 @@ from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.handover.forwarding import HandedOver
 from mlx_server.gateway.handover.handing_over import hand_over
 from mlx_server.gateway.handover.successor import Successor
+from mlx_server.gateway.health import SERVED, health_status
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
-from mlx_server.gateway.peers.choice import is_engine_far
+from mlx_server.gateway.peers.choice import HERE, Machine, is_engine_far
 from mlx_server.gateway.peers.others import Peers, peers_of
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from vestal.supervision.handover.successor import Succession
 from vestal.web.listening_sockets import LOOPBACK
 
@@ -34,7 +37,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
-    peers = keeper.others = peers_of(parts.config, models, clock, telemetry.emit)
+    peers = keeper.others = peers_of(parts.config, models, partial(_here, parts), clock, telemetry.emit)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,
@@ -69,6 +72,18 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         await keeper.close()
         if peers is not None:
             await peers.close()
+
+
+def _here(parts: GatewayParts) -> Machine:
+    """Return this machine as the choice of a machine for a request sees it."""
+    dispatcher = parts.dispatcher
+    return Machine(
+        HERE,
+        serves=health_status(parts.engine, dispatcher) in SERVED,
+        running=dispatcher.count(RequestPhase.RUNNING),
+        waiting=dispatcher.count(RequestPhase.QUEUED) + dispatcher.count(RequestPhase.PARKED),
+        slots=dispatcher.max_running if parts.engine.ready else 0,
+    )
 
 
 async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:

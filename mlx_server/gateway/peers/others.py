@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from mlx_server.gateway.answer_log import Accepted, Record
@@ -12,7 +14,14 @@ from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Send
-from mlx_server.gateway.peers.choice import Machine, may_be_mended_elsewhere, order_of_offers
+from mlx_server.gateway.peers.choice import (
+    HERE,
+    Machine,
+    machine_for,
+    may_be_mended_elsewhere,
+    order_of_offers,
+)
+from mlx_server.gateway.peers.conversation import Asked, PrefixMemory, asked_in
 from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
 from mlx_server.gateway.peers.peer import Peer, PeerLost
 from mlx_server.gateway.peers.polling import PeerState, poll, wait_until_dead
@@ -24,31 +33,50 @@ log = logging.getLogger(__name__)
 
 DEAD_AFTER_S = 10.0
 """An answer is read on from a peer until its /health has not answered for so long."""
+AFTER_REFUSAL_S = 60.0
+"""A peer that has refused a new request for a model is given no other one for so long. What fails here is
+offered to it all the same."""
+THREAD_BYTES = 256 * 1024
 MAX_PASSED_ON = 1000
 Emit = Callable[..., None]
 
 
-def peers_of(config: Config, models: InstalledModels, clock: Clock, emit: Emit) -> Peers | None:
-    """Return the peers that the settings name; None, and say why, if they cannot be used."""
+def peers_of(
+    config: Config, models: InstalledModels, here: Callable[[], Machine], clock: Clock, emit: Emit
+) -> Peers | None:
+    """Return the peers that the settings name; None, and say why, if they cannot be used.
+
+    `here` returns the state of this machine.
+    """
     urls, key = list(dict.fromkeys(config.mlx.peers)), config.mlx.peer_key
     if not urls:
         return None
     if not key:
         emit("peers_not_used", "mlx.peers names other machines, but they share no key; set mlx.peer_key")
         return None
-    return Peers([Peer(url, key) for url in urls], models, clock, emit)
+    return Peers([Peer(url, key) for url in urls], models, here, clock, emit)
 
 
 class Peers:
-    """The peers of this gateway. `where` finds the one to which an answer was passed on."""
+    """The peers of this gateway. `here` returns the state of this machine."""
 
-    def __init__(self, peers: Sequence[Peer], models: InstalledModels, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        peers: Sequence[Peer],
+        models: InstalledModels,
+        here: Callable[[], Machine],
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
         self._peers = {peer.url: peer for peer in peers}
         self._states = {peer.url: PeerState(clock.now()) for peer in peers}
         self._models = models
+        self._here = here
         self._clock = clock
         self._emit = emit
         self._passed_on: dict[str, Peer] = {}
+        self._memory = PrefixMemory()
+        self._refused: dict[tuple[str, str], float] = {}  # (peer, model): when a placement was refused
         self._polls: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -88,18 +116,31 @@ class Peers:
         except ValueError:
             return None
         digest = await self._digest(head.body) if has_begun(records) else ""
+        asked = await _asked_in(head.body)
         refusals: dict[str, str] = {}
-        for url in order_of_offers(self._machines()):
-            refusal = await self._peers[url].offer(head.id, data, digest)
-            if not refusal:
-                self._emit("request_passed_on", "a peer goes on with it", id=head.id, peer=url)
-                return self._remember(head, self._peers[url])
-            refusals[url] = refusal
+        for url in order_of_offers(self._machines(asked)):
+            refusals[url] = await self._peers[url].offer(head.id, data, digest)
+            if not refusals[url]:
+                return self._passed_to(url, head, asked, "request_passed_on")
         self._emit("request_not_passed_on", "no peer takes it", id=head.id, refusals=refusals)
         return None
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Return None: every new request runs here first."""
+        """Return how to read the answer to a new request from the peer that serves it best.
+
+        None: it runs here. `machine_for` decides.
+        """
+        if is_passed_on(head):
+            return None
+        asked = await _asked_in(head.body)
+        url = await self._best_for(asked)
+        if url != HERE:
+            refusal = await self._peers[url].offer(head.id, await asyncio.to_thread(packed, [head]), "")
+            if not refusal:
+                return self._passed_to(url, head, asked, "request_placed")
+            self._refused[url, asked.model] = self._clock.now()
+            self._emit("request_not_placed", refusal, id=head.id, peer=url)
+        self._memory.note(asked, HERE)
         return None
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
@@ -113,8 +154,32 @@ class Peers:
 
     # --- inside ---
 
-    def _machines(self) -> list[Machine]:
-        return [state.machine(url) for url, state in self._states.items()]
+    def _machines(self, asked: Asked) -> list[Machine]:
+        prefix_bytes = self._memory.prefix_bytes(asked, self._states)
+        return [state.machine(url, prefix_bytes[url]) for url, state in self._states.items()]
+
+    async def _best_for(self, asked: Asked) -> str:
+        """Return the URL of the machine that serves the request best, or HERE."""
+        if asked.previous_response_id:  # only the machine that has made that response knows it
+            answer_id = asked.previous_response_id.removeprefix("resp_")
+            peer = self.where(answer_id)
+            return peer.url if peer is not None and await peer.has(answer_id) else HERE
+        now = self._clock.now()
+        here = replace(self._here(), prefix_bytes=self._memory.prefix_bytes(asked, [HERE])[HERE])
+        peers = [
+            machine
+            for machine in self._machines(asked)
+            if self._states[machine.url].was_heard
+            and now - self._refused.get((machine.url, asked.model), -math.inf) > AFTER_REFUSAL_S
+        ]
+        return machine_for(here, peers)
+
+    def _passed_to(self, url: str, head: Accepted, asked: Asked, event: str) -> CopyElsewhere:
+        self._emit(event, "a peer serves it", id=head.id, peer=url)
+        self._states[url].sent += 1
+        self._memory.note(asked, url)
+        self._refused.pop((url, asked.model), None)
+        return self._remember(head, self._peers[url])
 
     async def _digest(self, body: bytes) -> str:
         try:
@@ -147,6 +212,11 @@ class Peers:
             message = "The machine that went on with this answer is lost; send the request again."
             error = Unavailable("engine_unavailable", message)
             await error_response(error, path, answer_id)({"type": "http"}, _nothing, send)
+
+
+async def _asked_in(body: bytes) -> Asked:
+    """Return what the body asks for; a large one is read in a thread."""
+    return asked_in(body) if len(body) < THREAD_BYTES else await asyncio.to_thread(asked_in, body)
 
 
 async def _nothing() -> Message:

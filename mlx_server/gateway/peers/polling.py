@@ -19,14 +19,20 @@ SERVED = frozenset({"ok", "starting", "recovering"})
 class PeerState:
     """What the last answers of one peer have shown. Times are monotonic seconds.
 
-    `is_dead`: the peer has not answered for some time.
+    `is_dead`: the peer has not answered for some time. `sent` counts what it was given since its last answer.
     """
 
     def __init__(self, now: float) -> None:
         self.seen_at = now
         self.misses = 0
         self.is_dead = False
+        self.sent = 0
         self._health: Mapping[str, Any] | None = None
+
+    @property
+    def was_heard(self) -> bool:
+        """Return whether the peer has answered at all."""
+        return self._health is not None
 
     @property
     def next_poll_s(self) -> float:
@@ -41,6 +47,7 @@ class PeerState:
             self.is_dead = self.misses >= MISSES_TO_BE_DEAD and is_silent
         else:
             self.misses, self.seen_at, self.is_dead, self._health = 0, now, False, health
+            self.sent = 0
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
         """Return the peer as the choice of a machine sees it. One that was never heard may serve."""
@@ -51,7 +58,7 @@ class PeerState:
         return Machine(
             url,
             serves=not self.is_dead and self._health.get("status") in SERVED,
-            running=_count(counts, "running"),
+            running=_count(counts, "running") + self.sent,
             waiting=_count(counts, "queued") + _count(counts, "parked"),
             slots=_count(counts, "slots") if self._health.get("status") == "ok" else 0,
             prefix_bytes=prefix_bytes,

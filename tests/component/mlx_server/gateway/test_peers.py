@@ -136,6 +136,37 @@ def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(
     assert at_peer.headers["x-request-id"] == stream.id
 
 
+def conversation(turns: int, last: str) -> dict[str, Any]:
+    """Return a request with so many earlier messages of 400 bytes, which no other conversation has."""
+    roles = ["user", "assistant"]
+    earlier = [{"role": roles[turn % 2], "content": f"{last} {turn} " + "x" * 400} for turn in range(turns)]
+    said = [*earlier, {"role": "user", "content": f"{last} tokens=3"}]
+    return {"model": "chat", "messages": said, "stream": False}
+
+
+def test_new_request_goes_to_the_free_peer_and_the_next_turn_to_where_the_conversation_was(make_origin, peer):
+    origin = make_origin(VESTAL_MLX__MAX_RUNNING="1").until_ok()
+    origin.until(lambda: len(peer.http.get("/health").json()) and True, "the peer answers")
+    assert origin.http.post("/api/chat", json=conversation(0, "first")).status_code == 200
+    assert not origin.events("request_placed")
+    busy = Stream(origin.http, "/api/chat", messages("busy tokens=5000 step_ms=20", stream=True)).until(2)
+    moved = conversation(20, "moved")
+    assert origin.http.post("/api/chat", json=moved).json()["eval_count"] == 3
+    assert len(origin.events("request_placed")) == 1
+    busy.leave()
+    origin.until(lambda: origin.health()["requests"]["running"] == 0, "it is free again")
+    for _ in range(2):
+        assert origin.http.post("/api/chat", json=conversation(20, "stays")).status_code == 200
+    assert len(origin.events("request_placed")) == 1
+    more = [
+        *moved["messages"],
+        {"role": "assistant", "content": "t"},
+        {"role": "user", "content": "tokens=2"},
+    ]
+    assert origin.http.post("/api/chat", json={**moved, "messages": more}).json()["eval_count"] == 2
+    assert len(origin.events("request_placed")) == 2
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "code"),
     [

@@ -26,6 +26,8 @@ def test_peer_is_seen_with_its_requests_and_slots():
     state = PeerState(0.0)
     state.heard({"status": "ok", "requests": {"running": 2, "queued": 1, "parked": 4, "slots": 8}}, 1.0)
     assert state.machine("x", 7) == Machine("x", True, 2, 5, 8, 7)
+    state.sent += 1
+    assert state.machine("x").running == 3
 
 
 @pytest.mark.parametrize("status", ["draining", "failed", "other", None, 7])

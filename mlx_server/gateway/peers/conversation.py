@@ -1,0 +1,104 @@
+"""The beginnings of a conversation, and the machines that have computed them. Pure.
+
+A machine that has served a turn has its prompt in the prompt cache. The next turn begins with the same
+messages, so that the digest of these finds the machine again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+PIECE_BYTES = 4096
+"""A text is divided into pieces of this size; a conversation at its messages."""
+MAX_PARTS = 512
+MAX_REMEMBERED = 20_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request's body says about where it is served best.
+
+    `beginnings` are digests of its conversation up to each of its parts, with the size up to there in bytes;
+    the longest is the last. `previous_response_id` names the response that it continues, or is empty.
+    """
+
+    model: str = ""
+    previous_response_id: str = ""
+    beginnings: tuple[tuple[bytes, int], ...] = ()
+
+
+_NONE = msgspec.Raw(b"")
+
+
+class _Body(msgspec.Struct):
+    model: str = ""
+    previous_response_id: str | None = None
+    system: msgspec.Raw = _NONE
+    instructions: msgspec.Raw = _NONE
+    tools: msgspec.Raw = _NONE
+    messages: msgspec.Raw = _NONE
+    input: msgspec.Raw = _NONE
+    prompt: msgspec.Raw = _NONE
+
+
+_decoder = msgspec.json.Decoder(_Body)
+_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def asked_in(body: bytes) -> Asked:
+    """Return what the body of any dialect asks for. It need not be valid."""
+    try:
+        read = _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return Asked()
+    digest = hashlib.sha256(read.model.encode("utf-8", "surrogatepass"))
+    size_bytes = 0
+    beginnings: list[tuple[bytes, int]] = []
+    for field in (read.system, read.instructions, read.tools):
+        digest.update(bytes(field) + b"\0")
+        size_bytes += len(bytes(field))
+    for part in _parts(read):
+        digest.update(part + b"\0")
+        size_bytes += len(part)
+        beginnings.append((digest.digest()[:16], size_bytes))
+    return Asked(read.model, read.previous_response_id or "", tuple(beginnings))
+
+
+def _parts(read: _Body) -> Iterator[bytes]:
+    """Yield the first MAX_PARTS messages or pieces of text."""
+    for field in (read.messages, read.input, read.prompt):
+        data = bytes(field)
+        if data.startswith(b"["):
+            yield from (bytes(part) for part in _list_decoder.decode(data)[:MAX_PARTS])
+        elif data:
+            whole = range(0, min(len(data), MAX_PARTS * PIECE_BYTES), PIECE_BYTES)
+            yield from (data[start : start + PIECE_BYTES] for start in whole)
+
+
+class PrefixMemory:
+    """Which machine has computed which beginnings: the latest ones, up to `size` in all."""
+
+    def __init__(self, size: int = MAX_REMEMBERED) -> None:
+        self._size = size
+        self._served: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+
+    def note(self, asked: Asked, url: str) -> None:
+        """Note that the machine serves the request."""
+        for digest, _ in asked.beginnings:
+            self._served[url, digest] = None
+            self._served.move_to_end((url, digest))
+        while len(self._served) > self._size:
+            self._served.popitem(last=False)
+
+    def prefix_bytes(self, asked: Asked, urls: Collection[str]) -> dict[str, int]:
+        """Return for each machine how much of the conversation it has computed."""
+        return {url: self._longest(asked, url) for url in urls}
+
+    def _longest(self, asked: Asked, url: str) -> int:
+        known = (size for digest, size in reversed(asked.beginnings) if (url, digest) in self._served)
+        return next(known, 0)

@@ -1,0 +1,74 @@
+"""The beginnings of conversations, by which the next turn finds the machine of the one before."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.gateway.peers.conversation import MAX_PARTS, PIECE_BYTES, Asked, PrefixMemory, asked_in
+
+URLS = ("", "http://a")
+texts = st.text(max_size=30)
+
+
+def asked(**body: Any) -> Asked:
+    return asked_in(json.dumps({"model": "chat", **body}).encode())
+
+
+@given(st.lists(texts, min_size=1, max_size=8), st.lists(texts, min_size=1, max_size=4))
+def test_next_turn_finds_the_whole_turn_before_it(said, more):
+    before = [{"role": "user", "content": text} for text in said]
+    after = [*before, *({"role": "user", "content": text} for text in more)]
+    memory = PrefixMemory()
+    first, second = asked(messages=before), asked(messages=after)
+    memory.note(first, "http://a")
+    assert memory.prefix_bytes(second, URLS) == {"": 0, "http://a": first.beginnings[-1][1]}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "other"},
+        {"system": "another"},
+        {"tools": [1]},
+        {"instructions": "x"},
+        {"messages": ["c", "b"]},
+    ],
+)
+def test_another_model_system_prompt_or_first_message_has_no_beginning_in_common(changed):
+    body = {"system": "one", "messages": ["a", "b"]}
+    memory = PrefixMemory()
+    memory.note(asked(**body), "")
+    assert memory.prefix_bytes(asked(**{**body, **changed}), [""]) == {"": 0}
+
+
+def test_long_text_shares_its_whole_pieces():
+    memory = PrefixMemory()
+    memory.note(asked(prompt="x" * 10_000), "")
+    assert memory.prefix_bytes(asked(prompt="x" * 20_000), [""]) == {"": 2 * PIECE_BYTES}
+    assert len(asked(input="x" * 10_000_000).beginnings) == MAX_PARTS
+
+
+def test_memory_is_bounded_and_forgets_the_oldest():
+    memory = PrefixMemory(size=3)
+    for text in "abcd":
+        memory.note(asked(prompt=text), "")
+    found = [memory.prefix_bytes(asked(prompt=text), [""])[""] > 0 for text in "abcd"]
+    assert found == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b'{"model": 3}', b'{"messages": {"a": 1}}', b'{"messages": [', b"[" * 9999],
+)
+def test_any_body_is_read_without_an_error(body):
+    assert isinstance(asked_in(body), Asked)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_without_an_error(body):
+    assert isinstance(asked_in(body), Asked)
