@@ -28,6 +28,11 @@ TICK_S = 0.5
 POLL_S = 0.02
 OFFER_EVERY_S = 10.0
 """How often other machines are asked to go on with what waits here for an engine that comes late."""
+SENT_AGAIN = "The server stops; send the request again when it is back."
+GOES_ON = (
+    "The server stops, and goes on with this answer when it is back: send the request again with its "
+    "Idempotency-Key, or read on at GET /v1/streams/{x-request-id}."
+)
 HAND_OVER = signal.SIGUSR1.name
 """Asks a gateway to hand over to its successor, which runs already."""
 
@@ -126,7 +131,7 @@ async def _drain(
         await clock.sleep(POLL_S)
     if not dispatcher.idle:
         keeper.detach()  # the next gateway goes on with what is written down
-        dispatcher.fail_unfinished("The server stops; send the request again when it is back.")
+        dispatcher.fail_unfinished(GOES_ON if parts.config.mlx.keep_answers_s else SENT_AGAIN)
         await clock.sleep(POLL_S)  # the clients receive their last line
 
 
