@@ -112,7 +112,7 @@ def run(stack, models: Models) -> Run:
 def test_all_tasks_end_done_once_across_kills(stack, run: Run):
     tasks = _tasks(stack)
     assert len(tasks) == TASKS and {task["id"] for task in tasks} == set(run.ids.values())
-    assert {task["state"] for task in tasks} == {"done"}
+    assert {task["state"] for task in tasks} == {"done"}, [task for task in tasks if task["state"] != "done"]
     again = {number: _submitted(stack, number) for number in run.ids}
     assert again == run.ids, "the same key is the same task, also for one accepted before a kill"
 
