@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,24 +23,29 @@ def many(item: bytes, count: int = 1_000_000) -> bytes:
     return b"[" + b",".join([item] * count) + b"]"
 
 
+# The bodies are made in the tests: each worker imports this file.
 @pytest.mark.parametrize(
     "field",
     [
-        b'"messages":' + many(b"[]"),
-        b'"messages":' + many(b'{"role":"user","content":"x"}', 200_000),
-        FEW + b',"tools":' + many(b"{}"),
-        FEW + b',"options":{"stop":' + many(b'"zz"') + b"}",
-        FEW + b',"unknown":' + many(b"[]"),
-        b'"messages":[{"role":"user","content":' + many(b'{"type":"text","text":"x"}', 200_000) + b"}]",
-        b'"input":' + many(b'"a"'),
-        b'"prompt":"x","context":' + many(b"1", 2_000_000),
-        b'"logit_bias":{' + b",".join(b'"%d":1' % number for number in range(300_000)) + b"}",
-        b'"deep":' + b"[" * 500_000,
+        lambda: b'"messages":' + many(b"[]"),
+        lambda: b'"messages":' + many(b'{"role":"user","content":"x"}', 200_000),
+        lambda: FEW + b',"tools":' + many(b"{}"),
+        lambda: FEW + b',"options":{"stop":' + many(b'"zz"') + b"}",
+        lambda: FEW + b',"unknown":' + many(b"[]"),
+        lambda: (
+            b'"messages":[{"role":"user","content":' + many(b'{"type":"text","text":"x"}', 200_000) + b"}]"
+        ),
+        lambda: b'"input":' + many(b'"a"'),
+        lambda: b'"prompt":"x","context":' + many(b"1", 2_000_000),
+        lambda: b'"logit_bias":{' + b",".join(b'"%d":1' % number for number in range(300_000)) + b"}",
+        lambda: b'"deep":' + b"[" * 500_000,
     ],
 )
-def test_check_counts_many_values_of_any_field_are_refused_with_the_limit_and_little_memory(field: bytes):
+def test_check_counts_many_values_of_any_field_are_refused_with_the_limit_and_little_memory(
+    field: Callable[[], bytes],
+):
     """Bodies under 32 MB took 1 to 4 s of the event loop and 0.5 to 1.5 GB each."""
-    raw = HEAD + field + b"}"
+    raw = HEAD + field() + b"}"
     tracemalloc.start()
     try:
         with pytest.raises(TooLarge) as refused:
@@ -54,14 +60,14 @@ def test_check_counts_many_values_of_any_field_are_refused_with_the_limit_and_li
 @pytest.mark.parametrize(
     "field",
     [
-        b'"prompt":"' + b'[{,:\\\\\\"}]' * 1_000_000 + b'"',
-        b'"prompt":' + many(b"12345", 2**20),
-        b'"messages":' + many(b'{"role":"user","content":"x"}', 20_000),
-        b'"prompt":"' + b'\\"' * 2_000_000 + b'"',
+        lambda: b'"prompt":"' + b'[{,:\\\\\\"}]' * 1_000_000 + b'"',
+        lambda: b'"prompt":' + many(b"12345", 2**20),
+        lambda: b'"messages":' + many(b'{"role":"user","content":"x"}', 20_000),
+        lambda: b'"prompt":"' + b'\\"' * 2_000_000 + b'"',
     ],
 )
-def test_check_counts_long_texts_and_prompts_of_token_ids_pass(field: bytes):
-    check_counts(HEAD + field + b"}")
+def test_check_counts_long_texts_and_prompts_of_token_ids_pass(field: Callable[[], bytes]):
+    check_counts(HEAD + field() + b"}")
 
 
 JSON_VALUES: Any = st.recursive(
