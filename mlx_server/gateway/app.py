@@ -26,6 +26,7 @@ from mlx_server.gateway.kept_answers import routes as kept_answers_routes
 from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.kept_answers.middleware import KeepAnswers
 from mlx_server.gateway.peers import routes as peer_routes
+from mlx_server.gateway.peers.mirrored import MirroredAnswers
 from mlx_server.gateway.peers.others import Peers
 from mlx_server.gateway.peers.responses import ForwardToPeer
 from mlx_server.gateway.requests.ticket import ClientDisconnected
@@ -58,10 +59,12 @@ def create_app(
     keyless_addresses: Callable[[], frozenset[str]] = frozenset,
     handed_over: HandedOver | None = None,
     peers: Peers | None = None,
+    mirrored: MirroredAnswers | None = None,
 ) -> FastAPI:
     """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`.
 
-    `peers` are the gateways on other machines that finish what this one cannot serve.
+    `peers` are the gateways on other machines that finish what this one cannot serve; `mirrored` is where
+    others keep a copy of their answers here.
     """
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
@@ -75,7 +78,9 @@ def create_app(
     app.add_middleware(ShareBodies, budget=BodyBudget(mlx.body_budget_bytes))
     if context.keeper is not None:
         app.include_router(kept_answers_routes.router(context.keeper))
-        app.include_router(peer_routes.router(context, context.keeper, GENERATING_PATHS))
+        app.include_router(
+            peer_routes.router(context, context.keeper, mirrored or MirroredAnswers(), GENERATING_PATHS)
+        )
         app.add_middleware(
             KeepAnswers,
             keeper=context.keeper,

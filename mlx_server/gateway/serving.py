@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from functools import partial
 
 from mlx_server.gateway.app import create_app
@@ -19,6 +20,8 @@ from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
 from mlx_server.gateway.peers.choice import HERE, Machine, is_engine_far
+from mlx_server.gateway.peers.mirrored import MirroredAnswers
+from mlx_server.gateway.peers.mirroring import TakeOverMirrored, mirror
 from mlx_server.gateway.peers.others import Peers, peers_of
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from vestal.supervision.handover.successor import Succession
@@ -42,7 +45,11 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
-    peers = keeper.others = peers_of(parts.config, models, partial(_here, parts), clock, telemetry.emit)
+    peers = keeper.others = peers_of(
+        parts.config, models, partial(_this_machine, parts), keeper.log, clock, telemetry.emit
+    )
+    mirrored = MirroredAnswers()
+    take_over = keeper.mirrored = TakeOverMirrored(mirrored, keeper, clock)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,
@@ -51,6 +58,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         keyless_addresses=listeners.keyless_addresses,
         handed_over=handed_over,
         peers=peers,
+        mirrored=mirrored,
     )
     telemetry.emit("server_started", pid=os.getpid())
     if peers is not None:
@@ -60,7 +68,11 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     tasks = [
         asyncio.ensure_future(_tick(parts, keeper)),
         asyncio.ensure_future(listeners.follow_bridge(app)),
+        asyncio.ensure_future(take_over.run()),
     ]
+    if peers is not None:
+        origin = f"{socket.gethostname()} {parts.config.home.root} {parts.config.mlx.port}"
+        tasks.append(asyncio.ensure_future(mirror(keeper, peers.first_living, origin, clock)))
     listeners.serve(app)
     succession.report_serving()
     try:
@@ -79,7 +91,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
             await peers.close()
 
 
-def _here(parts: GatewayParts) -> Machine:
+def _this_machine(parts: GatewayParts) -> Machine:
     """Return this machine as the choice of a machine for a request sees it."""
     dispatcher = parts.dispatcher
     return Machine(

@@ -39,6 +39,7 @@ PURE = (
     "mlx_server/gateway/kept_answers/history.py",
     "mlx_server/gateway/peers/choice.py",
     "mlx_server/gateway/peers/conversation.py",
+    "mlx_server/gateway/peers/mirrored.py",
     "mlx_server/gateway/peers/passed_on.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "mlx_server/gateway/dialects/ollama/go_to_jinja.py",

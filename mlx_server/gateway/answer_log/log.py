@@ -142,6 +142,21 @@ class AnswerLog:
             return None
         return records
 
+    def size_bytes(self, answer_id: str) -> int:
+        """Return how many bytes the records of an answer take up; 0 if it is not in the log."""
+        entry = self._index.get(answer_id)
+        return 0 if entry is None else entry.size_bytes
+
+    async def data(self, answer_id: str) -> bytes | None:
+        """Return the records of an answer as they are written; None if it is not in the log."""
+        entry = self._index.get(answer_id)
+        if entry is None:
+            return None
+        try:
+            return await asyncio.wrap_future(self._writer.read(entry.name))
+        except OSError:
+            return None
+
     def unfinished(self) -> list[str]:
         """Return the ids of the answers that have not ended, suspended ones too, in order of acceptance."""
         return self._index.unfinished()
@@ -257,6 +272,14 @@ class NoLog(AnswerLog):
         """Do nothing."""
 
     async def records(self, answer_id: str) -> list[Record] | None:
+        """Return None."""
+        return None
+
+    def size_bytes(self, answer_id: str) -> int:
+        """Return 0."""
+        return 0
+
+    async def data(self, answer_id: str) -> bytes | None:
         """Return None."""
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 
 from mlx_server import protocol
@@ -48,12 +48,14 @@ class Answers:
         *,
         earlier: Iterable[tuple[int, Item]] = (),
         record: Record = lambda number, item: None,
+        needs_signs_of_life: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tickets = tuple(tickets)
         self._clock = clock or SystemClock()
         self._begin_at_s = time.monotonic() + begin_after_s
         self._events_read = 0
         self._record = record
+        self._needs_signs_of_life = needs_signs_of_life
         self._arrived: asyncio.Queue[tuple[int, TicketItem | Silence]] = asyncio.Queue()
         for number, item in earlier:
             self._arrived.put_nowait((number, item))
@@ -129,7 +131,7 @@ class Answers:
 
     def begin_silent(self) -> None:
         """Add a sign of life to a stream that begins before any event."""
-        if not self.has_begun and self._arrived.empty():
+        if not self.has_begun and self._arrived.empty() and self._needs_signs_of_life():
             self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
@@ -157,5 +159,6 @@ class Answers:
             running = next((n for n, ticket in enumerate(self.tickets) if not ticket.ended), None)
             if running is None:
                 return
-            if self._events_read == before and self._arrived.empty():
+            is_silent = self._events_read == before and self._arrived.empty()
+            if is_silent and self._needs_signs_of_life():
                 self._put(running, Silence(running))

@@ -123,7 +123,13 @@ class GatewayContext:
             return Answers(tickets, self.clock)
         kept.accept(len(tickets))
         kept.outlives_client |= outlives_client
-        return Answers(tickets, self.clock, earlier=kept.history, record=kept.record)
+        return Answers(
+            tickets,
+            self.clock,
+            earlier=kept.history,
+            record=kept.record,
+            needs_signs_of_life=lambda: kept.needs_signs_of_life,
+        )
 
 
 def request_id_of(http: HTTPConnection) -> str | None:

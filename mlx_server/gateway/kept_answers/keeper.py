@@ -12,7 +12,7 @@ import msgspec
 from starlette.types import ASGIApp, Scope
 
 from mlx_server import VERSION
-from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Record, TakenUp
+from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Left, Record, TakenUp
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
 from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
@@ -49,16 +49,24 @@ class OtherMachines(Protocol):
         """Return how to read an answer that one of them has; None if none of them has it."""
 
 
+class MirroredElsewhere(Protocol):
+    """Answers that run on other machines, and are mirrored here. Each method goes on with one here."""
+
+    async def find(self, answer_id: str) -> KeptAnswer | None: ...
+    async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
+
+
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
     `app` is the application below the middleware: it makes the response. `others` are the gateways on other
-    machines, None without any.
+    machines, None without any; `mirrored` are answers of theirs.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
         self.app: ASGIApp | None = None
         self.others: OtherMachines | None = None
+        self.mirrored: MirroredElsewhere | None = None
         self.log = answer_log
         self._clock = clock
         self._is_closed = False
@@ -221,11 +229,16 @@ class AnswerKeeper:
         if answer is not None and not answer.client_left.is_set():
             return answer
         if answer_id not in self._reviving:
+            if not self.has(answer_id) and (mirrored := await self._go_on_with_mirrored(answer_id)):
+                return mirrored
             self.check_logged(answer_id)
             task = asyncio.ensure_future(self._revive(answer_id, answer))
             self._reviving[answer_id] = task
             task.add_done_callback(lambda _: self._reviving.pop(answer_id, None))
         return await asyncio.shield(self._reviving[answer_id])
+
+    async def _go_on_with_mirrored(self, answer_id: str) -> KeptAnswer | None:
+        return await self.mirrored.find(answer_id) if self.mirrored is not None else None
 
     def check_logged(self, answer_id: str) -> None:
         """Raise HttpError for an answer that is not in the log: 404 if its id is unknown, else 410."""
@@ -243,7 +256,7 @@ class AnswerKeeper:
             return answer
         answer_id = answer.id if answer else self.log.id_of_key(key_digest)
         if answer_id is None or not self.is_logged(answer_id):
-            return None
+            return await self.mirrored.find_by_key(key_digest) if self.mirrored is not None else None
         return await self.find(answer_id)
 
     async def _revive(self, answer_id: str, stopping: KeptAnswer | None) -> KeptAnswer:
@@ -298,9 +311,13 @@ class AnswerKeeper:
         taken_up = 0
         for answer_id in self.log.unfinished():
             records = await self.log.records(answer_id)
-            if records and isinstance(records[0], Accepted) and not is_suspended(records):
-                self._take_up(records)
-                taken_up += 1
+            if not records or not isinstance(records[0], Accepted) or is_suspended(records):
+                continue
+            if self.others is not None and await self.others.holding(records[0]) is not None:
+                self.log.append(answer_id, Left())  # a peer has gone on with it while no gateway lived here
+                continue
+            self._take_up(records)
+            taken_up += 1
         return taken_up
 
     @property

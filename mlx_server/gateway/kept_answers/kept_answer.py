@@ -84,6 +84,7 @@ class KeptAnswer:
         self.rendering = Rendering()
         self.outlives_client = False
         self.followers = 0
+        self.furthest_frame_asked = 0
         self.body = ReceivedBody()
         self.client_left = asyncio.Event()
         self.is_detached = False
@@ -214,6 +215,16 @@ class KeptAnswer:
         """
         if self._written is not None:
             await asyncio.wait([self._written], timeout=MAX_WRITE_S)
+
+    @property
+    def needs_signs_of_life(self) -> bool:
+        """Return whether a client waits for the next frame of its stream.
+
+        It does not wait for a frame that it has already, from a gateway that has died before that was written
+        down: a sign of life in its place would make the client miss the text that it is going to hold.
+        """
+        has_all = len(self.rendering.frames) >= self.furthest_frame_asked
+        return has_all and (self.followers > 0 or self.outlives_client)
 
     # --- the client ---
 

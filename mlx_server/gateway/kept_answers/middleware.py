@@ -107,6 +107,7 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     gone = asyncio.ensure_future(_disconnection(answer, receive))
     gone.add_done_callback(lambda _: rendering.wake())
     answer.followers += 1
+    answer.furthest_frame_asked = max(answer.furthest_frame_asked, first_frame)
     try:
         copied = await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
         if copied is not None and answer.elsewhere is not None:

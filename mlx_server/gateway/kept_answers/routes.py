@@ -20,7 +20,7 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
     @routes.get("/{answer_id}", responses={400: {}, 404: {}, 410: {}}, openapi_extra={"parameters": [FROM]})
     async def stream(http: Request, answer_id: str) -> Response:
-        first_frame = _first_frame(http.query_params.get("from"))
+        first_frame = first_frame_of(http)
         return Followed(await keeper.find(answer_id), first_frame)
 
     @routes.head("/{answer_id}", responses={404: {}, 410: {}})
@@ -46,7 +46,9 @@ class Followed(Response):
         await follow(self._answer, self._first_frame, receive, send)
 
 
-def _first_frame(given: str | None) -> int:
+def first_frame_of(http: Request) -> int:
+    """Return the number in the query's `from`, 0 without one. Raises HttpError."""
+    given = http.query_params.get("from")
     if given is None or given == "":
         return 0
     if not (given.isascii() and given.isdigit() and len(given) < 10):

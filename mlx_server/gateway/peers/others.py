@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from mlx_server.gateway.answer_log import Accepted, Record
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.installed_models import InstalledModels
@@ -22,6 +22,7 @@ from mlx_server.gateway.peers.choice import (
     order_of_offers,
 )
 from mlx_server.gateway.peers.conversation import Asked, PrefixMemory, asked_in
+from mlx_server.gateway.peers.mirroring import copy_records
 from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
 from mlx_server.gateway.peers.peer import Peer, PeerLost
 from mlx_server.gateway.peers.polling import PeerState, poll, wait_until_dead
@@ -42,7 +43,12 @@ Emit = Callable[..., None]
 
 
 def peers_of(
-    config: Config, models: InstalledModels, here: Callable[[], Machine], clock: Clock, emit: Emit
+    config: Config,
+    models: InstalledModels,
+    here: Callable[[], Machine],
+    answer_log: AnswerLog,
+    clock: Clock,
+    emit: Emit,
 ) -> Peers | None:
     """Return the peers that the settings name; None, and say why, if they cannot be used.
 
@@ -54,7 +60,7 @@ def peers_of(
     if not key:
         emit("peers_not_used", "mlx.peers names other machines, but they share no key; set mlx.peer_key")
         return None
-    return Peers([Peer(url, key) for url in urls], models, here, clock, emit)
+    return Peers([Peer(url, key) for url in urls], models, here, answer_log, clock, emit)
 
 
 class Peers:
@@ -65,6 +71,7 @@ class Peers:
         peers: Sequence[Peer],
         models: InstalledModels,
         here: Callable[[], Machine],
+        answer_log: AnswerLog,
         clock: Clock,
         emit: Emit,
     ) -> None:
@@ -72,12 +79,14 @@ class Peers:
         self._states = {peer.url: PeerState(clock.now()) for peer in peers}
         self._models = models
         self._here = here
+        self._log = answer_log
         self._clock = clock
         self._emit = emit
         self._passed_on: dict[str, Peer] = {}
         self._memory = PrefixMemory()
         self._refused: dict[tuple[str, str], float] = {}  # (peer, model): when a placement was refused
         self._polls: list[asyncio.Task[None]] = []
+        self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
     def start(self) -> None:
         """Begin to ask the peers for their health."""
@@ -86,9 +95,10 @@ class Peers:
 
     async def close(self) -> None:
         """Ask them no more, and close the connections to them."""
-        for task in self._polls:
+        tasks = [*self._polls, *self._copies.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._polls, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for peer in self._peers.values():
             await peer.close()
 
@@ -96,6 +106,12 @@ class Peers:
     def readers(self) -> int:
         """Return how many clients are reading answers of the peers through this gateway."""
         return sum(peer.readers for peer in self._peers.values())
+
+    def first_living(self) -> Peer | None:
+        """Return the first peer that answers, in the order of the settings; None if none does."""
+        living = (url for url, state in self._states.items() if state.was_heard and not state.is_dead)
+        url = next(living, None)
+        return None if url is None else self._peers[url]
 
     def where(self, answer_id: str) -> Peer | None:
         """Return the peer to which the answer was passed on, or None."""
@@ -121,7 +137,7 @@ class Peers:
         for url in order_of_offers(self._machines(asked)):
             refusals[url] = await self._peers[url].offer(head.id, data, digest)
             if not refusals[url]:
-                return self._passed_to(url, head, asked, "request_passed_on")
+                return self._passed_to(url, head, asked, "request_passed_on", len(data))
         self._emit("request_not_passed_on", "no peer takes it", id=head.id, refusals=refusals)
         return None
 
@@ -135,9 +151,10 @@ class Peers:
         asked = await _asked_in(head.body)
         url = await self._best_for(asked)
         if url != HERE:
-            refusal = await self._peers[url].offer(head.id, await asyncio.to_thread(packed, [head]), "")
+            data = await asyncio.to_thread(packed, [head])
+            refusal = await self._peers[url].offer(head.id, data, "")
             if not refusal:
-                return self._passed_to(url, head, asked, "request_placed")
+                return self._passed_to(url, head, asked, "request_placed", len(data))
             self._refused[url, asked.model] = self._clock.now()
             self._emit("request_not_placed", refusal, id=head.id, peer=url)
         self._memory.note(asked, HERE)
@@ -150,6 +167,8 @@ class Peers:
         living = [peer for url, peer in self._peers.items() if not self._states[url].is_dead]
         found = await asyncio.gather(*(peer.has(head.id) for peer in living))
         peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
+        if peer is None and (task := self._copies.get(head.id)):  # it goes on here, with records of its own
+            task.cancel()
         return None if peer is None else self._remember(head, peer)
 
     # --- inside ---
@@ -174,11 +193,17 @@ class Peers:
         ]
         return machine_for(here, peers)
 
-    def _passed_to(self, url: str, head: Accepted, asked: Asked, event: str) -> CopyElsewhere:
+    def _passed_to(
+        self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
+    ) -> CopyElsewhere:
+        """Note that a peer goes on with an answer, of which it was sent so many bytes of records."""
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
         self._memory.note(asked, url)
         self._refused.pop((url, asked.model), None)
+        copying = copy_records(self._log, self._peers[url], head.id, size_bytes, self._clock)
+        self._copies[head.id] = task = asyncio.ensure_future(copying)
+        task.add_done_callback(lambda _: self._copies.pop(head.id, None))
         return self._remember(head, self._peers[url])
 
     async def _digest(self, body: bytes) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from mlx_server.gateway.handover.successor import Successor, SuccessorLost
 from mlx_server.gateway.kept_answers.rendering import Message, Receive, Send
+from mlx_server.gateway.peers.mirrored import MirrorBatch, MirrorReply
 from mlx_server.gateway.peers.passed_on import DIGEST
 
 if TYPE_CHECKING:
@@ -62,6 +63,26 @@ class Peer:
             async with asyncio.timeout(ASK_S), self._request("HEAD", f"/v1/streams/{answer_id}") as answer:
                 return answer.status == 200
         return False
+
+    async def mirror(self, batch: MirrorBatch) -> dict[str, int]:
+        """Send it a batch of mirrored records. Return what it wants; nothing if it is late."""
+        headers = {"Content-Type": "application/octet-stream"}
+        with contextlib.suppress(*_failures(), msgspec.MsgspecError):
+            data = msgspec.msgpack.encode(batch)
+            async with (
+                asyncio.timeout(ASK_S + len(data) / BODY_BYTES_PER_S),
+                self._request("POST", "/v1/streams/mirror", headers=headers, data=data) as answer,
+            ):
+                return msgspec.json.decode(await answer.content.read(MAX_HEALTH_BYTES), type=MirrorReply).want
+        return {}
+
+    async def records(self, answer_id: str, offset: int) -> bytes | None:
+        """Return the records of an answer from a number of bytes on; None if they do not come in time."""
+        with contextlib.suppress(*_failures()):
+            path = f"/v1/streams/{answer_id}/records?from={offset}"
+            async with asyncio.timeout(OFFER_S), self._request("GET", path) as answer:
+                return await answer.read() if answer.status == 200 else None
+        return None
 
     async def offer(self, answer_id: str, records: bytes, model_digest: str) -> str:
         """Ask it to go on with an answer. Return why it does not, or an empty text if it does."""

@@ -1,4 +1,4 @@
-"""PUT /v1/streams/{id}: takes over an answer that a gateway on another machine has begun."""
+"""The routes for gateways on other machines: they hand answers over, mirror theirs here, and read records."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import contextlib
 import hmac
 from collections.abc import Container, Sequence
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mlx_server.gateway.answer_log import Accepted, Record
 from mlx_server.gateway.dialects.body_reading import receive
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.errors import NotFound, Unavailable, quoted
+from mlx_server.gateway.errors import BadRequest, NotFound, Unavailable, quoted
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.routes import first_frame_of
+from mlx_server.gateway.peers.mirrored import MirrorBatch, MirroredAnswers
 from mlx_server.gateway.peers.passed_on import DIGEST, has_begun, model_of, unpacked
 from vestal.web.guard import bearer_of
 from vestal.web.http_error import HttpError
@@ -23,12 +26,16 @@ from vestal.web.http_error import HttpError
 NEWS_S = 2.0
 """How long a peer waits for the first event of an answer, or its failure, before it says that it has taken it
 over. The client of the other machine hears nothing meanwhile."""
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+_batch_decoder = msgspec.msgpack.Decoder(MirrorBatch)
 EVENTS_BYTES = 64 * 1024 * 1024
 """How large the events of an answer may be, besides the body of its request."""
 
 
-def router(context: GatewayContext, keeper: AnswerKeeper, paths: Container[str]) -> APIRouter:
-    """Return the route. `paths` are those whose answers can be taken over."""
+def router(
+    context: GatewayContext, keeper: AnswerKeeper, mirrored: MirroredAnswers, paths: Container[str]
+) -> APIRouter:
+    """Return the routes. `paths` are those whose answers can be taken over."""
     routes = APIRouter(prefix="/v1/streams")
     mlx = context.config.mlx
 
@@ -45,6 +52,29 @@ def router(context: GatewayContext, keeper: AnswerKeeper, paths: Container[str])
         await _begin(keeper, records)
         context.emit("request_taken_over", "another machine cannot serve it", id=answer_id)
         return JsonResponse({"id": answer_id}, 201)
+
+    @routes.post("/mirror", responses=dict.fromkeys((400, 401, 403), {}))
+    async def receive_mirrored(http: Request) -> Response:
+        check_key(http, mlx.peer_key)
+        data = b"".join(await receive(http, MAX_BATCH_BYTES))
+        try:
+            batch = _batch_decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise BadRequest("invalid_request", "The body is not a batch of mirrored records.") from error
+        have = {answer_id for answer_id in batch.sizes if keeper.has(answer_id)}
+        address = http.client.host if http.client else ""
+        batch.origin = f"{address} {batch.origin[:200]}"
+        reply = mirrored.receive(batch, have, context.clock.now())
+        return JsonResponse({"want": reply.want})
+
+    @routes.get("/{answer_id}/records", responses=dict.fromkeys((401, 403, 404), {}))
+    async def read_records(http: Request, answer_id: str) -> Response:
+        check_key(http, mlx.peer_key)
+        offset = first_frame_of(http)
+        data = await keeper.log.data(answer_id)
+        if data is None:
+            keeper.check_logged(answer_id)
+        return Response((data or b"")[offset:], media_type="application/octet-stream")
 
     return routes
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.streams import ROUTES, Stream, frames_of, messages, same_frames, text_of_frames
@@ -266,3 +269,62 @@ def test_peer_that_takes_over_and_is_lost_before_the_first_byte_is_a_503(make_or
     answer = origin.http.post("/v1/messages", json=messages("x"))
     assert (answer.status_code, answer.json()["type"]) == (503, "error")
     assert answer.headers["retry-after"]
+
+
+def kill(gateway: Any) -> None:
+    """Kill a gateway and its engine, as a power cut does."""
+    engine = gateway.engine_pid()
+    gateway.process.kill()
+    os.kill(engine, signal.SIGKILL)
+    gateway.process.wait()
+
+
+def test_stream_that_its_peer_loses_goes_on_at_the_origin_for_a_client_that_comes_back(
+    make_gateway, make_origin, text_of
+):
+    peer = make_gateway(VESTAL_MLX__PEER_KEY=KEY).start().until_ok()
+    origin = make_origin({"refuses": "insufficient_memory"}, peers=peer.url).until_ok()
+    prompt = "lost tokens=120 step_ms=40"
+    stream = Stream(origin.http, "/api/chat", messages(prompt, stream=True)).until(40)
+    (origin.home / "fake_engine.json").write_text("{}")
+    origin.kill_engine()
+    kill(peer)
+    stream.join()
+    assert stream.is_cut
+    origin.until_ok()
+    rest = httpx.get(f"{origin.url}/v1/streams/{stream.id}", params={"from": len(stream.frames)}, timeout=60)
+    assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(prompt, 120)
+    assert text_of_frames(frames_of(rest.content)) != text_of(prompt, 120)
+
+
+def test_answers_of_a_machine_that_dies_are_finished_by_its_peer(make_origin, peer, text_of):
+    """Gateway and engine are killed; the machine comes back later, and does not compute them again."""
+    origin = make_origin().until_ok()
+    prompt = "dead tokens=150 step_ms=40"
+    streams = started(origin, prompt, 20)
+    alone = Stream(origin.http, "/api/chat", messages("alone tokens=150 step_ms=40", stream=True)).until(20)
+    kill(origin)
+    for stream in (*streams, alone):
+        stream.join()
+        assert stream.is_cut
+    for stream in streams:
+        rest = peer.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
+        assert rest.status_code == 200, rest.text
+        assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(prompt, 150)
+    peer.until(lambda: peer.http.head(f"/v1/streams/{alone.id}").status_code == 200, "it is taken over", 20)
+    origin.start().until_ok()
+    assert not origin.events("answers_taken_up")
+    for stream, text in ((alone, "alone tokens=150 step_ms=40"), (streams[0], prompt)):
+        rest = origin.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
+        assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(text, 150)
+
+
+def test_key_finds_the_answer_of_a_dead_machine_at_its_peer(make_origin, peer, text_of):
+    origin = make_origin().until_ok()
+    key, body = {"Idempotency-Key": "dead"}, messages("keyed tokens=80 step_ms=40", stream=True)
+    stream = Stream(origin.http, "/v1/chat/completions", body, **key).until(25)
+    kill(origin)
+    stream.join()
+    again = peer.http.post("/v1/chat/completions", json=body, headers=key)
+    assert again.headers["x-request-id"] == stream.id
+    assert text_of_frames(frames_of(again.content)) == text_of("keyed tokens=80 step_ms=40", 80)

@@ -1,0 +1,126 @@
+"""What other machines have mirrored here of the answers that run on them, in case they die. Pure.
+
+A machine sends, twice a second, the size of the records of each answer that runs on it, and is answered from
+where on the records are wanted. A machine that has sent nothing for a while is dead: its answers are finished
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mlx_server.gateway.answer_log import Accepted, read_records
+
+MAX_BYTES = 64 * 1024 * 1024
+"""How much is kept for all machines. Answers that have no room are not mirrored."""
+
+
+class MirrorBatch(msgspec.Struct):
+    """What a machine sends: its name, the sizes of its answers, and parts of them (id, offset, bytes)."""
+
+    origin: str
+    sizes: dict[str, int]
+    parts: list[tuple[str, int, bytes]] = []
+
+
+class MirrorReply(msgspec.Struct):
+    """From which offset on the records of which answers are wanted."""
+
+    want: dict[str, int]
+
+
+@dataclass
+class _Answer:
+    data: bytearray = field(default_factory=bytearray)
+    key_digest: str | None = None
+
+
+@dataclass
+class _Origin:
+    heard_at: float
+    answers: dict[str, _Answer] = field(default_factory=dict)
+
+
+class MirroredAnswers:
+    """The answers of all machines. Times are monotonic seconds."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._total_bytes = 0
+        self._origins: dict[str, _Origin] = {}
+
+    @property
+    def total_bytes(self) -> int:
+        """Return how much is kept."""
+        return self._total_bytes
+
+    def receive(self, batch: MirrorBatch, have: Container[str], now: float) -> MirrorReply:
+        """Take what a machine has sent. `have` are the answers that this machine has itself."""
+        origin = self._origins.setdefault(batch.origin, _Origin(now))
+        origin.heard_at = now
+        for answer_id in [each for each in origin.answers if each not in batch.sizes or each in have]:
+            self._drop(origin, answer_id)
+        for answer_id, offset, data in batch.parts:
+            if answer_id in batch.sizes and answer_id not in have:
+                self._add(origin.answers.setdefault(answer_id, _Answer()), offset, data)
+        if not origin.answers and not batch.sizes:
+            del self._origins[batch.origin]
+        return MirrorReply(self._wanted(origin, batch.sizes, have))
+
+    def _wanted(self, origin: _Origin, sizes: Mapping[str, int], have: Container[str]) -> dict[str, int]:
+        room_bytes = self._max_bytes - self._total_bytes
+        wanted: dict[str, int] = {}
+        for answer_id, size_bytes in sizes.items():
+            answer = origin.answers.get(answer_id)
+            start = len(answer.data) if answer else 0
+            if answer_id not in have and 0 < size_bytes - start <= room_bytes:
+                wanted[answer_id] = start
+                room_bytes -= size_bytes - start
+        return wanted
+
+    def _add(self, answer: _Answer, offset: int, data: bytes) -> None:
+        new = data[len(answer.data) - offset :] if offset <= len(answer.data) else b""
+        if self._total_bytes + len(new) > self._max_bytes:
+            return
+        if not answer.data:
+            answer.key_digest = _key_digest(new)
+        answer.data += new
+        self._total_bytes += len(new)
+
+    def take(self, answer_id: str) -> bytes | None:
+        """Return the records of an answer, and forget it; None if it is not here."""
+        for origin in self._origins.values():
+            if answer_id in origin.answers:
+                return self._drop(origin, answer_id)
+        return None
+
+    def id_of_key(self, key_digest: str) -> str | None:
+        """Return the id of the answer that was begun with this key; None if there is none."""
+        for origin in self._origins.values():
+            for answer_id, answer in origin.answers.items():
+                if answer.key_digest == key_digest:
+                    return answer_id
+        return None
+
+    def take_of_dead(self, now: float, after_s: float) -> Sequence[bytes]:
+        """Return the records of the answers of all machines that were not heard for so long; forget them."""
+        dead = [name for name, origin in self._origins.items() if now - origin.heard_at >= after_s]
+        taken: list[bytes] = []
+        for name in dead:
+            origin = self._origins.pop(name)
+            taken += [self._drop(origin, answer_id) for answer_id in list(origin.answers)]
+        return taken
+
+    def _drop(self, origin: _Origin, answer_id: str) -> bytes:
+        data = bytes(origin.answers.pop(answer_id).data)
+        self._total_bytes -= len(data)
+        return data
+
+
+def _key_digest(data: bytes) -> str | None:
+    """Return the digest of the idempotency key of the request that the records begin with."""
+    records, _ = read_records(data)
+    return records[0].key_digest if records and isinstance(records[0], Accepted) else None

@@ -1,0 +1,117 @@
+"""Mirrors the answers that run here to a peer, and finishes here those of a peer that has died."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Ended, Event, Silence, read_records
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.peers.mirrored import MirrorBatch, MirroredAnswers
+from mlx_server.gateway.peers.passed_on import is_passed_on, marked
+from mlx_server.gateway.peers.peer import Peer
+from vestal.supervision import Clock
+from vestal.web.http_error import HttpError
+
+MIRROR_S = 0.5
+COPY_S, MAX_COPY_S = 0.25, 4.0
+"""How often a peer is asked for the records of an answer that was passed on to it, and while none come."""
+DEAD_AFTER_S = 10.0
+"""The answers of a machine that has mirrored nothing for so long are finished here."""
+MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
+
+
+async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: str, clock: Clock) -> None:
+    """Send the records of the answers that run here to the first living peer, until cancelled.
+
+    `peer` returns it. `origin` names this gateway, the same after a restart.
+    """
+    had_any = False
+    while True:
+        await clock.sleep(MIRROR_S)
+        sizes = _sizes(keeper)
+        target = peer()
+        if target is not None and (sizes or had_any):
+            wanted = await target.mirror(MirrorBatch(origin, sizes))
+            had_any = bool(sizes)
+            if wanted and (parts := await _parts(keeper, wanted)):
+                await target.mirror(MirrorBatch(origin, sizes, parts))
+
+
+def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
+    """Return how long the records are of each answer that runs here, and was begun here."""
+    return {
+        answer.id: keeper.log.size_bytes(answer.id)
+        for answer in keeper.running
+        if answer.is_accepted
+        and not (answer.client_left.is_set() or answer.is_detached or is_passed_on(answer.head))
+        and keeper.log.status(answer.id) == "open"
+    }
+
+
+async def _parts(keeper: AnswerKeeper, wanted: Mapping[str, int]) -> list[tuple[str, int, bytes]]:
+    parts: list[tuple[str, int, bytes]] = []
+    room_bytes = MAX_PARTS_BYTES
+    for answer_id, start in wanted.items():
+        data = await keeper.log.data(answer_id) or b""
+        part = data[start : start + min(room_bytes, MAX_PART_BYTES if start else room_bytes)]
+        if part:
+            parts.append((answer_id, start, part))
+            room_bytes -= len(part)
+        if room_bytes <= 0:
+            break
+    return parts
+
+
+async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset: int, clock: Clock) -> None:
+    """Write down here what a peer writes down of an answer that was passed on to it, until its end.
+
+    If the peer is lost, the answer goes on here from there. `offset` is where the peer's own records begin.
+    """
+    wait_s = COPY_S
+    while answer_log.status(answer_id) == "open":
+        await clock.sleep(wait_s)
+        data = await peer.records(answer_id, offset)
+        records, size_bytes = read_records(data or b"")
+        wait_s = COPY_S if records else min(2 * wait_s, MAX_COPY_S)
+        offset += size_bytes
+        for record in records:
+            if isinstance(record, Event | Silence):
+                answer_log.append(answer_id, record)
+            elif isinstance(record, Ended):
+                answer_log.ended(answer_id)
+
+
+class TakeOverMirrored:
+    """Goes on with mirrored answers: those of dead machines, and those that a client asks for here."""
+
+    def __init__(self, mirrored: MirroredAnswers, keeper: AnswerKeeper, clock: Clock) -> None:
+        self._mirrored = mirrored
+        self._keeper = keeper
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Finish the answers of dead machines, until cancelled."""
+        while True:
+            await self._clock.sleep(1.0)
+            for data in self._mirrored.take_of_dead(self._clock.now(), DEAD_AFTER_S):
+                with contextlib.suppress(HttpError):
+                    await self._go_on(data)
+
+    async def find(self, answer_id: str) -> KeptAnswer | None:
+        """Go on with the answer with this id, if it was mirrored here, since a client asks here for it."""
+        data = self._mirrored.take(answer_id)
+        return None if data is None else await self._go_on(data)
+
+    async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
+        """Do the same for the answer that was begun with this idempotency key."""
+        answer_id = self._mirrored.id_of_key(key_digest)
+        return None if answer_id is None else await self.find(answer_id)
+
+    async def _go_on(self, data: bytes) -> KeptAnswer | None:
+        records, _ = read_records(data)  # in one step: nobody else finds the answer in neither place
+        head = records[0] if records else None
+        if not isinstance(head, Accepted) or self._keeper.has(head.id):
+            return None
+        return await self._keeper.take_over(marked(records))
