@@ -11,7 +11,9 @@ into its own log, runs the request on from its tokens, under the same id, and it
 | `peer`         | one peer over HTTP                                                                   |
 | `polling`      | what is known of the peers, from their /health                                       |
 | `others`       | all of them, for the keeper of the answers                                           |
-| `routes`       | PUT /v1/streams/{id}, by which this gateway takes over what another one began        |
+| `routes`       | by which gateways hand answers over to this one, and mirror theirs here               |
+| `mirrored`     | the copies of other machines' answers that are kept here. Pure                        |
+| `mirroring`    | copies what runs here to a peer, and finishes here what ran on a machine that died    |
 | `responses`    | ASGI middleware: what is asked of a response that a peer has is asked of the peer     |
 
 docs/decisions/0024-peers-finish-answers.md says why.
