@@ -101,6 +101,7 @@ class KeptAnswer:
         self._was_accepted = was_accepted
         self._unfinished: set[int] = set()
         self._is_accepted = False
+        self._count = 1
         self._written: asyncio.Future[None] | None = None
 
     @property
@@ -146,6 +147,7 @@ class KeptAnswer:
     def accept(self, count: int) -> None:
         """Record that its `count` requests were submitted, and write it down, unless an earlier run has."""
         self._is_accepted = True
+        self._count = count
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
@@ -209,11 +211,15 @@ class KeptAnswer:
             self._log.ended(self.id)
 
     async def wait_until_written(self) -> None:
-        """Return when its acceptance is written down, and at the latest after MAX_WRITE_S.
+        """Return when what a client may be sent now is written down, and at the latest after MAX_WRITE_S.
 
-        Nothing is sent before: a client that knows its id must find it after the death of this gateway.
+        That is its acceptance: a client that knows its id must find it after the death of this gateway. Of
+        several answers in one response it is everything: computed again, the same tokens come in another
+        order.
         """
-        if self._written is not None:
+        if self._count > 1 and not self.is_detached:
+            self._written = asyncio.ensure_future(self._log.flush())
+        if self._written is not None and not self._written.done():
             await asyncio.wait([self._written], timeout=MAX_WRITE_S)
 
     @property

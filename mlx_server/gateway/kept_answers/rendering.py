@@ -108,22 +108,27 @@ class Rendering:
         send: Send,
         first_frame: int,
         is_gone: Callable[[], bool],
-        wait_to_start: Callable[[], Awaitable[None]],
+        wait_until_written: Callable[[], Awaitable[None]],
     ) -> Copied | None:
-        """Send the response from its frame number `first_frame` on, as it is made, after `wait_to_start`.
+        """Send the response from its frame number `first_frame` on, as it is made.
 
-        Return how far it has come if it is frozen before its end, and None at the end, or if the client has
-        gone. Raises `error`.
+        `wait_until_written` is awaited before anything is sent. Return how far it has come if it is frozen
+        before its end, and None at the end, or if the client has gone. Raises `error`.
         """
         position, has_started = first_frame, False
         while True:
             if self._start is not None and not has_started:
-                await wait_to_start()
+                await wait_until_written()
                 await send(_start_from(self._start, first_frame))
                 has_started = True
-            while has_started and position < len(self.frames) and not is_gone():
-                await send({"type": "http.response.body", "body": self.frames[position], "more_body": True})
-                position += 1
+            if has_started and position < (made := len(self.frames)):
+                await wait_until_written()
+                while position < made and not is_gone():
+                    body = self.frames[position]
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    position += 1
+                if position < len(self.frames) and not is_gone():
+                    continue
             if is_gone():
                 return None
             if self.is_frozen:
