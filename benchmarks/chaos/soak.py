@@ -201,7 +201,8 @@ class Soak:
         ordered = f"{options.requests} requests, {options.kills} kills ({', '.join(options.kill)})"
         return {
             "Begun": f"{self._date}; {tally.elapsed_s / 60:.1f} minutes under kills",
-            "Machine": f"{machine}; load average {self._load_average:.1f} before it began",
+            "Machine": machine,
+            "Load average": f"{self._load_average:.1f} before it began, {os.getloadavg()[0]:.1f} at its end",
             "Load": f"{options.clients} clients at once, {len(self._mix)} different requests again and again",
             "Ordered": f"{ordered}, {options.upgrades} upgrades, seed {options.seed}",
             "Settings": ", ".join(f"{name}={value}" for name, value in SETTINGS.items()),
