@@ -48,6 +48,7 @@ class AnswerLog:
         self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
         self._reports = WritingReports(folder.path, emit, self._lose)
         self._writer = Writer(folder, self._reports, max_waiting_bytes)
+        self._flushing: asyncio.Future[None] | None = None
         self._numbers = itertools.count(1)
         self._expired_ids_changed = False
 
@@ -171,6 +172,12 @@ class AnswerLog:
 
     async def flush(self) -> None:
         """Return once everything appended so far is written, or the disk has refused it."""
+        if self._flushing is None:  # those who call in one turn of the event loop wait for one flush
+            self._flushing = asyncio.ensure_future(self._flush_once())
+        await asyncio.shield(self._flushing)
+
+    async def _flush_once(self) -> None:
+        self._flushing = None
         await asyncio.wrap_future(self._writer.flush())
 
     async def close(self) -> None:

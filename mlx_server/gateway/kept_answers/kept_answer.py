@@ -101,8 +101,9 @@ class KeptAnswer:
         self._was_accepted = was_accepted
         self._unfinished: set[int] = set()
         self._is_accepted = False
-        self._count = 1
         self._written: asyncio.Future[None] | None = None
+        self._has_unwritten = False
+        self._disk_is_slow = False
 
     @property
     def id(self) -> str:
@@ -147,7 +148,6 @@ class KeptAnswer:
     def accept(self, count: int) -> None:
         """Record that its `count` requests were submitted, and write it down, unless an earlier run has."""
         self._is_accepted = True
-        self._count = count
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
@@ -175,8 +175,10 @@ class KeptAnswer:
             return
         if isinstance(item, Silence):
             self._log.append(self.id, item)
+            self._has_unwritten = True
         elif isinstance(item, protocol.Token | protocol.Done):
             self._log.append(self.id, Event(number, item))
+            self._has_unwritten = True
             self.has_news.set()
             if isinstance(item, protocol.Done):
                 self._finished(number)
@@ -211,16 +213,27 @@ class KeptAnswer:
             self._log.ended(self.id)
 
     async def wait_until_written(self) -> None:
-        """Return when what a client may be sent now is written down, and at the latest after MAX_WRITE_S.
+        """Return when what it was given so far is written down, and at the latest after MAX_WRITE_S.
 
-        That is its acceptance: a client that knows its id must find it after the death of this gateway. Of
-        several answers in one response it is everything: computed again, the same tokens come in another
-        order.
+        No frame is sent before what it is made from is written. Otherwise the gateway may die in between, and
+        a sign of life of the next one would take the number of a frame that the client has already: it would
+        be given the text of that frame twice; and the tokens of several answers would come in another order.
+        A disk that is slower than MAX_WRITE_S holds up nothing.
         """
-        if self._count > 1 and not self.is_detached:
-            self._written = asyncio.ensure_future(self._log.flush())
-        if self._written is not None and not self._written.done():
-            await asyncio.wait([self._written], timeout=MAX_WRITE_S)
+        if self._written is not None and self._disk_is_slow and not self._written.done():
+            return
+        self._disk_is_slow = False
+        try:
+            async with asyncio.timeout(MAX_WRITE_S):
+                while True:
+                    if self._written is not None:
+                        await asyncio.shield(self._written)
+                    if self.is_detached or not self._has_unwritten:
+                        return
+                    self._has_unwritten = False
+                    self._written = asyncio.ensure_future(self._log.flush())
+        except TimeoutError:
+            self._disk_is_slow = True
 
     @property
     def needs_signs_of_life(self) -> bool:

@@ -1,4 +1,8 @@
-"""What a kept answer waits for before its client is sent anything."""
+"""What a client is sent of an answer is written down before.
+
+A gateway was killed when its clients had each a token more than its log. The next gateway gave signs of life,
+which took the frame numbers of those tokens: all six streams had one word twice ("a reminder reminder of").
+"""
 
 from __future__ import annotations
 
@@ -7,60 +11,114 @@ from typing import Any
 
 import pytest
 
-from mlx_server.gateway.answer_log import FORMAT, Accepted, NoLog
+from mlx_server import VERSION, protocol
+from mlx_server.gateway.answer_log import FORMAT, Accepted, Event
+from mlx_server.gateway.kept_answers import kept_answer
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 
-HEAD = Accepted(FORMAT, "id", 0.0, "POST", "/api/chat", "", (), b"", 1, None, "", "0")
+HEAD = Accepted(FORMAT, "a1", 0.0, "POST", "/api/chat", "", (), b"", 1, None, "", VERSION)
 
 
-class SlowLog(NoLog):
-    """A log that has written what it was given when the test says so."""
+class SlowLog:
+    """Stands in for the answer log. `write` has the disk take what was appended before each flush."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[asyncio.Future[None]] = []
+        self.appended: list[Any] = []
+        self.written: list[Any] = []
+        self.flushes: list[tuple[int, asyncio.Future[None]]] = []
+
+    def begin(self, accepted: Accepted) -> None:
+        self.appended.append(accepted)
+
+    def append(self, _: str, record: Any) -> None:
+        self.appended.append(record)
 
     async def flush(self) -> None:
-        self.waiting.append(asyncio.get_running_loop().create_future())
-        await self.waiting[-1]
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.flushes.append((len(self.appended), future))
+        await future
 
-    async def write(self) -> None:
-        await asyncio.sleep(0)
-        for future in self.waiting:
+    def write(self) -> None:
+        for count, future in self.flushes:
+            self.written = self.appended[:count]
             future.set_result(None)
-        self.waiting.clear()
-        for _ in range(5):
-            await asyncio.sleep(0)
+        self.flushes.clear()
 
 
-async def _frame(body: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": body, "more_body": True}
+class Client:
+    """Follows an answer; `sent` are the frames with the number of tokens that were written down by then."""
+
+    def __init__(self, log: SlowLog) -> None:
+        self.log = log
+        self.sent: list[tuple[bytes, int]] = []
+
+    async def send(self, message: Any) -> None:
+        if body := message.get("body"):
+            self.sent.append((body, sum(isinstance(record, Event) for record in self.log.written)))
 
 
-@pytest.mark.parametrize(("answers", "sent_at_once"), [(1, [b"a", b"b"]), (2, [b"a"])])
-async def test_frames_of_several_answers_are_sent_after_their_events_are_written(answers, sent_at_once):
-    """A gateway that was killed had sent frames of two answers that the next one made in another order."""
-    log, sent = SlowLog(), []
-    answer = KeptAnswer(HEAD, log, lambda over: None)
+def _answer(log: SlowLog) -> KeptAnswer:
+    answer = KeptAnswer(HEAD, log, lambda _: None)  # type: ignore[arg-type]
+    answer.body.is_whole.set()
+    return answer
 
-    async def send(message: Any) -> None:
-        sent.append(message.get("body"))
 
+async def _token(answer: KeptAnswer, index: int) -> None:
+    answer.record(index % 2, protocol.Token("a1", index, str(index), index))
+    await answer.rendering.take({"type": "http.response.body", "body": b"%d" % index, "more_body": True})
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_frame_is_sent_only_when_its_token_is_written(answers, monkeypatch):
+    monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 30.0)
+    log = SlowLog()
+    answer, client = _answer(log), Client(log)
     answer.accept(answers)
     await answer.rendering.take({"type": "http.response.start", "status": 200, "headers": []})
-    await answer.rendering.take(await _frame(b"a"))
-    copying = asyncio.ensure_future(
-        answer.rendering.copy_to(send, 0, lambda: False, answer.wait_until_written)
+    following = asyncio.ensure_future(
+        answer.rendering.copy_to(client.send, 0, lambda: False, answer.wait_until_written)
     )
-    await asyncio.sleep(0)
-    assert sent == []
-    for _ in range(3):
-        await log.write()
-    assert sent[1:] == [b"a"]
-    await answer.rendering.take(await _frame(b"b"))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert sent[1:] == sent_at_once
-    await log.write()
-    assert sent[1:] == [b"a", b"b"]
-    copying.cancel()
+    for index in range(3):
+        await _token(answer, index)
+        await _turns()
+        assert len(client.sent) == index
+        while len(client.sent) == index:
+            await _turns()
+            log.write()
+    assert client.sent == [(b"0", 1), (b"1", 2), (b"2", 3)]
+    following.cancel()
+
+
+async def test_disk_that_does_not_answer_holds_up_one_frame_and_no_more(monkeypatch):
+    monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 0.01)
+    log = SlowLog()
+    answer = _answer(log)
+    answer.accept(1)
+    await answer.wait_until_written()
+    assert len(log.flushes) == 1
+    async with asyncio.timeout(5):
+        for index in range(10_000):
+            await _token(answer, index)
+            await answer.wait_until_written()
+    assert len(log.flushes) == 1
+    log.write()
+    await _turns()
+    asyncio.get_running_loop().call_soon(log.write)
+    await answer.wait_until_written()
+
+
+@pytest.mark.parametrize("is_detached", [True, False])
+async def test_answer_that_was_handed_over_waits_for_no_disk(is_detached, monkeypatch):
+    monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 0.01)
+    log = SlowLog()
+    answer = _answer(log)
+    if is_detached:
+        answer.detach()
+    await _token(answer, 0)
+    await answer.wait_until_written()
+    assert len(log.flushes) == (0 if is_detached else 1)
