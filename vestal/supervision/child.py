@@ -149,7 +149,10 @@ class Child:
 
     def _found_process(self) -> bool:
         """Report the process of an earlier supervisor, and return whether there is one."""
-        if self.lifecycle.alive or (found := self._process.find_running()) is None:
+        if self.lifecycle.alive:
+            return False
+        found = self._process.find_running(self._handovers.noted_pids())
+        if found is None:
             return False
         pid, age_s = found
         self.send(ProcessFound(pid, age_s, adopt=self.spec.adopt))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -63,7 +63,8 @@ class ChildSpec:
     `log_path`          the file to which stdout and stderr are appended; None: those of this process
     `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
     `find`              called with `pid_file` if that names no running process, because it was deleted or the
-                        disk was full: returns the PID of an earlier supervisor's process, or None
+                        disk was full: returns the PID of an earlier supervisor's process, but none of those
+                        in its second argument, or None
     `adopt`             whether a process that was found is adopted; if not, it is terminated before the first
                         start
     `ready`             the probe that ends a start; None: the child is ready when it runs
@@ -86,7 +87,7 @@ class ChildSpec:
     cwd: Path | None = None
     log_path: Path | None = None
     pid_file: Path | None = None
-    find: Callable[[Path], int | None] | None = None
+    find: Callable[[Path, Container[int]], int | None] | None = None
     ready: Probe | None = None
     health: Probe | None = None
     activity: ReadActivity | None = None

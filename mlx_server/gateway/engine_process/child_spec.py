@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from mlx_server.engine_environment import engine_environment
@@ -68,9 +68,9 @@ def engine_child_spec(
     )
 
 
-def _find(pid_file: Path) -> int | None:
+def _find(pid_file: Path, excluded: Container[int]) -> int | None:
     """Return the PID of an engine that an earlier gateway started, and that the PID file does not name."""
-    return vestal_processes.group_leader(PID_FILE_VARIABLE, str(pid_file))
+    return vestal_processes.group_leader(PID_FILE_VARIABLE, str(pid_file), excluded)
 
 
 def _restart_policy(config: Config) -> RestartPolicy:

@@ -1,7 +1,7 @@
 """Find the processes of this machine that are Vestal's servers, for one VESTAL_HOME."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -58,9 +58,10 @@ def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]
             yield pid, module
 
 
-def group_leader(variable: str, value: str) -> int | None:
+def group_leader(variable: str, value: str, excluded: Container[int] = ()) -> int | None:
     """Return the PID of the process that leads a process group and has this variable in its environment.
 
+    Those whose PIDs are `excluded` do not count.
     Its descendants inherit the variable, but lead no group of their own unless they are supervised too, which
     gives them another value. If there are several, return the one that has run longest; if there is none,
     None.
@@ -71,6 +72,7 @@ def group_leader(variable: str, value: str) -> int | None:
             leads = os.getpgid(process.pid) == process.pid
             if (
                 leads
+                and process.pid not in excluded
                 and process.environ().get(variable) == value
                 and process.status() != psutil.STATUS_ZOMBIE
             ):

@@ -85,6 +85,10 @@ class ChildHandovers:
         if handover.plan.stage is Stage.REFUSED:
             raise self._refusal(handover.plan.why)
 
+    def noted_pids(self) -> set[int]:
+        """Return the PIDs of the successors and predecessors that an earlier supervisor has noted."""
+        return {identity.pid for role in ("successor", "predecessor") for identity in self._files.found(role)}
+
     def predecessors(self) -> list[int]:
         """Return the PIDs of the processes that were asked to hand over and have not ended."""
         pids = [each.predecessor_pid for each in self._handovers]

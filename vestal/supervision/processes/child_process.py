@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +51,10 @@ class ChildProcess:
         """Return the child's process, or None."""
         return self._handle
 
-    def find_running(self) -> tuple[int, float] | None:
+    def find_running(self, others: Container[int] = ()) -> tuple[int, float] | None:
         """Find the process that the PID file names, or else the one that the spec's `find` finds.
 
+        `others` are the PIDs of processes that take part in a handover of the child, and are not its own.
         Returns its PID and its age in seconds; None if there is none. If the process in the PID file has
         ended and others of its group still run, they are killed. If it was a child of this process, which
         nobody has reaped since a program before this one ran here, `wait` returns its exit status.
@@ -67,7 +68,7 @@ class ChildProcess:
             if identity is not None and (status := reap(identity)) is not None:
                 self._handle = EndedProcess(identity, status)
                 return identity.pid, age_s(identity)
-            pid = self._spec.find(path) if self._spec.find is not None else None
+            pid = self._spec.find(path, others) if self._spec.find is not None else None
             identity = None if pid is None else identify(pid)
         if identity is None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.services.find_process import find_supervised
 from vestal.supervision import (
     ChildSpec,
     HandoverPolicy,
@@ -202,6 +204,26 @@ async def test_next_supervisor_finds_a_predecessor_and_asks_it_again(
     await supervisors.wait_for_event("predecessor_ended")
     assert not is_running(old)
     assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
+
+
+async def test_next_supervisor_does_not_take_a_predecessor_for_the_child_whose_process_has_died(
+    supervisors, gateway, port, home
+):
+    """Agent and gateway were killed while an older gateway served its last clients: that was adopted as the
+    gateway, though it accepts nothing, and nothing was served for 90 s."""
+    first = await supervisors.up(gateway)
+    old = first.status()["gateway"].process_pid
+    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
+    await asyncio.sleep(0.2)
+    await first.hand_over_child("gateway")
+    successor = first.status()["gateway"].process_pid
+    await _gone(first, supervisors)
+    os.kill(successor, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, successor, 0)  # it is no child of the next agent
+    second = await supervisors.up(replace(gateway, find=find_supervised))
+    assert second.status()["gateway"].process_pid not in (old, successor)
+    assert second.status()["gateway"].restart_count == 0
+    assert len(await stream) == 30
 
 
 async def test_next_supervisor_kills_a_successor_that_was_not_needed_yet(
