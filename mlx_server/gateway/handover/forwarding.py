@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_server.gateway.handover.successor import Successor
+from mlx_server.gateway.dialects.error_envelopes import error_response
+from mlx_server.gateway.errors import Unavailable
+from mlx_server.gateway.handover.successor import Successor, connection_failures
+
+LOST = "The server was replaced, and the new one died before it answered; send the request again."
+RETRY_AFTER_S = 1
 
 
 class HandedOver:
@@ -25,4 +30,17 @@ class ForwardToSuccessor:
         if scope["type"] != "http" or successor is None:
             await self._app(scope, receive, send)
             return
-        await successor.forward(scope, receive, send)
+        has_started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await successor.forward(scope, receive, sending)
+        except connection_failures():
+            if has_started:
+                raise
+            error = Unavailable("engine_unavailable", LOST, retry_after_s=RETRY_AFTER_S)
+            await error_response(error, scope["path"])(scope, receive, send)

@@ -32,7 +32,7 @@ async def hand_over(
         keeper.has_unwritten or dispatcher.has_others_than(keeper.written_requests)
     ):
         await clock.sleep(POLL_S)
-    moved = keeper.move_to(successor.copy_answer)
+    moved = keeper.move_to(successor.copy_answer_from_next)
     dispatcher.fail_unfinished("The server is replaced; send the request again.")
     await parts.engine.stop()
     await keeper.close()

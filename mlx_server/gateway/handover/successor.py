@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,11 @@ HOP_BY_HOP = frozenset(
 
 
 KEY_HEADERS = frozenset({"authorization", "x-api-key"})
+
+
+RETRY_S = 0.1
+MAX_RETRY_S = 60.0
+"""How long another gateway is waited for that has died before it sent anything: its agent starts the next."""
 
 
 class SuccessorLost(Exception):
@@ -65,6 +72,29 @@ class Successor:
                 raise SuccessorLost(f"{answer_id}: the answer is gone (status {answer.status})")
             await _copy(answer, send, has_started=has_started)
 
+    async def copy_answer_from_next(
+        self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
+    ) -> None:
+        """Do what `copy_answer` does, and read from the next gateway if this one dies before it has sent
+        anything. Raises SuccessorLost.
+        """
+        has_sent = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_sent
+            has_sent = True
+            await send(message)
+
+        deadline_s = time.monotonic() + MAX_RETRY_S
+        while True:
+            try:
+                await self.copy_answer(answer_id, first_frame, sending, has_started=has_started)
+                return
+            except connection_failures() as error:
+                if has_sent or time.monotonic() > deadline_s:
+                    raise SuccessorLost(f"{answer_id}: {type(error).__name__}: {error}") from error
+            await asyncio.sleep(RETRY_S)
+
     async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
         """Forward a whole HTTP request, and send the answer to it. Raises SuccessorLost, OSError.
 
@@ -101,9 +131,16 @@ async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool
     try:
         async for chunk in answer.content.iter_any():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except OSError as error:  # aiohttp's errors of a connection
+    except connection_failures() as error:
         raise SuccessorLost(str(error)) from error
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def connection_failures() -> tuple[type[Exception], ...]:
+    """Return the errors of a connection that another gateway breaks off or does not accept."""
+    import aiohttp  # see `client`
+
+    return (OSError, aiohttp.ClientError)
 
 
 def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,62 @@
+"""What a gateway that has handed over does when its successor is killed: three answers were a 500."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
+from mlx_server.gateway.handover.successor import Successor, SuccessorLost
+
+BODY = {"type": "http.response.body", "body": b"whole", "more_body": False}
+SCOPE = {"type": "http", "method": "POST", "path": "/api/chat", "query_string": b"", "headers": []}
+
+
+class DyingSuccessor(Successor):
+    """Dies `deaths` times before it sends anything, or after its first message with `sends_first`."""
+
+    def __init__(self, deaths: int, *, sends_first: bool = False) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.deaths, self.sends_first = deaths, sends_first
+
+    async def copy_answer(self, answer_id: str, first_frame: int, send: Any, *, has_started: bool) -> None:
+        await self._send(send)
+
+    async def forward(self, scope: Any, receive: Any, send: Any, *, own_key: bool = False) -> None:
+        await self._send(send)
+
+    async def _send(self, send: Any) -> None:
+        if self.deaths:
+            self.deaths -= 1
+            if self.sends_first:
+                await send({**BODY, "more_body": True})
+            raise aiohttp.ServerDisconnectedError
+        await send(BODY)
+
+
+class Sent(list[Any]):
+    async def __call__(self, message: Any) -> None:
+        self.append(message)
+
+
+async def test_answer_whose_successor_dies_before_it_sends_is_read_from_the_next_one():
+    sent = Sent()
+    await DyingSuccessor(2).copy_answer_from_next("a1", 0, sent, has_started=False)
+    assert sent == [BODY]
+
+
+async def test_answer_whose_successor_dies_midway_is_broken_off_and_not_repeated():
+    sent = Sent()
+    with pytest.raises(SuccessorLost):
+        await DyingSuccessor(1, sends_first=True).copy_answer_from_next("a1", 0, sent, has_started=True)
+    assert sent == [{**BODY, "more_body": True}]
+
+
+async def test_request_whose_successor_dies_before_it_answers_is_a_503_that_may_be_repeated():
+    state, sent = HandedOver(), Sent()
+    state.successor = DyingSuccessor(1)
+    await ForwardToSuccessor(None, state)(SCOPE, None, sent)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 503
+    assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
