@@ -74,6 +74,7 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
     return {
         "status": health_status(engine, dispatcher),
         "pid": os.getpid(),
+        "instance": telemetry.engine_events.instance,
         "hands_over": True,
         "engine": about,
         "models": {"loaded": dispatcher.loaded_models.names},

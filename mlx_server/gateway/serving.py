@@ -45,11 +45,12 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
+    instance = telemetry.engine_events.instance
     peers = keeper.others = peers_of(
-        parts.config, models, partial(_this_machine, parts), keeper.log, clock, telemetry.emit
+        parts.config, models, partial(_this_machine, parts), keeper.log, clock, telemetry.emit, instance
     )
     mirrored = MirroredAnswers()
-    take_over = keeper.mirrored = TakeOverMirrored(mirrored, keeper, clock)
+    take_over = keeper.mirrored = TakeOverMirrored(mirrored, keeper, clock, telemetry.emit)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,
@@ -62,7 +63,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     )
     telemetry.emit("server_started", pid=os.getpid())
     if peers is not None:
-        peers.start()
+        await peers.start()
     if taken_up := await keeper.take_up_unfinished(app):
         telemetry.emit("answers_taken_up", "an earlier gateway left them unfinished", count=taken_up)
     tasks = [

@@ -48,6 +48,9 @@ class OtherMachines(Protocol):
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
         """Return how to read an answer that one of them has; None if none of them has it."""
 
+    def stop_writing(self) -> None:
+        """Write nothing more into the answer log, which is being closed."""
+
 
 class MirroredElsewhere(Protocol):
     """Answers that run on other machines, and are mirrored here. Each method goes on with one here."""
@@ -60,7 +63,7 @@ class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
     `app` is the application below the middleware: it makes the response. `others` are the gateways on other
-    machines, None without any; `mirrored` are answers of theirs.
+    machines, None without any; `mirrored` are answers of theirs. `is_closed`: another gateway has the log.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
@@ -69,7 +72,7 @@ class AnswerKeeper:
         self.mirrored: MirroredElsewhere | None = None
         self.log = answer_log
         self._clock = clock
-        self._is_closed = False
+        self.is_closed = False
         self._application: Any = None
         self._gone: dict[str, None] = {}  # ids of answers that are not kept, the latest last
         self._running: dict[str, KeptAnswer] = {}
@@ -349,7 +352,7 @@ class AnswerKeeper:
 
     def sweep(self) -> None:
         """Delete what has been kept for long enough. To be called every few seconds."""
-        if not self._is_closed:
+        if not self.is_closed:
             self.log.sweep()
 
     async def close(self) -> None:
@@ -360,6 +363,8 @@ class AnswerKeeper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._is_closed:
-            self._is_closed = True
+        if self.others is not None:
+            self.others.stop_writing()
+        if not self.is_closed:
+            self.is_closed = True
             await self.log.close()

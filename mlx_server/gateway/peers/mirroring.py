@@ -17,6 +17,7 @@ from vestal.web.http_error import HttpError
 MIRROR_S = 0.5
 COPY_S, MAX_COPY_S = 0.25, 4.0
 """How often a peer is asked for the records of an answer that was passed on to it, and while none come."""
+LOOK_S = 1.0
 DEAD_AFTER_S = 10.0
 """The answers of a machine that has mirrored nothing for so long are finished here."""
 MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
@@ -28,7 +29,7 @@ async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: 
     `peer` returns it. `origin` names this gateway, the same after a restart.
     """
     had_any = False
-    while True:
+    while not keeper.is_closed:
         await clock.sleep(MIRROR_S)
         sizes = _sizes(keeper)
         target = peer()
@@ -86,32 +87,40 @@ async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset
 class TakeOverMirrored:
     """Goes on with mirrored answers: those of dead machines, and those that a client asks for here."""
 
-    def __init__(self, mirrored: MirroredAnswers, keeper: AnswerKeeper, clock: Clock) -> None:
+    def __init__(
+        self, mirrored: MirroredAnswers, keeper: AnswerKeeper, clock: Clock, emit: Callable[..., None]
+    ) -> None:
         self._mirrored = mirrored
         self._keeper = keeper
         self._clock = clock
+        self._emit = emit
 
     async def run(self) -> None:
-        """Finish the answers of dead machines, until cancelled."""
-        while True:
-            await self._clock.sleep(1.0)
+        """Finish the answers of dead machines, until cancelled, or until a successor has the log.
+
+        It hears of the other machines from then on.
+        """
+        while not self._keeper.is_closed:
+            await self._clock.sleep(LOOK_S)
             for data in self._mirrored.take_of_dead(self._clock.now(), DEAD_AFTER_S):
                 with contextlib.suppress(HttpError):
-                    await self._go_on(data)
+                    await self._go_on(data, "its machine does not answer any more")
 
     async def find(self, answer_id: str) -> KeptAnswer | None:
         """Go on with the answer with this id, if it was mirrored here, since a client asks here for it."""
         data = self._mirrored.take(answer_id)
-        return None if data is None else await self._go_on(data)
+        return None if data is None else await self._go_on(data, "a client asks for it here")
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
         """Do the same for the answer that was begun with this idempotency key."""
         answer_id = self._mirrored.id_of_key(key_digest)
         return None if answer_id is None else await self.find(answer_id)
 
-    async def _go_on(self, data: bytes) -> KeptAnswer | None:
+    async def _go_on(self, data: bytes, cause: str) -> KeptAnswer | None:
         records, _ = read_records(data)  # in one step: nobody else finds the answer in neither place
         head = records[0] if records else None
         if not isinstance(head, Accepted) or self._keeper.has(head.id):
             return None
-        return await self._keeper.take_over(marked(records))
+        answer = await self._keeper.take_over(marked(records))
+        self._emit("request_taken_over", cause, id=head.id)
+        return answer

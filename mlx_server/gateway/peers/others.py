@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
 from mlx_server.gateway.dialects.error_envelopes import error_response
@@ -49,10 +50,11 @@ def peers_of(
     answer_log: AnswerLog,
     clock: Clock,
     emit: Emit,
+    own_instance: str,
 ) -> Peers | None:
     """Return the peers that the settings name; None, and say why, if they cannot be used.
 
-    `here` returns the state of this machine.
+    `here` returns the state of this machine, whose /health shows `own_instance`.
     """
     urls, key = list(dict.fromkeys(config.mlx.peers)), config.mlx.peer_key
     if not urls:
@@ -60,7 +62,7 @@ def peers_of(
     if not key:
         emit("peers_not_used", "mlx.peers names other machines, but they share no key; set mlx.peer_key")
         return None
-    return Peers([Peer(url, key) for url in urls], models, here, answer_log, clock, emit)
+    return Peers([Peer(url, key) for url in urls], models, here, answer_log, clock, emit, own_instance)
 
 
 class Peers:
@@ -74,9 +76,10 @@ class Peers:
         answer_log: AnswerLog,
         clock: Clock,
         emit: Emit,
+        own_instance: str = "",
     ) -> None:
         self._peers = {peer.url: peer for peer in peers}
-        self._states = {peer.url: PeerState(clock.now()) for peer in peers}
+        self._states = {peer.url: PeerState(clock.now(), own_instance) for peer in peers}
         self._models = models
         self._here = here
         self._log = answer_log
@@ -88,10 +91,27 @@ class Peers:
         self._polls: list[asyncio.Task[None]] = []
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
-    def start(self) -> None:
-        """Begin to ask the peers for their health."""
-        for url, peer in self._peers.items():
-            self._polls.append(asyncio.ensure_future(poll(peer, self._states[url], self._clock)))
+    async def start(self) -> None:
+        """Ask the peers for their health, and go on asking."""
+        found = await asyncio.gather(*(peer.health() for peer in self._peers.values()))
+        for (url, peer), health in zip(self._peers.items(), found, strict=True):
+            self._heard(url, health)
+            polling = poll(peer, self._states[url], partial(self._heard, url), self._clock)
+            self._polls.append(asyncio.ensure_future(polling))
+
+    def _heard(self, url: str, health: Mapping[str, Any] | None) -> None:
+        state = self._states[url]
+        was_living = state.is_living
+        state.heard(health, self._clock.now())
+        if state.is_living and not was_living:
+            self._emit("peer_found", "it answers", peer=url)
+        elif was_living and not state.is_living:
+            self._emit("peer_gone", "it does not answer any more", peer=url)
+
+    def stop_writing(self) -> None:
+        """Write down no more of what the peers have: the log is closed."""
+        for task in self._copies.values():
+            task.cancel()
 
     async def close(self) -> None:
         """Ask them no more, and close the connections to them."""
@@ -109,9 +129,7 @@ class Peers:
 
     def first_living(self) -> Peer | None:
         """Return the first peer that answers, in the order of the settings; None if none does."""
-        living = (url for url, state in self._states.items() if state.was_heard and not state.is_dead)
-        url = next(living, None)
-        return None if url is None else self._peers[url]
+        return next(iter(self._living()), None)
 
     def where(self, answer_id: str) -> Peer | None:
         """Return the peer to which the answer was passed on, or None."""
@@ -164,7 +182,7 @@ class Peers:
         """Return how to read an answer that a peer has; None if none of them has it."""
         if is_passed_on(head):
             return None
-        living = [peer for url, peer in self._peers.items() if not self._states[url].is_dead]
+        living = self._living()
         found = await asyncio.gather(*(peer.has(head.id) for peer in living))
         peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
         if peer is None and (task := self._copies.get(head.id)):  # it goes on here, with records of its own
@@ -172,6 +190,9 @@ class Peers:
         return None if peer is None else self._remember(head, peer)
 
     # --- inside ---
+
+    def _living(self) -> list[Peer]:
+        return [peer for url, peer in self._peers.items() if self._states[url].is_living]
 
     def _machines(self, asked: Asked) -> list[Machine]:
         prefix_bytes = self._memory.prefix_bytes(asked, self._states)
@@ -188,8 +209,7 @@ class Peers:
         peers = [
             machine
             for machine in self._machines(asked)
-            if self._states[machine.url].was_heard
-            and now - self._refused.get((machine.url, asked.model), -math.inf) > AFTER_REFUSAL_S
+            if now - self._refused.get((machine.url, asked.model), -math.inf) > AFTER_REFUSAL_S
         ]
         return machine_for(here, peers)
 

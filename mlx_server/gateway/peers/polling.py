@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlx_server.gateway.peers.choice import Machine
@@ -19,10 +19,14 @@ SERVED = frozenset({"ok", "starting", "recovering"})
 class PeerState:
     """What the last answers of one peer have shown. Times are monotonic seconds.
 
-    `is_dead`: the peer has not answered for some time. `sent` counts what it was given since its last answer.
+    `own_instance` is what this gateway's /health shows as `instance`. `is_this_gateway`: the settings name
+    this gateway among its own peers. `is_dead`: the peer has not answered for some time. `sent` counts what
+    it was given since its last answer.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, own_instance: str = "") -> None:
+        self.is_this_gateway = False
+        self._own_instance = own_instance
         self.seen_at = now
         self.misses = 0
         self.is_dead = False
@@ -30,9 +34,9 @@ class PeerState:
         self._health: Mapping[str, Any] | None = None
 
     @property
-    def was_heard(self) -> bool:
-        """Return whether the peer has answered at all."""
-        return self._health is not None
+    def is_living(self) -> bool:
+        """Return whether the peer answers, and is another gateway than this one."""
+        return self._health is not None and not (self.is_dead or self.is_this_gateway)
 
     @property
     def next_poll_s(self) -> float:
@@ -48,16 +52,17 @@ class PeerState:
         else:
             self.misses, self.seen_at, self.is_dead, self._health = 0, now, False, health
             self.sent = 0
+            self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
-        """Return the peer as the choice of a machine sees it. One that was never heard may serve."""
-        if self._health is None:
-            return Machine(url, serves=not self.is_dead, slots=0, prefix_bytes=prefix_bytes)
+        """Return the peer as the choice of a machine sees it."""
+        if self._health is None or not self.is_living:
+            return Machine(url, serves=False)
         requests = self._health.get("requests")
         counts = requests if isinstance(requests, Mapping) else {}
         return Machine(
             url,
-            serves=not self.is_dead and self._health.get("status") in SERVED,
+            serves=self._health.get("status") in SERVED,
             running=_count(counts, "running") + self.sent,
             waiting=_count(counts, "queued") + _count(counts, "parked"),
             slots=_count(counts, "slots") if self._health.get("status") == "ok" else 0,
@@ -70,11 +75,15 @@ def _count(counts: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-async def poll(peer: Peer, state: PeerState, clock: Clock) -> None:
+Heard = Callable[[dict[str, Any] | None], None]
+"""Takes the body of a peer's /health, or None if none came."""
+
+
+async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
     """Ask the peer for its health again and again, until cancelled."""
     while True:
-        state.heard(await peer.health(), clock.now())
         await clock.sleep(state.next_poll_s)
+        heard(await peer.health())
 
 
 async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:

@@ -38,7 +38,10 @@ def make_origin(make_gateway: Make, peer: Any) -> Make:
             "VESTAL_MLX__PEER_KEY": KEY,
             "VESTAL_MLX__MAX_RUNNING": "16",
         }
-        return make_gateway(engine, **settings | env).start()
+        origin = make_gateway(engine, **settings | env).start()
+        if not peers:
+            origin.until(lambda: origin.events("peer_found"), "it knows its peer")
+        return origin
 
     return make
 
@@ -47,7 +50,9 @@ def make_origin(make_gateway: Make, peer: Any) -> Make:
 def refusing(make_gateway: Make, peer: Any) -> Any:
     """A gateway on whose machine no model has room."""
     env = {"VESTAL_MLX__PEERS": peer.url, "VESTAL_MLX__PEER_KEY": KEY}
-    return make_gateway({"refuses": "insufficient_memory"}, **env).start().until_ok()
+    gateway = make_gateway({"refuses": "insufficient_memory"}, **env).start().until_ok()
+    gateway.until(lambda: gateway.events("peer_found"), "it knows its peer")
+    return gateway
 
 
 def started(gateway: Any, prompt: str, frames: int) -> list[Stream]:
@@ -149,7 +154,6 @@ def conversation(turns: int, last: str) -> dict[str, Any]:
 
 def test_new_request_goes_to_the_free_peer_and_the_next_turn_to_where_the_conversation_was(make_origin, peer):
     origin = make_origin(VESTAL_MLX__MAX_RUNNING="1").until_ok()
-    origin.until(lambda: len(peer.http.get("/health").json()) and True, "the peer answers")
     assert origin.http.post("/api/chat", json=conversation(0, "first")).status_code == 200
     assert not origin.events("request_placed")
     busy = Stream(origin.http, "/api/chat", messages("busy tokens=5000 step_ms=20", stream=True)).until(2)
@@ -195,6 +199,7 @@ def test_both_machines_without_room_answer_with_the_local_error(make_origin, ref
     """The second one knows the first one's peer too, and must not pass the request on to a third."""
     before = len(refusing.events("request_passed_on"))
     origin = make_origin({"refuses": "insufficient_memory"}, peers=refusing.url).until_ok()
+    origin.until(lambda: origin.events("peer_found"), "it knows its peer")
     for path, make in ROUTES.items():
         answer = origin.http.post(path, json=make("no room anywhere", stream=True))
         assert (answer.status_code, "insufficient_memory" in answer.text) == (507, True)
@@ -204,6 +209,15 @@ def test_both_machines_without_room_answer_with_the_local_error(make_origin, ref
 
 HEALTHY = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def test_gateway_that_is_among_its_own_peers_asks_the_others_only(make_gateway, peer, free_port):
+    gateway = make_gateway({"refuses": "insufficient_memory"}, VESTAL_MLX__PEER_KEY=KEY)
+    gateway.env["VESTAL_MLX__PEERS"] = f"{gateway.url},{peer.url}"
+    gateway.start().until_ok()
+    gateway.until(lambda: gateway.events("peer_found"), "it knows the peer")
+    assert gateway.http.post("/api/chat", json=messages("x")).status_code == 200
+    assert {event["peer"] for event in gateway.events("request_passed_on")} == {peer.url}
 
 
 class Impostor:
@@ -266,6 +280,7 @@ def test_peers_that_hang_lie_or_are_away_leave_the_local_error(make_origin, make
 def test_peer_that_takes_over_and_is_lost_before_the_first_byte_is_a_503(make_origin, make_impostor):
     liar = make_impostor(health=HEALTHY, PUT=CREATED, GET=b"")
     origin = make_origin({"refuses": "insufficient_memory"}, peers=liar.url).until_ok()
+    origin.until(lambda: origin.events("peer_found"), "it knows its peer")
     answer = origin.http.post("/v1/messages", json=messages("x"))
     assert (answer.status_code, answer.json()["type"]) == (503, "error")
     assert answer.headers["retry-after"]
@@ -284,6 +299,7 @@ def test_stream_that_its_peer_loses_goes_on_at_the_origin_for_a_client_that_come
 ):
     peer = make_gateway(VESTAL_MLX__PEER_KEY=KEY).start().until_ok()
     origin = make_origin({"refuses": "insufficient_memory"}, peers=peer.url).until_ok()
+    origin.until(lambda: origin.events("peer_found"), "it knows its peer")
     prompt = "lost tokens=120 step_ms=40"
     stream = Stream(origin.http, "/api/chat", messages(prompt, stream=True)).until(40)
     (origin.home / "fake_engine.json").write_text("{}")

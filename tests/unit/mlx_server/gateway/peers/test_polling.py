@@ -30,6 +30,16 @@ def test_peer_is_seen_with_its_requests_and_slots():
     assert state.machine("x").running == 3
 
 
+def test_gateway_that_is_named_among_its_own_peers_is_not_one():
+    """One file of settings may name all machines."""
+    state = PeerState(0.0, "me")
+    assert not state.is_living
+    state.heard({"status": "ok", "instance": "other"}, 1.0)
+    assert state.is_living
+    state.heard({"status": "ok", "instance": "me"}, 2.0)
+    assert not (state.is_living or state.machine("x").serves)
+
+
 @pytest.mark.parametrize("status", ["draining", "failed", "other", None, 7])
 def test_peer_that_serves_nothing_now_is_not_asked(status):
     state = PeerState(0.0)
