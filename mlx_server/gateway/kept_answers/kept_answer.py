@@ -83,8 +83,7 @@ class KeptAnswer:
         self.random = random.Random(head.seed)
         self.rendering = Rendering()
         self.outlives_client = False
-        self.followers = 0
-        self.furthest_frame_asked = 0
+        self.first_frames: list[int] = []  # from which on those who follow it read
         self.body = ReceivedBody()
         self.client_left = asyncio.Event()
         self.is_detached = False
@@ -242,8 +241,10 @@ class KeptAnswer:
         It does not wait for a frame that it has already, from a gateway that has died before that was written
         down: a sign of life in its place would make the client miss the text that it is going to hold.
         """
-        has_all = len(self.rendering.frames) >= self.furthest_frame_asked
-        return has_all and (self.followers > 0 or self.outlives_client)
+        is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)
+        if self._was_accepted and is_missing_frames:
+            return False
+        return bool(self.first_frames) or self.outlives_client
 
     # --- the client ---
 

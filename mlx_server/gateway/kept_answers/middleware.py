@@ -106,20 +106,19 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
     gone.add_done_callback(lambda _: rendering.wake())
-    answer.followers += 1
-    answer.furthest_frame_asked = max(answer.furthest_frame_asked, first_frame)
+    answer.first_frames.append(first_frame)
     try:
         copied = await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
         if copied is not None and answer.elsewhere is not None:
             rest = answer.elsewhere(answer.id, copied.next_frame, send, has_started=copied.has_started)
             await _unless_gone(asyncio.ensure_future(rest), gone)
     finally:
-        answer.followers -= 1
+        answer.first_frames.remove(first_frame)
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone
         is_over = rendering.is_complete or rendering.is_frozen
-        if answer.followers == 0 and not is_over and not answer.outlives_client:
+        if not answer.first_frames and not is_over and not answer.outlives_client:
             answer.leave()
 
 

@@ -1,0 +1,49 @@
+"""When a kept answer needs signs of life, which count as frames; and frames that are held back."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.gateway.answer_log import FORMAT, Accepted, NoLog
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+
+HEAD = Accepted(FORMAT, "x", 0.0, "POST", "/api/chat", "", (), b"", 1, None, "", "1")
+
+
+@pytest.mark.parametrize(
+    ("is_resumed", "frames", "first_frames", "outlives_client", "needed"),
+    [
+        (False, 0, [0], False, True),
+        (False, 0, [], False, False),
+        (False, 0, [], True, True),
+        (False, 3, [0, 900], False, True),
+        (True, 3, [3], False, True),
+        (True, 3, [4], False, False),
+        (True, 3, [0, 4], False, False),
+        (True, 3, [], False, False),
+        (True, 3, [4], True, False),
+    ],
+)
+def test_sign_of_life_is_needed_by_clients_that_wait_for_the_next_frame_only(
+    is_resumed, frames, first_frames, outlives_client, needed
+):
+    answer = KeptAnswer(HEAD, NoLog(), lambda answer: None, was_accepted=is_resumed)
+    answer.rendering.frames += [b"{}\n"] * frames
+    answer.first_frames += first_frames
+    answer.outlives_client = outlives_client
+    assert answer.needs_signs_of_life == needed
+
+
+async def test_what_is_held_is_shown_in_order_when_it_is_released_and_dropped_when_it_moves():
+    for moves in (False, True):
+        rendering = KeptAnswer(HEAD, NoLog(), lambda answer: None).rendering
+        await rendering.take({"type": "http.response.start", "status": 200, "headers": []})
+        await rendering.take({"type": "http.response.body", "body": b"1", "more_body": True})
+        rendering.hold()
+        await rendering.take({"type": "http.response.body", "body": b"2", "more_body": True})
+        await rendering.take({"type": "http.response.body", "body": b"", "more_body": False})
+        rendering.end()
+        assert (rendering.frames, rendering.is_complete) == ([b"1"], False)
+        (rendering.freeze if moves else rendering.release)()
+        assert rendering.frames == ([b"1"] if moves else [b"1", b"2"])
+        assert (rendering.is_complete, rendering.is_frozen) == (not moves, moves)
