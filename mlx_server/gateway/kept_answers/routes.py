@@ -23,7 +23,7 @@ def router(keeper: AnswerKeeper) -> APIRouter:
         first_frame = first_frame_of(http)
         return Followed(await keeper.find(answer_id), first_frame)
 
-    @routes.head("/{answer_id}", responses={404: {}, 410: {}})
+    @routes.head("/{answer_id}", include_in_schema=False)
     async def is_kept(answer_id: str) -> Response:
         """Say whether the answer is here, without going on with it."""
         if not keeper.has(answer_id):

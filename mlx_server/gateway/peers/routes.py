@@ -36,10 +36,10 @@ def router(
     context: GatewayContext, keeper: AnswerKeeper, mirrored: MirroredAnswers, paths: Container[str]
 ) -> APIRouter:
     """Return the routes. `paths` are those whose answers can be taken over."""
-    routes = APIRouter(prefix="/v1/streams")
+    routes = APIRouter(prefix="/v1/streams", include_in_schema=False)  # the API document is for clients
     mlx = context.config.mlx
 
-    @routes.put("/{answer_id}", status_code=201, responses=dict.fromkeys((200, 400, 401, 403, 404, 503), {}))
+    @routes.put("/{answer_id}", status_code=201)
     async def take_over(http: Request, answer_id: str) -> Response:
         check_key(http, mlx.peer_key)
         data = b"".join(await receive(http, mlx.max_body_bytes + EVENTS_BYTES))
@@ -53,7 +53,7 @@ def router(
         context.emit("request_taken_over", "another machine cannot serve it", id=answer_id)
         return JsonResponse({"id": answer_id}, 201)
 
-    @routes.post("/mirror", responses=dict.fromkeys((400, 401, 403), {}))
+    @routes.post("/mirror")
     async def receive_mirrored(http: Request) -> Response:
         check_key(http, mlx.peer_key)
         data = b"".join(await receive(http, MAX_BATCH_BYTES))
@@ -67,7 +67,7 @@ def router(
         reply = mirrored.receive(batch, have, context.clock.now())
         return JsonResponse({"want": reply.want})
 
-    @routes.get("/{answer_id}/records", responses=dict.fromkeys((401, 403, 404), {}))
+    @routes.get("/{answer_id}/records")
     async def read_records(http: Request, answer_id: str) -> Response:
         check_key(http, mlx.peer_key)
         offset = first_frame_of(http)
