@@ -46,7 +46,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
     instance = telemetry.engine_events.instance
-    peers = keeper.others = peers_of(
+    peers = keeper.offers.others = peers_of(
         parts.config, models, partial(_this_machine, parts), keeper.log, clock, telemetry.emit, instance
     )
     mirrored = MirroredAnswers()
@@ -134,7 +134,7 @@ async def _drain(
     dispatcher, clock = parts.dispatcher, parts.clock
 
     def is_idle() -> bool:
-        return dispatcher.idle and not keeper.is_offering and not (peers and peers.readers)
+        return dispatcher.idle and not keeper.offers.is_offering and not (peers and peers.readers)
 
     dispatcher.drain()
     keeper.offer_running(Unavailable("draining", "The server is stopping."))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from mlx_server.gateway.answer_log import earlier_files
 from mlx_server.gateway.answer_log.file_names import FileName, may_be_in_a_name
 from mlx_server.gateway.answer_log.folder import AnswerFolder
 from mlx_server.gateway.answer_log.index import Entry, Index
+from mlx_server.gateway.answer_log.late_bytes import Chunk, packed
 from mlx_server.gateway.answer_log.records import (
     FORMAT,
     Accepted,
@@ -78,15 +79,15 @@ class AnswerLog:
         log._adopt(found, keep_s)
         return log
 
-    def begin(self, accepted: Accepted) -> None:
-        """Start the file of an accepted request."""
+    def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
+        """Start the file of an accepted request. `body` are the parts of its body, if that is not in it."""
         key = accepted.key_digest
         if not (may_be_in_a_name(accepted.id) and (key is None or may_be_in_a_name(key))):
             return self._skip(accepted.id, "its id or key cannot be part of a file's name")
         if self._index.get(accepted.id) is not None:
             return self._skip(accepted.id, "another request has its id")
         try:
-            data = pack_record(accepted)
+            data = packed(accepted, body)
         except ValueError as error:
             return self._skip(accepted.id, str(error))
         name = FileName(next(self._numbers), accepted.id, key, FORMAT, ended=False)
@@ -205,7 +206,7 @@ class AnswerLog:
 
     # --- inside ---
 
-    def _append(self, entry: Entry, data: bytes) -> None:
+    def _append(self, entry: Entry, data: Chunk) -> None:
         if not self._writer.append(entry.name.number, data):
             self._drop([entry])
             self._reports.too_slow()
@@ -266,7 +267,7 @@ class NoLog(AnswerLog):
     def __init__(self) -> None:
         """Make a log without a folder and without a thread."""
 
-    def begin(self, accepted: Accepted) -> None:
+    def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
         """Do nothing."""
 
     def append(self, answer_id: str, record: Record) -> None:

@@ -113,6 +113,16 @@ def _pack_event(record: Event) -> bytes:
         return _encoder.encode(_EventFrame(record.answer, protocol.encode(record.event)))
 
 
+def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
+    """Return the size of the packed record of a request, whose own body is empty, with a body of this size.
+
+    MessagePack writes the length of bytes in 1, 2 or 4 bytes after the type. Raises ValueError as
+    `pack_record` does.
+    """
+    length_bytes = 1 if body_bytes < 2**8 else 2 if body_bytes < 2**16 else 4
+    return len(pack_record(accepted)) - 1 + length_bytes + body_bytes
+
+
 def read_records(data: bytes) -> tuple[list[Record], int]:
     """Return the records at the beginning of `data`, and the number of bytes that they take up.
 

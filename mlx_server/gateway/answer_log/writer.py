@@ -18,6 +18,7 @@ from enum import Enum, auto
 
 from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.folder import WHAT, AnswerFile, AnswerFolder
+from mlx_server.gateway.answer_log.late_bytes import Chunk, made
 from mlx_server.gateway.answer_log.reports import WritingReports
 from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import DISK_FAULTS
@@ -50,7 +51,7 @@ class _Pending:
     """A file, the bytes that wait to be appended to it, and what to do with it afterwards."""
 
     file: AnswerFile
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     fate: _Fate = _Fate.OPEN
 
 
@@ -80,7 +81,7 @@ class Writer:
         with self._lock:
             self._files[name.number] = _Pending(file)
 
-    def append(self, number: int, data: bytes) -> bool:
+    def append(self, number: int, data: Chunk) -> bool:
         """Queue bytes for a file. Return False, and queue nothing, if too much waits already."""
         with self._lock:
             if self._waiting_bytes and self._waiting_bytes + len(data) > self._max_waiting_bytes:
@@ -206,19 +207,18 @@ class Writer:
             chunks, pending.chunks, fate = pending.chunks, [], pending.fate
         before = pending.file.size_bytes
         try:
-            if len(chunks) > 1:
-                chunks = [b"".join(chunks)]
             if chunks and fate is not _Fate.REMOVED:
-                pending.file.append(chunks[0])
+                data = b"".join(made(chunks))
+                chunks = [data]
+                pending.file.append(data)
         except MemoryError as error:
             raise OSError(errno.ENOMEM, "there is no memory for what is to be written") from error
         finally:
             written = pending.file.size_bytes - before
             with self._lock:
                 self._waiting_bytes -= written
-                if chunks and written < len(chunks[0]):
-                    chunks[0] = chunks[0][written:]
-                    pending.chunks[:0] = chunks
+                if written < sum(map(len, chunks)):
+                    pending.chunks[:0] = [b"".join(made(chunks))[written:]] if written else chunks
         if fate is _Fate.ENDED:
             pending.file.end()
         elif fate is _Fate.REMOVED:
@@ -260,10 +260,10 @@ class Writer:
             return
         with self._lock:
             pending = self._files.get(name.number)
-            waiting = b"".join(pending.chunks) if pending is not None else b""
+            waiting = list(pending.chunks) if pending is not None else []
         try:
             if pending is not None:
-                data = pending.file.read() + waiting
+                data = pending.file.read() + b"".join(made(waiting))
             else:  # the answer has ended, perhaps after this was queued
                 data = self._folder.read(name.as_ended())
         except Exception as error:

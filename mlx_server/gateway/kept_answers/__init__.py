@@ -11,6 +11,8 @@ same route makes the same frames again from that, in this gateway or in another 
 | `kept_answer` | one such request: its ids and random numbers, and what of it is written down        |
 | `rendering`   | the response that the route makes, as frames, for those who follow it               |
 | `runs`        | what a run of it is given: its ASGI scope and body                                  |
+| `received_body` | its body, until it is written down                                                |
+| `offers`      | what other machines are asked to go on with                                         |
 | `keeper`      | all of them: starts, finds, resumes, and takes up what an earlier gateway left      |
 | `middleware`  | which requests are kept, and `Idempotency-Key`                                      |
 | `routes`      | GET /v1/streams/{id}                                                                |

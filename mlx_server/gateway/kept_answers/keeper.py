@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Scope
 from mlx_server import VERSION
 from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Left, Record, TakenUp
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
+from mlx_server.gateway.kept_answers.offers import Offers
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
 from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
@@ -30,28 +31,6 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 """These headers of a request are not written down."""
 
 
-class OtherMachines(Protocol):
-    """What the keeper needs of the gateways on other machines. No method raises."""
-
-    def may_serve(self, head: Accepted, error: HttpError) -> bool:
-        """Return whether another machine might serve a request that fails here with `error`."""
-
-    async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask them to go on with an answer. Return how to read it there; None if none of them takes it."""
-
-    async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read the answer to a new request from another machine, if it is better off there.
-
-        None: it runs here.
-        """
-
-    async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read an answer that one of them has; None if none of them has it."""
-
-    def stop_writing(self) -> None:
-        """Write nothing more into the answer log, which is being closed."""
-
-
 class MirroredElsewhere(Protocol):
     """Answers that run on other machines, and are mirrored here. Each method goes on with one here."""
 
@@ -62,13 +41,13 @@ class MirroredElsewhere(Protocol):
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
-    `app` is the application below the middleware: it makes the response. `others` are the gateways on other
-    machines, None without any; `mirrored` are answers of theirs. `is_closed`: another gateway has the log.
+    `app` is the application below the middleware: it makes the response. `offers` go to the gateways on other
+    machines; `mirrored` are answers of theirs. `is_closed`: another gateway has the log.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
         self.app: ASGIApp | None = None
-        self.others: OtherMachines | None = None
+        self.offers = Offers(answer_log)
         self.mirrored: MirroredElsewhere | None = None
         self.log = answer_log
         self._clock = clock
@@ -78,7 +57,6 @@ class AnswerKeeper:
         self._running: dict[str, KeptAnswer] = {}
         self._by_key: dict[str, KeptAnswer] = {}
         self._reviving: dict[str, asyncio.Task[KeptAnswer]] = {}
-        self._offers: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> Sequence[KeptAnswer]:
@@ -107,9 +85,9 @@ class AnswerKeeper:
             body_digest="",
             version=VERSION,
         )
-        answer = KeptAnswer(head, self.log, self.release, offer=self._offer_failed)
+        answer = KeptAnswer(head, self.log, self.release, offer=self.offers.offer_failed)
         state = dict(scope.get("state", {}))
-        self._run(answer, {**scope, "state": state}, receiving(receive, answer, self._place))
+        self._run(answer, {**scope, "state": state}, receiving(receive, answer, self.offers.place))
         return answer
 
     def _run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
@@ -131,56 +109,6 @@ class AnswerKeeper:
             answer.body.is_whole.set()
             asyncio.get_running_loop().call_soon(self.release, answer)
 
-    # --- other machines ---
-
-    @property
-    def is_offering(self) -> bool:
-        """Return whether another machine is being asked to go on with an answer."""
-        return bool(self._offers)
-
-    def _offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
-        """Offer an answer that fails here to the other machines, if one of them might serve it."""
-        may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
-        if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):
-            self._offer(answer, self.others)
-
-    def offer_running(self, error: HttpError) -> None:
-        """Offer what runs here to the other machines. What none of them takes goes on here."""
-        for answer in self.running:
-            is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
-            if is_movable and not answer.rendering.is_complete and answer.failure is None:
-                self._offer_failed(answer, error)
-
-    def _offer(self, answer: KeptAnswer, others: OtherMachines) -> None:
-        answer.begin_offer()
-        task = asyncio.ensure_future(self._settle(answer, others))
-        self._offers.add(task)
-        task.add_done_callback(self._offers.discard)
-
-    async def _settle(self, answer: KeptAnswer, others: OtherMachines) -> None:
-        elsewhere: CopyElsewhere | None = None
-        try:
-            if records := await self._records_of(answer):
-                elsewhere = await others.offer(records)
-        finally:
-            answer.settle(elsewhere)
-
-    async def _records_of(self, answer: KeptAnswer) -> Sequence[Record] | None:
-        """Return the records of an answer that runs; None if the log has lost them."""
-        return await self.log.records(answer.id) if answer.is_written_down else [answer.whole_head]
-
-    async def _place(self, answer: KeptAnswer) -> bool:
-        """Have another machine serve a new request, if it is better off there. Return whether one does."""
-        if self.others is None:
-            return False
-        answer.begin_offer()
-        elsewhere: CopyElsewhere | None = None
-        try:
-            elsewhere = await self.others.place(answer.whole_head)
-        finally:
-            answer.settle(elsewhere)
-        return answer.elsewhere is not None
-
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
         """Go on with an answer that was begun on another machine, under its id. Raises HttpError."""
         head = records[0]
@@ -192,6 +120,10 @@ class AnswerKeeper:
             message = "This gateway cannot write the answer down, and so cannot take it over."
             raise HttpError("engine_unavailable", message, status=503)
         return self._take_up(records)
+
+    def offer_running(self, error: HttpError) -> None:
+        """Offer what runs here to the other machines. What none of them takes goes on here."""
+        self.offers.offer_running(self.running, error)
 
     def release(self, answer: KeptAnswer) -> None:
         """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
@@ -275,9 +207,9 @@ class AnswerKeeper:
         """Return an unfinished answer that another machine goes on with, for reading it there, else None."""
         head = records[0]
         assert isinstance(head, Accepted)
-        if self.others is None or isinstance(records[-1], Ended):
+        if self.offers.others is None or isinstance(records[-1], Ended):
             return None
-        elsewhere = await self.others.holding(head)
+        elsewhere = await self.offers.others.holding(head)
         if elsewhere is None:
             return None
         answer = KeptAnswer(msgspec.structs.replace(head, body=b""), self.log, self.release)
@@ -297,7 +229,7 @@ class AnswerKeeper:
             self.release,
             history_of(records),
             was_accepted=True,
-            offer=self._offer_failed,
+            offer=self.offers.offer_failed,
         )
         answer.body.is_whole.set()
         scope = scope_of(head, self._application)
@@ -316,7 +248,7 @@ class AnswerKeeper:
             records = await self.log.records(answer_id)
             if not records or not isinstance(records[0], Accepted) or is_suspended(records):
                 continue
-            if self.others is not None and await self.others.holding(records[0]) is not None:
+            if self.offers.others is not None and await self.offers.others.holding(records[0]) is not None:
                 self.log.append(answer_id, Left())  # a peer has gone on with it while no gateway lived here
                 continue
             self._take_up(records)
@@ -359,12 +291,12 @@ class AnswerKeeper:
         """End all runs; what is unfinished stays so in the log."""
         self.detach()
         tasks = [answer.task for answer in self._running.values() if answer.task is not None]
-        tasks += self._offers
+        tasks += self.offers.tasks
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.others is not None:
-            self.others.stop_writing()
+        if self.offers.others is not None:
+            self.offers.others.stop_writing()
         if not self.is_closed:
             self.is_closed = True
             await self.log.close()

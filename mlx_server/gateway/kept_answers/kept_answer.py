@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from mlx_server import protocol
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Event, Left, Silence
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.kept_answers.history import History, events_of
+from mlx_server.gateway.kept_answers.received_body import ReceivedBody
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Rendering
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.ticket import TicketItem
@@ -23,39 +23,6 @@ from vestal.web.http_error import HttpError
 MAX_WRITE_S = 0.3
 """How long a client may wait for a slow disk."""
 _SCOPE_KEY = "vestal.kept_answer"
-
-
-class ReceivedBody:
-    """The body of a request as it arrives, until it is written to the log. `is_whole` is set when the body is
-    complete.
-    """
-
-    def __init__(self, parts: Iterable[bytes] = ()) -> None:
-        self.is_whole = asyncio.Event()
-        self._parts = list(parts)
-        self._hash = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 of what has arrived, as hexadecimal digits."""
-        return self._hash.hexdigest()
-
-    def add(self, message: Mapping[str, Any]) -> None:
-        """Add an ASGI message, which may also be the client's disconnection."""
-        if part := message.get("body", b""):
-            self._hash.update(part)
-            self._parts.append(part)
-        if not message.get("more_body", False):
-            self.is_whole.set()
-
-    def peek(self) -> bytes:
-        """Return what has arrived of the body."""
-        return b"".join(self._parts)
-
-    def take(self) -> bytes:
-        """Return the body, and forget it."""
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
 
 
 class KeptAnswer:
@@ -150,8 +117,8 @@ class KeptAnswer:
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
-            self._log.begin(self.whole_head)
-            self.body.take()
+            head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
+            self._log.begin(head, self.body.take_parts())
             if self.client_left.is_set():
                 self._log.append(self.id, Left())
             self._written = asyncio.ensure_future(self._log.flush())
@@ -282,8 +249,8 @@ class KeptAnswer:
     def _pass_to(self, elsewhere: CopyElsewhere) -> None:
         """Stop it here. The log keeps it, so that it goes on here if the other machine loses it."""
         if not self.is_written_down:
-            self._log.begin(self.whole_head)
-            self.body.take()
+            head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
+            self._log.begin(head, self.body.take_parts())
         self._log.append(self.id, Left())
         self.move_to(elsewhere)
         self._unfinished.clear()

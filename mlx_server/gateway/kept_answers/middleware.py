@@ -10,7 +10,8 @@ from collections.abc import Callable, Container
 from starlette.types import ASGIApp, Scope
 
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
-from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, ReceivedBody
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.kept_answers.received_body import ReceivedBody
 from mlx_server.gateway.kept_answers.rendering import Receive, Send
 from vestal.web.guard import CLOSING
 from vestal.web.http_error import HttpError
@@ -74,7 +75,7 @@ class KeepAnswers:
                 while not body.is_whole.is_set() and size_bytes <= self._max_body_bytes:
                     message = await receive()
                     body.add(message)
-                    size_bytes += len(body.take())
+                    size_bytes += sum(map(len, body.take_parts()))
         if size_bytes > self._max_body_bytes:
             limit = f"The body is over the limit of {self._max_body_bytes} bytes; send less."
             raise HttpError("too_large", limit, headers=CLOSING)

@@ -72,7 +72,7 @@ def test_stream_that_makes_progress_between_many_crashes_is_complete(gateway, te
 
 def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(gateway, text_of):
     """Of 24 streams under five SIGKILLs one was refused: its engines were killed while they replayed."""
-    content = "replayed tokens=30 step_ms=5 replay_ms=400"
+    content = "replayed tokens=30 step_ms=5 replay_ms=2000"
     with ThreadPoolExecutor(1) as pool:
         started = threading.Event()
         answer = pool.submit(

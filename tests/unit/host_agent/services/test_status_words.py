@@ -53,6 +53,9 @@ class FakeMachine:
         self.engine, self.docker_version, self.mistake = engine, docker_version, mistake
         self.containers = containers or {}
 
+    def predecessors(self, name: str) -> list[int]:
+        return []
+
     def describe(self) -> str:
         return "its watchdog (PID 9) restarts it when it fails"
 

@@ -7,6 +7,7 @@ which took the frame numbers of those tokens: all six streams had one word twice
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ class SlowLog:
         self.written: list[Any] = []
         self.flushes: list[tuple[int, asyncio.Future[None]]] = []
 
-    def begin(self, accepted: Accepted) -> None:
+    def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
         self.appended.append(accepted)
 
     def append(self, _: str, record: Any) -> None:

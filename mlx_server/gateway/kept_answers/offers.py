@@ -1,0 +1,94 @@
+"""Offers answers to other machines: those that fail here, and new ones that are better off there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere
+from vestal.web.http_error import HttpError
+
+
+class OtherMachines(Protocol):
+    """What the keeper needs of the gateways on other machines. No method raises."""
+
+    def may_serve(self, head: Accepted, error: HttpError) -> bool:
+        """Return whether another machine might serve a request that fails here with `error`."""
+
+    async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
+        """Ask them to go on with an answer. Return how to read it there; None if none of them takes it."""
+
+    async def place(self, head: Accepted) -> CopyElsewhere | None:
+        """Return how to read the answer to a new request from another machine, if it is better off there.
+
+        None: it runs here.
+        """
+
+    async def holding(self, head: Accepted) -> CopyElsewhere | None:
+        """Return how to read an answer that one of them has; None if none of them has it."""
+
+    def stop_writing(self) -> None:
+        """Write nothing more into the answer log, which is being closed."""
+
+
+class Offers:
+    """The offers of one gateway. `others` are the gateways on other machines, None without any.
+
+    `tasks` are the offers whose outcome is open.
+    """
+
+    def __init__(self, answer_log: AnswerLog) -> None:
+        self.others: OtherMachines | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._log = answer_log
+
+    @property
+    def is_offering(self) -> bool:
+        """Return whether another machine is being asked to go on with an answer."""
+        return bool(self.tasks)
+
+    def offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
+        """Offer an answer that fails here to the other machines, if one of them might serve it."""
+        may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
+        if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):
+            self._offer(answer, self.others)
+
+    def offer_running(self, answers: Iterable[KeptAnswer], error: HttpError) -> None:
+        """Offer those of the answers that run here. What no other machine takes goes on here."""
+        for answer in answers:
+            is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
+            if is_movable and not answer.rendering.is_complete and answer.failure is None:
+                self.offer_failed(answer, error)
+
+    def _offer(self, answer: KeptAnswer, others: OtherMachines) -> None:
+        answer.begin_offer()
+        task = asyncio.ensure_future(self._settle(answer, others))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _settle(self, answer: KeptAnswer, others: OtherMachines) -> None:
+        elsewhere: CopyElsewhere | None = None
+        try:
+            if records := await self._records_of(answer):
+                elsewhere = await others.offer(records)
+        finally:
+            answer.settle(elsewhere)
+
+    async def _records_of(self, answer: KeptAnswer) -> Sequence[Record] | None:
+        """Return the records of an answer that runs; None if the log has lost them."""
+        return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
+
+    async def place(self, answer: KeptAnswer) -> bool:
+        """Have another machine serve a new request, if it is better off there. Return whether one does."""
+        if self.others is None:
+            return False
+        answer.begin_offer()
+        elsewhere: CopyElsewhere | None = None
+        try:
+            elsewhere = await self.others.place(answer.whole_head)
+        finally:
+            answer.settle(elsewhere)
+        return answer.elsewhere is not None

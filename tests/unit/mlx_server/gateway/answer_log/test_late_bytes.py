@@ -1,0 +1,27 @@
+"""The record of a request with a large body is made by the writing thread; its size is known before."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.gateway.answer_log import FORMAT, Accepted, pack_record, read_records
+from mlx_server.gateway.answer_log.late_bytes import MAX_PACKED_AT_ONCE_BYTES, LateBytes, made, packed
+from mlx_server.gateway.answer_log.records import packed_bytes
+
+HEAD = Accepted(FORMAT, "a", 0.0, "POST", "/api/chat", "", (("x", "y"),), b"", 1, None, "d", "0")
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536, MAX_PACKED_AT_ONCE_BYTES, 2**20])
+def test_packed_record_of_any_body_has_the_size_that_was_said(size: int):
+    body = [b"x" * (size // 2), b"y" * (size - size // 2)] if size else []
+    chunk = packed(HEAD, body)
+    assert isinstance(chunk, LateBytes) == (size > MAX_PACKED_AT_ONCE_BYTES)
+    (data,) = made([chunk])
+    assert len(chunk) == len(data) == packed_bytes(HEAD, size)
+    ((record,), whole_bytes) = read_records(data)
+    assert isinstance(record, Accepted)
+    assert (record.body, whole_bytes) == (b"".join(body), len(data))
+
+
+def test_packed_record_that_has_its_body_is_made_at_once():
+    assert packed(HEAD, []) == pack_record(HEAD)
