@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vestal.supervision.handover.successor import READY_FD_VARIABLE, SUCCEEDS_VARIABLE
@@ -63,3 +65,15 @@ class Gateways:
         for process in self.all:
             process.wait(20)
         self.listening.close()
+
+
+@contextmanager
+def serving(gateway: Any) -> Iterator[Gateways]:
+    """Start a gateway on a socket that outlives it, and end it and its successors afterwards."""
+    gateways = Gateways(gateway)
+    try:
+        gateways.start()
+        gateway.until_ok()
+        yield gateways
+    finally:
+        gateways.end()

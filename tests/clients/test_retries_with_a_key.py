@@ -10,7 +10,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.gateways import Gateways
+from tests.gateways import Gateways, serving
 
 TEXT = "retried tokens=40 step_ms=30"
 KEY = {"Idempotency-Key": "7d0a3f"}
@@ -20,13 +20,8 @@ MESSAGES: Any = [{"role": "user", "content": TEXT}]
 @pytest.fixture(scope="module")
 def gateways(make_gateway: Callable[..., Any]) -> Iterator[Gateways]:
     """A gateway with the fake engine that the tests kill."""
-    made = Gateways(make_gateway())
-    try:
-        made.start()
-        made.gateway.until_ok()
-        yield made
-    finally:
-        made.end()
+    with serving(make_gateway()) as gateways:
+        yield gateways
 
 
 def _openai(url: str) -> tuple[str, int]:

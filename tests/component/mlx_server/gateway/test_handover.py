@@ -14,20 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateways import Gateways
+from tests.gateways import Gateways, serving
 from tests.streams import ROUTES, Stream, frames_of, messages, text_of_frames
 
 
 @pytest.fixture
 def gateways(make_gateway: Callable[..., Any], request: pytest.FixtureRequest) -> Iterator[Gateways]:
     """A gateway that serves, with settings of the test's own."""
-    made = Gateways(make_gateway(**getattr(request, "param", {"VESTAL_MLX__MAX_RUNNING": "16"})))
-    try:
-        made.start()
-        made.gateway.until_ok()
-        yield made
-    finally:
-        made.end()
+    settings = getattr(request, "param", {"VESTAL_MLX__MAX_RUNNING": "16"})
+    with serving(make_gateway(**settings)) as gateways:
+        yield gateways
 
 
 REQUEST = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
