@@ -148,7 +148,7 @@ async def build(
         supervisor=supervisor,
         ollama=ollama,
         containers=containers,
-        engine_events=EngineEvents(session, config.mlx.port, journal),
+        engine_events=EngineEvents(session, config.mlx.port, journal, mlx.on_gateway_event),
         checks=checks,
         restart_budget=budget,
         passes=passes,

@@ -9,6 +9,7 @@ def restart_policy(
     *,
     start_timeout_s: float = 60.0,
     planned_stop_timeout_s: float | None = None,
+    productive_weight: float = 1.0,
 ) -> RestartPolicy:
     """Return the policy that the agent's children share: backoff, restart intensity, breaker, and probes."""
     return RestartPolicy(
@@ -24,4 +25,5 @@ def restart_policy(
             busy_limit_s=settings.busy_limit_s,
         ),
         planned_stop_timeout_s=planned_stop_timeout_s,
+        productive_weight=productive_weight,
     )

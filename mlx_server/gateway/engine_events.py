@@ -18,7 +18,10 @@ MAX_EVENTS = 200
 MAX_WAITING = 64
 """Requests that wait at once. Their connections cannot be closed to make room for others."""
 COMPONENT = "mlx_engine"
-ABOUT_REQUESTS = frozenset({"requests_parked", "request_resumed"})
+FIRST_DELIVERY = "gateway_first_delivery"
+"""A client got its first token or answer from this gateway, whose PID is in the field `pid`."""
+
+ABOUT_REQUESTS = frozenset({"requests_parked", "request_resumed", FIRST_DELIVERY})
 
 
 class EngineEventBuffer:

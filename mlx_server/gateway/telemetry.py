@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mlx_server.gateway.engine_events import EngineEventBuffer
+from mlx_server.gateway.engine_events import FIRST_DELIVERY, EngineEventBuffer
 from vestal.best_effort.output import write_line
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.web.events import line_of
@@ -34,12 +35,16 @@ class EndedRequest:
 
 
 class Telemetry:
-    """The one event stream of this process, and the sums and histograms that GET /metrics shows."""
+    """The one event stream of this process, and the sums and histograms that GET /metrics shows.
+
+    `deliveries` counts the new tokens and the finished answers that clients got.
+    """
 
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:
         self.engine_events = EngineEventBuffer()
         self.requests: Counter[tuple[str, str]] = Counter()  # (dialect, outcome)
         self.tokens = 0
+        self.deliveries = 0
         self.request_s = 0.0
         self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS_S)
         self.engine_crashes = 0
@@ -59,6 +64,14 @@ class Telemetry:
     def _write(self, event: Event) -> None:
         write_line(self._stream, line_of(event.as_json()))
         self.engine_events.add(event)
+
+    def delivered(self) -> None:
+        """Count a token or an answer that a client gets. The first is an event: the agent, which restarts a
+        gateway that has died, spares one that served clients.
+        """
+        if not self.deliveries:
+            self.emit(FIRST_DELIVERY, pid=os.getpid())
+        self.deliveries += 1
 
     def request_ended(self, request: EndedRequest) -> None:
         """Count the request, and write one event about it."""

@@ -26,7 +26,12 @@ from vestal.supervision.health.silence import ProcessActivity, ProcessVerdict, U
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
-from vestal.supervision.lifecycle.restart_policy import Backoff, HandoverPolicy, RestartPolicy
+from vestal.supervision.lifecycle.restart_policy import (
+    PRODUCTIVE_WEIGHT,
+    Backoff,
+    HandoverPolicy,
+    RestartPolicy,
+)
 from vestal.supervision.lifecycle.states import (
     DOWN,
     UP,
@@ -48,6 +53,7 @@ from vestal.supervision.supervisor import Supervisor
 __all__ = [
     "DOWN",
     "PID_FILE_VARIABLE",
+    "PRODUCTIVE_WEIGHT",
     "UP",
     "ProcessActivity",
     "Backoff",

@@ -1,6 +1,7 @@
 """Copy the MLX engine's events from its gateway into the journal: what died, why, and what was done."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -18,8 +19,15 @@ RETRY_S = 1.0
 class EngineEvents:
     """Follows one gateway, and its successor where it is replaced."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, journal: Journal) -> None:
-        self._session, self._journal = session, journal
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        port: int,
+        journal: Journal,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        """Call `on_event` with each event, also with those that the journal has already."""
+        self._session, self._journal, self._on_event = session, journal, on_event
         self._url = f"http://127.0.0.1:{port}/events"
         self._instance, self._seq = "", 0
         # A gateway that outlived the agent sends again what the agent before has recorded already.
@@ -52,5 +60,6 @@ class EngineEvents:
             entry["ts"], entry["seq"], entry["component"], entry["event"], entry["cause"], entry["fields"]
         )
         self._seq = event.seq
+        self._on_event(event)
         if event.ts > self._recorded_until:
             self._journal.append(event)

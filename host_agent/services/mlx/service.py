@@ -14,7 +14,16 @@ from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
-from vestal.supervision import UP, ChildSpec, ChildStatus, HandoverPolicy, ProbeResult, State
+from vestal.supervision import (
+    PRODUCTIVE_WEIGHT,
+    UP,
+    ChildSpec,
+    ChildStatus,
+    Event,
+    HandoverPolicy,
+    ProbeResult,
+    State,
+)
 from vestal.web.listening_sockets import InheritedSockets
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
@@ -24,6 +33,7 @@ STATUS_TIMEOUT_S = 1.0
 READY_TIMEOUT_S = 60.0
 RELEASE_TIMEOUT_S = 30.0
 LINGER_S = 900.0
+FIRST_DELIVERY = "gateway_first_delivery"  # an event of the gateway, with its PID
 CACHE_S = 0.3  # readers that ask at the same time share one answer
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 
@@ -44,6 +54,7 @@ class MlxService:
         self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest)
         self._hands_over: int | None = None  # the PID of the last gateway that said so
         self._requests: int | None = None
+        self._served: object = None  # the PID of the last gateway that said that it served a client
         self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
         self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
@@ -56,6 +67,7 @@ class MlxService:
             self._config.supervision,
             start_timeout_s=START_TIMEOUT_S + drain_s,
             planned_stop_timeout_s=self._config.mlx.drain_s + SHUTDOWN_STAGES_S,
+            productive_weight=PRODUCTIVE_WEIGHT,
         )
         return ChildSpec(
             name=MLX_SERVER,
@@ -66,6 +78,7 @@ class MlxService:
             find=find_supervised,
             ready=self.probe,
             health=self.probe,
+            productive=self.has_served,
             activity=process_activity.reader(self.port),
             policy=policy,
             launcher=self.sockets,
@@ -91,6 +104,15 @@ class MlxService:
     def requests(self) -> int | None:
         """Return how many requests the gateway had at its last answer; None if it did not say."""
         return self._requests
+
+    def on_gateway_event(self, event: Event) -> None:
+        """Take note that a gateway has served a client, if `event` says so."""
+        if event.event == FIRST_DELIVERY:
+            self._served = event.fields.get("pid")
+
+    def has_served(self, pid: int) -> bool:
+        """Return whether the gateway with this PID is known to have given a client a token or an answer."""
+        return self._served == pid
 
     async def probe(self, pid: int) -> ProbeResult:
         """Return whether the gateway answers; `pid` is its process."""

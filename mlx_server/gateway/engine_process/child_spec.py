@@ -13,6 +13,7 @@ from vestal.platform import model_servers
 from vestal.platform.processes import vestal_processes
 from vestal.supervision import (
     PID_FILE_VARIABLE,
+    PRODUCTIVE_WEIGHT,
     Backoff,
     BreakerPolicy,
     ChildSpec,
@@ -30,10 +31,6 @@ STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy, so the engine is restarted at once even after a short run without
 faults.
 """
-
-PRODUCTIVE_WEIGHT = 0.1
-"""An engine that gave clients tokens before it died is not in a crash loop: of such restarts 50 are allowed
-within 5 minutes by default, of others 5."""
 
 
 def engine_child_spec(

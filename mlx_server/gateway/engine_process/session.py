@@ -41,7 +41,7 @@ class EngineSession:
         self.report = protocol.Alive(0, False, 0)
         self.exit_is_planned = False
         self.fault = ""
-        self._delivered_before = dispatcher.delivered
+        self._delivered_before = telemetry.deliveries
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._clock = clock
@@ -57,7 +57,7 @@ class EngineSession:
     @property
     def productive(self) -> bool:
         """Return whether clients got a new token or an answer from this engine."""
-        return self._dispatcher.delivered > self._delivered_before
+        return self._telemetry.deliveries > self._delivered_before
 
     def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
         """Record the exit of the engine's process, and have the dispatcher decide which of its requests

@@ -45,15 +45,13 @@ class Dispatcher:
     none: because it drains, or because no engine will start.
 
     `trial_at` returns when the next engine is started, or was, if a circuit breaker decides that
-    (monotonic seconds; else None). `delivered` counts the new tokens and the finished answers that clients
-    got.
+    (monotonic seconds; else None).
     """
 
     def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
         self.loaded_models = LoadedModelTracker()
         self.refusing: errors.Unavailable | None = None
         self.trial_at: Callable[[], float | None] = lambda: None
-        self.delivered = 0
         self._table = table
         self._clock = clock
         self._telemetry = telemetry
@@ -279,7 +277,7 @@ class Dispatcher:
     def _count_token(self, ticket: Ticket) -> None:
         now = self._clock.now()
         ticket.tokens += 1
-        self.delivered += 1
+        self._telemetry.delivered()
         self._telemetry.tokens += 1
         if ticket.first_token_at is None:
             ticket.first_token_at = now
@@ -290,7 +288,8 @@ class Dispatcher:
         if ticket is None or not self._table.is_running(request_id):
             return
         actions = self._table.finished(request_id)
-        self.delivered += isinstance(event, protocol.Done | protocol.Embedding)
+        if isinstance(event, protocol.Done | protocol.Embedding):
+            self._telemetry.delivered()
         ticket.put(event)
         self._carry_out(actions)
         self._end(ticket, "done")

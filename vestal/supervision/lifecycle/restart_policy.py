@@ -23,6 +23,12 @@ class Backoff:
         return min(self.base_s * 2.0 ** max(0, n), self.max_s)
 
 
+PRODUCTIVE_WEIGHT = 0.1
+"""A server that served clients before it died is not in a crash loop: of such restarts 50 are allowed within
+5 minutes by default, of others 5.
+"""
+
+
 @dataclass(frozen=True)
 class RestartPolicy:
     """The limits of one child. All times are in seconds.
@@ -34,12 +40,13 @@ class RestartPolicy:
     `start_timeout_s`          from the launch until the child must be ready
     `stop_timeout_s`           from SIGTERM to SIGKILL
     `planned_stop_timeout_s`   the same for a stop that was requested, in which the child may finish its work;
-                               None: `stop_timeout_s` `stable_after_s` a child that was ready for at least
-                               this long before it died is restarted without delay `productive_weight` what a
-                               restart counts for the restart intensity if the process served requests; any
-                               other restart counts 1 `settle_after_kill_s` from a SIGKILL to the next launch:
-                               Metal returns memory late `wake_grace_s` for this long after the machine has
-                               slept, failed probes do not count
+                               None: `stop_timeout_s`
+    `stable_after_s`           a child that was ready for at least this long before it died is restarted
+                               without delay
+    `productive_weight`        what a restart counts for the restart intensity if the process served requests;
+                               any other restart counts 1
+    `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
+    `wake_grace_s`             for this long after the machine has slept, failed probes do not count
     """
 
     backoff: Backoff = field(default_factory=Backoff)

@@ -1,0 +1,40 @@
+"""A gateway that has served clients before it died does not count as one in a crash loop."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from host_agent.services.mlx.service import MlxService
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.config import load
+from vestal.supervision import Event
+
+
+@pytest.fixture
+def service(home) -> MlxService:
+    return MlxService(load({"VESTAL_HOME": str(home)}), cast("aiohttp.ClientSession", None))
+
+
+def _event(**fields: Any) -> Event:
+    return Event(1.0, 1, "mlx_server", "gateway_first_delivery", "", fields)
+
+
+def test_gateway_is_productive_once_it_has_said_that_it_served_a_client(service):
+    spec = service.spec()
+    assert spec.productive is not None
+    assert spec.policy.productive_weight < 1
+    assert not spec.productive(17)
+    service.on_gateway_event(_event(pid=17))
+    assert spec.productive(17)
+    assert not spec.productive(18), "its successor has not served anybody yet"
+
+
+def test_gateway_says_only_once_that_it_served_a_client(capsys):
+    telemetry = Telemetry(lambda: 0.0)
+    telemetry.delivered()
+    telemetry.delivered()
+    assert capsys.readouterr().err.count("gateway_first_delivery") == 1
+    assert telemetry.deliveries == 2
