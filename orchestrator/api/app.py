@@ -1,4 +1,4 @@
-"""The HTTP API on port 8088: health, cycles, knowledge and metrics. The routes of tasks are in `tasks`.
+"""The HTTP API on port 8088: health, cycles, agents, knowledge and metrics. The routes of tasks are in `tasks`.
 
 All but GET /health needs `Authorization: Bearer <token>`. An error is answered with `{"error": {"code",
 "message"}}`; the request then has had no effect.
@@ -28,6 +28,7 @@ def make_app(container: Container, runner: CycleRunner) -> web.Application:
     app.router.add_get("/health", routes.health)
     app.router.add_get("/cycles", routes.cycles)
     app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/agents", routes.agents)
     app.router.add_post("/knowledge/search", routes.search)
     app.router.add_get("/knowledge/notes", routes.notes)
     TaskRoutes(container).add_to(app)
@@ -89,6 +90,26 @@ class Routes:
     async def notes(self, request: web.Request) -> web.Response:
         """Return what each agent's files are about, in a few sentences that nightly wrote."""
         return web.json_response({"notes": await asyncio.to_thread(self._container.notes.all)})
+
+    async def agents(self, request: web.Request) -> web.Response:
+        """Return the agents that a task can name, and how much is indexed in each knowledge folder.
+
+        `searches` names the folders that an agent may search; null means all of them.
+        """
+        agents = [
+            {
+                "name": agent.name,
+                "role": agent.role,
+                "model": agent.model,
+                "searches": agent.folders if agent.searches else (),
+            }
+            for agent in self._container.agents.values()
+        ]
+        indexed = await asyncio.to_thread(self._container.knowledge.counts_by_agent)
+        nothing = {"files": 0, "passages": 0}
+        names = sorted({*indexed, *await asyncio.to_thread(self._container.folders)})
+        folders = {name: indexed.get(name, nothing) for name in names}
+        return web.json_response({"agents": agents, "folders": folders})
 
     def _folders_of(self, agent: str) -> tuple[str, ...] | None:
         if agent in self._container.agents:

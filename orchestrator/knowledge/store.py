@@ -49,6 +49,16 @@ class KnowledgeStore:
             [row] = db.execute(query).fetchall()
             return {"files": row["files"], "chunks": row["chunks"]}
 
+    def counts_by_agent(self) -> dict[str, dict[str, int]]:
+        """Return the numbers of files and passages of each agent that has files."""
+        query = (
+            "SELECT agent, count(DISTINCT files.id) AS files, count(chunks.id) AS passages"
+            " FROM files LEFT JOIN chunks ON file_id = files.id GROUP BY agent ORDER BY agent"
+        )
+        with self._database.connect() as db:
+            rows = db.execute(query).fetchall()
+            return {row["agent"]: {"files": row["files"], "passages": row["passages"]} for row in rows}
+
     def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
         """Replace each file and its chunks, all in one transaction."""
         with self._database.connect() as db:

@@ -101,6 +101,9 @@ def test_nightly_run_twice_writes_each_agents_note_once(orchestrator: Make, llm:
         night.child.end(signal.SIGTERM)
     notes = one.ask("/knowledge/notes")[1]["notes"]
     assert sorted(notes) == ["ships", "trains"]
+    shown = one.ask("/agents")[1]
+    assert shown["folders"] == dict.fromkeys(("ships", "trains"), {"files": 1, "passages": 1})
+    assert [(agent["name"], agent["searches"]) for agent in shown["agents"]] == [("lead", None)]
     assert len(llm.calls("/api/chat")) == 2
 
 

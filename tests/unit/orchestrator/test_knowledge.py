@@ -112,8 +112,10 @@ def test_vector_of_a_text_is_shared_by_all_files_that_contain_it(database: Datab
     assert vectors.without_vector([chunk.embedded_text], "another") == [chunk.embedded_text]
     assert vectors.vector(chunk.embedded_text, "m") == pytest.approx([0.6, 0.8])
     assert store.files_lacking_vectors("docs", "m") == []
+    assert store.counts_by_agent() == {"docs": {"files": 2, "passages": 2}}
     store.forget_files("docs", ["a.md", "b.md"])
     assert store.counts() == {"files": 0, "chunks": 0}
+    assert store.counts_by_agent() == {}
     assert vectors.drop_unused(older_than_s=-1) == 1
 
 
