@@ -1,4 +1,4 @@
-"""The HTTP API on port 8088: health, cycles, agents, knowledge and metrics. The routes of tasks are in `tasks`.
+"""The HTTP API on port 8088: health, cycles, agents, knowledge and metrics. `tasks` has the routes of tasks.
 
 All but GET /health needs `Authorization: Bearer <token>`. An error is answered with `{"error": {"code",
 "message"}}`; the request then has had no effect.
