@@ -29,6 +29,7 @@ class Api:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/", self.page),
+            web.get("/assets/{path:.+}", self.asset),
             web.get("/health", self.health),
             web.get("/status", self.status),
             *self._recovery.routes(),
@@ -87,7 +88,7 @@ class Api:
         """Return the page, or exchange the key of a one-time link for the cookie that its data calls need."""
         key = request.query.get("key")
         if key is None:
-            return self._page.response()
+            return self._page.response(request)
         session = self._context.sessions.redeem(key, time.monotonic())
         response = web.Response(status=303, headers={"Location": "/"})
         if session:
@@ -96,6 +97,10 @@ class Api:
                 self._cookie, session, httponly=True, samesite="Strict", path="/", max_age=age_s
             )
         return response
+
+    async def asset(self, request: web.Request) -> web.Response:
+        """Return a file of the page."""
+        return self._page.response(request, request.match_info["path"])
 
     async def login_link(self, request: web.Request) -> web.Response:
         """Make a link that opens the page, with its data, once."""

@@ -17,6 +17,7 @@ log = logging.getLogger("vestal")
 
 MAX_BODY_BYTES = 64 * 1024
 OPEN_PATHS = frozenset({"/", "/health"})
+ASSETS = "/assets/"  # the page's files, which contain no data
 DENIALS_EACH_S = 10.0
 
 
@@ -38,6 +39,7 @@ class Guard(AiohttpGuard):
             token_hint=f"the token is in {config.home.token}, and `vestal status --open` opens the page.",
             host_names=LOCAL_NAMES | set(config.agent.bind),
             open_paths=OPEN_PATHS,
+            open_prefixes=(ASSETS,),
             cookie_name=self.cookie.encode(),
             has_session=lambda session: sessions.is_open(session, time.monotonic()),
             max_body_bytes=MAX_BODY_BYTES,

@@ -1,1 +1,1 @@
-"""One page that shows the services, the machine, the last recovery pass and the journal."""
+"""The page at port 9099: services, incidents, plots and requests, as ES modules without a build step."""

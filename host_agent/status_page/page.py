@@ -1,38 +1,83 @@
-"""Serve the page: one file that loads nothing else, under a policy that lets only its own script run."""
+"""Serve the page's files from memory, under a policy that lets only files of this server run."""
 
-import base64
+import gzip
 import hashlib
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-FILE = Path(__file__).with_name("status.html")
+ASSETS = Path(__file__).with_name("assets")
+INDEX = "index.html"
+CONTENT_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".md": "text/plain",
+    ".txt": "text/plain",
+}
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of the page, compressed with gzip, and the headers that it is served with."""
+
+    compressed: bytes
+    headers: dict[str, str]
+    etag: str
 
 
 class Page:
-    """The page and its Content-Security-Policy, read once from status.html."""
+    """The files of the page by their path in the folder, all read when the agent starts.
 
-    def __init__(self) -> None:
-        self._text = FILE.read_text(encoding="utf-8")
-        policy = {
-            "default-src": "'none'",
-            "script-src": self._hashes("script"),
-            "style-src": self._hashes("style"),
-            "connect-src": "'self'",
-            "base-uri": "'none'",
-            "form-action": "'none'",
-            "frame-ancestors": "'none'",
-        }
-        self._policy = "; ".join(f"{name} {value}" for name, value in policy.items())
+    An upgrade that replaces the files on the disk must not mix two versions of the page in one browser, so an
+    agent serves the files that it started with. Only their compressed form is held, some 60 kB of memory.
+    """
 
-    def response(self) -> web.Response:
-        """Return the page as an HTTP response."""
-        headers = {"Content-Security-Policy": self._policy}
-        return web.Response(text=self._text, content_type="text/html", charset="utf-8", headers=headers)
+    def __init__(self, folder: Path = ASSETS) -> None:
+        files = (path for path in sorted(folder.rglob("*")) if path.suffix in CONTENT_TYPES)
+        self._assets = {path.relative_to(folder).as_posix(): _read(path) for path in files}
 
-    def _hashes(self, tag: str) -> str:
-        """Return the hashes of the page's own blocks of this tag, as the policy wants them."""
-        blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", self._text, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
+    def response(self, request: web.Request, name: str = INDEX) -> web.Response:
+        """Return the file `name`, or 304 if the browser has it. Raise HTTPNotFound if there is none."""
+        asset = self._assets.get(name)
+        if asset is None:
+            raise web.HTTPNotFound()
+        headers = dict(asset.headers)
+        if _has(request, asset.etag):
+            return web.Response(status=304, headers=headers)
+        if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            return web.Response(body=asset.compressed, headers=headers)
+        return web.Response(body=gzip.decompress(asset.compressed), headers=headers)
+
+
+def _read(path: Path) -> Asset:
+    text = path.read_bytes()
+    etag = f'W/"{hashlib.sha256(text).hexdigest()[:20]}"'  # weak: one for both encodings
+    headers = {
+        hdrs.CONTENT_TYPE: f"{CONTENT_TYPES[path.suffix]}; charset=utf-8",
+        hdrs.CACHE_CONTROL: "no-cache",  # the browser keeps the file, and asks each time if it has changed
+        hdrs.ETAG: etag,
+        hdrs.VARY: hdrs.ACCEPT_ENCODING,
+        "Content-Security-Policy": POLICY,
+    }
+    return Asset(gzip.compress(text, mtime=0), headers, etag)
+
+
+def _has(request: web.Request, etag: str) -> bool:
+    """Return whether the browser sends this ETag as that of the file it has."""
+    known = request.headers.get(hdrs.IF_NONE_MATCH, "")
+    return etag in (each.strip() for each in known.split(","))

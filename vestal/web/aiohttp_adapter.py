@@ -27,7 +27,7 @@ class AiohttpGuard:
     Each service has a subclass of its own, which overrides `policy` and may override the other hooks.
     """
 
-    response_headers: Mapping[str, str] = {}
+    response_headers: Mapping[str, str] = {}  # of every response that does not set them itself
 
     def policy(self) -> Policy:
         """Return the policy that is in force now."""
@@ -68,7 +68,8 @@ class AiohttpGuard:
                 raise
             response = self._refuse(request, self._http_error(request, error))
         if not response.prepared:
-            response.headers.update(self.response_headers)
+            for name, value in self.response_headers.items():
+                response.headers.setdefault(name, value)
         return response
 
     def _http_error(self, request: web.Request, error: Exception) -> HttpError:

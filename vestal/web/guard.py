@@ -50,6 +50,7 @@ class Policy:
     pages that may use the service; None: only its own pages may. `origin_hint` ends the sentence that refuses
     a page. `needs_token` takes the local address of the connection, and returns whether a request to it needs
     the token. `key_header` is a header that carries the token if `Authorization` does not say Bearer.
+    `open_paths` need no token for GET and HEAD, nor do paths that begin with one of `open_prefixes`.
     `has_session` takes the value of the cookie `cookie_name`, and returns whether it replaces the token.
     `json_only`: a body must be declared as JSON. `other_token` is that of programs which may use only the
     paths that begin with one of `other_token_prefixes`; a request that shows it may come to any Host.
@@ -63,6 +64,7 @@ class Policy:
     origins: OriginRules | None = None
     origin_hint: str = ""
     open_paths: frozenset[str] = frozenset({"/health"})
+    open_prefixes: tuple[str, ...] = ()
     needs_token: Callable[[str], bool] = lambda address: True
     key_header: bytes = b""
     cookie_name: bytes = b""
@@ -166,7 +168,8 @@ def _is_allowed(origin: bytes, head: RequestHead, policy: Policy) -> bool:
 
 
 def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
-    if (head.path in policy.open_paths and head.method in READING) or is_preflight(head, policy):
+    is_open = head.path in policy.open_paths or head.path.startswith(policy.open_prefixes)
+    if (is_open and head.method in READING) or is_preflight(head, policy):
         return None
     if not policy.needs_token(head.local_address) or _shows_other_token(head, policy):
         return None

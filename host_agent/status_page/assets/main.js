@@ -1,0 +1,110 @@
+// The frame of the page: one line that says how things are, the navigation, and the section that is shown.
+
+import { html, render, useEffect, useState } from "/assets/vendor/preact-htm.js";
+import { post } from "/assets/api.js";
+import { clock, duration } from "/assets/format.js";
+import { connect, useConnection, useLive, useNow } from "/assets/live.js";
+import { Button, Fence, Panel } from "/assets/widgets.js";
+import { Now } from "/assets/sections/now.js";
+import { Incidents } from "/assets/sections/incidents.js";
+import { Plots } from "/assets/sections/plots.js";
+
+const HEALTHY = ["ready", "busy", "absent"];
+const TABS = [
+  ["now", "Now"], ["requests", "Requests"], ["models", "Models"], ["chat", "Chat"],
+  ["orchestrator", "Orchestrator"], ["doctor", "Doctor"], ["clients", "Clients"],
+];
+const shownTab = () => {
+  const name = location.hash.slice(1).split("/")[0];
+  return TABS.some(([tab]) => tab === name) ? name : "now";
+};
+
+function verdictOf(status, connection, now) {
+  if (connection.state === "closed") return ["This page is closed in this browser.", "off"];
+  if (connection.state === "lost") {
+    const lost = `The agent does not answer (since ${clock(connection.lostAt)}, ${duration(Math.max(0, Math.floor(now - connection.lostAt)))}).`;
+    return [`${lost} This page tries again by itself.`, "bad"];
+  }
+  if (!status) return ["Asking the agent…", "faint"];
+  if (status.verdict) return [status.verdict, status.healthy ? "good" : "bad"];
+  const unhealthy = Object.values(status.services).filter((row) => row.expected !== false && !HEALTHY.includes(row.state)).length;
+  if (status.healthy) return ["All services are healthy.", "good"];
+  return [unhealthy === 1 ? "One service needs attention." : `${unhealthy} services need attention.`, "bad"];
+}
+
+function Header({ status, connection }) {
+  const [text, color] = verdictOf(status, connection, useNow());
+  const recovering = Boolean(status?.recovery?.running);
+  useEffect(() => { document.title = color === "bad" ? "⚠ Vestal" : "Vestal"; }, [color]);
+  const live = { live: "live", connecting: "connecting", lost: "not connected", closed: "closed" }[connection.state];
+  return html`<header class="top">
+    <h1>Vestal</h1>
+    <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span></p>
+    <span class=${`live ${connection.state}`} title="Whether this page hears from the agent">${live}</span>
+    ${connection.state === "live" && html`<${Button} className="strong" disabled=${recovering} onClick=${() => post("/recover")}>
+      ${recovering ? "Recovering…" : "Recover now"}<//>`}
+  </header>`;
+}
+
+function Navigation({ shown }) {
+  return html`<nav aria-label="Sections"><ul>
+    ${TABS.map(([name, title]) => html`<li key=${name}><a href=${`#${name}`} aria-current=${shown === name ? "page" : undefined}>${title}</a></li>`)}
+  </ul></nav>`;
+}
+
+function Closed() {
+  return html`<${Panel} title="This page is closed" id="closed">
+    <p>It needs a login link. In a terminal on this machine, run</p>
+    <p><code>vestal status --open</code></p>
+    <p class="faint">The command opens this page with a link that works once. The page then stays open in this browser
+      for twelve hours, or until the agent restarts. This tab opens again by itself.</p>
+  <//>`;
+}
+
+// A section that is loaded when it is shown first: the module `sections/NAME.js` exports one component, NAME in PascalCase.
+const loaded = new Map();
+function Lazy({ name, title }) {
+  const [section, setSection] = useState(loaded.get(name) ?? null);
+  useEffect(() => {
+    let shown = true;
+    import(`/assets/sections/${name}.js`).then(
+      (module) => {
+        const component = module[name[0].toUpperCase() + name.slice(1)];
+        loaded.set(name, { component });
+        if (shown) setSection({ component });
+      },
+      (error) => { if (shown) setSection({ error }); },
+    );
+    return () => { shown = false; };
+  }, [name]);
+  if (!section) return html`<${Panel} title=${title} id=${name}><p class="empty">Loading…</p><//>`;
+  if (section.error) return html`<${Panel} title=${title} id=${name}><p class="empty">This section is not here yet.</p><//>`;
+  return html`<${section.component} />`;
+}
+
+function Section({ name }) {
+  if (name !== "now") return html`<${Lazy} name=${name} title=${TABS.find(([tab]) => tab === name)[1]} />`;
+  return html`<${Now} /><${Fence}><${Incidents} /><//><${Fence}><${Plots} /><//>`;
+}
+
+function Page() {
+  const connection = useConnection(), status = useLive("status");
+  const [shown, setShown] = useState(shownTab());
+  useEffect(() => {
+    const change = () => { setShown(shownTab()); scrollTo(0, 0); };
+    addEventListener("hashchange", change);
+    return () => removeEventListener("hashchange", change);
+  }, []);
+  const closed = connection.state === "closed";
+  return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the content</a>
+    <${Header} status=${status} connection=${connection} />
+    ${!closed && html`<${Navigation} shown=${shown} />`}
+    <main id="main" tabindex="-1" class=${connection.state === "lost" ? "stale" : ""}>
+      ${closed ? html`<${Closed} />` : html`<${Fence} key=${shown}><${Section} name=${shown} /><//>`}
+    </main>`;
+}
+
+connect();
+const root = document.getElementById("page");
+root.replaceChildren();
+render(html`<${Page} />`, root);

@@ -1,0 +1,165 @@
+"""An agent's HTTP side whose answers a test writes: the real files of the page, and scripted data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from host_agent.status_page.page import Page
+from tests.component.host_agent.page import stories
+
+Answer = (
+    Any  # a JSON body, a web.Response, or a function of the request that returns one of them, or awaits it
+)
+
+
+class ScriptedAgent:
+    """Serves the page on a free port from a thread of its own.
+
+    `answers` has the body for each method and path, such as `("GET", "/gateway/api/tags")`; a status other
+    than 200 needs a `web.Response`. `asked` lists the requests that have come, as (method, path, body). While
+    `closed` is true, everything but the page itself is a 401, as for a browser without a session.
+    """
+
+    def __init__(self) -> None:
+        self.status: dict[str, Any] = stories.status()
+        self.incidents: list[dict[str, Any]] = []
+        self.sample: dict[str, Any] | None = None
+        self.requests: dict[str, Any] = {"requests": [], "totals": {}}
+        self.answers: dict[tuple[str, str], Answer] = {}
+        self.asked: list[tuple[str, str, Any]] = []
+        self.closed = False
+        self.port = 0
+        self._page = Page()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._streams: set[asyncio.Queue[bytes | None]] = set()
+        self._runner: web.AppRunner | None = None
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> ScriptedAgent:
+        """Listen, on the port that was used before if there was one."""
+        self._run(self._start())
+        return self
+
+    def stop(self) -> None:
+        """Close the port and all connections, as when the agent is killed."""
+        self._run(self._stop())
+
+    def end(self) -> None:
+        """Stop, and end the thread."""
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def send(self, event: str, data: Any) -> None:
+        """Send one event on every open stream of /live."""
+        frame = f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+        for queue in list(self._streams):
+            self._loop.call_soon_threadsafe(queue.put_nowait, frame)
+
+    def send_status(self, **changes: Any) -> None:
+        """Change the status, and send it."""
+        self.status |= changes
+        self.send("status", self.status)
+
+    def send_incident(self, incident: dict[str, Any]) -> None:
+        """Add or replace an incident, and send it."""
+        self.incidents = [incident] + [each for each in self.incidents if each["id"] != incident["id"]]
+        self.send("incident", incident)
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _start(self) -> None:
+        app = web.Application(middlewares=[self._guard])
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/assets/{path:.+}", self._asset),
+                web.get("/live", self._live),
+                web.route("*", "/{path:.*}", self._scripted),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        for queue in self._streams:
+            queue.put_nowait(None)
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if not request.path.startswith("/assets/"):
+            body = await request.json() if request.can_read_body else None
+            self.asked.append((request.method, request.path_qs, body))
+            if self.closed and request.path not in ("/", "/health"):
+                return web.json_response(
+                    {"error": {"code": "unauthorized", "message": "Closed."}}, status=401
+                )
+        return await handler(request)
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._page.response(request)
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        return self._page.response(request, request.match_info["path"])
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._streams.add(queue)
+        await response.prepare(request)
+        try:
+            first = [("status", self.status), ("requests", self.requests)]
+            first += [("incident", each) for each in self.incidents if each["open"]]
+            first += [("sample", self.sample)] if self.sample else []
+            for event, data in first:
+                await response.write(f"event: {event}\ndata: {json.dumps(data)}\n\n".encode())
+            while frame := await queue.get():
+                await response.write(frame)
+        except ConnectionError:
+            pass  # the browser has closed the page
+        finally:
+            self._streams.discard(queue)
+        return response
+
+    async def _scripted(self, request: web.Request) -> web.StreamResponse:
+        answer = self.answers.get((request.method, request.path), self._usual(request))
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if answer is None:
+            error = {"code": "not_found", "message": f"There is nothing at {request.path}."}
+            return web.json_response({"error": error}, status=404)
+        return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
+
+    def _usual(self, request: web.Request) -> Any:
+        """Return the answer to a request that the test has not scripted, or None."""
+        usual = {
+            ("GET", "/health"): {"status": "ok"},
+            ("GET", "/status"): self.status,
+            ("GET", "/incidents"): {"incidents": self.incidents},
+            ("GET", "/history"): stories.history(request.query.get("range", "hour")),
+            ("POST", "/recover"): {"run_id": "r1", "state": "started", "retry_after_s": 5},
+        }
+        return usual.get((request.method, request.path))
