@@ -8,6 +8,7 @@ import aiohttp
 from host_agent.agent.handed_over import HandedOver
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
+from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.notifications.channels import channels
@@ -141,7 +142,9 @@ async def build(
     # The interfaces to people: the listener and the notifications.
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
-    listener_context = ListenerContext(status_report, passes, journal, control, Sessions(), upgrades)
+    listener_context = ListenerContext(
+        status_report, passes, journal, control, Sessions(), upgrades, Upstreams.of(config, session, token)
+    )
     return Components(
         watchdog=watchdog,
         mode_decision=mode_decision,

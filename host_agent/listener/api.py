@@ -1,12 +1,14 @@
 """The listener's routes, except those of recovery."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
+from host_agent.listener.proxy.routes import ProxyRoutes
 from host_agent.listener.recovery_routes import RecoveryRoutes
 from host_agent.listener.sessions import SESSION_FOR_S
 from host_agent.listener.upgrade_routes import UpgradeRoutes
@@ -19,12 +21,14 @@ ACTIONS = "restart|stop|start"
 class Api:
     """One method for each route."""
 
-    def __init__(self, context: ListenerContext, port: int, cookie: str) -> None:
+    def __init__(self, context: ListenerContext, port: int, cookie: str, headers: Mapping[str, str]) -> None:
+        """`headers` are those of each response, which streams have to add by themselves."""
         self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
         self._streams = EventStreams(context.journal)
         self._recovery = RecoveryRoutes(context)
         self._upgrade = UpgradeRoutes(context)
+        self._proxy = ProxyRoutes(context.upstreams, headers)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -34,6 +38,7 @@ class Api:
             web.get("/status", self.status),
             *self._recovery.routes(),
             *self._upgrade.routes(),
+            *self._proxy.routes(),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
             web.get("/events", self._streams.events),
             web.get("/journal", self.journal),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from host_agent.journal import Journal
+from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.passes import Passes
 from host_agent.services.service_control import ServiceControl
@@ -20,4 +21,5 @@ class ListenerContext:
     service_control: ServiceControl
     sessions: Sessions
     upgrades: Upgrades
+    upstreams: Upstreams
     next_pass_at: float = 0.0

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from dataclasses import replace
 
 from aiohttp import web
 
 from host_agent.errors import HostAgentError, NotPossible, UnknownService
 from host_agent.journal import Journal
+from host_agent.listener.proxy import routes as proxy
 from host_agent.listener.sessions import Sessions
 from vestal.config import Config
 from vestal.web.aiohttp_adapter import AiohttpGuard
@@ -44,10 +46,14 @@ class Guard(AiohttpGuard):
             has_session=lambda session: sessions.is_open(session, time.monotonic()),
             max_body_bytes=MAX_BODY_BYTES,
         )
+        self._proxy_policy = replace(self._policy, max_body_bytes=proxy.MAX_BODY_BYTES)
         self._denials: dict[str, tuple[float, int]] = {}
 
     def policy(self) -> Policy:
         return self._policy
+
+    def policy_for(self, request: web.Request) -> Policy:
+        return self._proxy_policy if request.path.startswith(proxy.PATHS) else self._policy
 
     def as_http_error(self, error: Exception) -> HttpError | None:
         if isinstance(error, UnknownService):

@@ -43,7 +43,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._config, self._journal = config, journal
         self._guard = Guard(config, token, context.sessions, journal)
-        api = Api(context, config.agent.port, self._guard.cookie)
+        api = Api(context, config.agent.port, self._guard.cookie, self._guard.response_headers)
         app = web.Application(middlewares=[self._guard.middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
         self._runner = JsonAppRunner(

@@ -33,6 +33,10 @@ class AiohttpGuard:
         """Return the policy that is in force now."""
         raise NotImplementedError
 
+    def policy_for(self, request: web.Request) -> Policy:
+        """Return the policy for this request; by default, the same for all."""
+        return self.policy()
+
     def as_http_error(self, error: Exception) -> HttpError | None:
         """Return the answer to one of the service's own errors, or None for a bug."""
         return None
@@ -54,7 +58,7 @@ class AiohttpGuard:
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the request, and return the handler's response or the refusal."""
-        policy = self.policy()
+        policy = self.policy_for(request)
         try:
             if refusal := guard.check(head_of(request), policy):
                 raise refusal

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -22,6 +22,7 @@ from vestal.web.descriptors import max_connections
 from vestal.web.http_error import HttpError
 
 log = logging.getLogger("vestal")
+T = TypeVar("T")
 
 
 class JsonAppRunner(web.AppRunner):
@@ -103,13 +104,14 @@ class _Server(web.Server):
 class _Protocol(RequestHandler):
     """aiohttp's protocol of one connection, which reports its phases to the table of connections."""
 
-    __slots__ = ("_connection", "_request", "_table")
+    __slots__ = ("_connection", "_request", "_table", "lost")
 
     def __init__(self, server: _Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(server, loop=loop, **options)
         self._table = server.open
         self._connection: Connection | None = None
         self._request: web.BaseRequest | None = None
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -117,6 +119,7 @@ class _Protocol(RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost.set()
         if self._connection is not None:
             self._table.closed(self._connection)
         super().connection_lost(exc)
@@ -168,3 +171,22 @@ class _Protocol(RequestHandler):
         response = error_response(HttpError(code_of(status), f"{ascii(reason)[1:-1]}.", status=status))
         response.force_close()
         return response
+
+
+async def until_client_leaves(request: web.BaseRequest, answering: Coroutine[Any, Any, T]) -> T:
+    """Return what `answering` returns, and cancel it if the client closes its connection before that.
+
+    Then ConnectionResetError is raised. The application must be run by JsonAppRunner.
+    """
+    protocol = request.protocol
+    assert isinstance(protocol, _Protocol)
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(protocol.lost.wait())
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return await answer
+        raise ConnectionResetError("The client has closed the connection.")
+    finally:
+        for task in (answer, gone):
+            task.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)

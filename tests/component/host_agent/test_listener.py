@@ -14,6 +14,7 @@ import pytest
 
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
+from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.recovery_routes import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
@@ -75,7 +76,10 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
     report = FixedStatusReport()
-    context = ListenerContext(cast(StatusReport, report), passes, journal, actions, Sessions(), nothing)
+    upstreams = Upstreams(nothing, {}, "")
+    context = ListenerContext(
+        cast(StatusReport, report), passes, journal, actions, Sessions(), nothing, upstreams
+    )
     listener = Listener(config, token, context, journal, InheritedSockets())
     await listener.start()
     base = f"http://127.0.0.1:{port}"

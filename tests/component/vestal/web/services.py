@@ -120,7 +120,8 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     status_report: Any = SimpleNamespace(retry_advice=nothing)
     passes: Any = SimpleNamespace(running=True, request=request_pass, report=lambda run_id: None)
     journal = Journal(config.home.journal_db)
-    context = ListenerContext(status_report, passes, journal, cast(Any, None), Sessions(), cast(Any, None))
+    none: Any = None
+    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none)
     server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()
     yield service

@@ -1,0 +1,1 @@
+"""`/gateway/...` and `/orchestrator/...`: what the page uses of other services, under its own origin."""

@@ -1,0 +1,97 @@
+"""The routes of the gateway and the orchestrator that the listener passes on, as a table. Pure.
+
+The page has one origin and one cookie, so the listener passes on what the page needs, and nothing else. A
+path is compared as it was sent, without decoding: one with `..`, `//`, a percent-encoded character or the
+name of another host fits no entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Upstream(StrEnum):
+    """A service that requests are passed on to; its name is also the first part of the path."""
+
+    GATEWAY = "gateway"
+    ORCHESTRATOR = "orchestrator"
+
+
+@dataclass(frozen=True)
+class ProxiedRoute:
+    """One entry of the table. `{id}` in `path` stands for one identifier.
+
+    `may_wait`: the answer may take as long as it likes, since a model writes it or a download feeds it.
+    """
+
+    method: str
+    upstream: Upstream
+    path: str
+    may_wait: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a request is passed on to. `path` has the query and begins with a slash."""
+
+    upstream: Upstream
+    path: str
+    may_wait: bool
+
+
+ID = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"
+ROUTES = (
+    ProxiedRoute("GET", Upstream.GATEWAY, "/api/tags"),
+    ProxiedRoute("GET", Upstream.GATEWAY, "/api/ps"),
+    ProxiedRoute("GET", Upstream.GATEWAY, "/health"),
+    ProxiedRoute("GET", Upstream.GATEWAY, "/requests"),
+    ProxiedRoute("DELETE", Upstream.GATEWAY, "/requests/{id}"),
+    ProxiedRoute("POST", Upstream.GATEWAY, "/api/chat", may_wait=True),
+    ProxiedRoute("POST", Upstream.GATEWAY, "/api/generate", may_wait=True),
+    ProxiedRoute("POST", Upstream.GATEWAY, "/api/pull", may_wait=True),
+    ProxiedRoute("POST", Upstream.GATEWAY, "/api/show"),
+    ProxiedRoute("DELETE", Upstream.GATEWAY, "/api/delete"),
+    ProxiedRoute("GET", Upstream.GATEWAY, "/v1/streams/{id}", may_wait=True),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/agents"),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/cycles"),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/health"),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/tasks"),
+    ProxiedRoute("POST", Upstream.ORCHESTRATOR, "/tasks"),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/tasks/{id}"),
+    ProxiedRoute("DELETE", Upstream.ORCHESTRATOR, "/tasks/{id}"),
+    ProxiedRoute("GET", Upstream.ORCHESTRATOR, "/knowledge/notes"),
+    ProxiedRoute("POST", Upstream.ORCHESTRATOR, "/knowledge/search"),
+)
+
+
+def _pattern(route: ProxiedRoute) -> re.Pattern[str]:
+    literal = re.escape(f"/{route.upstream}{route.path}")
+    return re.compile(literal.replace(re.escape("{id}"), ID))
+
+
+QUERY = re.compile(r"[!-\"$-~]*")  # visible ASCII without `#`
+PATTERNS = tuple((route, _pattern(route)) for route in ROUTES)
+
+
+def find(method: str, target: str) -> Target | None:
+    """Return where a request with this method and request target is passed on to, or None if it is not.
+
+    `target` is the path and query as they were sent.
+    """
+    path, separator, query = target.partition("?")
+    if not QUERY.fullmatch(query):
+        return None
+    for route, pattern in PATTERNS:
+        if route.method == method and pattern.fullmatch(path):
+            passed_on = path.removeprefix(f"/{route.upstream}")
+            return Target(route.upstream, f"{passed_on}{separator}{query}", route.may_wait)
+    return None
+
+
+def methods(target: str) -> Sequence[str]:
+    """Return the methods that the path in `target` accepts, in alphabetical order."""
+    path = target.partition("?")[0]
+    return sorted({route.method for route, pattern in PATTERNS if pattern.fullmatch(path)})

@@ -1,0 +1,125 @@
+"""Pass requests on to the gateway and the orchestrator, and their answers back, as they come."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from host_agent.listener.proxy import proxied_routes
+from host_agent.listener.proxy.proxied_routes import Target, Upstream
+from host_agent.services.http_probe import why_not_connected
+from vestal.config import Config
+from vestal.web.aiohttp_runner import until_client_leaves
+from vestal.web.http_error import HttpError
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""The limit of a request's body, which the guard enforces: a chat with its history, or with a picture."""
+PATHS = tuple(f"/{name}/" for name in Upstream)
+CONNECT_WITHIN_S = 5.0
+ANSWER_WITHIN_S = 30.0
+REQUEST_HEADERS = ("Content-Type", "Accept", "Idempotency-Key")
+RESPONSE_HEADERS = ("Content-Type", "X-Request-Id", "Retry-After")
+USER_AGENT = "vestal-page"
+NAMES = {Upstream.GATEWAY: "The MLX server", Upstream.ORCHESTRATOR: "The orchestrator"}
+
+
+@dataclass(frozen=True)
+class Upstreams:
+    """What is needed to reach the services: a session, their ports on this machine, and the token."""
+
+    session: aiohttp.ClientSession
+    ports: Mapping[Upstream, int]
+    token: str
+
+    @classmethod
+    def of(cls, config: Config, session: aiohttp.ClientSession, token: str) -> Upstreams:
+        """Return the services of this configuration."""
+        ports = {Upstream.GATEWAY: config.mlx.port, Upstream.ORCHESTRATOR: config.orchestrator.port}
+        return cls(session, ports, token)
+
+
+class ProxyRoutes:
+    """One handler for all paths below /gateway/ and /orchestrator/."""
+
+    def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
+        """`headers` are added to each response."""
+        self._upstreams, self._headers = upstreams, headers
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.route("*", f"/{name}/{{path:.*}}", self.forward) for name in Upstream]
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Pass the request on, and its answer back.
+
+        Raises HttpError: 404 and 405 for what is not passed on, 502 if the other side does not answer. A
+        client that leaves ends the request on the other side, too.
+        """
+        target = _target(request)
+        return await until_client_leaves(request, self._exchange(request, target))
+
+    async def _exchange(self, request: web.Request, target: Target) -> web.StreamResponse:
+        name = NAMES[target.upstream]
+        try:
+            async with self._send(request, target) as answer:
+                return await self._pass_back(request, answer, name)
+        except TimeoutError:
+            raise _unreachable(target, f"{name} does not answer") from None
+        except aiohttp.ClientConnectorError as error:
+            why = why_not_connected(error.os_error)
+            raise _unreachable(target, f"{name} cannot be reached: {why}") from None
+        except aiohttp.ClientError as error:
+            # After the response has begun, the guard closes the connection: the client sees that it is cut.
+            why = str(error) or type(error).__name__
+            raise _unreachable(target, f"{name} broke off its answer ({why})") from None
+
+    def _send(self, request: web.Request, target: Target) -> aiohttp.client._RequestContextManager:
+        """Begin the request to the other side; its body is sent as it arrives."""
+        headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        headers |= {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        if target.upstream is Upstream.ORCHESTRATOR:
+            headers["Authorization"] = f"Bearer {self._upstreams.token}"
+        if request.content_length is not None:
+            headers["Content-Length"] = str(request.content_length)
+        answer_within_s = None if target.may_wait else ANSWER_WITHIN_S
+        return self._upstreams.session.request(
+            request.method,
+            URL(f"http://127.0.0.1:{self._upstreams.ports[target.upstream]}{target.path}", encoded=True),
+            headers=headers,
+            data=request.content.iter_any() if request.content_length else None,
+            timeout=aiohttp.ClientTimeout(total=answer_within_s, sock_connect=CONNECT_WITHIN_S),
+            allow_redirects=False,
+        )
+
+    async def _pass_back(
+        self, request: web.Request, answer: aiohttp.ClientResponse, name: str
+    ) -> web.StreamResponse:
+        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # a page would take it for a refusal of its cookie
+            message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
+            raise HttpError("upstream_refused", message, status=502)
+        headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
+        response = web.StreamResponse(status=answer.status, headers={**self._headers, **headers})
+        await response.prepare(request)
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+        return response
+
+
+def _target(request: web.Request) -> Target:
+    """Return where the request is passed on to. Raises HttpError or web.HTTPMethodNotAllowed."""
+    if request.body_exists and request.content_length is None:
+        raise HttpError("length_required", "Send the body with a Content-Length.", status=411)
+    if target := proxied_routes.find(request.method, request.raw_path):
+        return target
+    if allowed := proxied_routes.methods(request.raw_path):
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+    raise HttpError("not_found", f"Nothing at {ascii(request.path[:200])} is passed on.")
+
+
+def _unreachable(target: Target, sentence: str) -> HttpError:
+    code = f"{target.upstream}_unreachable"
+    return HttpError(code, f"{sentence}; `vestal status` says why.", status=502)

@@ -1,0 +1,213 @@
+"""The listener's proxy against fake services: what crosses it, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from host_agent.journal import Journal
+from host_agent.listener.context import ListenerContext
+from host_agent.listener.proxy.proxied_routes import Upstream
+from host_agent.listener.proxy.routes import MAX_BODY_BYTES, Upstreams
+from host_agent.listener.server import Listener
+from host_agent.listener.sessions import Sessions
+from vestal.config import load
+from vestal.web.listening_sockets import InheritedSockets
+
+WITHIN_S = 5.0
+
+
+class FakeService:
+    """Answers as the gateway and the orchestrator do, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.go_on, self.client_left = asyncio.Event(), asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.received.append((request.method, request.raw_path, dict(request.headers), body))
+        if request.path == "/api/chat":
+            return await self._stream(request)
+        if request.path == "/requests/gone":
+            return web.json_response({"error": "no such request"}, status=404, headers={"Retry-After": "7"})
+        if request.path == "/health":
+            raise web.HTTPUnauthorized
+        return web.json_response({"ok": True}, headers={"X-Request-Id": "r1", "X-Secret": "s"})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        await response.write(b'{"n": 1}\n')
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.client_left.set()
+            raise
+        await response.write(b'{"n": 2}\n')
+        if b"break off" in self.received[-1][3]:
+            assert request.transport
+            request.transport.abort()
+        return response
+
+
+@pytest.fixture
+async def proxied(home: Path, free_port: Callable[[], int]) -> AsyncIterator[SimpleNamespace]:
+    """A listener, the fake service that stands for gateway and orchestrator, and a client with the token."""
+    port, service_port = free_port(), free_port()
+    config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}, home)
+    config.home.prepare()
+    service = FakeService()
+    app = web.Application(client_max_size=2 * MAX_BODY_BYTES)
+    app.router.add_route("*", "/{path:.*}", service.answer)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", service_port)
+    await site.start()
+    journal, nothing = Journal(config.home.journal_db), cast(Any, SimpleNamespace(retry_advice=None))
+    async with aiohttp.ClientSession() as session:
+        upstreams = Upstreams(session, dict.fromkeys(Upstream, service_port), "secret")
+        context = ListenerContext(nothing, nothing, journal, nothing, Sessions(), nothing, upstreams)
+        listener = Listener(config, "secret", context, journal, InheritedSockets())
+        await listener.start()
+        headers = {"Authorization": "Bearer secret"}
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client:
+            base = f"http://127.0.0.1:{port}"
+            yield SimpleNamespace(
+                client=client,
+                service=service,
+                runner=runner,
+                context=context,
+                base=base,
+                cookie=f"vestal_{port}",
+            )
+        await listener.stop()
+    await runner.cleanup()
+    journal.close()
+
+
+async def test_request_crosses_with_its_body_query_and_few_headers(proxied):
+    sent = {"Idempotency-Key": "k", "Accept": "application/json", "X-Other": "x", "Cookie": "a=b"}
+    reply = await proxied.client.post("/orchestrator/tasks?a=%26", json={"goal": "g"}, headers=sent)
+    assert (reply.status, await reply.json()) == (200, {"ok": True})
+    assert reply.headers["X-Request-Id"] == "r1"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert "X-Secret" not in reply.headers
+    method, path, headers, body = proxied.service.received[0]
+    assert (method, path, json.loads(body)) == ("POST", "/tasks?a=%26", {"goal": "g"})
+    assert headers["Authorization"] == "Bearer secret"
+    assert (headers["Idempotency-Key"], headers["Content-Type"]) == ("k", "application/json")
+    assert not {"X-Other", "Cookie"} & set(headers)
+
+
+async def test_gateway_never_sees_the_token(proxied):
+    reply = await proxied.client.delete("/gateway/api/delete", json={"model": "m"})
+    assert reply.status == 200
+    method, path, headers, body = proxied.service.received[0]
+    assert (method, path, json.loads(body)) == ("DELETE", "/api/delete", {"model": "m"})
+    assert "Authorization" not in headers
+
+
+async def test_error_of_the_other_side_crosses_unchanged(proxied):
+    reply = await proxied.client.delete("/gateway/requests/gone")
+    assert (reply.status, await reply.json()) == (404, {"error": "no such request"})
+    assert reply.headers["Retry-After"] == "7"
+
+
+async def test_stream_crosses_line_by_line(proxied):
+    async with proxied.client.post("/gateway/api/chat", json={}) as reply:
+        assert reply.headers["Content-Type"] == "application/x-ndjson"
+        async with asyncio.timeout(WITHIN_S):
+            assert await reply.content.readline() == b'{"n": 1}\n'  # before the other side goes on
+            proxied.service.go_on.set()
+            assert await reply.content.read() == b'{"n": 2}\n'
+
+
+async def test_client_that_leaves_ends_the_stream_on_the_other_side(proxied):
+    async with proxied.client.post("/gateway/api/chat", json={}) as reply:
+        await reply.content.readline()
+        reply.close()
+    async with asyncio.timeout(WITHIN_S):
+        await proxied.service.client_left.wait()
+
+
+async def test_stream_that_the_other_side_breaks_off_is_cut_for_the_client(proxied):
+    proxied.service.go_on.set()
+    async with proxied.client.post("/gateway/api/chat", json={"model": "break off"}) as reply:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.content.read()
+
+
+async def test_body_up_to_the_proxy_limit_crosses_and_a_larger_one_is_413(proxied):
+    proxied.service.go_on.set()
+    head = {"Content-Type": "application/json"}
+    reply = await proxied.client.post("/gateway/api/chat", data=BytesIO(b"x" * MAX_BODY_BYTES), headers=head)
+    await reply.read()
+    assert (reply.status, len(proxied.service.received[0][3])) == (200, MAX_BODY_BYTES)
+    reply = await proxied.client.post(
+        "/gateway/api/chat", data=BytesIO(b"x" * (MAX_BODY_BYTES + 1)), headers=head
+    )
+    assert reply.status == 413
+    reply = await proxied.client.post("/recover", data=b"x" * 70_000, headers=head)
+    assert reply.status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/gateway/events", 404, "not_found"),
+        ("GET", "/orchestrator/../gateway/requests/x/../../events", 404, "not_found"),
+        ("PUT", "/gateway/api/chat", 405, "method_not_allowed"),
+        ("GET", "/orchestrator/health", 502, "upstream_refused"),
+    ],
+)
+async def test_what_is_not_passed_on_is_refused_in_a_sentence(proxied, method, path, status, code):
+    url = URL(f"{proxied.base}{path}", encoded=True)
+    reply = await proxied.client.request(method, url, headers={"Content-Type": "application/json"})
+    error = (await reply.json())["error"]
+    assert (reply.status, error["code"], error["message"][-1]) == (status, code, ".")
+
+
+async def test_body_without_a_length_is_411(proxied):
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    head = {"Content-Type": "application/json"}
+    reply = await proxied.client.post("/gateway/api/show", data=pieces(), headers=head)
+    assert (reply.status, proxied.service.received) == (411, [])
+
+
+async def test_service_that_does_not_listen_is_502(proxied):
+    await proxied.runner.cleanup()
+    reply = await proxied.client.get("/gateway/api/tags")
+    error = (await reply.json())["error"]
+    assert (reply.status, error["code"]) == (502, "gateway_unreachable")
+    assert error["message"].startswith("The MLX server cannot be reached: nothing listens there;")
+
+
+async def test_page_needs_its_cookie_its_own_origin_and_json(proxied):
+    sessions = proxied.context.sessions
+    session = sessions.redeem(sessions.make_link(time.monotonic()), time.monotonic())
+    own, page = {"Origin": proxied.base}, {"Cookie": f"{proxied.cookie}={session}"}
+    json_type = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(proxied.base) as browser:
+        for headers, status in (
+            ({**own, **json_type}, 401),
+            ({**page, **json_type, "Origin": "https://evil.example"}, 403),
+            ({**page, **own}, 415),  # a form of another page could send this much
+            ({**page, **own, **json_type}, 200),
+        ):
+            assert (await browser.delete("/gateway/requests/x", headers=headers)).status == status
+    assert [entry[1] for entry in proxied.service.received] == ["/requests/x"]
