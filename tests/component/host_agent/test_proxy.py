@@ -114,7 +114,7 @@ async def test_request_crosses_with_its_body_query_and_few_headers(proxied):
 
 async def test_gateway_never_sees_the_token(proxied):
     reply = await proxied.client.delete("/gateway/api/delete", json={"model": "m"})
-    assert reply.status == 200
+    assert (reply.status, await reply.json()) == (200, {"ok": True})
     method, path, headers, body = proxied.service.received[0]
     assert (method, path, json.loads(body)) == ("DELETE", "/api/delete", {"model": "m"})
     assert "Authorization" not in headers
@@ -159,9 +159,9 @@ async def test_body_up_to_the_proxy_limit_crosses_and_a_larger_one_is_413(proxie
     reply = await proxied.client.post(
         "/gateway/api/chat", data=BytesIO(b"x" * (MAX_BODY_BYTES + 1)), headers=head
     )
-    assert reply.status == 413
+    assert (reply.status, (await reply.json())["error"]["code"]) == (413, "too_large")
     reply = await proxied.client.post("/recover", data=b"x" * 70_000, headers=head)
-    assert reply.status == 413
+    assert (reply.status, (await reply.json())["error"]["code"]) == (413, "too_large")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,8 @@ async def test_body_without_a_length_is_411(proxied):
 
     head = {"Content-Type": "application/json"}
     reply = await proxied.client.post("/gateway/api/show", data=pieces(), headers=head)
-    assert (reply.status, proxied.service.received) == (411, [])
+    assert (reply.status, (await reply.json())["error"]["code"]) == (411, "length_required")
+    assert proxied.service.received == []
 
 
 async def test_service_that_does_not_listen_is_502(proxied):
@@ -209,5 +210,6 @@ async def test_page_needs_its_cookie_its_own_origin_and_json(proxied):
             ({**page, **own}, 415),  # a form of another page could send this much
             ({**page, **own, **json_type}, 200),
         ):
-            assert (await browser.delete("/gateway/requests/x", headers=headers)).status == status
+            async with browser.delete("/gateway/requests/x", headers=headers) as reply:
+                assert reply.status == status
     assert [entry[1] for entry in proxied.service.received] == ["/requests/x"]
