@@ -22,6 +22,7 @@ from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
+from mlx_server.gateway.in_flight import routes as in_flight_routes
 from mlx_server.gateway.kept_answers import routes as kept_answers_routes
 from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.kept_answers.middleware import KeepAnswers
@@ -69,6 +70,8 @@ def create_app(
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
     app.include_router(engine_event_routes.router(telemetry.engine_events))
+    requests = in_flight_routes.RequestsInFlight(context.dispatcher, telemetry, context.keeper, context.clock)
+    app.include_router(in_flight_routes.router(requests))
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
     app.include_router(responses_routes.router(context))

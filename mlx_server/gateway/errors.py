@@ -6,8 +6,10 @@
         │                              context_exceeded, not_an_embedding_model, not_a_chat_model,
         │                              previous_response_not_found, websocket_connection_limit_reached
         ├── NotFound             404   model_not_found, response_not_found, item_not_found
+        ├── Conflict             409   request_passed_on
         ├── TooLarge             413   too_large
         ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
+        ├── RequestCancelled     499   request_cancelled
         ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where
         │                              it may fit later   (with Retry-After)
         └── InsufficientStorage  507   insufficient_memory: it can never fit here; disk_full
@@ -56,6 +58,23 @@ class Unavailable(GatewayError):
         self, code: str, message: str, *, retry_after_s: float | None = RETRY_AFTER_S, **fields: Any
     ) -> None:
         super().__init__(code, message, retry_after_s=retry_after_s, **fields)
+
+
+class Conflict(GatewayError):
+    status = 409
+
+
+class RequestCancelled(GatewayError):
+    """A request that somebody else than its client has cancelled. Clients do not send it again by themselves:
+    they do that for 408, 409, 429 and from 500 on.
+    """
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__(
+            "request_cancelled", "The request was cancelled at the server, by DELETE /requests/ID."
+        )
 
 
 class InsufficientStorage(GatewayError):

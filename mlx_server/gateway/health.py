@@ -85,6 +85,7 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
             "survived_crashes": telemetry.survived_crashes,
             "slots": dispatcher.max_running,
         },
+        "totals": telemetry.totals(),
         "memory": _memory(engine),
         "prompt_cache": asdict(engine.report.prompt_cache),
         "write_failures": _write_failures(engine),

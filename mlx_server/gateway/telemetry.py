@@ -10,12 +10,19 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from mlx_server.gateway.engine_events import FIRST_DELIVERY, EngineEventBuffer
+from mlx_server.protocol import PromptCacheUse
 from vestal.best_effort.output import write_line
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.web.events import line_of
 from vestal.web.histogram import Histogram
 
 COMPONENT = "mlx_server"
+GATEWAY_ITSELF = "gateway"
+"""Client and dialect of the requests by which the gateway has models loaded again after a crash."""
+
+NOT_FAILED = frozenset({"done", "cancelled"})
+"""Outcomes of requests that are no failures."""
+
 FIRST_TOKEN_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 PAUSE_BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120)
 
@@ -34,19 +41,49 @@ class EndedRequest:
     first_token_s: float | None
 
 
+class PromptCacheCounts:
+    """Blocks of prompts that were found in the prompt cache, and those that were not, over all engines.
+
+    An engine counts from its own start on, and reports the counts each second.
+    """
+
+    def __init__(self) -> None:
+        self._earlier = (0, 0)
+        self._present = (0, 0)
+
+    @property
+    def hits(self) -> int:
+        return self._earlier[0] + self._present[0]
+
+    @property
+    def misses(self) -> int:
+        return self._earlier[1] + self._present[1]
+
+    def report(self, use: PromptCacheUse) -> None:
+        """Take over the counts of the present engine."""
+        self._present = (use.hits_ram + use.hits_disk, use.misses)
+
+    def engine_lost(self) -> None:
+        """Keep the counts of an engine that is gone."""
+        self._earlier, self._present = (self.hits, self.misses), (0, 0)
+
+
 class Telemetry:
     """The one event stream of this process, and the sums and histograms that GET /metrics shows.
 
-    `deliveries` counts the new tokens and the finished answers that clients got.
+    `prompt_tokens` counts the tokens of the prompts whose answers have begun, `deliveries` the new tokens and
+    the finished answers that clients got.
     """
 
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:
         self.engine_events = EngineEventBuffer()
         self.requests: Counter[tuple[str, str]] = Counter()  # (dialect, outcome)
+        self.prompt_tokens = 0
         self.tokens = 0
         self.deliveries = 0
         self.request_s = 0.0
         self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS_S)
+        self.prompt_cache = PromptCacheCounts()
         self.engine_crashes = 0
         self.survived_crashes = 0
         self.pause_s = Histogram(PAUSE_BOUNDS_S)
@@ -81,12 +118,32 @@ class Telemetry:
         fields |= {"outcome": request.outcome, "tokens": request.tokens}
         fields["ms"] = round(request.total_s * 1000, 1)
         if request.first_token_s is not None:
-            self.first_token_s.observe(request.first_token_s)
             fields["first_token_ms"] = round(request.first_token_s * 1000, 1)
         if request.crashes:
             fields["crashes"] = request.crashes
             self.survived_crashes += request.outcome == "done"
         self.emit("request_finished", **fields)
+
+    def first_token(self, seconds: float) -> None:
+        """Record that an answer has begun, so many seconds after its request was taken in."""
+        self.first_token_s.observe(seconds)
+
+    def totals(self) -> dict[str, int | float]:
+        """Return the sums since the start of this gateway, as GET /health and GET /requests show them.
+
+        The gateway's own requests are not among `requests` and `failed`.
+        """
+        of_clients = {key: count for key, count in self.requests.items() if key[0] != GATEWAY_ITSELF}
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "tokens": self.tokens,
+            "first_token_s": round(self.first_token_s.total, 6),
+            "first_tokens": self.first_token_s.count,
+            "requests": sum(of_clients.values()),
+            "failed": sum(count for (_, outcome), count in of_clients.items() if outcome not in NOT_FAILED),
+            "cache_hits": self.prompt_cache.hits,
+            "cache_misses": self.prompt_cache.misses,
+        }
 
     def stream_paused(self, seconds: float) -> None:
         """Record a pause of one stream: the seconds from the loss of its engine to its next token."""

@@ -12,13 +12,14 @@ from starlette.requests import HTTPConnection
 
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.in_flight.client_names import client_name
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest
-from mlx_server.gateway.requests.ticket import Ticket
+from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 from vestal.config import Config
 from vestal.supervision import Clock
 
@@ -87,7 +88,20 @@ class GatewayContext:
         ticket = self.dispatcher.submit(request, _client_key(http, user), dialect, resumed)
         if request_id_of(http) is None:
             http.state.request_id = ticket.public_id
+        ticket.origin = self._origin(http, ticket)
         return ticket
+
+    def _origin(self, http: HTTPConnection, ticket: Ticket) -> RequestOrigin:
+        """Return the HTTP request that a new ticket belongs to: each turn of a WebSocket is one."""
+        origin: RequestOrigin | None = getattr(http.state, "origin", None)
+        if origin is None or http.scope["type"] == "websocket":
+            kept = kept_answer_of(http.scope)
+            age_s = max(0.0, self.clock.wall() - kept.created_s) if kept else 0.0
+            remote = http.client.host if http.client else ""
+            began_at = self.clock.now() - age_s
+            origin = RequestOrigin(ticket.public_id, client_name(http.headers), remote, began_at)
+            http.state.origin = origin
+        return origin
 
     def check_answer_count(self, answers: int) -> None:
         """Raise BadRequest for more answers to one body than the server can take at once."""

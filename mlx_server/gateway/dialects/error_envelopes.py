@@ -44,6 +44,7 @@ _OPENAI_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
+    499: "invalid_request_error",
     503: "service_unavailable_error",
 }
 
@@ -78,6 +79,7 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    499: "invalid_request_error",
     503: "overloaded_error",
 }
 

@@ -63,6 +63,11 @@ class AnswerKeeper:
         """Return the answers that run in this gateway."""
         return tuple(self._running.values())
 
+    @property
+    def offered(self) -> set[str]:
+        """Return the ids of the answers with which another machine is being asked to go on."""
+        return {answer.id for answer in self._running.values() if answer.is_offered}
+
     # --- new requests ---
 
     def start(self, scope: Scope, receive: Receive, key_digest: str | None = None) -> KeptAnswer:

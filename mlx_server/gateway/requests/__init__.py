@@ -12,6 +12,7 @@
 | `crash_policy`      | decide whether a request goes on when its engine dies                        |
 | `admission`         | slots, queues, and fairness between clients                                  |
 | `ticket`            | what a handler holds of its request: the stream of its events                |
+| `token_rate`        | how fast a request gets tokens, over the last few seconds                    |
 | `pauses`            | how long streams stand still when their engine dies                          |
 | `model_presets`     | what a made model (Ollama's create) adds to each of its requests              |
 | `loaded_models`     | which models the next engine must load again                                 |

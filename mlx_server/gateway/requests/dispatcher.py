@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
@@ -25,14 +25,11 @@ from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import RequestTable
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
-from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket
-from mlx_server.gateway.telemetry import Telemetry
+from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket, TicketItem
+from mlx_server.gateway.telemetry import GATEWAY_ITSELF, Telemetry
 from vestal.supervision import Clock
 
 log = logging.getLogger(__name__)
-
-GATEWAY_ITSELF = "gateway"
-"""Client and dialect of the requests by which the gateway has models loaded again after a crash."""
 
 OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
@@ -120,10 +117,31 @@ class Dispatcher:
         return errors.from_failure(late.code, late.message, late.retry_after_s) if late else None
 
     def _cancel(self, ticket: Ticket) -> None:
+        self._end_early(ticket, ClientDisconnected())
+
+    def cancel(self, request_id: str) -> bool:
+        """Cancel the request with this x-request-id, with all its tickets. Return False if there is none.
+
+        Its client is shown an error, unless it has disconnected.
+        """
+        of_request = [t for t in self._tickets.values() if t.origin and t.origin.id == request_id]
+        for ticket in of_request:
+            if not ticket.ended:
+                self._end_early(ticket, errors.RequestCancelled())
+        return bool(of_request)
+
+    def _end_early(self, ticket: Ticket, why: TicketItem) -> None:
         actions = self._table.cancel(ticket.id)
-        ticket.put(ClientDisconnected())
+        ticket.put(why)
         self._end(ticket, "cancelled")
         self._carry_out(actions)
+
+    def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
+        """Yield the tickets of clients that have not ended, the oldest first, with their phases."""
+        for ticket in self._tickets.values():
+            request = self._table.get(ticket.id)
+            if request is not None and ticket.dialect != GATEWAY_ITSELF:
+                yield ticket, request.phase
 
     def count(self, phase: RequestPhase) -> int:
         """Return how many requests are in the phase."""
@@ -187,6 +205,7 @@ class Dispatcher:
         self._send = self._send_check = None
         self._checks.engine_lost()
         self.loaded_models.engine_lost()
+        self._telemetry.prompt_cache.engine_lost()
         for ticket in self._tickets.values():
             ticket.is_read_for = False
             if self._table.is_running(ticket.id):
@@ -206,8 +225,15 @@ class Dispatcher:
         self._carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
-        """Fail what has waited for an engine for too long. Called from time to time."""
-        self._carry_out(self._table.tick(self._clock.now(), self.trial_at()))
+        """Fail what has waited for an engine for too long, and note how far the answers are.
+
+        To be called every half second.
+        """
+        now = self._clock.now()
+        for ticket in self._tickets.values():
+            if ticket.first_token_at is not None:
+                ticket.rate.sample(now, ticket.tokens)
+        self._carry_out(self._table.tick(now, self.trial_at()))
 
     # --- events of the present engine ---
 
@@ -236,6 +262,8 @@ class Dispatcher:
                 self._on_token(event)
             case protocol.Accepted():
                 self._on_accepted(event)
+            case protocol.Alive(prompt_cache=use):
+                self._telemetry.prompt_cache.report(use)
             case protocol.Prefill(id=request_id, done=done):
                 self._table.worked(request_id, 1.0 + done)
             case protocol.Loading(model=model, fraction=fraction):
@@ -270,17 +298,20 @@ class Dispatcher:
             self._carry_out([CancelOnEngine(event.id)])
             return
         if is_new:
-            self._count_token(ticket)
+            self._count_token(ticket, event)
             ticket.put(event)
         self._carry_out(actions)
 
-    def _count_token(self, ticket: Ticket) -> None:
+    def _count_token(self, ticket: Ticket, event: protocol.Token) -> None:
         now = self._clock.now()
         ticket.tokens += 1
         self._telemetry.delivered()
         self._telemetry.tokens += 1
         if ticket.first_token_at is None:
             ticket.first_token_at = now
+            ticket.rate.sample(now, 1)
+            self._telemetry.first_token(now - ticket.submitted_at)
+            self._telemetry.prompt_tokens += event.prompt_tokens or 0
         self._pauses.end(ticket.id, ticket.tokens - 1, now)
 
     def _on_last(self, request_id: str, event: LastEvent) -> None:
@@ -290,9 +321,17 @@ class Dispatcher:
         actions = self._table.finished(request_id)
         if isinstance(event, protocol.Done | protocol.Embedding):
             self._telemetry.delivered()
+            self._count_prompt(ticket, event)
         ticket.put(event)
         self._carry_out(actions)
         self._end(ticket, "done")
+
+    def _count_prompt(self, ticket: Ticket, last: protocol.Done | protocol.Embedding) -> None:
+        """Count the prompt of a request that has ended without a token: an embedding, or `max_tokens: 0`."""
+        if isinstance(last, protocol.Embedding):
+            self._telemetry.prompt_tokens += last.prompt_tokens
+        elif ticket.first_token_at is None and ticket.request.lane is Lane.GENERATE:
+            self._telemetry.prompt_tokens += last.usage.prompt_tokens
 
     def _on_failed(self, event: protocol.Failed) -> None:
         is_check = self._checks.answered(event.id)

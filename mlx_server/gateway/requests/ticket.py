@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest
+from mlx_server.gateway.requests.token_rate import TokenRate
 from mlx_server.gateway.telemetry import EndedRequest
 
 LastEvent = protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
@@ -18,6 +20,20 @@ LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unlo
 
 class ClientDisconnected(Exception):
     """The client has closed its connection, so that nobody reads the answer."""
+
+
+@dataclass(frozen=True)
+class RequestOrigin:
+    """The HTTP request that tickets belong to. `id` is its x-request-id.
+
+    `client` is the name of the program that sent it and `remote` its address; each is empty if it is unknown.
+    `began_at` is when it arrived, in monotonic seconds.
+    """
+
+    id: str
+    client: str
+    remote: str
+    began_at: float
 
 
 TicketItem = TicketEvent | GatewayError | ClientDisconnected
@@ -31,8 +47,8 @@ class Ticket:
     ticket for it. The dispatcher puts events in with `put` and records the course of the request in the
     attributes; the handler reads the events with `next` or `last`, or has them delivered. `outcome` is None
     until the request ends, then `done`, `cancelled` or an error code. `prompt_tokens` is the length of the
-    prompt, once it is known. `is_read_for`: an engine is reading a model that is not in memory, to check the
-    request.
+    prompt, once it is known. `origin` is None for the gateway's own requests. `is_read_for`: an engine is
+    reading a model that is not in memory, to check the request.
     """
 
     def __init__(
@@ -50,6 +66,8 @@ class Ticket:
         self.submitted_at = submitted_at
         self.first_token_at: float | None = None
         self.tokens = 0
+        self.rate = TokenRate()
+        self.origin: RequestOrigin | None = None
         self.crashes = 0
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None

@@ -1,0 +1,8 @@
+"""The requests in flight: a list for people (GET /requests), and how to cancel one (DELETE /requests/{id}).
+
+| module         | job                                                                            |
+|----------------|--------------------------------------------------------------------------------|
+| `client_names` | the name of a client, from the headers of its request. Pure                    |
+| `entries`      | the list of the requests: one entry for each answer, and no more than 200. Pure |
+| `routes`       | the HTTP routes                                                                |
+"""

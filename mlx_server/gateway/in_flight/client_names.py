@@ -1,0 +1,134 @@
+"""The name of a client, from the headers of its request. Pure.
+
+A program says in `User-Agent` what it is: products with their versions, the most telling first. Many agents
+are built on a library, whose product comes second (`opencode/1.18.31 ai-sdk/provider-utils/4.0.40`), and some
+name only the library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MAX_LENGTH = 40
+MAX_READ = 400
+"""How many characters of the header are read."""
+
+APPLICATIONS = {
+    "claude-cli": "Claude Code",
+    "cline": "Cline",
+    "githubcopilotchat": "GitHub Copilot",
+    "kilo-code": "Kilo Code",
+    "litellm": "LiteLLM",
+    "ollama": "ollama",  # its command line, and programs in Go on its package
+    "opencode": "opencode",
+    "qwencode": "Qwen Code",
+    "roocode": "Roo Code",
+    "vestal": "vestal",
+    "zed": "Zed",
+}
+"""Programs, by their product in lower case. They are shown with their version."""
+
+APPLICATION_FAMILIES = {"codex": "Codex", "langchain": "LangChain"}
+"""The same, by the beginning of their products: `codex_cli_rs`, `codex_exec`, `langchainjs-openai`."""
+
+LIBRARIES = {
+    "ai": "AI SDK",
+    "ai-sdk": "AI SDK",
+    "aiohttp": "aiohttp",
+    "axios": "axios",
+    "bun": "Bun",
+    "curl": "curl",
+    "deno": "Deno",
+    "go-http-client": "Go",
+    "node": "Node.js",
+    "node-fetch": "node-fetch",
+    "okhttp": "OkHttp",
+    "ollama-js": "ollama-js",
+    "ollama-python": "ollama-python",
+    "python-httpx": "httpx",
+    "python-requests": "requests",
+    "python-urllib": "urllib",
+    "reqwest": "reqwest",
+    "undici": "Node.js",
+    "wget": "Wget",
+}
+"""Libraries and tools, by their product in lower case. They are shown without a version."""
+
+BROWSERS = {
+    "Edg": "Edge",
+    "OPR": "Opera",
+    "Firefox": "Firefox",
+    "FxiOS": "Firefox",
+    "CriOS": "Chrome",
+    "HeadlessChrome": "Chrome",
+    "Chrome": "Chrome",
+    "Version": "Safari",
+}
+"""Browsers, by a product of theirs. The first that is found counts: Edge also names Chrome and Safari."""
+
+_OF_EVERY_BROWSER = frozenset({"Mozilla", "AppleWebKit", "Gecko", "Safari", "Mobile", "Electron", *BROWSERS})
+_PRODUCT = re.compile(r"([^\s/(),;]+)(?:/([^\s(),;]*))?")
+_COMMENT = re.compile(r"\([^()]*\)")
+_OFFICIAL_SDK = re.compile(r"(?:Async)?(?:Azure)?(OpenAI|Anthropic)/(\w+)")
+_VERSION = re.compile(r"v?(\d+(?:\.\d+)?)")
+
+
+def client_name(headers: Mapping[str, str]) -> str:
+    """Return a short name such as `Claude Code 2.1`, `openai-python`, `Firefox 153`; empty if it is unknown.
+
+    The names of the headers are in lower case. Open WebUI may name its user, and several agents their title
+    (`X-Title`), while their `User-Agent` is that of a library.
+    """
+    user_agent = headers.get("user-agent", "")[:MAX_READ]
+    name, is_library = _from_user_agent(user_agent)
+    if is_library or not name:
+        if any(header.startswith("x-openwebui-") for header in headers):
+            name = "Open WebUI"
+        name = headers.get("x-title", "").strip() or name
+    return _printable(name)
+
+
+def _from_user_agent(user_agent: str) -> tuple[str, bool]:
+    """Return the name, and whether it is that of a library."""
+    if sdk := _OFFICIAL_SDK.match(user_agent):
+        language = sdk[2].lower()
+        return f"{sdk[1].lower()}-{'node' if language == 'js' else language}", True
+    products = _PRODUCT.findall(_COMMENT.sub(" ", user_agent))
+    for product, version in products:
+        if name := _application(product.lower()):
+            return _with_version(name, version), False
+    if products and products[0][0] == "Mozilla":
+        return _browser(products), False
+    for product, _ in products:
+        if name := LIBRARIES.get(product.lower(), ""):
+            return name, True
+    return (_with_version(*products[0]), False) if products else ("", False)
+
+
+def _application(product: str) -> str:
+    families = (name for prefix, name in APPLICATION_FAMILIES.items() if product.startswith(prefix))
+    return APPLICATIONS.get(product) or next(families, "")
+
+
+def _browser(products: list[tuple[str, str]]) -> str:
+    """Return the name of a browser, or of a program that shows pages in one: Obsidian, VS Code."""
+    versions = dict(reversed(products))
+    if "Electron" in versions:
+        own = next(((name, version) for name, version in products if name not in _OF_EVERY_BROWSER), None)
+        return _with_version(*own) if own else "Electron"
+    for product, name in BROWSERS.items():
+        if product in versions:
+            return f"{name} {versions[product].partition('.')[0]}".strip()
+    return "browser"
+
+
+def _with_version(name: str, version: str) -> str:
+    """Return the name with the first two numbers of the version, if there is one."""
+    found = _VERSION.match(version)
+    return f"{name} {found[1]}" if found else name
+
+
+def _printable(name: str) -> str:
+    text = "".join(character for character in name if character.isprintable())
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 1]}…"

@@ -1,0 +1,83 @@
+"""The list of the requests in flight: one entry for each HTTP request, however many tickets it has. Pure.
+
+OpenAI's `n` and a list of prompts make several tickets at once, a long list of texts to embed one after the
+other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from mlx_server.gateway.requests.admission import Lane
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
+
+MAX_ENTRIES = 200
+LOADING = "loading"
+ORDER = (RequestPhase.RUNNING.value, LOADING, RequestPhase.PARKED.value, RequestPhase.QUEUED.value)
+"""The phases in the order of the list. An entry has the first that any of its tickets has."""
+
+TicketInPhase = tuple[Ticket, RequestPhase]
+
+
+def in_flight(
+    tickets: Iterable[TicketInPhase], loaded: Collection[str], now: float, held: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the entries, `counts` of all requests by their phases, and how many are `omitted`.
+
+    What runs comes before what waits, and the oldest first; no more than MAX_ENTRIES are listed. `loaded` are
+    the names of the models in memory. The requests in `held` cannot be cancelled at present.
+    """
+    of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
+    for ticket, phase in tickets:
+        if ticket.origin is not None:
+            of_request.setdefault(ticket.origin, []).append((ticket, phase))
+    phases = {origin: _phase(of_one, loaded) for origin, of_one in of_request.items()}
+    listed = sorted(phases, key=lambda origin: (ORDER.index(phases[origin]), origin.began_at))[:MAX_ENTRIES]
+    counts = Counter(phases.values())
+    return {
+        "requests": [
+            _entry(origin, phases[origin], of_request[origin], now) | {"cancelable": origin.id not in held}
+            for origin in listed
+        ],
+        "counts": {phase: counts[phase] for phase in ORDER},
+        "omitted": len(phases) - len(listed),
+    }
+
+
+def _phase(tickets: Sequence[TicketInPhase], loaded: Collection[str]) -> str:
+    return min((_phase_of_one(ticket, phase, loaded) for ticket, phase in tickets), key=ORDER.index)
+
+
+def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) -> str:
+    is_loading = phase is RequestPhase.RUNNING and ticket.request.model not in loaded
+    return LOADING if is_loading else phase.value
+
+
+def _entry(origin: RequestOrigin, phase: str, tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
+    """Return what is known of one request; a figure that is not is None.
+
+    An engine that dies meets all tickets of a request, so that the highest of their crashes counts.
+    """
+    first = tickets[0][0]
+    generates = first.request.lane is Lane.GENERATE
+    rates = [
+        rate
+        for ticket, of_ticket in tickets
+        if of_ticket is RequestPhase.RUNNING and (rate := ticket.rate.per_s(now, ticket.tokens)) is not None
+    ]
+    return {
+        "id": origin.id,
+        "client": origin.client,
+        "remote": origin.remote,
+        "dialect": first.dialect,
+        "model": first.request.model,
+        "phase": phase,
+        "prompt_tokens": next((t.prompt_tokens for t, _ in tickets if t.prompt_tokens is not None), None),
+        "tokens": sum(ticket.tokens for ticket, _ in tickets) if generates else None,
+        "tokens_per_s": round(sum(rates), 1) if rates else None,
+        "age_s": round(max(0.0, now - origin.began_at), 1),
+        "crashes": max(ticket.crashes for ticket, _ in tickets),
+    }

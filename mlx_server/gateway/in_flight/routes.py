@@ -1,0 +1,68 @@
+"""GET /requests and DELETE /requests/{id}: the requests in flight, and how a person ends one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from mlx_server.gateway import errors
+from mlx_server.gateway.in_flight.entries import in_flight
+from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import Clock
+
+PASSED_ON = (
+    "Another machine is being asked to go on with this request, so that it cannot be cancelled now; try "
+    "again in a few seconds."
+)
+
+
+class RequestsInFlight:
+    """What the routes show and do. `keeper` is None if no answers are kept."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, telemetry: Telemetry, keeper: AnswerKeeper | None, clock: Clock
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._keeper = keeper
+        self._clock = clock
+
+    def report(self) -> dict[str, Any]:
+        """Return the body of GET /requests."""
+        loaded = self._dispatcher.loaded_models.names
+        held = self._keeper.offered if self._keeper is not None else ()
+        listed = in_flight(self._dispatcher.in_flight(), loaded, self._clock.now(), held)
+        return {**listed, "totals": self._telemetry.totals()}
+
+    def cancel(self, request_id: str) -> None:
+        """Cancel a request. Raises NotFound, or GatewayError if that cannot be done now."""
+        if self._keeper is not None and request_id in self._keeper.offered:
+            raise errors.Conflict("request_passed_on", PASSED_ON)
+        if not self._dispatcher.cancel(request_id):
+            asked = errors.quoted(request_id)
+            raise errors.NotFound(
+                "not_found", f"Request {asked} is not in flight: it has ended, or never was."
+            )
+        self._telemetry.emit("request_cancelled", "asked for by DELETE /requests", id=request_id)
+
+
+def router(requests: RequestsInFlight) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(prefix="/requests")
+
+    @routes.head("", include_in_schema=False)
+    @routes.get("")
+    async def listed(http: Request) -> Response:
+        return JsonResponse(requests.report())
+
+    @routes.delete("/{request_id}", responses={404: {}, 409: {}})
+    async def cancel(request_id: str) -> Response:
+        requests.cancel(request_id)
+        return JsonResponse({"id": request_id, "state": "cancelled"})
+
+    return routes

@@ -1,0 +1,266 @@
+"""The list of the requests in flight, and their cancelling, by a dispatcher without an engine process."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from mlx_server import protocol
+from mlx_server.gateway.errors import RequestCancelled
+from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, in_flight
+from mlx_server.gateway.requests.crash_policy import EngineDeath
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import FakeClock
+
+MODEL = "m"
+
+
+class Gateway:
+    """A dispatcher with two slots and an engine that has MODEL in memory, and the list of its requests."""
+
+    def __init__(self, max_queued: int = 2000) -> None:
+        self.clock = FakeClock()
+        self.telemetry = Telemetry(self.clock.wall, io.StringIO())
+        self.dispatcher = Dispatcher(
+            RequestTable(RequestLimits(2, max_queued, 60)), self.clock, self.telemetry
+        )
+        self.cancelled_on_engine: list[str] = []
+        self.start_engine()
+
+    def start_engine(self) -> None:
+        self.dispatcher.engine_ready(self._send, (MODEL,))
+        self.dispatcher.on_event(protocol.Loaded(MODEL, 1000, 0.1))
+
+    def _send(self, frame: bytes) -> None:
+        operation = protocol.decode_op(frame)
+        if isinstance(operation, protocol.Cancel):
+            self.cancelled_on_engine.append(operation.id)
+
+    def submit(self, name: str = "", model: str = MODEL, tickets: int = 1) -> list[Ticket]:
+        origin: RequestOrigin | None = None
+        submitted: list[Ticket] = []
+        for _ in range(tickets):
+            request = sendable(GenerationRequest(model, "text", prompt="a"))
+            ticket = self.dispatcher.submit(request, "client", "openai")
+            origin = origin or RequestOrigin(name or ticket.id, "curl", "127.0.0.1", self.clock.now())
+            ticket.origin = origin
+            submitted.append(ticket)
+        return submitted
+
+    def token(self, ticket: Ticket) -> None:
+        first = 7 if ticket.tokens == 0 else None
+        self.dispatcher.on_event(protocol.Token(ticket.id, 1, "x", ticket.tokens, prompt_tokens=first))
+
+    def report(self) -> dict:
+        loaded = self.dispatcher.loaded_models.names
+        return in_flight(self.dispatcher.in_flight(), loaded, self.clock.now())
+
+    def entries(self) -> list[dict]:
+        return self.report()["requests"]
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+def test_entry_of_a_request_shows_its_figures_and_client(gateway):
+    (ticket,) = gateway.submit("r1")
+    gateway.clock.advance(2.0)
+    gateway.token(ticket)
+    gateway.clock.advance(1.0)
+    for _ in range(20):
+        gateway.token(ticket)
+    assert gateway.entries() == [
+        {
+            "id": "r1",
+            "client": "curl",
+            "remote": "127.0.0.1",
+            "dialect": "openai",
+            "model": MODEL,
+            "phase": "running",
+            "prompt_tokens": 7,
+            "tokens": 21,
+            "tokens_per_s": 20.0,
+            "age_s": 3.0,
+            "crashes": 0,
+            "cancelable": True,
+        }
+    ]
+
+
+def test_entry_of_a_request_without_any_token_has_no_rate_and_no_prompt_length(gateway):
+    gateway.submit()
+    (entry,) = gateway.entries()
+    assert (entry["prompt_tokens"], entry["tokens"], entry["tokens_per_s"]) == (None, 0, None)
+
+
+def test_entry_of_an_embedding_has_no_number_of_tokens(gateway):
+    ticket = gateway.dispatcher.submit(sendable(EmbeddingRequest(MODEL, ("a",))), "client", "ollama")
+    ticket.origin = RequestOrigin("e", "", "", gateway.clock.now())
+    (entry,) = gateway.entries()
+    assert (entry["tokens"], entry["tokens_per_s"]) == (None, None)
+
+
+def test_tokens_per_s_is_that_of_the_last_seconds_and_not_since_the_beginning(gateway):
+    """An answer that began fast and has become slow shows how slow it is now."""
+    (ticket,) = gateway.submit()
+    for step in range(40):
+        gateway.clock.advance(0.5)
+        for _ in range(50 if step < 20 else 5):
+            gateway.token(ticket)
+        gateway.dispatcher.tick()
+    assert gateway.entries()[0]["tokens_per_s"] == pytest.approx(10.0, rel=0.05)
+    gateway.clock.advance(3.5)
+    assert gateway.entries()[0]["tokens_per_s"] < 5
+
+
+def test_phases_follow_the_queue_the_load_the_loss_of_the_engine_and_its_return(gateway):
+    (first,), (second,), (third,) = gateway.submit("a"), gateway.submit("b", "other"), gateway.submit("c")
+    phases = lambda: {entry["id"]: entry["phase"] for entry in gateway.entries()}  # noqa: E731
+    assert phases() == {"a": "running", "b": "loading", "c": "queued"}
+    gateway.dispatcher.on_event(protocol.Loaded("other", 1000, 0.1))
+    assert phases() == {"a": "running", "b": "running", "c": "queued"}
+    gateway.dispatcher.engine_lost()
+    gateway.dispatcher.engine_died(EngineDeath.PLANNED)
+    assert phases() == {"a": "parked", "b": "parked", "c": "queued"}
+    assert [entry["crashes"] for entry in gateway.entries()] == [1, 1, 0]
+    gateway.start_engine()
+    assert phases() == {"a": "running", "b": "loading", "c": "queued"}
+    first.cancel()
+    assert phases() == {"b": "loading", "c": "running"}
+    second.cancel()
+    third.cancel()
+    assert gateway.report() == {
+        "requests": [],
+        "counts": {"running": 0, "loading": 0, "parked": 0, "queued": 0},
+        "omitted": 0,
+    }
+
+
+def test_request_with_several_answers_is_one_entry(gateway):
+    tickets = gateway.submit("n", tickets=3)
+    for ticket in tickets[:2]:
+        gateway.token(ticket)
+        gateway.token(ticket)
+    (entry,) = gateway.entries()
+    assert (entry["id"], entry["phase"], entry["tokens"]) == ("n", "running", 4)
+    assert gateway.report()["counts"]["queued"] == 0
+
+
+def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
+    gateway = Gateway()
+    gateway.dispatcher.on_event(protocol.Ready(("kept",)))
+    gateway.dispatcher.engine_lost()
+    gateway.start_engine()  # has `kept` loaded again
+    assert gateway.dispatcher.count(RequestPhase.RUNNING) == 1
+    assert gateway.entries() == []
+    gateway.dispatcher.on_event(
+        protocol.Failed(next(iter(gateway.dispatcher._tickets)), "internal_error", "")
+    )
+    assert gateway.telemetry.totals()["failed"] == 0
+    assert gateway.telemetry.requests["gateway", "internal_error"] == 1
+
+
+def test_list_of_1000_requests_is_bounded_and_begins_with_what_runs(gateway):
+    """The oldest come first, and `counts` has them all; the list is made in a few milliseconds."""
+    for number in range(1000):
+        gateway.clock.advance(0.001)
+        gateway.submit(f"r{number}")
+    began_s = time.perf_counter()
+    report = gateway.report()
+    took_s = time.perf_counter() - began_s
+    assert len(report["requests"]) == MAX_ENTRIES
+    assert [entry["id"] for entry in report["requests"][:4]] == ["r0", "r1", "r2", "r3"]
+    assert report["counts"] == {"running": 2, "loading": 0, "parked": 0, "queued": 998}
+    assert report["omitted"] == 1000 - MAX_ENTRIES
+    assert took_s < 0.5
+    assert gateway.dispatcher.cancel("r999"), "one that is not listed can be cancelled too"
+
+
+@pytest.mark.parametrize("phase", ["running", "queued", "parked"])
+async def test_cancel_ends_a_request_in_any_phase_and_its_client_is_shown_why(gateway, phase):
+    if phase == "queued":
+        gateway.submit("x")
+        gateway.submit("y")
+    (ticket,) = gateway.submit("r")
+    if phase == "parked":
+        gateway.dispatcher.engine_lost()
+    assert gateway.entries()[-1]["phase"] == phase
+    assert gateway.dispatcher.cancel("r") is True
+    with pytest.raises(RequestCancelled) as raised:
+        await ticket.next()
+    assert (raised.value.status, raised.value.code) == (499, "request_cancelled")
+    assert ticket.outcome == "cancelled"
+    assert gateway.cancelled_on_engine == ([ticket.id] if phase == "running" else [])
+    assert "r" not in {entry["id"] for entry in gateway.entries()}
+    assert gateway.dispatcher.cancel("r") is False
+    gateway.dispatcher.on_event(
+        protocol.Done(ticket.id, "cancelled", protocol.Usage(1, 0))
+    )  # changes nothing
+    assert gateway.telemetry.totals()["failed"] == 0
+
+
+async def test_cancel_ends_all_answers_of_a_request_and_gives_their_slots_to_the_next(gateway):
+    tickets = gateway.submit("n", tickets=3)
+    gateway.submit("next")
+    gateway.dispatcher.cancel("n")
+    for ticket in tickets:
+        with pytest.raises(RequestCancelled):
+            await ticket.next()
+    assert [(entry["id"], entry["phase"]) for entry in gateway.entries()] == [("next", "running")]
+
+
+def test_cancel_of_an_unknown_id_is_false_and_the_gateways_own_requests_have_none(gateway):
+    gateway.dispatcher.submit(sendable(LoadRequest(MODEL)), "gateway", "gateway")
+    assert gateway.dispatcher.cancel("nobody") is False
+    assert gateway.dispatcher.cancel("") is False
+
+
+def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(gateway):
+    (ticket,) = gateway.submit()
+    gateway.clock.advance(1.5)
+    gateway.token(ticket)
+    gateway.token(ticket)
+    totals = gateway.telemetry.totals()
+    assert (totals["prompt_tokens"], totals["tokens"]) == (7, 2)
+    assert (totals["first_token_s"], totals["first_tokens"]) == (1.5, 1)
+    assert (totals["requests"], totals["failed"]) == (0, 0)
+    gateway.dispatcher.on_event(protocol.Done(ticket.id, "stop", protocol.Usage(7, 2)))
+    (failing,) = gateway.submit()
+    gateway.dispatcher.on_event(protocol.Failed(failing.id, "internal_error", "no"))
+    embedding = gateway.dispatcher.submit(sendable(EmbeddingRequest(MODEL, ("a",))), "client", "ollama")
+    gateway.dispatcher.on_event(protocol.Embedding(embedding.id, "", 3, 5))
+    (without_tokens,) = gateway.submit()
+    gateway.dispatcher.on_event(protocol.Done(without_tokens.id, "length", protocol.Usage(11, 0)))
+    counting = GenerationRequest(MODEL, "text", prompt="a", count_only=True)
+    counted = gateway.dispatcher.submit(sendable(counting), "client", "anthropic")
+    gateway.dispatcher.on_event(protocol.Done(counted.id, "stop", protocol.Usage(9, 0)))
+    totals = gateway.telemetry.totals()
+    assert totals["prompt_tokens"] == 7 + 5 + 11, "a prompt that is only counted is not taken in"
+    assert (totals["requests"], totals["failed"]) == (5, 1)
+    assert (totals["first_token_s"], totals["first_tokens"]) == (1.5, 1)
+
+
+def test_totals_of_the_prompt_cache_go_on_across_engines(gateway):
+    """Each engine counts from 0 on; the second one here has soon found more than the first."""
+
+    def alive(hits_ram: int, hits_disk: int, misses: int) -> protocol.Alive:
+        use = protocol.PromptCacheUse(hits_ram=hits_ram, hits_disk=hits_disk, misses=misses)
+        return protocol.Alive(1, False, 0, prompt_cache=use)
+
+    gateway.dispatcher.on_event(alive(2, 1, 4))
+    gateway.dispatcher.on_event(alive(3, 1, 5))
+    gateway.dispatcher.engine_lost()
+    gateway.start_engine()
+    gateway.dispatcher.on_event(alive(0, 9, 6))
+    totals = gateway.telemetry.totals()
+    assert (totals["cache_hits"], totals["cache_misses"]) == (4 + 9, 5 + 6)
