@@ -52,6 +52,7 @@ class AnswerKeeper:
         self.log = answer_log
         self._clock = clock
         self.is_closed = False
+        self._is_detached = False
         self._application: Any = None
         self._gone: dict[str, None] = {}  # ids of answers that are not kept, the latest last
         self._running: dict[str, KeptAnswer] = {}
@@ -155,9 +156,9 @@ class AnswerKeeper:
         return self.log.status(answer_id) in ("open", "ended")
 
     def forget(self, answer_id: str) -> None:
-        """Delete what was written down of an answer, unless another machine is asked to go on with it."""
+        """Delete what was written down of an answer, unless another gateway goes on with it or may do so."""
         answer = self._running.get(answer_id)
-        if answer is None or not answer.is_offered:
+        if not self._is_detached and (answer is None or not answer.is_offered):
             self.log.forget(answer_id)
 
     async def find(self, answer_id: str) -> KeptAnswer:
@@ -284,6 +285,7 @@ class AnswerKeeper:
 
     def detach(self) -> None:
         """Write nothing down from now on: the answers that run here go on in another gateway."""
+        self._is_detached = True
         for answer in self._running.values():
             answer.detach()
 

@@ -217,7 +217,7 @@ class KeptAnswer:
 
     def leave(self) -> None:
         """Stop the request, whose last client has left. It can be resumed for one that comes back."""
-        if self._unfinished:
+        if self._unfinished and not self.is_detached:
             self._log.append(self.id, Left())
         self.client_left.set()
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from typing import Any
 
@@ -82,16 +83,26 @@ def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_conn
     assert [process.wait(15) for process in gateways.all[:-1]] == [0, 0, 0]
 
 
-def test_answer_that_is_not_streamed_comes_from_the_successor(gateways):
+def test_answers_that_are_not_streamed_come_from_the_successor_in_every_dialect(gateways):
+    """Those to /v1/responses were a 404: the predecessor deleted each as one that was refused."""
     gateway = gateways.gateway
-    found: list[httpx.Response] = []
-    body = messages("whole tokens=100 step_ms=50", stream=False)
-    client = threading.Thread(target=lambda: found.append(gateway.http.post("/api/chat", json=body)))
-    client.start()
-    gateway.until(lambda: list((gateway.home / "answers").glob("*.open")), "it is written down")
-    gateways.replace()
-    client.join(60)
-    assert found[0].json()["eval_count"] == 100
+
+    def post(path: str) -> httpx.Response:
+        return gateway.http.post(path, json=ROUTES[path]("whole tokens=60 step_ms=50", stream=False))
+
+    with ThreadPoolExecutor() as clients:
+        waiting = {path: clients.submit(post, path) for path in ROUTES}
+        written = len(ROUTES)
+        gateway.until(
+            lambda: len(list((gateway.home / "answers").glob("*.open"))) == written, "they are written down"
+        )
+        gateways.replace()
+        answers = {path: future.result() for path, future in waiting.items()}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(ROUTES, 200)
+    for path, answer in answers.items():
+        body = answer.json()
+        counts = {**body, **body.get("usage", {})}
+        assert 60 in (counts.get(name) for name in ("completion_tokens", "output_tokens", "eval_count")), path
 
 
 def test_request_on_a_connection_from_before_is_forwarded_to_the_successor(gateways):
