@@ -8,6 +8,7 @@ from aiohttp import web
 
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
+from host_agent.listener.live.routes import LiveRoutes
 from host_agent.listener.proxy.routes import ProxyRoutes
 from host_agent.listener.recovery_routes import RecoveryRoutes
 from host_agent.listener.sessions import SESSION_FOR_S
@@ -28,6 +29,7 @@ class Api:
         self._streams = EventStreams(context.journal)
         self._recovery = RecoveryRoutes(context)
         self._upgrade = UpgradeRoutes(context)
+        self._live = LiveRoutes(context, self._status, headers)
         self._proxy = ProxyRoutes(context.upstreams, headers)
 
     def routes(self) -> list[web.RouteDef]:
@@ -38,6 +40,7 @@ class Api:
             web.get("/status", self.status),
             *self._recovery.routes(),
             *self._upgrade.routes(),
+            *self._live.routes(),
             *self._proxy.routes(),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
             web.get("/events", self._streams.events),
@@ -45,6 +48,12 @@ class Api:
             web.get("/metrics", self.metrics),
             web.post("/login-links", self.login_link),
         ]
+
+    async def close_streams(self, app: web.Application) -> None:
+        """End the streams that would otherwise last: a stop need not wait for them."""
+        self._context.journal.disconnect_followers()
+        self._live.close()
+        self._proxy.close()
 
     async def health(self, request: web.Request) -> web.Response:
         """Answer that the agent itself is alive; /status reports the services."""

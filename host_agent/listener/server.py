@@ -46,6 +46,7 @@ class Listener:
         api = Api(context, config.agent.port, self._guard.cookie, self._guard.response_headers)
         app = web.Application(middlewares=[self._guard.middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
+        app.on_shutdown.append(api.close_streams)
         self._runner = JsonAppRunner(
             app,
             report_dropped=self._report_dropped,

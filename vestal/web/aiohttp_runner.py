@@ -173,7 +173,9 @@ class _Protocol(RequestHandler):
         return response
 
 
-async def until_client_leaves(request: web.BaseRequest, answering: Coroutine[Any, Any, T]) -> T:
+async def until_client_leaves(
+    request: web.BaseRequest, answering: Coroutine[Any, Any, T] | asyncio.Future[T]
+) -> T:
     """Return what `answering` returns, and cancel it if the client closes its connection before that.
 
     Then ConnectionResetError is raised. The application must be run by JsonAppRunner.

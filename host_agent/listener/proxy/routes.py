@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class ProxyRoutes:
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
         """`headers` are added to each response."""
         self._upstreams, self._headers = upstreams, headers
+        self._running: set[asyncio.Task[web.StreamResponse]] = set()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.route("*", f"/{name}/{{path:.*}}", self.forward) for name in Upstream]
@@ -60,7 +62,15 @@ class ProxyRoutes:
         client that leaves ends the request on the other side, too.
         """
         target = _target(request)
-        return await until_client_leaves(request, self._exchange(request, target))
+        exchange = asyncio.ensure_future(self._exchange(request, target))
+        self._running.add(exchange)
+        exchange.add_done_callback(self._running.discard)
+        return await until_client_leaves(request, exchange)
+
+    def close(self) -> None:
+        """End every request that is passed on now."""
+        for exchange in self._running:
+            exchange.cancel()
 
     async def _exchange(self, request: web.Request, target: Target) -> web.StreamResponse:
         name = NAMES[target.upstream]

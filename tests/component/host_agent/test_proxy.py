@@ -9,21 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 from yarl import URL
 
-from host_agent.journal import Journal
-from host_agent.listener.context import ListenerContext
-from host_agent.listener.proxy.proxied_routes import Upstream
-from host_agent.listener.proxy.routes import MAX_BODY_BYTES, Upstreams
-from host_agent.listener.server import Listener
-from host_agent.listener.sessions import Sessions
-from vestal.config import load
-from vestal.web.listening_sockets import InheritedSockets
+from host_agent.listener.proxy.routes import MAX_BODY_BYTES
+from tests.component.host_agent.page_listener import page_listener
 
 WITHIN_S = 5.0
 
@@ -65,36 +58,10 @@ class FakeService:
 @pytest.fixture
 async def proxied(home: Path, free_port: Callable[[], int]) -> AsyncIterator[SimpleNamespace]:
     """A listener, the fake service that stands for gateway and orchestrator, and a client with the token."""
-    port, service_port = free_port(), free_port()
-    config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}, home)
-    config.home.prepare()
     service = FakeService()
-    app = web.Application(client_max_size=2 * MAX_BODY_BYTES)
-    app.router.add_route("*", "/{path:.*}", service.answer)
-    runner = web.AppRunner(app, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", service_port)
-    await site.start()
-    journal, nothing = Journal(config.home.journal_db), cast(Any, SimpleNamespace(retry_advice=None))
-    async with aiohttp.ClientSession() as session:
-        upstreams = Upstreams(session, dict.fromkeys(Upstream, service_port), "secret")
-        context = ListenerContext(nothing, nothing, journal, nothing, Sessions(), nothing, upstreams)
-        listener = Listener(config, "secret", context, journal, InheritedSockets())
-        await listener.start()
-        headers = {"Authorization": "Bearer secret"}
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client:
-            base = f"http://127.0.0.1:{port}"
-            yield SimpleNamespace(
-                client=client,
-                service=service,
-                runner=runner,
-                context=context,
-                base=base,
-                cookie=f"vestal_{port}",
-            )
-        await listener.stop()
-    await runner.cleanup()
-    journal.close()
+    async with page_listener(home, free_port, service.answer) as running:
+        running.service = service
+        yield running
 
 
 async def test_request_crosses_with_its_body_query_and_few_headers(proxied):

@@ -1,0 +1,10 @@
+"""`GET /live`: everything that the page shows, as one stream of server-sent events.
+
+| module             | what it is                                                              |
+|--------------------|-------------------------------------------------------------------------|
+| `mailbox`          | what one follower has not received yet: the newest value of each kind   |
+| `hub`              | the followers, and the sources that run while there is a follower       |
+| `status_source`    | `status` events                                                         |
+| `requests_source`  | `requests` events, which are the gateway's                              |
+| `routes`           | the route                                                               |
+"""

@@ -1,0 +1,51 @@
+"""What one follower has not received yet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+MAX_KEYS = 256
+
+
+class Mailbox:
+    """Keeps the newest frame of each key, so that a follower that reads slowly gets the newest values."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, bytes] = {}
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def put(self, key: str, frame: bytes) -> None:
+        """Add a frame. It replaces one of the same key; beyond MAX_KEYS keys, the oldest frame is dropped."""
+        self._frames.pop(key, None)
+        self._frames[key] = frame
+        if len(self._frames) > MAX_KEYS:
+            del self._frames[next(iter(self._frames))]
+        self._changed.set()
+
+    def close(self) -> None:
+        """End the follower's stream; frames that wait are dropped."""
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> bytes:
+        """Wait for frames, and return all of them, oldest first; nothing once the mailbox is closed."""
+        await self._changed.wait()
+        if self._closed:
+            return b""
+        self._changed.clear()
+        taken = b"".join(self._frames.values())
+        self._frames.clear()
+        return taken
+
+
+def frame(event: str, data: Any) -> bytes:
+    """Return `data` as a server-sent event."""
+    return raw_frame(event, json.dumps(data, default=str).encode())
+
+
+def raw_frame(event: str, data: bytes) -> bytes:
+    """Return one line of JSON as a server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)

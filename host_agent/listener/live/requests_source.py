@@ -1,0 +1,82 @@
+"""`requests` events: the gateway's list of requests, as the gateway sends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+
+from host_agent.listener.live.hub import Publish
+from host_agent.listener.live.mailbox import frame, raw_frame
+
+KEY = "requests"
+FIRST_LIST_WITHIN_S = 3.0
+SILENT_FOR_S = 15.0  # the gateway sends its list each 10 s, also if nothing has changed
+RETRY_S = 1.0
+UNKNOWN_ROUTE_RETRY_S = 30.0
+FORGET_AFTER_S = 2.0
+MAX_LINE_BYTES = 4 * 1024 * 1024
+NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
+
+
+class RequestsSource:
+    """Follows GET /requests/events of the gateway, and of its successor where it is replaced.
+
+    A list is replaced by an empty one when no gateway has answered for FORGET_AFTER_S.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
+        self._session, self._url = session, f"http://127.0.0.1:{port}/requests/events"
+        self._frame = b""
+        self._received_at = 0.0
+
+    def newest(self) -> Mapping[str, bytes]:
+        return {KEY: self._frame} if self._frame else {}
+
+    async def run(self, publish: Publish) -> None:
+        self._frame, self._received_at = b"", time.monotonic()
+        while True:
+            retry_s = RETRY_S
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                retry_s = await self._follow(publish)
+            if self._frame != NO_REQUESTS and time.monotonic() - self._received_at > FORGET_AFTER_S:
+                self._publish(NO_REQUESTS, publish)
+            await asyncio.sleep(retry_s)
+
+    async def _follow(self, publish: Publish) -> float:
+        """Publish each list that one connection brings. Return after how many seconds to connect again."""
+        loop = asyncio.get_running_loop()
+        no_limit = aiohttp.ClientTimeout(total=None)
+        async with (
+            asyncio.timeout(FIRST_LIST_WITHIN_S) as deadline,
+            self._session.get(self._url, timeout=no_limit, allow_redirects=False) as answer,
+        ):
+            if answer.status != http.HTTPStatus.OK:
+                return UNKNOWN_ROUTE_RETRY_S
+            async for data in event_data(answer.content.iter_any()):
+                deadline.reschedule(loop.time() + SILENT_FOR_S)
+                self._received_at = time.monotonic()
+                self._publish(raw_frame("requests", data), publish)
+        return RETRY_S
+
+    def _publish(self, new: bytes, publish: Publish) -> None:
+        self._frame = new
+        publish(KEY, new)
+
+
+async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the data of each server-sent event whose data is one line. Raises ValueError for a line over
+    MAX_LINE_BYTES.
+    """
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[len(b"data:") :].strip()
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError("a line is too long")

@@ -1,0 +1,74 @@
+"""`GET /live`: send one follower what the page shows, whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from host_agent.listener.context import ListenerContext
+from host_agent.listener.live.hub import Hub
+from host_agent.listener.live.mailbox import Mailbox
+from host_agent.listener.live.requests_source import RequestsSource
+from host_agent.listener.live.status_source import StatusSource
+from host_agent.listener.proxy.proxied_routes import Upstream
+from vestal.web.aiohttp_runner import until_client_leaves
+from vestal.web.http_error import HttpError
+
+MAX_FOLLOWERS = 32
+COMMENT_EACH_S = 15.0
+FIRST = b"retry: 1000\n\n"  # milliseconds until a browser connects again
+
+
+class LiveRoutes:
+    """The followers of GET /live, a bounded number of them."""
+
+    def __init__(
+        self,
+        context: ListenerContext,
+        status: Callable[[], Awaitable[dict[str, Any]]],
+        headers: Mapping[str, str],
+    ) -> None:
+        """`status` returns the body of GET /status. `headers` are added to each response."""
+        upstreams = context.upstreams
+        self._headers = {**headers, "Content-Type": "text/event-stream"}
+        self._hub = Hub(
+            [
+                StatusSource(context.journal, status),
+                RequestsSource(upstreams.session, upstreams.ports[Upstream.GATEWAY]),
+            ]
+        )
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/live", self.live, allow_head=False)]
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        """Send events until the client leaves or the agent stops."""
+        if self._hub.followers >= MAX_FOLLOWERS:
+            message = f"{MAX_FOLLOWERS} pages are open already; close one of them."
+            raise HttpError("too_many_requests", message, retry_after_s=COMMENT_EACH_S)
+        response = web.StreamResponse(headers=self._headers)
+        with self._hub.follow() as mailbox:
+            await until_client_leaves(request, _send(request, response, mailbox))
+        return response
+
+    def close(self) -> None:
+        """End every stream."""
+        self._hub.close()
+
+
+async def _send(request: web.Request, response: web.StreamResponse, mailbox: Mailbox) -> None:
+    """Send what comes into the mailbox, until it is closed. If nothing comes for a while, send a comment."""
+    await response.prepare(request)
+    await response.write(FIRST)
+    while True:
+        try:
+            async with asyncio.timeout(COMMENT_EACH_S):
+                frames = await mailbox.take()
+        except TimeoutError:
+            frames = b": keep-alive\n\n"
+        if not frames:
+            return
+        await response.write(frames)

@@ -1,0 +1,177 @@
+"""GET /live over real sockets: what a page gets at once, on change, and when something ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from host_agent.listener.live.routes import MAX_FOLLOWERS
+from tests.component.host_agent.page_listener import page_listener
+from vestal.supervision import State
+
+WITHIN_S = 5.0
+
+
+class FakeGateway:
+    """Sends its list of requests at once, and `more` when that is set."""
+
+    def __init__(self) -> None:
+        self.followers = 0
+        self.more: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        assert request.path == "/requests/events"
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        self.followers += 1
+        try:
+            await response.write(b'event: requests\ndata: {"requests": [{"id": "a"}], "totals": {}}\n\n')
+            while more := await self.more.get():
+                await response.write(more)
+        finally:
+            self.followers -= 1
+        return response
+
+
+@pytest.fixture
+async def live(home: Path, free_port: Callable[[], int]) -> AsyncIterator[SimpleNamespace]:
+    gateway = FakeGateway()
+    async with page_listener(home, free_port, gateway.answer) as running:
+        running.gateway = gateway
+        yield running
+
+
+class Page:
+    """One connection to GET /live, and the newest event of each kind."""
+
+    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+        self.reply = reply
+        self.newest: dict[str, Any] = {}
+        self.count: dict[str, int] = {}
+
+    async def until(self, condition: Callable[[dict[str, Any]], object]) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while not condition(self.newest):
+                await self._next()
+
+    async def end(self) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            with contextlib.suppress(EOFError):
+                while True:
+                    await self._next()
+
+    async def _next(self) -> None:
+        event = ""
+        while line := (await self.reply.content.readline()).strip():
+            name, _, value = line.decode().partition(": ")
+            if name == "event":
+                event = value
+            elif name == "data":
+                self.newest[event] = json.loads(value)
+                self.count[event] = self.count.get(event, 0) + 1
+        if self.reply.content.at_eof():
+            raise EOFError
+
+
+@contextlib.asynccontextmanager
+async def page(live: SimpleNamespace) -> AsyncIterator[Page]:
+    async with live.client.get("/live") as reply:
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "text/event-stream")
+        assert reply.headers["Cache-Control"] == "no-store"
+        yield Page(reply)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+
+
+async def test_page_gets_status_and_requests_at_once_and_then_changes_within_a_second(live):
+    async with page(live) as one:
+        await one.until(lambda newest: {"status", "requests"} <= set(newest))
+        assert one.newest["status"]["services"]["ollama"]["state"] == "ready"
+        assert one.newest["requests"] == {"requests": [{"id": "a"}], "totals": {}}
+        live.report.state = State.BACKOFF
+        live.journal.record("mlx_engine", "child_exited", "killed by SIGKILL")
+        live.gateway.more.put_nowait(b'event: requests\ndata: {"requests": [], "totals": {}}\n\n')
+        async with asyncio.timeout(1.5):
+            await one.until(lambda newest: newest["status"]["services"]["ollama"]["state"] == "backoff")
+            await one.until(lambda newest: newest["requests"]["requests"] == [])
+
+
+async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
+    async with page(live) as one:
+        await one.until(lambda newest: "status" in newest)
+        looks = live.report.looks
+        for _ in range(100):
+            live.journal.record("agent", "anything")
+        await until(lambda: live.report.looks > looks)
+        live.report.state = State.FAILED
+        await one.until(lambda newest: newest["status"]["services"]["ollama"]["state"] == "failed")
+        assert one.count["status"] == 2
+        assert live.report.looks <= looks + 3  # a hundred events cause one look a second, not a hundred
+
+
+async def test_pages_share_one_connection_to_the_gateway_which_ends_with_the_last_page(live):
+    async with page(live) as one, page(live) as other:
+        for each in (one, other):
+            await each.until(lambda newest: {"status", "requests"} <= set(newest))
+        assert live.gateway.followers == 1
+        other.reply.close()
+        live.gateway.more.put_nowait(b"data: 1\n\n")
+        await one.until(lambda newest: newest["requests"] == 1)
+    await until(lambda: live.gateway.followers == 0)
+
+
+async def test_lost_gateway_leaves_an_empty_list_and_the_next_one_is_followed(live):
+    async with page(live) as one:
+        await one.until(lambda newest: "requests" in newest)
+        live.gateway.more.put_nowait(b"")  # the connection ends
+        await until(lambda: live.gateway.followers == 0)
+        await until(lambda: live.gateway.followers == 1)
+        await live.runner.cleanup()
+        await one.until(lambda newest: newest["requests"] == {"requests": [], "totals": None})
+
+
+async def test_page_that_does_not_read_is_sent_the_newest_list_and_not_each_one(live):
+    async with page(live) as one, page(live) as other:
+        await one.until(lambda newest: "requests" in newest)
+        await other.until(lambda newest: "requests" in newest)
+        large = json.dumps("x" * 500_000).encode()
+        for number in range(40):
+            live.gateway.more.put_nowait(b"data: [%d, %b]\n\n" % (number, large))
+            other.newest["requests"] = [-1]
+            await other.until(lambda newest: newest["requests"] != [-1])
+        await one.until(lambda newest: newest["requests"] == [39, "x" * 500_000])
+        assert one.count["requests"] < 40
+
+
+async def test_one_page_too_many_is_429(live):
+    async with contextlib.AsyncExitStack() as pages:
+        for _ in range(MAX_FOLLOWERS):
+            await pages.enter_async_context(page(live))
+        async with live.client.get("/live") as reply:
+            assert (reply.status, reply.headers["Retry-After"]) == (429, "15")
+
+
+@pytest.mark.parametrize("how", ["the journal closes", "the listener stops"])
+async def test_stream_ends_at_once_when_the_agent_stops(live, how):
+    async with page(live) as one:
+        await one.until(lambda newest: "status" in newest)
+        began = asyncio.get_running_loop().time()
+        if how == "the journal closes":
+            live.journal.disconnect_followers()
+        else:
+            await live.listener.stop()
+        await one.end()
+        assert asyncio.get_running_loop().time() - began < 0.8  # a stop would wait for requests for 2 s
