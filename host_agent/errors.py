@@ -11,6 +11,7 @@ HostAgentError
 ├── NoFittingModel       no installed model meets the needs of a program, or has the given name
 ├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
+├── InvalidOption       an option of a command has a value that means nothing
 ├── UpgradeRefused      what is installed cannot start, so that what runs goes on
 ├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it
 ├── DockerUnavailable   the Docker engine does not answer
@@ -82,6 +83,11 @@ class UnknownProgram(HostAgentError):
 
 class UnknownService(HostAgentError):
     code = "unknown_service"
+    exit_code = 64
+
+
+class InvalidOption(HostAgentError):
+    code = "invalid_option"
     exit_code = 64
 
 

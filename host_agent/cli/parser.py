@@ -26,7 +26,7 @@ COMMANDS = {
     "agent": Command("run.agent", "Run the host agent in the foreground."),
     "server": Command("run.server", "Run the MLX server in the foreground, without an agent."),
     "status": Command(
-        "inspect.status",
+        "status.status",
         "Show each service and its state. The exit code is 0 for healthy, 1 for degraded, 2 for down.",
     ),
     "doctor": Command(
@@ -34,7 +34,7 @@ COMMANDS = {
         "Find out what is wrong with this machine, and show the remedies. "
         "The exit code is 1 if something is wrong.",
     ),
-    "logs": Command("inspect.logs", "Show the last lines of the logs."),
+    "logs": Command("logs.logs", "Show what the services have logged, merged by time, in sentences."),
     "models": Command("inspect.models", "List, fetch or remove models."),
     "cache": Command("inspect.cache", "List, check or empty the prompt cache on disk."),
     "token": Command("inspect.token", "Print the token."),
@@ -127,10 +127,22 @@ def _add_inspect_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     status = parsers["status"].add_mutually_exclusive_group()
     status.add_argument("--json", action="store_true", help="print the answer of the agent's GET /status")
     status.add_argument("--open", action="store_true", help="open the status page in a browser")
+    status.add_argument("--watch", action="store_true", help="show it live, until Ctrl-C")
     parsers["doctor"].add_argument("--json", action="store_true", help="print the findings as JSON")
     logs = parsers["logs"]
     logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines as they are written")
-    logs.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="lines of each log (20)")
+    logs.add_argument(
+        "-n", "--lines", type=int, metavar="N", help="the last N lines of each log (20; with --since, all)"
+    )
+    logs.add_argument(
+        "--since",
+        metavar="WHEN",
+        help="only lines since then: 10m, 2h, 14:30, 2026-11-28, '2026-11-28 14:30'",
+    )
+    logs.add_argument(
+        "--grep", metavar="REGEX", help="only lines that match, as they are written or as they are shown"
+    )
+    logs.add_argument("--json", action="store_true", help="print one JSON object for each line")
     logs.add_argument(
         "service",
         nargs="?",

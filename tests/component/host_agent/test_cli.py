@@ -123,7 +123,19 @@ def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
     (home / "logs").mkdir()
     (home / "logs" / "engine.log").write_text("one\ntwo\nthree\n")
     done = vestal("logs", "-n", "2", "mlx_engine")
-    assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["two", "three"]
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["mlx_engine", "two"],
+        ["mlx_engine", "three"],
+    ]
+    assert json.loads(vestal("logs", "--json", "-n", "1").stdout)["line"] == "three"
+    assert vestal("logs", "--grep", "one").stdout.split() == ["mlx_engine", "one"]
+
+
+@pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "(")])
+def test_logs_with_an_option_that_means_nothing_is_one_sentence(vestal, mistake: tuple[str, str]):
+    done = vestal("logs", *mistake)
+    assert done.returncode == 64
+    assert mistake[1] in sentence(done)
 
 
 def test_recover_dry_run_without_an_agent_shows_what_it_would_do(vestal, home: Path):

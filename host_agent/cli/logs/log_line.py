@@ -1,0 +1,200 @@
+"""Read one line of a log: its time, component, event and severity, whatever program wrote it. Pure.
+
+Vestal's services write one JSON object a line, and the agent a line of Python's logging. Lines of Ollama have
+a time too. Anything else is a line without a time, such as one of a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+ERROR, WARNING, INFO, DEBUG = "error", "warning", "info", "debug"
+HEAD = ("ts", "seq", "component", "event", "cause")
+
+_AGENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ([A-Z]+) ([\w.]+): (.*)")
+_EVENT = re.compile(
+    r"(?P<component>\w+) (?P<event>[a-z]+_[a-z_]+)(?:: (?P<cause>.*?))?(?: \[(?P<fields>\w+=.*)\])?"
+)
+_FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
+_SLOG = re.compile(r'time=(\S+) level=(\w+)\b.*?\bmsg=("(?:[^"\\]|\\.)*"|\S+)(.*)')
+_GIN = re.compile(r"\[GIN\] (\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| +(\d{3}) \|(.*)")
+_DOCKER_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
+
+_ERROR = re.compile(
+    r"breaker_opened|child_gave_up|supervisor_gave_up|container_died|disk_full|disk_not_writable|engine_broken"
+    r"|only_a_reboot_helps|shutdown_hung|(?:.*_)?(?:failed|error|corrupt)(?:_.*)?"
+)
+_WARNING = re.compile(
+    r"child_restarting|requests_parked|prompt_shortened|answer_log_stopped"
+    r"|(?:.*_)?(?:not|lost|dropped|skipped|refused|denied|killed|died|waits|held|overdue|unavailable|ignored|aside)"
+    r"(?:_.*)?"
+)
+_LEVELS = {
+    "critical": ERROR,
+    "fatal": ERROR,
+    "error": ERROR,
+    "warning": WARNING,
+    "warn": WARNING,
+    "debug": DEBUG,
+}
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of the log of `service`.
+
+    `ts` is in seconds since 1970, or None for a line without a time. `event` is empty if the line is not an
+    event; then `cause` has its message. `fields` are the event's own.
+    """
+
+    service: str
+    raw: str
+    ts: float | None = None
+    component: str = ""
+    event: str = ""
+    cause: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    severity: str = INFO
+    is_json: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line for programs: the fields of its event, and `service`; with `line` as it was
+        written unless that was JSON.
+        """
+        head = {
+            "ts": self.ts,
+            "service": self.service,
+            "component": self.component,
+            "event": self.event or None,
+        }
+        written = {} if self.is_json else {"line": self.raw}
+        return head | {"cause": self.cause, "severity": self.severity} | dict(self.fields) | written
+
+
+def parse(service: str, raw: str) -> LogLine:
+    """Return the line `raw` of the log of `service`."""
+    for read in (_from_json, _from_agent, _from_ollama, _from_gin):
+        if (line := read(service, raw)) is not None:
+            return line
+    severity = ERROR if raw.startswith(("Traceback (", "panic:", "fatal error:")) else INFO
+    return LogLine(service, raw, None, service, cause=raw, severity=severity)
+
+
+def parse_container_line(service: str, raw: str) -> LogLine:
+    """Return a line of `docker compose logs --timestamps`. The line's own time counts if it has one."""
+    if not (found := _DOCKER_TIME.fullmatch(raw)):
+        return parse(service, raw)
+    line = parse(service, found[4])
+    if line.ts is not None:
+        return line
+    ts = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
+    values = {**line.__dict__, "ts": ts + float(found[2] or 0)}
+    return LogLine(**values)
+
+
+def _from_json(service: str, raw: str) -> LogLine | None:
+    if not raw.startswith("{"):
+        return None
+    try:
+        record = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    fields = {name: value for name, value in record.items() if name not in HEAD and name != "service"}
+    event, cause = _text(record.get("event")), _text(record.get("cause"))
+    return LogLine(
+        service,
+        raw,
+        _number(record.get("ts")),
+        _text(record.get("component")) or service,
+        event,
+        cause if event else cause or raw,
+        fields,
+        _severity(event, fields),
+        is_json=True,
+    )
+
+
+def _from_agent(service: str, raw: str) -> LogLine | None:
+    if not (found := _AGENT.fullmatch(raw)):
+        return None
+    ts = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").timestamp() + int(found[2]) / 1000
+    level, message = _LEVELS.get(found[3].lower(), INFO), found[5]
+    if not (event := _EVENT.fullmatch(message)):
+        return LogLine(service, raw, ts, service, cause=message, severity=level)
+    fields = {name: _value(text) for name, text in _FIELD.findall(event["fields"] or "")}
+    severity = _severity(event["event"], fields)
+    return LogLine(
+        service, raw, ts, event["component"], event["event"], event["cause"] or "", fields,
+        severity if level == INFO else level,
+    )  # fmt: skip
+
+
+def _from_ollama(service: str, raw: str) -> LogLine | None:
+    if not (found := _SLOG.match(raw)):
+        return None
+    ts = _iso_time(found[1])
+    message = found[3]
+    if message.startswith('"'):
+        try:
+            message = str(json.loads(message))
+        except ValueError:
+            message = message[1:-1]
+    cause = message + found[4].rstrip()
+    return LogLine(service, raw, ts, service, cause=cause, severity=_LEVELS.get(found[2].lower(), INFO))
+
+
+def _from_gin(service: str, raw: str) -> LogLine | None:
+    if not (found := _GIN.fullmatch(raw)):
+        return None
+    ts = datetime.strptime(found[1], "%Y/%m/%d - %H:%M:%S").timestamp()
+    severity = ERROR if found[2] >= "500" else WARNING if found[2] >= "400" else INFO
+    cause = " ".join(f"{found[2]} {found[3]}".replace("|", " ").split())
+    return LogLine(service, raw, ts, service, cause=cause, severity=severity)
+
+
+def _severity(event: str, fields: Mapping[str, Any]) -> str:
+    """Return how bad an event is: by its level if it has one, else by its name."""
+    if level := fields.get("level"):
+        return _LEVELS.get(_text(level).lower(), INFO)
+    if event in ("child_exited", "child_stopped"):
+        return WARNING if fields.get("signal") or fields.get("code") else INFO
+    if event == "request_finished":
+        return INFO if fields.get("outcome") in ("done", "cancelled", None) else WARNING
+    if _ERROR.fullmatch(event):
+        return ERROR
+    return WARNING if _WARNING.fullmatch(event) else INFO
+
+
+def _value(text: str) -> Any:
+    """Return a field of the agent's log, which is written as Python prints it, as JSON has it."""
+    constants = {"None": None, "True": True, "False": False}
+    if text in constants:
+        return constants[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _iso_time(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

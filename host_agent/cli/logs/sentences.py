@@ -1,0 +1,203 @@
+"""Say in a sentence what an event of a log reports. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from host_agent.cli.logs.log_line import LogLine
+from host_agent.cli.screen.units import format_bytes
+from host_agent.sentences import as_sentence
+
+Fields = Mapping[str, Any]
+MOST_FIELD_CHARS = 200
+NOT_SHOWN = frozenset({"level", "logger", "traceback", "seq"})
+SUPERVISOR_STARTED = "the supervisor started"
+"""The cause of a first start, which says nothing to a person."""
+
+
+def sentence_of(line: LogLine) -> str:
+    """Return the event of a line in words. A line that is no event passes as it is."""
+    if not line.event:
+        return line.cause
+    if (template := _TEMPLATES.get(line.event)) is not None:
+        try:
+            return template(line.cause.strip(), line.fields)
+        except (KeyError, TypeError, ValueError):
+            pass  # an older or newer version of the event has other fields
+    return _any_event(line)
+
+
+def _any_event(line: LogLine) -> str:
+    """Return an event for which there is no template: its name, its cause and its fields."""
+    name = line.event.replace("_", " ")
+    fields = ", ".join(
+        f"{key} {_shown(value)}"
+        for key, value in line.fields.items()
+        if key not in NOT_SHOWN and value is not None
+    )
+    text = f"{name}: {line.cause.strip()}" if line.cause.strip() else name
+    return as_sentence(f"{text.rstrip('.')} ({fields})" if fields else text)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= MOST_FIELD_CHARS else f"{text[:MOST_FIELD_CHARS]}…"
+
+
+def _plus_cause(text: str, cause: str) -> str:
+    if not cause or cause == SUPERVISOR_STARTED:
+        return as_sentence(text)
+    return as_sentence(f"{text}: {cause}")
+
+
+def _child_exited(cause: str, fields: Fields) -> str:
+    return as_sentence(f"PID {fields['pid']} ended: {cause or 'the reason is not known'}")
+
+
+def _child_restarting(cause: str, fields: Fields) -> str:
+    delay_s = float(fields["delay_s"])
+    when = f"in {delay_s:.1f} s" if delay_s else "at once"
+    return _plus_cause(f"It is started again {when}", cause)
+
+
+def _child_started(cause: str, fields: Fields) -> str:
+    restarts = fields.get("restarts")
+    return _plus_cause(
+        f"Started as PID {fields['pid']}" + (f" (restart {restarts})" if restarts else ""), cause
+    )
+
+
+def _child_ready(cause: str, fields: Fields) -> str:
+    return f"Ready, {float(fields['start_s']):.1f} s after its start (PID {fields['pid']})."
+
+
+def _cycle_finished(cause: str, fields: Fields) -> str:
+    phases = "; ".join(f"{name} {outcome}" for name, outcome in dict(fields["phases"]).items())
+    took = f"took {float(fields['duration_s']):.1f} s"
+    return as_sentence(f"Cycle {fields['id']} ({cause}) {took}: {phases}")
+
+
+def _breaker_opened(cause: str, fields: Fields) -> str:
+    return _plus_cause(f"Given up for {float(fields['open_s']):.0f} s, because it keeps failing", cause)
+
+
+def _request_finished(cause: str, fields: Fields) -> str:
+    took = f"{float(fields['ms']) / 1000:.1f} s"
+    crashes = int(fields.get("crashes") or 0)
+    survived = f", across {crashes} crash{'es' * (crashes > 1)} of the engine" if crashes else ""
+    text = (
+        f"Request {fields['id']} ({fields['dialect']}, {fields['model']}): {fields['outcome']} after {took}"
+    )
+    return _plus_cause(f"{text}, {fields['tokens']} tokens{survived}", cause)
+
+
+def _request_resumed(cause: str, fields: Fields) -> str:
+    paused_s = float(fields["paused_ms"]) / 1000
+    return (
+        f"Request {fields['id']} goes on after its token {fields['emitted']}; the pause was {paused_s:.1f} s."
+    )
+
+
+def _requests_parked(cause: str, fields: Fields) -> str:
+    count = int(fields["count"])
+    return f"{count} request{'s wait' if count != 1 else ' waits'} for the engine to come back."
+
+
+def _model_loaded(cause: str, fields: Fields) -> str:
+    size = format_bytes(float(fields["bytes"]))
+    return f"Loaded {fields['model']} ({size}) in {float(fields['load_s']):.1f} s."
+
+
+def _engine_ready(cause: str, fields: Fields) -> str:
+    loaded = ", ".join(fields["loaded"]) or "no model"
+    return f"The engine is ready with {loaded} after {float(fields['start_s']):.1f} s."
+
+
+def _listening(cause: str, fields: Fields) -> str:
+    where = " and ".join(f"{address}:{fields['port']}" for address in fields["addresses"])
+    return f"Listens on {where}" + (f" ({cause})." if cause else ".")
+
+
+def _recovery_finished(cause: str, fields: Fields) -> str:
+    outcome = "all is healthy" if fields.get("healthy") else "not all is healthy"
+    took = f" in {float(fields['took_s']):.1f} s" if "took_s" in fields else ""
+    return _plus_cause(f"A recovery pass ended{took}, {outcome}", cause)
+
+
+def _prompt_shortened(cause: str, fields: Fields) -> str:
+    return _plus_cause(f"The prompt of request {fields['id']} for {fields['model']} was shortened", cause)
+
+
+def _cache_opened(cause: str, fields: Fields) -> str:
+    return f"The prompt cache on disk has {fields['blocks']} blocks, {format_bytes(float(fields['bytes']))}."
+
+
+def _model_unloaded(cause: str, fields: Fields) -> str:
+    return _plus_cause(f"Unloaded {fields['model']}", cause)
+
+
+def _logged(cause: str, fields: Fields) -> str:
+    trace = str(fields.get("traceback") or "").strip()
+    return as_sentence(cause) + (f"\n{trace}" if trace else "")
+
+
+_TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
+    "address_bound": lambda cause, fields: f"Listens on {fields['address']} ({cause}).",
+    "agent_started": lambda cause, fields: (
+        f"The agent has started on port {fields['port']} ({fields['mode']}: {cause})."
+    ),
+    "agent_stopped": lambda cause, fields: "The agent has stopped.",
+    "agent_stopping": lambda cause, fields: "The agent stops.",
+    "backend_healthy": lambda cause, fields: f"{fields['backend']} answers.",
+    "backend_lost": lambda cause, fields: _plus_cause(f"{fields['backend']} does not answer", cause),
+    "breaker_closed": lambda cause, fields: _plus_cause(
+        "It works again; failures are counted from zero", cause
+    ),
+    "breaker_half_opened": lambda cause, fields: "It is tried once more.",
+    "breaker_opened": _breaker_opened,
+    "cache_opened": _cache_opened,
+    "child_adopted": lambda cause, fields: (
+        f"It was running already as PID {fields['pid']}, and is supervised again."
+    ),
+    "child_exited": _child_exited,
+    "child_gave_up": lambda cause, fields: _plus_cause("It is not started again", cause),
+    "child_killed": lambda cause, fields: _plus_cause(f"PID {fields['pid']} was killed", cause),
+    "child_ready": _child_ready,
+    "child_restarting": _child_restarting,
+    "child_started": _child_started,
+    "child_stopped": lambda cause, fields: _plus_cause("Stopped", cause),
+    "container_died": lambda cause, fields: _plus_cause("The container died", cause),
+    "cycle_finished": _cycle_finished,
+    "engine_greeted": lambda cause, fields: f"The engine is there: PID {fields['pid']}, MLX {fields['mlx']}.",
+    "engine_link_closed": lambda cause, fields: (
+        f"The connection to the engine (PID {fields['pid']}) has closed."
+    ),
+    "engine_ready": _engine_ready,
+    "engine_started": lambda cause, fields: f"The engine starts as PID {fields['pid']}.",
+    "leftovers_killed": lambda cause, fields: _plus_cause("Killed the processes that were left over", cause),
+    "listening": _listening,
+    "logged": _logged,
+    "machine_woke": lambda cause, fields: _plus_cause("The machine woke", cause),
+    "model_loaded": _model_loaded,
+    "model_unloaded": _model_unloaded,
+    "nightly_started": lambda cause, fields: f"The nightly run is planned for {fields['next_run']}.",
+    "notice_delivered": lambda cause, fields: _plus_cause("A person was notified", cause),
+    "orchestrator_started": lambda cause, fields: (
+        f"The orchestrator {fields['version']} has started on port {fields['port']}."
+    ),
+    "prompt_shortened": _prompt_shortened,
+    "recovery_finished": _recovery_finished,
+    "recovery_requested": lambda cause, fields: _plus_cause("Recovery was asked for", cause),
+    "request_finished": _request_finished,
+    "request_resumed": _request_resumed,
+    "requests_parked": _requests_parked,
+    "server_shutdown_complete": lambda cause, fields: "The shutdown is complete.",
+    "server_started": lambda cause, fields: f"The gateway starts as PID {fields['pid']}.",
+    "server_stopping": lambda cause, fields: _plus_cause("It stops", cause),
+    "spare_started": lambda cause, fields: f"A standby engine starts as PID {fields['pid']}.",
+    "supervisor_stopped": lambda cause, fields: "All of its children have stopped.",
+}
+"""What each event says, from its cause and its fields. Others are shown by name, cause and fields."""

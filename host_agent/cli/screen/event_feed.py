@@ -1,0 +1,91 @@
+"""Follow server-sent events on a thread, and connect again when their server has been away."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from host_agent.blocking_http import open_response
+from vestal.config import ConfigError
+
+READ_TIMEOUT_S = 40.0
+"""Every stream sends an event or a comment each 15 s or oftener."""
+RECONNECT_DELAY_S = 0.5
+REFUSED_DELAY_S = 5.0
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """An event of the stream; or `lost`, with the reason as data, when the stream has ended."""
+
+    name: str
+    data: Any
+
+
+LOST = "lost"
+
+
+def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
+    """Yield each server-sent event in `lines`. Comments, and data that is not JSON, are skipped. Pure."""
+    name = "message"
+    data: list[bytes] = []
+    for raw in lines:
+        line = raw.rstrip(b"\r\n")
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if not line:
+            if data:
+                with contextlib.suppress(ValueError):
+                    yield FeedEvent(name, json.loads(b"\n".join(data)))
+            name, data = "message", []
+        elif field == b"event":
+            name = value.decode(errors="replace")
+        elif field == b"data":
+            data.append(value)
+
+
+class EventFeed:
+    """Puts the events of one URL into `events`, until this process ends.
+
+    `token` is asked before each connection, because a service that starts may have made it. An answer that
+    is an error is reported as `lost` with its status, and asked for again.
+    """
+
+    def __init__(self, url: str, token: Callable[[], str], events: SimpleQueue[FeedEvent]) -> None:
+        self._url, self._token, self._events = url, token, events
+
+    def start(self) -> None:
+        """Follow the stream on a thread that does not keep the process alive."""
+        threading.Thread(target=self._run, name=f"feed of {self._url}", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            reason: object = "the stream has ended"
+            try:
+                self._follow()
+            except (OSError, http.client.HTTPException, ValueError, ConfigError) as error:
+                reason = error
+            self._events.put(FeedEvent(LOST, reason))
+            time.sleep(REFUSED_DELAY_S if isinstance(reason, NotAStream) else RECONNECT_DELAY_S)
+
+    def _follow(self) -> None:
+        with open_response("GET", self._url, token=self._token(), timeout_s=READ_TIMEOUT_S) as response:
+            if response.status != http.client.OK:
+                raise NotAStream(response.status)
+            for event in parse(response):
+                self._events.put(event)
+
+
+class NotAStream(OSError):
+    """The server answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"it answers {status}")
+        self.status = status

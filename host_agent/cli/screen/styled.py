@@ -1,0 +1,60 @@
+"""Lines of styled text: colored for a terminal, plain for a pipe.
+
+The styles are names of rich ("red", "bold", "dim green"). Only the terminal's own sixteen colors are used, so
+that text is readable on a dark and on a light background.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+Segment = tuple[str, str]
+"""A text and its style."""
+Line = Sequence[Segment]
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(line: Line) -> str:
+    """Return the text of a line without its styles."""
+    return "".join(text for text, _ in line).rstrip()
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters: a log or a model's answer may hold commands for the
+    terminal, which would clear it, recolor it or write into its input.
+    """
+    return _CONTROL_CHARACTERS.sub("", text.replace("\t", "    "))
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Print each line to stdout, in color if it is a terminal. The terminal itself wraps what is too long."""
+    console = _console() if sys.stdout.isatty() else None
+    for line in lines:
+        if console is None:
+            print(plain(line))
+        else:
+            console.print(as_text([(printable(text), style) for text, style in line]), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def as_text(line: Line) -> Text:
+    """Return the line as a text of rich."""
+    from rich.text import Text
+
+    return Text.assemble(*line)
+
+
+@functools.cache
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)

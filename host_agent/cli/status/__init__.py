@@ -1,0 +1,1 @@
+"""The command `vestal status`: the services as a tree, once or live."""

@@ -1,0 +1,179 @@
+"""Lines of logs: read whatever wrote them, said in sentences, and laid out for people and programs."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+
+from host_agent.cli.logs.formatting import PipeFormatter, Repeats, TerminalFormatter
+from host_agent.cli.logs.log_line import LogLine, parse, parse_container_line
+from host_agent.cli.logs.sentences import sentence_of
+from host_agent.cli.screen.styled import plain
+
+AT = datetime(2026, 11, 28, 9, 45, 45)
+ENGINE_EXITED = {
+    "ts": AT.timestamp() + 0.243,
+    "seq": 10,
+    "component": "mlx_engine",
+    "event": "child_exited",
+    "cause": "killed by SIGKILL",
+    "pid": 27364,
+    "code": None,
+    "signal": 9,
+}
+AGENT_EXITED = (
+    "2026-11-28 09:45:45,253 INFO vestal: mlx_engine child_exited: killed by SIGKILL"
+    " [pid=27364 code=None signal=9]"
+)
+
+
+def test_json_line_is_read_with_its_fields_and_severity():
+    line = parse("mlx_server", json.dumps(ENGINE_EXITED))
+    assert (line.component, line.event, line.severity) == ("mlx_engine", "child_exited", "warning")
+    assert line.fields == {"pid": 27364, "code": None, "signal": 9}
+    assert sentence_of(line) == "PID 27364 ended: killed by SIGKILL."
+
+
+def test_line_of_the_agent_has_the_same_parts_as_the_json_line():
+    agents, gateways = parse("agent", AGENT_EXITED), parse("mlx_server", json.dumps(ENGINE_EXITED))
+    assert agents.ts == pytest.approx(AT.timestamp() + 0.253)
+    assert (agents.component, agents.event, agents.cause, agents.fields, agents.severity) == (
+        gateways.component, gateways.event, gateways.cause, gateways.fields, gateways.severity,
+    )  # fmt: skip
+
+
+def test_field_of_the_agents_line_may_have_blanks():
+    line = parse(
+        "agent",
+        "2026-11-28 09:45:33,126 INFO vestal: recovery recovery_finished: it came back by itself"
+        " [run_id=8cb2 reason=asked by 172.23.0.2 healthy=True took_s=9.01]",
+    )
+    assert line.fields == {"run_id": "8cb2", "reason": "asked by 172.23.0.2", "healthy": True, "took_s": 9.01}
+    assert sentence_of(line) == "A recovery pass ended in 9.0 s, all is healthy: it came back by itself."
+
+
+@pytest.mark.parametrize(
+    ("raw", "severity", "text"),
+    [
+        ("Traceback (most recent call last):", "error", "Traceback (most recent call last):"),
+        ('  File "/x.py", line 1, in <module>', "info", '  File "/x.py", line 1, in <module>'),
+        ("vestal: No port is free.", "info", "vestal: No port is free."),
+        ("[1, 2]", "info", "[1, 2]"),
+        ('{"ts": 17', "info", '{"ts": 17'),
+        ("", "info", ""),
+    ],
+)
+def test_line_that_is_no_event_passes_as_it_is(raw: str, severity: str, text: str):
+    line = parse("ollama", raw)
+    assert (line.ts, line.component, line.severity, sentence_of(line)) == (None, "ollama", severity, text)
+
+
+def test_lines_of_ollama_have_their_time_and_level():
+    slog = parse("ollama", 'time=2026-11-28T09:45:45.5Z level=WARN source=a.go:1 msg="no \\"x\\" here" id=3')
+    assert (slog.ts, slog.severity) == (
+        datetime.fromisoformat("2026-11-28T09:45:45.5+00:00").timestamp(),
+        "warning",
+    )
+    assert sentence_of(slog) == 'no "x" here id=3'
+    gin = parse("ollama", '[GIN] 2026/11/28 - 09:45:45 | 500 |  1.2ms |  127.0.0.1 | POST     "/api/chat"')
+    assert (gin.ts, gin.severity) == (AT.timestamp(), "error")
+    assert sentence_of(gin) == '500 1.2ms 127.0.0.1 POST "/api/chat"'
+
+
+def test_line_of_a_container_without_a_time_has_the_time_of_docker():
+    line = parse_container_line("nightly", "2026-11-28T09:45:45.123456789Z plain text")
+    assert (line.raw, sentence_of(line)) == ("plain text", "plain text")
+    assert line.ts == pytest.approx(
+        datetime.fromisoformat("2026-11-28T09:45:45+00:00").timestamp() + 0.123456789
+    )
+    event = parse_container_line("nightly", f"2026-11-28T09:45:45.5Z {json.dumps(ENGINE_EXITED)}")
+    assert event.ts == ENGINE_EXITED["ts"]
+
+
+def test_event_without_a_sentence_of_its_own_is_shown_by_name_cause_and_fields():
+    line = parse(
+        "agent", json.dumps({"ts": 1, "event": "moon_rose", "cause": "it is night", "full": True, "of": None})
+    )
+    assert sentence_of(line) == "Moon rose: it is night (full True)."
+
+
+def test_event_whose_fields_are_missing_is_still_shown():
+    line = parse("mlx_engine", json.dumps({"ts": 1, "event": "model_loaded", "model": "m"}))
+    assert sentence_of(line) == "Model loaded (model m)."
+
+
+@pytest.mark.parametrize(
+    ("event", "fields", "severity"),
+    [
+        ("breaker_opened", {}, "error"),
+        ("model_load_failed", {}, "error"),
+        ("request_refused", {}, "warning"),
+        ("pid_file_not_written", {}, "warning"),
+        ("notice_delivered", {}, "info"),
+        ("child_exited", {"code": 0, "signal": None}, "info"),
+        ("child_exited", {"code": 1, "signal": None}, "warning"),
+        ("request_finished", {"outcome": "done"}, "info"),
+        ("request_finished", {"outcome": "failed"}, "warning"),
+        ("logged", {"level": "error"}, "error"),
+    ],
+)
+def test_severity_of_an_event_comes_from_its_level_or_its_name(event: str, fields: dict, severity: str):
+    assert parse("x", json.dumps({"ts": 1, "event": event, **fields})).severity == severity
+
+
+def test_line_for_programs_keeps_every_field_and_the_text_that_was_no_json():
+    assert parse("mlx_server", json.dumps(ENGINE_EXITED)).as_json() == {
+        key: value for key, value in ENGINE_EXITED.items() if key != "seq"
+    } | {"service": "mlx_server", "severity": "warning"}
+    assert parse("ollama", "free text").as_json() == {
+        "ts": None, "service": "ollama", "component": "ollama", "event": None,
+        "cause": "free text", "severity": "info", "line": "free text",
+    }  # fmt: skip
+
+
+def test_pipe_has_one_line_with_its_date_and_no_style_for_each_event():
+    (line,) = PipeFormatter().lines(parse("mlx_server", json.dumps(ENGINE_EXITED)))
+    assert plain(line) == "2026-11-28 09:45:45  mlx_engine     PID 27364 ended: killed by SIGKILL."
+
+
+def test_terminal_names_a_day_once_and_wraps_sentences_below_themselves():
+    terminal, line = (
+        TerminalFormatter(),
+        parse("mlx_server", json.dumps(ENGINE_EXITED | {"cause": "word " * 20})),
+    )
+    day, first, *others = terminal.lines(line, 80)
+    assert plain(day) == "── 2026-11-28 ──"
+    assert plain(first).startswith("09:45:45  mlx_engine     PID 27364 ended: word")
+    assert all(plain(other).startswith(" " * 25 + "word") for other in others)
+    assert not any("──" in plain(again) for again in terminal.lines(line, 80))
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 79, 80, 200])
+def test_terminal_of_any_width_shows_every_word(width: int):
+    line = parse("mlx_server", json.dumps(ENGINE_EXITED))
+    words = " ".join(plain(part) for part in TerminalFormatter().lines(line, width)).split()
+    assert "27364" in words and "SIGKILL." in words
+
+
+def test_terminal_gets_no_control_characters_of_a_log():
+    line = parse("ollama", "\x1b]0;title\x07\x1b[2Jred")
+    assert plain(TerminalFormatter().lines(line, 80)[0]).endswith("]0;title[2Jred")
+
+
+def test_event_that_the_agent_logs_again_is_recognized():
+    repeats = Repeats()
+    assert not repeats.is_repeated(parse("mlx_server", json.dumps(ENGINE_EXITED)))
+    assert repeats.is_repeated(parse("agent", AGENT_EXITED))
+    assert not repeats.is_repeated(parse("agent", AGENT_EXITED.replace("27364", "27365")))
+    late = LogLine(
+        "agent",
+        "",
+        AT.timestamp() + 60,
+        "mlx_engine",
+        "child_exited",
+        "killed by SIGKILL",
+        {"pid": 27364},
+    )
+    assert not repeats.is_repeated(late)
