@@ -23,6 +23,7 @@ from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
 from mlx_server.gateway.in_flight import routes as in_flight_routes
+from mlx_server.gateway.in_flight.routes import RequestsInFlight
 from mlx_server.gateway.kept_answers import routes as kept_answers_routes
 from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.kept_answers.middleware import KeepAnswers
@@ -61,16 +62,17 @@ def create_app(
     handed_over: HandedOver | None = None,
     peers: Peers | None = None,
     mirrored: MirroredAnswers | None = None,
+    in_flight: RequestsInFlight | None = None,
 ) -> FastAPI:
     """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`.
 
     `peers` are the gateways on other machines that finish what this one cannot serve; `mirrored` is where
-    others keep a copy of their answers here.
+    others keep a copy of their answers here; `in_flight` shows the requests of this gateway.
     """
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
     app.include_router(engine_event_routes.router(telemetry.engine_events))
-    requests = in_flight_routes.RequestsInFlight(context.dispatcher, telemetry, context.keeper, context.clock)
+    requests = in_flight or RequestsInFlight(context.dispatcher, telemetry, context.keeper, context.clock)
     app.include_router(in_flight_routes.router(requests))
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))

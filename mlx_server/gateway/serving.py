@@ -16,6 +16,7 @@ from mlx_server.gateway.handover.forwarding import HandedOver
 from mlx_server.gateway.handover.handing_over import hand_over
 from mlx_server.gateway.handover.successor import Successor
 from mlx_server.gateway.health import SERVED, health_status
+from mlx_server.gateway.in_flight.routes import RequestsInFlight
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
@@ -51,6 +52,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     )
     mirrored = MirroredAnswers()
     take_over = keeper.mirrored = TakeOverMirrored(mirrored, keeper, clock, telemetry.emit)
+    in_flight = RequestsInFlight(parts.dispatcher, telemetry, keeper, clock)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,
@@ -60,6 +62,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         handed_over=handed_over,
         peers=peers,
         mirrored=mirrored,
+        in_flight=in_flight,
     )
     telemetry.emit("server_started", pid=os.getpid())
     if peers is not None:
@@ -79,11 +82,13 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     try:
         name = await signals.get()
         if name == HAND_OVER:
+            in_flight.followers.close()  # their endless streams would keep this gateway
             await _hand_over(parts, keeper, handed_over, signals)
         else:
             telemetry.emit("server_stopping", f"asked by {name}")
             await _drain(parts, keeper, peers, signals)
     finally:
+        in_flight.followers.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,6 +12,10 @@ LOST = "The server was replaced, and the new one died before it answered; send t
 RETRY_AFTER_S = 1
 
 
+NOT_FORWARDED = frozenset({"/requests/events"})
+"""Streams without an end, which would keep this gateway. They are refused, so that clients connect anew."""
+
+
 class HandedOver:
     """Whether this gateway has handed over, and to which one."""
 
@@ -19,7 +23,7 @@ class HandedOver:
 
 
 class ForwardToSuccessor:
-    """Forwards every request from the moment on at which `state.successor` is set."""
+    """Forwards every request with an end from the moment on at which `state.successor` is set."""
 
     def __init__(self, app: ASGIApp, state: HandedOver) -> None:
         self._app = app
@@ -27,7 +31,7 @@ class ForwardToSuccessor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         successor = self._state.successor
-        if scope["type"] != "http" or successor is None:
+        if scope["type"] != "http" or successor is None or scope["path"] in NOT_FORWARDED:
             await self._app(scope, receive, send)
             return
         has_started = False

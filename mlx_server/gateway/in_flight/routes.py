@@ -1,4 +1,4 @@
-"""GET /requests and DELETE /requests/{id}: the requests in flight, and how a person ends one."""
+"""The routes of the requests in flight: their list, the same as a stream of events, and how to cancel one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from mlx_server.gateway import errors
 from mlx_server.gateway.in_flight.entries import in_flight
+from mlx_server.gateway.in_flight.followers import SSE, Followers
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.requests.dispatcher import Dispatcher
@@ -31,6 +32,7 @@ class RequestsInFlight:
         self._telemetry = telemetry
         self._keeper = keeper
         self._clock = clock
+        self.followers = Followers(self.report, clock)
 
     def report(self) -> dict[str, Any]:
         """Return the body of GET /requests."""
@@ -59,6 +61,10 @@ def router(requests: RequestsInFlight) -> APIRouter:
     @routes.get("")
     async def listed(http: Request) -> Response:
         return JsonResponse(requests.report())
+
+    @routes.get("/events", responses={200: {"content": {SSE: {"schema": {}}}}, 503: {}})
+    async def followed(http: Request) -> Response:
+        return requests.followers.response()
 
     @routes.delete("/{request_id}", responses={404: {}, 409: {}})
     async def cancel(request_id: str) -> Response:

@@ -12,8 +12,10 @@ from vestal.web.http_error import HttpError
 
 Resource = dict[str, Any]
 
-CODES = {"context_exceeded": "context_length_exceeded"}
-"""Codes that clients know under OpenAI's name: Codex shortens its conversation at this one."""
+CODES = {"context_exceeded": "context_length_exceeded", "request_cancelled": "invalid_prompt"}
+"""Codes that clients know under OpenAI's name. At the first, Codex shortens its conversation; at the second
+it shows the message and stops. With a code that it does not know, it sends the request again, so that nobody
+could cancel one."""
 
 
 def new_response(

@@ -1,0 +1,93 @@
+"""The requests in flight as server-sent events: what GET /requests answers, again and again.
+
+All followers are sent the same frames, which are made at most twice a second, however many there are. One
+that reads slowly is sent the newest frame when it has read the one before; nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mlx_server.gateway.errors import Unavailable
+from mlx_server.gateway.json_text import json_bytes
+from vestal.supervision import Clock
+
+MAX_FOLLOWERS = 32
+"""Their connections cannot be closed to make room for others."""
+LOOK_S = 1.0
+REPEAT_S = 10.0
+FRESH_S = 0.5
+FULL = f"{MAX_FOLLOWERS} others follow the requests; try again later, or ask GET /requests."
+CLOSED = "The server is stopping or was replaced; connect again."
+
+
+SSE = "text/event-stream"
+HEADERS = {"Cache-Control": "no-cache", "Connection": "close"}
+"""The connection is not used again: when a stream has ended, the next one may be another gateway's."""
+
+
+class Followers:
+    """The clients of GET /requests/events. `report` returns the body that they are sent."""
+
+    def __init__(self, report: Callable[[], dict[str, Any]], clock: Clock) -> None:
+        self._report = report
+        self._clock = clock
+        self._closing = asyncio.Event()
+        self._count = 0
+        self._frame = b""
+        self._made_at = -math.inf
+
+    def close(self) -> None:
+        """End all streams, and begin no others."""
+        self._closing.set()
+
+    def response(self) -> StreamingResponse:
+        """Return the response to one more follower. Raises Unavailable if none is taken."""
+        if self._closing.is_set():
+            raise Unavailable("draining", CLOSED, retry_after_s=1)
+        if self._count >= MAX_FOLLOWERS:
+            raise Unavailable("overloaded", FULL)
+        self._count += 1
+        return _Events(self.frames(), self._left)
+
+    def _left(self) -> None:
+        self._count -= 1
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield a frame at once, then when it has changed, at most each LOOK_S, at least each REPEAT_S."""
+        sent, sent_at = b"", -math.inf
+        while not self._closing.is_set():
+            now = self._clock.now()
+            if (frame := self._newest(now)) != sent or now - sent_at >= REPEAT_S:
+                sent, sent_at = frame, now
+                yield frame
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._closing.wait()
+
+    def _newest(self, now: float) -> bytes:
+        if now - self._made_at >= FRESH_S:
+            self._frame = b"event: requests\ndata: " + json_bytes(self._report()) + b"\n\n"
+            self._made_at = now
+        return self._frame
+
+
+class _Events(StreamingResponse):
+    """A stream of events; `on_end` is called at its end, whoever ends it."""
+
+    def __init__(self, frames: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
+        super().__init__(frames, media_type=SSE, headers=HEADERS)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()

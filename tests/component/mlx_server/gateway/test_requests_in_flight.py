@@ -1,0 +1,192 @@
+"""The requests in flight of a real gateway: their list, its events, cancelling one, and the gateway's end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateways import serving
+from tests.streams import ROUTES
+
+TEXT = "tokens=4000 step_ms=10"
+SHOWN_ERROR = {
+    "/v1/chat/completions": lambda last: last["error"]["code"],
+    "/v1/completions": lambda last: last["error"]["code"],
+    "/v1/messages": lambda last: last["error"]["code"],
+    "/v1/responses": lambda last: last["response"]["error"]["code"],
+    "/api/chat": lambda last: last["code"],
+    "/api/generate": lambda last: last["code"],
+}
+HEADERS = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
+
+
+class Asking:
+    """A request that is read to its end in a thread of its own."""
+
+    def __init__(self, gateway: Any, path: str, body: dict[str, Any]) -> None:
+        self.content = b""
+        self.status = 0
+        self._gateway, self._path, self._body = gateway, path, body
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        answer = self._gateway.http.post(self._path, json=self._body, headers=HEADERS)
+        self.content, self.status = answer.content, answer.status_code
+
+    def end(self) -> list[dict[str, Any]]:
+        """Return the objects of the answer."""
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        lines = [line.removeprefix(b"data: ") for line in self.content.splitlines()]
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+def requests_of(gateway: Any) -> list[dict[str, Any]]:
+    return gateway.http.get("/requests").json()["requests"]
+
+
+def running(gateway: Any) -> dict[str, Any]:
+    """Return the only request, once it has tokens."""
+
+    def found() -> dict[str, Any] | None:
+        entries = requests_of(gateway)
+        return entries[0] if len(entries) == 1 and entries[0]["tokens"] else None
+
+    return gateway.until(found, "a request has tokens")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_stream_that_is_cancelled_ends_with_the_error_of_its_api_and_is_no_longer_kept(gateway, path):
+    asking = Asking(gateway, path, ROUTES[path](f"{TEXT} {path}", stream=True))
+    entry = running(gateway)
+    assert (entry["client"], entry["remote"], entry["model"]) == (
+        "Claude Code 2.1",
+        "127.0.0.1",
+        "chat:latest",
+    )
+    assert (entry["phase"], entry["prompt_tokens"], entry["cancelable"]) == ("running", 7, True)
+    answer = gateway.http.delete(f"/requests/{entry['id']}")
+    assert answer.json() == {"id": entry["id"], "state": "cancelled"}
+    code = "invalid_prompt" if path == "/v1/responses" else "request_cancelled"
+    assert SHOWN_ERROR[path](asking.end()[-1]) == code
+    assert requests_of(gateway) == []
+    assert gateway.http.get(f"/v1/streams/{entry['id']}").status_code == 410
+    gateway.until(
+        lambda: entry["id"] in (gateway.home / "cancelled").read_text(), "the engine has dropped it"
+    )
+    again = gateway.http.delete(f"/requests/{entry['id']}")
+    assert (again.status_code, again.json()["code"]) == (404, "not_found")
+    assert entry["id"] in again.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/responses"])
+def test_answer_that_is_not_streamed_is_cancelled_with_status_499(gateway, path):
+    asking = Asking(gateway, path, ROUTES[path](f"{TEXT} whole {path}", stream=False))
+    gateway.http.delete(f"/requests/{running(gateway)['id']}")
+    asking.end()
+    assert asking.status == 499
+
+
+def test_background_response_is_cancelled_though_no_client_waits_for_it(gateway):
+    body = {"model": "chat", "input": f"{TEXT} background", "background": True}
+    response_id = gateway.http.post("/v1/responses", json=body).json()["id"]
+    entry = running(gateway)
+    assert response_id.endswith(entry["id"])
+    assert gateway.http.delete(f"/requests/{entry['id']}").status_code == 200
+    gateway.until(
+        lambda: gateway.http.get(f"/v1/responses/{response_id}").json()["status"] == "failed", "it has ended"
+    )
+    assert requests_of(gateway) == []
+
+
+def test_request_for_several_answers_is_one_entry_and_cancelled_as_a_whole(gateway):
+    body = ROUTES["/v1/chat/completions"](f"{TEXT} several", n=3)
+    asking = Asking(gateway, "/v1/chat/completions", body)
+    gateway.http.delete(f"/requests/{running(gateway)['id']}")
+    asking.end()
+    assert asking.status == 499
+    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is taken")
+
+
+def test_totals_in_health_and_requests_are_the_same_and_grow(gateway):
+    before = gateway.health()["totals"]
+    gateway.http.post("/api/chat", json=gateway.chat("totals tokens=30", stream=False))
+    after = gateway.http.get("/requests").json()["totals"]
+    assert after == gateway.health()["totals"]
+    grown = {name: after[name] - before[name] for name in after}
+    assert (grown["tokens"], grown["prompt_tokens"], grown["requests"], grown["failed"]) == (30, 7, 1, 0)
+    assert grown["first_tokens"] == 1
+    assert grown["first_token_s"] > 0
+
+
+def test_requests_route_takes_head_and_refuses_foreign_pages(gateway):
+    assert gateway.http.head("/requests").status_code == 200
+    foreign = {"Origin": "https://example.com"}
+    assert gateway.http.get("/requests", headers=foreign).status_code == 403
+    assert gateway.http.delete("/requests/x", headers=foreign).status_code == 403
+    assert gateway.http.post("/requests", json={}).status_code == 405
+    document = gateway.http.get("/openapi.json").json()["paths"]
+    assert {"/requests", "/requests/events", "/requests/{request_id}"} <= document.keys()
+    assert "404" in document["/requests/{request_id}"]["delete"]["responses"]
+
+
+class Follower:
+    """A follower of the requests: the bodies of the frames that it has been sent, and when it was cut off."""
+
+    def __init__(self, url: str) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.ended_at: float | None = None
+        self._url = url
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        with httpx.stream("GET", f"{self._url}/requests/events", timeout=20) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    self.bodies.append(json.loads(line.removeprefix("data: ")))
+        self.ended_at = time.monotonic()
+
+    def saw(self, condition: Callable[[list[dict[str, Any]]], Any]) -> bool:
+        return any(condition(body["requests"]) for body in self.bodies)
+
+
+def test_follower_sees_a_request_parked_when_the_engine_dies_and_running_again(gateway):
+    follower = Follower(gateway.url)
+    asking = Asking(
+        gateway, "/api/chat", ROUTES["/api/chat"]("followed die_at=60 once=1 tokens=170 step_ms=10")
+    )
+    gateway.until(lambda: follower.saw(lambda found: found and found[0]["crashes"] == 1), "it sees the crash")
+    asking.end()
+    gateway.until(lambda: follower.bodies[-1]["requests"] == [], "it sees the end")
+    assert follower.saw(lambda found: found and (found[0]["tokens_per_s"] or 0) > 0)
+
+
+@pytest.fixture
+def gateways(make_gateway: Callable[..., Any]) -> Iterator[Any]:
+    with serving(make_gateway()) as gateways:
+        yield gateways
+
+
+def test_open_followers_delay_neither_a_handover_nor_a_stop(gateways):
+    """The stream of a follower has no end of its own: it would keep an old gateway for 15 minutes."""
+    gateway = gateways.gateway
+    follower = Follower(gateway.url)
+    gateway.until(lambda: follower.bodies, "the follower has a frame")
+    gateways.replace()
+    gateway.until(lambda: follower.ended_at, "its stream has ended")
+    gateway.until_ok()
+    follower = Follower(gateway.url)
+    gateway.until(lambda: follower.bodies, "the follower of the next gateway has a frame")
+    gateways.all[-1].send_signal(signal.SIGTERM)
+    gateways.all[-1].wait(5)
+    gateway.until(lambda: follower.ended_at, "its stream has ended too")

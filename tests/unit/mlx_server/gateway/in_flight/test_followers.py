@@ -1,0 +1,112 @@
+"""The followers of the requests in flight: when they are sent a frame, how many there are, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mlx_server.gateway.errors import Unavailable
+from mlx_server.gateway.in_flight.followers import LOOK_S, MAX_FOLLOWERS, REPEAT_S, Followers
+from vestal.supervision import FakeClock
+
+
+class Shown:
+    """What the followers are shown; `made` counts how often it was made."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] = {"requests": []}
+        self.made = 0
+
+    def __call__(self) -> dict[str, Any]:
+        self.made += 1
+        return self.body
+
+
+class Looking(FakeClock):
+    """A clock that is LOOK_S later each time it is looked at."""
+
+    def now(self) -> float:
+        self.advance(LOOK_S)
+        return super().now()
+
+
+def data_of(frame: bytes) -> dict[str, Any]:
+    name, data, *rest = frame.split(b"\n")
+    assert (name, rest) == (b"event: requests", [b"", b""])
+    return json.loads(data.removeprefix(b"data: "))
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the followers look again at once."""
+    monkeypatch.setattr("mlx_server.gateway.in_flight.followers.LOOK_S", 0)
+
+
+async def next_of(frames: AsyncIterator[bytes]) -> bytes:
+    return await asyncio.wait_for(anext(frames), 5)
+
+
+async def test_follower_is_sent_a_frame_at_once_then_each_change_and_otherwise_one_in_ten_seconds():
+    shown, clock = Shown(), Looking()
+    frames = Followers(shown, clock).frames()
+    assert data_of(await next_of(frames)) == {"requests": []}
+    shown.body = {"requests": [{"id": "a", "tokens": 1}]}
+    assert data_of(await next_of(frames)) == shown.body
+    made = shown.made
+    assert data_of(await next_of(frames)) == shown.body
+    assert shown.made - made == REPEAT_S / LOOK_S, "it was looked at each second, and sent once"
+
+
+async def test_followers_share_what_is_made_for_them():
+    shown, clock = Shown(), FakeClock()
+    followers = Followers(shown, clock)
+    streams = [followers.frames() for _ in range(20)]
+    assert len({await next_of(stream) for stream in streams}) == 1
+    assert shown.made == 1
+
+
+async def test_followers_are_bounded_and_one_that_leaves_makes_room():
+    followers = Followers(Shown(), FakeClock())
+    responses = [followers.response() for _ in range(MAX_FOLLOWERS)]
+    with pytest.raises(Unavailable) as raised:
+        followers.response()
+    assert (raised.value.status, raised.value.code) == (503, "overloaded")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+
+    await responses[0]({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    followers.response()
+
+
+async def test_followers_that_are_closed_end_at_once_and_no_other_is_taken(monkeypatch):
+    monkeypatch.setattr("mlx_server.gateway.in_flight.followers.LOOK_S", 3600)
+    followers = Followers(Shown(), FakeClock())
+    frames = followers.frames()
+    await next_of(frames)
+    following = asyncio.ensure_future(anext(frames))
+    await asyncio.sleep(0)
+    followers.close()
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(following, 5)
+    with pytest.raises(Unavailable) as raised:
+        followers.response()
+    assert raised.value.code == "draining"
+
+
+async def test_slow_follower_is_sent_the_newest_state_and_nothing_in_between():
+    shown, clock = Shown(), FakeClock()
+    frames = Followers(shown, clock).frames()
+    await next_of(frames)
+    for number in range(50):  # it is reading the first frame meanwhile
+        shown.body = {"requests": [{"id": "a", "tokens": number}]}
+        clock.advance(1)
+    assert data_of(await next_of(frames)) == shown.body
+    assert shown.made == 2
