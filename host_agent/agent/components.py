@@ -35,6 +35,7 @@ from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
+from host_agent.services.status.last_failures import LastFailures
 from host_agent.services.status_report import StatusReport
 from host_agent.upgrade.upgrades import Upgrades
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
@@ -96,7 +97,6 @@ async def build(
     child_specs = (mlx.spec(), *native_specs)
     supervisor = Supervisor(child_specs, on_event=on_child_event, store=store, name="agent")
     containers = Containers(docker, compose, journal, store)
-    docker_engine = DockerEngineMonitor(docker, compose.project, mode_decision)
 
     def request_pass(reason: str) -> None:
         passes.request(reason)
@@ -109,13 +109,14 @@ async def build(
         supervisor,
         mlx,
         ollama,
-        docker_engine,
+        DockerEngineMonitor(docker),
         containers,
         mode_decision,
-        store,
+        compose.project,
         sleep_detector,
         disk,
         AgentsFileCheck(config),
+        LastFailures(journal),
     )
 
     # Recovery: what a pass sees and does.

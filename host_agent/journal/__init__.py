@@ -7,7 +7,7 @@ from host_agent.journal.database import (
     event_from_row,
     find_damage,
 )
-from host_agent.journal.journal import PRUNE_EVERY, Journal, readable_cause
+from host_agent.journal.journal import PRUNE_EVERY, Journal
 
 __all__ = [
     "COLUMNS",
@@ -17,5 +17,4 @@ __all__ = [
     "damaged_copies",
     "event_from_row",
     "find_damage",
-    "readable_cause",
 ]

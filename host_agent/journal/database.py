@@ -90,7 +90,7 @@ class JournalDatabase:
             connection.executemany(INSERT, rows)
             connection.execute("DELETE FROM events WHERE seq <= ?", (delete_up_to,))
 
-    def select(self, condition: str, *arguments: int) -> list[dict[str, Any]]:
+    def select(self, condition: str, *arguments: int | str) -> list[dict[str, Any]]:
         """Return the events in the database; `condition` is the WHERE and ORDER BY part of the SQL
         statement.
         """
@@ -109,7 +109,7 @@ class JournalDatabase:
             raise sqlite3.OperationalError("it is not open")
         return self._connection
 
-    def _execute(self, query: str, *arguments: int) -> sqlite3.Cursor:
+    def _execute(self, query: str, *arguments: int | str) -> sqlite3.Cursor:
         return self._opened().execute(query, arguments)
 
     def _identify(self) -> tuple[int, int] | None:

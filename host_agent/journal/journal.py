@@ -6,16 +6,16 @@ status page, `GET /events` and `GET /journal` read it. While the disk is full, e
 
 import asyncio
 import contextlib
-import json
 import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from host_agent.journal.database import JournalDatabase, find_damage, is_damage
+from host_agent.sentences import readable_cause
 from vestal.best_effort.failures import FAILURES
 from vestal.platform.disks import find_obstacle
 from vestal.supervision import Event
@@ -65,6 +65,18 @@ class Journal:
         """Return up to `limit` events after number `seq`, oldest first."""
         saved = self._select("WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
         return [*saved, *(entry for entry in self._unsaved if entry["seq"] > seq)][:limit]
+
+    @property
+    def last_seq(self) -> int:
+        """Return the number of the newest event, 0 if there was none yet."""
+        return self._seq
+
+    def of_kinds(self, events: Sequence[str], since: int) -> list[dict[str, Any]]:
+        """Return the events after number `since` whose name is one of `events`, oldest first."""
+        names = ", ".join("?" * len(events))
+        saved = self._select(f"WHERE seq > ? AND event IN ({names}) ORDER BY seq", since, *events)
+        waiting = (entry for entry in self._unsaved if entry["seq"] > since and entry["event"] in events)
+        return [*saved, *waiting]
 
     def newest(self, limit: int = 200) -> list[dict[str, Any]]:
         """Return the newest `limit` events, oldest first."""
@@ -180,7 +192,7 @@ class Journal:
         self._unsaved.clear()
         FAILURES.succeeded(WHAT)
 
-    def _select(self, condition: str, *arguments: int) -> list[dict[str, Any]]:
+    def _select(self, condition: str, *arguments: int | str) -> list[dict[str, Any]]:
         if not self._database.is_open:
             return []
         try:
@@ -205,18 +217,3 @@ class Journal:
         while len(self._unsaved) > UNSAVED_MAX:
             self._unsaved.popleft()
             FAILURES.failed(WHAT, self._error)
-
-
-def readable_cause(cause: str) -> str:
-    """Return `cause` with the log line at its end in words, if that line is an event in JSON.
-
-    A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
-    """
-    head, _, line = cause.partition(": {")
-    try:
-        logged = json.loads("{" + line)
-        words = f"{logged['component']} {logged['event'].replace('_', ' ')}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return cause
-    logged_cause = str(logged.get("cause") or "")
-    return f"{head}; its last log line: {words}" + (f" ({logged_cause})" if logged_cause else "")

@@ -13,6 +13,7 @@ from host_agent.listener.proxy.routes import ProxyRoutes
 from host_agent.listener.recovery_routes import RecoveryRoutes
 from host_agent.listener.sessions import SESSION_FOR_S
 from host_agent.listener.upgrade_routes import UpgradeRoutes
+from host_agent.services.status.verdict import verdict
 from host_agent.status_page.page import Page
 
 JOURNAL_LIMIT = 1000
@@ -71,9 +72,11 @@ class Api:
             "passes": self._context.passes.count,
             "next_in_s": round(max(0.0, self._context.next_pass_at - time.monotonic()), 1),
         }
+        host = self._context.status_report.host()
         return {
+            "verdict": verdict(services, host),
             "services": {name: service.as_json() for name, service in services.items()},
-            "host": self._context.status_report.host(),
+            "host": host,
             "recovery": recovery,
             "healthy": all(service.healthy for service in services.values()),
         }

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from host_agent.errors import DockerUnavailable
 from host_agent.recovery.facts import ControlledBy, Facts, PortFacts, ServiceFacts
 from host_agent.recovery.ollama_checks import OllamaChecks
 from host_agent.recovery.restart_budget import RestartBudget
@@ -122,9 +123,13 @@ class HostChecks:
         found = _finding(await self._orchestrator.settle(pid))
         if found.answers is not False:
             return found
-        again = (await self._containers.service_statuses(fresh=True))[name]
-        is_same_run = again.process_pid == pid and again.extra.get("status") == "running"
-        return found if is_same_run else ProbeFinding()  # it ended, or was paused, during the probe
+        try:
+            again = (await self._containers.observe(fresh=True)).get(name)
+        except DockerUnavailable:
+            return ProbeFinding()
+        if again is None or again.process_pid != pid or again.extra.get("status") != "running":
+            return ProbeFinding()  # it ended, or was paused, during the probe
+        return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
         """Return the ports of services that are down which another process holds."""

@@ -1,19 +1,41 @@
-"""The status of one service, as GET /status and the status page show it."""
+"""The status of one service, as GET /status and the status page show it. Pure.
+
+A row is made from one look at its service: `of_child` takes state, numbers and words from one ChildStatus,
+and the other services have a function of the same kind. Nothing of an earlier row is kept.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from host_agent.sentences import readable_cause
 from vestal.supervision import ChildStatus, State
 
 HEALTHY_STATES = frozenset({State.READY, State.BUSY})
+STOPPED_BY_HAND = "stopped by hand"
+START_AGAIN = "`vestal up` starts it again"
+CAUSE_IN_JOURNAL = "why is not known any more; `vestal logs` has its last lines"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failure of a service: when it happened (seconds since 1970), and a sentence about it."""
+
+    ts: float
+    sentence: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the failure as GET /status gives it."""
+        return {"ts": self.ts, "sentence": self.sentence}
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
     """The status of a service.
 
-    `expected` is False if the configuration of this machine does not use the service.
+    `detail` says what is wrong, or worth knowing, and on what evidence; `remedy` what a person can do.
+    `expected` is False if the configuration of this machine does not use the service. `parent` is the service
+    that it depends on. `next_trial_in_s` is the time until an open breaker tries again, None if it does not.
     """
 
     state: State
@@ -23,12 +45,18 @@ class ServiceStatus:
     circuit_breaker_state: str = "closed"
     uptime_s: float = 0.0
     detail: str = ""
+    remedy: str = ""
     expected: bool = True
+    stopped_by_hand: bool = False
+    parent: str | None = None
+    next_trial_in_s: float | None = None
+    last_failure: Failure | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_child(cls, status: ChildStatus, **extra: Any) -> "ServiceStatus":
-        """Return the status of a supervisor's child."""
+        """Return the status of a supervisor's child, with words that fit its state."""
+        detail, remedy = _words(status)
         return cls(
             state=status.state,
             process_pid=status.process_pid,
@@ -36,7 +64,10 @@ class ServiceStatus:
             health_check_failures=status.health_check_failures,
             circuit_breaker_state=str(status.circuit_breaker_state),
             uptime_s=status.uptime_s,
-            detail=status.detail,
+            detail=detail,
+            remedy=remedy,
+            stopped_by_hand=status.stopped_by_hand and status.state is State.STOPPED,
+            next_trial_in_s=status.next_trial_in_s,
             extra=extra,
         )
 
@@ -45,12 +76,20 @@ class ServiceStatus:
         """Return whether the service needs no recovery: it works, is absent, or is not expected."""
         return self.state in HEALTHY_STATES or self.state is State.ABSENT or not self.expected
 
+    @property
+    def sentence(self) -> str:
+        """Return `detail` and `remedy` as one text; empty if the state says all there is."""
+        if not self.remedy:
+            return self.detail
+        return f"{self.detail.rstrip('.')}; {self.remedy}" if self.detail else self.remedy
+
     def with_extra(self, **extra: Any) -> "ServiceStatus":
         """Return a copy with more fields in `extra`."""
         return replace(self, extra={**self.extra, **extra})
 
     def as_json(self) -> dict[str, Any]:
         """Return the status as GET /status gives it; the fields of `extra` are added to the others."""
+        trial_in_s = self.next_trial_in_s
         return {
             "state": str(self.state),
             "process_pid": self.process_pid,
@@ -58,6 +97,44 @@ class ServiceStatus:
             "health_check_failures": self.health_check_failures,
             "circuit_breaker_state": self.circuit_breaker_state,
             "uptime_s": round(self.uptime_s, 1),
-            "detail": self.detail,
+            "detail": self.sentence,
+            "remedy": self.remedy,
             "expected": self.expected,
+            "stopped_by_hand": self.stopped_by_hand,
+            "parent": self.parent,
+            "next_trial_in_s": None if trial_in_s is None else round(trial_in_s, 1),
+            "last_failure": self.last_failure.as_json() if self.last_failure else None,
         } | dict(self.extra)
+
+
+def manually_stopped() -> ServiceStatus:
+    """Return the status of a service that a person stopped."""
+    return ServiceStatus(State.STOPPED, detail=STOPPED_BY_HAND, remedy=START_AGAIN, stopped_by_hand=True)
+
+
+def _words(status: ChildStatus) -> tuple[str, str]:
+    """Return detail and remedy of a child. Both are empty if the state says all there is."""
+    detail, cause = readable_cause(status.detail), readable_cause(status.cause)
+    last_end = readable_cause(status.last_end)
+    match status.state:
+        case State.STOPPED if status.stopped_by_hand:
+            return STOPPED_BY_HAND, START_AGAIN
+        case State.STARTING if last_end:
+            return "; ".join(filter(None, (detail, f"it is starting again after: {last_end}"))), ""
+        case State.STOPPING:
+            return detail or f"its process was asked to end: {cause or 'no reason was given'}", ""
+        case State.BACKOFF:
+            return detail or last_end or CAUSE_IN_JOURNAL, "it starts again by itself after a delay"
+        case State.OPEN:
+            remedy = "it is tried again when its breaker allows; `vestal recover --reset` tries at once"
+            return detail or last_end or CAUSE_IN_JOURNAL, remedy
+        case State.FAILED:
+            return detail or last_end or CAUSE_IN_JOURNAL, "correct the cause, then run `vestal up`"
+        case State.READY | State.BUSY | State.DEGRADED if status.health_check_failures:
+            count = status.health_check_failures
+            failed = "the last health check" if count == 1 else f"the last {count} health checks"
+            return f"{failed} failed: {detail or 'no answer'}", ""
+        case State.DEGRADED:
+            return detail or "it reports that it works with restrictions, without a reason", ""
+        case _:
+            return detail, ""

@@ -125,7 +125,16 @@ class Child:
             detail=child.detail,
             last_exit=child.last_exit,
             since=self._state_since,
+            cause=child.cause,
+            last_end=child.last_end,
+            stopped_by_hand=child.stopped_by_hand,
+            next_trial_in_s=self._next_trial_in_s(),
         )
+
+    def _next_trial_in_s(self) -> float | None:
+        """Return the time until an open breaker's trial start; None if none is due, or one is under way."""
+        trial_at = None if self.lifecycle.state is State.STARTING else self.trial_at
+        return None if trial_at is None else max(0.0, trial_at - self._clock.now())
 
     # --- requests of the supervisor -------------------------------------------------------------------------
 

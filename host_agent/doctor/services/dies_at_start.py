@@ -10,7 +10,7 @@ from host_agent.doctor.evidence import journal_tail, log_files
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.services import early_deaths
 from host_agent.doctor.services.early_deaths import EarlyDeath
-from host_agent.journal import readable_cause
+from host_agent.sentences import readable_cause
 from host_agent.service_logs import log_path
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.jobs import AGENT, JobState

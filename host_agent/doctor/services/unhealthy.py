@@ -15,7 +15,6 @@ NAME = "services"
 HEALTHY_STATES = ("ready", "busy", "absent", "starting", "stopping")
 UP_STATES = ("ready", "busy", "degraded", "absent")
 GIVEN_UP_STATES = ("failed", "open")
-STOPPED_BY_HAND = "stopped by hand"
 DEPENDS_ON = {MLX_ENGINE: MLX_SERVER, ORCHESTRATOR: DOCKER, NIGHTLY: DOCKER}
 
 
@@ -64,12 +63,13 @@ def is_given_up(service: Mapping[str, Any]) -> bool:
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
     """Assess one service of `GET /status`; return None if it is healthy, or not expected to run."""
-    state, detail = str(service["state"]), str(service.get("detail") or "")
+    state = str(service["state"])
+    detail = str(service.get("detail") or "").removesuffix(f"; {service.get('remedy') or ''}")
     given_up = is_given_up(service)
     if not service["expected"] or (state in HEALTHY_STATES and not given_up):
         return None
-    if detail == STOPPED_BY_HAND:
-        return Finding(NAME, "note", f"{name} was {STOPPED_BY_HAND}.", "`vestal up` starts it again.")
+    if service.get("stopped_by_hand", detail == "stopped by hand"):
+        return Finding(NAME, "note", f"{name} was stopped by hand.", "`vestal up` starts it again.")
     if given_up:
         remedy = "Correct the cause, then run `vestal recover --reset`."
         if state in GIVEN_UP_STATES:

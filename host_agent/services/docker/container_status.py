@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from host_agent.services.docker.exit_cause import ContainerExitEvidence, explain
-from host_agent.services.service_status import ServiceStatus
+from host_agent.services.service_status import START_AGAIN, STOPPED_BY_HAND, ServiceStatus
 from vestal.supervision import State
 
 STATES = {
@@ -16,6 +16,16 @@ STATES = {
     "restarting": State.BACKOFF,
     "paused": State.DEGRADED,
 }
+STATUS_WORDS = {
+    "created": ("its container was made and never started", "a recovery pass starts it"),
+    "exited": ("its container has ended", "a recovery pass starts it"),
+    "dead": ("Docker could not remove its container and calls it dead", "a recovery pass makes another one"),
+    "removing": ("Docker is removing its container", ""),
+    "restarting": ("its container ended, and Docker is about to start it again", ""),
+    "paused": ("its container is paused", "a recovery pass resumes it"),
+}
+"""Detail and remedy for each status of a container that does not run."""
+OUTPUT_CHARACTERS = 200
 HEALTH = {"starting": State.STARTING, "unhealthy": State.DEGRADED}
 
 
@@ -25,7 +35,11 @@ def service_of(inspect: Mapping[str, Any]) -> str:
 
 
 def service_status(
-    inspect: Mapping[str, Any], now: float, last_death: str = "", is_recurring: bool = False
+    inspect: Mapping[str, Any],
+    now: float,
+    last_death: str = "",
+    is_recurring: bool = False,
+    stopped_by_hand: bool = False,
 ) -> ServiceStatus:
     """Return the status of a container.
 
@@ -37,13 +51,19 @@ def service_status(
     status, running = str(state.get("Status", "")), bool(state.get("Running"))
     found = _state(status, str(health.get("Status", "")))
     is_up = running and status == "running"
+    by_hand = stopped_by_hand and found is State.STOPPED
+    detail, remedy = _words(found, status, health, last_death, is_recurring)
+    if by_hand:
+        detail, remedy = STOPPED_BY_HAND, START_AGAIN
     return ServiceStatus(
         state=found,
         process_pid=state.get("Pid") or None,
         restart_count=int(inspect.get("RestartCount") or 0),
-        health_check_failures=int(health.get("FailingStreak") or 0),
+        health_check_failures=int(health.get("FailingStreak") or 0) if is_up else 0,
         uptime_s=max(0.0, now - timestamp(state.get("StartedAt"))) if is_up else 0.0,
-        detail=_detail(found, status, health, last_death, is_recurring),
+        detail=detail,
+        remedy=remedy,
+        stopped_by_hand=by_hand,
         extra={
             "container": str(inspect.get("Id", ""))[:12],
             "status": status,
@@ -90,10 +110,19 @@ def _state(status: str, health: str) -> State:
     return STATES.get(status, State.STOPPED)
 
 
-def _detail(state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool) -> str:
+def _words(
+    state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool
+) -> tuple[str, str]:
+    """Return detail and remedy of a container in Docker's `status`."""
     if state is State.READY:
-        return last_death if is_recurring else ""
-    if state is State.DEGRADED and status == "running":
-        log = health.get("Log") or [{}]
-        return f"unhealthy: {str(log[-1].get('Output', '')).strip()[:200]}"
-    return f"{status}; {last_death}" if last_death and status != "paused" else status
+        recurs = is_recurring and last_death
+        return (f"it works again; its last run ended at {last_death}" if recurs else ""), ""
+    if status == "running":
+        outputs = [str(check.get("Output", "")).strip() for check in health.get("Log") or []]
+        said = f": {outputs[-1][:OUTPUT_CHARACTERS]}" if outputs and outputs[-1] else ""
+        if state is State.STARTING:
+            return f"its container runs, and its health check has not succeeded yet{said}", ""
+        return f"its container runs, and its health check fails{said}", "a recovery pass restarts it"
+    happened, remedy = STATUS_WORDS.get(status, (f"its container is {status or 'in an unknown state'}", ""))
+    past = f"; its last run ended at {last_death}" if last_death and status != "paused" else ""
+    return happened + past, remedy

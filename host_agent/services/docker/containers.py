@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 from host_agent.errors import DockerUnavailable
@@ -14,7 +13,7 @@ from host_agent.services.docker.container_deaths import ExplainedDeath
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.service_status import ServiceStatus
-from vestal.supervision import ProcessActivity, State, StateStore
+from vestal.supervision import ProcessActivity, StateStore
 
 CACHE_S = 0.5
 STOP_S = 20
@@ -28,20 +27,17 @@ class Containers:
         self.deaths = DeathWatch(api, compose.project, journal, on_change=self._drop_cache)
         self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
 
-    async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
-        """Return the status of each service; all are `stopped` if the Docker engine does not answer.
+    async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
+        """Return the status of each service that has a container. Raises DockerUnavailable.
 
         With `fresh` the Docker engine is asked now, and the explanation of a death that just happened is
         waited for.
         """
-        try:
+        found = await self._inspect(fresh)
+        if fresh and any(self.deaths.is_explanation_pending(inspect) for inspect in found.values()):
+            await self.deaths.wait_for_explanations(list(found.values()))
             found = await self._inspect(fresh)
-            if fresh and any(self.deaths.is_explanation_pending(inspect) for inspect in found.values()):
-                await self.deaths.wait_for_explanations(list(found.values()))
-                found = await self._inspect(fresh)
-        except DockerUnavailable as error:
-            return {name: ServiceStatus(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
-        return {name: self._service_status(name, found.get(name)) for name in IN_CONTAINERS}
+        return {name: self._service_status(name, found[name]) for name in IN_CONTAINERS if name in found}
 
     async def activity(self, service: str, main_pid: int) -> ProcessActivity:
         """Return the activity of the processes in a service's container. Raises DockerUnavailable."""
@@ -87,19 +83,15 @@ class Containers:
         """Return whether a person stopped the service and nobody has started it since."""
         return bool((self._store.load(_key(service)) or {}).get("stopped_by_hand"))
 
-    def _service_status(self, service: str, inspect: dict[str, Any] | None) -> ServiceStatus:
-        if inspect is None:
-            return ServiceStatus(State.STOPPED, detail="it has no container")
+    def _service_status(self, service: str, inspect: dict[str, Any]) -> ServiceStatus:
         death = self.deaths.explanation_of(inspect)
-        status = container_status.service_status(
+        return container_status.service_status(
             inspect,
             time.time(),
             self._last_death(inspect, death),
             is_recurring=bool(death and death.is_recurring),
+            stopped_by_hand=self.stopped_by_hand(service),
         )
-        if status.state is State.STOPPED and self.stopped_by_hand(service):
-            return replace(status, detail="stopped by hand")
-        return status
 
     def _last_death(self, inspect: dict[str, Any], death: ExplainedDeath | None) -> str:
         if death:

@@ -1,47 +1,85 @@
 """The status of the Docker engine. Vestal never starts it: it belongs to the user or the system."""
 
+from dataclasses import dataclass
+
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_api import DockerApi
-from host_agent.services.orchestrator.mode import Mode, ModeDecision
+from host_agent.services.orchestrator.mode import Mode, ModeCause, ModeDecision
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
-START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
+START_IT = "start Docker Desktop, or on Linux run `sudo systemctl start docker`"
+MOVE_IN = "`vestal down` and `vestal up` move it into containers, without its tasks so far"
+WHY_NATIVE = {
+    ModeCause.CONFIGURED: "as orchestrator.mode says",
+    ModeCause.NO_ENGINE: "because no Docker engine answered when the agent started",
+    ModeCause.NO_COMPOSE: "because `docker compose` was missing when the agent started",
+    ModeCause.NO_IMAGE: "because its image was not built when the agent started",
+}
+
+
+@dataclass(frozen=True)
+class DockerObservation:
+    """One look at the Docker engine: its version, or the sentence that says why it did not answer.
+
+    `failures` counts the looks in a row without an answer.
+    """
+
+    version: str = ""
+    error: str = ""
+    failures: int = 0
 
 
 class DockerEngineMonitor:
-    """Asks the Docker engine for its version. Only an orchestrator in containers needs the Docker engine."""
+    """Asks the Docker engine for its version."""
 
-    def __init__(self, api: DockerApi, project: str, decision: ModeDecision) -> None:
-        self._api, self._project, self._decision = api, project, decision
+    def __init__(self, api: DockerApi) -> None:
+        self._api = api
         self._failures = 0
 
-    async def service_status(self) -> ServiceStatus:
-        """Return the Docker engine's status. It is `absent` if it is not needed and does not answer."""
-        needed = self._decision.mode is Mode.DOCKER
-        extra = {
-            "project": self._project,
-            "orchestrator_mode": str(self._decision.mode),
-            "why": self._decision.why,
-        }
+    async def observe(self) -> DockerObservation:
+        """Ask the Docker engine now."""
         try:
             version = await self._api.version()
         except DockerUnavailable as error:
-            return self._without_answer(needed, str(error)).with_extra(**extra)
+            self._failures += 1
+            return DockerObservation(error=str(error), failures=self._failures)
         self._failures = 0
-        detail = "" if needed else f"it answers and is not needed: {_why_not_needed(self._decision)}"
-        return ServiceStatus(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
-
-    def _without_answer(self, needed: bool, why: str) -> ServiceStatus:
-        if not needed:
-            detail = f"{why} It is not needed: {_why_not_needed(self._decision)}"
-            return ServiceStatus(State.ABSENT, detail=detail, expected=False)
-        self._failures += 1
-        return ServiceStatus(State.STOPPED, health_check_failures=self._failures, detail=f"{why} {START_IT}.")
+        return DockerObservation(version)
 
 
-def _why_not_needed(decision: ModeDecision) -> str:
-    """Return why the orchestrator uses no containers. The decision was made when the agent started."""
+def service_status(seen: DockerObservation, decision: ModeDecision) -> ServiceStatus:
+    """Return the Docker engine's status. It is `absent` if it does not answer and is not needed: only an
+    orchestrator in containers needs it, and where that runs was decided when the agent started.
+    """
+    extra = {"orchestrator_mode": str(decision.mode), "why": decision.why}
+    if seen.version:
+        extra["version"] = seen.version
+    if decision.mode is Mode.DOCKER:
+        if seen.version:
+            return ServiceStatus(State.READY, extra=extra)
+        return ServiceStatus(
+            State.STOPPED,
+            health_check_failures=seen.failures,
+            detail=seen.error,
+            remedy=START_IT,
+            extra=extra,
+        )
+    unused = _why_unused(decision)
+    if not seen.version:
+        detail = f"{seen.error.rstrip('.')}; it is not needed: {unused}"
+        return ServiceStatus(State.ABSENT, detail=detail, expected=False, extra=extra)
+    may_move = decision.mode is Mode.NATIVE and decision.cause is not ModeCause.CONFIGURED
+    return ServiceStatus(
+        State.READY,
+        detail=f"Docker engine {seen.version} answers and is not used: {unused}",
+        remedy=MOVE_IN if may_move else "",
+        expected=False,
+        extra=extra,
+    )
+
+
+def _why_unused(decision: ModeDecision) -> str:
     if decision.mode is Mode.OFF:
         return "the orchestrator is switched off (orchestrator.mode)"
-    return f"the orchestrator runs natively (decided when the agent started: {decision.why})"
+    return f"the orchestrator runs natively, {WHY_NATIVE[decision.cause]}"

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -35,6 +36,12 @@ RELEASE_TIMEOUT_S = 30.0
 LINGER_S = 900.0
 FIRST_DELIVERY = "gateway_first_delivery"  # an event of the gateway, with its PID
 CACHE_S = 0.3  # readers that ask at the same time share one answer
+DETAILS = {
+    "ok": "",
+    "starting": "its engine is starting; requests wait for it",
+    "recovering": "its engine is being replaced; requests wait for the next one",
+    "draining": "it finishes its last requests, and then ends",
+}
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 
 
@@ -173,8 +180,7 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
         return ProbeResult(True, detail, State.DEGRADED, requests=_requests(reply))
     if status not in STATES:
         return ProbeResult(False, f"/health answered {reply.status} with an unknown status")
-    detail = "" if status == "ok" else status
-    return ProbeResult(status == "ok", detail, STATES[status], requests=_requests(reply))
+    return ProbeResult(status == "ok", DETAILS[status], STATES[status], requests=_requests(reply))
 
 
 def read_engine_status(reply: Reply) -> ServiceStatus:
@@ -182,21 +188,33 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
     engine = reply.fields.get("engine")
     if not isinstance(engine, dict):
         return ServiceStatus(State.STOPPED, detail="the gateway's answer has no engine")
-    name = str(engine.get("state") or "stopped")
-    pid = engine.get("pid")
-    return ServiceStatus(
-        state=State(name) if name in set(State) else State.DEGRADED,
+    return ServiceStatus.of_child(
+        _engine_child(engine),
+        last_crash=engine.get("last_crash"),
+        models=(reply.fields.get("models") or {}).get("loaded", []),
+        requests=reply.fields.get("requests") or {},
+    )
+
+
+def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
+    """Return the engine as its supervisor in the gateway reports it; an unknown state counts as degraded."""
+    name, pid = str(engine.get("state") or "stopped"), engine.get("pid")
+    trial_in_s = engine.get("next_trial_in_s")
+    is_known = name in set(State)
+    state = State(name) if is_known else State.DEGRADED
+    detail = str(engine.get("detail") or "") if is_known else f"its gateway reports an unknown state: {name}"
+    breaker = "open" if state is State.OPEN else "closed"
+    return ChildStatus(
+        state=state,
         process_pid=pid if isinstance(pid, int) else None,
         restart_count=_number(engine.get("restarts")),
         health_check_failures=_number(engine.get("health_check_failures")),
-        circuit_breaker_state=str(engine.get("circuit_breaker_state") or "closed"),
+        circuit_breaker_state=str(engine.get("circuit_breaker_state") or breaker),
         uptime_s=float(engine.get("uptime_s") or 0.0),
-        detail=str(engine.get("detail") or ""),
-        extra={
-            "last_crash": engine.get("last_crash"),
-            "models": (reply.fields.get("models") or {}).get("loaded", []),
-            "requests": reply.fields.get("requests") or {},
-        },
+        detail=detail,
+        cause=str(engine.get("cause") or ""),
+        last_end=str(engine.get("last_end") or ""),
+        next_trial_in_s=trial_in_s if isinstance(trial_in_s, (int, float)) else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from host_agent.services import OLLAMA
 from host_agent.services.http_probe import NoAnswer
@@ -76,7 +77,7 @@ class OllamaService:
             return absent
         if fresh:
             seen = await self.check_until_certain()
-        elif self._checking is None and self._is_old():
+        elif self._is_old() and (self._checking is None or self._is_another_server()):
             seen = await self._observe_server_info()
         else:
             seen = self._observation
@@ -181,6 +182,15 @@ class OllamaService:
         child = self.controller.status()
         changed = (child.process_pid, child.state) != self._observed_child
         return changed or time.monotonic() - self._observed_at > CACHE_S
+
+    def _is_another_server(self) -> bool:
+        """Return whether the server of the last observation has ended, or its supervisor has seen a change.
+
+        Otherwise the check that runs, which a hung server may delay for long, brings the next observation.
+        """
+        child, pid = self.controller.status(), self._observation.owner.pid
+        changed = (child.process_pid, child.state) != self._observed_child
+        return changed or (pid is not None and not psutil.pid_exists(pid))
 
     async def _check(self) -> Observation:
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 from host_agent.services.ollama.answers import ModelProbeResult, ServerInfo
 from host_agent.services.ollama.ownership import Owner, OwnerKind
-from host_agent.services.service_status import ServiceStatus
+from host_agent.services.service_status import ServiceStatus, manually_stopped
 from vestal.supervision import UP, ChildStatus, State
 
 FAILURES_UNTIL_DOWN = 3  # failed checks in a row
@@ -41,8 +41,11 @@ class Observation:
 
 def service_status(seen: Observation, child: ChildStatus) -> ServiceStatus:
     """Return the status of Ollama. `child` is the status of the agent's own server in its supervisor."""
+    has_child = child.process_pid is not None or child.state in CHILD_STATES
+    if seen.owner.kind is OwnerKind.OURS and not has_child:  # the look is older than the end of that server
+        seen = replace(seen, owner=Owner(), server_info=None)
     extra = _extra(seen)
-    if seen.owner.kind is OwnerKind.OURS or child.process_pid is not None or child.state in CHILD_STATES:
+    if has_child:
         return _own_server(seen, child, extra)
     if seen.owner.kind is OwnerKind.STRANGER and seen.server_info is None and not seen.installed:
         return ServiceStatus(State.ABSENT, detail=f"not installed; {seen.owner} has its port", expected=False)
@@ -57,7 +60,7 @@ def _own_server(seen: Observation, child: ChildStatus, extra: dict[str, Any]) ->
         return status
     if not seen.verdict.ok:  # also before its supervisor has counted enough failures to restart it
         return replace(status, state=State.DEGRADED, detail=f"{_trouble(seen)}; started by Vestal")
-    return replace(status, detail=child.detail or _summary(seen, "started by Vestal"))
+    return replace(status, detail=status.detail or _summary(seen, "started by Vestal"))
 
 
 def _owned_server(seen: Observation, extra: dict[str, Any]) -> ServiceStatus:
@@ -75,13 +78,13 @@ def _owned_server(seen: Observation, extra: dict[str, Any]) -> ServiceStatus:
 
 def _no_server(seen: Observation, extra: dict[str, Any]) -> ServiceStatus:
     if seen.stopped_by_hand:
-        return ServiceStatus(State.STOPPED, detail="stopped by hand", extra=extra)
+        return replace(manually_stopped(), extra=extra)
     if not seen.installed:
         if not seen.required:
             return ServiceStatus(State.ABSENT, detail="not installed", expected=False)
         remedy = "install it (https://ollama.com/download), or set VESTAL_OLLAMA__MANAGE=auto"
-        detail = f"not installed, and ollama.manage is always: {remedy}"
-        return ServiceStatus(State.STOPPED, detail=detail, extra=extra)
+        detail = "not installed, and ollama.manage is always"
+        return ServiceStatus(State.STOPPED, detail=detail, remedy=remedy, extra=extra)
     why = f" ({seen.verdict.detail})" if seen.verdict.detail else ""
     detail = f"installed but not answering at {seen.url}{why}; {seen.instructions}"
     return ServiceStatus(State.STOPPED, detail=detail, health_check_failures=seen.failures, extra=extra)

@@ -41,12 +41,23 @@ class Mode(StrEnum):
     OFF = "off"
 
 
+class ModeCause(StrEnum):
+    """Why a mode was chosen."""
+
+    CONFIGURED = "configured"  # orchestrator.mode says so
+    POSSIBLE = "possible"  # containers, because nothing is against them
+    NO_ENGINE = "no_engine"  # no Docker engine answered
+    NO_COMPOSE = "no_compose"  # `docker compose` is missing
+    NO_IMAGE = "no_image"  # the orchestrator's image is not built
+
+
 @dataclass(frozen=True)
 class ModeDecision:
-    """A mode, and why it was chosen."""
+    """A mode, and why it was chosen: `why` has the evidence of that moment in words."""
 
     mode: Mode
     why: str
+    cause: ModeCause = ModeCause.CONFIGURED
 
 
 async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
@@ -60,9 +71,9 @@ async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) 
     try:
         is_built = await docker.has_image(compose.image)
     except DockerUnavailable as error:
-        return ModeDecision(Mode.NATIVE, str(error).rstrip("."))
+        return ModeDecision(Mode.NATIVE, str(error).rstrip("."), ModeCause.NO_ENGINE)
     if not is_built:
-        return ModeDecision(Mode.NATIVE, "its image is not built; `vestal up` builds it")
+        return ModeDecision(Mode.NATIVE, "its image is not built; `vestal up` builds it", ModeCause.NO_IMAGE)
     return possible
 
 
@@ -72,14 +83,14 @@ async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCo
     if wanted != "auto":
         return ModeDecision(Mode(wanted), f"orchestrator.mode is {wanted}")
     if has_containers(config):
-        return ModeDecision(Mode.DOCKER, "it has containers already")
+        return ModeDecision(Mode.DOCKER, "it has containers already", ModeCause.POSSIBLE)
     try:
         version = await docker.version()
     except DockerUnavailable as error:
-        return ModeDecision(Mode.NATIVE, str(error).rstrip("."))
+        return ModeDecision(Mode.NATIVE, str(error).rstrip("."), ModeCause.NO_ENGINE)
     if not await asyncio.to_thread(compose.has_plugin):
-        return ModeDecision(Mode.NATIVE, "`docker compose` is missing")
-    return ModeDecision(Mode.DOCKER, f"Docker engine {version} answers")
+        return ModeDecision(Mode.NATIVE, "`docker compose` is missing", ModeCause.NO_COMPOSE)
+    return ModeDecision(Mode.DOCKER, f"Docker engine {version} answers", ModeCause.POSSIBLE)
 
 
 def remember_containers(config: Config) -> None:

@@ -164,7 +164,7 @@ def test_service_stopped_by_hand_stays_stopped_through_passes_and_the_next_agent
     agent.kill()
     agent.process = agent.launch()
     agent.until(stopped, "it is still stopped")
-    assert agent.status()["services"]["mlx_server"]["detail"] == "stopped by hand"
+    assert agent.status()["services"]["mlx_server"]["stopped_by_hand"]
     assert agent.ask("/services/mlx_server/start", {})[0] == 202
     assert agent.gateway()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from host_agent.journal import readable_cause
-from host_agent.sentences import as_sentence
+from host_agent.sentences import as_sentence, readable_cause
 
 
 def test_readable_cause_puts_a_last_log_line_in_json_into_words():

@@ -56,7 +56,7 @@ class ChildState:
     What is counted:
         `backoff_attempt`     the exponent of the next backoff delay
         `next_start_weight`   what the next start counts for the restart intensity; 0 for a requested start
-        `restarts`            all restarts so far
+        `restarts`            the restarts since the child was last stopped, also under earlier supervisors
         `failed_probes`       failed health probes in a row
 
     The process:
@@ -66,7 +66,9 @@ class ChildState:
         `load_progress`       the progress that the last ready probe reported
         `overdue`             the last health probe got no answer, and the process works
 
-    `cause` is why the child does what it does (for events); `detail` is what went wrong (for its status).
+    `cause` is why the child does what it does (for events). `detail` belongs to the present state (for its
+    status): what a probe found, or why there is no process. `last_end` is why the process before ended, or
+    was not created, unless that was requested.
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -92,6 +94,7 @@ class ChildState:
     failed_probes: int = 0
     cause: str = ""
     detail: str = ""
+    last_end: str = ""
     last_exit: ExitStatus | None = None
 
     run: int = 0

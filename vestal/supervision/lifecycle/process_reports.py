@@ -89,6 +89,7 @@ def exited(child: ChildState, report: Exited, now: float) -> Transition:
     """Record how the process ended, and decide whether the child is restarted."""
     status = report.status
     fields: dict[str, Any] = {"pid": child.pid, "code": status.code, "signal": status.signal}
+    fields["planned"] = child.state is State.STOPPING and child.after_stop is not AfterStop.RESTART_AS_DEAD
     cause = child.cause if child.state is State.STOPPING else status.describe()
     child = replace(child, last_exit=status, detail=_why_it_ended(child, report))
     if child.kill_sent or status.signal == SIGKILL:

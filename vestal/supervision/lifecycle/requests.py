@@ -22,7 +22,7 @@ def start(child: ChildState, request: Start, now: float) -> Transition:
     if child.state is State.STOPPING:
         return replace(child, after_stop=AfterStop.START_AGAIN), (SaveState(),)
     if child.state in (State.STOPPED, State.FAILED, State.ABSENT):
-        child = replace(child, backoff_attempt=0, next_start_weight=0.0, detail="")
+        child = replace(child, backoff_attempt=0, next_start_weight=0.0, detail="", last_end="")
     elif child.alive or not request.reset:  # it runs, or it waits in BACKOFF or OPEN
         return child, (SaveState(),)
     return prepend((SaveState(),), launch_if_allowed(child, now))
@@ -37,7 +37,10 @@ def stop(child: ChildState, request: Stop, now: float) -> Transition:
     if child.alive:
         return prepend((SaveState(),), begin_stop(child, AfterStop.STAY_STOPPED, request.cause, now))
     stopped = () if child.state is State.STOPPED else (Emit("child_stopped", request.cause),)
-    return replace(child, state=State.STOPPED, timer_at=None, cause=request.cause), (*stopped, SaveState())
+    child = replace(
+        child, state=State.STOPPED, timer_at=None, cause=request.cause, detail="", last_end="", restarts=0
+    )
+    return child, (*stopped, SaveState())
 
 
 def restart(child: ChildState, request: Restart, now: float) -> Transition:

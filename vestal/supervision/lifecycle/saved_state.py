@@ -22,6 +22,7 @@ def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
     open_s = breaker.until - now if breaker.state is BreakerState.OPEN else 0.0
     return {
         "stopped_by_hand": child.stopped_by_hand,
+        "restart_count": child.restarts,
         "breaker": {
             "open": breaker.state is not BreakerState.CLOSED,
             "failures": breaker.failures,
@@ -41,10 +42,13 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
         breaker = _restore_breaker(child, record["breaker"], now, wall)
         restarts = _restore_restarts(child, record, now, wall)
         stopped_by_hand = bool(record["stopped_by_hand"])
+        count = max(0, int(record.get("restart_count", 0)))
     except (KeyError, TypeError, ValueError, OverflowError):
         return child
     intensity = replace(child.intensity, restarts=restarts)
-    return replace(child, stopped_by_hand=stopped_by_hand, breaker=breaker, intensity=intensity)
+    return replace(
+        child, stopped_by_hand=stopped_by_hand, breaker=breaker, intensity=intensity, restarts=count
+    )
 
 
 def _restore_restarts(

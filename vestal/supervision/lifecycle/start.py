@@ -50,6 +50,7 @@ def new_run(child: ChildState, started_at: float, pid: int | None = None) -> Chi
         overdue=False,
         failed_probes=0,
         next_start_weight=0.0,
+        detail="",
         timer_at=started_at + child.policy.start_timeout_s,
     )
 

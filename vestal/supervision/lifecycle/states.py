@@ -93,8 +93,12 @@ def signal_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class ChildStatus:
-    """The status of a child for people and programs. `since` is when it entered its state, in seconds since
-    1970. `uptime_s` is 0 without a process.
+    """The status of a child for people and programs, all of it from one moment.
+
+    `since` is when it entered its state, in seconds since 1970; `uptime_s` is 0 without a process. `detail`
+    belongs to the state: what a probe found, or why there is no process. `cause` is why the child does what
+    it does, such as being stopped. `last_end` is why the process before ended, until a start was requested.
+    `next_trial_in_s` is the time until the trial start of an open breaker, or None.
     """
 
     state: State
@@ -106,6 +110,10 @@ class ChildStatus:
     detail: str = ""
     last_exit: ExitStatus | None = None
     since: float = 0.0
+    cause: str = ""
+    last_end: str = ""
+    stopped_by_hand: bool = False
+    next_trial_in_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary for JSON."""

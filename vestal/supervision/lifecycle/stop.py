@@ -25,7 +25,9 @@ def begin_stop(child: ChildState, after_stop: AfterStop, cause: str, now: float)
     """Send SIGTERM, now or once the process has been launched, and set the timer for SIGKILL."""
     planned = after_stop is not AfterStop.RESTART_AS_DEAD
     timer_at = now + child.policy.stop_timeout(planned)
-    child = replace(child, state=State.STOPPING, after_stop=after_stop, cause=cause, timer_at=timer_at)
+    child = replace(
+        child, state=State.STOPPING, after_stop=after_stop, cause=cause, detail="", timer_at=timer_at
+    )
     return child, () if child.pid is None else (Terminate(child.run),)
 
 
@@ -53,18 +55,21 @@ def process_gone(
     if not was_planned:
         return _died(child, status, now, productive)
     child = replace(child, breaker=child.breaker.cancel_trial(now))
+    child = replace(child, state=State.STOPPED, detail="", last_end="")
     if child.after_stop is AfterStop.STAY_STOPPED:
-        return replace(child, state=State.STOPPED, detail=""), (Emit("child_stopped", child.cause),)
-    child = replace(child, restarts=child.restarts + 1, state=State.STOPPED)
+        return replace(child, restarts=0), (Emit("child_stopped", child.cause), SaveState())
+    child = replace(child, restarts=child.restarts + 1)
     if child.on_hold:
         return child, ()
     restarting = Emit("child_restarting", child.cause, {"delay_s": 0.0})
-    return prepend((restarting,), launch_if_allowed(child, now))
+    child, actions = prepend((restarting,), launch_if_allowed(child, now))
+    return child, (*actions, SaveState())
 
 
 def _died(child: ChildState, status: ExitStatus | None, now: float, productive: bool) -> Transition:
     """Restart a child that ended by itself, hung or was never ready, unless its restart type forbids it."""
     by_itself = child.state is not State.STOPPING
+    child = replace(child, last_end=child.detail or child.cause)
     siblings = (RestartSiblings(),) if child.coupled else ()
     if by_itself and status is not None and status.code in child.fatal_exit_codes:
         child = replace(child, state=State.FAILED, breaker=child.breaker.cancel_trial(now))
@@ -103,15 +108,15 @@ def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState
     if exceeded and breaker.state is not BreakerState.OPEN:
         limit = child.policy.intensity
         window = f"{limit.max_restarts} restarts within {limit.window_s:g} s"
-        child = replace(child, cause=f"{window}; last: {child.cause}")
+        detail = f"{window}; last: {child.detail or child.cause}"
+        child = replace(child, cause=f"{window}; last: {child.cause}", detail=detail)
         breaker = breaker.trip(now)
     child = replace(child, breaker=breaker, backoff_attempt=attempt, next_start_weight=weight)
     return child, delay_s
 
 
 def _wait_for_breaker(child: ChildState, now: float) -> Transition:
-    detail = child.detail or child.cause
-    timer_at = child.breaker.until
+    timer_at, detail = child.breaker.until, child.detail or child.cause
     child = replace(child, state=State.OPEN, timer_at=timer_at, detail=detail, next_start_weight=0.0)
     fields = {"open_s": round(child.breaker.until - now, 3), "opens": child.breaker.opens}
     return child, (Emit("breaker_opened", child.cause, fields), SaveState())

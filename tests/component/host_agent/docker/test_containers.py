@@ -98,10 +98,10 @@ async def _until_explained(containers: Containers, engine: FakeEngine, *events: 
 
 async def test_fresh_status_after_a_kill_waits_for_the_evidence(containers: Containers, engine: FakeEngine):
     """`docker kill` and at once POST /recover said "SIGKILL, cause unknown": the evidence came 1 s later."""
-    await containers.service_statuses()
+    await containers.observe()
     now = time.time()
     engine.end_container(137, now)
-    looking = asyncio.create_task(containers.service_statuses(fresh=True))
+    looking = asyncio.create_task(containers.observe(fresh=True))
     engine.events.put_nowait(event("die", now, exitCode="137"))
     engine.events.put_nowait(event("kill", now, signal="9"))
     assert "killed by a request" in (await looking)["orchestrator"].detail
@@ -116,11 +116,9 @@ async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_befor
     await _until_explained(
         containers, engine, event("kill", first, signal="9"), event("die", first, exitCode="137")
     )
-    assert "killed by a request" in (await containers.service_statuses(fresh=True))["orchestrator"].detail
+    assert "killed by a request" in (await containers.observe(fresh=True))["orchestrator"].detail
     engine.run_container_again()
-    assert (await containers.service_statuses(fresh=True))["orchestrator"].detail == "", (
-        "it is ready: old news"
-    )
+    assert (await containers.observe(fresh=True))["orchestrator"].detail == "", "it is ready: old news"
     second = time.time()
     engine.end_container(0, second)
     assert containers.deaths.explanation_of(engine.inspect) is None
@@ -131,7 +129,7 @@ async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_befor
         event("kill", second, signal="15"),
         event("die", second, exitCode="0"),
     )
-    assert "stopped by a request" in (await containers.service_statuses(fresh=True))["orchestrator"].detail
+    assert "stopped by a request" in (await containers.observe(fresh=True))["orchestrator"].detail
     engine.inspect["Id"] = "another container"
     assert containers.deaths.explanation_of(engine.inspect) is None, (
         "another container: that death was not its own"
@@ -142,10 +140,10 @@ async def test_fresh_status_sees_a_pause_that_the_cached_one_does_not(
     containers: Containers, engine: FakeEngine
 ):
     """`vestal status; docker pause; POST /recover` said healthy."""
-    assert (await containers.service_statuses())["orchestrator"].healthy
+    assert (await containers.observe())["orchestrator"].healthy
     state: Any = engine.inspect["State"]
     state |= {"Status": "paused"}
-    status = (await containers.service_statuses(fresh=True))["orchestrator"]
+    status = (await containers.observe(fresh=True))["orchestrator"]
     assert status.extra["status"] == "paused"
     assert not status.healthy
 

@@ -320,7 +320,7 @@ def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollam
     agent.start()
     first = ready(agent)
     assert agent.ask("/services/ollama/stop", {})[0] == 202
-    stopped = lambda: (r := status_of(agent))["state"] == "stopped" and r["detail"] == "stopped by hand"  # noqa: E731
+    stopped = lambda: (r := status_of(agent))["state"] == "stopped" and r["stopped_by_hand"]  # noqa: E731
     agent.until(stopped, "it is stopped")
     assert has_ended(first)
     report = agent.recover()

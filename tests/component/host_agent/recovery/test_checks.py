@@ -55,6 +55,9 @@ class FakeMachine:
             ORCHESTRATOR: self.status,
         }
 
+    async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
+        return await self.service_statuses(fresh)
+
     async def orphans(self) -> tuple[()]:
         return ()
 

@@ -1,129 +1,209 @@
-"""The state of each service and its detail: both come from the same look, and agree."""
+"""Every state of every service with the sentence beside it. Both come from one look, and agree.
+
+Each row of a table is a look and what a person then reads: `state` and the whole sentence.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from host_agent.errors import DockerUnavailable
 from host_agent.services import (
     AGENT,
     DOCKER,
     IN_CONTAINERS,
     MLX_ENGINE,
     MLX_SERVER,
+    NAMES,
     NIGHTLY,
     OLLAMA,
     ORCHESTRATOR,
 )
 from host_agent.services.docker import container_status
-from host_agent.services.docker.docker_engine import DockerEngineMonitor
-from host_agent.services.orchestrator.mode import Mode, ModeDecision
-from host_agent.services.service_status import ServiceStatus
-from host_agent.services.status_report import StatusReport
-from vestal.supervision import DOWN, UP, ChildStatus, MemoryStateStore, SleepDetector, State
+from host_agent.services.docker.docker_engine import DockerObservation
+from host_agent.services.http_probe import Reply
+from host_agent.services.mlx.service import judge_gateway, read_engine_status
+from host_agent.services.ollama.answers import ModelProbeResult, ServerInfo
+from host_agent.services.ollama.ownership import Owner, OwnerKind
+from host_agent.services.ollama.status import Observation
+from host_agent.services.ollama.status import service_status as ollama_row
+from host_agent.services.orchestrator.mode import Mode, ModeCause, ModeDecision
+from host_agent.services.service_status import Failure, ServiceStatus
+from host_agent.services.status.rows import EngineReport, Look, rows
+from vestal.supervision import DOWN, UP, ChildStatus, State
 
 NONE_FOUND = "No Docker engine was found on this machine."
-DECIDED_WITHOUT = ModeDecision(Mode.NATIVE, NONE_FOUND.rstrip("."))
-IN_DOCKER = ModeDecision(Mode.DOCKER, "Docker engine 27.1 answers")
+DECIDED_WITHOUT = ModeDecision(Mode.NATIVE, NONE_FOUND.rstrip("."), ModeCause.NO_ENGINE)
+BY_SETTING = ModeDecision(Mode.NATIVE, "orchestrator.mode is native")
+NO_COMPOSE = ModeDecision(Mode.NATIVE, "`docker compose` is missing", ModeCause.NO_COMPOSE)
+NO_IMAGE = ModeDecision(Mode.NATIVE, "its image is not built", ModeCause.NO_IMAGE)
+IN_DOCKER = ModeDecision(Mode.DOCKER, "Docker engine 27.1 answers", ModeCause.POSSIBLE)
 OFF = ModeDecision(Mode.OFF, "orchestrator.mode is off")
+UP_27 = DockerObservation("27.1")
+AWAY = DockerObservation(error=NONE_FOUND, failures=2)
 READY_ENGINE = ServiceStatus(State.READY, process_pid=8)
+READY_CHILD = ChildStatus(State.READY, 7)
 
 
-class FakeMachine:
-    """Stands for everything that the status report asks."""
-
-    restarter = "watchdog"
-    port = 11435
-
-    def __init__(
-        self,
-        *,
-        children: Mapping[str, ChildStatus] | None = None,
-        engine: ServiceStatus | None = READY_ENGINE,
-        docker_version: str = "",
-        mistake: str = "",
-        containers: Mapping[str, ServiceStatus] | None = None,
-    ) -> None:
-        self.children = {name: ChildStatus(State.READY, 7) for name in (MLX_SERVER, *IN_CONTAINERS)}
-        self.children |= children or {}
-        self.engine, self.docker_version, self.mistake = engine, docker_version, mistake
-        self.containers = containers or {}
-
-    def predecessors(self, name: str) -> list[int]:
-        return []
-
-    def describe(self) -> str:
-        return "its watchdog (PID 9) restarts it when it fails"
-
-    def status(self) -> dict[str, ChildStatus]:
-        return dict(self.children)
-
-    async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
-        return self.engine
-
-    async def service_status(self, fresh: bool = False) -> ServiceStatus:
-        return ServiceStatus(State.ABSENT, detail="switched off (ollama.manage)", expected=False)
-
-    async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
-        return dict(self.containers)
-
-    async def version(self) -> str:
-        if not self.docker_version:
-            raise DockerUnavailable(NONE_FOUND)
-        return self.docker_version
-
-    async def find_mistake(self) -> str:
-        return self.mistake
+def look(decision: ModeDecision = DECIDED_WITHOUT, **known: Any) -> Look:
+    """Return a look at a machine on which all is well, except for what is `known`."""
+    children = dict.fromkeys((MLX_SERVER, *IN_CONTAINERS), READY_CHILD) | known.pop("children", {})
+    well: dict[str, Any] = {
+        "agent": ServiceStatus(State.READY, 1, detail="its watchdog (PID 9) restarts it when it fails"),
+        "children": children,
+        "ollama": ServiceStatus(State.ABSENT, detail="not installed", expected=False),
+        "docker": UP_27 if decision.mode is Mode.DOCKER else AWAY,
+        "decision": decision,
+        "mlx_port": 11435,
+        "engine": READY_ENGINE,
+        "containers": {name: _container("running", "healthy") for name in IN_CONTAINERS},
+    }
+    return Look(**(well | known))
 
 
-def report(machine: FakeMachine, decision: ModeDecision) -> StatusReport:
-    fake = cast(Any, machine)
-    docker = DockerEngineMonitor(fake, "vestal", decision)
-    return StatusReport(
-        fake, fake, fake, fake, docker, fake, decision, MemoryStateStore(), SleepDetector(), fake, fake
-    )
+def row(service: str, decision: ModeDecision = DECIDED_WITHOUT, **known: Any) -> ServiceStatus:
+    return rows(look(decision, **known))[service]
 
 
-async def row(service: str, decision: ModeDecision = DECIDED_WITHOUT, **machine: Any) -> ServiceStatus:
-    return (await report(FakeMachine(**machine), decision).service_statuses())[service]
+# --- the Docker engine --------------------------------------------------------------------------------------
+
+START_DOCKER = "start Docker Desktop, or on Linux run `sudo systemctl start docker`"
+MOVE_IN = "`vestal down` and `vestal up` move it into containers, without its tasks so far"
+UNUSED = "Docker engine 27.1 answers and is not used: the orchestrator"
+AWAY_AND_UNUSED = f"{NONE_FOUND.rstrip('.')}; it is not needed: the orchestrator"
 
 
 @pytest.mark.parametrize(
-    ("decision", "version", "state", "words"),
+    ("decision", "docker", "state", "sentence"),
     [
-        (IN_DOCKER, "27.1", State.READY, "^$"),
-        (IN_DOCKER, "", State.STOPPED, "No Docker engine was found.*systemctl start docker"),
+        (IN_DOCKER, UP_27, State.READY, ""),
+        (IN_DOCKER, AWAY, State.STOPPED, f"{NONE_FOUND.rstrip('.')}; {START_DOCKER}"),
         # An engine that came up after the agent was `ready` beside "No Docker engine was found".
-        (DECIDED_WITHOUT, "27.1", State.READY, "^it answers and is not needed: .*when the agent started"),
-        (DECIDED_WITHOUT, "", State.ABSENT, "^No Docker engine was found.* runs natively"),
-        (OFF, "27.1", State.READY, "^it answers and is not needed: the orchestrator is switched off"),
-        (OFF, "", State.ABSENT, "^No Docker engine was found.* switched off"),
+        (
+            DECIDED_WITHOUT,
+            UP_27,
+            State.READY,
+            f"{UNUSED} runs natively, because no Docker engine answered when the agent started; {MOVE_IN}",
+        ),
+        (
+            DECIDED_WITHOUT,
+            AWAY,
+            State.ABSENT,
+            f"{AWAY_AND_UNUSED} runs natively, because no Docker engine answered when the agent started",
+        ),
+        (
+            NO_COMPOSE,
+            UP_27,
+            State.READY,
+            f"{UNUSED} runs natively, because `docker compose` was missing when the agent started; {MOVE_IN}",
+        ),
+        (
+            NO_IMAGE,
+            UP_27,
+            State.READY,
+            f"{UNUSED} runs natively, because its image was not built when the agent started; {MOVE_IN}",
+        ),
+        (BY_SETTING, UP_27, State.READY, f"{UNUSED} runs natively, as orchestrator.mode says"),
+        (BY_SETTING, AWAY, State.ABSENT, f"{AWAY_AND_UNUSED} runs natively, as orchestrator.mode says"),
+        (OFF, UP_27, State.READY, f"{UNUSED} is switched off (orchestrator.mode)"),
+        (OFF, AWAY, State.ABSENT, f"{AWAY_AND_UNUSED} is switched off (orchestrator.mode)"),
     ],
 )
-async def test_docker_status_has_the_result_of_the_last_check(decision, version, state, words):
-    shown = await row(DOCKER, decision, docker_version=version, containers=_containers("running"))
-    assert shown.state is state
-    assert re.search(words, shown.detail), shown.detail
+def test_docker_row_has_the_state_and_sentence_of_one_look(decision, docker, state, sentence):
+    shown = row(DOCKER, decision, docker=docker)
+    assert (shown.state, shown.sentence) == (state, sentence)
     assert shown.expected == (decision is IN_DOCKER)
+    assert shown.health_check_failures == (2 if decision is IN_DOCKER and docker is AWAY else 0)
+
+
+# --- the children of the agent, and the engine of its gateway -----------------------------------------------
+
+KILLED = "killed by SIGKILL"
+AGAIN = "it starts again by itself after a delay"
+TRIED = "it is tried again when its breaker allows; `vestal recover --reset` tries at once"
+CORRECT = "correct the cause, then run `vestal up`"
+UNKNOWN = "why is not known any more; `vestal logs` has its last lines"
+
+CHILD_ROWS = [
+    (ChildStatus(State.STOPPED), ""),
+    # A breaker that opened before somebody stopped the child said why it had died, beside `stopped`.
+    (
+        ChildStatus(State.STOPPED, detail=KILLED, stopped_by_hand=True),
+        "stopped by hand; `vestal up` starts it again",
+    ),
+    (ChildStatus(State.STARTING, 7), ""),
+    (ChildStatus(State.STARTING, 7, detail="http://x/health: refused"), "http://x/health: refused"),
+    # The death before was shown as if it were what the new process does.
+    (ChildStatus(State.STARTING, 7, last_end=KILLED), f"it is starting again after: {KILLED}"),
+    (
+        ChildStatus(State.STARTING, 7, detail="loading", last_end=KILLED),
+        f"loading; it is starting again after: {KILLED}",
+    ),
+    (READY_CHILD, ""),
+    # The reason of a failed check stood beside `ready` as if it were a state of the service.
+    (
+        ChildStatus(State.READY, 7, health_check_failures=1, detail="no answer within 3 s"),
+        "the last health check failed: no answer within 3 s",
+    ),
+    (ChildStatus(State.READY, 7, health_check_failures=2), "the last 2 health checks failed: no answer"),
+    # `stopped by hand` in the saved state, and ready all the same: its start could not be saved.
+    (ChildStatus(State.READY, 7, stopped_by_hand=True), ""),
+    (ChildStatus(State.BUSY, 7, detail="busy: 31 s of CPU time"), "busy: 31 s of CPU time"),
+    (ChildStatus(State.DEGRADED, 7, detail="its log is full"), "its log is full"),
+    (ChildStatus(State.DEGRADED, 7), "it reports that it works with restrictions, without a reason"),
+    (
+        ChildStatus(State.STOPPING, 7, cause="restarted by hand"),
+        "its process was asked to end: restarted by hand",
+    ),
+    (
+        ChildStatus(State.STOPPING, 7, cause="it hangs", detail="PID 7 does not end on SIGKILL"),
+        "PID 7 does not end on SIGKILL",
+    ),
+    (ChildStatus(State.BACKOFF, detail=KILLED, last_end=KILLED), f"{KILLED}; {AGAIN}"),
+    (
+        ChildStatus(State.OPEN, detail="5 restarts within 300 s; last: exit code 1"),
+        f"5 restarts within 300 s; last: exit code 1; {TRIED}",
+    ),
+    # After a restart of the agent, an open breaker had no words at all.
+    (ChildStatus(State.OPEN, circuit_breaker_state="open"), f"{UNKNOWN}; {TRIED}"),
+    (
+        ChildStatus(State.FAILED, detail="exit code 78: vestal: no such model"),
+        f"exit code 78: vestal: no such model; {CORRECT}",
+    ),
+]
 
 
 @pytest.mark.parametrize("service", [MLX_SERVER, ORCHESTRATOR, NIGHTLY])
-@pytest.mark.parametrize("state", sorted(State))
-async def test_child_status_has_the_state_and_detail_of_its_supervisor(service: str, state: State):
-    words = f"the words of {state}"
-    shown = await row(service, children={service: ChildStatus(state, 7, detail=words)})
-    assert (shown.state, shown.detail) == (state, words)
+@pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
+def test_child_row_has_the_words_of_its_state(service: str, child: ChildStatus, sentence: str):
+    shown = row(service, children={service: child})
+    assert (shown.state, shown.sentence) == (child.state, sentence)
+
+
+def test_every_state_of_a_child_is_in_the_table():
+    assert {child.state for child, _ in CHILD_ROWS} == set(State) - {State.ABSENT}
+
+
+@pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
+def test_engine_row_has_the_words_of_the_state_that_its_gateway_reports(child: ChildStatus, sentence: str):
+    """The gateway answers with its engine's ChildStatus as JSON; nothing is lost on the way."""
+    about = replace(child, stopped_by_hand=False, next_trial_in_s=41.5).as_json() | {"pid": child.process_pid}
+    engine = read_engine_status(Reply(200, {"status": "ok", "engine": about}))
+    shown = row(MLX_ENGINE, engine=engine)
+    assert (shown.state, shown.process_pid) == (child.state, child.process_pid)
+    assert shown.next_trial_in_s == 41.5
+    if not child.stopped_by_hand:
+        assert shown.sentence == sentence
 
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-async def test_engine_status_agrees_with_its_gateway(gateway: State, reported: State | None):
+def test_engine_row_agrees_with_its_gateway(gateway: State, reported: State | None):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
-    shown = await row(MLX_ENGINE, children={MLX_SERVER: ChildStatus(gateway, 7)}, engine=engine)
+    shown = row(MLX_ENGINE, children={MLX_SERVER: ChildStatus(gateway, 7)}, engine=engine)
     if gateway in DOWN:
         assert (shown.state, shown.detail) == (State.STOPPED, f"its gateway is {gateway}")
     elif gateway is State.STARTING and reported in (None, State.STOPPED):
@@ -134,47 +214,213 @@ async def test_engine_status_agrees_with_its_gateway(gateway: State, reported: S
         assert (shown.state, shown.detail) == (reported, f"is {reported}")
 
 
-async def test_engine_status_behind_a_busy_gateway_is_the_last_report():
+def test_engine_row_behind_a_busy_gateway_is_the_last_report_of_that_gateway():
     """While one body of 30 MB was parsed, the engine was shown as stopped."""
-    machine = FakeMachine(children={MLX_SERVER: ChildStatus(State.BUSY, 7)})
-    asked = report(machine, OFF)
-    assert (await asked.service_statuses())[MLX_ENGINE] == READY_ENGINE
-    machine.engine = None
-    shown = (await asked.service_statuses())[MLX_ENGINE]
+    busy = {MLX_SERVER: ChildStatus(State.BUSY, 7)}
+    shown = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(7, READY_ENGINE))
     assert (shown.state, shown.process_pid) == (State.READY, 8)
-    assert "last reported" in shown.detail
-    machine.children[MLX_SERVER] = ChildStatus(State.BUSY, 99)
-    assert (await asked.service_statuses())[MLX_ENGINE].state is State.STOPPED, (
-        "another gateway, another engine"
-    )
+    assert shown.sentence == "its gateway does not answer now; this is what it last reported"
+    other = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(6, READY_ENGINE))
+    assert (other.state, other.sentence) == (State.STOPPED, "its gateway does not answer")
 
 
 @pytest.mark.parametrize(
-    ("status", "health", "state", "words"),
+    ("status", "words"),
     [
-        ("running", "", State.READY, "^$"),
-        ("running", "healthy", State.READY, "^$"),
-        ("running", "starting", State.STARTING, "running"),
-        ("running", "unhealthy", State.DEGRADED, "unhealthy"),
-        ("paused", "", State.DEGRADED, "paused"),
-        ("restarting", "", State.BACKOFF, "restarting"),
-        ("removing", "", State.STOPPING, "removing"),
-        ("created", "", State.STOPPED, "created"),
-        ("exited", "", State.STOPPED, "exited"),
-        ("dead", "", State.FAILED, "dead"),
+        ("ok", ""),
+        ("starting", "its engine is starting; requests wait for it"),
+        ("recovering", "its engine is being replaced; requests wait for the next one"),
+        ("draining", "it finishes its last requests, and then ends"),
+        ("failed", "five starts failed"),
     ],
 )
-def test_container_status_has_the_detail_of_its_state(status: str, health: str, state: State, words: str):
-    shown = _container(status, health)
-    assert shown.state is state
-    assert re.search(words, shown.detail), shown.detail
+def test_gateway_probe_has_words_for_every_status(status: str, words: str):
+    reply = Reply(200, {"status": status, "engine": {"state": "open", "detail": "five starts failed"}})
+    assert judge_gateway(reply, 7).detail == words
+
+
+def test_gateway_row_names_the_gateways_that_still_serve():
+    shown = row(MLX_SERVER, predecessors=(4, 5))
+    assert shown.sentence == "until their clients have their answers, older ones run too: PID 4, 5"
+
+
+# --- Ollama -------------------------------------------------------------------------------------------------
+
+INFO = ServerInfo("0.32.5", ("a",))
+MINE = Owner(OwnerKind.OURS, pid=7)
+BREW = Owner(OwnerKind.BREW, "homebrew.mxcl.ollama", 900, "ada")
+BY_BREW = "looked after by Homebrew's services (homebrew.mxcl.ollama)"
+SILENT = ModelProbeResult(False, "no answer within 3 s")
+NO_CHILD = ChildStatus(State.STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("seen", "child", "state", "sentence"),
+    [
+        (
+            Observation(MINE, INFO),
+            ChildStatus(State.READY, 7),
+            State.READY,
+            "version 0.32.5, 1 model; started by Vestal",
+        ),
+        (
+            Observation(MINE, None, SILENT),
+            ChildStatus(State.READY, 7),
+            State.DEGRADED,
+            "does not answer (no answer within 3 s); started by Vestal",
+        ),
+        # The look was older than the end of the server: `stopped` had no words, or those of a living one.
+        (
+            Observation(MINE, INFO, stopped_by_hand=True),
+            NO_CHILD,
+            State.STOPPED,
+            "stopped by hand; `vestal up` starts it again",
+        ),
+        (
+            Observation(MINE, INFO, instructions="the next recovery pass starts it", url="http://o"),
+            NO_CHILD,
+            State.STOPPED,
+            "installed but not answering at http://o; the next recovery pass starts it",
+        ),
+        (
+            Observation(MINE, INFO),
+            ChildStatus(State.OPEN, detail="exit code 1: listen tcp"),
+            State.OPEN,
+            f"exit code 1: listen tcp; {TRIED}",
+        ),
+        (
+            Observation(MINE, INFO),
+            ChildStatus(State.BACKOFF, detail=KILLED),
+            State.BACKOFF,
+            f"{KILLED}; {AGAIN}",
+        ),
+        (
+            Observation(MINE, INFO),
+            ChildStatus(State.STOPPING, 7, cause="stop by hand"),
+            State.STOPPING,
+            "its process was asked to end: stop by hand",
+        ),
+        (Observation(Owner(), None), ChildStatus(State.STARTING, 7), State.STARTING, ""),
+        (
+            Observation(Owner(), None),
+            ChildStatus(State.FAILED, detail="exit code 78"),
+            State.FAILED,
+            f"exit code 78; {CORRECT}",
+        ),
+        (Observation(BREW, INFO), NO_CHILD, State.READY, f"version 0.32.5, 1 model; {BY_BREW}"),
+        (
+            Observation(BREW, INFO, ModelProbeResult(True, "busy: a token waits", busy=True)),
+            NO_CHILD,
+            State.BUSY,
+            "busy: a token waits",
+        ),
+        (
+            Observation(BREW, None, SILENT),
+            NO_CHILD,
+            State.DEGRADED,
+            f"does not answer (no answer within 3 s); {BY_BREW}",
+        ),
+        (Observation(Owner(), installed=False), NO_CHILD, State.ABSENT, "not installed"),
+        (
+            Observation(Owner(), installed=False, required=True),
+            NO_CHILD,
+            State.STOPPED,
+            "not installed, and ollama.manage is always; install it (https://ollama.com/download), "
+            "or set VESTAL_OLLAMA__MANAGE=auto",
+        ),
+    ],
+)
+def test_ollama_row_has_the_words_of_its_state(seen, child, state, sentence):
+    shown = row(OLLAMA, ollama=ollama_row(seen, child))
+    assert (shown.state, shown.sentence) == (state, sentence)
+
+
+# --- containers ---------------------------------------------------------------------------------------------
+
+DIED = "05:11: SIGKILL, cause unknown (exit code 137)"
+
+
+@pytest.mark.parametrize(
+    ("status", "health", "state", "sentence"),
+    [
+        ("running", "", State.READY, ""),
+        ("running", "healthy", State.READY, ""),
+        (
+            "running",
+            "starting",
+            State.STARTING,
+            "its container runs, and its health check has not succeeded yet: no answer",
+        ),
+        (
+            "running",
+            "unhealthy",
+            State.DEGRADED,
+            "its container runs, and its health check fails: no answer; a recovery pass restarts it",
+        ),
+        ("paused", "", State.DEGRADED, "its container is paused; a recovery pass resumes it"),
+        (
+            "restarting",
+            "",
+            State.BACKOFF,
+            f"its container ended, and Docker is about to start it again; its last run ended at {DIED}",
+        ),
+        ("removing", "", State.STOPPING, f"Docker is removing its container; its last run ended at {DIED}"),
+        (
+            "created",
+            "",
+            State.STOPPED,
+            f"its container was made and never started; its last run ended at {DIED}; "
+            "a recovery pass starts it",
+        ),
+        # Docker keeps the last result of the health check of a container that has ended.
+        (
+            "exited",
+            "unhealthy",
+            State.STOPPED,
+            f"its container has ended; its last run ended at {DIED}; a recovery pass starts it",
+        ),
+        (
+            "dead",
+            "",
+            State.FAILED,
+            "Docker could not remove its container and calls it dead; "
+            f"its last run ended at {DIED}; a recovery pass makes another one",
+        ),
+        ("odd", "", State.STOPPED, f"its container is odd; its last run ended at {DIED}"),
+    ],
+)
+def test_container_row_has_the_words_of_its_state(status: str, health: str, state: State, sentence: str):
+    shown = row(ORCHESTRATOR, IN_DOCKER, containers={ORCHESTRATOR: _container(status, health, DIED)})
+    assert (shown.state, shown.sentence) == (state, sentence)
+    is_up = state in (State.READY, State.STARTING) or status == "running"
+    assert (shown.uptime_s > 0, shown.health_check_failures > 0) == (is_up, is_up)
+    by_hand = _container(status, health, DIED, stopped_by_hand=True)
+    assert (by_hand.sentence == "stopped by hand; `vestal up` starts it again") == (state is State.STOPPED)
+
+
+def test_container_row_of_a_death_that_recurs_is_shown_while_it_works():
+    shown = _container("running", "healthy", DIED, is_recurring=True)
+    assert shown.sentence == f"it works again; its last run ended at {DIED}"
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-async def test_orchestrator_status_without_an_orchestrator_is_absent_with_the_reason(service: str):
-    shown = await row(service, OFF)
+def test_container_row_agrees_with_the_docker_engine(service: str):
+    shown = row(service, IN_DOCKER, docker=AWAY)
+    assert (shown.state, shown.sentence) == (State.STOPPED, NONE_FOUND)
+    shown = row(service, IN_DOCKER, containers="The Docker engine gave no answer within 3 s.")
+    assert (shown.state, shown.sentence) == (State.STOPPED, "The Docker engine gave no answer within 3 s.")
+    shown = row(service, IN_DOCKER, containers={})
+    assert (shown.state, shown.sentence) == (
+        State.STOPPED,
+        "it has no container; `vestal recover --once` makes one",
+    )
+
+
+@pytest.mark.parametrize("service", IN_CONTAINERS)
+def test_orchestrator_row_without_an_orchestrator_is_absent_with_the_reason(service: str):
+    shown = row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
-    assert "switched off" in shown.detail
+    assert shown.sentence == "switched off (orchestrator.mode)"
 
 
 MISTAKE = "agents.yaml:7: agents.reader.promt is an unknown key; there are: prompt, role."
@@ -182,44 +428,58 @@ MISTAKE = "agents.yaml:7: agents.reader.promt is an unknown key; there are: prom
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER])
 @pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF, State.STOPPED])
-async def test_orchestrator_status_names_the_mistake_in_the_agents_file(decision: ModeDecision, state: State):
+def test_orchestrator_row_names_the_mistake_in_the_agents_file(decision: ModeDecision, state: State):
     broken = ServiceStatus(state, detail="exit code 78")
-    shown = await row(
-        ORCHESTRATOR,
-        decision,
-        children={ORCHESTRATOR: ChildStatus(state, detail="exit code 78")},
-        containers={ORCHESTRATOR: broken, NIGHTLY: broken},
-        mistake=MISTAKE,
-    )
+    known: dict[str, Any] = {
+        "children": {ORCHESTRATOR: ChildStatus(state, detail="exit code 78")},
+        "containers": {ORCHESTRATOR: broken, NIGHTLY: broken},
+        "mistake_in_agents_file": MISTAKE,
+    }
+    shown = row(ORCHESTRATOR, decision, **known)
     assert (shown.state, shown.detail) == (state, MISTAKE)
+    assert row(ORCHESTRATOR, mistake_in_agents_file=MISTAKE).detail == "", "it works with the file before"
 
 
-async def test_orchestrator_status_while_healthy_omits_a_mistake_in_a_changed_agents_file():
-    assert (await row(ORCHESTRATOR, mistake=MISTAKE)).detail == ""
+# --- every row ----------------------------------------------------------------------------------------------
 
 
-async def test_agent_status_says_what_restarts_it():
-    shown = await row(AGENT)
-    assert (shown.state, shown.detail) == (State.READY, FakeMachine().describe())
-    assert shown.extra["kept_by"] == "watchdog"
+@pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER, OFF])
+def test_rows_have_every_service_and_its_parent_in_every_mode(decision: ModeDecision):
+    found = rows(look(decision))
+    assert tuple(found) == NAMES
+    around = DOCKER if decision is IN_DOCKER else AGENT
+    assert {name: shown.parent for name, shown in found.items()} == {
+        AGENT: None,
+        MLX_SERVER: AGENT,
+        MLX_ENGINE: MLX_SERVER,
+        OLLAMA: AGENT,
+        DOCKER: AGENT,
+        ORCHESTRATOR: around,
+        NIGHTLY: around,
+    }
 
 
-async def test_status_has_every_service_in_every_mode():
-    for decision in (DECIDED_WITHOUT, IN_DOCKER, OFF):
-        machine = FakeMachine(containers=_containers("running"))
-        statuses = await report(machine, decision).service_statuses()
-        assert list(statuses) == [AGENT, MLX_SERVER, MLX_ENGINE, OLLAMA, DOCKER, ORCHESTRATOR, NIGHTLY]
+def test_row_of_a_breaker_that_an_earlier_agent_opened_has_the_reason_from_the_journal():
+    failure = Failure(12.0, "Its process (PID 3) ended: exit code 1.")
+    opened = ChildStatus(State.OPEN, circuit_breaker_state="open", next_trial_in_s=41.234)
+    shown = row(MLX_SERVER, children={MLX_SERVER: opened}, failures={MLX_SERVER: failure})
+    assert shown.sentence == f"Its process (PID 3) ended: exit code 1; {TRIED}"
+    answer = shown.as_json()
+    assert answer["last_failure"] == {"ts": 12.0, "sentence": failure.sentence}
+    assert (answer["next_trial_in_s"], answer["circuit_breaker_state"]) == (41.2, "open")
 
 
-def _container(status: str, health: str = "") -> ServiceStatus:
-    log = [{"Output": "no answer"}]
+def test_no_sentence_is_broken_into_two_or_has_a_loose_end():
+    sentences = [sentence for _, sentence in CHILD_ROWS] + [row(DOCKER, IN_DOCKER, docker=AWAY).sentence]
+    assert not [each for each in sentences if re.search(r"\. [a-z]|\s$|: ?$|;;|\.;", each)]
+
+
+def _container(status: str, health: str = "", last_death: str = "", **more: Any) -> ServiceStatus:
     state = {
         "Status": status,
-        "Running": status in ("running", "paused"),
-        "Health": {"Status": health, "Log": log},
+        "Running": status in ("running", "paused", "restarting"),
+        "Pid": 5,
+        "StartedAt": "2026-11-21T03:57:12.103930451Z",
+        "Health": {"Status": health, "FailingStreak": 3, "Log": [{"Output": "no answer"}]},
     }
-    return container_status.service_status({"Id": "1", "State": state}, now=0.0)
-
-
-def _containers(status: str) -> dict[str, ServiceStatus]:
-    return {name: _container(status) for name in IN_CONTAINERS}
+    return container_status.service_status({"Id": "1", "State": state}, 1.9e9, last_death, **more)

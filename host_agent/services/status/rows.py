@@ -1,0 +1,149 @@
+"""Make the row of every service from one look at this machine. Pure.
+
+`rows` sees nothing but its argument, so that a state and the words beside it cannot come from two looks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from host_agent.services import (
+    AGENT,
+    DOCKER,
+    IN_CONTAINERS,
+    MLX_ENGINE,
+    MLX_SERVER,
+    NAMES,
+    OLLAMA,
+    ORCHESTRATOR,
+)
+from host_agent.services.docker import docker_engine
+from host_agent.services.docker.docker_engine import DockerObservation
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
+from host_agent.services.service_status import CAUSE_IN_JOURNAL, Failure, ServiceStatus
+from vestal.supervision import DOWN, UP, ChildStatus, State
+
+NO_ORCHESTRATOR = ServiceStatus(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
+NO_CONTAINER = ServiceStatus(
+    State.STOPPED, detail="it has no container", remedy="`vestal recover --once` makes one"
+)
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What the gateway with the PID `gateway_pid` reported about its engine."""
+
+    gateway_pid: int | None
+    engine: ServiceStatus
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at this machine.
+
+    `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
+    is what the gateway answers now, None without an answer; `reported` is its last answer. `containers` has
+    the container of each service, or is the sentence that says why none could be listed.
+    """
+
+    agent: ServiceStatus
+    children: Mapping[str, ChildStatus]
+    ollama: ServiceStatus
+    docker: DockerObservation
+    decision: ModeDecision
+    mlx_port: int
+    project: str = ""
+    predecessors: tuple[int, ...] = ()
+    engine: ServiceStatus | None = None
+    reported: EngineReport | None = None
+    containers: Mapping[str, ServiceStatus] | str = ""
+    mistake_in_agents_file: str = ""
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+
+
+def rows(look: Look) -> dict[str, ServiceStatus]:
+    """Return the row of every service, in the order of NAMES."""
+    found = {
+        AGENT: look.agent,
+        MLX_SERVER: _gateway(look),
+        MLX_ENGINE: engine_row(look.children[MLX_SERVER], look.engine, look.reported),
+        OLLAMA: look.ollama,
+        DOCKER: docker_engine.service_status(look.docker, look.decision).with_extra(project=look.project),
+        **_orchestrators(look),
+    }
+    parents = _parents(look.decision.mode)
+    return {name: _completed(found[name], parents[name], look.failures.get(name)) for name in NAMES}
+
+
+def _parents(mode: Mode) -> dict[str, str | None]:
+    """Return the service that each service depends on."""
+    around_orchestrator = DOCKER if mode is Mode.DOCKER else AGENT
+    return {
+        AGENT: None,
+        MLX_SERVER: AGENT,
+        MLX_ENGINE: MLX_SERVER,
+        OLLAMA: AGENT,
+        DOCKER: AGENT,
+        **dict.fromkeys(IN_CONTAINERS, around_orchestrator),
+    }
+
+
+def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) -> ServiceStatus:
+    """Return the row with its place in the tree and its last failure.
+
+    An agent that has just started finds an open breaker in its saved state, and the reason in the journal.
+    """
+    if row.detail == CAUSE_IN_JOURNAL and failure is not None:
+        row = replace(row, detail=failure.sentence)
+    return replace(row, parent=parent, last_failure=failure)
+
+
+def _gateway(look: Look) -> ServiceStatus:
+    """Return the gateway's row, which names the older ones that still serve their last clients."""
+    extra = {"port": look.mlx_port, "predecessors": list(look.predecessors)}
+    row = ServiceStatus.of_child(look.children[MLX_SERVER], **extra)
+    if not look.predecessors or row.detail:
+        return row
+    pids = ", ".join(map(str, look.predecessors))
+    return replace(row, detail=f"until their clients have their answers, older ones run too: PID {pids}")
+
+
+def engine_row(
+    gateway: ChildStatus, engine: ServiceStatus | None, reported: EngineReport | None
+) -> ServiceStatus:
+    """Return the engine's row from what its gateway answers now (None without an answer) and `reported` last.
+
+    Without a gateway there is no engine.
+    """
+    if gateway.state in DOWN:
+        return ServiceStatus(State.STOPPED, detail=f"its gateway is {gateway.state}")
+    if gateway.state is State.STARTING and (engine is None or engine.state is State.STOPPED):
+        return ServiceStatus(State.STARTING, detail="its gateway is starting")
+    if engine is not None:
+        return engine
+    # The engine may work although its gateway is silent.
+    if gateway.state in UP and reported and reported.gateway_pid == gateway.process_pid:
+        silence = "its gateway does not answer now; this is what it last reported"
+        return replace(reported.engine, detail=silence, remedy="")
+    return ServiceStatus(State.STOPPED, detail="its gateway does not answer")
+
+
+def _orchestrators(look: Look) -> dict[str, ServiceStatus]:
+    if look.decision.mode is Mode.OFF:
+        return dict.fromkeys(IN_CONTAINERS, NO_ORCHESTRATOR)
+    if look.decision.mode is Mode.NATIVE:
+        found = {name: ServiceStatus.of_child(look.children[name], runs="natively") for name in IN_CONTAINERS}
+    else:
+        containers = _containers(look)
+        found = {name: containers[name].with_extra(runs="in a container") for name in IN_CONTAINERS}
+    orchestrator = found[ORCHESTRATOR]
+    if look.mistake_in_agents_file and not orchestrator.healthy and not orchestrator.stopped_by_hand:
+        found[ORCHESTRATOR] = replace(orchestrator, detail=look.mistake_in_agents_file)
+    return found
+
+
+def _containers(look: Look) -> Mapping[str, ServiceStatus]:
+    """Return the rows of the containers. None can run while the Docker engine does not answer."""
+    why_unknown = look.docker.error or (look.containers if isinstance(look.containers, str) else "")
+    if why_unknown or isinstance(look.containers, str):
+        return dict.fromkeys(IN_CONTAINERS, ServiceStatus(State.STOPPED, detail=why_unknown))
+    return {name: look.containers.get(name, NO_CONTAINER) for name in IN_CONTAINERS}
