@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from host_agent.listener.commands.routes import CommandRoutes
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
 from host_agent.listener.live.routes import LiveRoutes
@@ -13,6 +14,7 @@ from host_agent.listener.proxy.routes import ProxyRoutes
 from host_agent.listener.recovery_routes import RecoveryRoutes
 from host_agent.listener.sessions import SESSION_FOR_S
 from host_agent.listener.upgrade_routes import UpgradeRoutes
+from host_agent.services import MLX_ENGINE
 from host_agent.services.status.verdict import verdict
 from host_agent.status_page.page import Page
 
@@ -30,6 +32,7 @@ class Api:
         self._streams = EventStreams(context.journal)
         self._recovery = RecoveryRoutes(context)
         self._upgrade = UpgradeRoutes(context)
+        self._commands = CommandRoutes()
         self._live = LiveRoutes(context, self._status, headers)
         self._proxy = ProxyRoutes(context.upstreams, headers)
 
@@ -41,8 +44,10 @@ class Api:
             web.get("/status", self.status),
             *self._recovery.routes(),
             *self._upgrade.routes(),
+            *self._commands.routes(),
             *self._live.routes(),
             *self._proxy.routes(),
+            web.post(f"/services/{MLX_ENGINE}/kill", self.kill_engine),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
             web.get("/events", self._streams.events),
             web.get("/journal", self.journal),
@@ -86,6 +91,11 @@ class Api:
         name, action = request.match_info["name"], request.match_info["action"]
         self._context.service_control.request(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
+
+    async def kill_engine(self, request: web.Request) -> web.Response:
+        """Kill the engine as a crash would end it, so that a person sees what becomes of its requests."""
+        await self._context.service_control.kill_engine()
+        return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
         """Return the events after number `?since=`, oldest first, or the `?newest=` newest ones."""

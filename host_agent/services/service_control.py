@@ -1,6 +1,7 @@
 """Start, stop or restart one service because a person asks for it (POST /services/{name}/{action})."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -128,10 +129,21 @@ class ServiceControl:
             case "restart":
                 await self._containers.restart(service, BY_HAND)
 
+    async def kill_engine(self) -> None:
+        """Kill the MLX engine with SIGKILL; its gateway starts another. Raises NotPossible if none runs."""
+        pid = await self._engine_pid()
+        self._journal.record(MLX_ENGINE, "kill_requested", "by hand", pid=pid)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, signal.SIGKILL)
+
     async def _restart_engine(self) -> None:
         """Terminate the MLX engine; its gateway starts another."""
-        engine = await self._mlx.engine_status()
+        os.kill(await self._engine_pid(), signal.SIGTERM)
+
+    async def _engine_pid(self) -> int:
+        """Return the PID of the MLX engine. Raises NotPossible if none runs."""
+        engine = await self._mlx.engine_status(fresh=True)
         pid = engine.process_pid if engine else None
         if pid is None or "mlx_server.engine" not in process_lookup.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
-        os.kill(pid, signal.SIGTERM)
+        return pid

@@ -91,6 +91,7 @@ PURE = (
     "vestal/web/histogram.py",
     "vestal/web/http_error.py",
     "vestal/web/json_body.py",
+    "host_agent/listener/commands/doctor_actions.py",
     "host_agent/listener/proxy/proxied_routes.py",
     "host_agent/recovery/facts.py",
     "host_agent/services/retry_advice.py",

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return 0
     program = _known(options.program)
     url = f"http://127.0.0.1:{config.mlx.port}"
-    model = _choose(program, options.model, _installed_models(url))
+    model = _choose(program, options.model, installed_models(url))
     planned = plan(program, model, url, tuple(options.arguments))
     path = _find(program)
     if options.json:
@@ -60,7 +60,7 @@ def _known(name: str) -> Program:
     raise UnknownProgram(f"No program is called {name!r}: {hint}")
 
 
-def _installed_models(url: str) -> list[InstalledModel]:
+def installed_models(url: str) -> list[InstalledModel]:
     """Return the language models of the MLX server. Raise GatewayUnreachable."""
     try:
         tags, loaded = (_get(f"{url}{path}") for path in ("/api/tags", "/api/ps"))

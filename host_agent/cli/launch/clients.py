@@ -1,0 +1,67 @@
+"""Print as JSON how each known program is pointed at the MLX server; the agent's GET /clients runs this."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from host_agent.cli.launch.launch import installed_models
+from host_agent.cli.launch.models import InstalledModel
+from host_agent.cli.launch.programs import PROGRAMS, Program, plan
+from host_agent.errors import HostAgentError
+from vestal.config import ConfigError, load
+
+PLACEHOLDER = InstalledModel("MODEL", context_tokens=0, tools=False, size_bytes=0)
+
+
+def main() -> int:
+    """Print the clients, or a sentence that says why they are not known, and return the exit code."""
+    try:
+        url = f"http://127.0.0.1:{load().mlx.port}"
+        print(json.dumps(describe(installed_models(url), url)))
+    except (ConfigError, HostAgentError) as error:
+        print(f"vestal: {error}")
+        return 1
+    return 0
+
+
+def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
+    """Return the body of GET /clients: the model that suits most programs, and how each of them uses it."""
+    model = suits_most(models)
+    clients = [_client(name, program, model, url) for name, program in PROGRAMS.items()]
+    return {"model": model.name if model else None, "clients": clients}
+
+
+def suits_most(models: Sequence[InstalledModel]) -> InstalledModel | None:
+    """Return the model that fits most programs: among equals one that is in memory, then the largest."""
+
+    def merits(model: InstalledModel) -> tuple[int, bool, int, str]:
+        fits = sum(not program.needs.lacking(model) for program in PROGRAMS.values())
+        return fits, model.is_loaded, model.size_bytes, model.name
+
+    return max(models, key=merits, default=None)
+
+
+def _client(name: str, program: Program, model: InstalledModel | None, url: str) -> dict[str, Any]:
+    planned = plan(program, model or PLACEHOLDER, url)
+    variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in planned.environment.items())
+    lines = [f"export {variables}"] if variables else []
+    lacking = program.needs.lacking(model) if model else "is not installed"
+    notes = [f"Installed by: {program.install}."]
+    if lacking:
+        missing = f"{model.name} {lacking}" if model else "No language model is installed"
+        notes.insert(0, f"It needs {program.needs}; {missing}.")
+    return {
+        "name": name,
+        "title": program.title,
+        "lines": [*lines, shlex.join(planned.command)],
+        "note": " ".join(notes),
+        "fits": not lacking,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

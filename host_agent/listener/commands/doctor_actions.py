@@ -1,0 +1,41 @@
+"""Which findings of the doctor a click can mend. Pure.
+
+Only what is safe at any time is offered: a recovery pass, a restart that the supervisor carries out, an
+upgrade. Nothing is deleted, downloaded or killed by such a click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Action = dict[str, str]
+
+ENDED_BY_A_PASS = "`vestal recover --once`"
+CLOSES_BREAKERS = "`vestal recover --reset`"
+
+
+def action_for(finding: Mapping[str, Any], services: tuple[str, ...]) -> Action | None:
+    """Return the request that mends what `finding` reports, or None if there is none that is safe.
+
+    `finding` is one of `vestal doctor --json`. `services` are the names of the services.
+    """
+    name, sentence, remedy = (str(finding.get(field, "")) for field in ("name", "sentence", "remedy"))
+    if finding.get("level") not in ("note", "fault"):
+        return None
+    first_word = sentence.partition(" ")[0]
+    if name == "services" and "stopped by hand" in sentence and first_word in services:
+        return _post(f"Start {first_word}", f"/services/{first_word}/start")
+    if name in ("services", "dies_at_start") and CLOSES_BREAKERS in remedy:
+        return _post("Try again now", "/recover/reset")
+    if name in ("hung", "slept") and first_word == "ollama" and finding["level"] == "fault":
+        return _post("Restart Ollama", "/services/ollama/restart")
+    if name == "configuration" and "is out of date" in sentence:
+        return _post("Replace it", "/upgrade")
+    if ENDED_BY_A_PASS in remedy or (name == "ollama_not_running" and finding["level"] == "fault"):
+        return _post("Recover now", "/recover")
+    return None
+
+
+def _post(label: str, path: str) -> Action:
+    return {"label": label, "method": "POST", "path": path}
