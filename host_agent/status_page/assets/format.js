@@ -53,4 +53,11 @@ export const rate = (n) => (isKnown(n) ? `${n >= 100 ? number(n) : n.toFixed(1)}
 export const percent = (n) => (isKnown(n) ? `${Math.round(100 * n)} %` : UNKNOWN);
 
 // (1, "request") -> "1 request", (2, "request") -> "2 requests"
-export const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
+export const count = (n, noun, plural = `${noun}s`) => `${number(n)} ${n === 1 ? noun : plural}`;
+
+// "mlx_engine" -> "Engine": the services by the names that the page shows
+const TITLES = {
+  agent: "Agent", mlx_server: "Gateway", mlx_engine: "Engine", ollama: "Ollama", docker: "Docker",
+  orchestrator: "Orchestrator", nightly: "Nightly",
+};
+export const title = (service) => TITLES[service] || service;

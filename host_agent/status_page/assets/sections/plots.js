@@ -1,10 +1,82 @@
-// Memory, speed and waiting requests over an hour, a day or a week.
+// Memory, speed, requests, restarts and cache hits over an hour, a day or a week. Each incident is a mark on all of them.
 
-import { html } from "/assets/vendor/preact-htm.js";
-import { useLive } from "/assets/live.js";
+import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
+import { get } from "/assets/api.js";
+import { clock, count, title } from "/assets/format.js";
+import { onLive, useConnection, useIncidents } from "/assets/live.js";
+import { append, marksOf, SPANS_S, trim, withGaps } from "/assets/plots/data.js";
+import { PLOTS } from "/assets/plots/kinds.js";
+import { loadLibrary, Plot } from "/assets/plots/plot.js";
 import { Empty, Panel } from "/assets/widgets.js";
 
+const RANGES = [["hour", "Hour", "the last hour"], ["day", "Day", "the last day"], ["week", "Week", "the last week"]];
+const RELOAD_AFTER_S = { hour: 600, day: 300, week: 900 }; // a day's and a week's points are means, which the agent makes
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
 export function Plots() {
-  const sample = useLive("sample");
-  return html`<${Panel} title="Plots" id="plots"><${Empty} text=${sample ? "A sample has come." : "No samples yet."} /><//>`;
+  const [range, setRange] = useState("hour");
+  const { history, marks, version, error } = useHistory(range);
+  const theme = useTheme();
+  const now = Date.now() / 1000;
+  const found = marksOf(marks, useIncidents(), now - SPANS_S[range]);
+  const words = RANGES.find(([name]) => name === range)[2];
+  const actions = html`<div class="segments" role="group" aria-label="Time that the plots show">
+    ${RANGES.map(([name, text]) => html`<button type="button" key=${name} aria-pressed=${String(range === name)} onClick=${() => setRange(name)}>${text}</button>`)}
+  </div>`;
+  return html`<${Panel} title="Figures" id="plots" actions=${actions}>
+    ${error && html`<p class="error">The figures cannot be had: ${error}</p>`}
+    ${!history ? !error && html`<${Empty} text="Loading…" />`
+    : !history.times.length ? html`<${Empty} text="There are no figures yet: the first ones come within a minute." />`
+    : html`<div class="plots">${PLOTS.map((kind) => html`<${Plot} key=${kind.id} kind=${kind} history=${history} marks=${found} theme=${theme}
+        span_s=${SPANS_S[range]} end=${Math.max(now, history.times.at(-1))} version=${version} rangeWords=${words} />`)}</div>
+      <${Marks} marks=${found} words=${words} />`}
+  <//>`;
+}
+
+function Marks({ marks, words }) {
+  if (!marks.length) return html`<p class="faint small">No incident in ${words}.</p>`;
+  return html`<details class="marks"><summary>${count(marks.length, "incident")} in ${words}, marked on each plot</summary>
+    <ul>${marks.toReversed().map((mark) => html`<li key=${mark.ts}>${clock(mark.ts)} <span class="faint">${title(mark.service)}:</span> ${mark.title}</li>`)}</ul>
+  </details>`;
+}
+
+// Returns the figures of a range, which grow with each sample that the stream brings; `version` changes with them.
+function useHistory(range) {
+  const [shown, setShown] = useState({ history: null, marks: [], version: 0, error: "" });
+  const held = useRef(null);
+  const { state } = useConnection();
+  useEffect(() => {
+    if (state !== "live") return undefined;
+    let wanted = true;
+    const load = async () => {
+      try {
+        const [body] = await Promise.all([get(`/history?range=${range}`), loadLibrary()]);
+        if (!wanted) return;
+        held.current = withGaps(body);
+        setShown((was) => ({ history: held.current, marks: body.marks, version: was.version + 1, error: "" }));
+      } catch (error) {
+        if (wanted) setShown((was) => ({ ...was, error: error.message || "the browser could not load the plots." }));
+      }
+    };
+    load();
+    const timer = setInterval(load, RELOAD_AFTER_S[range] * 1000);
+    const unfollow = onLive("sample", ({ time, values }) => {
+      if (range !== "hour" || !held.current) return;
+      append(held.current, time, values);
+      trim(held.current, time - SPANS_S.hour);
+      setShown((was) => ({ ...was, version: was.version + 1 }));
+    });
+    return () => { wanted = false; clearInterval(timer); unfollow(); };
+  }, [range, state]);
+  return shown;
+}
+
+function useTheme() {
+  const [theme, setTheme] = useState(dark.matches ? "dark" : "light");
+  useEffect(() => {
+    const change = () => setTheme(dark.matches ? "dark" : "light");
+    dark.addEventListener("change", change);
+    return () => dark.removeEventListener("change", change);
+  }, []);
+  return theme;
 }

@@ -80,7 +80,7 @@ def troubled() -> dict[str, Any]:
         restart_count=5,
         uptime_s=0.0,
         circuit_breaker_state="open",
-        next_trial_in_s=42.0,
+        next_trial_in_s=41.5,
         detail="killed by SIGKILL five times within 80 s",
         last_failure={
             "ts": time.time() - 18,
@@ -170,7 +170,7 @@ def history(name: str = "hour") -> dict[str, Any]:
             "memory_limit_bytes": flat(20 * GIB),
             "host_available_bytes": series(8 * GIB, 14 * GIB, 1.5),
             "host_total_bytes": flat(32 * GIB),
-            "tokens_in_per_s": series(0, 900, 5.0),
+            "tokens_in_per_s": series(0, 900, 4.0),
             "tokens_out_per_s": series(0, 64, 5.0),
             "first_token_s": series(0.2, 1.4, 2.0),
             "queued": series(0, 6, 4.0),

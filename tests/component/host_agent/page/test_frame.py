@@ -2,17 +2,131 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.component.host_agent.page import stories
+from tests.component.host_agent.page.conftest import NARROW, WIDE
+
+UNREACHABLE = "ERR_CONNECTION_REFUSED"
+CUT = "ERR_INCOMPLETE_CHUNKED_ENCODING"
+REFUSED = "401 (Unauthorized)"
 
 
 def verdict(page):
     return page.locator(".verdict-text")
 
 
-def test_verdict_follows_the_status(page, scripted):
+def tell_a_long_story(scripted):
+    """Let the agent report trouble, incidents, and words that are far too long."""
+    scripted.status = stories.troubled()
+    for number in range(12):
+        worker = stories.service(parent="docker", process_pid=None, detail="")
+        scripted.status["services"][f"worker-with-a-long-name-{number}"] = worker
+    scripted.status["services"]["ollama"]["detail"] = "/very/long/path" * 20
+    closed = [stories.incident(number, began_s_ago=700.0 * (10 - number)) for number in range(8, 1, -1)]
+    scripted.incidents = [stories.incident(9, began_s_ago=18, lasted_s=None), *closed]
+    scripted.sample = stories.sample()
+
+
+def test_verdict_and_title_follow_the_status(page, scripted):
     expect(verdict(page)).to_have_text("All services are healthy.")
+    expect(page.tab).to_have_title("Vestal")
     scripted.send_status(**stories.troubled())
     expect(verdict(page)).to_have_text("The engine is down and is tried again soon; Docker is not running.")
     expect(page.tab).to_have_title("⚠ Vestal")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_page_has_no_serious_fault_of_accessibility_and_fits_its_window(open_page, scripted, dark, size):
+    tell_a_long_story(scripted)
+    page = open_page(dark=dark, size=size)
+    expect(page.locator(".plot canvas").first).to_be_visible()
+    expect(page.locator("article.open")).to_be_visible()
+    assert page.accessibility_faults() == []
+    widths = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    scrolls, width = page.evaluate(widths)
+    assert scrolls <= width, "the page scrolls sideways"
+
+
+def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page):
+    page = open_page()
+    page.expected = ["404 (Not Found)"]  # a section whose module is not there
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Recover now"
+    for title in ("Now", "Requests", "Models", "Chat", "Orchestrator", "Doctor", "Clients"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == title
+        page.keyboard.press("Enter")
+        link = page.get_by_role("link", name=title, exact=True)
+        expect(link).to_have_attribute("aria-current", "page")
+        expect(page.get_by_role("main").locator("section").first).to_be_visible()
+
+
+def test_browser_without_a_session_is_told_how_to_open_the_page_and_asks_no_more(open_page, scripted):
+    scripted.closed = True
+    page = open_page(ready=False)
+    page.expected = [REFUSED]
+    expect(page.get_by_role("heading", name="This page is closed")).to_be_visible()
+    expect(page.get_by_text("vestal status --open")).to_be_visible()
+    assert page.accessibility_faults() == []
+    asked = len(scripted.asked)
+    page.wait_for_timeout(1200)  # longer than the first pauses before a retry
+    assert len(scripted.asked) == asked, "each refusal is a line in the journal"
+
+
+def test_closed_tab_opens_by_itself_when_another_tab_has_a_session(open_page, scripted):
+    scripted.closed = True
+    page = open_page(ready=False)
+    page.expected = [REFUSED]
+    expect(page.get_by_role("heading", name="This page is closed")).to_be_visible()
+    scripted.closed = False
+    other = page.context.new_page()
+    other.goto(scripted.url, wait_until="commit")
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    expect(page.get_by_role("heading", name="Services")).to_be_visible()
+
+
+def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scripted):
+    page.expected = [UNREACHABLE, CUT]
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    scripted.stop()
+    expect(verdict(page)).to_contain_text("The agent does not answer (since ", timeout=3000)
+    expect(page.get_by_role("button", name="Recover now")).to_have_count(0)
+    scripted.status["verdict"] = "The agent has just started."
+    scripted.start()
+    expect(verdict(page)).to_have_text("The agent has just started.", timeout=8000)
+
+
+def test_agent_that_was_replaced_and_forgot_the_session_closes_the_page_until_it_is_opened_again(
+    page, scripted
+):
+    page.expected = [UNREACHABLE, CUT, REFUSED]
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    scripted.stop()
+    scripted.closed = True
+    scripted.start()
+    expect(page.get_by_role("heading", name="This page is closed")).to_be_visible(timeout=8000)
+    scripted.closed = False  # `vestal status --open` was run
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(verdict(page)).to_have_text("All services are healthy.")
+
+
+def test_recover_button_posts_and_shows_the_error_of_a_refusal(page, scripted):
+    page.get_by_role("button", name="Recover now").click()
+    expect(page.get_by_role("button", name="Recover now")).to_be_enabled()
+    assert ("POST", "/recover", {}) in scripted.asked
+    page.expected = ["429"]
+    scripted.answers["POST", "/recover"] = lambda request: _too_many()
+    page.get_by_role("button", name="Recover now").click()
+    expect(page.get_by_role("alert")).to_have_text("Too many passes were requested; try again in 5 s.")
+
+
+def _too_many():
+    from aiohttp import web
+
+    message = "Too many passes were requested; try again in 5 s."
+    return web.json_response({"error": {"code": "too_many_requests", "message": message}}, status=429)

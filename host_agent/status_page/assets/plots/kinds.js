@@ -1,0 +1,80 @@
+// Which plots there are: their series, the form of their figures, and the sentence that says what they show.
+
+import { bytes, count, duration, number, percent, rate } from "/assets/format.js";
+import { figures } from "/assets/plots/data.js";
+
+const whole = (n) => (n == null ? "–" : Number.isInteger(n) ? number(n) : n.toFixed(1));
+
+// A series is {name, title, color (1 to 4), form(value), axis?: "right", look?: "stack" | "dashed" | "dotted" | "bars"}.
+// `sentence(series)` is the plot's text for those who do not see it; "" if nothing is known.
+export const PLOTS = [
+  {
+    id: "memory", title: "Memory of the engine", form: bytes, binary: true,
+    series: [
+      { name: "weights_bytes", title: "Weights", color: 1, look: "stack" },
+      { name: "kv_bytes", title: "Keys and values", color: 2, look: "stack" },
+      { name: "prompt_cache_bytes", title: "Prompt cache", color: 3, look: "stack" },
+      { name: "in_use_bytes", title: "In use (measured)", color: "text" },
+      { name: "memory_limit_bytes", title: "Limit", color: "mark", look: "dashed" },
+      { name: "peak_bytes", title: "Highest use", color: "faint", look: "dotted" },
+    ],
+    derive: (series) => {
+      const use = figures(series.in_use_bytes);
+      return { peak_bytes: (series.in_use_bytes || []).map((value) => (value == null ? null : use.most)) };
+    },
+    sentence: (series) => {
+      const use = figures(series.in_use_bytes), limit = figures(series.memory_limit_bytes);
+      if (!use) return "";
+      return `${bytes(use.last)} in use now${limit ? ` of at most ${bytes(limit.last)}` : ""}; ${bytes(use.most)} at the highest.`;
+    },
+  },
+  {
+    id: "speed", title: "Tokens a second", form: rate,
+    series: [
+      { name: "tokens_out_per_s", title: "Out (written)", color: 1 },
+      { name: "tokens_in_per_s", title: "In (read, right axis)", color: 2, axis: "right" },
+    ],
+    sentence: (series) => {
+      const out = figures(series.tokens_out_per_s), taken = figures(series.tokens_in_per_s);
+      if (!out && !taken) return "";
+      return `Out ${rate(out?.last)} now, ${rate(out?.most)} at most; in ${rate(taken?.last)} now, ${rate(taken?.most)} at most.`;
+    },
+  },
+  {
+    id: "first-token", title: "Time to the first token", form: duration,
+    series: [{ name: "first_token_s", title: "Mean of the answers", color: 1 }],
+    sentence: (series) => {
+      const found = figures(series.first_token_s);
+      return found ? `${duration(found.last)} last, ${duration(found.mean)} on average, ${duration(found.most)} at the longest.` : "";
+    },
+  },
+  {
+    id: "requests", title: "Requests", form: whole,
+    series: [
+      { name: "running", title: "Running", color: 4 },
+      { name: "queued", title: "Queued", color: 2 },
+      { name: "parked", title: "Parked", color: 1 },
+    ],
+    sentence: (series) => {
+      const running = figures(series.running), queued = figures(series.queued), parked = figures(series.parked);
+      if (!running && !queued && !parked) return "";
+      return `${whole(running?.last)} running, ${whole(queued?.last)} queued, ${whole(parked?.last)} parked now; at most ${whole(queued?.most)} queued and ${whole(parked?.most)} parked.`;
+    },
+  },
+  {
+    id: "restarts", title: "Restarts", form: whole,
+    series: [{ name: "restarts", title: "Restarts of all services", color: "mark", look: "bars" }],
+    sentence: (series) => {
+      const found = figures(series.restarts);
+      return found ? (found.sum ? `${count(found.sum, "restart")} in this time.` : "No restart in this time.") : "";
+    },
+  },
+  {
+    id: "cache", title: "Prompt cache hits", form: percent, highest: 1,
+    series: [{ name: "cache_hit_fraction", title: "Prompts that began in the cache", color: 3 }],
+    sentence: (series) => {
+      const found = figures(series.cache_hit_fraction);
+      return found ? `${percent(found.last)} last, ${percent(found.mean)} on average.` : "";
+    },
+  },
+];

@@ -1,0 +1,113 @@
+"""The plots: ranges, live samples, gaps, marks of incidents, the common crosshair, and their text."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from playwright.sync_api import expect
+
+from tests.component.host_agent.page import stories
+
+PLOTS = 6
+
+
+def plot(page, title):
+    return page.locator("figure").filter(has=page.get_by_role("heading", name=title, exact=True))
+
+
+def test_every_plot_has_a_canvas_and_a_sentence_for_those_who_do_not_see_it(page):
+    expect(page.locator("#plots canvas")).to_have_count(PLOTS)
+    pictures = page.locator("#plots").get_by_role("img")
+    expect(pictures).to_have_count(PLOTS)
+    for index in range(PLOTS):
+        expect(pictures.nth(index)).to_have_accessible_name(re.compile(r", the last hour\. .*\d.*\."))
+    expect(plot(page, "Memory of the engine")).to_contain_text(" of at most 20.0 GiB")
+
+
+def test_range_is_changed_by_a_button_and_asks_for_its_history(page, scripted):
+    expect(page.locator("#plots canvas")).to_have_count(PLOTS)
+    page.get_by_role("button", name="Week").click()
+    expect(page.locator("#plots").get_by_role("img").first).to_have_accessible_name(
+        re.compile("the last week")
+    )
+    expect(page.get_by_role("button", name="Week")).to_have_attribute("aria-pressed", "true")
+    asked = [path for _, path, _ in scripted.asked if path.startswith("/history")]
+    assert asked == ["/history?range=hour", "/history?range=week"]
+
+
+def test_sample_moves_the_plots_without_asking_for_the_history_again(page, scripted):
+    expect(page.locator("#plots canvas")).to_have_count(PLOTS)
+    scripted.send("sample", stories.sample(tokens_out_per_s=777.0))
+    expect(plot(page, "Tokens a second")).to_contain_text("Out 777/s now, 777/s at most")
+    expect(plot(page, "Tokens a second").get_by_role("button").first).to_contain_text("777/s")
+    assert len([path for _, path, _ in scripted.asked if path.startswith("/history")]) == 1
+
+
+def test_incident_is_a_mark_on_every_plot_with_a_tooltip_and_in_the_list(page, scripted):
+    expect(page.locator("#plots canvas")).to_have_count(PLOTS)
+    expect(page.locator(".marks summary")).to_have_text("1 incident in the last hour, marked on each plot")
+    scripted.send_incident(stories.incident(5, began_s_ago=900, title="The engine ran out of memory"))
+    expect(page.locator(".marks summary")).to_have_text("2 incidents in the last hour, marked on each plot")
+    for figure in page.locator("figure").all():
+        over = figure.locator(".u-over")
+        over.scroll_into_view_if_needed()
+        box = over.bounding_box()
+        page.mouse.move(
+            box["x"] + box["width"] * 0.75 - 1, box["y"] + box["height"] / 2
+        )  # 900 s of 3600 s ago
+        expect(figure.locator(".tip")).to_contain_text("The engine ran out of memory")
+
+
+def test_crosshair_is_common_to_all_plots(page):
+    expect(page.locator("#plots canvas")).to_have_count(PLOTS)
+    plot(page, "Memory of the engine").locator(".u-over").hover(position={"x": 200, "y": 40})
+    lines = page.locator(".u-cursor-x")
+    assert lines.count() == PLOTS
+    for index in range(PLOTS):
+        expect(lines.nth(index)).to_be_visible()
+    transforms = lines.evaluate_all("lines => lines.map(line => line.style.transform)")
+    assert all(re.search(r"translate\(\d", each) for each in transforms), transforms
+
+
+def test_legend_hides_and_shows_a_line_by_keyboard(page):
+    memory = plot(page, "Memory of the engine")
+    key = memory.get_by_role("button", name=re.compile("^Prompt cache"))
+    expect(key).to_have_attribute("aria-pressed", "true")
+    key.focus()
+    page.keyboard.press("Enter")
+    expect(key).to_have_attribute("aria-pressed", "false")
+    expect(memory.locator("canvas")).to_have_count(1)
+    page.keyboard.press("Space")
+    expect(key).to_have_attribute("aria-pressed", "true")
+
+
+def test_plots_follow_the_width_of_the_window_and_the_colors_of_the_system(page):
+    canvas = plot(page, "Memory of the engine").locator("canvas")
+    before = canvas.bounding_box()["width"]
+    page.set_viewport_size({"width": 375, "height": 800})
+    expect(canvas).not_to_have_css("width", f"{before}px")
+    assert canvas.bounding_box()["width"] < 340
+    ink = "() => getComputedStyle(document.documentElement).getPropertyValue('--plot-1').trim()"
+    light = page.evaluate(ink)
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ink) != light
+    expect(canvas).to_have_count(1)
+
+
+def test_gap_in_the_history_is_not_bridged_and_an_empty_one_is_a_sentence(open_page, scripted):
+    now = int(time.time())
+    times = [now - 1000, now - 990, now - 500, now - 490]
+    code = """async (body) => {
+      const { withGaps, append, trim, stacked } = await import("/assets/plots/data.js");
+      const history = withGaps(body);
+      append(history, body.times.at(-1) + 10, { a: 5 });
+      const all = history.times.length, values = [...history.series.a];
+      trim(history, body.times[2]);
+      return [all, values, history.times.length, stacked([[1, null], [2, null], [null, 4]])];
+    }"""
+    scripted.answers["GET", "/history"] = stories.history() | {"times": [], "series": {}, "marks": []}
+    page = open_page()
+    expect(page.locator("#plots")).to_contain_text("There are no figures yet")
+    body = {"times": times, "series": {"a": [1, 2, 3, 4]}, "step_s": 10}
+    assert page.evaluate(code, body) == [6, [1, 2, None, 3, 4, 5], 3, [[1, None], [3, None], [3, 4]]]
