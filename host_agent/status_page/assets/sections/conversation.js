@@ -1,0 +1,76 @@
+// The conversation of the chat, which goes on while another section is shown.
+
+import { post } from "/assets/api.js";
+import { EMPTY, ended, interrupted, withLine } from "/assets/sections/answer.js";
+import { readAnswer } from "/assets/sections/answer_stream.js";
+import { makeStore } from "/assets/sections/store.js";
+
+const SHOW_EACH_MS = 50;
+
+// turns: {id, role: "user", text} or {id, role: "assistant", model, answer}. isRunning: the last answer is being written.
+export const conversation = makeStore({ model: "", turns: [], isRunning: false });
+let controller = null, answer = null, timer = null, turnCount = 0;
+
+// Sends a message, and reads the answer to its end. Errors become part of the answer.
+export async function send(text) {
+  const { model, turns, isRunning } = conversation.get();
+  if (isRunning || !model || !text) return;
+  const asked = [...turns, { id: ++turnCount, role: "user", text }];
+  controller = new AbortController();
+  answer = EMPTY;
+  conversation.set({ turns: [...asked, { id: ++turnCount, role: "assistant", model, answer }], isRunning: true });
+  const { signal } = controller;
+  try {
+    await readAnswer({ model, messages: messagesOf(asked), stream: true }, {
+      signal,
+      onLine: (line) => { if (!signal.aborted) change(withLine(answer, line, performance.now())); },
+      onBreak: () => change(interrupted(answer, "connection", performance.now())),
+    });
+  } catch (error) {
+    if (signal.aborted) return; // `stop` has ended the answer
+    change(ended(answer, { error: error.message }));
+  }
+  finish();
+}
+
+// Stops the answer that is being written; what there is of it stays.
+export function stop() {
+  if (!conversation.get().isRunning) return;
+  controller.abort();
+  change(ended(answer, { stopped: true }));
+  finish();
+}
+
+// Kills the engine's process. The answer that is being written waits and goes on.
+export async function killEngine() {
+  await post("/services/mlx_engine/kill");
+  if (conversation.get().isRunning) change(interrupted(answer, "engine", performance.now()));
+}
+
+// Begins a new conversation with the same model.
+export function startOver() {
+  stop();
+  conversation.set({ turns: [] });
+}
+
+function messagesOf(turns) {
+  const messages = turns.map((turn) => ({ role: turn.role, content: turn.role === "user" ? turn.text : turn.answer.text }));
+  return messages.filter((message) => message.role === "user" || message.content);
+}
+
+function change(next) {
+  answer = next;
+  timer ??= setTimeout(show, SHOW_EACH_MS);
+}
+
+function show() {
+  clearTimeout(timer);
+  timer = null;
+  const { turns } = conversation.get();
+  if (turns.length) conversation.set({ turns: [...turns.slice(0, -1), { ...turns.at(-1), answer }] });
+}
+
+function finish() {
+  show();
+  conversation.set({ isRunning: false });
+}

@@ -1,0 +1,105 @@
+// The models: which are installed, loaded, and fit into memory; load, unload, pull and delete them.
+
+import { html, useState } from "/assets/vendor/preact-htm.js";
+import { del, get, post } from "/assets/api.js";
+import { bytes, number } from "/assets/format.js";
+import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
+import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
+import { dismiss, pull, pulls, useOnPulled } from "/assets/sections/pulls.js";
+
+// Returns the installed models, each with `loaded`: its entry among the models in memory, or null.
+async function loadModels() {
+  const [tags, running, health] = await Promise.all([
+    get("/gateway/api/tags"), get("/gateway/api/ps"), get("/gateway/health").catch(() => null),
+  ]);
+  const inMemory = new Map(listIn(running, "models").map((model) => [model.name, model]));
+  const models = listIn(tags, "models").map((model) => ({ ...model, loaded: inMemory.get(model.name) ?? null }));
+  return { models, memory: health?.memory ?? null };
+}
+
+function Memory({ memory }) {
+  if (!memory || typeof memory.limit_bytes !== "number") return null;
+  const parts = [["weights", memory.weights_bytes], ["keys and values", memory.kv_bytes], ["prompt cache", memory.prompt_cache_bytes]];
+  const shown = parts.filter(([, size]) => size > 0).map(([name, size]) => `${name} ${bytes(size)}`).join(", ");
+  return html`<p class="faint">${bytes(memory.in_use_bytes)} of ${bytes(memory.limit_bytes)} in use${shown && `: ${shown}`}.</p>`;
+}
+
+function Fits({ fit }) {
+  if (!fit) return html`<span class="faint">not known</span>`;
+  const figures = `needs ${bytes(fit.needed_bytes)} of ${bytes(fit.limit_bytes)}`;
+  return html`<${State} name=${fit.fits ? "ok" : "failed"} text=${fit.fits ? "fits" : "too large"} />
+    <div class="faint">${figures}</div>`;
+}
+
+function Actions({ model, reload }) {
+  const name = model.name;
+  const then = async (promise) => { await promise; await reload(); };
+  return html`
+    ${model.loaded
+      ? html`<${Button} label=${`Unload ${name}`} key="unload"
+          onClick=${() => then(post("/gateway/api/generate", { model: name, keep_alive: 0 }))}>Unload<//>`
+      : html`<${Button} label=${`Load ${name}`} key="load"
+          onClick=${() => then(post("/gateway/api/generate", { model: name }))}>Load<//>`}
+    <${Button} label=${`Delete ${name}`} confirm=${`Delete ${bytes(model.size)}?`}
+      onClick=${() => then(del("/gateway/api/delete", { model: name }))}>Delete<//>`;
+}
+
+function Installed({ models, reload }) {
+  const columns = [
+    { name: "name", title: "Model", className: "wrap", cell: (row) => html`<strong>${textOf(row.name)}</strong>
+      <div class="faint">${[row.details?.parameter_size, row.details?.quantization_level].filter(Boolean).map(textOf).join(" · ")}</div>` },
+    { name: "state", title: "In memory", cell: (row) => (row.loaded
+      ? html`<${State} name="ok" text="loaded" /><div class="faint">${bytes(row.loaded.size)}</div>`
+      : html`<span class="faint">no</span>`) },
+    { name: "size", title: "Size", number: true, cell: (row) => bytes(row.size) },
+    { name: "context", title: "Context", number: true, cell: (row) => number(row.loaded?.context_length ?? row.details?.context_length) },
+    { name: "fits", title: "Fits", cell: (row) => html`<${Fits} fit=${row.vestal} />` },
+    { name: "actions", title: "Actions", hidden: true, className: "acts", cell: (row) => html`<${Actions} model=${row} reload=${reload} />` },
+  ];
+  return html`<${Table} columns=${columns} rows=${models} keyOf=${(row) => row.name} label="Models"
+    empty="No model is installed. Pull one above." />`;
+}
+
+function Pull({ running }) {
+  const { name, status, completed, total, error, ended } = running;
+  const isKnown = total > 0;
+  const figures = isKnown ? `${bytes(completed)} of ${bytes(total)}` : "";
+  return html`<li>
+    <div class="pull-head"><strong class="wrap">${name}</strong>
+      ${ended
+        ? html`<${Button} label=${`Dismiss the report on ${name}`} onClick=${() => dismiss(name)}>Dismiss<//>`
+        : html`<${Button} label=${`Cancel the download of ${name}`} onClick=${() => dismiss(name)}>Cancel<//>`}</div>
+    ${!ended && html`<progress aria-label=${`Download of ${name}`} max=${isKnown ? total : undefined} value=${isKnown ? completed : undefined}></progress>`}
+    ${error && html`<${Failure} error=${{ message: error }} />`}
+    ${!error && html`<div class="faint">${status} ${figures}</div>`}
+  </li>`;
+}
+
+function Pulls() {
+  const { running } = pulls.use();
+  const [name, setName] = useState("");
+  const submit = (event) => {
+    event.preventDefault();
+    if (!name.trim()) return;
+    pull(name.trim());
+    setName("");
+  };
+  return html`<form class="line-form" onSubmit=${submit}>
+      <label for="pull-name">Pull a model</label>
+      <input id="pull-name" value=${name} onInput=${(event) => setName(event.target.value)} autocomplete="off" spellcheck="false"
+        placeholder="qwen3.5:9b or mlx-community/Qwen3-4B-4bit" />
+      <button class="strong" disabled=${!name.trim()}>Pull</button>
+    </form>
+    ${running.length > 0 && html`<ul class="pulls">${running.map((each) => html`<${Pull} key=${each.name} running=${each} />`)}</ul>`}`;
+}
+
+export function Models() {
+  const { value, error, reload } = useLoaded(loadModels);
+  useOnPulled(reload);
+  return html`<${Panel} title="Models" id="models-list" className="models" actions=${html`<${Button} onClick=${reload}>Refresh<//>`}>
+    <${Pulls} />
+    <${Failure} error=${error} />
+    <${Memory} memory=${value?.memory} />
+    ${value ? html`<${Installed} models=${value.models} reload=${reload} />` : !error && html`<${Empty} text="Asking the gateway…" />`}
+  <//>`;
+}

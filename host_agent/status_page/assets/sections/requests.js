@@ -1,0 +1,62 @@
+// Requests in flight: who waits for what, how far each one is, and a button that cancels it.
+
+import { html } from "/assets/vendor/preact-htm.js";
+import { del } from "/assets/api.js";
+import { age, count, number, rate } from "/assets/format.js";
+import { since, useLive, useNow } from "/assets/live.js";
+import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
+import { listIn, textOf } from "/assets/sections/loaded.js";
+
+const WHY = {
+  queued: "It waits for a free place or for memory.",
+  loading: "It waits until its model is in memory.",
+  parked: "It waits for a new engine, and then goes on with its next token.",
+};
+const READS_PROMPT = "The engine reads its prompt.";
+
+// Returns why a request shows no new tokens, or "".
+export function whyItWaits(request) {
+  if (request.phase === "running" && request.tokens === 0) return READS_PROMPT;
+  return WHY[request.phase] ?? "";
+}
+
+function Client({ request }) {
+  return html`<strong>${textOf(request.client) || "unknown program"}</strong>
+    <div class="faint">${textOf(request.remote)}</div>`;
+}
+
+function Phase({ request }) {
+  const why = whyItWaits(request);
+  return html`<${State} name=${textOf(request.phase) || "unknown"} />${why && html`<div class="faint">${why}</div>`}`;
+}
+
+function Cancel({ request }) {
+  if (request.cancelable === false) return null;
+  const label = `Cancel the request of ${textOf(request.client) || "an unknown program"} to ${textOf(request.model)}`;
+  return html`<${Button} label=${label} confirm="Cancel it?"
+    onClick=${() => del(`/gateway/requests/${encodeURIComponent(request.id)}`)}>Cancel<//>`;
+}
+
+export function Requests() {
+  const frame = useLive("requests");
+  useNow(); // the ages count on between two frames
+  const elapsed_s = since("requests");
+  const requests = listIn(frame, "requests");
+  const columns = [
+    { name: "client", title: "Client", cell: (row) => html`<${Client} request=${row} />` },
+    { name: "model", title: "Model", className: "wrap", cell: (row) => textOf(row.model) },
+    { name: "phase", title: "Phase", className: "why", cell: (row) => html`<${Phase} request=${row} />` },
+    { name: "prompt", title: "Prompt tokens", number: true, cell: (row) => number(row.prompt_tokens) },
+    { name: "tokens", title: "Tokens", number: true, cell: (row) => number(row.tokens) },
+    { name: "rate", title: "Tokens/s", number: true, cell: (row) => rate(row.tokens_per_s) },
+    { name: "age", title: "Age", number: true, cell: (row) => age(row.age_s === null ? NaN : row.age_s + elapsed_s) },
+    { name: "crashes", title: "Crashes survived", number: true, cell: (row) => number(row.crashes) },
+    { name: "cancel", title: "Cancel", hidden: true, className: "acts", cell: (row) => html`<${Cancel} request=${row} />` },
+  ];
+  return html`<${Panel} title="Requests in flight" id="requests-in-flight" className="requests"
+      actions=${requests.length > 0 && html`<span class="faint">${count(requests.length, "request")}</span>`}>
+    ${frame
+      ? html`<${Table} columns=${columns} rows=${requests} label="Requests in flight" empty="No request is in flight." />`
+      : html`<${Empty} text="The gateway has not reported its requests yet." />`}
+  <//>`;
+}
