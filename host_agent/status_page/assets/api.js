@@ -27,10 +27,11 @@ export const post = (path, body = {}) => request(path, withBody("POST", body));
 export const del = (path, body = {}) => request(path, withBody("DELETE", body));
 
 // Calls `onObject` with each JSON object of a response of one object a line, as they arrive.
-// Returns when the response is complete. Throws ApiError, or AbortError after `signal`.
-export async function lines(path, body, onObject, { method = "POST", signal } = {}) {
+// `onReply` is called with the response first, for its headers. Returns when the response is complete. Throws ApiError, or AbortError after `signal`.
+export async function lines(path, body, onObject, { method = "POST", signal, headers, onReply } = {}) {
   const options = method === "GET" ? { method } : withBody(method, body);
-  const reply = await send(path, { ...options, signal });
+  const reply = await send(path, { ...options, signal, headers: { ...options.headers, ...headers } });
+  onReply?.(reply);
   if (!reply.ok) throw await errorOf(reply);
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

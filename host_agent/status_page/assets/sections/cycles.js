@@ -1,9 +1,11 @@
 // The orchestrator's newest cycles: what each one did, and what it skipped and why.
 
-import { html } from "/assets/vendor/preact-htm.js";
+import { html, useState } from "/assets/vendor/preact-htm.js";
 import { clock, duration } from "/assets/format.js";
-import { Panel, State, Table } from "/assets/widgets.js";
+import { Button, Panel, State, Table } from "/assets/widgets.js";
 import { listIn, textOf } from "/assets/sections/loaded.js";
+
+const SHOWN = 5;
 
 function Phases({ cycle }) {
   return html`<div><ul class="phases">${listIn(cycle, "phases").map((phase) => html`<li key=${phase.phase}>
@@ -28,14 +30,17 @@ function Backends({ backends }) {
 }
 
 export function Cycles({ cycles }) {
+  const [showsAll, setShowsAll] = useState(false);
   const columns = [
     { name: "time", title: "Finished", cell: (row) => html`<span class="nowrap">${clock(row.finished_at)}</span>` },
     { name: "trigger", title: "Trigger", cell: (row) => textOf(row.trigger) },
     { name: "took", title: "Took", number: true, cell: (row) => duration(row.duration_s) },
     { name: "phases", title: "What it did", cell: (row) => html`<${Phases} cycle=${row} />` },
   ];
-  return html`<${Panel} title="Cycles" id="cycles-panel" className="orchestrator">
+  return html`<${Panel} title="Cycles" id="cycles-panel" className="cycles">
     <${Backends} backends=${cycles[0]?.backends} />
-    <${Table} columns=${columns} rows=${cycles} label="Cycles" empty="No cycle has finished yet." />
+    <${Table} columns=${columns} rows=${showsAll ? cycles : cycles.slice(0, SHOWN)} label="Cycles" empty="No cycle has finished yet." />
+    ${cycles.length > SHOWN && html`<p><${Button} className="quiet" onClick=${() => setShowsAll(!showsAll)}>
+      ${showsAll ? "Show fewer" : `Show all ${cycles.length}`}<//></p>`}
   <//>`;
 }

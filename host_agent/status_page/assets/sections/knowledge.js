@@ -7,6 +7,7 @@ import { Empty, Panel } from "/assets/widgets.js";
 import { Failure, listIn, textOf } from "/assets/sections/loaded.js";
 
 const RESULTS = 8;
+const SHOWN_CHARS = 300;
 const WORDS = { meaning: "by meaning", words: "by words" };
 
 export function Knowledge({ notes, folders }) {
@@ -24,13 +25,21 @@ export function Knowledge({ notes, folders }) {
   <//>`;
 }
 
+// A passage, of which only the beginning is shown if it is long.
+function Passage({ text }) {
+  const [isWhole, setWhole] = useState(false);
+  const isLong = text.length > SHOWN_CHARS;
+  return html`<div class="written faint">${isLong && !isWhole ? `${text.slice(0, SHOWN_CHARS)}…` : text}</div>
+    ${isLong && html`<button class="quiet" aria-expanded=${isWhole} onClick=${() => setWhole(!isWhole)}>${isWhole ? "Less" : "More"}</button>`}`;
+}
+
 function Result({ result }) {
   const place = [result.agent, result.file, result.heading].map(textOf).filter(Boolean).join(" › ");
   const score = typeof result.score === "number" ? `score ${result.score.toFixed(2)}` : "";
   const similarity = typeof result.similarity === "number" ? `similarity ${result.similarity.toFixed(2)}` : "";
   return html`<li><div class="result-head"><strong class="wrap">${place}</strong>
       <span class="faint nowrap">${[score, similarity].filter(Boolean).join(" · ")}</span></div>
-    <div class="written quote">${textOf(result.text)}</div></li>`;
+    <${Passage} text=${textOf(result.text)} /></li>`;
 }
 
 export function Search({ agents, folders }) {

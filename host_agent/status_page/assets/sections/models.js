@@ -27,8 +27,8 @@ function Memory({ memory }) {
 function Fits({ fit }) {
   if (!fit) return html`<span class="faint">not known</span>`;
   const figures = `needs ${bytes(fit.needed_bytes)} of ${bytes(fit.limit_bytes)}`;
-  return html`<${State} name=${fit.fits ? "ok" : "failed"} text=${fit.fits ? "fits" : "too large"} />
-    <div class="faint">${figures}</div>`;
+  return html`<div><${State} name=${fit.fits ? "ok" : "failed"} text=${fit.fits ? "fits" : "too large"} />
+    <div class="faint small nowrap">${figures}</div></div>`;
 }
 
 function Actions({ model, reload }) {
@@ -46,10 +46,10 @@ function Actions({ model, reload }) {
 
 function Installed({ models, reload }) {
   const columns = [
-    { name: "name", title: "Model", className: "wrap", cell: (row) => html`<strong>${textOf(row.name)}</strong>
-      <div class="faint">${[row.details?.parameter_size, row.details?.quantization_level].filter(Boolean).map(textOf).join(" · ")}</div>` },
+    { name: "name", title: "Model", cell: (row) => html`<div class="wrap"><strong>${textOf(row.name)}</strong>
+      <div class="faint small">${[row.details?.parameter_size, row.details?.quantization_level].filter(Boolean).map(textOf).join(" · ")}</div></div>` },
     { name: "state", title: "In memory", cell: (row) => (row.loaded
-      ? html`<${State} name="ok" text="loaded" /><div class="faint">${bytes(row.loaded.size)}</div>`
+      ? html`<div><${State} name="ok" text="loaded" /><div class="faint small">${bytes(row.loaded.size)}</div></div>`
       : html`<span class="faint">no</span>`) },
     { name: "size", title: "Size", number: true, cell: (row) => bytes(row.size) },
     { name: "context", title: "Context", number: true, cell: (row) => number(row.loaded?.context_length ?? row.details?.context_length) },

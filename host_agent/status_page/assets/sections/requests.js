@@ -20,14 +20,19 @@ export function whyItWaits(request) {
   return WHY[request.phase] ?? "";
 }
 
+// A figure that is not known leaves its place empty.
+const shown = (figure, format) => (typeof figure === "number" ? format(figure) : null);
+
 function Client({ request }) {
-  return html`<strong>${textOf(request.client) || "unknown program"}</strong>
-    <div class="faint">${textOf(request.remote)}</div>`;
+  return html`<div class="wrap"><strong>${textOf(request.client) || "unknown program"}</strong>
+    <div class="faint small">${textOf(request.remote)}</div></div>`;
 }
 
 function Phase({ request }) {
-  const why = whyItWaits(request);
-  return html`<${State} name=${textOf(request.phase) || "unknown"} />${why && html`<div class="faint">${why}</div>`}`;
+  const why = whyItWaits(request), crashes = request.crashes;
+  return html`<div><${State} name=${textOf(request.phase) || "unknown"} />
+    ${why && html`<div class="faint small">${why}</div>`}
+    ${crashes > 0 && html`<div class="good small">It survived ${crashes === 1 ? "a crash" : `${number(crashes)} crashes`} of the engine.</div>`}</div>`;
 }
 
 function Cancel({ request }) {
@@ -44,13 +49,12 @@ export function Requests() {
   const requests = listIn(frame, "requests");
   const columns = [
     { name: "client", title: "Client", cell: (row) => html`<${Client} request=${row} />` },
-    { name: "model", title: "Model", className: "wrap", cell: (row) => textOf(row.model) },
-    { name: "phase", title: "Phase", className: "why", cell: (row) => html`<${Phase} request=${row} />` },
-    { name: "prompt", title: "Prompt tokens", number: true, cell: (row) => number(row.prompt_tokens) },
-    { name: "tokens", title: "Tokens", number: true, cell: (row) => number(row.tokens) },
-    { name: "rate", title: "Tokens/s", number: true, cell: (row) => rate(row.tokens_per_s) },
-    { name: "age", title: "Age", number: true, cell: (row) => age(row.age_s === null ? NaN : row.age_s + elapsed_s) },
-    { name: "crashes", title: "Crashes survived", number: true, cell: (row) => number(row.crashes) },
+    { name: "model", title: "Model", cell: (row) => html`<div class="wrap">${textOf(row.model)}</div>` },
+    { name: "phase", title: "Phase", cell: (row) => html`<${Phase} request=${row} />` },
+    { name: "prompt", title: "Prompt tokens", number: true, cell: (row) => shown(row.prompt_tokens, number) },
+    { name: "tokens", title: "Tokens", number: true, cell: (row) => shown(row.tokens, number) },
+    { name: "rate", title: "Tokens/s", number: true, cell: (row) => shown(row.tokens_per_s, rate) },
+    { name: "age", title: "Age", number: true, cell: (row) => shown(row.age_s, (age_s) => age(age_s + elapsed_s)) },
     { name: "cancel", title: "Cancel", hidden: true, className: "acts", cell: (row) => html`<${Cancel} request=${row} />` },
   ];
   return html`<${Panel} title="Requests in flight" id="requests-in-flight" className="requests"

@@ -1,0 +1,113 @@
+"""What the tests of the sections share: looking for requests, confirming, and streams that a test feeds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from playwright.sync_api import Locator
+
+from tests.component.host_agent.page.scripted_agent import ScriptedAgent
+from tests.waiting import looks
+
+LOOKS_EACH_S = 0.05  # a stream notices within this time that the browser has left
+DOUBLE_CLICK_MS = 380  # a second click that comes earlier confirms nothing
+
+
+def confirm(button: Locator) -> None:
+    """Click a button that asks once more, and answer yes."""
+    asked = button.element_handle()  # its label changes with the first click
+    assert asked
+    asked.click()
+    asked.wait_for_selector("xpath=self::*[contains(@class, 'asking')]")
+    button.page.wait_for_timeout(DOUBLE_CLICK_MS)
+    asked.click()
+
+
+def bodies(agent: ScriptedAgent, method: str, path: str) -> list[Any]:
+    """Return the bodies of the requests with this method and path that have come."""
+    return [
+        body for each_method, each_path, body in agent.asked if (each_method, each_path) == (method, path)
+    ]
+
+
+def wait_for_request(agent: ScriptedAgent, method: str, path: str, body: Any = None) -> None:
+    """Wait until such a request has come."""
+    wait_for(lambda: any(body in (None, each) for each in bodies(agent, method, path)))
+
+
+def wait_for(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait until the condition holds. Fail if it does not within the time."""
+    for _ in looks(within_s, 0.05):
+        if condition():
+            return
+    assert condition()
+
+
+class FedStream:
+    """An answer of one JSON object a line, which a test feeds: `feed`, then `end` or `cut`.
+
+    `left` is set once the browser has closed the connection.
+    """
+
+    def __init__(self, **headers: str) -> None:
+        self.left = False
+        self.requests: list[web.Request] = []
+        self._headers = {"Content-Type": "application/x-ndjson", **headers}
+        self._steps: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def feed(self, *objects: Any) -> None:
+        """Send objects, as soon as the browser asks."""
+        for each in objects:
+            self._put(json.dumps(each).encode() + b"\n")
+
+    def feed_bytes(self, data: bytes) -> None:
+        """Send a part of a line."""
+        self._put(data)
+
+    def end(self) -> None:
+        """End the response as a whole."""
+        self._put(b"")
+
+    def cut(self) -> None:
+        """Close the connection in the middle of the response."""
+        self._put(None)
+
+    def _put(self, step: bytes | None) -> None:
+        if self._loop is None:
+            self._steps.put_nowait(step)
+        else:
+            self._loop.call_soon_threadsafe(self._steps.put_nowait, step)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        self._loop = asyncio.get_running_loop()
+        self.requests.append(request)
+        response = web.StreamResponse(headers=self._headers)
+        await response.prepare(request)
+        while True:
+            try:
+                step = await asyncio.wait_for(self._steps.get(), LOOKS_EACH_S)
+            except TimeoutError:
+                if request.transport is None or request.transport.is_closing():
+                    self.left = True
+                    return response
+                continue
+            if step == b"":
+                return response
+            if step is None:
+                if request.transport:
+                    request.transport.abort()
+                return response
+            await response.write(step)
+
+
+def said(content: str = "", **more: Any) -> dict[str, Any]:
+    """Return one line of /api/chat with a piece of the answer."""
+    return {"message": {"role": "assistant", "content": content, **more}, "done": False}
+
+
+DONE = said() | {"done": True, "done_reason": "stop", "eval_count": 8, "eval_duration": 400_000_000}

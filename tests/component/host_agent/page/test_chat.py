@@ -1,0 +1,152 @@
+"""The page's chat: an answer is streamed as text, and survives a killed engine and broken connections."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.component.host_agent.page import section_answers as answers
+from tests.component.host_agent.page.section_helpers import (
+    DONE,
+    FedStream,
+    bodies,
+    confirm,
+    said,
+    wait_for,
+    wait_for_request,
+)
+
+CHAT = ("POST", "/gateway/api/chat")
+KILL = ("POST", "/services/mlx_engine/kill")
+
+
+@pytest.fixture
+def stream(scripted):
+    """The answer to the chat's next request, which has the id `abc`."""
+    scripted.answers |= answers.usual_models()
+    scripted.answers[KILL] = {"service": "mlx_engine", "action": "kill", "state": "accepted"}
+    scripted.answers[CHAT] = fed = FedStream(**{"X-Request-Id": "abc"})
+    return fed
+
+
+def ask(page, text="Tell me about herons."):
+    expect(page.get_by_label("Model")).to_have_value("qwen3.5:9b")
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_label("Message", exact=True).press("Enter")
+
+
+def answer(page):
+    return page.get_by_role("article", name="Answer of qwen3.5:9b").last
+
+
+def test_answer_is_streamed_as_text_with_its_thinking_folded(open_page, scripted, stream):
+    page = open_page("#chat")
+    expect(page.get_by_label("Model").locator("option")).to_have_count(3)  # the model for embeddings is none
+    ask(page)
+    stream.feed(said(thinking="A bird."), said("Herons "), said(answers.HOSTILE))
+    expect(answer(page)).to_contain_text(f"Herons {answers.HOSTILE}")
+    expect(page.get_by_text("A bird.")).to_be_hidden()
+    page.get_by_text("Thinking", exact=True).click()
+    expect(page.get_by_text("A bird.")).to_be_visible()
+    stream.feed(DONE)
+    stream.end()
+    expect(answer(page)).to_contain_text("8 tokens · 20.0/s")
+    ask(page, "And storks?")
+    wait_for(lambda: len(bodies(scripted, *CHAT)) == 2)
+    messages = bodies(scripted, *CHAT)[1]["messages"]
+    assert [each["role"] for each in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == f"Herons {answers.HOSTILE}"
+    stream.feed(DONE)
+    stream.end()
+    expect(answer(page)).to_have_attribute("aria-busy", "false")
+
+
+def test_kill_is_asked_twice_and_marked_where_the_answer_paused(open_page, scripted, stream):
+    page = open_page("#chat")
+    ask(page)
+    stream.feed(said("Once upon a time "))
+    expect(answer(page)).to_contain_text("Once upon")
+    confirm(page.get_by_role("button", name="Kill the engine now"))
+    wait_for_request(scripted, *KILL)
+    expect(answer(page)).to_contain_text("The engine was killed. The answer waits for a new one…")
+    stream.feed(said(), said("there was a heron."), DONE)
+    stream.end()
+    expect(answer(page).locator(".mark")).to_contain_text(
+        "the engine was killed here; the answer went on after"
+    )
+    text = answer(page).locator(".written").inner_text()
+    assert text.index("Once upon") < text.index("the engine was killed") < text.index("there was a heron.")
+
+
+def test_answer_goes_on_after_its_connection_broke_with_nothing_twice(open_page, scripted, stream):
+    scripted.answers["GET", "/gateway/v1/streams/abc"] = rest = FedStream(**{"X-Request-Id": "abc"})
+    page = open_page("#chat")
+    page.expected.append("ERR_")
+    ask(page)
+    stream.feed(said("one "), said(), said("two "))
+    stream.feed_bytes(b'{"message": {"content": "thr')
+    expect(answer(page)).to_contain_text("one two")
+    stream.cut()
+    wait_for(lambda: rest.requests)
+    assert rest.requests[0].query_string == "from=3"  # three whole lines have come, a sign of life among them
+    rest.feed(said("three"), DONE)
+    rest.end()
+    expect(answer(page).locator(".mark")).to_contain_text(
+        "the connection broke here; the answer went on after"
+    )
+    assert answer(page).locator(".written").text_content().replace(
+        answer(page).locator(".mark").text_content(), "|"
+    ) == "one two |three"  # fmt: skip
+
+
+def test_request_whose_gateway_died_before_the_answer_began_is_sent_again_with_its_key(
+    open_page, scripted, stream
+):
+    keys = []
+
+    def died_at_first(request):
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) == 1:
+            return answers.refusal(502, "The MLX server broke off its answer.", "gateway_unreachable")
+        return stream(request)
+
+    scripted.answers[CHAT] = died_at_first
+    page = open_page("#chat")
+    page.expected.append("502")
+    ask(page)
+    stream.feed(said("here"), DONE)
+    stream.end()
+    expect(answer(page)).to_contain_text("here")
+    assert len(set(keys)) == 1 and len(keys) == 2
+
+
+def test_refusals_and_errors_in_mid_answer_stand_in_the_answer(open_page, scripted, stream):
+    scripted.answers[CHAT] = lambda _: answers.ndjson(
+        {"error": "The model does not fit.", "code": "no_memory"}, status=507
+    )
+    page = open_page("#chat")
+    page.expected.append("507")
+    ask(page)
+    expect(answer(page).get_by_role("alert")).to_have_text("The model does not fit.")
+    scripted.answers[CHAT] = stream
+    ask(page)
+    stream.feed(said("half"), {"error": "The request crashed the engine three times."})
+    stream.end()
+    expect(answer(page).get_by_role("alert")).to_have_text("The request crashed the engine three times.")
+    expect(answer(page)).to_contain_text("half")
+
+
+def test_answer_goes_on_while_another_section_is_shown_and_is_stopped_by_a_button(open_page, stream):
+    page = open_page("#chat")
+    ask(page)
+    stream.feed(said("one "))
+    expect(answer(page)).to_contain_text("one")
+    page.get_by_role("link", name="Now").click()
+    stream.feed(said("two "))
+    page.get_by_role("link", name="Chat").click()
+    expect(answer(page)).to_contain_text("one two")
+    page.get_by_role("button", name="Stop").click()
+    expect(answer(page)).to_contain_text("stopped")
+    wait_for(lambda: stream.left)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("article")).to_have_count(0)

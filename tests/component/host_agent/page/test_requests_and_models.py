@@ -1,0 +1,137 @@
+"""The page's requests in flight and its models: what they show, and what each action asks for."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.component.host_agent.page import section_answers as answers
+from tests.component.host_agent.page.section_helpers import (
+    FedStream,
+    confirm,
+    wait_for,
+    wait_for_request,
+)
+
+
+def rows(page):
+    return page.locator("tbody tr")
+
+
+def test_requests_show_who_waits_for_what_and_keep_the_focus_when_others_end(open_page, scripted):
+    parked = answers.request(2, client="Open WebUI 0.12", phase="parked", crashes=2)
+    scripted.requests = answers.frame(
+        answers.request(1), parked, answers.request(3, client="", phase="queued")
+    )
+    page = open_page("#requests")
+    expect(rows(page).nth(0)).to_contain_text("Claude Code 2.1127.0.0.1qwen3.5:9brunning18,23141241.2/s12 s")
+    expect(rows(page).nth(1)).to_contain_text(
+        "It waits for a new engine, and then goes on with its next token."
+    )
+    expect(rows(page).nth(1)).to_contain_text("It survived 2 crashes of the engine.")
+    expect(rows(page).nth(2)).to_contain_text("unknown program")
+    page.get_by_role("button", name="Cancel the request of Open WebUI 0.12").focus()
+    scripted.send("requests", answers.frame(answers.request(0), parked | {"tokens": 413}))
+    expect(rows(page).nth(1)).to_contain_text("413")
+    expect(page.get_by_role("button", name="Cancel the request of Open WebUI 0.12")).to_be_focused()
+    scripted.send("requests", answers.frame())
+    expect(page.get_by_text("No request is in flight.")).to_be_visible()
+
+
+def test_request_is_canceled_after_a_question_and_a_refusal_stands_beside_its_button(open_page, scripted):
+    scripted.requests = answers.frame(answers.request(1))
+    path = f"/gateway/requests/{1:032x}"
+    scripted.answers["DELETE", path] = lambda _: answers.refusal(404, "There is no request 1; it has ended.")
+    page = open_page("#requests")
+    page.expected.append("404")
+    confirm(page.get_by_role("button", name="Cancel the request"))
+    wait_for_request(scripted, "DELETE", path)
+    expect(rows(page).get_by_role("alert")).to_have_text("There is no request 1; it has ended.")
+
+
+def test_requests_with_odd_data_and_two_hundred_of_them_are_shown_as_text(open_page, scripted):
+    odd = answers.request(0, client=answers.HOSTILE, model=answers.LONG_NAME, phase="dreaming")
+    bare = {"id": "x"} | dict.fromkeys(("client", "remote", "model", "phase", "tokens", "age_s", "crashes"))
+    many = [answers.request(number) for number in range(1, 199)]
+    scripted.requests = answers.frame(odd, bare, *many)
+    page = open_page("#requests", size=(375, 800), dark=True)
+    expect(rows(page)).to_have_count(200)
+    expect(rows(page).nth(0)).to_contain_text(answers.HOSTILE)
+    expect(rows(page).nth(0)).to_contain_text("dreaming")
+    expect(rows(page).nth(1)).to_contain_text("unknown")
+    scripted.send("requests", {"requests": None})
+    expect(page.get_by_text("No request is in flight.")).to_be_visible()
+
+
+def test_models_show_what_fits_and_are_loaded_unloaded_and_deleted(open_page, scripted):
+    scripted.answers |= answers.usual_models()
+    for path in ("/gateway/api/generate", "/gateway/api/delete"):
+        scripted.answers["POST", path] = scripted.answers["DELETE", path] = {"done": True}
+    page = open_page("#models")
+    small, loaded, large = (rows(page).nth(index) for index in range(3))
+    expect(small).to_contain_text("smollm2:135m9.2B · Q4no257 MiB40,960fitsneeds 6.0 GiB of 20.0 GiB")
+    expect(loaded).to_contain_text("loaded6.0 GiB5.0 GiB32,768")
+    expect(large).to_contain_text("too largeneeds 41.0 GiB of 20.0 GiB")
+    expect(rows(page).nth(3)).to_contain_text("not known")
+    expect(
+        page.get_by_text("7.0 GiB of 20.0 GiB in use: weights 5.0 GiB, keys and values 1.0 GiB.")
+    ).to_be_visible()
+    small.get_by_role("button", name="Load smollm2:135m").click()
+    wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "smollm2:135m"})
+    loaded.get_by_role("button", name="Unload qwen3.5:9b").click()
+    wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "qwen3.5:9b", "keep_alive": 0})
+    scripted.answers |= answers.models(answers.model("qwen3.5:9b"))
+    confirm(small.get_by_role("button", name="Delete smollm2:135m"))
+    wait_for_request(scripted, "DELETE", "/gateway/api/delete", {"model": "smollm2:135m"})
+    expect(rows(page)).to_have_count(1)
+
+
+def test_pull_shows_its_progress_goes_on_elsewhere_and_can_be_canceled(open_page, scripted):
+    scripted.answers |= answers.models()
+    scripted.answers["POST", "/gateway/api/pull"] = stream = FedStream()
+    page = open_page("#models")
+    page.get_by_label("Pull a model").fill(" qwen3:4b ")
+    page.get_by_label("Pull a model").press("Enter")
+    stream.feed({"status": "pulling 8f1e", "total": 4 * answers.GIB, "completed": answers.GIB})
+    bar = page.get_by_role("progressbar", name="Download of qwen3:4b")
+    expect(bar).to_have_attribute("value", str(answers.GIB))
+    expect(page.get_by_text("1.0 GiB of 4.0 GiB")).to_be_visible()
+    page.get_by_role("link", name="Chat").click()
+    stream.feed({"status": "pulling 8f1e", "total": 4 * answers.GIB, "completed": 2 * answers.GIB})
+    page.get_by_role("link", name="Models").click()
+    expect(page.get_by_text("2.0 GiB of 4.0 GiB")).to_be_visible()
+    page.get_by_role("button", name="Cancel the download of qwen3:4b").click()
+    expect(bar).to_have_count(0)
+    wait_for(lambda: stream.left)
+    assert ("POST", "/gateway/api/pull", {"model": "qwen3:4b"}) in scripted.asked
+
+
+def test_pull_that_fails_says_why_in_one_sentence_and_one_that_ends_lists_the_model(open_page, scripted):
+    scripted.answers |= answers.models()
+    why = "The hub cannot be reached: name resolution failed. Check the network, then pull it again."
+    scripted.answers["POST", "/gateway/api/pull"] = lambda _: answers.ndjson(
+        {"status": "pulling manifest"}, {"error": why, "code": "hub_unreachable"}
+    )
+    page = open_page("#models")
+    page.get_by_label("Pull a model").fill("qwen3:4b")
+    page.get_by_role("button", name="Pull", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text(why)
+    scripted.answers["POST", "/gateway/api/pull"] = lambda _: answers.ndjson({"status": "success"})
+    scripted.answers |= answers.models(answers.model("qwen3:4b"))
+    page.get_by_label("Pull a model").fill("qwen3:4b")
+    page.get_by_role("button", name="Pull", exact=True).click()
+    expect(page.get_by_text("It is installed.")).to_be_visible()
+    expect(rows(page)).to_have_count(1)
+
+
+def test_models_of_a_gateway_that_does_not_answer_are_one_sentence(open_page, scripted):
+    why = "The MLX server cannot be reached: nothing listens there; `vestal status` says why."
+    for path in ("/gateway/api/tags", "/gateway/api/ps", "/gateway/health"):
+        scripted.answers["GET", path] = lambda _: answers.refusal(502, why)
+    page = open_page("#models")
+    page.expected.append("502")
+    expect(page.get_by_role("alert")).to_have_text(why)
+    odd = answers.model(answers.HOSTILE, size=None, details=None, vestal={"fits": None}, capabilities=None)
+    scripted.answers |= answers.models(odd)
+    page.get_by_role("button", name="Refresh").click()
+    expect(rows(page)).to_contain_text([answers.HOSTILE])
+    expect(page.get_by_role("alert")).to_have_count(0)
