@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
-from mlx_server.engine.kv.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
+from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
+from mlx_server.memory_forecast.model_files import PREFILL_STEP_TOKENS
 from mlx_server.model_store import ModelEntry
 from vestal.config import Config, canonical, find_named
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
 """What persisting the prompt cache may take, in seconds and as a share of `supervision.stop_s`: the gateway
 kills an engine that takes longer than that to stop, besides the drain, and the other stages need time too."""
-
-_PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
-"""Prompt tokens in one step. 128 take a small model half a second on a CPU; steps of 256 were not faster."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class EngineSettings:
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,
             persist_s=min(_PERSIST_MOST_S, _PERSIST_SHARE * config.supervision.stop_s),
-            batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
+            batch=BatchLimits(config.mlx.max_running, PREFILL_STEP_TOKENS),
             cache=CacheSettings(
                 config.home.cache / "prompts",
                 config.mlx.prompt_cache_ram_bytes,

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mlx_server.engine.errors import InsufficientMemory
-from mlx_server.engine.memory.forecast import ENGINE_BYTES
 from mlx_server.engine.memory.guard import Files, MemoryGuard, Tenant
 from mlx_server.engine.memory.ledger import GIB, Fits, MemoryReading, kept_free_bytes
 from mlx_server.engine.memory.refusals import MustWait
-from mlx_server.engine.memory.weights import Arithmetic
+from mlx_server.memory_forecast.forecast import ENGINE_BYTES
+from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Generate
 from tests.unit.mlx_server.published_models import CONFIGS, headers

@@ -15,8 +15,8 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.generation.sampling import Processor, Sampler
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.request_caches import make_request_caches
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 _NO_TOKEN_LIMIT = 1 << 62
 

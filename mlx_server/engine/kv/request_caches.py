@@ -8,8 +8,8 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_server.engine.kv.kv_cache import RequestKV
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 
 def make_request_caches(model: Any, quantization: KvQuantization | None = None) -> list[Any]:

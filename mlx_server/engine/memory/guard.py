@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_server.engine.errors import LoadError
-from mlx_server.engine.kv.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
-from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, forecast_from_weights_only
 from mlx_server.engine.memory.ledger import (
     Fits,
     Holding,
@@ -23,7 +20,10 @@ from mlx_server.engine.memory.ledger import (
     decide,
 )
 from mlx_server.engine.memory.refusals import MustWait, RefusalWords, refusal, size
-from mlx_server.engine.memory.weights import Arithmetic, Headers
+from mlx_server.memory_forecast.forecast import ENGINE_BYTES, Forecast
+from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
+from mlx_server.memory_forecast.model_files import Files, forecast_of
+from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.protocol import Generate, MemoryUse
@@ -43,15 +43,6 @@ EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
 """An answer without a limit extends its reservation when this many tokens of it remain. Each extension has
 this many tokens.
 """
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a model's folder says about the model, without loading it."""
-
-    config: dict[str, Any]
-    headers: Headers
-    tokenizer_file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,24 +123,7 @@ class MemoryGuard:
             files = self._files_of(entry)
         except UnreadableModel as error:
             raise LoadError(entry.name, str(error)) from error
-        try:
-            return forecast(
-                files.config,
-                files.headers,
-                self._arithmetic,
-                step_tokens=self._step_tokens,
-                context_tokens=entry.context_tokens,
-                embeds=entry.kind == "embed",
-                tokenizer_file_bytes=files.tokenizer_file_bytes,
-                kv=kv,
-            )
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            ZeroDivisionError,
-        ):  # a model with an odd configuration may still load
-            return forecast_from_weights_only(entry.weights_bytes)
+        return forecast_of(entry, files, self._arithmetic, step_tokens=self._step_tokens, kv=kv)
 
     # --- requests ---
 

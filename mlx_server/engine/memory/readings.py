@@ -10,12 +10,11 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 
-from mlx_server.engine.kv.kv_quantization import KvQuantizationOf, never_quantized
-from mlx_server.engine.memory.guard import Files, MemoryGuard
+from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.ledger import MemoryReading, default_limit_bytes
-from mlx_server.engine.memory.weights import Arithmetic
-from mlx_server.model_store import ModelEntry
-from mlx_server.model_store.files import weight_files
+from mlx_server.memory_forecast.kv_quantization import KvQuantizationOf, never_quantized
+from mlx_server.memory_forecast.model_files import files_of
+from mlx_server.memory_forecast.weights import Arithmetic
 
 _CGROUP = Path("/sys/fs/cgroup")
 _process = psutil.Process(os.getpid())
@@ -71,13 +70,6 @@ def set_wired_limit(configured_bytes: int | None) -> None:
     """Set Metal's wired limit if one is configured; otherwise leave it (generation/batch.py says why)."""
     if configured_bytes is not None and mx.metal.is_available():
         mx.set_wired_limit(configured_bytes)
-
-
-def files_of(entry: ModelEntry) -> Files:
-    """Return the configuration and headers of a model's folder. Raise UnreadableModel."""
-    tokenizer = entry.path / "tokenizer.json"
-    size = tokenizer.stat().st_size if tokenizer.is_file() else 0
-    return Files(weight_files.read_config(entry.path), weight_files.read_headers(entry.path), size)
 
 
 def _cgroup() -> tuple[int, int] | None:

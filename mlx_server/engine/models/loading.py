@@ -21,7 +21,6 @@ from mlx_server.engine.generation.output_parser import OutputMarkers
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.templates.process import TemplateProcess, take_process
 from mlx_server.engine.grammar.grammars import Grammars
-from mlx_server.engine.memory.weights import SLICE_BYTES
 from mlx_server.engine.models.tokenizers import (
     decoder_of,
     has_template_text,
@@ -29,6 +28,7 @@ from mlx_server.engine.models.tokenizers import (
     take_tokenizer,
 )
 from mlx_server.engine.models.vocabulary import token_rows
+from mlx_server.memory_forecast.weights import SLICE_BYTES
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files import integrity, model_folder, weight_files
 from mlx_server.model_store.files.fingerprint import fingerprint

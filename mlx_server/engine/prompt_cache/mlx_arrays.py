@@ -14,10 +14,10 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, RotatingKVCache
 
 from mlx_server.engine.kv.kv_cache import RequestKV
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
 from mlx_server.engine.prompt_cache.block import Array, Block, BlockRun, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 _NAMES = {
     **{mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.bool_: "BOOL"},

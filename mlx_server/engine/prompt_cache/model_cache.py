@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_server.engine.kv import kv_quantization
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import mlx_arrays
 from mlx_server.engine.prompt_cache.entry import FORMAT
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
 from mlx_server.engine.prompt_cache.store import BlockStore
+from mlx_server.memory_forecast import kv_quantization
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 
 @dataclass

@@ -10,7 +10,6 @@ import mlx.core as mx
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.embeddings.encoder import Encoder
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.request_caches import quantization_obstacle
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
@@ -23,6 +22,7 @@ from mlx_server.engine.scheduling.runners.embedding_runner import EmbeddingRunne
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner
 from mlx_server.engine.settings import EngineSettings
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.model_store import ModelEntry
 
 MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]

@@ -13,9 +13,12 @@ KEEP_LOADED_S = -1.0
 class LoadedModelTracker:
     """Follows the engine's events. The models of a dead engine stay on the list until they are
     loaded again.
+
+    `memory_limit_bytes` is what an engine may hold, 0 before the first report.
     """
 
     def __init__(self) -> None:
+        self.memory_limit_bytes = 0
         self._reports: dict[str, protocol.LoadedModelReport] = {}
         self._loaded: set[str] = set()  # known at once; the figures come with the engine's next report
         self._reload: dict[str, float | None] = {}  # name -> keep_alive_s for the next engine
@@ -32,7 +35,8 @@ class LoadedModelTracker:
     def on_event(self, event: protocol.Event) -> None:
         """Record an event of the present engine."""
         match event:
-            case protocol.Alive(loaded=loaded):
+            case protocol.Alive(loaded=loaded, limit_bytes=limit_bytes):
+                self.memory_limit_bytes = limit_bytes
                 self._reports = {model.model: model for model in loaded}
                 self._loaded = set(self._reports)
                 for model in loaded:

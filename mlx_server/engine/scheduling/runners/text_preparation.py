@@ -18,13 +18,13 @@ from mlx_server.engine.generation.prompt_scoring import PromptScorer
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
 from mlx_server.engine.grammar.constraint import Gate
 from mlx_server.engine.grammar.grammars import GrammarProcessor
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.request_caches import make_request_caches
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request
 from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.protocol import Generate, PromptReport
 
 ReserveMemory = Callable[[Generate, int, int], None]

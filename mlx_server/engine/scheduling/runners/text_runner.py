@@ -11,7 +11,6 @@ from mlx_server.engine.errors import EngineError
 from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sampled
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.generation.logprobs import Array, logprobs_of, to_numpy
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel
@@ -22,6 +21,7 @@ from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.protocol import Done, Event, Generate, Logprobs, Prefill
 
 CACHE_EVERY_TOKENS = 64

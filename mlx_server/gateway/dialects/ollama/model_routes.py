@@ -14,6 +14,7 @@ from mlx_server.gateway.dialects.ollama.pull import Pulls
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect
 from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.memory_fit import MemoryFit
 from mlx_server.gateway.requests.model_requests import UnloadRequest
 from mlx_server.gateway.requests.sendable import sendable
 
@@ -24,7 +25,7 @@ OLLAMA_API = "0.32.15"
 def router(context: GatewayContext) -> APIRouter:
     """Return the routes for models."""
     routes = APIRouter()
-    pulls = Pulls(context)
+    pulls, memory_fit = Pulls(context), MemoryFit(context.config)
     routes.include_router(making_routes.router(context, pulls))
 
     @routes.head("/", include_in_schema=False)
@@ -41,7 +42,9 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.get("/api/tags")
     async def tags(http: Request) -> Response:
         newest_first = sorted(await context.installed_models.all(), key=lambda entry: -entry.modified)
-        return JsonResponse({"models": [render_models.tag(entry) for entry in newest_first]})
+        fits = await memory_fit.of(newest_first, context.dispatcher.loaded_models.memory_limit_bytes)
+        listed = [render_models.tag(entry, fits.get(entry.name)) for entry in newest_first]
+        return JsonResponse({"models": listed})
 
     @routes.get("/api/ps")
     async def ps(http: Request) -> Response:

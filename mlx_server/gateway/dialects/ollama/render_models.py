@@ -15,8 +15,8 @@ NO_EXPIRY_S = 100 * 365 * 86_400.0
 """How far in the future a model expires that stays loaded: Ollama has no other way to say it."""
 
 
-def tag(entry: ModelEntry) -> dict[str, Any]:
-    """Return an installed model as /api/tags lists it."""
+def tag(entry: ModelEntry, fit: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return an installed model as /api/tags lists it. `fit` says whether it fits into memory, if known."""
     return {
         "name": entry.name,
         "model": entry.name,
@@ -25,6 +25,7 @@ def tag(entry: ModelEntry) -> dict[str, Any]:
         "digest": entry.digest,
         "details": _details(entry),
         "capabilities": list(entry.capabilities),
+        **({"vestal": fit} if fit else {}),
     }
 
 

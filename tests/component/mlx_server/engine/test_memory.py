@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from mlx_server.engine.memory.forecast import ENGINE_BYTES
 from mlx_server.engine_environment import engine_environment
+from mlx_server.memory_forecast.forecast import ENGINE_BYTES
 from mlx_server.protocol import (
     Alive,
     Cancel,

@@ -10,11 +10,11 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 
-from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedBatchKV, QuantizedRequestKV  # noqa: E402
 from mlx_server.engine.prompt_cache import blob, block, mlx_arrays, snapshot  # noqa: E402
 from mlx_server.engine.prompt_cache.block import BlockRun  # noqa: E402
 from mlx_server.engine.prompt_cache.snapshot import Snapshot  # noqa: E402
+from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.protocol import Done  # noqa: E402
 from tests.component.mlx_server.engine.conftest import Engine  # noqa: E402
 from tests.component.mlx_server.engine.test_prompt_cache import (  # noqa: E402

@@ -11,8 +11,8 @@ mx = pytest.importorskip("mlx.core")
 
 from mlx_lm.models import deepseek_v3, gemma3_text, gpt_oss, llama  # noqa: E402
 
-from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.engine.kv.request_caches import make_request_caches, quantization_obstacle  # noqa: E402
+from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402
 from tests.component.mlx_server.engine.test_prompt_cache_snapshots import (  # noqa: E402
     PROMPT,
     Runs,

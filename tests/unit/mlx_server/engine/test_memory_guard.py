@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.errors import InsufficientMemory
-from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.memory.guard import (
     UNLIMITED_ANSWER_TOKENS,
     Files,
@@ -19,7 +18,8 @@ from mlx_server.engine.memory.guard import (
 )
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, MemoryReading
 from mlx_server.engine.memory.refusals import MustWait
-from mlx_server.engine.memory.weights import Arithmetic
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Generate
 from tests.unit.mlx_server.published_models import CONFIGS, headers

@@ -13,12 +13,18 @@ import httpx
 import pytest
 
 from mlx_server import protocol
+from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.memory.guard import MemoryGuard
+from mlx_server.engine.memory.ledger import GIB, MemoryReading
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.installed_models import InstalledModels
+from mlx_server.gateway.memory_fit import ON_METAL
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import Telemetry
+from mlx_server.memory_forecast.model_files import PREFILL_STEP_TOKENS, files_of
+from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import layout
 from vestal.config import load
 from vestal.supervision import FakeClock
@@ -40,8 +46,8 @@ class Server:
         self.dispatcher = Dispatcher(RequestTable(RequestLimits(5, 5, 60)), clock, telemetry)
         self.sent: list[Any] = []
         self.dispatcher.engine_ready(self._answer, [])
-        models = InstalledModels(self.config, clock)
-        context = GatewayContext(self.config, clock, self.dispatcher, models)
+        self.models = InstalledModels(self.config, clock)
+        context = GatewayContext(self.config, clock, self.dispatcher, self.models)
         app = create_app(context, cast(Any, None), telemetry)
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
@@ -77,8 +83,10 @@ class Server:
         return shown
 
     async def names(self) -> list[str]:
-        tags = (await self.http.get("/api/tags")).json()["models"]
-        return [model["name"] for model in tags]
+        return [model["name"] for model in await self.tags()]
+
+    async def tags(self) -> list[dict[str, Any]]:
+        return (await self.http.get("/api/tags")).json()["models"]
 
 
 @pytest.fixture
@@ -107,6 +115,41 @@ async def test_root_and_version_have_the_texts_that_clients_compare(server):
         assert (await server.http.head(path)).status_code == 200
     version = (await server.http.get("/api/version")).json()["version"]
     assert tuple(map(int, version.split("."))) >= (0, 13, 4)
+
+
+async def test_tags_say_which_models_fit_by_the_rule_with_which_the_engine_refuses_a_load(server):
+    """Until an engine has reported its limit, nothing is said. A made model takes what its parent does."""
+    await server.create(model="made", system="Be brief.")
+    assert all("vestal" not in tag for tag in await server.tags())
+
+    def alive(limit_bytes: int) -> protocol.Alive:
+        return protocol.Alive(1, False, 0, limit_bytes=limit_bytes)
+
+    server.dispatcher.on_event(alive(64 * GIB))
+    (entry, _) = await server.models.all()
+    fits = {tag["name"]: tag["vestal"] for tag in await server.tags()}
+    needed_bytes = fits["base:1b"]["needed_bytes"]
+    assert fits["base:1b"] == {"fits": True, "needed_bytes": needed_bytes, "limit_bytes": 64 * GIB}
+    assert fits["made:latest"] == fits["base:1b"]
+    reading = MemoryReading(64 * GIB, 64 * GIB, 0, 0, 0)
+    arithmetic = Arithmetic(dense_float32=not ON_METAL, fused_attention=ON_METAL)
+    for limit_bytes, is_enough in ((needed_bytes, True), (needed_bytes - 1, False)):
+        server.dispatcher.on_event(alive(limit_bytes))
+        assert [tag["vestal"]["fits"] for tag in await server.tags()] == [is_enough, is_enough]
+        guard = MemoryGuard(limit_bytes, arithmetic, PREFILL_STEP_TOKENS, lambda: reading, files_of)
+        if is_enough:
+            guard.before_load(entry)
+        else:
+            with pytest.raises(InsufficientMemory, match="needs"):
+                guard.before_load(entry)
+
+
+async def test_tags_of_a_model_whose_files_cannot_be_read_any_more_do_not_say_whether_it_fits(server):
+    server.dispatcher.on_event(protocol.Alive(1, False, 0, limit_bytes=GIB))
+    (entry,) = await server.models.all()
+    (entry.path / "config.json").unlink()
+    (tag,) = await server.tags()
+    assert "vestal" not in tag
 
 
 async def test_empty_model_field_is_ignored_if_name_is_given(server):

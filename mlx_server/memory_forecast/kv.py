@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 GROWTH_TOKENS = 256
 

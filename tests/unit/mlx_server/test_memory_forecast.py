@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.kv.kv_quantization import KvQuantization
-from mlx_server.engine.memory.forecast import Forecast, forecast
-from mlx_server.engine.memory.kv import kv_shape
-from mlx_server.engine.memory.weights import Arithmetic, forecast_weights
+from mlx_server.memory_forecast.forecast import Forecast, forecast
+from mlx_server.memory_forecast.kv import kv_shape
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.weights import Arithmetic, forecast_weights
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 METAL = Arithmetic(dense_float32=False, fused_attention=True)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv.kv_quantization import KvQuantization
-from mlx_server.engine.memory.kv import KvShape, head_dim, kv_shape, text_config
-from mlx_server.engine.memory.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
+from mlx_server.memory_forecast.kv import KvShape, head_dim, kv_shape, text_config
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 
 MIB = 1024 * 1024
 ENGINE_BYTES = 120 * MIB
