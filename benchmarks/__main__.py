@@ -16,6 +16,7 @@ BENCHMARKS = {
     "orchestrator": "its container: start, memory, 50,000 chunks, 50 tasks, thousands of cycles",
     "wire": "encoding and decoding of a message between gateway and engine",
     "answer_log": "what it costs to write answers down, with a fast engine and with the real one",
+    "page": "first paint and size of the page, and what an open page costs the agent",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while engine, gateway and agent are killed and upgraded"
