@@ -3,14 +3,20 @@
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 
 @contextlib.contextmanager
 def open_response(
-    method: str, url: str, *, body: dict[str, Any] | None = None, token: str = "", timeout_s: float
+    method: str,
+    url: str,
+    *,
+    body: dict[str, Any] | None = None,
+    token: str = "",
+    timeout_s: float,
+    extra_headers: Mapping[str, str] | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     """Send a request, with `body` as JSON, and yield the response while its connection is open.
 
@@ -20,7 +26,7 @@ def open_response(
     is_https = parts.scheme == "https"
     connection_class = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
     connection = connection_class(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **(extra_headers or {})}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -43,6 +43,12 @@ COMMANDS = {
         "launch.launch",
         "Start an agent or another program with a model of this machine, or list those that are known.",
     ),
+    "chat": Command("chat.chat", "Talk with a model in the terminal, or ask it one question from a pipe."),
+    "demo": Command(
+        "chat.demo",
+        "Tell a story, kill the engine in mid-sentence, and show that the story goes on. "
+        "The exit code is 0 if nothing was lost.",
+    ),
     "task": Command(
         "orchestrator.task",
         "Give the agents a goal, and wait for their answer. "
@@ -74,6 +80,8 @@ def build() -> argparse.ArgumentParser:
     _add_run_options(parsers)
     _add_inspect_options(parsers)
     _add_launch_options(parsers["launch"])
+    _add_chat_options(parsers["chat"])
+    _add_demo_options(parsers["demo"])
     _add_task_options(parsers["task"])
     _add_search_options(parsers["search"])
     _add_install_options(parsers)
@@ -182,6 +190,15 @@ def _add_launch_options(launch: argparse.ArgumentParser) -> None:
     how = launch.add_mutually_exclusive_group()
     how.add_argument("--show", action="store_true", help="show the settings, and start nothing")
     how.add_argument("--json", action="store_true", help="print them, or the list, as JSON; start nothing")
+
+
+def _add_chat_options(chat: argparse.ArgumentParser) -> None:
+    chat.add_argument("model", nargs="?", help="by default one that is loaded, or the largest")
+    chat.add_argument("prompt", nargs="?", help="ask this, print the answer, and end")
+
+
+def _add_demo_options(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("--yes", action="store_true", help="also if requests of others have to wait for it")
 
 
 def _add_task_options(task: argparse.ArgumentParser) -> None:

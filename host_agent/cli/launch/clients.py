@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from host_agent.cli.launch.launch import installed_models
+from host_agent.cli.gateway import GatewayClient
+from host_agent.cli.launch.installed import installed_language_models
 from host_agent.cli.launch.models import InstalledModel
 from host_agent.cli.launch.programs import PROGRAMS, Program, plan
 from host_agent.errors import HostAgentError
@@ -20,8 +21,8 @@ PLACEHOLDER = InstalledModel("MODEL", context_tokens=0, tools=False, size_bytes=
 def main() -> int:
     """Print the clients, or a sentence that says why they are not known, and return the exit code."""
     try:
-        url = f"http://127.0.0.1:{load().mlx.port}"
-        print(json.dumps(describe(installed_models(url), url)))
+        gateway = GatewayClient(load())
+        print(json.dumps(describe(installed_language_models(gateway), gateway.url)))
     except (ConfigError, HostAgentError) as error:
         print(f"vestal: {error}")
         return 1

@@ -5,23 +5,22 @@ No file is written: the program gets its settings by environment variables and a
 
 import argparse
 import difflib
-import http.client
 import json
 import os
 import shlex
 import sys
 from typing import Any
 
-from host_agent.blocking_http import json_object, open_response
-from host_agent.cli.launch.models import InstalledModel, best, language_models, why_none_fits
+from host_agent.cli.gateway import GatewayClient
+from host_agent.cli.launch.installed import installed_language_models
+from host_agent.cli.launch.models import InstalledModel, best, why_none_fits
 from host_agent.cli.launch.programs import PROGRAMS, Plan, Program, plan
 from host_agent.cli.table import Column, print_table
-from host_agent.errors import GatewayUnreachable, NoFittingModel, UnknownProgram
+from host_agent.errors import NoFittingModel, UnknownProgram
 from host_agent.services.find_program import find_program
 from vestal.config import Config
 from vestal.config.model_names import find_named
 
-TIMEOUT_S = 10.0
 NOT_INSTALLED_EXIT_CODE = 127  # as a shell has it for a command that is not found
 USER_FOLDERS = ("~/.local/bin", "~/.opencode/bin")
 COLUMNS = (Column("name"), Column("program"), Column("installed"), Column("needs", wraps=True))
@@ -32,8 +31,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
         _print_programs(options.json)
         return 0
     program = _known(options.program)
-    url = f"http://127.0.0.1:{config.mlx.port}"
-    model = _choose(program, options.model, installed_models(url))
+    gateway = GatewayClient(config)
+    url = gateway.url
+    model = _choose(program, options.model, installed_language_models(gateway))
     planned = plan(program, model, url, tuple(options.arguments))
     path = _find(program)
     if options.json:
@@ -58,24 +58,6 @@ def _known(name: str) -> Program:
     close = difflib.get_close_matches(name, PROGRAMS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(PROGRAMS)}."
     raise UnknownProgram(f"No program is called {name!r}: {hint}")
-
-
-def installed_models(url: str) -> list[InstalledModel]:
-    """Return the language models of the MLX server. Raise GatewayUnreachable."""
-    try:
-        tags, loaded = (_get(f"{url}{path}") for path in ("/api/tags", "/api/ps"))
-        return language_models(tags, loaded)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        reason = f"No MLX server answers at {url} ({error or type(error).__name__})"
-        message = f"{reason}: `vestal status` says why, `vestal up` starts it."
-        raise GatewayUnreachable(message) from error
-
-
-def _get(url: str) -> dict[str, Any]:
-    with open_response("GET", url, timeout_s=TIMEOUT_S) as response:
-        if response.status != http.client.OK:
-            raise http.client.HTTPException(f"it answers {response.status}")
-        return json_object(response.read())
 
 
 def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) -> InstalledModel:

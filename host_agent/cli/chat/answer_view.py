@@ -1,0 +1,135 @@
+"""Print an answer as it comes, with what happens to its engine and its gateway in dim words between."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from rich.console import Console
+from rich.text import Text
+
+from host_agent.cli.chat.answer import (
+    EngineDied,
+    EngineStarted,
+    Failed,
+    Finished,
+    GatewayBack,
+    GatewayLost,
+    Happening,
+    Piece,
+)
+from host_agent.cli.screen.styled import printable
+from host_agent.cli.screen.units import format_duration
+
+PATIENCE_S = 2.0
+"""How long nothing may come before the first token until a person is told that it is waited for."""
+
+
+@dataclass
+class Shown:
+    """What was shown of one answer. `pieces` has the arrival of each piece on the monotonic clock."""
+
+    text: str = ""
+    finished: Finished | None = None
+    failure: str = ""
+    pieces: list[tuple[float, str]] = field(default_factory=list)
+    died: list[EngineDied] = field(default_factory=list)
+    started: list[EngineStarted] = field(default_factory=list)
+    gateway_losses: int = 0
+
+
+class AnswerView:
+    """Prints one answer to stdout, with remarks if that is a terminal.
+
+    What a model writes may hold commands for the terminal, so control characters are left out.
+    """
+
+    def __init__(self) -> None:
+        self.shown = Shown()
+        self._is_terminal = sys.stdout.isatty()
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._interrupted_at: float | None = None
+        self._is_thinking = self._is_waiting = False
+
+    def follow(self, happenings: SimpleQueue[Happening]) -> Shown:
+        """Print until the answer ends, and return what was shown. Ctrl-C raises KeyboardInterrupt."""
+        began_at = time.monotonic()
+        while self.shown.finished is None and not self.shown.failure:
+            try:
+                self.show(happenings.get(timeout=1.0))
+            except queue.Empty:
+                waited_s = time.monotonic() - began_at
+                if not self.shown.text and not self._is_thinking and waited_s >= PATIENCE_S:
+                    self._wait(f"waiting for the first token, {format_duration(waited_s)} …")
+        self._end_of_waiting()
+        return self.shown
+
+    def show(self, happening: Happening) -> None:
+        """Print one happening."""
+        match happening:
+            case Piece():
+                self._end_of_waiting()
+                self._show_piece(happening)
+            case EngineDied(pid, cause):
+                self.shown.died.append(happening)
+                self._interrupt(f"the engine (PID {pid}) died: {cause}")
+            case EngineStarted():
+                self.shown.started.append(happening)
+            case GatewayLost(reason):
+                self.shown.gateway_losses += 1
+                self._interrupt(f"the MLX server went away: {reason}")
+            case GatewayBack():
+                pass
+            case Finished():
+                self.shown.finished = happening
+            case Failed(sentence):
+                self.shown.failure = sentence
+
+    def remark(self, text: str, style: str = "dim") -> None:
+        """Print a remark between the pieces of the answer, on a terminal."""
+        if self._is_terminal:
+            self._console.print(Text(printable(text), style), end="")
+
+    def _show_piece(self, piece: Piece) -> None:
+        if self._interrupted_at is not None:
+            pause_s = time.monotonic() - self._interrupted_at
+            self._interrupted_at = None
+            by = f", by PID {self.shown.started[-1].pid}" if self.shown.started else ""
+            self.remark(f" goes on after {pause_s:.1f} s{by}⟩")
+        if not piece.is_thought:
+            self.shown.pieces.append((time.monotonic(), piece.text))
+            self.shown.text += piece.text
+        text = "".join(part if part in "\n\t" else printable(part) for part in piece.text)
+        if not self._is_terminal:
+            if not piece.is_thought:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            return
+        if self._is_thinking and not piece.is_thought:
+            self._console.print("\n")
+        self._is_thinking = piece.is_thought
+        self._console.print(Text(text, "dim italic" if piece.is_thought else ""), end="")
+
+    def _interrupt(self, what: str) -> None:
+        """Say what keeps the answer from going on."""
+        self._end_of_waiting()
+        if self._interrupted_at is None:
+            self._interrupted_at = time.monotonic()
+            self.remark(f" ⟨{what} …")
+        else:
+            self.remark(f" {what} …")
+
+    def _wait(self, text: str) -> None:
+        if self._is_terminal and self._interrupted_at is None:
+            self._is_waiting = True
+            sys.stdout.write(f"\r\x1b[2m{text}\x1b[0m\x1b[K")
+            sys.stdout.flush()
+
+    def _end_of_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()

@@ -1,0 +1,76 @@
+"""A conversation: its messages, and the lines of a person that are commands. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+QUOTES = '"""'
+HELP = (
+    "/model          lists the models; /model NAME goes on with another one",
+    "/clear          forgets the conversation",
+    "/bye            leaves, as Ctrl-D does",
+    '"""             begins and ends a message of several lines',
+    "Ctrl-C          stops the answer",
+)
+COMMANDS = ("/model", "/clear", "/bye", "/exit", "/help", "/?")
+
+
+@dataclass
+class Conversation:
+    """The messages that the model sees."""
+
+    model: str
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def ask(self, text: str) -> dict[str, object]:
+        """Add a question, and return the body of the request."""
+        self.messages.append({"role": "user", "content": text})
+        return {"model": self.model, "messages": list(self.messages), "stream": True}
+
+    def answered(self, text: str) -> None:
+        """Add the answer, or the part of it that came. A question without any answer is forgotten."""
+        if text:
+            self.messages.append({"role": "assistant", "content": text})
+        elif self.messages:
+            self.messages.pop()
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self.messages.clear()
+
+
+def command_of(text: str) -> tuple[str, str] | None:
+    """Return a command and its argument, or None if the text is a message, such as one about /etc/hosts."""
+    name, _, argument = text.strip().partition(" ")
+    if "\n" in text.strip() or not name.startswith("/"):
+        return None
+    return (name, argument.strip()) if name in COMMANDS or "/" not in name[1:] else None
+
+
+class MessageLines:
+    """Joins the lines of one message: between two triple quotes, or a single line."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self.is_open = False
+
+    def add(self, line: str) -> str | None:
+        """Return the message that this line completes, or None if more lines belong to it."""
+        if not self.is_open:
+            before, quotes, after = line.partition(QUOTES)
+            if not quotes or before.strip():
+                return line
+            if QUOTES in after:
+                return after.partition(QUOTES)[0]
+            self.is_open, self._lines = True, [after] if after else []
+            return None
+        text, quotes, _ = line.partition(QUOTES)
+        if not quotes:
+            self._lines.append(line)
+            return None
+        self.is_open = False
+        return "\n".join([*self._lines, *([text] if text else [])])
+
+    def abandon(self) -> None:
+        """Drop the lines of the message that is open."""
+        self.is_open, self._lines = False, []

@@ -1,0 +1,50 @@
+"""Read the lines of a person, with a history that other users of this machine cannot read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+MOST_LINES = 1000
+OWNER_ONLY = 0o600
+
+
+@contextlib.contextmanager
+def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
+    """Let `input` edit lines and recall earlier ones, complete commands by Tab, and keep the lines in `path`.
+
+    A history that cannot be read or written is left out: the conversation matters more.
+    """
+    try:
+        import readline
+    except ImportError:  # a Python without it still reads lines
+        yield
+        return
+    readline.clear_history()
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(MOST_LINES)
+    is_libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+    readline.set_completer_delims("")
+    readline.set_completer(
+        lambda text, state: [*(c for c in completions if text and c.startswith(text)), None][state]
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, OWNER_ONLY))
+            os.chmod(path, OWNER_ONLY)
+            readline.write_history_file(path)
+
+
+def ask_for_line(prompt: str) -> str:
+    """Return the next line. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
+    if not sys.stdout.isatty():
+        return input()
+    # \001 and \002 enclose what takes no column, so that readline knows where the line wraps.
+    return input(f"\001\x1b[1m\002{prompt}\001\x1b[0m\002")

@@ -1,0 +1,44 @@
+"""Ask the MLX server of this home, on loopback, for short answers."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+from host_agent.blocking_http import json_object, open_response
+from host_agent.errors import GatewayUnreachable
+from vestal.config import Config
+
+TIMEOUT_S = 10.0
+
+
+class GatewayClient:
+    """Opens one connection for each call. Every call raises GatewayUnreachable if no MLX server answers."""
+
+    def __init__(self, config: Config) -> None:
+        self.url = f"http://127.0.0.1:{config.mlx.port}"
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the body of the answer. An answer that is an error raises GatewayUnreachable too."""
+        status, answer = self._exchange("GET", path)
+        if status != http.client.OK:
+            raise self.unreachable(f"it answers {status}")
+        return answer
+
+    def delete(self, path: str) -> int:
+        """Return the status of the answer."""
+        return self._exchange("DELETE", path)[0]
+
+    def _exchange(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+        try:
+            with open_response(method, self.url + path, timeout_s=TIMEOUT_S) as response:
+                return response.status, json_object(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self.unreachable(error) from error
+
+    def unreachable(self, reason: object) -> GatewayUnreachable:
+        """Return the error that says why there is no answer, and the remedy."""
+        why = str(reason) or type(reason).__name__
+        return GatewayUnreachable(
+            f"No MLX server answers at {self.url} ({why}): `vestal status` says why, `vestal up` starts it."
+        )

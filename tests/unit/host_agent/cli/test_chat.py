@@ -1,0 +1,154 @@
+"""`vestal chat` and `vestal demo`: frames, commands, messages of several lines, and what a kill cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from host_agent.cli.chat.answer import (
+    EngineDied,
+    EngineStarted,
+    Failed,
+    Finished,
+    Frame,
+    Piece,
+    engine_happening,
+    read_frame,
+)
+from host_agent.cli.chat.conversation import Conversation, MessageLines, command_of
+from host_agent.cli.chat.demo_report import Killed, is_within_sentence, pause_after, report, survived
+
+
+def line(**frame: object) -> bytes:
+    return json.dumps(frame).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "frame"),
+    [
+        (line(message={"content": "a"}, done=False), Frame([Piece("a")])),
+        (line(message={"content": ""}, done=False), Frame()),
+        (line(message={"content": "", "thinking": "hm"}), Frame([Piece("hm", is_thought=True)])),
+        (
+            line(message={"content": "."}, done=True, eval_count=7, done_reason="stop"),
+            Frame([Piece("."), Finished(7, "stop")], is_last=True),
+        ),
+        (line(error="No memory."), Frame([Failed("No memory.")], is_last=True)),
+        (line(error={"message": "No memory."}), Frame([Failed("No memory.")], is_last=True)),
+        (b"not JSON\n", Frame()),
+        (b"[1]\n", Frame()),
+    ],
+)
+def test_frame_of_an_answer_is_read(raw: bytes, frame: Frame):
+    assert read_frame(raw) == frame
+
+
+def test_events_of_the_engine_are_its_deaths_and_starts():
+    died = {
+        "component": "mlx_engine",
+        "event": "child_exited",
+        "cause": "killed by SIGKILL",
+        "fields": {"pid": 7},
+    }
+    started = {"component": "mlx_engine", "event": "child_started", "cause": "", "fields": {"pid": 8}}
+    parked = {"component": "mlx_server", "event": "requests_parked", "cause": "", "fields": {"count": 1}}
+    assert engine_happening(died) == EngineDied(7, "killed by SIGKILL")
+    assert engine_happening(started) == EngineStarted(8)
+    assert engine_happening(parked) is None and engine_happening({}) is None
+
+
+def test_conversation_keeps_a_stopped_answer_and_forgets_a_question_without_one():
+    conversation = Conversation("m")
+    assert conversation.ask("one") == {
+        "model": "m", "messages": [{"role": "user", "content": "one"}], "stream": True,
+    }  # fmt: skip
+    conversation.answered("par")
+    conversation.ask("two")
+    conversation.answered("")
+    assert [message["content"] for message in conversation.messages] == ["one", "par"]
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("/bye", ("/bye", "")),
+        ("/model  qwen3:8b ", ("/model", "qwen3:8b")),
+        ("/unknown", ("/unknown", "")),
+        ("/etc/hosts says what?", None),
+        ("hello /bye", None),
+        ("/bye\nnot a command", None),
+        ("", None),
+    ],
+)
+def test_commands_are_told_from_messages(text: str, command: tuple[str, str] | None):
+    assert command_of(text) == command
+
+
+@pytest.mark.parametrize(
+    ("lines", "messages"),
+    [
+        (["hello"], ["hello"]),
+        (['"""one', "", 'two"""', "next"], ["one\n\ntwo", "next"]),
+        (['"""', "one", '"""'], ["one"]),
+        (['"""one line"""'], ["one line"]),
+        (['say """ this'], ['say """ this']),
+    ],
+)
+def test_message_lines_between_triple_quotes_are_one_message(lines: list[str], messages: list[str]):
+    joined = MessageLines()
+    assert [message for each in lines if (message := joined.add(each)) is not None] == messages
+
+
+def test_abandoned_message_leaves_nothing_for_the_next_one():
+    joined = MessageLines()
+    joined.add('"""one')
+    joined.abandon()
+    assert joined.add("two") == "two"
+
+
+def killed(text: str, undisturbed: str, kept: int) -> Killed:
+    return Killed(text, undisturbed, 9, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
+
+
+def test_kill_comes_within_a_sentence_and_before_the_answer_can_end():
+    assert not is_within_sentence("Too early", 3)
+    assert not is_within_sentence("A whole sentence. ", 30)
+    assert is_within_sentence("A whole sentence. And half", 30)
+    assert is_within_sentence("Sentence. Sentence.", 60)
+
+
+def test_pause_is_the_longest_gap_after_the_kill():
+    assert pause_after(10.0, [9.0, 10.1, 10.2, 11.4, 11.5]) == pytest.approx(1.2)
+    assert pause_after(10.0, [9.0]) == 0.0
+
+
+def test_equal_texts_are_reported_as_nothing_lost_and_nothing_twice():
+    told = killed("once upon a time", "once upon a time", 6)
+    shown = " ".join(report(told, 1000))
+    assert survived(told)
+    assert "PID 7" in shown and "PID 8" in shown and "0.61 s" in shown
+    assert "No token was lost, none came twice." in shown
+
+
+def test_texts_that_part_after_the_kill_are_not_called_equal():
+    told = killed("once upon a hill", "once upon a time", 6)
+    assert survived(told)
+    assert "No token was lost" not in " ".join(report(told, 1000))
+    assert "cannot be compared" in " ".join(report(told, 1000))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("once u", "it did not go on"),
+        ("once u upon a time", "it differs from the kill on, one of them earlier"),
+    ],
+)
+def test_text_that_ends_at_the_kill_or_differs_before_it_is_no_success(text: str, why: str):
+    assert not survived(killed(text, "onc", 6)), why
+
+
+@pytest.mark.parametrize("width", [1, 40, 100])
+def test_report_fits_the_terminal(width: int):
+    assert all(len(part) <= max(width, 20) for part in report(killed("ab", "ab", 1), width))
