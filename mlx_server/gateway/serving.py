@@ -52,7 +52,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     )
     mirrored = MirroredAnswers()
     take_over = keeper.mirrored = TakeOverMirrored(mirrored, keeper, clock, telemetry.emit)
-    in_flight = RequestsInFlight(parts.dispatcher, telemetry, keeper, clock)
+    in_flight = RequestsInFlight(parts.dispatcher, telemetry, keeper, clock, peers)
     app = create_app(
         GatewayContext(parts.config, clock, parts.dispatcher, models, keeper, telemetry.emit),
         parts.engine,

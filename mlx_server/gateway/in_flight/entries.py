@@ -1,5 +1,7 @@
 """The list of the requests in flight: one entry for each HTTP request, however many tickets it has. Pure.
 
+A request with which another machine goes on has no ticket here, but its client reads the answer here.
+
 OpenAI's `n` and a list of prompts make several tickets at once, a long list of texts to embed one after the
 other.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.gateway.requests.admission import Lane
@@ -21,9 +24,25 @@ ORDER = (RequestPhase.RUNNING.value, LOADING, RequestPhase.PARKED.value, Request
 
 TicketInPhase = tuple[Ticket, RequestPhase]
 
+_DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "responses", "/": "openai"}
+
+
+@dataclass(frozen=True)
+class PassedOn:
+    """A request for `path` with which the machine at the URL `machine` goes on, read by its client here."""
+
+    origin: RequestOrigin
+    path: str
+    model: str
+    machine: str
+
 
 def in_flight(
-    tickets: Iterable[TicketInPhase], loaded: Collection[str], now: float, held: Collection[str] = ()
+    tickets: Iterable[TicketInPhase],
+    loaded: Collection[str],
+    now: float,
+    held: Collection[str] = (),
+    passed_on: Iterable[PassedOn] = (),
 ) -> dict[str, Any]:
     """Return the entries, `counts` of all requests by their phases, and how many are `omitted`.
 
@@ -35,11 +54,18 @@ def in_flight(
         if ticket.origin is not None:
             of_request.setdefault(ticket.origin, []).append((ticket, phase))
     phases = {origin: _phase(of_one, loaded) for origin, of_one in of_request.items()}
+    elsewhere = {each.origin: each for each in passed_on}
+    phases |= dict.fromkeys(elsewhere, RequestPhase.RUNNING.value)
     listed = sorted(phases, key=lambda origin: (ORDER.index(phases[origin]), origin.began_at))[:MAX_ENTRIES]
     counts = Counter(phases.values())
     return {
         "requests": [
-            _entry(origin, phases[origin], of_request[origin], now) | {"cancelable": origin.id not in held}
+            _general(origin, phases[origin], now, origin.id not in held)
+            | (
+                _of_tickets(of_request[origin], now)
+                if origin in of_request
+                else _of_passed_on(elsewhere[origin])
+            )
             for origin in listed
         ],
         "counts": {phase: counts[phase] for phase in ORDER},
@@ -56,8 +82,31 @@ def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) 
     return LOADING if is_loading else phase.value
 
 
-def _entry(origin: RequestOrigin, phase: str, tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
-    """Return what is known of one request; a figure that is not is None.
+def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool) -> dict[str, Any]:
+    """Return what is known of any request. A figure that is not known is None."""
+    return {
+        "id": origin.id,
+        "client": origin.client,
+        "remote": origin.remote,
+        "dialect": "",
+        "model": "",
+        "phase": phase,
+        "prompt_tokens": None,
+        "tokens": None,
+        "tokens_per_s": None,
+        "age_s": round(max(0.0, now - origin.began_at), 1),
+        "crashes": 0,
+        "cancelable": is_cancelable,
+    }
+
+
+def _of_passed_on(request: PassedOn) -> dict[str, Any]:
+    dialect = next(name for prefix, name in _DIALECTS.items() if request.path.startswith(prefix))
+    return {"dialect": dialect, "model": request.model, "machine": request.machine}
+
+
+def _of_tickets(tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
+    """Return what the tickets of a request say.
 
     An engine that dies meets all tickets of a request, so that the highest of their crashes counts.
     """
@@ -69,15 +118,10 @@ def _entry(origin: RequestOrigin, phase: str, tickets: Sequence[TicketInPhase], 
         if of_ticket is RequestPhase.RUNNING and (rate := ticket.rate.per_s(now, ticket.tokens)) is not None
     ]
     return {
-        "id": origin.id,
-        "client": origin.client,
-        "remote": origin.remote,
         "dialect": first.dialect,
         "model": first.request.model,
-        "phase": phase,
         "prompt_tokens": next((t.prompt_tokens for t, _ in tickets if t.prompt_tokens is not None), None),
         "tokens": sum(ticket.tokens for ticket, _ in tickets) if generates else None,
         "tokens_per_s": round(sum(rates), 1) if rates else None,
-        "age_s": round(max(0.0, now - origin.began_at), 1),
         "crashes": max(ticket.crashes for ticket, _ in tickets),
     }

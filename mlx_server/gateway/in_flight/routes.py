@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mlx_server.gateway import errors
-from mlx_server.gateway.in_flight.entries import in_flight
+from mlx_server.gateway.in_flight.entries import PassedOn, in_flight
 from mlx_server.gateway.in_flight.followers import SSE, Followers
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
@@ -22,35 +23,60 @@ PASSED_ON = (
 )
 
 
+class OtherMachines(Protocol):
+    """The gateways on other machines, which go on with some of the requests."""
+
+    @property
+    def read_here(self) -> Iterable[PassedOn]:
+        """Return the requests whose clients read the answers of other machines here."""
+
+    async def cancel(self, answer_id: str) -> bool:
+        """Cancel a request on the machine that goes on with it. Return False if none does."""
+
+
 class RequestsInFlight:
-    """What the routes show and do. `keeper` is None if no answers are kept."""
+    """What the routes show and do. `keeper` is None if no answers are kept, `others` without any."""
 
     def __init__(
-        self, dispatcher: Dispatcher, telemetry: Telemetry, keeper: AnswerKeeper | None, clock: Clock
+        self,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        keeper: AnswerKeeper | None,
+        clock: Clock,
+        others: OtherMachines | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._keeper = keeper
         self._clock = clock
+        self._others = others
         self.followers = Followers(self.report, clock)
 
     def report(self) -> dict[str, Any]:
         """Return the body of GET /requests."""
         loaded = self._dispatcher.loaded_models.names
         held = self._keeper.offered if self._keeper is not None else ()
-        listed = in_flight(self._dispatcher.in_flight(), loaded, self._clock.now(), held)
+        elsewhere = self._others.read_here if self._others is not None else ()
+        listed = in_flight(self._dispatcher.in_flight(), loaded, self._clock.now(), held, elsewhere)
         return {**listed, "totals": self._telemetry.totals()}
 
-    def cancel(self, request_id: str) -> None:
+    async def cancel(self, request_id: str) -> None:
         """Cancel a request. Raises NotFound, or GatewayError if that cannot be done now."""
         if self._keeper is not None and request_id in self._keeper.offered:
             raise errors.Conflict("request_passed_on", PASSED_ON)
-        if not self._dispatcher.cancel(request_id):
+        if not (self._dispatcher.cancel(request_id) or await self._cancel_elsewhere(request_id)):
             asked = errors.quoted(request_id)
             raise errors.NotFound(
                 "not_found", f"Request {asked} is not in flight: it has ended, or never was."
             )
         self._telemetry.emit("request_cancelled", "asked for by DELETE /requests", id=request_id)
+
+    async def _cancel_elsewhere(self, request_id: str) -> bool:
+        if self._others is None or not await self._others.cancel(request_id):
+            return False
+        if self._keeper is not None:
+            self._keeper.forget(request_id)  # it must not go on here either
+        return True
 
 
 def router(requests: RequestsInFlight) -> APIRouter:
@@ -68,7 +94,7 @@ def router(requests: RequestsInFlight) -> APIRouter:
 
     @routes.delete("/{request_id}", responses={404: {}, 409: {}})
     async def cancel(request_id: str) -> Response:
-        requests.cancel(request_id)
+        await requests.cancel(request_id)
         return JsonResponse({"id": request_id, "state": "cancelled"})
 
     return routes

@@ -13,6 +13,8 @@ from typing import Any
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.errors import Unavailable
+from mlx_server.gateway.in_flight.client_names import client_name
+from mlx_server.gateway.in_flight.entries import PassedOn
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Send
 from mlx_server.gateway.peers.choice import (
@@ -27,7 +29,8 @@ from mlx_server.gateway.peers.mirroring import copy_records
 from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
 from mlx_server.gateway.peers.peer import Peer, PeerLost
 from mlx_server.gateway.peers.polling import PeerState, poll, wait_until_dead
-from vestal.config import Config
+from mlx_server.gateway.requests.ticket import RequestOrigin
+from vestal.config import Config, canonical
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
@@ -88,6 +91,7 @@ class Peers:
         self._passed_on: dict[str, Peer] = {}
         self._memory = PrefixMemory()
         self._refused: dict[tuple[str, str], float] = {}  # (peer, model): when a placement was refused
+        self.read_here: list[PassedOn] = []  # the answers of peers that clients read here at present
         self._polls: list[asyncio.Task[None]] = []
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
@@ -126,6 +130,11 @@ class Peers:
     def readers(self) -> int:
         """Return how many clients are reading answers of the peers through this gateway."""
         return sum(peer.readers for peer in self._peers.values())
+
+    async def cancel(self, answer_id: str) -> bool:
+        """Have the peer to which an answer was passed on cancel it. Return False if there is none."""
+        peer = self.where(answer_id)
+        return peer is not None and await peer.cancel(answer_id)
 
     def first_living(self) -> Peer | None:
         """Return the first peer that answers, in the order of the settings; None if none does."""
@@ -237,16 +246,30 @@ class Peers:
         self._passed_on[head.id] = peer
         while len(self._passed_on) > MAX_PASSED_ON:
             del self._passed_on[next(iter(self._passed_on))]
-        return partial(self._copy, peer, head.path)
+        return partial(self._copy, peer, self._described(head, peer))
+
+    def _described(self, head: Accepted, peer: Peer) -> PassedOn:
+        began_at = self._clock.now() - max(0.0, self._clock.wall() - head.created_s)
+        client = client_name({name.lower(): value for name, value in head.headers})
+        origin = RequestOrigin(head.id, client, "", began_at)
+        return PassedOn(origin, head.path, canonical(model_of(head.body)), peer.url)
 
     async def _copy(
-        self, peer: Peer, path: str, answer_id: str, first_frame: int, send: Send, *, has_started: bool
+        self,
+        peer: Peer,
+        request: PassedOn,
+        answer_id: str,
+        first_frame: int,
+        send: Send,
+        *,
+        has_started: bool,
     ) -> None:
         """Send the rest of an answer from a peer. Where it is lost before its status, send an error.
 
         Raises PeerLost where it is lost later: the connection breaks off, and the client can come back.
         """
         is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
+        self.read_here.append(request)
         try:
             await peer.copy_answer(answer_id, first_frame, send, has_started=has_started, is_dead=is_dead)
         except PeerLost as lost:
@@ -256,7 +279,9 @@ class Peers:
                 raise
             message = "The machine that went on with this answer is lost; send the request again."
             error = Unavailable("engine_unavailable", message)
-            await error_response(error, path, answer_id)({"type": "http"}, _nothing, send)
+            await error_response(error, request.path, answer_id)({"type": "http"}, _nothing, send)
+        finally:
+            self.read_here.remove(request)
 
 
 async def _asked_in(body: bytes) -> Asked:

@@ -64,6 +64,13 @@ class Peer:
                 return answer.status == 200
         return False
 
+    async def cancel(self, answer_id: str) -> bool:
+        """Have it cancel an answer. Return False if that is not there, or if it does not say so in time."""
+        with contextlib.suppress(*_failures()):
+            async with asyncio.timeout(ASK_S), self._request("DELETE", f"/v1/streams/{answer_id}") as answer:
+                return answer.status == 200
+        return False
+
     async def mirror(self, batch: MirrorBatch) -> dict[str, int]:
         """Send it a batch of mirrored records. Return what it wants; nothing if it is late."""
         headers = {"Content-Type": "application/octet-stream"}

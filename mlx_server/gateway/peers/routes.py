@@ -53,6 +53,14 @@ def router(
         context.emit("request_taken_over", "another machine cannot serve it", id=answer_id)
         return JsonResponse({"id": answer_id}, 201)
 
+    @routes.delete("/{answer_id}")
+    async def cancel(http: Request, answer_id: str) -> Response:
+        check_key(http, mlx.peer_key)
+        if not context.dispatcher.cancel(answer_id):
+            raise NotFound("not_found", f"The answer {quoted(answer_id)} does not run here.")
+        context.emit("request_cancelled", "asked for by the machine that its client is at", id=answer_id)
+        return JsonResponse({"id": answer_id, "state": "cancelled"})
+
     @routes.post("/mirror")
     async def receive_mirrored(http: Request) -> Response:
         check_key(http, mlx.peer_key)

@@ -144,6 +144,27 @@ def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(
     assert at_peer.headers["x-request-id"] == stream.id
 
 
+def test_request_that_a_peer_serves_is_listed_and_cancelled_where_its_client_reads_it(refusing, peer):
+    headers = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
+    body = messages("far away tokens=5000 step_ms=10", stream=True)
+    stream = Stream(refusing.http, "/v1/messages", body, **headers).until(5)
+    (entry,) = refusing.http.get("/requests").json()["requests"]
+    assert (entry["id"], entry["client"], entry["dialect"]) == (stream.id, "Claude Code 2.1", "anthropic")
+    assert (entry["model"], entry["phase"], entry["machine"]) == ("chat:latest", "running", peer.url)
+    assert (entry["tokens"], entry["cancelable"]) == (None, True)
+    assert [each["id"] for each in peer.http.get("/requests").json()["requests"]] == [stream.id]
+    assert refusing.http.delete(f"/requests/{stream.id}").json()["state"] == "cancelled"
+    stream.join()
+    assert b"request_cancelled" in stream.frames[-1]
+    refusing.until(lambda: not refusing.http.get("/requests").json()["requests"], "it is not listed any more")
+    assert peer.http.get("/requests").json()["requests"] == []
+    assert refusing.http.get(f"/v1/streams/{stream.id}").status_code in (404, 410)
+    assert refusing.http.delete(f"/requests/{stream.id}").status_code == 404
+    assert peer.http.delete(f"/v1/streams/{stream.id}").status_code == 401, (
+        "clients cancel by DELETE /requests"
+    )
+
+
 def conversation(turns: int, last: str) -> dict[str, Any]:
     """Return a request with so many earlier messages of 400 bytes, which no other conversation has."""
     roles = ["user", "assistant"]
