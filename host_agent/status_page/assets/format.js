@@ -55,6 +55,9 @@ export const percent = (n) => (isKnown(n) ? `${Math.round(100 * n)} %` : UNKNOWN
 // (1, "request") -> "1 request", (2, "request") -> "2 requests"
 export const count = (n, noun, plural = `${noun}s`) => `${number(n)} ${n === 1 ? noun : plural}`;
 
+// "switched off" -> "Switched off."
+export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (text.endsWith(".") ? "" : ".");
+
 // "mlx_engine" -> "Engine": the services by the names that the page shows
 const TITLES = {
   agent: "Agent", mlx_server: "Gateway", mlx_engine: "Engine", ollama: "Ollama", docker: "Docker",

@@ -2,7 +2,7 @@
 
 import { html } from "/assets/vendor/preact-htm.js";
 import { post } from "/assets/api.js";
-import { age, bytes, clock, count, duration, number, percent, title } from "/assets/format.js";
+import { age, bytes, clock, count, duration, number, percent, sentence, title } from "/assets/format.js";
 import { since, useLive, useNow } from "/assets/live.js";
 import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
 
@@ -56,7 +56,7 @@ function Services({ services, ago }) {
     { name: "service", title: "Service", className: "name", cell: (row) => html`<${Name} row=${row} />` },
     { name: "state", title: "State", className: "status", cell: (row) => html`<${State} name=${row.state} text=${WORDS[row.state]} muted=${row.expected === false} />` },
     { name: "up", title: "Up for", number: true, className: "up", cell: (row) => (UP.includes(row.state) && row.uptime_s > 0 ? age(row.uptime_s + ago) : "") },
-    { name: "restarts", title: "Restarts", number: true, className: "restarts", cell: (row) => (row.state === "absent" ? "" : number(row.restart_count)) },
+    { name: "restarts", title: "Restarts", number: true, className: "restarts", cell: (row) => html`<${Restarts} row=${row} />` },
     { name: "pid", title: "PID", number: true, className: "pid", cell: (row) => row.process_pid ?? "" },
     { name: "words", title: "What is known", className: "words", cell: (row) => html`<${Words} row=${row} ago=${ago} />` },
     { name: "acts", title: "Actions", hidden: true, className: "acts", cell: (row) => html`<${Acts} row=${row} />` },
@@ -74,11 +74,16 @@ function Name({ row }) {
   </span>`;
 }
 
+function Restarts({ row }) {
+  if (row.state === "absent") return null;
+  return row.restart_count ? html`<strong>${number(row.restart_count)}</strong>` : html`<span class="faint">0</span>`;
+}
+
 function Words({ row, ago }) {
   const trial_s = row.next_trial_in_s == null ? null : Math.ceil(row.next_trial_in_s - ago);
   const failure = row.last_failure;
   return html`
-    ${row.detail && html`<p>${row.detail}</p>`}
+    ${row.detail && html`<p>${sentence(row.detail)}</p>`}
     ${row.circuit_breaker_state !== "closed" && html`<p class=${row.circuit_breaker_state === "open" ? "bad" : "work"}>${breaker(row.circuit_breaker_state, trial_s)}</p>`}
     ${failure && html`<p class="faint small">Last failure, ${clock(failure.ts)}: ${failure.sentence}</p>`}`;
 }
