@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import aiohttp
+import psutil
 
 from host_agent.agent.background_loops import BackgroundLoops
 from host_agent.agent.components import Components, build
@@ -86,7 +88,8 @@ class Agent:
 
     def _record_start(self, journal: Journal, components: Components) -> None:
         decision = components.mode_decision
-        fields = {"mode": str(decision.mode), "port": self._config.agent.port}
+        fields: dict[str, Any] = {"mode": str(decision.mode), "port": self._config.agent.port}
+        fields["booted_at"] = round(psutil.boot_time(), 1)
         journal.record("agent", "agent_started", decision.why, **fields)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import aiohttp
 
 from host_agent.agent.handed_over import HandedOver
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.proxy.routes import Upstreams
@@ -79,6 +80,7 @@ async def build(
 
     `handed_over` is what the last program of this process has left.
     """
+    incidents = Incidents(journal)
     store = JsonStateStore(config.home.root / "supervision.json")
     sleep_detector = SleepDetector()
     compose = Compose(config)
@@ -138,13 +140,22 @@ async def build(
         budget,
     )
     remedies = HostRemedies(supervisor, containers, OllamaRemedies(ollama, stop_s), budget, stop_s)
-    passes = Passes(checks, remedies, journal, config.home.recovery_lock)
+    passes = Passes(
+        checks, remedies, journal, config.home.recovery_lock, records_all=lambda: incidents.any_open
+    )
 
     # The interfaces to people: the listener and the notifications.
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
     listener_context = ListenerContext(
-        status_report, passes, journal, control, Sessions(), upgrades, Upstreams.of(config, session, token)
+        status_report,
+        passes,
+        journal,
+        control,
+        Sessions(),
+        upgrades,
+        Upstreams.of(config, session, token),
+        incidents,
     )
     return Components(
         watchdog=watchdog,

@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vestal.supervision import Event
 log = logging.getLogger("vestal")
 
 PRUNE_EVERY = 200
+PAGE_ROWS = 500  # that are in memory at once where all are read
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
 RETRY_S = 1.0  # how long appends do not try to write after a failure
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
@@ -46,6 +47,7 @@ class Journal:
         self._error: Exception = OSError("it is not open")
         self._unsaved: deque[dict[str, Any]] = deque()
         self._followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self._readers: list[Callable[[dict[str, Any]], object]] = []
         self.keep()
 
     @property
@@ -108,6 +110,19 @@ class Journal:
         finally:
             self._followers.discard(queue)
 
+    def call_with_each(self, reader: Callable[[dict[str, Any]], object]) -> None:
+        """Call `reader` with each new event, before `record` returns. What it raises is logged."""
+        self._readers.append(reader)
+
+    def all_of(self, events: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Yield the events with these names, oldest first."""
+        names, seq = ", ".join("?" * len(events)), 0
+        condition = f"WHERE event IN ({names}) AND seq > ? ORDER BY seq LIMIT {PAGE_ROWS}"
+        while page := self._select(condition, *events, seq):
+            yield from page
+            seq = page[-1]["seq"]
+        yield from (entry for entry in self._unsaved if entry["event"] in events)
+
     def disconnect_followers(self) -> None:
         """Put the closing None into the queue of every follower."""
         for queue in list(self._followers):
@@ -146,6 +161,11 @@ class Journal:
                 self._disconnect(queue)
             else:
                 queue.put_nowait(entry)
+        for reader in self._readers:
+            try:
+                reader(entry)
+            except Exception:  # whoever reads must not keep an event from being written
+                log.exception("a reader of the journal failed for %s", event)
         return entry
 
     def _disconnect(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:

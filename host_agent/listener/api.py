@@ -9,6 +9,7 @@ from aiohttp import web
 from host_agent.listener.commands.routes import CommandRoutes
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
+from host_agent.listener.incident_routes import IncidentRoutes
 from host_agent.listener.live.routes import LiveRoutes
 from host_agent.listener.proxy.routes import ProxyRoutes
 from host_agent.listener.recovery_routes import RecoveryRoutes
@@ -31,6 +32,7 @@ class Api:
         self._page = Page()
         self._streams = EventStreams(context.journal)
         self._recovery = RecoveryRoutes(context)
+        self._incidents = IncidentRoutes(context.incidents)
         self._upgrade = UpgradeRoutes(context)
         self._commands = CommandRoutes()
         self._live = LiveRoutes(context, self._status, headers)
@@ -48,6 +50,7 @@ class Api:
             *self._live.routes(),
             *self._proxy.routes(),
             web.post(f"/services/{MLX_ENGINE}/kill", self.kill_engine),
+            *self._incidents.routes(),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
             web.get("/events", self._streams.events),
             web.get("/journal", self.journal),

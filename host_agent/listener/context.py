@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.sessions import Sessions
@@ -22,4 +23,5 @@ class ListenerContext:
     sessions: Sessions
     upgrades: Upgrades
     upstreams: Upstreams
+    incidents: Incidents
     next_pass_at: float = 0.0

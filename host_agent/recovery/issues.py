@@ -29,6 +29,7 @@ IN_TRANSITION = {
     State.BACKOFF: "waits for its next restart",
 }
 RESET = "`vestal recover --reset` tries again at once"
+STOPPED_BY_HAND = "was stopped by hand"
 NO_RESTART = "not restarted: only a reboot frees the machine's wired memory"
 TOO_OFTEN = "restarted too often within the hour already"
 
@@ -98,7 +99,7 @@ def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
 def _service(service: ServiceFacts, facts: Facts) -> Issue | None:
     if service.stopped_by_hand and not service.healthy:
         start = f"`POST /services/{service.name}/start` or `vestal up` starts it"
-        return Issue(service.name, "was stopped by hand", advice=f"stopped by hand; {start}")
+        return Issue(service.name, STOPPED_BY_HAND, advice=f"stopped by hand; {start}")
     if service.controlled_by is ControlledBy.SUPERVISOR:
         return _child(service, facts)
     if service.healthy:

@@ -5,7 +5,9 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from host_agent.journal import Journal
 from host_agent.recovery import recovery_pass
@@ -34,9 +36,12 @@ class Passes:
         *,
         settle_s: float = SETTLE_S,
         join_window_s: float = JOIN_WINDOW_S,
+        records_all: Callable[[], bool] = lambda: False,
     ) -> None:
+        """A scheduled pass that finds nothing is recorded only while `records_all` returns True."""
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._lock_file, self._settle_s, self._join_window_s = lock_file, settle_s, join_window_s
+        self._records_all = records_all
         self._joined = asyncio.Event()
         self._reports: OrderedDict[str, Report] = OrderedDict()
         self._running: Report | None = None
@@ -87,9 +92,10 @@ class Passes:
     async def _run(self, report: Report) -> None:
         """Run a pass under the lock that it shares with other processes, and record it in the journal."""
         self.count += 1
+        found: dict[str, Any] = {}
         try:
             async with hold_lock(self._lock_file, LOCK_TIMEOUT_S):
-                await self._look_for_everyone(report)
+                found = await self._look_for_everyone(report)
         except LockHeld as error:
             report.left.append(f"agent: {error}; this pass was skipped")
         except Exception as error:  # the top of a task: whatever fails, the next pass must be possible
@@ -97,13 +103,13 @@ class Passes:
             report.left.append(f"agent: the pass itself failed ({error!r})")
         finally:
             report.state, report.finished_at, self._running = "done", time.time(), None
-        if report.found or report.left or report.reason != "scheduled":
-            self._record(report)
+        if report.found or report.left or report.reason != "scheduled" or self._records_all():
+            self._record(report, found)
         if self._joined.is_set():  # the last look began before these callers joined
             self.request(f"asked for while pass {report.run_id} ended")
 
-    async def _look_for_everyone(self, report: Report) -> None:
-        """Look at the machine, and again for callers who joined since the look began.
+    async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
+        """Look at the machine, and again for callers who joined since the look began. Return what is left.
 
         After each look there is a moment in which others may still join: a thousand callers at once take
         longer to arrive than a look at a healthy machine. Looks end after `settle_s`, or MAX_LOOKS.
@@ -114,15 +120,16 @@ class Passes:
             self._joined.clear()
             await under_way.look(self._joined, is_last=number == MAX_LOOKS)
             if time.monotonic() > deadline:
-                return
+                break
             try:
                 async with asyncio.timeout(self._join_window_s):
                     await self._joined.wait()
             except TimeoutError:
-                return
+                break
             await asyncio.sleep(self._join_window_s)
+        return under_way.left()
 
-    def _record(self, report: Report) -> None:
+    def _record(self, report: Report, left: dict[str, Any]) -> None:
         self._journal.record(
             "recovery",
             "recovery_finished",
@@ -131,4 +138,5 @@ class Passes:
             reason=report.reason,
             healthy=report.healthy,
             took_s=round((report.finished_at or 0) - report.started_at, 2),
+            **left,
         )

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from host_agent.journal import Journal
 from host_agent.recovery.facts import Facts
-from host_agent.recovery.issues import Issue, find_issues
+from host_agent.recovery.issues import STOPPED_BY_HAND, Issue, find_issues
 from host_agent.recovery.remedies import Remedy
 from host_agent.recovery.report import Report
 
@@ -40,6 +40,7 @@ class RecoveryPass:
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._report, self._settle_s = report, settle_s
         self._applied: list[Issue] = []  # of all looks: a service may need more than one remedy
+        self._remaining: tuple[Issue, ...] = ()  # after the last look
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
         """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.
@@ -62,6 +63,17 @@ class RecoveryPass:
         if issues:
             facts = await self._recheck(joined, is_last)
         self._write(facts, failures, time.monotonic() - began_at)
+
+    def left(self) -> dict[str, Any]:
+        """Return what the last look left, for the journal: the services that are not well, and a sentence on
+        each that neither a person stopped nor comes back by itself.
+        """
+        faults = {
+            issue.service: issue.advice or issue.found
+            for issue in self._remaining
+            if issue.found != STOPPED_BY_HAND and not issue.resolves_itself
+        }
+        return {"unhealthy": sorted({issue.service for issue in self._remaining}), "faults": faults}
 
     async def _apply(self, issue: Issue, remedy: Remedy, failures: list[tuple[Issue, str]]) -> bool:
         """Apply a remedy and return True; note a failure, so that the next issues get their remedies too."""
@@ -89,7 +101,7 @@ class RecoveryPass:
         return facts
 
     def _write(self, facts: Facts, failures: list[tuple[Issue, str]], took_s: float) -> None:
-        remaining = find_issues(facts)
+        self._remaining = remaining = find_issues(facts)
         unhealthy = {issue.service for issue in remaining}
         healed = [issue for issue in self._applied if issue.service not in unhealthy]
         self._report.done = list(dict.fromkeys(map(_healed, healed)))

@@ -21,7 +21,17 @@ COMPONENT = "mlx_engine"
 FIRST_DELIVERY = "gateway_first_delivery"
 """A client got its first token or answer from this gateway, whose PID is in the field `pid`."""
 
-ABOUT_REQUESTS = frozenset({"requests_parked", "request_resumed", FIRST_DELIVERY})
+ABOUT_REQUESTS = frozenset(
+    {
+        "answers_taken_up",
+        "engine_killed_for_memory",
+        "request_passed_on",
+        "request_resumed",
+        "requests_lost",
+        "requests_parked",
+        FIRST_DELIVERY,
+    }
+)
 
 
 class EngineEventBuffer:

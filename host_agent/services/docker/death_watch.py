@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ POLL_INTERVAL_S = 0.05
 SHOWN_FOR_S = 3600.0
 KEPT_DEATHS = 20
 EXPECTED_STOP_S = 60.0
-UNHEALTHY = "health_status: unhealthy"
+UNHEALTHY, HEALTHY = "health_status: unhealthy", "health_status: healthy"
 
 
 class DeathWatch:
@@ -43,6 +43,7 @@ class DeathWatch:
         self._explained: deque[ExplainedDeath] = deque(maxlen=KEPT_DEATHS)
         self._explaining: set[asyncio.Task[None]] = set()
         self._following = False
+        self._unwell: set[str] = set()  # the services that have died or were called unhealthy
 
     def expect_stop(self, service: str, by: str, within_s: float = EXPECTED_STOP_S) -> None:
         """Attribute the service's next death, if it comes within `within_s`, to `by`, who is stopping it."""
@@ -96,7 +97,11 @@ class DeathWatch:
             code = int(attributes.get("exitCode") or 0)
             at = container_deaths.time_of(event) or time.time()
             self._on_death(Death(service, container, at, code, self._trail.run_began_at(container)))
+        if action == HEALTHY and service in self._unwell:
+            self._unwell.discard(service)
+            self._later(self._record_healthy(service, container))
         if action == UNHEALTHY and service:
+            self._unwell.add(service)
             self._journal.record(service, "container_unhealthy", container=container[:12])
             self.pass_requests.put_nowait(f"Docker calls {service} unhealthy")
 
@@ -104,9 +109,18 @@ class DeathWatch:
         by, until = self._expected_stops.pop(death.service, ("", 0.0))
         if time.monotonic() <= until:
             death = replace(death, stopped_by=by)
-        task = asyncio.create_task(self._explain(death))
+        self._unwell.add(death.service)
+        self._later(self._explain(death))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._explaining.add(task)
         task.add_done_callback(self._explaining.discard)
+
+    async def _record_healthy(self, service: str, container: str) -> None:
+        """Record that a service is well again, after the death that came before."""
+        await asyncio.sleep(LATE_EVIDENCE_S)
+        self._journal.record(service, "container_healthy", container=container[:12])
 
     async def _explain(self, death: Death) -> None:
         """Wait for late evidence, record the cause, and request a pass if Docker will not restart the

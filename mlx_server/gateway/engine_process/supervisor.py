@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal as signals
 from typing import Any
 
 from mlx_server import protocol
@@ -22,6 +23,7 @@ from vestal.platform import oom_kills
 from vestal.supervision import ChildStatus, Clock, Event, ProbeResult, SleepDetector, Supervisor, watch_sleep
 
 READY_WAIT_S = 0.5
+SIGKILL = int(signals.SIGKILL)
 
 
 class EngineSupervisor:
@@ -190,4 +192,6 @@ class EngineSupervisor:
             self._telemetry.engine_crashes += 1
         before, self._oom_kills = self._oom_kills, oom_kills.count()
         killed_for_memory = before is not None and self._oom_kills is not None and self._oom_kills > before
+        if killed_for_memory and signal == SIGKILL:
+            self._telemetry.emit("engine_killed_for_memory", "the kernel killed a process for want of memory")
         self._session.exited(code, signal, killed_for_memory)

@@ -20,7 +20,7 @@ from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.early_checks import EarlyChecks
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
-from mlx_server.gateway.requests.pauses import Pauses
+from mlx_server.gateway.requests.pauses import MAX_IDS, Pauses
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import RequestTable
 from mlx_server.gateway.requests.resumed import ResumedRequest
@@ -353,6 +353,7 @@ class Dispatcher:
     # --- what the table decided ---
 
     def _carry_out(self, actions: list[Action]) -> None:
+        lost: list[FailRequest] = []
         for action in actions:
             match action:
                 case SendToEngine(request_id):
@@ -360,7 +361,12 @@ class Dispatcher:
                 case CancelOnEngine(request_id):
                     self._send_to_engine(protocol.encode(protocol.Cancel(request_id)))
                 case FailRequest(request_id, code, message, retry_after_s):
+                    if self._tickets[request_id].dialect != GATEWAY_ITSELF:
+                        lost.append(action)
                     self._fail(self._tickets[request_id], errors.from_failure(code, message, retry_after_s))
+        if lost:
+            ids = [action.id for action in lost[:MAX_IDS]]
+            self._telemetry.emit("requests_lost", lost[0].message, count=len(lost), ids=ids)
 
     def _send_request(self, request_id: str) -> None:
         """Send a request that the table has started. If that fails, only this request fails."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from mlx_server.gateway.telemetry import Telemetry
 
+MAX_IDS = 64
+"""The ids in one event. The host agent counts a request once, however often its engine dies."""
+
 
 class Pauses:
     """The requests that have lost their engine and have had no token since. Times are monotonic seconds."""
@@ -19,7 +22,8 @@ class Pauses:
     def report_parked(self) -> None:
         """Emit how many requests have no engine, if there are any."""
         if self._began_at:
-            self._telemetry.emit("requests_parked", count=len(self._began_at))
+            ids = list(self._began_at)[:MAX_IDS]
+            self._telemetry.emit("requests_parked", count=len(self._began_at), ids=ids)
 
     def end(self, request_id: str, emitted: int, now: float) -> None:
         """Record the request's next token; `emitted` is how many its client had before."""

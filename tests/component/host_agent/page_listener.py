@@ -11,6 +11,7 @@ from typing import Any, cast
 import aiohttp
 from aiohttp import web
 
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.proxy.proxied_routes import Upstream
@@ -64,7 +65,9 @@ async def page_listener(
     passes: Any = SimpleNamespace(last=None, running=None, count=0)
     async with aiohttp.ClientSession() as session:
         upstreams = Upstreams(session, dict.fromkeys(Upstream, service_port), TOKEN)
-        context = ListenerContext(cast(Any, report), passes, journal, nothing, Sessions(), nothing, upstreams)
+        context = ListenerContext(
+            cast(Any, report), passes, journal, nothing, Sessions(), nothing, upstreams, Incidents(journal)
+        )
         listener = Listener(config, TOKEN, context, journal, InheritedSockets())
         await listener.start()
         base = f"http://127.0.0.1:{port}"

@@ -12,6 +12,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.proxy.routes import Upstreams
@@ -78,7 +79,14 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     report = FixedStatusReport()
     upstreams = Upstreams(nothing, {}, "")
     context = ListenerContext(
-        cast(StatusReport, report), passes, journal, actions, Sessions(), nothing, upstreams
+        cast(StatusReport, report),
+        passes,
+        journal,
+        actions,
+        Sessions(),
+        nothing,
+        upstreams,
+        Incidents(journal),
     )
     listener = Listener(config, token, context, journal, InheritedSockets())
     await listener.start()
@@ -358,3 +366,18 @@ async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
         assert b"408" in await reader.readline()
         await reader.read()  # and the connection is closed
     writer.close()
+
+
+async def test_incidents_are_listed_newest_first_and_one_has_its_journal_lines(agent):
+    for service in ("mlx_engine", "ollama"):
+        agent.journal.record(service, "child_gave_up", "exit code 78", code=78)
+    reply = await agent.client.get("/incidents?limit=1")
+    (newest,) = (await reply.json())["incidents"]
+    assert newest["services"] == ["mlx_engine", "ollama"] and newest["open"]
+    one = await (await agent.client.get(f"/incidents/{newest['id']}")).json()
+    assert [entry["component"] for entry in one["entries"]] == ["mlx_engine", "ollama"]
+    assert one["sentence"] == newest["sentence"]
+    assert (await agent.client.get("/incidents/999")).status == 404
+    for wrong in ("since=today", "since=nan", "limit=-1"):
+        assert (await agent.client.get(f"/incidents?{wrong}")).status == 400
+    assert (await (await agent.client.get("/incidents?since=99999999999")).json())["incidents"]

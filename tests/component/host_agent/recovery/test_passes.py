@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def machine_with(*services: ServiceFacts, **broken: Exception) -> FakeMachine:
     return FakeMachine({service.name: service for service in services}, broken)
 
 
-def passes_over(machine: FakeMachine, journal: Journal, home: Path, **settings: float) -> Passes:
+def passes_over(machine: FakeMachine, journal: Journal, home: Path, **settings: Any) -> Passes:
     return Passes(machine, machine, journal, home / "lock", **settings)
 
 

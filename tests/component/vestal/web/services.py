@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
@@ -121,7 +122,8 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     passes: Any = SimpleNamespace(running=True, request=request_pass, report=lambda run_id: None)
     journal = Journal(config.home.journal_db)
     none: Any = None
-    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none)
+    incidents = Incidents(journal)
+    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none, incidents)
     server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()
     yield service

@@ -1,0 +1,80 @@
+"""A journal entry, read in such a way that no field of an odd type can raise. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MAX_TEXT = 400
+MAX_COUNT = 1_000_000
+
+
+class Entry(NamedTuple):
+    """One event of the journal."""
+
+    seq: int
+    ts: float
+    service: str
+    event: str
+    cause: str
+    fields: Mapping[str, Any]
+
+    def number(self, name: str) -> float:
+        """Return a field that should be a number, at least 0; 0 if it is none."""
+        return as_number(self.fields.get(name))
+
+    def count(self, name: str) -> int:
+        """Return a field that should be a number of things."""
+        return int(min(self.number(name), MAX_COUNT))
+
+    def text(self, name: str) -> str:
+        """Return a field that should be a text; empty if it is none."""
+        value = self.fields.get(name)
+        return value[:MAX_TEXT] if isinstance(value, str) else ""
+
+    def ids(self) -> list[str]:
+        """Return the ids of requests in the fields `ids` or `id`, without what a gateway adds to them."""
+        value = self.fields.get("ids", self.fields.get("id"))
+        values = value if isinstance(value, list) else [value]
+        return [text.partition(".")[0] for text in values if isinstance(text, str) and text]
+
+    def names(self, name: str) -> frozenset[str]:
+        """Return a field that should be a list of names."""
+        value = self.fields.get(name)
+        return (
+            frozenset(each for each in value if isinstance(each, str))
+            if isinstance(value, list)
+            else frozenset()
+        )
+
+    def sentences(self, name: str) -> Mapping[str, str]:
+        """Return a field with a sentence for each service; empty if it is none."""
+        value = self.fields.get(name)
+        pairs = value.items() if isinstance(value, Mapping) else ()
+        return {str(key): text[:MAX_TEXT] for key, text in pairs if isinstance(text, str)}
+
+
+def read(raw: Mapping[str, Any], event: str, last_ts: float) -> Entry:
+    """Return the entry. One without a time has that of the entry before, `last_ts`."""
+    seq, ts, fields = raw.get("seq"), raw.get("ts"), raw.get("fields")
+    is_time = isinstance(ts, int | float) and not isinstance(ts, bool) and math.isfinite(ts)
+    return Entry(
+        seq if isinstance(seq, int) else 0,
+        float(ts) if is_time and ts is not None else last_ts,
+        str(raw.get("component") or ""),
+        event,
+        str(raw.get("cause") or "")[:MAX_TEXT],
+        fields if isinstance(fields, Mapping) else {},
+    )
+
+
+def as_number(value: object) -> float:
+    """Return the value if it is a finite number above 0, else 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    try:
+        number = float(value)
+    except OverflowError:
+        return 0.0
+    return number if math.isfinite(number) and number > 0 else 0.0

@@ -1,0 +1,62 @@
+"""Say how a process or a container ended, in words for a sentence. Pure."""
+
+from __future__ import annotations
+
+import signal
+from typing import TypeGuard
+
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.incident import Failure
+from vestal.supervision.lifecycle.states import signal_name
+
+SENT_BY_ANYBODY = frozenset(
+    {int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP)}
+)
+MAX_DETAIL = 160
+MAX_NUMBER = 2**32
+HUNG = "hung"
+LATE = "was not ready in time"
+NOT_STARTED = "could not be started"
+ENDED_UNSEEN = Failure("ended while no agent watched it")
+KILLED_FOR_MEMORY = Failure("was killed", "SIGKILL by the kernel, for want of memory")
+AGENT_ENDED = Failure("ended without being stopped", "killed, or it crashed")
+MACHINE_RESTARTED = Failure("ended with the machine, which restarted without a shutdown of Vestal")
+
+CONTAINER_VERBS = {
+    "out_of_memory": "ran out of memory",
+    "killed_by_request": "was killed",
+    "unknown_kill": "was killed",
+    "signal": "crashed",
+    "error": "failed",
+    "finished": "ended by itself",
+}
+
+
+def of_exit(entry: Entry, *, by_person: bool = False) -> Failure:
+    """Return how a process ended by the event `child_exited`."""
+    number, code = entry.fields.get("signal"), entry.fields.get("code")
+    if _is_number(number) and number > 0:
+        name = signal_name(number)
+        if number not in SENT_BY_ANYBODY:
+            return Failure("crashed", name)
+        verb = "was killed" if number == signal.SIGKILL else "was terminated"
+        return Failure(verb, f"{name} by a person" if by_person else f"{name}, sender unknown")
+    if not _is_number(code):
+        return Failure("ended", "exit status unknown: an earlier agent had started it")
+    return Failure("ended by itself" if code == 0 else "failed", f"exit code {code}")
+
+
+def of_container(entry: Entry) -> Failure:
+    """Return how a container ended by the event `container_died`."""
+    reason = entry.text("reason")
+    return Failure(CONTAINER_VERBS.get(reason, "ended"), detail(entry.cause))
+
+
+def detail(text: str) -> str:
+    """Return a cause in words, short enough for a sentence, and without brackets around it."""
+    text = " ".join(text.split()).rstrip(".")
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1].rstrip() + "…"
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER

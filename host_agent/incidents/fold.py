@@ -1,0 +1,64 @@
+"""Fold the journal's entries, one after the other, into incidents. Pure.
+
+An incident opens with the first fault and closes when each service in it is well again. A fault that comes
+soon after, or while something of it is still open, belongs to it: five kills in a minute are one incident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from host_agent.incidents.entry import Entry, read
+from host_agent.incidents.events import MATTERS
+from host_agent.incidents.incident import Incident
+from host_agent.incidents.ledger import Ledger
+from host_agent.incidents.reading.agent import AgentEvents
+from host_agent.incidents.reading.children import ChildEvents
+from host_agent.incidents.reading.known import Known
+from host_agent.incidents.reading.recovery import RecoveryEvents
+from host_agent.incidents.reading.requests import RequestEvents
+
+
+class IncidentFold:
+    """The incidents of all entries so far."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self._known = Known()
+        readers = (
+            ChildEvents(self.ledger, self._known),
+            AgentEvents(self.ledger, self._known),
+            RecoveryEvents(self.ledger, self._known),
+            RequestEvents(self.ledger),
+        )
+        self._methods: dict[str, Callable[[Entry], None]] = {
+            event: method
+            for reader in readers
+            for event in MATTERS
+            if (method := getattr(reader, event, None))
+        }
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Return the names of the events that change something here."""
+        return frozenset(self._methods)
+
+    def add(self, raw: Mapping[str, Any]) -> tuple[Incident, ...]:
+        """Take the next entry, and return the incidents that it has changed."""
+        event = raw.get("event")
+        if not isinstance(event, str) or event not in MATTERS:
+            return ()
+        entry = read(raw, event, self._known.last_ts)
+        self.ledger.retire(entry.ts)
+        self._methods[event](entry)
+        self._known.last_ts = entry.ts
+        return self.ledger.take_changed(entry.seq)
+
+
+def fold(entries: Iterable[Mapping[str, Any]]) -> list[Incident]:
+    """Return the incidents of these entries, oldest first."""
+    folded = IncidentFold()
+    for entry in entries:
+        folded.add(entry)
+    return folded.ledger.incidents

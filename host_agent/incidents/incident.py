@@ -1,0 +1,162 @@
+"""One incident: which services failed, how, what was done, and what it cost. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_FAILURES = 6
+MAX_TEXTS = 20
+MAX_IDS = 10_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a service failed, in a sentence: `verb` ("was killed"), `detail` ("SIGKILL, sender unknown")."""
+
+    verb: str
+    detail: str = ""
+
+
+@dataclass
+class Part:
+    """What happened to one service in an incident. Times are seconds since 1970.
+
+    `failures` counts each way in which it failed. `end` says in words why it is over where that is not that
+    the service is well again. `unseen`: it ended while no agent ran.
+    """
+
+    service: str
+    last_fault_at: float
+    failures: dict[Failure, int] = field(default_factory=dict)
+    restarts: int = 0
+    breaker_opens: int = 0
+    breaker_s: float = 0.0
+    next_trial_at: float | None = None
+    gave_up: str = ""
+    end: str = ""
+    unseen: bool = False
+    is_notice: bool = False
+
+    def failed(self, failure: Failure, ts: float) -> None:
+        """Count a failure. Those of a service that fails in ever new ways are counted as one way."""
+        if failure not in self.failures and len(self.failures) >= MAX_FAILURES:
+            failure = Failure("failed otherwise")
+        self.failures[failure] = self.failures.get(failure, 0) + 1
+        self.last_fault_at = max(self.last_fault_at, ts)
+        self.end = ""
+
+    @property
+    def count(self) -> int:
+        """Return how often the service failed."""
+        return sum(self.failures.values())
+
+
+@dataclass
+class Requests:
+    """The requests of an incident, by their ids as far as the journal has them."""
+
+    parked: set[str] = field(default_factory=set)
+    resumed: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+    most_parked: int = 0
+    taken_up: int = 0
+    dropped_without_id: int = 0
+
+    def park(self, ids: list[str], count: int) -> None:
+        """Add requests that have lost their engine."""
+        _extend(self.parked, ids)
+        self.most_parked = max(self.most_parked, count)
+
+    def resume(self, request_id: str) -> None:
+        """Add a request that goes on, here or on another machine."""
+        _extend(self.resumed, [request_id])
+        self.dropped.discard(request_id)
+
+    def drop(self, ids: list[str], count: int) -> None:
+        """Add requests that failed because no engine could go on with them."""
+        _extend(self.dropped, ids)
+        self.dropped_without_id += max(0, count - len(ids))
+
+    @property
+    def lost(self) -> int:
+        """Return how many requests failed."""
+        return len(self.dropped) + self.dropped_without_id
+
+    @property
+    def waited(self) -> int:
+        """Return how many requests had to wait. Each counts once, however often its engine died."""
+        known = len(self.parked | self.resumed | self.dropped)
+        return max(known, self.most_parked, self.taken_up, self.lost)
+
+    @property
+    def continued(self) -> int:
+        """Return how many requests went on."""
+        return min(max(len(self.resumed - self.dropped), self.taken_up), self.waited - self.lost)
+
+
+@dataclass
+class Incident:
+    """A fault and all that belongs to it, until everything is well again.
+
+    `ended_at` is None while it is open. `pending` are the services that are not well yet. `urgency` is the
+    event that makes it worth a person's attention at once, and `ending` the event that ended it. The two
+    flags say which notices were sent about it.
+    """
+
+    id: int
+    began_at: float
+    first_seq: int
+    last_seq: int
+    ended_at: float | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    requests: Requests = field(default_factory=Requests)
+    causes: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    urgency: str = ""
+    ending: str = ""
+    rebooted: bool = False
+    notified: bool = False
+    notified_of_end: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Return whether something is not well yet."""
+        return self.ended_at is None
+
+    @property
+    def is_notice(self) -> bool:
+        """Return whether no service of it was ever out of order."""
+        return all(part.is_notice for part in self.parts.values())
+
+    @property
+    def last_activity_at(self) -> float:
+        """Return when something failed last, or when all was well again."""
+        faults = max((part.last_fault_at for part in self.parts.values()), default=self.began_at)
+        return faults if self.ended_at is None else max(faults, self.ended_at)
+
+    def part(self, service: str, ts: float) -> Part:
+        """Return the part of a service, which is made at its first failure."""
+        return self.parts.setdefault(service, Part(service, ts))
+
+    def duration_s(self, now: float) -> float:
+        """Return how long it lasted, or has lasted until `now`. Never negative, whatever the clock did."""
+        return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
+
+    def add_cause(self, text: str) -> None:
+        """Add a sentence on why, unless it is there already."""
+        _add(self.causes, text)
+
+    def add_done(self, text: str) -> None:
+        """Add a sentence on what was done, unless it is there already."""
+        _add(self.done, text)
+
+
+def _add(texts: list[str], text: str) -> None:
+    if text and text not in texts and len(texts) < MAX_TEXTS:
+        texts.append(text)
+
+
+def _extend(ids: set[str], more: list[str]) -> None:
+    if len(ids) < MAX_IDS:
+        ids.update(more)

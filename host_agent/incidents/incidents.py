@@ -1,0 +1,126 @@
+"""The incidents of a journal: of the agent's own, as it is written, or of the file while no agent runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from host_agent.incidents import story
+from host_agent.incidents.events import MATTERS
+from host_agent.incidents.fold import IncidentFold
+from host_agent.incidents.incident import Incident
+from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row
+
+FOLLOWER_BACKLOG = 1000  # incidents that a follower may fall behind before it is disconnected
+MAX_ENTRIES = 500  # of the journal's lines that belong to one incident
+
+Followed = asyncio.Queue[dict[str, Any] | None]
+
+
+class Incidents:
+    """Reads the journal once, and each new event as it is recorded."""
+
+    def __init__(self, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
+        self._journal, self._wall = journal, wall
+        self._fold = IncidentFold()
+        self._followers: set[Followed] = set()
+        for entry in journal.all_of(MATTERS):
+            self._fold.add(entry)
+        journal.call_with_each(self._add)
+
+    @property
+    def all(self) -> list[Incident]:
+        """Return the incidents that are remembered, oldest first."""
+        return self._fold.ledger.incidents
+
+    @property
+    def any_open(self) -> bool:
+        """Return whether something is not well."""
+        return any(incident.open for incident in self._fold.ledger.live)
+
+    def newest(self, limit: int = 50, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return the newest incidents, newest first: those that were open at `since` or later."""
+        found = newest_of(self.all, limit, since)
+        return [self.as_json(incident) for incident in found]
+
+    def find(self, incident_id: int) -> dict[str, Any] | None:
+        """Return an incident with its `entries`, the first MAX_ENTRIES lines of the journal from its time.
+
+        None if it is unknown.
+        """
+        incident = self._fold.ledger.find(incident_id)
+        if incident is None:
+            return None
+        entries = self._journal.since(incident.first_seq - 1, MAX_ENTRIES)
+        return self.as_json(incident) | {
+            "entries": [each for each in entries if each["seq"] <= incident.last_seq]
+        }
+
+    def as_json(self, incident: Incident) -> dict[str, Any]:
+        """Return an incident as the API gives it."""
+        return story.as_json(incident, local_clock, self._wall())
+
+    @contextlib.contextmanager
+    def follow(self) -> Iterator[Followed]:
+        """Yield a queue that receives each incident, as the API gives it, when it opens, changes or closes.
+
+        None is its last item: the follower fell FOLLOWER_BACKLOG incidents behind.
+        """
+        queue: Followed = asyncio.Queue(FOLLOWER_BACKLOG + 1)
+        self._followers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._followers.discard(queue)
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        changed = self._fold.add(entry)
+        if not self._followers:
+            return
+        for incident in changed:
+            told = self.as_json(incident)
+            for queue in list(self._followers):
+                if queue.qsize() >= FOLLOWER_BACKLOG:
+                    self._followers.discard(queue)
+                    queue.put_nowait(None)
+                else:
+                    queue.put_nowait(told)
+
+
+def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incident]:
+    """Return the newest incidents that were open at `since` or later, newest first."""
+    recent = (each for each in reversed(incidents) if each.ended_at is None or each.ended_at >= since)
+    return [incident for incident, _ in zip(recent, range(limit), strict=False)]
+
+
+def incidents_in_file(path: Path) -> list[Incident]:
+    """Return the incidents of a journal's file, oldest first. Raises sqlite3.Error if it cannot be read."""
+    folded = IncidentFold()
+    names = ", ".join("?" * len(MATTERS))
+    query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
+    with contextlib.closing(connect_read_only(path)) as database:
+        for row in database.execute(query, tuple(MATTERS)):
+            folded.add(event_from_row(row))
+    return folded.ledger.incidents
+
+
+def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
+    """Return the lines of an incident in a journal's file. Raises sqlite3.Error if it cannot be read."""
+    query = f"SELECT {COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
+    bounds = (incident.first_seq, incident.last_seq, MAX_ENTRIES)
+    with contextlib.closing(connect_read_only(path)) as database:
+        return [event_from_row(row) for row in database.execute(query, bounds)]
+
+
+def local_clock(ts: float) -> str:
+    """Return the time of the day; with the date if it is not today's."""
+    try:
+        then, today = time.localtime(ts), time.localtime()
+    except (OverflowError, OSError, ValueError):
+        return "an unknown time"
+    same_day = then[:3] == today[:3]
+    return time.strftime("%H:%M:%S" if same_day else "%d %b %H:%M:%S", then)

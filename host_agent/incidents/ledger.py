@@ -1,0 +1,161 @@
+"""The incidents so far: find the one that a fault belongs to, and close each when all of it is well. Pure.
+
+The only clock is that of the journal's entries, which may be set while an incident is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.incident import Failure, Incident, Requests
+from host_agent.incidents.related import PARENTS, with_children
+from host_agent.services import MLX_ENGINE, MLX_SERVER
+
+REOPEN_WITHIN_S = 20.0
+"""A fault so soon after another one, or after an incident has ended, belongs to it."""
+
+LATE_S = 60.0
+"""The events of the engine come through its gateway, and may be recorded so much later than they happened."""
+
+MAX_INCIDENTS = 500
+
+
+class Ledger:
+    """All incidents that are open, and the newest of those that are not, oldest first."""
+
+    def __init__(self) -> None:
+        self.incidents: list[Incident] = []
+        self.live: list[Incident] = []  # open, or ended so lately that they may open again
+        self._by_id: dict[int, Incident] = {}
+        self._changed: dict[int, Incident] = {}
+        self._last_id = 0
+        self._early = Requests()  # they have lost their engine, and it is not known yet why
+        self._early_at = float("-inf")
+
+    def find(self, incident_id: int) -> Incident | None:
+        """Return an incident, or None if it is unknown."""
+        return self._by_id.get(incident_id)
+
+    def take_changed(self, seq: int) -> tuple[Incident, ...]:
+        """Return the incidents that entry `seq` has changed."""
+        if not self._changed:
+            return ()
+        changed, self._changed = tuple(self._changed.values()), {}
+        for incident in changed:
+            incident.last_seq = max(incident.last_seq, seq)
+        return changed
+
+    def retire(self, ts: float) -> None:
+        """Leave alone what has ended so long before `ts` that nothing more belongs to it."""
+        if self.live:
+            self.live = [each for each in self.live if each.open or _is_near(each, ts)]
+
+    def touch(self, incident: Incident) -> Incident:
+        """Note that the incident has changed."""
+        self._changed[incident.id] = incident
+        return incident
+
+    # --- faults -----------------------------------------------------------------------------------------
+
+    def fail(self, entry: Entry, failure: Failure, service: str = "") -> Incident:
+        """Count a failure of a service, which is not well from now on, and return its incident."""
+        service = service or entry.service
+        incident = self.incident_of(service, entry)
+        part = incident.part(service, entry.ts)
+        part.failed(failure, entry.ts)
+        part.is_notice = False
+        incident.pending.add(service)
+        incident.ended_at = None
+        if service in (MLX_ENGINE, MLX_SERVER):
+            self._take_early_requests(incident, entry.ts)
+        return incident
+
+    def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
+        """Record a fault that is over at once."""
+        service = service or entry.service
+        incident = self.incident_of(service, entry)
+        is_new = service not in incident.parts
+        part = incident.part(service, entry.ts)
+        part.failed(failure, entry.ts)
+        part.is_notice = is_new or part.is_notice
+        self._close_if_well(incident, entry)
+
+    def incident_of(self, service: str, entry: Entry) -> Incident:
+        """Return the incident that a fault belongs to; a new one if there is none."""
+        found = self.open_with(service) or self._open_with_relative(service) or self._recent(entry.ts)
+        if found is None:
+            self._last_id = max(entry.seq, self._last_id + 1)
+            found = Incident(self._last_id, entry.ts, entry.seq, entry.seq)
+            self.incidents.append(found)
+            self.live.append(found)
+            self._by_id[found.id] = found
+            self._forget_oldest()
+        return self.touch(found)
+
+    def open_with(self, service: str) -> Incident | None:
+        """Return the incident because of which the service is not well; None if there is none."""
+        return next((each for each in self.live if service in each.pending), None)
+
+    def is_ill(self, service: str) -> bool:
+        """Return whether the service, its parent or its child is known not to be well."""
+        return self.open_with(service) is not None or self._open_with_relative(service) is not None
+
+    def _open_with_relative(self, service: str) -> Incident | None:
+        relatives = {*with_children(service), PARENTS.get(service, service)}
+        return next((each for each in self.live if relatives & each.pending), None)
+
+    def _recent(self, ts: float) -> Incident | None:
+        return next((each for each in reversed(self.live) if _is_near(each, ts)), None)
+
+    def _forget_oldest(self) -> None:
+        surplus = len(self.incidents) - MAX_INCIDENTS
+        if surplus > 0:
+            for old in [each for each in self.incidents if not each.open][:surplus]:
+                self.incidents.remove(old)
+                del self._by_id[old.id]
+
+    # --- ends -------------------------------------------------------------------------------------------
+
+    def end(self, entry: Entry, services: Iterable[str], why: str = "") -> None:
+        """End the parts of these services: they are well again, or need not be for the reason `why`."""
+        ended = set(services)
+        for incident in self.live:
+            if not ended & incident.pending:
+                continue
+            for service in ended & incident.pending:
+                part = incident.parts.get(service)
+                if part is not None:
+                    part.end, part.next_trial_at = why, None
+            incident.pending -= ended
+            self._close_if_well(self.touch(incident), entry)
+
+    def _close_if_well(self, incident: Incident, entry: Entry) -> None:
+        if not incident.pending:
+            last_fault_at = max(part.last_fault_at for part in incident.parts.values())
+            incident.ended_at = max(incident.began_at, entry.ts, min(last_fault_at, entry.ts + LATE_S))
+            incident.ending = entry.event
+
+    # --- requests ---------------------------------------------------------------------------------------
+
+    def requests_now(self) -> Requests | None:
+        """Return where to count requests: in the incident of engine or gateway that is open or just over."""
+        for incident in reversed(self.live):
+            if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:
+                return self.touch(incident).requests
+        return None
+
+    def park_early(self, entry: Entry) -> Requests:
+        """Return where to count requests that have lost their engine before its end is recorded."""
+        self._early, self._early_at = Requests(), entry.ts
+        return self._early
+
+    def _take_early_requests(self, incident: Incident, ts: float) -> None:
+        early, self._early = self._early, Requests()
+        if early.waited and abs(ts - self._early_at) <= REOPEN_WITHIN_S:
+            incident.requests.park(sorted(early.parked), early.most_parked)
+
+
+def _is_near(incident: Incident, ts: float) -> bool:
+    """Return whether something happened in the incident just before `ts`."""
+    return -LATE_S <= ts - incident.last_activity_at <= REOPEN_WITHIN_S

@@ -1,0 +1,1 @@
+"""What each event of the journal says: one method for each, named like the event."""

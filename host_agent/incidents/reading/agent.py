@@ -1,0 +1,89 @@
+"""The events of the agent itself, of its disk, and of its notices to a person. Pure."""
+
+from __future__ import annotations
+
+from host_agent.incidents import failures
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.failures import NOT_STARTED
+from host_agent.incidents.incident import Failure
+from host_agent.incidents.ledger import Ledger
+from host_agent.incidents.reading.known import Known
+from host_agent.incidents.related import DISK
+from host_agent.services import AGENT
+
+STARTING_UP_S = 120.0
+ENDED_WITH_VESTAL = "Vestal was stopped"
+
+
+class AgentEvents:
+    """Reads the events of the agent. Each public method is an event."""
+
+    def __init__(self, ledger: Ledger, known: Known) -> None:
+        self._ledger, self._known = ledger, known
+
+    def agent_started(self, entry: Entry) -> None:
+        """Another agent runs. If the one before was not stopped, it had died."""
+        known = self._known
+        died, known.agent_runs = known.agent_runs, True
+        rebooted = entry.number("booted_at") > known.agent_started_at > 0
+        known.agent_started_at = entry.ts
+        known.starting_until = entry.ts + STARTING_UP_S
+        self._ledger.end(entry, [DISK])  # this agent looks for itself
+        if died:
+            failure = failures.MACHINE_RESTARTED if rebooted else failures.AGENT_ENDED
+            incident = self._ledger.fail(entry, failure, AGENT)
+            incident.rebooted = incident.rebooted or rebooted
+            incident.part(AGENT, entry.ts).restarts += 1
+            self._ledger.end(entry, [AGENT])
+
+    def agent_replacing(self, entry: Entry) -> None:
+        """The agent executes a newer program. Its services go on, and so do their faults."""
+        self._known.agent_runs = False
+
+    def agent_stopping(self, entry: Entry) -> None:
+        """All of Vestal stops because somebody asked."""
+        self._known.agent_runs = False
+        for trace in self._known.traces.values():
+            trace.alive = False
+        pending = {service for incident in self._ledger.live for service in incident.pending}
+        self._ledger.end(entry, pending, ENDED_WITH_VESTAL)
+
+    agent_stopped = agent_stopping
+
+    def begin_failed(self, entry: Entry) -> None:
+        """Ollama could not be started or adopted."""
+        self._ledger.fail(entry, Failure(NOT_STARTED, failures.detail(entry.cause)))
+
+    def disk_not_writable(self, entry: Entry) -> None:
+        """Files cannot be written."""
+        incident = self._ledger.fail(entry, Failure("could not be written"), DISK)
+        incident.add_cause(entry.cause)
+        incident.urgency = incident.urgency or entry.event
+
+    def disk_writable_again(self, entry: Entry) -> None:
+        """Files can be written again."""
+        if incident := self._ledger.open_with(DISK):
+            incident.add_done(f"All could be written again; {failures.detail(entry.cause)}.")
+        self._ledger.end(entry, [DISK])
+
+    def journal_replaced(self, entry: Entry) -> None:
+        """The journal was damaged or deleted."""
+        self._ledger.note(entry, Failure("began a new journal", failures.detail(entry.cause)), AGENT)
+
+    def loop_failed(self, entry: Entry) -> None:
+        """A part of the agent's work raised an exception, and is tried again."""
+        self._ledger.note(entry, Failure("failed in a part of its work", failures.detail(entry.cause)), AGENT)
+
+    def service_not_wanted(self, entry: Entry) -> None:
+        """The settings do not ask for the service any more."""
+        self._ledger.end(entry, [entry.service], failures.detail(entry.cause))
+
+    def notice_delivered(self, entry: Entry) -> None:
+        """A person was notified of an incident, or of its end."""
+        incident = self._ledger.find(entry.count("incident"))
+        if incident is not None:
+            is_end = entry.fields.get("over") is True
+            incident.notified_of_end = incident.notified_of_end or is_end
+            incident.notified = incident.notified or not is_end
+
+    notice_not_delivered = notice_delivered

@@ -1,0 +1,201 @@
+"""The events of supervised processes, and what a person asked for. Pure."""
+
+from __future__ import annotations
+
+from host_agent.incidents import failures
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.failures import HUNG, LATE, NOT_STARTED
+from host_agent.incidents.incident import Failure, Incident
+from host_agent.incidents.ledger import LATE_S, Ledger
+from host_agent.incidents.reading.known import Known, ProcessTrace
+from host_agent.incidents.related import PARENTS, name_of, subject, with_children
+from host_agent.services import MLX_ENGINE
+
+STOPPED_BY_PERSON = "a person stopped {}"
+AS_ASKED = {
+    "kill": "could not be killed as a person asked",
+    "restart": "could not be restarted as a person asked",
+    "start": "could not be started as a person asked",
+    "stop": "could not be stopped as a person asked",
+}
+
+
+class ChildEvents:
+    """Reads the events of supervision's children. Each public method is an event."""
+
+    def __init__(self, ledger: Ledger, known: Known) -> None:
+        self._ledger, self._known = ledger, known
+
+    def child_started(self, entry: Entry) -> None:
+        """A process was started: again, or because its parent is new, or instead of one that ended unseen."""
+        trace, service = self._trace(entry.service), entry.service
+        if trace.alive and service not in PARENTS:  # an agent that watched it would have recorded its end
+            self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
+        trace.alive = False
+        if incident := self._ledger.open_with(service):
+            if part := incident.parts.get(service):
+                part.restarts += 1
+            self._ledger.touch(incident)
+        elif incident := self._ledger.open_with(PARENTS.get(service, "")):
+            self._ledger.touch(incident).pending.add(service)  # it ended with its parent, and is waited for
+
+    def child_adopted(self, entry: Entry) -> None:
+        """The process of an earlier supervisor runs on."""
+        self._trace(entry.service).alive = True
+
+    def child_ready(self, entry: Entry) -> None:
+        """The service is well."""
+        self._known.traces[entry.service] = ProcessTrace(alive=True)
+        self._ledger.end(entry, [entry.service])
+
+    def child_exited(self, entry: Entry) -> None:
+        """The process ended. The next event says whether it was to end."""
+        trace = self._trace(entry.service)
+        trace.alive = False
+        if not trace.counted:
+            trace.exit = failures.of_exit(entry, by_person=trace.was_asked(entry.ts) == "kill")
+
+    def engine_killed_for_memory(self, entry: Entry) -> None:
+        """The kernel killed a process for want of memory as the engine was killed."""
+        trace = self._trace(MLX_ENGINE)
+        if trace.exit is not None:
+            trace.exit, trace.for_memory = failures.KILLED_FOR_MEMORY, True
+
+    def child_launch_failed(self, entry: Entry) -> None:
+        """No process could be made. The next event says what follows."""
+        self._trace(entry.service).exit = Failure(NOT_STARTED, failures.detail(entry.cause))
+
+    def child_killed(self, entry: Entry) -> None:
+        """The process did not end on SIGTERM."""
+        if incident := self._ledger.open_with(entry.service):
+            ended = f"{subject(entry.service)} did not end when asked, and was killed."
+            self._ledger.touch(incident).add_done(ended)
+
+    def child_start_timed_out(self, entry: Entry) -> None:
+        """The process was not ready in time, and is ended."""
+        self._fail_at_once(entry, Failure(LATE, failures.detail(entry.cause)))
+
+    def health_failed(self, entry: Entry) -> None:
+        """The process hangs, and is ended."""
+        self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
+
+    def child_restarting(self, entry: Entry) -> None:
+        """It is started again: after a failure if there is an `attempt`, else because somebody asked."""
+        trace = self._trace(entry.service)
+        parent = self._trace(PARENTS.get(entry.service, entry.service))
+        by_person = "restart" in (trace.was_asked(entry.ts), parent.was_asked(entry.ts))
+        if "attempt" in entry.fields and (trace.counted or not by_person):
+            self._count_death(entry)
+        trace.exit, trace.counted, trace.for_memory = None, False, False
+
+    def breaker_opened(self, entry: Entry) -> None:
+        """It failed too often, and is not started for a while."""
+        incident = self._count_death(entry)
+        part, open_s = incident.part(entry.service, entry.ts), entry.number("open_s")
+        part.breaker_opens += 1
+        part.breaker_s += open_s
+        part.next_trial_at = entry.ts + open_s
+        incident.urgency = incident.urgency or entry.event
+
+    def child_gave_up(self, entry: Entry) -> None:
+        """It cannot start, and is not tried again."""
+        incident = self._count_death(entry)
+        part = incident.part(entry.service, entry.ts)
+        part.gave_up = failures.detail(entry.cause) or "the cause is not known"
+        incident.urgency = incident.urgency or entry.event
+
+    def breaker_half_opened(self, entry: Entry) -> None:
+        """A trial start follows the open breaker."""
+        if incident := self._ledger.open_with(entry.service):
+            incident.part(entry.service, entry.ts).next_trial_at = None
+            self._ledger.touch(incident).add_done(f"A trial start of {name_of(entry.service)} followed.")
+
+    def breaker_closed(self, entry: Entry) -> None:
+        """The trial start succeeded; `child_ready` came before."""
+        for incident in self._ledger.live:
+            if (part := incident.parts.get(entry.service)) and part.breaker_opens:
+                done = f"The trial start of {name_of(entry.service)} succeeded."
+                self._ledger.touch(incident).add_done(done)
+
+    def child_stopped(self, entry: Entry) -> None:
+        """It was stopped, and its children with it."""
+        trace, name = self._trace(entry.service), name_of(entry.service)
+        by_person = trace.was_asked(entry.ts) == "stop"
+        trace.alive, trace.exit, trace.counted = False, None, False
+        why = STOPPED_BY_PERSON.format(name) if by_person else f"{name} was stopped"
+        self._ledger.end(entry, with_children(entry.service), why)
+
+    def machine_woke(self, entry: Entry) -> None:
+        """The machine has slept: what fails now may have failed because of that."""
+        self._known.woke_at, self._known.slept_s = entry.ts, entry.number("slept_s")
+
+    # --- what a person asked for ------------------------------------------------------------------------
+
+    def kill_requested(self, entry: Entry) -> None:
+        """A person is about to kill the process, to see what happens."""
+        self._ask(entry, "kill")
+
+    def restart_requested(self, entry: Entry) -> None:
+        """A person asked for another process: that the old one ends is no fault."""
+        self._ask(entry, "restart")
+        if incident := self._ledger.open_with(entry.service):
+            self._ledger.touch(incident).add_done(f"A person restarted {name_of(entry.service)}.")
+
+    def start_requested(self, entry: Entry) -> None:
+        """A person asked for a start."""
+        self._ask(entry, "")
+        if incident := self._ledger.open_with(entry.service):
+            self._ledger.touch(incident).add_done(f"A person started {name_of(entry.service)}.")
+
+    def stop_requested(self, entry: Entry) -> None:
+        """A person stopped it: it need not be well any more."""
+        self._ask(entry, "stop")
+        why = STOPPED_BY_PERSON.format(name_of(entry.service))
+        self._ledger.end(entry, with_children(entry.service), why)
+
+    def request_failed(self, entry: Entry) -> None:
+        """What a person asked for was not possible: `stop_failed`, `start_failed`, `restart_failed`."""
+        self._ask(entry, "")
+        verb = AS_ASKED[entry.event.removesuffix("_failed")]
+        self._ledger.note(entry, Failure(verb, failures.detail(entry.cause)))
+
+    kill_failed = start_failed = stop_failed = restart_failed = request_failed
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _trace(self, service: str) -> ProcessTrace:
+        return self._known.trace(service)
+
+    def _ask(self, entry: Entry, what: str) -> None:
+        trace = self._trace(entry.service)
+        trace.asked, trace.asked_at = what, entry.ts
+
+    def _fail(self, entry: Entry, failure: Failure) -> Incident:
+        incident = self._ledger.fail(entry, failure)
+        if 0 <= entry.ts - self._known.woke_at <= LATE_S:
+            incident.add_cause(f"The machine had just woken from {self._known.slept_s:.0f} s of sleep.")
+        return incident
+
+    def _fail_at_once(self, entry: Entry, failure: Failure) -> None:
+        """Count a failure whose process is still to be ended."""
+        self._fail(entry, failure)
+        trace = self._trace(entry.service)
+        trace.exit, trace.counted = failure, True
+
+    def _count_death(self, entry: Entry) -> Incident:
+        """Count the failure that the entries before have described, unless it is counted, and return its
+        incident.
+        """
+        trace = self._trace(entry.service)
+        if trace.counted:
+            incident = self._ledger.incident_of(entry.service, entry)
+        else:
+            incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
+            if trace.for_memory:
+                incident.urgency = incident.urgency or "engine_killed_for_memory"
+        incident.pending.add(entry.service)
+        incident.ended_at = None
+        trace.exit, trace.counted, trace.for_memory = None, False, False
+        if entry.cause:
+            incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")
+        return incident

@@ -1,0 +1,106 @@
+"""The events of recovery passes, of containers and of an Ollama that hangs. Pure."""
+
+from __future__ import annotations
+
+from host_agent.incidents import failures
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.failures import HUNG
+from host_agent.incidents.incident import Failure, Incident
+from host_agent.incidents.ledger import LATE_S, Ledger
+from host_agent.incidents.reading.known import Known
+from host_agent.incidents.related import DISK, MEMORY, name_of, with_children
+from host_agent.services import OLLAMA
+
+PASS_LOOKED_S = 2.0
+"""A recovery pass has looked at most so long before it was recorded; it knows nothing of later faults."""
+
+
+class RecoveryEvents:
+    """Reads what was found and done about services. Each public method is an event."""
+
+    def __init__(self, ledger: Ledger, known: Known) -> None:
+        self._ledger, self._known = ledger, known
+
+    def remedy_applied(self, entry: Entry) -> None:
+        """A pass found something wrong, and acts on it."""
+        service = entry.service
+        if not self._ledger.is_ill(service):
+            if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
+                return  # the first pass of an agent starts what does not run yet
+            self._ledger.fail(entry, _found(service, entry.cause))
+        incident = self._ledger.incident_of(service, entry)
+        remedy = failures.detail(entry.text("remedy"))
+        incident.add_done(f"A recovery pass acted on {name_of(service)}: {remedy}.")
+
+    def only_a_reboot_helps(self, entry: Entry) -> None:
+        """A pass found memory that no process holds."""
+        service = entry.service or MEMORY
+        incident = self._ledger.open_with(service) or self._ledger.fail(
+            entry, _found(service, entry.cause), service
+        )
+        incident.urgency = incident.urgency or entry.event
+
+    def recovery_finished(self, entry: Entry) -> None:
+        """A pass has ended: what it found well is well, and what it could not heal is not."""
+        self._known.starting_until = float("-inf")
+        healthy = entry.fields.get("healthy") is True
+        if not healthy and "unhealthy" not in entry.fields:
+            return  # it did not look
+        faults = {} if healthy else entry.sentences("faults")
+        for service, sentence in faults.items():
+            if not self._ledger.is_ill(service):
+                self._ledger.fail(entry, _found(service, sentence), service)
+        unhealthy = entry.names("unhealthy") | faults.keys()
+        ill = {each for service in unhealthy for each in with_children(service)}
+        self._ledger.end(entry, self._seen_by_pass(entry.ts) - (set() if healthy else ill) - {DISK})
+
+    def _seen_by_pass(self, ts: float) -> set[str]:
+        """Return the services that were not well when a pass that has ended at `ts` looked."""
+        return {
+            service
+            for incident in self._ledger.live
+            for service in incident.pending
+            if not 0 <= _last_fault_at(incident, service) - ts + PASS_LOOKED_S <= LATE_S
+        }
+
+    def container_died(self, entry: Entry) -> None:
+        """A container ended: because somebody stopped it, or not."""
+        if entry.text("reason") == "stopped":
+            self._ledger.end(entry, [entry.service], f"{name_of(entry.service)} was stopped")
+            return
+        incident = self._ledger.fail(entry, failures.of_container(entry))
+        if entry.text("reason") == "out_of_memory":
+            incident.urgency = incident.urgency or entry.event
+
+    def container_unhealthy(self, entry: Entry) -> None:
+        """Docker's health check of a container failed."""
+        self._ledger.fail(entry, Failure("did not answer", "its Docker health check failed"))
+
+    def container_healthy(self, entry: Entry) -> None:
+        """A container that had ended or was unhealthy is well again."""
+        incident = self._ledger.open_with(entry.service)
+        if incident and (part := incident.parts.get(entry.service)):
+            part.restarts += 1
+        self._ledger.end(entry, [entry.service])
+
+    def container_out_of_memory(self, entry: Entry) -> None:
+        """The kernel killed a process in a container."""
+        self._ledger.note(entry, Failure("lost a process", "the kernel killed it for want of memory"))
+
+    def silence_judged(self, entry: Entry) -> None:
+        """An Ollama that does not answer is judged: it hangs, or is busy."""
+        if entry.text("judgement") == "hangs" and not self._ledger.open_with(OLLAMA):
+            self._ledger.fail(entry, Failure(HUNG, failures.detail(entry.cause)), OLLAMA)
+
+    def silence_ended(self, entry: Entry) -> None:
+        """Ollama answers again."""
+        self._ledger.end(entry, [OLLAMA])
+
+
+def _found(service: str, cause: str) -> Failure:
+    return Failure("ran short" if service == MEMORY else "was found not to work", failures.detail(cause))
+
+
+def _last_fault_at(incident: Incident, service: str) -> float:
+    part = incident.parts.get(service)
+    return incident.began_at if part is None else part.last_fault_at

@@ -1,0 +1,38 @@
+"""Which services depend on each other, and what they are called in a sentence. Pure."""
+
+from __future__ import annotations
+
+from host_agent.services import AGENT, DOCKER, MLX_ENGINE, MLX_SERVER, NIGHTLY, OLLAMA, ORCHESTRATOR
+
+WATCHDOG, DISK, MEMORY = "watchdog", "disk", "memory"
+PARENTS = {MLX_ENGINE: MLX_SERVER}
+"""The service whose process is the parent of another one's, and ends it when it ends itself."""
+
+NAMES = {
+    AGENT: "the agent",
+    DISK: "the disk",
+    DOCKER: "the Docker engine",
+    MEMORY: "memory",
+    MLX_ENGINE: "the engine",
+    MLX_SERVER: "the gateway",
+    NIGHTLY: "the nightly worker",
+    OLLAMA: "Ollama",
+    ORCHESTRATOR: "the orchestrator",
+    WATCHDOG: "the watchdog",
+}
+
+
+def name_of(service: str) -> str:
+    """Return what a service is called in the middle of a sentence."""
+    return NAMES.get(service, service)
+
+
+def with_children(service: str) -> tuple[str, ...]:
+    """Return the service, and those whose processes end with its own."""
+    return (service, *(child for child, parent in PARENTS.items() if parent == service))
+
+
+def subject(service: str) -> str:
+    """Return what a service is called at the beginning of a sentence."""
+    name = name_of(service)
+    return name[:1].upper() + name[1:]

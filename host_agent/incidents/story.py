@@ -1,0 +1,178 @@
+"""Tell an incident as a person would: a title, a sentence or two, its causes, and what was done. Pure.
+
+`clock` turns seconds since 1970 into the time of the day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from host_agent.incidents.incident import Incident, Part, Requests
+from host_agent.incidents.related import name_of, subject
+from host_agent.services import MLX_ENGINE, MLX_SERVER
+
+Clock = Callable[[float], str]
+
+TIMES = ("", "once", "twice", "three times", "four times", "five times", "six times", "seven times")
+MAX_DETAILS = 2
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
+    """Return the incident as the API gives it."""
+    requests = incident.requests
+    return {
+        "id": incident.id,
+        "began_at": incident.began_at,
+        "ended_at": incident.ended_at,
+        "open": incident.open,
+        "duration_s": round(incident.duration_s(now), 3),
+        "severity": "notice" if incident.is_notice else "fault",
+        "services": [part.service for part in _parts(incident)],
+        "title": title(incident),
+        "sentence": sentence(incident, clock),
+        "causes": causes(incident),
+        "done": done(incident),
+        "restarts": sum(part.restarts for part in incident.parts.values()),
+        "requests": {"waited": requests.waited, "continued": requests.continued, "lost": requests.lost},
+        "first_seq": incident.first_seq,
+        "last_seq": incident.last_seq,
+    }
+
+
+def title(incident: Incident) -> str:
+    """Return what failed, in a few words."""
+    parts = _parts(incident)
+    if len(parts) > 1:
+        names = _list([name_of(part.service) for part in parts])
+        return f"{names[:1].upper()}{names[1:]} failed"
+    (part,) = parts
+    if part.gave_up:
+        return f"{subject(part.service)} cannot start"
+    ways = _ways(part)
+    did = f"{ways[0][0]}{_how_often(ways[0][1])}" if len(ways) == 1 else f"failed {times(part.count)}"
+    return f"{subject(part.service)} {did}"
+
+
+def sentence(incident: Incident, clock: Clock) -> str:
+    """Return the whole story in one or two sentences."""
+    clauses = [_what_happened(part) for part in _parts(incident)]
+    clauses += [clause for part in _parts(incident) for clause in _what_followed(incident, part, clock)]
+    if about_requests := _requests(incident):
+        clauses.append(about_requests)
+    clauses += [clause for clause in dict.fromkeys(part.end for part in incident.parts.values()) if clause]
+    return f"{_when(incident, clock)} {'; '.join(clauses)}."
+
+
+def causes(incident: Incident) -> list[str]:
+    """Return a sentence for each way in which something failed, and those that the journal gave."""
+    told = [f"{subject(part.service)} {_way(*way)}." for part in _parts(incident) for way in _ways(part)]
+    return list(dict.fromkeys(told + incident.causes))
+
+
+def done(incident: Incident) -> list[str]:
+    """Return a sentence for each thing that was done."""
+    told = []
+    for part in _parts(incident):
+        if part.restarts:
+            told.append(f"{subject(part.service)} was started again{_how_often(part.restarts)}.")
+        if part.breaker_opens:
+            told.append(f"{_breaker(part)[:1].upper()}{_breaker(part)[1:]}.")
+    return list(dict.fromkeys(told + incident.done))
+
+
+def duration(seconds: float) -> str:
+    """Return `60 s`, `5 min` or `2 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h".replace(".0 h", " h")
+
+
+def times(count: int) -> str:
+    """Return `five times`, or `12 times`."""
+    return TIMES[count] if count < len(TIMES) else f"{count} times"
+
+
+def _parts(incident: Incident) -> list[Part]:
+    """Return the parts of a story. What ended with the machine is not told one by one."""
+    parts = list(incident.parts.values())
+    told = [part for part in parts if not (incident.rebooted and part.unseen)]
+    return told or parts
+
+
+def _when(incident: Incident, clock: Clock) -> str:
+    began = clock(incident.began_at)
+    if incident.ended_at is None:
+        return f"Since {began}"
+    ended = clock(incident.ended_at)
+    return began if began == ended else f"{began}–{ended}"
+
+
+def _what_happened(part: Part) -> str:
+    return f"{name_of(part.service)} {_list([_way(*way) for way in _ways(part)])}"
+
+
+def _ways(part: Part) -> list[tuple[str, int, list[str]]]:
+    """Return in which ways the service failed: verb, how often, and the details."""
+    ways: dict[str, tuple[int, list[str]]] = {}
+    for failure, count in part.failures.items():
+        before, details = ways.get(failure.verb, (0, []))
+        more = [failure.detail] if failure.detail else []
+        ways[failure.verb] = before + count, [*details, *more]
+    return [(verb, count, details[:MAX_DETAILS]) for verb, (count, details) in ways.items()]
+
+
+def _way(verb: str, count: int, details: list[str]) -> str:
+    in_brackets = f" ({'; '.join(details)})" if details else ""
+    return f"{verb}{_how_often(count)}{in_brackets}"
+
+
+def _how_often(count: int) -> str:
+    return f" {times(count)}" if count > 1 else ""
+
+
+def _what_followed(incident: Incident, part: Part, clock: Clock) -> list[str]:
+    followed = []
+    if part.breaker_opens:
+        is_open = incident.open and part.next_trial_at is not None and part.service in incident.pending
+        trial = f", and the next trial is at {clock(part.next_trial_at or 0)}" if is_open else ""
+        followed.append(f"{_breaker(part)}{trial}")
+    if part.gave_up:
+        followed.append(f"it cannot start ({part.gave_up})" if len(incident.parts) == 1 else "")
+    return [clause for clause in followed if clause]
+
+
+def _breaker(part: Part) -> str:
+    whose = (
+        "the breaker"
+        if part.service in (MLX_ENGINE, MLX_SERVER)
+        else f"the breaker of {name_of(part.service)}"
+    )
+    if part.breaker_opens == 1:
+        return f"{whose} opened for {duration(part.breaker_s)}"
+    return f"{whose} opened {times(part.breaker_opens)} (for {duration(part.breaker_s)} in all)"
+
+
+def _requests(incident: Incident) -> str:
+    requests: Requests = incident.requests
+    if requests.waited:
+        return _of_requests(requests)
+    part = incident.parts.get(MLX_ENGINE)
+    return "no request was running" if part and not part.is_notice else ""
+
+
+def _of_requests(requests: Requests) -> str:
+    waited, lost = requests.waited, requests.lost
+    one = waited == 1
+    if not lost:
+        return "one request waited, and was not lost" if one else f"{waited} requests waited, none was lost"
+    if one:
+        return "one request was lost"
+    were = "was" if lost == 1 else "were"
+    number = NUMBERS[lost] if lost < len(NUMBERS) else str(lost)
+    return f"{waited} requests waited, {requests.continued} went on, {number} {were} lost"
+
+
+def _list(items: list[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if items[1:] else items)

@@ -1,0 +1,310 @@
+"""Journals of real runs, folded into incidents and told in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from host_agent.incidents.fold import IncidentFold
+from host_agent.incidents.ledger import REOPEN_WITHIN_S
+from host_agent.incidents.story import as_json
+
+
+def clock(ts: float) -> str:
+    """Return seconds as a time of the day from 05:23:00 on."""
+    at = 5 * 3600 + 23 * 60 + round(ts)
+    return f"{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}"
+
+
+class Story:
+    """Writes a journal, and tells its incidents."""
+
+    def __init__(self) -> None:
+        self.fold, self.seq, self.ts = IncidentFold(), 0, 0.0
+
+    def at(self, ts: float) -> Story:
+        self.ts = ts
+        return self
+
+    def write(self, component: str, event: str, cause: str = "", **fields: Any) -> Story:
+        self.seq += 1
+        entry = {"seq": self.seq, "ts": self.ts, "component": component, "event": event, "cause": cause}
+        self.fold.add(entry | {"fields": fields})
+        return self
+
+    def dies(self, service: str, signal: int | None = 9, code: int | None = None, parked: int = 0) -> Story:
+        if parked:
+            ids = [f"r{number}.{self.seq}" for number in range(parked)]
+            self.write("mlx_server", "requests_parked", count=parked, ids=ids)
+        self.write(service, "child_exited", "killed by SIGKILL", pid=7, code=code, signal=signal)
+        self.write(service, "child_restarting", "killed by SIGKILL", delay_s=0.0, attempt=0)
+        return self.write(service, "child_started", "killed by SIGKILL", pid=8, restarts=1)
+
+    def ready(self, service: str) -> Story:
+        return self.write(service, "child_ready", "", pid=8, start_s=1.0)
+
+    def told(self) -> list[dict]:
+        return [as_json(incident, clock, self.ts) for incident in self.fold.ledger.incidents]
+
+    def one(self) -> dict:
+        (incident,) = self.told()
+        return incident
+
+
+def killed_five_times() -> Story:
+    """The engine is killed five times within seconds, and its breaker opens for a minute."""
+    story = Story()
+    for second in (46, 50, 54, 58):
+        story.at(second).dies("mlx_engine", parked=6).at(second + 2).ready("mlx_engine")
+    story.at(62).write("mlx_server", "requests_parked", count=24, ids=[f"r{n}" for n in range(24)])
+    story.write("mlx_engine", "child_exited", "killed by SIGKILL", pid=7, code=None, signal=9)
+    story.write("mlx_engine", "breaker_opened", "5 restarts within 300 s", open_s=60.0, opens=1)
+    story.at(122).write("mlx_engine", "breaker_half_opened")
+    story.write("mlx_engine", "child_started", pid=9, restarts=5).at(125).ready("mlx_engine")
+    return story.write("mlx_engine", "breaker_closed", "the trial start succeeded")
+
+
+def test_five_kills_in_eighty_seconds_are_one_incident_in_one_sentence():
+    told = killed_five_times().one()
+    assert told["sentence"] == (
+        "05:23:46–05:25:05 the engine was killed five times (SIGKILL, sender unknown); "
+        "the breaker opened for 60 s; 24 requests waited, none was lost."
+    )
+    assert told["title"] == "The engine was killed five times"
+    assert (told["open"], told["duration_s"], told["severity"], told["restarts"]) == (False, 79, "fault", 5)
+    assert (told["services"], told["id"], told["first_seq"]) == (["mlx_engine"], 3, 3)
+    assert "The engine was started again five times." in told["done"]
+    assert "The trial start of the engine succeeded." in told["done"]
+
+
+def test_open_incident_says_since_when_and_when_the_next_trial_is():
+    story = Story().at(46)
+    story.write("mlx_engine", "child_exited", "exit code 1", pid=7, code=1, signal=None)
+    story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
+    told = story.at(50).one()
+    assert told["sentence"] == (
+        "Since 05:23:46 the engine failed (exit code 1); the breaker opened for 60 s, "
+        "and the next trial is at 05:24:46; no request was running."
+    )
+    assert told["open"] and told["ended_at"] is None and told["duration_s"] == 4
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "incidents"), [(REOPEN_WITHIN_S - 1, 1), (REOPEN_WITHIN_S + 1, 2), (3600, 2)]
+)
+def test_fault_soon_after_the_end_belongs_to_the_incident(gap_s, incidents):
+    story = Story().at(0).dies("mlx_engine").at(2).ready("mlx_engine")
+    story.at(2 + gap_s).dies("mlx_engine").at(4 + gap_s).ready("mlx_engine")
+    assert [told["open"] for told in story.told()] == [False] * incidents
+    assert [told["id"] for told in story.told()] == sorted({told["id"] for told in story.told()})
+
+
+def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
+    story = Story().at(10).dies("mlx_engine", parked=3).at(12).ready("mlx_engine").at(13)
+    for number in range(3):
+        story.write("mlx_server", "request_resumed", id=f"r{number}.other", emitted=4, paused_ms=2.0)
+    story.at(20).dies("mlx_engine", parked=3).at(22).ready("mlx_engine")
+    assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
+    story.write("mlx_server", "requests_lost", "killed again and again", count=1, ids=["r1"])
+    told = story.one()
+    assert told["requests"] == {"waited": 3, "continued": 2, "lost": 1}
+    assert told["sentence"].endswith("; 3 requests waited, 2 went on, one was lost.")
+    story.write("mlx_server", "request_passed_on", "a peer serves it", id="r1", peer="http://other")
+    assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
+
+
+def test_killed_gateway_takes_its_engine_with_it_and_the_story_names_the_gateway():
+    story = Story().at(0).ready("mlx_engine").ready("mlx_server")
+    story.at(5).dies("mlx_server").at(6)
+    story.write("mlx_engine", "child_adopted", pid=3, age_s=4.0)
+    story.write("mlx_engine", "child_exited", "left over from an earlier supervisor", pid=3, signal=None)
+    story.write("mlx_engine", "child_restarting", "left over from an earlier supervisor", delay_s=0.0)
+    story.write("mlx_engine", "child_started", "left over from an earlier supervisor", pid=4, restarts=1)
+    story.write("mlx_server", "answers_taken_up", "an earlier gateway left them", count=4)
+    story.at(8).ready("mlx_server")
+    assert story.one()["open"], "the engine is not ready yet"
+    story.at(9).ready("mlx_engine")
+    told = story.one()
+    assert told["sentence"] == (
+        "05:23:05–05:23:09 the gateway was killed (SIGKILL, sender unknown); "
+        "4 requests waited, none was lost."
+    )
+    assert told["services"] == ["mlx_server"]
+
+
+def test_upgrade_of_the_gateway_opens_no_incident():
+    story = Story().at(0).ready("mlx_server").ready("mlx_engine").at(100)
+    story.write("mlx_server", "gateway_outdated", "its code has changed").write(
+        "mlx_server", "handover_began"
+    )
+    story.write("mlx_server", "child_replaced", "it takes over", pid=9, predecessor=8)
+    story.write("mlx_engine", "child_exited", "the supervisor stops", pid=4, code=0, signal=None)
+    story.write("mlx_engine", "child_stopped", "the supervisor stops")
+    story.write("mlx_engine", "child_started", "the supervisor started", pid=5, restarts=0)
+    story.ready("mlx_engine").ready("mlx_server")
+    story.write("agent", "agent_outdated").write("agent", "agent_replacing")
+    story.write("agent", "agent_started").write("mlx_server", "child_adopted", pid=9, age_s=3.0)
+    assert story.ready("mlx_server").told() == []
+
+
+def test_engine_restarted_by_hand_opens_no_incident():
+    story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "restart_requested", "by hand")
+    assert story.dies("mlx_engine", signal=15).at(52).ready("mlx_engine").told() == []
+    story.at(53).dies("mlx_engine").at(55).ready("mlx_engine")
+    assert story.one()["title"] == "The engine was killed", "the restart by hand is over"
+
+
+def test_engine_killed_by_hand_says_so():
+    story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "kill_requested", "by hand")
+    told = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
+    assert told["sentence"] == (
+        "05:23:50–05:23:52 the engine was killed (SIGKILL by a person); one request waited, and was not lost."
+    )
+
+
+def test_engine_killed_by_the_kernel_for_memory_says_so():
+    story = Story().at(0).write("mlx_engine", "child_exited", "killed by SIGKILL", code=None, signal=9)
+    story.write("mlx_server", "engine_killed_for_memory").write("mlx_engine", "child_restarting", attempt=0)
+    assert "SIGKILL by the kernel, for want of memory" in story.one()["sentence"]
+
+
+def test_stop_by_hand_opens_none_and_ends_what_is_open():
+    story = Story().at(0).ready("mlx_server").at(5).write("mlx_server", "stop_requested", "by hand")
+    story.write("mlx_server", "child_exited", "stopped by hand", pid=7, code=0, signal=None)
+    assert story.write("mlx_server", "child_stopped", "stopped by hand").told() == []
+    story.at(40).write("mlx_server", "child_started", "started by hand", restarts=0).ready("mlx_server")
+    story.at(50).dies("mlx_server").at(51).write("mlx_server", "stop_requested", "by hand")
+    told = story.one()
+    assert not told["open"]
+    assert told["sentence"].endswith("; a person stopped the gateway.")
+
+
+def test_vestal_down_ends_what_is_open_and_the_next_start_opens_none():
+    story = Story().at(0).write("agent", "agent_started").at(5).dies("mlx_server")
+    story.at(9).write("agent", "agent_stopping").write("mlx_server", "child_exited", "the supervisor stops")
+    story.write("mlx_server", "child_stopped").write("agent", "agent_stopped")
+    story.at(500).write("watchdog", "child_started").ready("watchdog").write("agent", "agent_started")
+    story.write("mlx_server", "child_started", "the supervisor started").ready("mlx_server")
+    assert story.one()["sentence"].endswith("; Vestal was stopped.")
+
+
+def test_agent_that_died_is_found_by_the_next_one_with_what_died_meanwhile():
+    story = Story().at(0).write("agent", "agent_started").ready("watchdog").ready("mlx_server")
+    story.at(100).write("watchdog", "child_adopted", pid=3).ready("watchdog")
+    story.write("agent", "agent_started", booted_at=-50.0)
+    story.write("mlx_server", "child_started", "the supervisor started", pid=9, restarts=0)
+    story.at(102).ready("mlx_server")
+    told = story.one()
+    assert told["sentence"] == (
+        "05:24:40–05:24:42 the agent ended without being stopped (killed, or it crashed); "
+        "the gateway ended while no agent watched it."
+    )
+    assert told["services"] == ["agent", "mlx_server"]
+    assert told["restarts"] == 2
+
+
+def test_machine_that_restarted_is_one_sentence_and_not_one_for_each_service():
+    story = (
+        Story().at(10).write("agent", "agent_started", booted_at=0.0).ready("watchdog").ready("mlx_server")
+    )
+    story.at(500).write("watchdog", "child_started").ready("watchdog")
+    story.write("agent", "agent_started", booted_at=450.0)
+    story.write("mlx_server", "child_started").at(503).ready("mlx_server")
+    assert story.one()["sentence"] == (
+        "05:31:20–05:31:23 the agent ended with the machine, which restarted without a shutdown of Vestal."
+    )
+
+
+def test_hung_process_is_counted_once_although_its_end_and_restart_follow():
+    story = Story().at(0).ready("mlx_engine").at(30)
+    story.write("mlx_engine", "health_failed", "wedged: no sign of life for 6 s", pid=4, failures=1)
+    story.at(36).write("mlx_engine", "child_killed", "it hangs").dies("mlx_engine").at(38).ready("mlx_engine")
+    told = story.one()
+    assert told["sentence"] == (
+        "05:23:30–05:23:38 the engine hung (wedged: no sign of life for 6 s); no request was running."
+    )
+    assert "The engine did not end when asked, and was killed." in told["done"]
+
+
+def test_container_killed_for_memory_is_closed_when_docker_calls_it_healthy():
+    story = Story().at(0)
+    cause = "killed by the kernel: over its limit of 2.0 GiB; raise VESTAL_ORCHESTRATOR__MEM_LIMIT"
+    story.write("orchestrator", "container_died", cause, exit_code=137, reason="out_of_memory")
+    assert story.one()["open"]
+    story.at(8).write("orchestrator", "container_healthy")
+    told = story.one()
+    assert told["sentence"] == f"05:23:00–05:23:08 the orchestrator ran out of memory ({cause})."
+    assert told["restarts"] == 1
+
+
+def test_container_that_somebody_stopped_opens_no_incident():
+    story = Story().at(0).write("nightly", "container_died", "stopped by a person", reason="stopped")
+    assert story.told() == []
+
+
+def test_recovery_pass_opens_what_it_cannot_heal_and_closes_what_is_well():
+    story = Story().at(0)
+    left = {"ollama": "Ollama is installed and does not run; start its app", "docker": "it does not answer"}
+    story.write(
+        "recovery", "recovery_finished", healthy=False, faults=left, unhealthy=["docker", "ollama", "nightly"]
+    )
+    assert story.one()["services"] == ["ollama", "docker"]
+    story.at(300).write("recovery", "recovery_finished", healthy=False, faults=left, unhealthy=["ollama"])
+    assert story.one()["open"], "Ollama is not well yet"
+    story.at(600).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
+    assert not story.one()["open"]
+    story.at(900).write("recovery", "recovery_finished", "left: agent: skipped", healthy=False)
+    assert len(story.told()) == 1, "a pass that did not look says nothing"
+
+
+def test_first_pass_of_an_agent_that_brings_containers_up_opens_no_incident():
+    story = Story().at(0).write("agent", "agent_started")
+    story.at(2).write("orchestrator", "remedy_applied", "is stopped", remedy="bring its container up")
+    story.at(9).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
+    assert story.told() == []
+    story.at(400).write("orchestrator", "remedy_applied", "is stopped", remedy="bring its container up")
+    told = story.one()
+    assert told["sentence"] == "Since 05:29:40 the orchestrator was found not to work (is stopped)."
+    assert told["done"] == ["A recovery pass acted on the orchestrator: bring its container up."]
+
+
+def test_pass_that_looked_before_a_fault_does_not_close_it():
+    story = Story().at(10).write("mlx_server", "health_failed", "no answer")
+    story.at(10.5).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
+    assert story.one()["open"]
+
+
+def test_unrelated_services_that_fail_hours_apart_are_two_incidents_even_if_one_stays_open():
+    story = Story().at(0)
+    story.write("ollama", "child_gave_up", "exit code 78", code=78)
+    story.at(7200).dies("mlx_engine").at(7202).ready("mlx_engine")
+    first, second = story.told()
+    assert (first["open"], first["title"]) == (True, "Ollama cannot start")
+    assert (second["open"], second["title"]) == (False, "The engine was killed")
+
+
+def test_disk_that_is_full_is_an_incident_until_it_can_be_written():
+    story = Story().at(0).write("agent", "disk_not_writable", "Files in /home cannot be written since 05:23.")
+    assert story.one()["sentence"] == "Since 05:23:00 the disk could not be written."
+    story.at(30).write("agent", "disk_writable_again", "lost since the start: nothing")
+    assert story.one()["causes"][1] == "Files in /home cannot be written since 05:23."
+    assert not story.one()["open"]
+
+
+def test_damaged_journal_is_a_notice_that_is_over_at_once():
+    story = Story().at(3).write("agent", "journal_replaced", "The journal was replaced: it was damaged.")
+    told = story.one()
+    assert (told["open"], told["severity"], told["duration_s"]) == (False, "notice", 0)
+
+
+def test_fault_just_after_a_wake_names_the_sleep():
+    story = Story().at(0).write("agent", "machine_woke", slept_s=3600.0).at(3).dies("mlx_engine")
+    assert "The machine had just woken from 3600 s of sleep." in story.one()["causes"]
+
+
+def test_clock_that_is_set_back_makes_no_negative_duration():
+    story = Story().at(7200).dies("mlx_engine").at(10).ready("mlx_engine")
+    assert story.one()["duration_s"] == 0
+    story.at(12).dies("mlx_engine").at(14).ready("mlx_engine")
+    assert [told["duration_s"] for told in story.told()] == [0, 2]
