@@ -51,7 +51,7 @@ class Ledger:
         if self.live:
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
-    def touch(self, incident: Incident) -> Incident:
+    def mark_changed(self, incident: Incident) -> Incident:
         """Note that the incident has changed."""
         self._changed[incident.id] = incident
         return incident
@@ -91,7 +91,7 @@ class Ledger:
             self.live.append(found)
             self._by_id[found.id] = found
             self._forget_oldest()
-        return self.touch(found)
+        return self.mark_changed(found)
 
     def open_with(self, service: str) -> Incident | None:
         """Return the incident because of which the service is not well; None if there is none."""
@@ -128,7 +128,7 @@ class Ledger:
                 if part is not None:
                     part.end, part.next_trial_at = why, None
             incident.pending -= ended
-            self._close_if_well(self.touch(incident), entry)
+            self._close_if_well(self.mark_changed(incident), entry)
 
     def _close_if_well(self, incident: Incident, entry: Entry) -> None:
         if not incident.pending:
@@ -142,7 +142,7 @@ class Ledger:
         """Return where to count requests: in the incident of engine or gateway that is open or just over."""
         for incident in reversed(self.live):
             if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:
-                return self.touch(incident).requests
+                return self.mark_changed(incident).requests
         return None
 
     def park_early(self, entry: Entry) -> Requests:

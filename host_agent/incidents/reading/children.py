@@ -35,9 +35,11 @@ class ChildEvents:
         if incident := self._ledger.open_with(service):
             if part := incident.parts.get(service):
                 part.restarts += 1
-            self._ledger.touch(incident)
+            self._ledger.mark_changed(incident)
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
-            self._ledger.touch(incident).pending.add(service)  # it ended with its parent, and is waited for
+            self._ledger.mark_changed(incident).pending.add(
+                service
+            )  # it ended with its parent, and is waited for
 
     def child_adopted(self, entry: Entry) -> None:
         """The process of an earlier supervisor runs on."""
@@ -69,7 +71,7 @@ class ChildEvents:
         """The process did not end on SIGTERM."""
         if incident := self._ledger.open_with(entry.service):
             ended = f"{subject(entry.service)} did not end when asked, and was killed."
-            self._ledger.touch(incident).add_done(ended)
+            self._ledger.mark_changed(incident).add_done(ended)
 
     def child_start_timed_out(self, entry: Entry) -> None:
         """The process was not ready in time, and is ended."""
@@ -108,14 +110,16 @@ class ChildEvents:
         """A trial start follows the open breaker."""
         if incident := self._ledger.open_with(entry.service):
             incident.part(entry.service, entry.ts).next_trial_at = None
-            self._ledger.touch(incident).add_done(f"A trial start of {name_of(entry.service)} followed.")
+            self._ledger.mark_changed(incident).add_done(
+                f"A trial start of {name_of(entry.service)} followed."
+            )
 
     def breaker_closed(self, entry: Entry) -> None:
         """The trial start succeeded; `child_ready` came before."""
         for incident in self._ledger.live:
             if (part := incident.parts.get(entry.service)) and part.breaker_opens:
                 done = f"The trial start of {name_of(entry.service)} succeeded."
-                self._ledger.touch(incident).add_done(done)
+                self._ledger.mark_changed(incident).add_done(done)
 
     def child_stopped(self, entry: Entry) -> None:
         """It was stopped, and its children with it."""
@@ -139,13 +143,13 @@ class ChildEvents:
         """A person asked for another process: that the old one ends is no fault."""
         self._ask(entry, "restart")
         if incident := self._ledger.open_with(entry.service):
-            self._ledger.touch(incident).add_done(f"A person restarted {name_of(entry.service)}.")
+            self._ledger.mark_changed(incident).add_done(f"A person restarted {name_of(entry.service)}.")
 
     def start_requested(self, entry: Entry) -> None:
         """A person asked for a start."""
         self._ask(entry, "")
         if incident := self._ledger.open_with(entry.service):
-            self._ledger.touch(incident).add_done(f"A person started {name_of(entry.service)}.")
+            self._ledger.mark_changed(incident).add_done(f"A person started {name_of(entry.service)}.")
 
     def stop_requested(self, entry: Entry) -> None:
         """A person stopped it: it need not be well any more."""

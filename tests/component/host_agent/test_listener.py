@@ -15,7 +15,7 @@ import pytest
 from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
-from host_agent.listener.proxy.routes import Upstreams
+from host_agent.listener.proxy.routes import Upstream, Upstreams
 from host_agent.listener.recovery_routes import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
@@ -77,7 +77,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
     report = FixedStatusReport()
-    upstreams = Upstreams(nothing, {}, "")
+    upstreams = Upstreams(nothing, dict.fromkeys(Upstream, port), "")
     context = ListenerContext(
         cast(StatusReport, report),
         passes,
