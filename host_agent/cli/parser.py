@@ -29,6 +29,7 @@ COMMANDS = {
         "status.status",
         "Show each service and its state. The exit code is 0 for healthy, 1 for degraded, 2 for down.",
     ),
+    "top": Command("top.top", "Show the requests in flight and the memory of the MLX server, live."),
     "doctor": Command(
         "inspect.doctor",
         "Find out what is wrong with this machine, and show the remedies. "
@@ -136,6 +137,7 @@ def _add_inspect_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     status.add_argument("--json", action="store_true", help="print the answer of the agent's GET /status")
     status.add_argument("--open", action="store_true", help="open the status page in a browser")
     status.add_argument("--watch", action="store_true", help="show it live, until Ctrl-C")
+    parsers["top"].add_argument("--json", action="store_true", help="print the present once, as JSON")
     parsers["doctor"].add_argument("--json", action="store_true", help="print the findings as JSON")
     logs = parsers["logs"]
     logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines as they are written")

@@ -76,6 +76,7 @@ PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
     "host_agent/cli/screen/units.py",
     "host_agent/cli/status/tree.py",
+    "host_agent/cli/top/layout.py",
     "host_agent/watchdog/restart_plan.py",
     "host_agent/service_manager/jobs.py",
     "host_agent/service_manager/launchctl_output.py",

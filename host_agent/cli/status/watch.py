@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from host_agent.agent import agent_state
 from host_agent.agent_client import AgentClient
 from host_agent.cli.screen import live_screen
 from host_agent.cli.screen.event_feed import LOST, EventFeed, FeedEvent, NotAStream
+from host_agent.cli.screen.poller import Poller
 from host_agent.cli.screen.styled import Line
 from host_agent.cli.screen.units import format_duration
 from host_agent.cli.status import tree
@@ -20,18 +21,25 @@ from vestal.config import Config, ConfigError, read_token
 
 HEALTHY = 0
 STATUS, AWAY = "status", "away"
-ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
 
 
 def run(config: Config) -> int:
     """Show the tree until Ctrl-C, which is not an error."""
     events: live_screen.Events = queue.SimpleQueue()
-    asker = StatusAsker(config, events)
-    asker.start()
+    poller = Poller(lambda: _ask(config), events)
+    poller.start()
     _follow(config, "/live", events)
-    watched = WatchedStatus(asker, lambda: _follow(config, "/events", events))
+    watched = WatchedStatus(poller, lambda: _follow(config, "/events", events))
     live_screen.show(events, watched.on_event, watched.draw)
     return HEALTHY
+
+
+def _ask(config: Config) -> FeedEvent:
+    """Return the agent's status, or why it gives none."""
+    try:
+        return FeedEvent(STATUS, AgentClient(config).get("/status"))
+    except (HostAgentError, ConfigError):
+        return FeedEvent(AWAY, str(agent_state.of_silent_agent(config)))
 
 
 def _follow(config: Config, path: str, events: live_screen.Events) -> None:
@@ -39,42 +47,11 @@ def _follow(config: Config, path: str, events: live_screen.Events) -> None:
     EventFeed(url, lambda: read_token(config.home), events).start()
 
 
-class StatusAsker:
-    """Asks for GET /status on a thread, because an agent that hangs must not stop the screen.
-
-    Puts the answer into `events`, or `away` with the reason why there is none. Asks when it is called, and
-    each 2 s while `is_needed`.
-    """
-
-    def __init__(self, config: Config, events: live_screen.Events) -> None:
-        self._config, self._events = config, events
-        self._client = AgentClient(config)
-        self._wanted = threading.Event()
-        self.is_needed = True
-
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="status", daemon=True).start()
-
-    def ask(self) -> None:
-        """Ask soon."""
-        self._wanted.set()
-
-    def _run(self) -> None:
-        while True:
-            self._wanted.clear()
-            try:
-                self._events.put(FeedEvent(STATUS, self._client.get("/status")))
-            except (HostAgentError, ConfigError):
-                self._events.put(FeedEvent(AWAY, str(agent_state.of_silent_agent(self._config))))
-            time.sleep(ASK_PAUSE_S)
-            self._wanted.wait(ASK_EACH_S - ASK_PAUSE_S if self.is_needed else None)
-
-
 class WatchedStatus:
     """The last status that the agent gave, its open incidents, and since when it gives nothing."""
 
-    def __init__(self, asker: StatusAsker, follow_journal: Any) -> None:
-        self._asker, self._follow_journal = asker, follow_journal
+    def __init__(self, poller: Poller, follow_journal: Callable[[], None]) -> None:
+        self._poller, self._follow_journal = poller, follow_journal
         self._status: dict[str, Any] | None = None
         self._taken_at = 0.0
         self._away_since: float | None = None
@@ -83,18 +60,18 @@ class WatchedStatus:
         self._has_no_live = False
 
     def on_event(self, event: FeedEvent) -> None:
-        """Take an event of the agent's stream, or an answer of the asker."""
+        """Take an event of the agent's stream, or an answer of the poller."""
         if event.name == STATUS:
             self._status, self._taken_at, self._away_since = event.data, time.monotonic(), None
-            self._asker.is_needed = self._has_no_live
+            self._poller.is_needed = self._has_no_live
         elif event.name == AWAY:
             self._why_away = event.data
             self._away_since = self._away_since or time.monotonic()
-            self._asker.is_needed = True
+            self._poller.is_needed = True
         elif event.name == "incident":
             self._take_incident(event.data)
         elif event.name == "journal":
-            self._asker.ask()
+            self._poller.ask_soon()
         elif event.name == LOST:
             self._on_lost(event.data)
 
@@ -134,7 +111,7 @@ class WatchedStatus:
         if isinstance(reason, NotAStream) and not self._has_no_live:
             self._has_no_live = True  # an older agent, which has the journal's stream only
             self._follow_journal()
-        self._asker.ask()
+        self._poller.ask_soon()
 
     def _incident_lines(self, width: int) -> list[Line]:
         texts = [as_sentence(str(incident["sentence"])) for incident in self._incidents.values()]

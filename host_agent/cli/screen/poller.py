@@ -1,0 +1,36 @@
+"""Ask for something on a thread, again and again, because what hangs must not stop the screen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from host_agent.cli.screen.event_feed import FeedEvent
+
+ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
+
+
+class Poller:
+    """Puts answers of `ask` into `events`: after each call of `ask_soon`, and each 2 s while `is_needed`."""
+
+    def __init__(self, ask: Callable[[], FeedEvent], events: SimpleQueue[FeedEvent]) -> None:
+        self._ask, self._events = ask, events
+        self._wanted = threading.Event()
+        self.is_needed = True
+
+    def start(self) -> None:
+        """Begin, on a thread that does not keep the process alive."""
+        threading.Thread(target=self._run, name="poller", daemon=True).start()
+
+    def ask_soon(self) -> None:
+        """Ask once more."""
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.clear()
+            self._events.put(self._ask())
+            time.sleep(ASK_PAUSE_S)
+            self._wanted.wait(ASK_EACH_S - ASK_PAUSE_S if self.is_needed else None)

@@ -1,0 +1,117 @@
+"""`vestal top`: requests and memory on terminals of any width, and for a pipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from host_agent.cli.screen.styled import plain
+from host_agent.cli.top.layout import lay_out, memory_lines, plain_lines
+
+REQUEST = {
+    "id": "1d83ad6773987cdd09307575670878d7",
+    "client": "Claude Code 2.1",
+    "remote": "127.0.0.1",
+    "model": "smollm2:135m",
+    "phase": "running",
+    "prompt_tokens": 1769,
+    "tokens": 42,
+    "tokens_per_s": 12.34,
+    "age_s": 5.0,
+    "crashes": 0,
+}
+WAITING = REQUEST | {
+    "id": "x",
+    "client": "",
+    "phase": "queued",
+    "prompt_tokens": None,
+    "tokens": None,
+    "tokens_per_s": None,
+}
+REQUESTS = {"requests": [REQUEST, WAITING], "counts": {"running": 1, "queued": 1}, "omitted": 0}
+MEMORY = {
+    "limit_bytes": 10_000_000_000,
+    "in_use_bytes": 3_000_000_000,
+    "weights_bytes": 2_000_000_000,
+    "kv_bytes": 400_000_000,
+    "prompt_cache_bytes": 0,
+    "promised_bytes": 1_400_000_000,
+}
+HEALTH = {"engine": {"state": "busy", "pid": 7}, "memory": MEMORY}
+
+
+def shown(requests: dict[str, Any], health: dict[str, Any], width: int, age_s: float = 0.0) -> list[str]:
+    return [plain(line) for line in lay_out(requests, health, width, age_s)]
+
+
+def test_table_has_every_figure_and_leaves_out_what_is_unknown():
+    title, running, queued = shown(REQUESTS, HEALTH, 100, age_s=3.0)[-3:]
+    assert title.split() == ["id", "client", "model", "phase", "prompt", "tokens", "tok/s", "age"]
+    assert running.split() == [
+        "1d83ad67",
+        "Claude",
+        "Code",
+        "2.1",
+        "smollm2:135m",
+        "running",
+        "1,769",
+        "42",
+        "12.3",
+        "8",
+        "s",
+    ]
+    assert queued.split() == ["x", "127.0.0.1", "smollm2:135m", "queued", "8", "s"]
+
+
+def test_summary_counts_phases_and_adds_up_tokens_per_second():
+    assert shown(REQUESTS, HEALTH, 100)[0] == "1 running  1 queued  12.3 tokens/s  engine busy (PID 7)"
+
+
+def test_memory_bar_shows_each_part_within_the_limit():
+    bar, legend, *_ = (plain(line) for line in memory_lines(HEALTH, 62))
+    assert len(bar) == 62
+    assert bar.count("█") == 12 + 3 + 4 + 6  # weights 20 %, KV 4 %, other 6 %, promised 10 %, each rounded up
+    assert legend.startswith("3.0 GB of 10.0 GB · weights 2.0 GB · KV 400.0 MB · other 600.0 MB")
+
+
+@pytest.mark.parametrize("memory", [None, {}, {"limit_bytes": None}, {"limit_bytes": 0}])
+def test_memory_that_is_not_known_is_said(memory: dict[str, Any] | None):
+    assert [plain(line) for line in memory_lines({"memory": memory}, 40)] == ["Memory: not known yet."]
+
+
+def test_memory_above_its_limit_fills_the_bar_and_no_more():
+    above = MEMORY | {"in_use_bytes": 30_000_000_000, "weights_bytes": 25_000_000_000}
+    assert plain(memory_lines({"memory": above}, 42)[0]).count("█") == 40
+
+
+def test_nothing_in_flight_is_said():
+    assert shown({"requests": []}, {}, 80)[-1] == "No request is in flight."
+    assert shown({}, {}, 80)[0].endswith("engine away")
+
+
+@pytest.mark.parametrize("width", [40, 60, 76, 100, 200])
+def test_no_line_is_longer_than_the_terminal_is_wide(width: int):
+    assert all(len(line) <= width for line in shown(REQUESTS | {"omitted": 7}, HEALTH, width))
+
+
+def test_narrow_terminal_names_each_request_in_two_lines():
+    assert shown(REQUESTS, HEALTH, 40)[-4:] == [
+        "1d83ad67 running 42 tok 12.3/s 5 s",
+        "  smollm2:135m, Claude Code 2.1",
+        "x queued 0 tok 5 s",
+        "  smollm2:135m, 127.0.0.1",
+    ]
+
+
+def test_pipe_gets_whole_ids_and_one_line_for_each_request():
+    lines = [plain(line) for line in plain_lines(REQUESTS, HEALTH)]
+    assert lines[1] == (
+        "memory: 3.0 GB of 10.0 GB (weights 2.0 GB, KV 400.0 MB, other 600.0 MB, promised 1.0 GB)"
+    )
+    assert lines[3].startswith(str(REQUEST["id"]))
+    assert len(lines) == 5
+
+
+def test_client_cannot_send_commands_to_the_terminal():
+    assert "\x1b" not in "".join(shown({"requests": [REQUEST | {"client": "\x1b[2Jx"}]}, {}, 100))
