@@ -19,14 +19,16 @@ export function Panel({ title, id, children, actions, className = "" }) {
   </section>`;
 }
 
-// A button that runs `onClick`, is disabled while the promise that it returns is pending, and shows the sentence of
+// A button that runs `onClick`, does nothing while the promise that it returns is pending, and shows the sentence of
 // an error beside it. With `confirm`, a text, the first click shows the text as the label and the second one runs it.
+// While it runs it is not `disabled`, since a disabled button loses the focus.
 export function Button({ onClick, confirm, children, className = "", label, disabled = false, type = "button" }) {
   const [state, setState] = useState({ asking: false, running: false, error: "" });
   const askedAt = useRef(0), timer = useRef(null), shown = useRef(true);
   useEffect(() => () => { shown.current = false; clearTimeout(timer.current); }, []);
   const calm = () => { clearTimeout(timer.current); if (shown.current) setState((was) => ({ ...was, asking: false })); };
   const click = async (event) => {
+    if (state.running) return;
     const now = performance.now() / 1000;
     if (confirm && !state.asking) {
       askedAt.current = now;
@@ -43,7 +45,7 @@ export function Button({ onClick, confirm, children, className = "", label, disa
   };
   const look = `${className} ${state.asking ? "asking" : ""}`;
   return html`<span class="button">
-    <button type=${type} class=${look} disabled=${disabled || state.running} aria-busy=${state.running}
+    <button type=${type} class=${look} disabled=${disabled} aria-disabled=${state.running || undefined} aria-busy=${state.running}
       aria-label=${state.asking || !label ? undefined : label} onClick=${click} onBlur=${calm}>${state.asking ? confirm : children}</button>
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
   </span>`;

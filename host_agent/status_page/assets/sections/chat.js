@@ -69,21 +69,26 @@ function Turns({ turns }) {
 }
 
 function Composer({ isRunning, model }) {
-  const [text, setText] = useState("");
+  const [text, setText] = useState(""), field = useRef(null);
   const submit = (event) => {
     event.preventDefault();
     if (isRunning || !model || !text.trim()) return;
     send(text.trim());
     setText("");
+    field.current.focus();
+  };
+  const onStop = () => {
+    stop();
+    field.current.focus();
   };
   const onKeyDown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event); };
   return html`<form class="composer" onSubmit=${submit}>
     <label for="chat-message">Message</label>
-    <textarea id="chat-message" rows="3" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown}
+    <textarea id="chat-message" ref=${field} rows="3" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown}
       placeholder="Enter sends it; Shift and Enter begin a new line."></textarea>
     <div class="composer-acts">
       <button class="strong" disabled=${isRunning || !model || !text.trim()}>Send</button>
-      <button type="button" disabled=${!isRunning} onClick=${stop}>Stop</button>
+      <button type="button" disabled=${!isRunning} onClick=${onStop}>Stop</button>
       <${Button} className="danger" confirm="Kill it with SIGKILL?" onClick=${killEngine}>Kill the engine now<//>
     </div>
   </form>`;

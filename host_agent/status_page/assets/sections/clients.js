@@ -45,7 +45,7 @@ export function Clients() {
   return html`<${Panel} title="Clients" id="clients-panel" className="clients" actions=${error && html`<${Button} onClick=${reload}>Try again<//>`}>
     <${Failure} error=${error} />
     ${!value && !error && html`<${Empty} text="Asking the agent…" />`}
-    ${value && html`<p class="faint">Two lines in a shell point a program here${model && html`, with the model <strong class="wrap">${model}</strong>`}.</p>`}
+    ${value && html`<p class="faint">Lines for a shell that start a program which asks this server${model && html`, with the model <strong class="wrap">${model}</strong>`}.</p>`}
     ${value && !clients.length && html`<${Empty} text="No program is known." />`}
     <ul class="plain">${clients.map((client) => html`<${Client} key=${client.name} client=${client} model=${model} />`)}</ul>
   <//>`;

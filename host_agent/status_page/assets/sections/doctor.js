@@ -4,7 +4,7 @@ import { html } from "/assets/vendor/preact-htm.js";
 import { ApiError, del, get, post } from "/assets/api.js";
 import { clock, count, duration } from "/assets/format.js";
 import { Button, Empty, Panel, State } from "/assets/widgets.js";
-import { listIn, textOf } from "/assets/sections/loaded.js";
+import { Failure, listIn, textOf } from "/assets/sections/loaded.js";
 import { makeStore } from "/assets/sections/store.js";
 
 const WORST_FIRST = ["fault", "note", "ok"];
@@ -12,12 +12,17 @@ const WORDS = { fault: "fault", note: "note", ok: "in order" };
 const METHODS = { POST: post, DELETE: del, GET: get };
 const rankOf = (finding) => (WORST_FIRST.indexOf(finding.level) + WORST_FIRST.length + 1) % (WORST_FIRST.length + 1);
 
-// report: the newest one, or null; ranAt: Unix seconds. They stay while another section is shown.
-const doctor = makeStore({ report: null, ranAt: null });
+// report: the newest one, or null; ranAt: Unix seconds; error: that of the last run, or null. They stay, and a run goes
+// on, while another section is shown.
+const doctor = makeStore({ report: null, ranAt: null, isRunning: false, error: null });
 
 async function run() {
-  const report = await get("/doctor");
-  doctor.set({ report, ranAt: Date.now() / 1000 });
+  if (doctor.get().isRunning) return;
+  doctor.set({ isRunning: true, error: null });
+  try {
+    doctor.set({ report: await get("/doctor"), ranAt: Date.now() / 1000 });
+  } catch (error) { doctor.set({ error }); }
+  doctor.set({ isRunning: false });
 }
 
 async function act({ method, path }) {
@@ -29,7 +34,7 @@ async function act({ method, path }) {
 function Finding({ finding }) {
   const { name, level, sentence, remedy, evidence, action } = finding;
   return html`<li class="finding">
-    <div class="finding-head"><${State} name=${textOf(level)} text=${WORDS[level] ?? textOf(level)} /> <strong class="wrap">${textOf(name)}</strong></div>
+    <div class="finding-head"><${State} name=${textOf(level)} text=${WORDS[level] ?? textOf(level)} /> <strong class="wrap">${textOf(name).replaceAll("_", " ")}</strong></div>
     <p class="wrap">${textOf(sentence)}</p>
     ${remedy && html`<p class="wrap"><span class="faint">Remedy:</span> ${textOf(remedy)}</p>`}
     ${action?.path && html`<p><${Button} className="strong" label=${`${textOf(action.label)}: ${textOf(name)}`}
@@ -42,13 +47,14 @@ const evidenceText = (evidence) => (Array.isArray(evidence) ? evidence.map(textO
   : typeof evidence === "object" ? JSON.stringify(evidence, null, 2) : textOf(evidence));
 
 export function Doctor() {
-  const { report, ranAt } = doctor.use();
+  const { report, ranAt, isRunning, error } = doctor.use();
   const findings = listIn(report, "findings").sort((a, b) => rankOf(a) - rankOf(b));
   const bad = findings.filter((each) => each.level !== "ok"), good = findings.filter((each) => each.level === "ok");
   const keyed = (each, index) => html`<${Finding} key=${`${textOf(each.name)} ${index}`} finding=${each} />`;
   return html`<${Panel} title="Doctor" id="doctor-panel" className="doctor"
-      actions=${html`<${Button} className="strong" onClick=${run}>${report ? "Run it again" : "Run the doctor"}<//>`}>
-    ${!report && html`<${Empty} text="The doctor looks at everything that Vestal runs, and says what is wrong and what helps. It takes a few seconds." />`}
+      actions=${html`<${Button} className="strong" onClick=${run}>${isRunning ? "Running…" : report ? "Run it again" : "Run the doctor"}<//>`}>
+    <${Failure} error=${error} />
+    ${!report && html`<${Empty} text="The doctor looks at everything that Vestal runs, and says what is wrong and what helps. It takes some seconds." />`}
     ${report && html`<p class="faint">Run at ${clock(ranAt)} in ${duration(report.took_s)}.</p>`}
     ${report && !bad.length && html`<p class="good">Nothing is wrong.</p>`}
     <ul class="plain">${bad.map(keyed)}</ul>

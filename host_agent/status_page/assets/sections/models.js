@@ -1,18 +1,22 @@
 // The models: which are installed, loaded, and fit into memory; load, unload, pull and delete them.
 
-import { html, useState } from "/assets/vendor/preact-htm.js";
+import { html, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { del, get, post } from "/assets/api.js";
 import { bytes, number } from "/assets/format.js";
 import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
 import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 import { dismiss, pull, pulls, useOnPulled } from "/assets/sections/pulls.js";
 
-// Returns the installed models, each with `loaded`: its entry among the models in memory, or null.
+const FIGURES_AFTER_MS = 1000; // the engine reports the figures of what it has loaded within this time
+
+// Returns the installed models, each with `loaded`: its entry among the models in memory, or null. A model that was
+// loaded just now has no figures yet.
 async function loadModels() {
   const [tags, running, health] = await Promise.all([
     get("/gateway/api/tags"), get("/gateway/api/ps"), get("/gateway/health").catch(() => null),
   ]);
-  const inMemory = new Map(listIn(running, "models").map((model) => [model.name, model]));
+  const names = Array.isArray(health?.models?.loaded) ? health.models.loaded : [];
+  const inMemory = new Map([...names.map((name) => [name, {}]), ...listIn(running, "models").map((model) => [model.name, model])]);
   const models = listIn(tags, "models").map((model) => ({ ...model, loaded: inMemory.get(model.name) ?? null }));
   return { models, memory: health?.memory ?? null };
 }
@@ -31,15 +35,16 @@ function Fits({ fit }) {
     <div class="faint small nowrap">${figures}</div></div>`;
 }
 
+// One button loads and unloads, so that it keeps the focus.
 function Actions({ model, reload }) {
-  const name = model.name;
-  const then = async (promise) => { await promise; await reload(); };
-  return html`
-    ${model.loaded
-      ? html`<${Button} label=${`Unload ${name}`} key="unload"
-          onClick=${() => then(post("/gateway/api/generate", { model: name, keep_alive: 0 }))}>Unload<//>`
-      : html`<${Button} label=${`Load ${name}`} key="load"
-          onClick=${() => then(post("/gateway/api/generate", { model: name }))}>Load<//>`}
+  const name = model.name, verb = model.loaded ? "Unload" : "Load";
+  const body = model.loaded ? { model: name, keep_alive: 0 } : { model: name };
+  const then = async (done) => {
+    await done;
+    await reload();
+    setTimeout(reload, FIGURES_AFTER_MS);
+  };
+  return html`<${Button} label=${`${verb} ${name}`} onClick=${() => then(post("/gateway/api/generate", body))}>${verb}<//>
     <${Button} label=${`Delete ${name}`} confirm=${`Delete ${bytes(model.size)}?`}
       onClick=${() => then(del("/gateway/api/delete", { model: name }))}>Delete<//>`;
 }
@@ -49,7 +54,7 @@ function Installed({ models, reload }) {
     { name: "name", title: "Model", cell: (row) => html`<div class="wrap"><strong>${textOf(row.name)}</strong>
       <div class="faint small">${[row.details?.parameter_size, row.details?.quantization_level].filter(Boolean).map(textOf).join(" · ")}</div></div>` },
     { name: "state", title: "In memory", cell: (row) => (row.loaded
-      ? html`<div><${State} name="ok" text="loaded" /><div class="faint small">${bytes(row.loaded.size)}</div></div>`
+      ? html`<div><${State} name="ok" text="loaded" /><div class="faint small">${row.loaded.size ? bytes(row.loaded.size) : ""}</div></div>`
       : html`<span class="faint">no</span>`) },
     { name: "size", title: "Size", number: true, cell: (row) => bytes(row.size) },
     { name: "context", title: "Context", number: true, cell: (row) => number(row.loaded?.context_length ?? row.details?.context_length) },
@@ -77,16 +82,17 @@ function Pull({ running }) {
 
 function Pulls() {
   const { running } = pulls.use();
-  const [name, setName] = useState("");
+  const [name, setName] = useState(""), field = useRef(null);
   const submit = (event) => {
     event.preventDefault();
     if (!name.trim()) return;
     pull(name.trim());
     setName("");
+    field.current.focus();
   };
   return html`<form class="line-form" onSubmit=${submit}>
       <label for="pull-name">Pull a model</label>
-      <input id="pull-name" value=${name} onInput=${(event) => setName(event.target.value)} autocomplete="off" spellcheck="false"
+      <input id="pull-name" ref=${field} value=${name} onInput=${(event) => setName(event.target.value)} autocomplete="off" spellcheck=${false}
         placeholder="qwen3.5:9b or mlx-community/Qwen3-4B-4bit" />
       <button class="strong" disabled=${!name.trim()}>Pull</button>
     </form>

@@ -23,8 +23,11 @@ export function whyItWaits(request) {
 // A figure that is not known leaves its place empty.
 const shown = (figure, format) => (typeof figure === "number" ? format(figure) : null);
 
+const OF_THIS_PAGE = "vestal-page"; // the agent passes the page's requests on under this name
+const nameOf = (client) => (client === OF_THIS_PAGE ? "this page" : textOf(client) || "unknown program");
+
 function Client({ request }) {
-  return html`<div class="wrap"><strong>${textOf(request.client) || "unknown program"}</strong>
+  return html`<div class="wrap"><strong>${nameOf(request.client)}</strong>
     <div class="faint small">${textOf(request.remote)}</div></div>`;
 }
 
@@ -37,7 +40,7 @@ function Phase({ request }) {
 
 function Cancel({ request }) {
   if (request.cancelable === false) return null;
-  const label = `Cancel the request of ${textOf(request.client) || "an unknown program"} to ${textOf(request.model)}`;
+  const label = `Cancel the request of ${nameOf(request.client)} to ${textOf(request.model)}`;
   return html`<${Button} label=${label} confirm="Cancel it?"
     onClick=${() => del(`/gateway/requests/${encodeURIComponent(request.id)}`)}>Cancel<//>`;
 }
@@ -62,5 +65,6 @@ export function Requests() {
     ${frame
       ? html`<${Table} columns=${columns} rows=${requests} label="Requests in flight" empty="No request is in flight." />`
       : html`<${Empty} text="The gateway has not reported its requests yet." />`}
+    ${frame?.omitted > 0 && html`<p class="faint">${count(frame.omitted, "further request")} ${frame.omitted === 1 ? "is" : "are"} not listed.</p>`}
   <//>`;
 }

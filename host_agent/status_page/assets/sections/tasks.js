@@ -1,6 +1,6 @@
 // The orchestrator's tasks: a new one, the newest ones, and one that is open with its steps, followed while it runs.
 
-import { html, useEffect, useState } from "/assets/vendor/preact-htm.js";
+import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { del, get, post } from "/assets/api.js";
 import { clock, duration } from "/assets/format.js";
 import { Button, Empty, Panel, State } from "/assets/widgets.js";
@@ -13,7 +13,7 @@ const pathOf = (id) => `/orchestrator/tasks/${encodeURIComponent(id)}`;
 
 function NewTask({ agents, onCreated }) {
   const [goal, setGoal] = useState(""), [chosen, setChosen] = useState([]), [error, setError] = useState(null);
-  const [isSending, setSending] = useState(false);
+  const [isSending, setSending] = useState(false), field = useRef(null);
   const toggle = (name) => setChosen(chosen.includes(name) ? chosen.filter((each) => each !== name) : [...chosen, name]);
   const submit = async (event) => {
     event.preventDefault();
@@ -23,13 +23,14 @@ function NewTask({ agents, onCreated }) {
       const { id } = await post("/orchestrator/tasks", { goal: goal.trim(), ...(chosen.length ? { agents: chosen } : {}) });
       setGoal("");
       setError(null);
+      field.current.focus();
       onCreated(id);
     } catch (problem) { setError(problem); }
     setSending(false);
   };
   return html`<form class="composer" onSubmit=${submit}>
     <label for="task-goal">New task</label>
-    <textarea id="task-goal" rows="2" value=${goal} onInput=${(event) => setGoal(event.target.value)}
+    <textarea id="task-goal" ref=${field} rows="2" value=${goal} onInput=${(event) => setGoal(event.target.value)}
       placeholder="What the agents should find out or write"></textarea>
     <div class="composer-acts">
       <button class="strong" disabled=${!goal.trim()} aria-busy=${isSending}>Start it</button>

@@ -52,9 +52,10 @@ def test_requests_with_odd_data_and_two_hundred_of_them_are_shown_as_text(open_p
     odd = answers.request(0, client=answers.HOSTILE, model=answers.LONG_NAME, phase="dreaming")
     bare = {"id": "x"} | dict.fromkeys(("client", "remote", "model", "phase", "tokens", "age_s", "crashes"))
     many = [answers.request(number) for number in range(1, 199)]
-    scripted.requests = answers.frame(odd, bare, *many)
+    scripted.requests = answers.frame(odd, bare, *many) | {"omitted": 7}
     page = open_page("#requests", size=(375, 800), dark=True)
     expect(rows(page)).to_have_count(200)
+    expect(page.get_by_text("7 further requests are not listed.")).to_be_visible()
     expect(rows(page).nth(0)).to_contain_text(answers.HOSTILE)
     expect(rows(page).nth(0)).to_contain_text("dreaming")
     expect(rows(page).nth(1)).to_contain_text("unknown")
@@ -77,8 +78,10 @@ def test_models_show_what_fits_and_are_loaded_unloaded_and_deleted(open_page, sc
     ).to_be_visible()
     small.get_by_role("button", name="Load smollm2:135m").click()
     wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "smollm2:135m"})
+    scripted.answers |= answers.models(answers.model("smollm2:135m"), answers.model("qwen3.5:9b"))
     loaded.get_by_role("button", name="Unload qwen3.5:9b").click()
     wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "qwen3.5:9b", "keep_alive": 0})
+    expect(loaded.get_by_role("button", name="Load qwen3.5:9b", exact=True)).to_be_focused()
     scripted.answers |= answers.models(answers.model("qwen3.5:9b"))
     confirm(small.get_by_role("button", name="Delete smollm2:135m"))
     wait_for_request(scripted, "DELETE", "/gateway/api/delete", {"model": "smollm2:135m"})
