@@ -52,6 +52,7 @@ class BackgroundLoops:
             "Ollama": components.ollama.watch,
             "sleep": self._watch_sleep,
             "notifications": components.notifier.run,
+            "history": components.history.run,
         }
         if components.mode_decision.mode is Mode.DOCKER:
             loops["container events"] = components.containers.deaths.run

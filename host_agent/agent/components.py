@@ -6,6 +6,8 @@ from functools import partial
 import aiohttp
 
 from host_agent.agent.handed_over import HandedOver
+from host_agent.history.history import History
+from host_agent.history.store import HistoryStore
 from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
@@ -64,6 +66,7 @@ class Components:
     listener: Listener
     upgrades: Upgrades
     mlx: MlxService
+    history: History
 
 
 async def build(
@@ -88,7 +91,8 @@ async def build(
 
     # The services. Ollama requests recovery passes, which are built below because they need the services.
     sockets = handed_over.sockets()
-    mlx = MlxService(config, session, gateway, sockets)
+    history = History(journal, HistoryStore(journal), config.supervision.health_interval_s)
+    mlx = MlxService(config, session, gateway, sockets, history.on_health)
 
     def on_child_event(event: Event) -> None:
         journal.append(event)
@@ -156,6 +160,7 @@ async def build(
         upgrades,
         Upstreams.of(config, session, token),
         incidents,
+        history,
     )
     return Components(
         watchdog=watchdog,
@@ -174,4 +179,5 @@ async def build(
         listener=Listener(config, token, listener_context, journal, sockets),
         upgrades=upgrades,
         mlx=mlx,
+        history=history,
     )

@@ -7,9 +7,11 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -96,6 +98,12 @@ class JournalDatabase:
         """
         query = f"SELECT {COLUMNS} FROM events {condition}"
         return [event_from_row(row) for row in self._execute(query, *arguments)]
+
+    def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` returns, which reads and writes tables of its own in one transaction."""
+        connection = self._opened()
+        with connection:
+            return work(connection)
 
     def close(self) -> None:
         """Close the connection. It is opened again by the next `open`."""

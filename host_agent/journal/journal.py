@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from host_agent.journal.database import JournalDatabase, find_damage, is_damage
 from host_agent.sentences import readable_cause
@@ -21,6 +21,7 @@ from vestal.platform.disks import find_obstacle
 from vestal.supervision import Event
 
 log = logging.getLogger("vestal")
+T = TypeVar("T")
 
 PRUNE_EVERY = 200
 PAGE_ROWS = 500  # that are in memory at once where all are read
@@ -84,6 +85,19 @@ class Journal:
         """Return the newest `limit` events, oldest first."""
         saved = self._select("ORDER BY seq DESC LIMIT ?", limit)[::-1]
         return [*saved, *self._unsaved][-limit:] if limit else []
+
+    def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, which has tables of its own in the file, in one transaction, and return its result.
+
+        Raises sqlite3.Error or OSError if the file cannot be read or written; a damaged one is replaced then.
+        """
+        if time.monotonic() - self._failed_at >= RETRY_S:
+            self._open()
+        try:
+            return self._database.transact(work)
+        except (sqlite3.Error, OSError) as error:
+            self._put_right(error)
+            raise
 
     def keep(self) -> None:
         """Write the events that wait for the disk, and create the file again if it was deleted."""
@@ -222,15 +236,20 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Record the failure. A damaged file is renamed, and the next attempt creates an empty one."""
-        self._failed_at, self._error = time.monotonic(), error
+        """Record that events could not be written or read, and put the file right."""
+        self._error = error
+        self._put_right(error)
+        FAILURES.failed(WHAT, error, count=0)
+        self._drop_surplus()
+
+    def _put_right(self, error: Exception) -> None:
+        """Rename a damaged file, and close one that became unusable; the next attempt opens or creates it."""
+        self._failed_at = time.monotonic()
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
                 self._database.put_aside(str(error))
         elif find_obstacle(self._path.parent) is None:
             self._database.close()  # what was opened on a read-only disk stays read-only
-        FAILURES.failed(WHAT, error, count=0)
-        self._drop_surplus()
 
     def _drop_surplus(self) -> None:
         """Drop the oldest events if more than the maximum wait to be written, and count them."""

@@ -9,6 +9,7 @@ from aiohttp import web
 from host_agent.listener.commands.routes import CommandRoutes
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
+from host_agent.listener.history_routes import HistoryRoutes
 from host_agent.listener.incident_routes import IncidentRoutes
 from host_agent.listener.live.routes import LiveRoutes
 from host_agent.listener.proxy.routes import ProxyRoutes
@@ -35,6 +36,7 @@ class Api:
         self._incidents = IncidentRoutes(context.incidents)
         self._upgrade = UpgradeRoutes(context)
         self._commands = CommandRoutes()
+        self._history = HistoryRoutes(context.history)
         self._live = LiveRoutes(context, self._status, headers)
         self._proxy = ProxyRoutes(context.upstreams, headers)
 
@@ -47,6 +49,7 @@ class Api:
             *self._recovery.routes(),
             *self._upgrade.routes(),
             *self._commands.routes(),
+            *self._history.routes(),
             *self._live.routes(),
             *self._proxy.routes(),
             web.post(f"/services/{MLX_ENGINE}/kill", self.kill_engine),

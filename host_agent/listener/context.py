@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from host_agent.history.history import History
 from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.proxy.routes import Upstreams
@@ -24,4 +25,5 @@ class ListenerContext:
     upgrades: Upgrades
     upstreams: Upstreams
     incidents: Incidents
+    history: History
     next_pass_at: float = 0.0

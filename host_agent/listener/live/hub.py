@@ -45,7 +45,7 @@ class Hub:
     def follow(self) -> Iterator[Mailbox]:
         """Yield a mailbox that receives each frame. It is closed when the agent stops."""
         mailbox = Mailbox()
-        for source in self._sources if self._followers else ():
+        for source in self._sources:
             for key, frame in source.newest().items():
                 mailbox.put(key, frame)
         self._followers.add(mailbox)

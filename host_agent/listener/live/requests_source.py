@@ -38,14 +38,17 @@ class RequestsSource:
         return {KEY: self._frame} if self._frame else {}
 
     async def run(self, publish: Publish) -> None:
-        self._frame, self._received_at = b"", time.monotonic()
-        while True:
-            retry_s = RETRY_S
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
-                retry_s = await self._follow(publish)
-            if self._frame != NO_REQUESTS and time.monotonic() - self._received_at > FORGET_AFTER_S:
-                self._publish(NO_REQUESTS, publish)
-            await asyncio.sleep(retry_s)
+        self._received_at = time.monotonic()
+        try:
+            while True:
+                retry_s = RETRY_S
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                    retry_s = await self._follow(publish)
+                if self._frame != NO_REQUESTS and time.monotonic() - self._received_at > FORGET_AFTER_S:
+                    self._publish(NO_REQUESTS, publish)
+                await asyncio.sleep(retry_s)
+        finally:  # a page that comes later is not to see an old list
+            self._frame = b""
 
     async def _follow(self, publish: Publish) -> float:
         """Publish each list that one connection brings. Return after how many seconds to connect again."""

@@ -12,6 +12,7 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.live.hub import Hub
 from host_agent.listener.live.mailbox import Mailbox
 from host_agent.listener.live.requests_source import RequestsSource
+from host_agent.listener.live.sample_source import SampleSource
 from host_agent.listener.live.status_source import StatusSource
 from host_agent.listener.proxy.proxied_routes import Upstream
 from vestal.web.aiohttp_runner import until_client_leaves
@@ -38,6 +39,7 @@ class LiveRoutes:
             [
                 StatusSource(context.journal, status),
                 RequestsSource(upstreams.session, upstreams.ports[Upstream.GATEWAY]),
+                SampleSource(context.history),
             ]
         )
 

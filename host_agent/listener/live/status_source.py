@@ -18,6 +18,7 @@ PUSH_EACH_S = 10.0
 VARIABLE = frozenset({"uptime_s", "rss_bytes", "memory", "next_in_s", "next_trial_in_s"})
 """Figures that change with time alone; a status that differs only in these is not a change."""
 
+NEVER: tuple[float, Any] = (float("-inf"), None)
 Entries = asyncio.Queue[dict[str, Any] | None]
 
 
@@ -31,13 +32,18 @@ class StatusSource:
     def __init__(self, journal: Journal, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self._journal, self._read = journal, read
         self._frame = b""
-        self._pushed: tuple[float, Any] = (float("-inf"), None)
+        self._pushed = NEVER
 
     def newest(self) -> Mapping[str, bytes]:
         return {KEY: self._frame} if self._frame else {}
 
     async def run(self, publish: Publish) -> None:
-        self._frame, self._pushed = b"", (float("-inf"), None)
+        try:
+            await self._run(publish)
+        finally:  # a page that comes later is not to see an old status
+            self._frame, self._pushed = b"", NEVER
+
+    async def _run(self, publish: Publish) -> None:
         with self._journal.follow() as entries, contextlib.suppress(_JournalCloses):
             looks_again = False
             while True:

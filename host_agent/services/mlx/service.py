@@ -1,8 +1,9 @@
 """The MLX server: how its gateway is started and probed, and the status of its engine."""
 
+import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,8 @@ from vestal.supervision import (
     State,
 )
 from vestal.web.listening_sockets import InheritedSockets
+
+log = logging.getLogger("vestal")
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
 SHUTDOWN_STAGES_S = 20.0  # after the drain: the engine's six stages (10 s and its kill), and the connections
@@ -54,8 +57,11 @@ class MlxService:
         session: aiohttp.ClientSession,
         command: tuple[str, ...] = GATEWAY,
         inherited: InheritedSockets | None = None,
+        on_health: Callable[[Mapping[str, Any] | None], None] = lambda body: None,
     ) -> None:
+        """Call `on_health` after each probe, with the gateway's answer or None."""
         self._config, self._session, self._command = config, session, command
+        self._on_health = on_health
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
         self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest)
@@ -125,12 +131,21 @@ class MlxService:
         """Return whether the gateway answers; `pid` is its process."""
         try:
             reply = await http_probe.get(self._session, self._url)
+            self._report_health(reply.fields)
             if reply.fields.get("pid") == pid:
                 self._hands_over = pid if reply.fields.get("hands_over") is True else None
                 self._requests = _requests(reply)
             return judge_gateway(reply, pid)
         except NoAnswer as error:
+            self._report_health(None)
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
+
+    def _report_health(self, body: Mapping[str, Any] | None) -> None:
+        """Report the gateway's answer. Whatever fails there is no fault of the gateway's."""
+        try:
+            self._on_health(body)
+        except Exception:
+            log.exception("an answer of the MLX server could not be recorded")
 
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
         """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`.

@@ -11,6 +11,8 @@ from typing import Any, cast
 import aiohttp
 from aiohttp import web
 
+from host_agent.history.history import History
+from host_agent.history.store import HistoryStore
 from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
@@ -62,11 +64,21 @@ async def page_listener(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", service_port).start()
     journal, report, nothing = Journal(config.home.journal_db), ChangeableStatusReport(), cast(Any, None)
+    clock = SimpleNamespace(now=0.0)
     passes: Any = SimpleNamespace(last=None, running=None, count=0)
     async with aiohttp.ClientSession() as session:
         upstreams = Upstreams(session, dict.fromkeys(Upstream, service_port), TOKEN)
+        history = History(journal, HistoryStore(journal), 10.0, monotonic=lambda: clock.now)
         context = ListenerContext(
-            cast(Any, report), passes, journal, nothing, Sessions(), nothing, upstreams, Incidents(journal)
+            cast(Any, report),
+            passes,
+            journal,
+            nothing,
+            Sessions(),
+            nothing,
+            upstreams,
+            Incidents(journal),
+            history,
         )
         listener = Listener(config, TOKEN, context, journal, InheritedSockets())
         await listener.start()
@@ -75,6 +87,7 @@ async def page_listener(
         async with aiohttp.ClientSession(base, headers=headers) as client:
             yield SimpleNamespace(
                 client=client,
+                clock=clock,
                 base=base,
                 cookie=f"vestal_{port}",
                 context=context,

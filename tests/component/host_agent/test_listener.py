@@ -87,6 +87,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
         nothing,
         upstreams,
         Incidents(journal),
+        nothing,
     )
     listener = Listener(config, token, context, journal, InheritedSockets())
     await listener.start()

@@ -109,6 +109,23 @@ async def test_page_gets_status_and_requests_at_once_and_then_changes_within_a_s
             await one.until(lambda newest: newest["requests"]["requests"] == [])
 
 
+async def test_page_gets_the_newest_sample_at_once_and_each_new_one(live):
+    history = live.context.history
+    history.on_health({"requests": {"queued": 3}})
+    async with page(live) as one:
+        await one.until(lambda newest: "sample" in newest)
+        assert one.newest["sample"]["values"]["queued"] == 3
+        await one.until(lambda newest: "status" in newest)
+        live.clock.now += 10
+        history.on_health({"requests": {"queued": 4}})
+        await one.until(lambda newest: newest["sample"]["values"]["queued"] == 4)
+        hour = await (await live.client.get("/history?range=hour")).json()
+    assert hour["series"]["queued"][-1] == 4 and hour["marks"] == []
+    assert len(hour["times"]) == len(hour["series"]["queued"]) == 240
+    async with live.client.get("/history?range=year") as reply:
+        assert (reply.status, (await reply.json())["error"]["code"]) == (400, "invalid_request")
+
+
 async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
     async with page(live) as one:
         await one.until(lambda newest: "status" in newest)

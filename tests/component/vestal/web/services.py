@@ -121,9 +121,9 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     status_report: Any = SimpleNamespace(retry_advice=nothing)
     passes: Any = SimpleNamespace(running=True, request=request_pass, report=lambda run_id: None)
     journal = Journal(config.home.journal_db)
-    none: Any = None
+    none: Any = SimpleNamespace(session=None, ports={"gateway": 0})
     incidents = Incidents(journal)
-    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none, incidents)
+    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none, incidents, none)
     server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()
     yield service

@@ -1,0 +1,74 @@
+"""The figures in a gateway's answer to GET /health, and how its counters grow. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COUNTERS = ("prompt_tokens", "tokens", "first_token_s", "first_tokens", "cache_hits", "cache_misses")
+MEMORY = {
+    "weights_bytes": "weights_bytes",
+    "kv_bytes": "kv_bytes",
+    "prompt_cache_bytes": "prompt_cache_bytes",
+    "in_use_bytes": "in_use_bytes",
+    "limit_bytes": "memory_limit_bytes",
+}
+"""Fields of `memory` in the answer, and the figures that they are."""
+PHASES = ("queued", "running", "parked")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counters of one gateway, which began at 0 with it, at the monotonic time `at`, in seconds."""
+
+    instance: str
+    at: float
+    counters: Mapping[str, float]
+
+
+def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]:
+    """Return the figures of memory and requests in the answer, as far as they are numbers, and the counters.
+
+    An engine that has not reported yet has no limit of its memory: then nothing is known of its memory.
+    """
+    memory, requests, totals = (_object(body, name) for name in ("memory", "requests", "totals"))
+    figures = {}
+    if _number(memory.get("limit_bytes")):
+        figures = {figure: _number(memory.get(name)) for name, figure in MEMORY.items()}
+    figures |= {name: _number(requests.get(name)) for name in PHASES}
+    counters = {name: _number(totals.get(name)) for name in COUNTERS}
+    return _known(figures), Reading(str(body.get("instance")), at, _known(counters))
+
+
+def growth(before: Reading | None, now: Reading) -> dict[str, float]:
+    """Return by how much each counter grew between two readings, and in how many seconds (`counted_s`).
+
+    Return nothing if that is unknown: the readings are of different gateways, no time has passed between
+    them, or a counter has become smaller.
+    """
+    if before is None or before.instance != now.instance or now.at <= before.at:
+        return {}
+    grown = {
+        name: now.counters[name] - before.counters[name] for name in now.counters if name in before.counters
+    }
+    if not grown or min(grown.values()) < 0:
+        return {}
+    return grown | {"counted_s": now.at - before.at}
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    """Return a number that a sample can hold; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < 2.0**100 and math.isfinite(value) else None
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,107 @@
+"""Take a sample whenever the agent has probed the gateway, which costs no request of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from host_agent.history import counters, plot
+from host_agent.history.counters import Reading
+from host_agent.history.plot import FINE_STEP_S, SPANS, Span
+from host_agent.history.sample import Sample
+from host_agent.history.store import HistoryStore
+from host_agent.journal import Journal
+from vestal.platform import memory
+from vestal.platform.memory import Memory
+
+LEAST_GAP_S = 8.0  # a gateway that starts is probed more often than each 10 s
+RESTART_EVENTS = ("child_restarting",)
+
+Listener = Callable[[dict[str, Any]], None]
+"""Called with the JSON of a sample: its time, and the value of each series."""
+
+
+class History:
+    """Takes samples, keeps them in `store`, and draws the plots.
+
+    `on_health` is to be called after each probe of the gateway, which happens every `probe_each_s` seconds.
+    Without a gateway to probe, `run` takes samples of the machine alone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: HistoryStore,
+        probe_each_s: float,
+        read_memory: Callable[[], Memory] = memory.read,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal, self._store, self._read_memory = journal, store, read_memory
+        self._wall, self._monotonic = wall, monotonic
+        self._patience_s = max(FINE_STEP_S, 1.5 * probe_each_s)
+        self._sampled = asyncio.Event()
+        self._sampled_at, self._knew_gateway = float("-inf"), False
+        self._last: Reading | None = None
+        self._last_seq = journal.last_seq
+        self._listeners: set[Listener] = set()
+        self.newest: dict[str, Any] | None = None
+
+    def on_health(self, body: Mapping[str, Any] | None) -> None:
+        """Take a sample with the gateway's answer to GET /health; None if there was no answer.
+
+        A probe that follows soon after a sample is left out.
+        """
+        soon = self._monotonic() - self._sampled_at < LEAST_GAP_S
+        if not soon or (body is not None and not self._knew_gateway):
+            self._take(body)
+
+    async def run(self) -> None:
+        """Take samples of the machine while no gateway is probed, until cancelled."""
+        while True:
+            self._sampled.clear()
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await self._sampled.wait()
+            except TimeoutError:
+                self._take(None)
+
+    def plot(self, name: str) -> dict[str, Any]:
+        """Return the plot of a span of SPANS, by its name."""
+        now, span = self._wall(), SPANS[name]
+        if span.is_fine and self._patience_s > span.step_s:  # probes are further apart than usual
+            span = Span(span.length_s, plot.start_of(self._patience_s, span.step_s) + span.step_s)
+        read = self._store.fine if span.is_fine else self._store.coarse
+        return {"range": name, **plot.plot(read(now - span.length_s), span, now)}
+
+    @contextlib.contextmanager
+    def listen(self, listener: Listener) -> Iterator[None]:
+        """Call `listener` with each new sample."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    def _take(self, body: Mapping[str, Any] | None) -> None:
+        self._sampled_at, self._knew_gateway = self._monotonic(), body is not None
+        host = self._read_memory()
+        figures: dict[str, float] = {
+            "host_available_bytes": host.available_bytes,
+            "host_total_bytes": host.total_bytes,
+            "restarts": len(self._journal.of_kinds(RESTART_EVENTS, self._last_seq)),
+        }
+        self._last_seq = self._journal.last_seq
+        if body is not None:
+            known, reading = counters.read(body, self._sampled_at)
+            figures |= known | counters.growth(self._last, reading)
+            self._last = reading
+        sample = Sample(int(self._wall()), figures)
+        self._store.add(sample)
+        self.newest = {"time": sample.time, "values": plot.values(figures)}
+        self._sampled.set()
+        for listener in list(self._listeners):
+            listener(self.newest)

@@ -1,0 +1,110 @@
+"""The samples on disk, in two tables of the journal's file: fine ones for a day, coarse ones for weeks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from itertools import groupby
+
+from host_agent.history.plot import COARSE_STEP_S, start_of
+from host_agent.history.sample import Sample, join, pack, unpack
+from host_agent.journal import Journal
+from vestal.best_effort.failures import FAILURES
+
+FINE_ROWS = 8_640  # a day of samples each 10 s, some 0.8 MB
+COARSE_ROWS = 10_080  # five weeks of spans of 5 minutes, some 1 MB
+UNSAVED_MAX = 360
+WHAT = "history"
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS samples"
+    " (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, packed BLOB NOT NULL)",
+    # `joined_up_to` is the id of the newest fine sample that this span or an earlier one contains.
+    "CREATE TABLE IF NOT EXISTS sample_spans"
+    " (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, packed BLOB NOT NULL, joined_up_to INTEGER NOT NULL)",
+)
+NOT_JOINED = (
+    "SELECT id, time, packed FROM samples"
+    " WHERE id > (SELECT coalesce(max(joined_up_to), 0) FROM sample_spans) ORDER BY id"
+)
+
+
+class HistoryStore:
+    """Keeps samples in the order in which they were taken: a clock that jumps makes none of them lost.
+
+    A full disk has them wait in memory. The journal replaces a damaged file; then history begins anew.
+    """
+
+    def __init__(self, journal: Journal, fine_rows: int = FINE_ROWS, coarse_rows: int = COARSE_ROWS) -> None:
+        self._journal, self._fine_rows, self._coarse_rows = journal, fine_rows, coarse_rows
+        self._unsaved: deque[Sample] = deque(maxlen=UNSAVED_MAX)
+        self._joined_before: int | None = None
+
+    def add(self, sample: Sample) -> None:
+        """Write a sample, and those that were not written yet."""
+        if len(self._unsaved) == UNSAVED_MAX:
+            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest is lost
+        self._unsaved.append(sample)
+        try:
+            self._journal.transact(self._write)
+        except (sqlite3.Error, OSError) as error:
+            FAILURES.failed(WHAT, error, count=0)
+            return
+        self._unsaved.clear()
+        FAILURES.succeeded(WHAT)
+
+    def fine(self, since: float) -> list[Sample]:
+        """Return the samples of the last day that were taken at `since` (seconds since 1970) or later."""
+        return self._read("SELECT id, time, packed FROM samples WHERE time >= ?", since)
+
+    def coarse(self, since: float) -> list[Sample]:
+        """Return the spans of COARSE_STEP_S that begin at `since` or later, and the samples after them."""
+        spans = "SELECT id, time, packed FROM sample_spans WHERE time >= ?"
+        return self._read(f"SELECT * FROM ({spans}) UNION ALL SELECT * FROM ({NOT_JOINED})", since)
+
+    def _read(self, query: str, since: float) -> list[Sample]:
+        def read(connection: sqlite3.Connection) -> list[Sample]:
+            _make_tables(connection)
+            return [unpack(time, packed) for _, time, packed in connection.execute(query, (since,))]
+
+        try:
+            saved = self._journal.transact(read)
+        except (sqlite3.Error, OSError):
+            saved = []
+        return [*saved, *self._unsaved]
+
+    def _write(self, connection: sqlite3.Connection) -> None:
+        _make_tables(connection)
+        rows = [(sample.time, pack(sample)) for sample in self._unsaved]
+        connection.executemany("INSERT INTO samples (time, packed) VALUES (?, ?)", rows)
+        now = start_of(self._unsaved[-1].time, COARSE_STEP_S)
+        if now != self._joined_before:
+            _join_spans(connection, now)
+            _delete_old(connection, "samples", self._fine_rows)
+            _delete_old(connection, "sample_spans", self._coarse_rows)
+            self._joined_before = now
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for table in TABLES:
+        connection.execute(table)
+
+
+def _join_spans(connection: sqlite3.Connection, now: int) -> None:
+    """Join the samples of each span that has ended; `now` is the start of the one that has not."""
+    waiting = [(row_id, unpack(time, packed)) for row_id, time, packed in connection.execute(NOT_JOINED)]
+    spans = [(start, list(rows)) for start, rows in groupby(waiting, key=_span_of)]
+    while spans and spans[-1][0] == now:
+        spans.pop()
+    for start, rows in spans:
+        joined = join(start, (sample for _, sample in rows))
+        values = (start, pack(joined), rows[-1][0])
+        connection.execute("INSERT INTO sample_spans (time, packed, joined_up_to) VALUES (?, ?, ?)", values)
+
+
+def _span_of(row: tuple[int, Sample]) -> int:
+    return start_of(row[1].time, COARSE_STEP_S)
+
+
+def _delete_old(connection: sqlite3.Connection, table: str, rows: int) -> None:
+    """Delete all but the newest rows, by their number and not by their time, which a clock may get wrong."""
+    connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (rows,))

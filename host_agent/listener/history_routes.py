@@ -1,0 +1,30 @@
+"""The route of the history: what a plot of the last hour, day or week shows."""
+
+from typing import Any
+
+from aiohttp import web
+
+from host_agent.history.history import History
+from host_agent.history.plot import SPANS
+from vestal.web.http_error import HttpError
+
+
+class HistoryRoutes:
+    """One method for the one route."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/history", self.history)]
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Return the series of `?range=`, and the faults that began in it as marks."""
+        name = request.query.get("range", "hour")
+        if name not in SPANS:
+            raise HttpError("invalid_request", f"range must be one of {', '.join(SPANS)}.")
+        drawn = self._history.plot(name)
+        return web.json_response(drawn | {"marks": self._marks(drawn["times"][0])})
+
+    def _marks(self, since: float) -> list[dict[str, Any]]:
+        return []
