@@ -30,7 +30,7 @@ class HostAgentError(Exception):
 
     code: ClassVar[str] = "host_agent_error"
     retryable: ClassVar[bool] = False
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class AlreadyRunning(HostAgentError):

@@ -25,8 +25,8 @@ from host_agent.doctor.installation import (
     port_in_use,
     python_build,
 )
-from host_agent.doctor.memory import metal, oom_killed, wired_memory
-from host_agent.doctor.models import corrupt_cache, missing_model
+from host_agent.doctor.memory import docker_share, metal, oom_killed, wired_memory
+from host_agent.doctor.models import corrupt_cache, hub, missing_model
 from host_agent.doctor.ollama import another_user, not_running
 from host_agent.doctor.runner import OnWait
 from host_agent.doctor.services import dies_at_start, orphans, unhealthy
@@ -38,6 +38,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     disk_full.DIAGNOSIS,
     python_build.DIAGNOSIS,
     wired_memory.DIAGNOSIS,
+    docker_share.DIAGNOSIS,
     port_in_use.DIAGNOSIS,
     orphans.DIAGNOSIS,
     unhealthy.DIAGNOSIS,
@@ -51,6 +52,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     not_running.DIAGNOSIS,
     another_user.DIAGNOSIS,
     missing_model.DIAGNOSIS,
+    hub.DIAGNOSIS,
     corrupt_cache.DIAGNOSIS,
     engine_blas.DIAGNOSIS,
     missing_dependency.DIAGNOSIS,

@@ -8,6 +8,7 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from vestal.config import Config
 
 POLL_S = 0.1
+NO_RESULT = "This could not be checked"
 OnWait = Callable[[Sequence[str]], None]
 """Called with the names of the diagnoses that are still running."""
 
@@ -47,7 +48,7 @@ class _RunningDiagnosis:
         """Return the findings of the diagnosis; if it has not ended, a fault that says so."""
         if not self._thread.is_alive():
             return self._findings
-        sentence = f"This could not be checked: no result within {self.diagnosis.timeout_s:g} s."
+        sentence = f"{NO_RESULT}: no result within {self.diagnosis.timeout_s:g} s."
         remedy = "Something that it asks hangs; run `vestal doctor` again later."
         return [Finding(self.diagnosis.name, "fault", sentence, remedy)]
 
@@ -57,6 +58,6 @@ class _RunningDiagnosis:
         try:
             findings.extend(self.diagnosis.diagnose(self._config))
         except Exception as error:
-            sentence = f"This could not be checked: {error!r}."
+            sentence = f"{NO_RESULT}: {error!r}."
             findings.append(Finding(self.diagnosis.name, "fault", sentence))
         self._findings = findings

@@ -4,15 +4,14 @@ import argparse
 import json
 
 from host_agent.agent_client import AgentClient
-from host_agent.cli.run import background_agent, fetch_models
+from host_agent.cli.run import background_agent, fetch_models, preflight
 from host_agent.cli.run.build_image import WITHOUT_DOCKER, build_image, run_in_foreground
 from host_agent.cli.run.progress import Progress, wait_until_healthy
 from host_agent.cli.run.replace_outdated import replace_outdated
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.services.docker.compose import SCALE, WORKER, Compose
-from host_agent.services.orchestrator import agents_file, knowledge_mounts, mode
-from host_agent.services.port_check import check_ports
-from vestal.config import Config, ConfigError
+from host_agent.services.orchestrator import knowledge_mounts, mode
+from vestal.config import Config
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 
 LOCK_TIMEOUT_S = 120.0
@@ -20,12 +19,9 @@ LOCK_TIMEOUT_S = 120.0
 
 def run(options: argparse.Namespace, config: Config) -> int:
     progress = Progress()
-    if mistake := agents_file.find_mistake(config):
-        raise ConfigError(f"{mistake} Nothing was started or changed.")
-    config.home.prepare()
     client = AgentClient(config)
-    if not client.answers():
-        check_ports(config)
+    preflight.check(config, progress, agent_runs=client.answers())
+    config.home.prepare()
     fetch_models.fetch_missing(config, progress)
     replace_outdated(config, progress)
     try:

@@ -24,6 +24,12 @@ REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old imag
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
+    """Check the disks, and ask the agent what it cannot write."""
+    yield from check_disks(config)
+    yield from _failed_writes(config)
+
+
+def check_disks(config: Config) -> Iterator[Finding]:
     """Check the disks of the home, of the models and of the logs, each disk once."""
     checked_devices: set[int] = set()
     for folder in (config.home.root, config.models_dir, config.home.logs):
@@ -32,7 +38,6 @@ def diagnose(config: Config) -> Iterator[Finding]:
         if device not in checked_devices:
             checked_devices.add(device)
             yield check_disk(existing)
-    yield from _failed_writes(config)
 
 
 def _failed_writes(config: Config) -> Iterator[Finding]:

@@ -20,12 +20,18 @@ OPEN_TO_OTHERS = 0o077
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check `$VESTAL_HOME` and the folders in it. Missing folders are not made, and no file remains."""
     home = config.home
-    folders = dict.fromkeys((home.root, home.run, home.cache, home.logs, config.models_dir))
-    # One broken disk is one finding, however many of the folders are on it.
-    found = list(dict.fromkeys(finding for folder in folders if (finding := check_folder(folder))))
-    found += [*_check_token(home.token), *_check_journal(config)]
+    found = [*check_folders(config), *_check_token(home.token), *_check_journal(config)]
     missing = "" if home.root.exists() else " (it does not exist yet; `make up` makes it)"
     yield from found or [Finding(NAME, "ok", f"{home.root} can be written{missing}.")]
+
+
+def check_folders(config: Config) -> Iterator[Finding]:
+    """Yield a fault for each folder of Vestal's that cannot be written."""
+    home = config.home
+    folders = dict.fromkeys((home.root, home.run, home.cache, home.logs, config.models_dir))
+    found = [finding for folder in folders if (finding := check_folder(folder))]
+    # One broken disk is one finding, however many of the folders are on it.
+    yield from {finding.sentence: finding for finding in reversed(found)}.values()
 
 
 def check_folder(folder: Path) -> Finding | None:

@@ -7,7 +7,7 @@ from host_agent.doctor.finding import Diagnosis, Finding, Level
 from mlx_server.model_store import BrokenModel, ModelStoreError, survey
 from mlx_server.model_store.catalog import source_path
 from mlx_server.model_store.sources.by_name import source_of
-from mlx_server.model_store.sources.source import PathSource, parse_source
+from mlx_server.model_store.sources.source import PathSource, Source, parse_source
 from vestal.config import Config, canonical, name_key
 
 NAME = "missing_model"
@@ -47,10 +47,40 @@ def requested_models(config: Config) -> list[RequestedModel]:
     return [RequestedModel(name, " and ".join(settings)) for name, settings in settings_by_name.items()]
 
 
+def unobtainable(config: Config) -> Iterator[Finding]:
+    """Yield a fault for each model of `mlx.preload` that is not installed and cannot be fetched either."""
+    missing, installed = _missing_of_preload(config)
+    for model in missing:
+        if isinstance(found := _source_or_fault(config, model, installed), Finding):
+            yield found
+
+
+def to_fetch(config: Config) -> Iterator[tuple[str, Source]]:
+    """Yield the models of `mlx.preload` that `vestal up` has to fetch, each with its source."""
+    missing, installed = _missing_of_preload(config)
+    for model in missing:
+        if not isinstance(found := _source_or_fault(config, model, installed), Finding):
+            yield model.name, found
+
+
+def _missing_of_preload(config: Config) -> tuple[list[RequestedModel], Set[str]]:
+    """Return the models of `mlx.preload` that are not installed, and the names of those that are."""
+    installed = {entry.name for entry in survey(config)[0]}
+    present = set(map(name_key, installed))
+    wanted = [RequestedModel(name, "mlx.preload") for name in dict.fromkeys(config.mlx.preload)]
+    return [model for model in wanted if name_key(model.name) not in present], installed
+
+
 def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -> Finding:
     """Return a finding that says why a model is not installed and how to get it. `installed` names the models
     that are.
     """
+    found = _source_or_fault(config, model, installed)
+    return found if isinstance(found, Finding) else _not_fetched(config, model)
+
+
+def _source_or_fault(config: Config, model: RequestedModel, installed: Set[str]) -> Source | Finding:
+    """Return the source from which a model can be fetched, or a fault that says why it cannot be."""
     evidence = f"asked for by {model.settings}"
     settings = source_of(config, model.name)
     if settings is None:
@@ -65,16 +95,17 @@ def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -
     if isinstance(source, PathSource):
         sentence = f"{model.name} should be at {source_path(config, source)}, but that folder holds no model."
         return Finding(NAME, "fault", sentence, "Correct its source, or put it there.", evidence)
-    return _not_fetched(config, model, settings.source)
+    return source
 
 
-def _not_fetched(config: Config, model: RequestedModel, source: str) -> Finding:
+def _not_fetched(config: Config, model: RequestedModel) -> Finding:
     """Return a fault, or a note if Vestal has never run: the first `make up` fetches the models."""
     level: Level = "note"
     sentence = f"{model.name} is not fetched yet."
     if config.home.journal_db.exists():
         level, sentence = "fault", f"{model.name} is not fetched."
-    evidence = f"{model.settings}; source {source}"
+    settings = source_of(config, model.name)
+    evidence = f"{model.settings}; source {settings.source if settings else 'unknown'}"
     return Finding(NAME, level, sentence, f"`vestal models ensure {model.name}`", evidence)
 
 

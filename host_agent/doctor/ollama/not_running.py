@@ -52,10 +52,20 @@ def _check_remote(url: str) -> Finding:
     return Finding(NAME, "fault", f"No Ollama answers at {url} ({answer.failure}).", remedy)
 
 
+def check_owner_of_port(config: Config) -> Iterator[Finding]:
+    """Check who listens on Ollama's port, if it is a port of this machine and somebody does."""
+    if config.ollama.manage != "off" and http_get.is_local(_base_url(config)):
+        port = urlsplit(_base_url(config)).port or DEFAULT_PORT
+        if port != config.mlx.port and (holder := ports.holder(port)) is not None:
+            yield _assess_holder(config, port, holder)
+
+
 def _check_local(config: Config, port: int) -> Finding:
     holder = ports.holder(port)
-    if holder is None:
-        return _assess_silence(port)
+    return _assess_silence(port) if holder is None else _assess_holder(config, port, holder)
+
+
+def _assess_holder(config: Config, port: int, holder: ports.PortHolder) -> Finding:
     if port == config.mlx.port:
         return Finding(NAME, "note", f"The MLX server listens on port {port} in place of Ollama.")
     if holder.name and "ollama" not in f"{holder.name} {holder.command}".lower():

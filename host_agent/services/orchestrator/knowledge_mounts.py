@@ -36,12 +36,16 @@ def write(config: Config) -> list[Path]:
 
 def check(config: Config) -> None:
     """Raise HostAgentError for a folder that does not exist: Docker would make an empty one, as root."""
-    for name, path in knowledge_folders(config).items():
-        if not path.is_dir():
-            raise HostAgentError(
-                f"orchestrator.knowledge: {path} (of {name}) is not a folder:"
-                " make it, mount its disk, or name another."
-            )
+    for name, path in missing_folders(config):
+        raise HostAgentError(
+            f"orchestrator.knowledge: {path} (of {name}) is not a folder:"
+            " make it, mount its disk, or name another."
+        )
+
+
+def missing_folders(config: Config) -> list[tuple[str, Path]]:
+    """Return the knowledge folders that do not exist, each with its name."""
+    return [(name, path) for name, path in knowledge_folders(config).items() if not path.is_dir()]
 
 
 def _mount(name: str, path: Path) -> dict[str, object]:

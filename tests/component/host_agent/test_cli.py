@@ -66,7 +66,7 @@ def test_up_with_a_port_in_use_names_the_process_and_starts_nothing(vestal, home
         done = vestal("up", VESTAL_MLX_PORT=str(port))
         found = json.loads(vestal("doctor", "--json", VESTAL_MLX_PORT=str(port)).stdout)
     assert done.returncode == 75
-    assert f"port {port} is held by" in sentence(done)
+    assert f"Port {port} is held by" in sentence(done)
     assert f"(PID {os.getpid()}" in sentence(done)
     assert "VESTAL_MLX_PORT" in sentence(done)
     assert list((home / "run").glob("*.json")) == []
@@ -77,10 +77,28 @@ def test_up_with_a_port_in_use_names_the_process_and_starts_nothing(vestal, home
 
 def test_up_with_an_unknown_model_names_it_and_starts_nothing(vestal, home: Path):
     done = vestal("up", MLX_PRELOAD_MODELS="no-such-model")
-    assert done.returncode == 1
+    assert done.returncode == 78
     assert "no-such-model" in sentence(done)
     assert "Nothing was started" in sentence(done)
     assert list((home / "run").glob("*.json")) == []
+
+
+def test_up_says_all_that_is_wrong_at_once_each_with_its_remedy(vestal, home: Path):
+    """A person corrected one thing, waited, and was told the next one."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        done = vestal(
+            "up",
+            VESTAL_MLX_PORT=str(held.getsockname()[1]),
+            MLX_PRELOAD_MODELS="no-such-model,mlx-community/Qwen3-4B-4bit",
+            HF_ENDPOINT="http://127.0.0.1:1",
+        )
+    first, *rest = done.stderr.splitlines()
+    assert (done.returncode, first) == (78, "vestal: Nothing was started; 3 things are wrong:")
+    for words in ("no-such-model", "127.0.0.1:1, which does not answer", "set VESTAL_MLX_PORT"):
+        assert [words in line for line in rest].count(True) == 1, done.stderr
+    assert not home.exists() or list(home.iterdir()) == [], "nothing is written"
 
 
 def test_mistake_in_the_agents_file_is_named_with_its_line_by_up_and_the_doctor(vestal, home: Path):

@@ -1,0 +1,85 @@
+"""Docker may take so much of the machine's memory that the models do not fit beside it."""
+
+import asyncio
+from collections.abc import Iterator
+
+from host_agent.doctor.finding import Diagnosis, Finding
+from host_agent.errors import DockerUnavailable
+from host_agent.sentences import as_sentence
+from host_agent.services.docker.docker_api import DockerApi
+from host_agent.services.docker.docker_engine import START_IT
+from host_agent.services.docker.exit_cause import gibibytes
+from host_agent.services.orchestrator import mode
+from mlx_server.model_store import survey
+from vestal.config import Config, name_key, units
+from vestal.platform import memory
+
+NAME = "docker_share"
+WITHOUT_DOCKER = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without Docker"
+SMALLER = "name smaller models in mlx.preload"
+GIVE_LESS = f"Give Docker less memory (Docker Desktop: Settings, Resources), or {SMALLER}."
+LOWER_LIMIT = f"Lower VESTAL_ORCHESTRATOR__MEM_LIMIT, or {SMALLER}."
+SAME_MEMORY = 0.97  # an engine without a virtual machine reports the memory of the whole machine
+MOST_OF_MACHINE = 0.5  # of its memory, that a virtual machine should have beside a model server
+CONTAINERS = 2  # the orchestrator and nightly; workers come on top
+
+
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Compare what Docker may take, and what the models to load need, with the machine's memory."""
+    chosen = config.orchestrator.mode
+    if chosen in ("off", "native"):
+        yield Finding(NAME, "ok", f"No container takes memory: orchestrator.mode is {chosen}.")
+        return
+    try:
+        docker_bytes = asyncio.run(_docker_memory())
+    except DockerUnavailable as error:
+        if config.orchestrator.mode == "docker" or mode.has_containers(config):
+            yield Finding(NAME, "fault", str(error), as_sentence(f"{START_IT}; {WITHOUT_DOCKER}"))
+        else:
+            yield Finding(NAME, "ok", f"No container takes memory: {error}")
+        return
+    limit_bytes = units.size_bytes(config.orchestrator.mem_limit)
+    containers = CONTAINERS + config.orchestrator.workers
+    yield assess_share(
+        memory.read().total_bytes, docker_bytes, containers * limit_bytes, _weights_bytes(config)
+    )
+
+
+def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights_bytes: int) -> Finding:
+    """Assess the share of Docker in a machine with `total_bytes` of memory.
+
+    `docker_bytes` is what all containers share; with Docker Desktop, that of its virtual machine.
+    `limits_bytes` is what the containers' limits allow together, `weights_bytes` the size of the models that
+    are loaded at the start and are installed.
+    """
+    machine, models = gibibytes(total_bytes), gibibytes(weights_bytes)
+    if docker_bytes < SAME_MEMORY * total_bytes:
+        share = f"Docker's virtual machine may take {gibibytes(docker_bytes)} of the machine's {machine}"
+        if docker_bytes + weights_bytes > total_bytes:
+            sentence = f"{share}, and the models of mlx.preload need {models}: both do not fit."
+            return Finding(NAME, "fault", sentence, GIVE_LESS)
+        if docker_bytes > MOST_OF_MACHINE * total_bytes:
+            return Finding(NAME, "note", f"{share}, which models cannot use.", GIVE_LESS)
+        return Finding(NAME, "ok", f"{share}.")
+    share = f"The containers may take {gibibytes(limits_bytes)} of the machine's {machine}"
+    if limits_bytes + weights_bytes > total_bytes:
+        sentence = f"{share}, and the models of mlx.preload need {models}: both at once do not fit."
+        return Finding(NAME, "note", sentence, LOWER_LIMIT)
+    return Finding(NAME, "ok", f"{share}.")
+
+
+def _weights_bytes(config: Config) -> int:
+    """Return the size of the installed models that `mlx.preload` names."""
+    preloaded = set(map(name_key, config.mlx.preload))
+    return sum(entry.weights_bytes for entry in survey(config)[0] if name_key(entry.name) in preloaded)
+
+
+async def _docker_memory() -> int:
+    api = DockerApi()
+    try:
+        return await api.memory_bytes()
+    finally:
+        await api.close()
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

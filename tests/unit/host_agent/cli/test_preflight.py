@@ -1,0 +1,79 @@
+"""What `vestal up` checks before it starts anything: Docker's share of the memory, the hub; its report."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+
+import pytest
+
+from host_agent.cli.run.preflight import NotStarted
+from host_agent.doctor.finding import Finding
+from host_agent.doctor.memory.docker_share import assess_share
+from host_agent.doctor.models import hub
+from vestal.config import load
+
+GIB = 1024**3
+PORT = Finding("port_in_use", "fault", "Port 11435 is held by x.", "Stop it.")
+DISK = Finding("disk_full", "fault", "Only 3 MB are free.", "Free some.")
+MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name another.")
+
+
+@pytest.mark.parametrize(
+    ("machine", "docker", "limits", "weights", "level", "words"),
+    [
+        # Docker Desktop on a Mac: its virtual machine has a part of the memory, half of it by default.
+        (16 * GIB, 8 * GIB, 4 * GIB, 9 * GIB, "fault", "virtual machine may take 8.0 GiB .* need 9.0 GiB"),
+        (16 * GIB, 12 * GIB, 4 * GIB, 2 * GIB, "note", "virtual machine may take 12.0 GiB"),
+        (24 * GIB, 8 * GIB, 4 * GIB, 9 * GIB, "ok", "virtual machine may take 8.0 GiB"),
+        # An engine on Linux shares all memory; the containers have limits, which they rarely reach.
+        (16 * GIB, 16 * GIB, 4 * GIB, 9 * GIB, "ok", "containers may take 4.0 GiB"),
+        (16 * GIB, 16 * GIB, 8 * GIB, 9 * GIB, "note", "containers may take 8.0 GiB .* need 9.0 GiB"),
+    ],
+)
+def test_docker_share_stops_a_start_only_where_models_cannot_fit(
+    machine, docker, limits, weights, level, words
+):
+    found = assess_share(machine, docker, limits, weights)
+    assert found.level == level
+    assert bool(found.remedy) == (level != "ok")
+    assert re.search(words, found.sentence), found.sentence
+
+
+@pytest.mark.parametrize(
+    ("faults", "exit_code"), [([PORT], 75), ([DISK], 69), ([PORT, DISK], 69), ([PORT, DISK, MODEL], 78)]
+)
+def test_not_started_says_all_faults_with_their_remedies(faults, exit_code):
+    error = NotStarted(faults)
+    assert error.exit_code == exit_code
+    for fault in faults:
+        assert f"{fault.sentence} {fault.remedy}" in str(error)
+    assert len(str(error).splitlines()) == (1 if len(faults) == 1 else 1 + len(faults))
+
+
+def test_hub_is_asked_only_if_a_model_must_be_fetched_from_it(home, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    config = load(env={"VESTAL_HOME": str(home)}, cwd=home)
+    assert [found.level for found in hub.diagnose(config)] == ["ok"], "none is of the hub"
+    wants_one = {"VESTAL_HOME": str(home), "MLX_PRELOAD_MODELS": "mlx-community/Qwen3-4B-4bit"}
+    config = load(env=wants_one, cwd=home)
+    (found,) = hub.diagnose(config)
+    assert found.level == "fault"
+    assert "must be fetched from 127.0.0.1:1, which does not answer (Connection refused)" in found.sentence
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (found,) = hub.diagnose(config)
+    assert "HF_HUB_OFFLINE forbids that" in found.sentence
+
+
+def test_hub_that_answers_with_any_status_is_reachable():
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert hub.why_unreachable(f"http://127.0.0.1:{server.server_port}/api/models/a/b") == ""
