@@ -36,7 +36,7 @@ class Api:
         self._incidents = IncidentRoutes(context.incidents)
         self._upgrade = UpgradeRoutes(context)
         self._commands = CommandRoutes()
-        self._history = HistoryRoutes(context.history)
+        self._history = HistoryRoutes(context.history, context.incidents)
         self._live = LiveRoutes(context, self._status, headers)
         self._proxy = ProxyRoutes(context.upstreams, headers)
 

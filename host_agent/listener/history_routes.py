@@ -6,14 +6,17 @@ from aiohttp import web
 
 from host_agent.history.history import History
 from host_agent.history.plot import SPANS
+from host_agent.incidents import Incidents
 from vestal.web.http_error import HttpError
+
+MOST_MARKS = 200
 
 
 class HistoryRoutes:
     """One method for the one route."""
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    def __init__(self, history: History, incidents: Incidents) -> None:
+        self._history, self._incidents = history, incidents
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/history", self.history)]
@@ -27,4 +30,9 @@ class HistoryRoutes:
         return web.json_response(drawn | {"marks": self._marks(drawn["times"][0])})
 
     def _marks(self, since: float) -> list[dict[str, Any]]:
-        return []
+        """Return the faults that began at `since` (seconds since 1970) or later, oldest first."""
+        return [
+            {"ts": each["began_at"], "service": next(iter(each["services"]), ""), "title": each["title"]}
+            for each in reversed(self._incidents.newest(MOST_MARKS, since))
+            if each["severity"] == "fault" and each["began_at"] >= since
+        ]

@@ -6,6 +6,7 @@
 | `hub`              | the followers, and the sources that run while there is a follower       |
 | `status_source`    | `status` events                                                         |
 | `requests_source`  | `requests` events, which are the gateway's                              |
+| `incident_source`  | `incident` events                                                       |
 | `sample_source`    | `sample` events                                                         |
 | `routes`           | the route                                                               |
 """

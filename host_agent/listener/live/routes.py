@@ -10,6 +10,7 @@ from aiohttp import web
 
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.live.hub import Hub
+from host_agent.listener.live.incident_source import IncidentSource
 from host_agent.listener.live.mailbox import Mailbox
 from host_agent.listener.live.requests_source import RequestsSource
 from host_agent.listener.live.sample_source import SampleSource
@@ -39,6 +40,7 @@ class LiveRoutes:
             [
                 StatusSource(context.journal, status),
                 RequestsSource(upstreams.session, upstreams.ports[Upstream.GATEWAY]),
+                IncidentSource(context.incidents),
                 SampleSource(context.history),
             ]
         )

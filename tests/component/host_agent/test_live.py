@@ -126,6 +126,24 @@ async def test_page_gets_the_newest_sample_at_once_and_each_new_one(live):
         assert (reply.status, (await reply.json())["error"]["code"]) == (400, "invalid_request")
 
 
+async def test_page_gets_open_incidents_at_once_and_each_change_of_them(live):
+    live.journal.record("mlx_engine", "child_restarting", "killed by SIGKILL", attempt=1, delay_s=0.0)
+    async with page(live) as one:
+        await one.until(lambda newest: "incident" in newest)
+        assert one.newest["incident"]["open"] and one.newest["incident"]["services"] == ["mlx_engine"]
+        live.journal.record("mlx_engine", "child_ready")
+        async with asyncio.timeout(1):
+            await one.until(lambda newest: not newest["incident"]["open"])
+    hour = await (await live.client.get("/history?range=hour")).json()
+    assert hour["marks"] == [
+        {
+            "ts": one.newest["incident"]["began_at"],
+            "service": "mlx_engine",
+            "title": hour["marks"][0]["title"],
+        }
+    ]
+
+
 async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
     async with page(live) as one:
         await one.until(lambda newest: "status" in newest)
