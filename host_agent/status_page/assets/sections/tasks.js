@@ -61,26 +61,33 @@ function AnswerOf({ answer }) {
     <div class=${`written ${answer.error ? "error" : ""}`}>${textOf(answer.error ?? answer.answer)}</div></details>`;
 }
 
-// One task as a whole. It is asked for again every two seconds until it is finished.
-function Details({ id, onFinished }) {
-  const [task, setTask] = useState(null), [error, setError] = useState(null);
+// Returns {task, error}: the task with this id as a whole, asked for every two seconds until it is finished. Without an
+// id there is none. `onFinished` is called when a task that ran has finished.
+function useFollowed(id, onFinished) {
+  const [state, setState] = useState({ task: null, error: null });
   useEffect(() => {
+    if (!id) return undefined;
     let timer = null, isShown = true, wasRunning = false;
     const look = async () => {
-      let found = null;
-      try { found = await get(pathOf(id)); } catch (problem) { if (isShown) setError(problem); }
+      let found = null, error = null;
+      try { found = await get(pathOf(id)); } catch (problem) { error = problem; }
       if (!isShown) return;
-      if (found) {
-        setTask(found);
-        setError(null);
-      }
+      setState((was) => ({ task: found ?? was.task, error }));
       if (isFinished(found)) return wasRunning && onFinished();
       wasRunning = true;
       timer = setTimeout(look, POLL_EACH_MS);
     };
     look();
-    return () => { isShown = false; clearTimeout(timer); };
+    return () => {
+      isShown = false;
+      clearTimeout(timer);
+      setState({ task: null, error: null });
+    };
   }, [id]);
+  return state;
+}
+
+function Details({ task, error }) {
   if (!task) return error ? html`<${Failure} error=${error} />` : html`<${Empty} text="Asking the orchestrator…" />`;
   const steps = listIn(task, "steps"), answers = listIn(task, "answers"), sources = listIn(task, "sources");
   const notes = Array.isArray(task.notes) ? task.notes : [];
@@ -95,7 +102,10 @@ function Details({ id, onFinished }) {
     <${Failure} error=${error} />`;
 }
 
-function Task({ task, isOpen, onToggle, reload }) {
+// `listed` is the task as the list has it; while it is open, its newest state is shown.
+function Task({ listed, isOpen, onToggle, reload }) {
+  const followed = useFollowed(isOpen ? listed.id : null, reload);
+  const task = followed.task ?? listed;
   const agents = Array.isArray(task.agents) ? task.agents.map(textOf).join(", ") : "";
   const goal = textOf(task.goal) || "(no goal)";
   const took_s = task.finished_at && task.started_at ? task.finished_at - task.started_at : null;
@@ -107,7 +117,7 @@ function Task({ task, isOpen, onToggle, reload }) {
         onClick=${async () => { await del(pathOf(task.id)); await reload(); }}>Cancel<//>`}
     </div>
     <div class="faint small">${[agents, clock(task.created_at), took_s === null ? "" : `took ${duration(took_s)}`].filter(Boolean).join(" · ")}</div>
-    ${isOpen && html`<div class="task-details"><${Details} id=${task.id} onFinished=${reload} /></div>`}
+    ${isOpen && html`<div class="task-details"><${Details} ...${followed} /></div>`}
   </li>`;
 }
 
@@ -118,7 +128,7 @@ export function Tasks({ tasks, agents, reload, error, refresh }) {
     <${Failure} error=${error} />
     <${NewTask} agents=${agents} onCreated=${onCreated} />
     ${tasks.length > 0
-      ? html`<ul class="tasks">${tasks.map((task) => html`<${Task} key=${task.id} task=${task} isOpen=${task.id === openId}
+      ? html`<ul class="tasks">${tasks.map((task) => html`<${Task} key=${task.id} listed=${task} isOpen=${task.id === openId}
           onToggle=${() => setOpenId(task.id === openId ? null : task.id)} reload=${reload} />`)}</ul>`
       : html`<${Empty} text="No task yet." />`}
   <//>`;

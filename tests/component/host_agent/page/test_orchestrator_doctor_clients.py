@@ -28,9 +28,10 @@ def test_task_is_created_followed_while_it_runs_and_shown_with_steps_and_sources
     expect(tasks).to_contain_text("No task yet.")
     tasks.get_by_label("New task").fill("Compare the herons.")
     tasks.get_by_label("reader").check()
-    scripted.answers |= answers.orchestrator(answers.task(1, state="running", finished_at=None))
+    scripted.answers |= answers.orchestrator(answers.task(1, state="queued", finished_at=None))
     tasks.get_by_role("button", name="Start it").click()
     expect(tasks).to_contain_text("running plan asks the lead")
+    expect(tasks.locator(".task-head")).to_contain_text("running")  # and not as it was when it was listed
     assert bodies(scripted, "POST", "/orchestrator/tasks") == [
         {"goal": "Compare the herons.", "agents": ["reader"]}
     ]
