@@ -1,4 +1,5 @@
-"""The command `vestal`: one module for each command, in the folders run, inspect, orchestrator and install.
+"""The command `vestal`: one module for each command, in a folder for each group.
 
-`parser` names the module of each command; `main` imports it when the command is given.
+`commands` names the module of each command, `parser` reads the options, and `main` imports the module when
+the command is given.
 """

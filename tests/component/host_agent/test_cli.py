@@ -177,3 +177,19 @@ def test_install_dry_run_writes_nothing(vestal, home: Path):
     assert done.returncode == 0, done.stderr
     assert "would write" in done.stdout
     assert not (home / "config").exists()
+
+
+def test_completion_in_bash_completes_commands_services_and_installed_models(vestal, home: Path):
+    (home / "models" / "qwen3__8b").mkdir(parents=True)
+    (home / "completion").write_text(vestal("completion", "bash").stdout)
+
+    def completed(*words: str) -> str:
+        program = (
+            f"source {home}/completion; COMP_WORDS=({' '.join(words)} ''); COMP_CWORD={len(words)}; "
+            f"_shtab_vestal vestal '' {words[-1]}; echo ${{COMPREPLY[@]}}"
+        )
+        return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert "status" in completed("vestal").split()
+    assert "mlx_engine" in completed("vestal", "logs").split()
+    assert completed("vestal", "chat").split() == ["qwen3:8b"]

@@ -1,12 +1,20 @@
-"""The table of commands: their modules and their help."""
+"""The table of commands: their modules, their help and their examples; and the completion of shells."""
 
 from __future__ import annotations
 
 import importlib
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from host_agent.cli import parser
+from host_agent.cli.completion.completion import script
+from host_agent.service_logs import LOG_FILES
+from vestal.config import load
+
+HEAVY = ("aiohttp", "asyncio", "psutil", "pydantic", "rich", "shtab", "vestal.config", "yaml")
 
 
 @pytest.mark.parametrize("name", sorted(parser.COMMANDS))
@@ -15,3 +23,39 @@ def test_every_command_has_a_run_function_and_a_help_of_whole_sentences(name: st
     assert callable(importlib.import_module(f"host_agent.cli.{command.module}").run)
     assert command.help[0].isupper() and command.help.endswith(".")
     assert command.help in " ".join(parser.build().format_help().split())
+
+
+@pytest.mark.parametrize("name", sorted(parser.COMMANDS))
+def test_every_example_of_a_command_is_that_command_and_parses(name: str):
+    assert parser.COMMANDS[name].examples
+    for line, purpose in parser.COMMANDS[name].examples:
+        words = shlex.split(line)
+        written = next((at for at, word in enumerate(words) if word in ("<", ">")), len(words))
+        assert parser.parse(words[:written]).command == name
+        assert purpose
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_help_shows_each_example_whole_on_any_width(columns: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse(["logs", "--help"])
+    help_text = capsys.readouterr().out
+    for line, _ in parser.COMMANDS["logs"].examples:
+        assert f"  vestal {line}" in help_text
+
+
+def test_help_imports_nothing_heavy(repo):
+    program = "import sys; from host_agent.cli import parser; parser.build().format_help()"
+    program += f"; print([module for module in {HEAVY} if module in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=repo, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_options_services_programs_and_the_folder_of_models(shell: str, tmp_path):
+    config = load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "my home")}, tmp_path)
+    text = script(shell, config)
+    assert all(name in text for name in parser.COMMANDS)
+    assert all(service in text for service in LOG_FILES)
+    assert "claude" in text and "since" in text and "my home" in text

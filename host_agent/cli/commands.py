@@ -1,0 +1,173 @@
+"""The commands of `vestal`: their modules, their help, and examples of each.
+
+It imports nothing of Vestal, so that `--help` is fast. To add a command, write a module with
+`run(options, config) -> int`, which returns the exit code, add it to COMMANDS, and add its options in a
+module of `host_agent.cli.options`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """The module of a command, below `host_agent.cli`; one or two sentences for its help; and examples.
+
+    An example is a command line without the word `vestal`, and what it does.
+    """
+
+    module: str
+    help: str
+    examples: tuple[tuple[str, str], ...]
+
+
+COMMANDS = {
+    "up": Command(
+        "run.up",
+        "Start everything, and wait until it is healthy.",
+        (("up", "starts what does not run, and replaces what is out of date"),),
+    ),
+    "down": Command(
+        "run.down",
+        "Stop everything; no process, container or port of Vestal remains.",
+        (("down", "stops it; `vestal up` starts it again"),),
+    ),
+    "recover": Command(
+        "run.recover",
+        "Run one recovery pass now.",
+        (
+            ("recover", "repairs what is broken, and says what it found and did"),
+            ("recover --dry-run", "only says what it would do"),
+            ("recover --reset", "also starts what was given up or stopped by hand"),
+        ),
+    ),
+    "agent": Command(
+        "run.agent",
+        "Run the host agent in the foreground.",
+        (("agent", "is what `vestal up` starts in the background"),),
+    ),
+    "server": Command(
+        "run.server",
+        "Run the MLX server in the foreground, without an agent.",
+        (("server", "serves models until Ctrl-C"),),
+    ),
+    "status": Command(
+        "status.status",
+        "Show each service and its state. The exit code is 0 for healthy, 1 for degraded, 2 for down.",
+        (
+            ("status", "shows the services as a tree"),
+            ("status --watch", "shows them live, until Ctrl-C"),
+            ("status --open", "opens the same as a page in the browser"),
+            ("status --json", "is for programs"),
+        ),
+    ),
+    "top": Command(
+        "top.top",
+        "Show the requests in flight and the memory of the MLX server, live.",
+        (
+            ("top", "shows who asks for what, and how fast it goes"),
+            ("top --json", "prints the present once, for programs"),
+        ),
+    ),
+    "doctor": Command(
+        "inspect.doctor",
+        "Find out what is wrong with this machine, and show the remedies. "
+        "The exit code is 1 if something is wrong.",
+        (("doctor", "checks everything"), ("doctor --json", "is for programs")),
+    ),
+    "logs": Command(
+        "logs.logs",
+        "Show what the services have logged, merged by time, in sentences.",
+        (
+            ("logs -f", "goes on with new lines"),
+            ("logs mlx_engine -n 100", "the last 100 lines of one service"),
+            ("logs --since 10m --grep SIGKILL", "what matches in the last ten minutes"),
+            ("logs --since '2026-11-28 05:20' --json", "is for programs"),
+        ),
+    ),
+    "models": Command(
+        "inspect.models",
+        "List, fetch or remove models.",
+        (
+            ("models", "lists the installed models"),
+            ("models pull qwen3:8b", "fetches one by its name in Ollama's library"),
+            ("models pull mlx-community/Qwen3-8B-4bit", "or on the Hugging Face hub"),
+            ("models remove qwen3:8b", "deletes it"),
+        ),
+    ),
+    "cache": Command(
+        "inspect.cache",
+        "List, check or empty the prompt cache on disk.",
+        (("cache", "what it holds, by model"), ("cache verify", "deletes corrupt files")),
+    ),
+    "token": Command(
+        "inspect.token",
+        "Print the token.",
+        (("token", 'as in curl -H "Authorization: Bearer $(vestal token)" http://127.0.0.1:9099/status'),),
+    ),
+    "version": Command("inspect.version", "Print the version.", (("version", "prints it"),)),
+    "launch": Command(
+        "launch.launch",
+        "Start an agent or another program with a model of this machine, or list those that are known.",
+        (
+            ("launch", "lists the programs"),
+            ("launch claude", "starts Claude Code with an installed model that fits"),
+            ("launch codex --model qwen3:8b -- exec 'Say hello'", "passes on what stands behind --"),
+            ("launch aider --show", "prints the settings for a shell, and starts nothing"),
+        ),
+    ),
+    "chat": Command(
+        "chat.chat",
+        "Talk with a model in the terminal, or ask it one question from a pipe.",
+        (
+            ("chat", "talks with a model that is loaded, or the largest"),
+            ("chat smollm2:135m", "talks with this one"),
+            ("chat smollm2:135m 'What is a fox?'", "answers one question"),
+            ("chat < question.txt > answer.txt", "so does a pipe"),
+        ),
+    ),
+    "demo": Command(
+        "chat.demo",
+        "Tell a story, kill the engine in mid-sentence, and show that the story goes on. "
+        "The exit code is 0 if nothing was lost.",
+        (("demo", "takes half a minute, and harms nothing"),),
+    ),
+    "task": Command(
+        "orchestrator.task",
+        "Give the agents a goal, and wait for their answer. "
+        "The exit code is 0 for done, 1 for failed, 2 for cancelled.",
+        (
+            ("task 'What is the circuit breaker for?'", "progress on stderr, the answer on stdout"),
+            ("task 'Compare the guides' --agent reader --agent critic", "asks these agents"),
+            ("task 'Summarize the notes' --detach", "prints the task's id, and does not wait"),
+            ("task --follow 5c1b2f0e-9a57-4a0e-8a53-3f4b1f0c9b11", "waits for an earlier one"),
+        ),
+    ),
+    "search": Command(
+        "orchestrator.search",
+        "Search the agents' knowledge. The exit code is 1 if nothing was found.",
+        (("search 'when does the breaker open' --path guide/", "only in files below guide/"),),
+    ),
+    "install": Command(
+        "install.install",
+        "Let launchd or systemd start the agent, restart it when it fails, and recover every 300 s.",
+        (
+            ("install --dry-run", "shows what it would write"),
+            ("install", "does so"),
+            ("install --show", "shows the installed jobs and their state"),
+        ),
+    ),
+    "uninstall": Command(
+        "install.uninstall",
+        "Stop what install started, and delete what it wrote.",
+        (("uninstall", "undoes `vestal install`"),),
+    ),
+    "completion": Command(
+        "completion.completion",
+        "Print a script that lets a shell complete commands, options, services and models.",
+        (
+            ("completion bash > ~/.local/share/bash-completion/completions/vestal", "for bash"),
+            ("completion zsh > ~/.zfunc/_vestal", "for zsh, if ~/.zfunc is in fpath before compinit"),
+            ("completion fish > ~/.config/fish/completions/vestal.fish", "for fish"),
+        ),
+    ),
+}

@@ -1,0 +1,1 @@
+"""The command `vestal completion`: scripts that let a shell complete the other commands."""

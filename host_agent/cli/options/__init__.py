@@ -1,0 +1,1 @@
+"""The options of the commands, one module for each group. They import nothing of Vestal."""
