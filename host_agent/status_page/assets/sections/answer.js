@@ -33,6 +33,11 @@ export function interrupted(answer, kind, now) {
   return { ...answer, waiting: [...answer.waiting, kind], brokenAt: answer.brokenAt ?? now };
 }
 
+// Returns the answer without an interruption that did not happen.
+export function withoutInterruption(answer, kind) {
+  return { ...answer, waiting: answer.waiting.filter((each) => each !== kind) };
+}
+
 // Returns the answer as it stays: `error` says why it ended early, or is "".
 export function ended(answer, { error = answer.error, stopped = false } = {}) {
   const field = answer.text ? "text" : "thinking";

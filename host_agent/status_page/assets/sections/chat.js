@@ -41,9 +41,9 @@ function Stats({ answer }) {
 }
 
 function Answer({ answer, model }) {
-  const isThinking = !answer.ended && !answer.text;
+  const isThinking = !answer.ended && !answer.text, wasBrokenThere = answer.marks.some((mark) => mark.field === "thinking");
   return html`<article class="turn assistant" aria-label=${`Answer of ${model}`} aria-busy=${!answer.ended}>
-    ${answer.thinking && html`<details class="thinking"><summary>${isThinking ? "Thinking…" : "Thinking"}</summary>
+    ${answer.thinking && html`<details class="thinking" open=${wasBrokenThere}><summary>${isThinking ? "Thinking…" : "Thinking"}</summary>
       <div class="written"><${Written} answer=${answer} field="thinking" /></div></details>`}
     <div class="written"><${Written} answer=${answer} field="text" />${!answer.ended && html`<span class="cursor" aria-hidden="true"></span>`}</div>
     ${answer.toolCalls.map((call) => html`<pre class="wrap">${textOf(call?.function?.name)} ${textOf(call?.function?.arguments)}</pre>`)}

@@ -1,7 +1,7 @@
 // The conversation of the chat, which goes on while another section is shown.
 
 import { post } from "/assets/api.js";
-import { EMPTY, ended, interrupted, withLine } from "/assets/sections/answer.js";
+import { EMPTY, ended, interrupted, withLine, withoutInterruption } from "/assets/sections/answer.js";
 import { readAnswer } from "/assets/sections/answer_stream.js";
 import { makeStore } from "/assets/sections/store.js";
 
@@ -41,10 +41,16 @@ export function stop() {
   finish();
 }
 
-// Kills the engine's process. The answer that is being written waits and goes on.
+// Kills the engine's process. The answer that is being written waits and goes on: its mark counts from the request on,
+// since the pause may be over before the agent has answered.
 export async function killEngine() {
-  await post("/services/mlx_engine/kill");
   if (conversation.get().isRunning) change(interrupted(answer, "engine", performance.now()));
+  try {
+    await post("/services/mlx_engine/kill");
+  } catch (error) {
+    if (conversation.get().isRunning) change(withoutInterruption(answer, "engine"));
+    throw error;
+  }
 }
 
 // Begins a new conversation with the same model.

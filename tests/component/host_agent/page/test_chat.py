@@ -78,6 +78,20 @@ def test_kill_is_asked_twice_and_marked_where_the_answer_paused(open_page, scrip
     assert text.index("Once upon") < text.index("the engine was killed") < text.index("there was a heron.")
 
 
+def test_kill_that_is_refused_says_why_and_leaves_no_mark(open_page, scripted, stream):
+    scripted.answers[KILL] = lambda _: answers.refusal(409, "The engine does not run.", "not_running")
+    page = open_page("#chat")
+    page.expected.append("409")
+    ask(page)
+    stream.feed(said(thinking="Hm"))
+    confirm(page.get_by_role("button", name="Kill the engine now"))
+    expect(page.get_by_role("alert")).to_have_text("The engine does not run.")
+    stream.feed(said("text"), DONE)
+    stream.end()
+    expect(answer(page)).to_contain_text("text")
+    expect(page.locator(".mark")).to_have_count(0)
+
+
 def test_answer_goes_on_after_its_connection_broke_with_nothing_twice(open_page, scripted, stream):
     scripted.answers["GET", "/gateway/v1/streams/abc"] = rest = FedStream(**{"X-Request-Id": "abc"})
     page = open_page("#chat")
