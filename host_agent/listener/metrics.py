@@ -23,8 +23,12 @@ def _services(services: dict[str, dict[str, Any]]) -> Iterator[Metric]:
         for state in State
     }
     restarts = {(name,): service["restart_count"] for name, service in services.items()}
+    breakers = {
+        (name,): float(service["circuit_breaker_state"] == "open") for name, service in services.items()
+    }
     yield gauge("vestal_service_up", "Whether the service works", up, ("service",))
     yield gauge("vestal_service_state", "1 for the state of the service", states, ("service", "state"))
+    yield gauge("vestal_service_breaker_open", "Whether its breaker is open", breakers, ("service",))
     yield counter("vestal_service_restarts_total", "Restarts of the service", restarts, ("service",))
 
 

@@ -73,6 +73,8 @@ def _of_requests(dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[Metri
     survived, finished = telemetry.survived_crashes, dict(sorted(telemetry.requests.items()))
     about = "Requests that finished although the engine died"
     yield counter("vestal_requests_survived_crashes_total", about, survived)
+    about = "Tokens of the prompts whose answers have begun"
+    yield counter("vestal_prompt_tokens_total", about, telemetry.prompt_tokens)
     yield counter("vestal_tokens_total", "Tokens sent to clients", telemetry.tokens)
     yield counter("vestal_requests_total", "Finished requests", finished, ("dialect", "outcome"))
     request_s, requests = telemetry.request_s, telemetry.requests.total()

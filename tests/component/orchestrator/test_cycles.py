@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import dashboards
 from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, call, phase, wait_until
 
 Make = Callable[..., Orchestrator]
@@ -47,6 +48,7 @@ def test_first_cycle_ends_within_5_s_without_heavy_imports(orchestrator: Make, l
             x for x in Path(f"/proc/{one.child.process.pid}/status").read_text().splitlines() if "VmHWM" in x
         ]
         assert int(rss[0].split()[1]) < 140 * 1024
+    assert dashboards.missing_of("orchestrator", str(one.ask("/metrics")[1])) == set()
 
 
 def test_cycle_without_embeddings_skips_knowledge_and_posts_the_webhook_once(

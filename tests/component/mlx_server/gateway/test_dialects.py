@@ -8,6 +8,8 @@ import struct
 
 import pytest
 
+from tests import dashboards
+
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
@@ -192,3 +194,4 @@ def test_metrics_count_the_finished_requests(gateway):
     text = gateway.http.get("/metrics").text
     assert "vestal_engine_up 1" in text
     assert 'vestal_requests_total{dialect="ollama",outcome="done"}' in text
+    assert dashboards.missing_of("gateway", text) == set()

@@ -5,13 +5,17 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from host_agent.listener import metrics
+from tests import dashboards
 
 
 def test_metrics_text_holds_every_name_and_label_as_prometheus_reads_it():
-    service = {"state": "ready", "restart_count": 2, "rss_bytes": 5}
+    service = {"state": "ready", "restart_count": 2, "rss_bytes": 5, "circuit_breaker_state": "closed"}
     memory = {"total_bytes": 10, "available_bytes": 4}
     status = {
-        "services": {"agent": service, "ollama": service | {"state": "absent"}},
+        "services": {
+            "agent": service,
+            "ollama": service | {"state": "absent", "circuit_breaker_state": "open"},
+        },
         "host": {"memory": memory, "wired_fraction": None},
         "recovery": {"passes": 3},
         "healthy": True,
@@ -23,9 +27,14 @@ def test_metrics_text_holds_every_name_and_label_as_prometheus_reads_it():
     assert found["vestal_service_state", "agent", "ready"] == 1
     assert found["vestal_service_state", "agent", "absent"] == 0
     assert found["vestal_service_restarts_total", "agent"] == 2
+    assert (
+        found["vestal_service_breaker_open", "agent"],
+        found["vestal_service_breaker_open", "ollama"],
+    ) == (0, 1)
     assert found["vestal_recovery_passes_total",] == 3
     assert found["vestal_agent_rss_bytes",] == 5
     assert found["vestal_healthy",] == 1
     assert {family.type for family in families} == {"gauge", "counter"}
     with_wired = metrics.text({**status, "host": {"memory": memory, "wired_fraction": 0.25}})
     assert "vestal_host_wired_fraction 0.25" in with_wired
+    assert dashboards.missing_of("agent", with_wired) == set()
