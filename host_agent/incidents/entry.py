@@ -51,21 +51,22 @@ class Entry(NamedTuple):
     def sentences(self, name: str) -> Mapping[str, str]:
         """Return a field with a sentence for each service; empty if it is none."""
         value = self.fields.get(name)
-        pairs = value.items() if isinstance(value, Mapping) else ()
+        pairs = value.items() if isinstance(value, dict) else ()
         return {str(key): text[:MAX_TEXT] for key, text in pairs if isinstance(text, str)}
 
 
 def read(raw: Mapping[str, Any], event: str, last_ts: float) -> Entry:
     """Return the entry. One without a time has that of the entry before, `last_ts`."""
-    seq, ts, fields = raw.get("seq"), raw.get("ts"), raw.get("fields")
-    is_time = isinstance(ts, int | float) and not isinstance(ts, bool) and math.isfinite(ts)
+    seq, ts, fields, cause = raw.get("seq"), raw.get("ts"), raw.get("fields"), raw.get("cause")
+    if type(ts) is not float or not math.isfinite(ts):
+        ts = as_number(ts) or last_ts
     return Entry(
-        seq if isinstance(seq, int) else 0,
-        float(ts) if is_time and ts is not None else last_ts,
+        seq if type(seq) is int else 0,
+        ts,
         str(raw.get("component") or ""),
         event,
-        str(raw.get("cause") or "")[:MAX_TEXT],
-        fields if isinstance(fields, Mapping) else {},
+        cause[:MAX_TEXT] if isinstance(cause, str) else "",
+        fields if isinstance(fields, dict) else {},
     )
 
 

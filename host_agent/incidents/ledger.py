@@ -30,6 +30,7 @@ class Ledger:
         self._by_id: dict[int, Incident] = {}
         self._changed: dict[int, Incident] = {}
         self._last_id = 0
+        self._retired_at = float("-inf")
         self._early = Requests()  # they have lost their engine, and it is not known yet why
         self._early_at = float("-inf")
 
@@ -43,12 +44,14 @@ class Ledger:
             return ()
         changed, self._changed = tuple(self._changed.values()), {}
         for incident in changed:
-            incident.last_seq = max(incident.last_seq, seq)
+            if seq > incident.last_seq:
+                incident.last_seq = seq
         return changed
 
     def retire(self, ts: float) -> None:
         """Leave alone what has ended so long before `ts` that nothing more belongs to it."""
-        if self.live:
+        if self.live and abs(ts - self._retired_at) >= 1.0:
+            self._retired_at = ts
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
     def mark_changed(self, incident: Incident) -> Incident:

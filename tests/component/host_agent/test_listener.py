@@ -369,16 +369,16 @@ async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
     writer.close()
 
 
-async def test_incidents_are_listed_newest_first_and_one_has_its_journal_lines(agent):
+async def test_incidents_are_listed_newest_first_and_one_has_its_journal_lines(served):
     for service in ("mlx_engine", "ollama"):
-        agent.journal.record(service, "child_gave_up", "exit code 78", code=78)
-    reply = await agent.client.get("/incidents?limit=1")
+        served.journal.record(service, "child_gave_up", "exit code 78", code=78)
+    reply = await served.client.get("/incidents?limit=1")
     (newest,) = (await reply.json())["incidents"]
     assert newest["services"] == ["mlx_engine", "ollama"] and newest["open"]
-    one = await (await agent.client.get(f"/incidents/{newest['id']}")).json()
+    one = await (await served.client.get(f"/incidents/{newest['id']}")).json()
     assert [entry["component"] for entry in one["entries"]] == ["mlx_engine", "ollama"]
     assert one["sentence"] == newest["sentence"]
-    assert (await agent.client.get("/incidents/999")).status == 404
+    assert (await served.client.get("/incidents/999")).status == 404
     for wrong in ("since=today", "since=nan", "limit=-1"):
-        assert (await agent.client.get(f"/incidents?{wrong}")).status == 400
-    assert (await (await agent.client.get("/incidents?since=99999999999")).json())["incidents"]
+        assert (await served.client.get(f"/incidents?{wrong}")).status == 400
+    assert (await (await served.client.get("/incidents?since=99999999999")).json())["incidents"]
