@@ -14,7 +14,7 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
-from host_agent.notifications.channels import channels
+from host_agent.notifications.channels import channels, not_possible
 from host_agent.notifications.notifier import Notifier
 from host_agent.recovery.apply_remedies import HostRemedies
 from host_agent.recovery.checks import HostChecks
@@ -172,7 +172,12 @@ async def build(
         checks=checks,
         restart_budget=budget,
         passes=passes,
-        notifier=Notifier(journal, channels(config.notifications, session)),
+        notifier=Notifier(
+            journal,
+            incidents,
+            channels(config.notifications, session),
+            not_possible=not_possible(config.notifications),
+        ),
         sleep_detector=sleep_detector,
         disk=disk,
         listener_context=listener_context,

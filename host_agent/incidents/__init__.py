@@ -2,8 +2,14 @@
 
 from host_agent.incidents.fold import IncidentFold, fold
 from host_agent.incidents.incident import Incident
-from host_agent.incidents.incidents import Incidents, entries_in_file, incidents_in_file, newest_of
-from host_agent.incidents.story import as_json
+from host_agent.incidents.incidents import (
+    Incidents,
+    entries_in_file,
+    incidents_in_file,
+    local_clock,
+    newest_of,
+)
+from host_agent.incidents.story import as_json, sentence
 
 __all__ = [
     "Incident",
@@ -13,5 +19,7 @@ __all__ = [
     "entries_in_file",
     "fold",
     "incidents_in_file",
+    "local_clock",
     "newest_of",
+    "sentence",
 ]

@@ -127,6 +127,7 @@ _MLX = {
 _NOTIFICATIONS = {
     "notice_delivered": Effect.ADDS,
     "notice_not_delivered": Effect.ADDS,
+    "notices_not_possible": Effect.NEUTRAL,
 }
 
 EFFECTS: Mapping[str, Effect] = {

@@ -99,7 +99,8 @@ class Incident:
     """A fault and all that belongs to it, until everything is well again.
 
     `ended_at` is None while it is open. `pending` are the services that are not well yet. `urgency` is the
-    event that makes it worth a person's attention at once, and `ending` the event that ended it. The two
+    event that makes it worth a person's attention at once, about `urgent_service`, and `ending` the event
+    that ended it. The two
     flags say which notices were sent about it.
     """
 
@@ -114,6 +115,7 @@ class Incident:
     causes: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     urgency: str = ""
+    urgent_service: str = ""
     ending: str = ""
     rebooted: bool = False
     notified: bool = False
@@ -142,6 +144,11 @@ class Incident:
     def duration_s(self, now: float) -> float:
         """Return how long it lasted, or has lasted until `now`. Never negative, whatever the clock did."""
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
+
+    def become_urgent(self, event: str, service: str) -> None:
+        """Note the event that makes it worth a person's attention at once; the first one stays."""
+        if not self.urgency:
+            self.urgency, self.urgent_service = event, service
 
     def add_cause(self, text: str) -> None:
         """Add a sentence on why, unless it is there already."""

@@ -1,4 +1,4 @@
-"""The channels that carry a notice to a person: the desktop and a webhook."""
+"""The channels that carry a notice to a person: the desktop, a webhook, and the services of Apprise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 import aiohttp
 
-from host_agent.errors import HostAgentError
+from host_agent.notifications import apprise_channel
+from host_agent.notifications.apprise_channel import NOT_INSTALLED, NotDelivered
 from host_agent.notifications.notices import Notice
 from host_agent.services.find_program import find_program
 from vestal.config.settings import NotificationsSection
@@ -26,12 +27,6 @@ OSASCRIPT = (
 """The text is an argument, never part of the script: a log line may hold anything."""
 
 
-class NotDelivered(HostAgentError):
-    """A notice did not reach its channel."""
-
-    code = "not_delivered"
-
-
 def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> dict[str, Channel]:
     """Return the channels that are configured and possible on this machine, by name."""
     found: dict[str, Channel] = {}
@@ -39,7 +34,14 @@ def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> 
         found["desktop"] = lambda notice: show_on_desktop(command, notice)
     if url := settings.webhook_url:
         found["webhook"] = lambda notice: post_to_webhook(session, url, notice)
+    if (urls := settings.apprise) and apprise_channel.is_installed():
+        found["apprise"] = lambda notice: apprise_channel.send(urls, notice)
     return found
+
+
+def not_possible(settings: NotificationsSection) -> str:
+    """Return which configured channel is not possible here, with the remedy; empty if all are."""
+    return NOT_INSTALLED if settings.apprise and not apprise_channel.is_installed() else ""
 
 
 def desktop_command() -> tuple[str, ...] | None:

@@ -1,30 +1,54 @@
-"""Decide which journal events a person is notified of, and in which words. Pure.
+"""Decide which incidents a person is notified of, when, and in which words. Pure.
 
-There are few: what recovers by itself is not worth a notice. The same event of a service is repeated after an
-hour at the earliest, and a service that was reported as failing is reported again when it is ready.
+There are few: what recovers by itself within a minute is not worth a notice. There is one when an incident
+becomes worth it, and one when it is over. `now` is in seconds since 1970.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from host_agent.sentences import as_sentence
+from host_agent.incidents import Incident, sentence
+from host_agent.incidents.ledger import REOPEN_WITHIN_S
+from host_agent.incidents.related import subject
+from host_agent.incidents.story import Clock
 
-REPEAT_AFTER_S = 3600.0
+LASTS_S = 60.0
+"""An incident that is open for longer is worth a notice, whatever it is."""
+
+LATE_S = 300.0
+"""An incident that ended so long ago is not reported any more, by an agent that has only just started."""
+
+LASTS = "incident_lasts"
 REMEDY = "`vestal doctor` says what is wrong, `vestal recover --reset` tries again at once."
+TITLES = {
+    "breaker_opened": "{} keeps failing",
+    "child_gave_up": "{} cannot start",
+    "only_a_reboot_helps": "Only a reboot helps",
+    "disk_not_writable": "The disk cannot be written",
+    "container_died": "{} ran out of memory",
+    "engine_killed_for_memory": "{} ran out of memory",
+    LASTS: "{} has not been well for a minute",
+}
+"""The title of a notice by the event that makes an incident urgent."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """A notification about `service`, caused by `event`; `ts` is in seconds since 1970."""
+    """A notification about `service`, caused by `event`; `ts` is in seconds since 1970.
+
+    `over`: it says that the incident is over.
+    """
 
     service: str
     event: str
     title: str
     text: str
     ts: float
+    incident: int = 0
+    over: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the body for a webhook. Chat programs show only `text`, so it includes the title."""
@@ -34,86 +58,63 @@ class Notice:
             "title": self.title,
             "text": f"{self.title}: {self.text}",
             "ts": self.ts,
+            "incident": self.incident,
         }
 
 
-def _breaker_opened(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    retry = f"The next attempt is in {_duration(fields.get('open_s'))}."
-    return f"{service} keeps failing", f"{_sentence(cause)} {retry} {REMEDY}"
+def due(incidents: Iterable[Incident], clock: Clock, now: float) -> list[Notice]:
+    """Return the notices that are due now and were not sent yet, oldest incident first."""
+    notices = []
+    for incident in incidents:
+        if incident.notified and _is_over(incident, now) and not incident.notified_of_end:
+            notices.append(_of_end(incident, clock))
+        elif not incident.notified and (event := _worth(incident, now)):
+            notices.append(_of_fault(incident, event, clock))
+    return notices
 
 
-def _gave_up(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{service} cannot start", f"{_sentence(cause)} {REMEDY}"
+def next_due_in_s(incidents: Iterable[Incident], now: float) -> float:
+    """Return after how many seconds a notice may be due although nothing happens; at most LASTS_S."""
+    waits = [LASTS_S]
+    for incident in incidents:
+        if incident.open and not incident.notified and not incident.is_notice:
+            waits.append(incident.began_at + LASTS_S - now)
+        elif incident.ended_at is not None and incident.notified and not incident.notified_of_end:
+            waits.append(incident.ended_at + REOPEN_WITHIN_S - now)
+    return max(0.1, min(waits))
 
 
-def _only_a_reboot_helps(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    return "Only a reboot helps", _sentence(cause)
+def _worth(incident: Incident, now: float) -> str:
+    """Return the event that makes the incident worth a notice; empty if nothing does yet."""
+    if incident.is_notice or (incident.ended_at is not None and now - incident.ended_at > LATE_S):
+        return ""
+    lasts = incident.open and incident.duration_s(now) >= LASTS_S
+    return incident.urgency or (LASTS if lasts else "")
 
 
-def _disk_not_writable(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    return "The disk cannot be written", _sentence(cause)
+def _is_over(incident: Incident, now: float) -> bool:
+    """Return whether the incident has ended, and no fault belongs to it any more."""
+    return incident.ended_at is not None and abs(now - incident.ended_at) >= REOPEN_WITHIN_S
 
 
-def _out_of_memory(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
-    if fields.get("reason") != "out_of_memory":
-        return None
-    return f"{service} ran out of memory", _sentence(cause)
+def _of_fault(incident: Incident, event: str, clock: Clock) -> Notice:
+    service = incident.urgent_service or next(iter(incident.parts))
+    text = sentence(incident, clock)
+    text = f"{text} {' '.join(incident.causes[:1])}".rstrip()
+    if event not in ("only_a_reboot_helps", "disk_not_writable"):
+        text = f"{text} {REMEDY}"
+    ts = max(part.last_fault_at for part in incident.parts.values())
+    return Notice(service, event, TITLES[event].format(subject(service)), text, ts, incident.id)
 
 
-TitleAndText = Callable[[str, str, Mapping[str, Any]], tuple[str, str] | None]
-"""Takes service, cause and fields of an event; returns None if no notice is due."""
-
-NOTICE_TEXTS: Mapping[str, TitleAndText] = {
-    "breaker_opened": _breaker_opened,
-    "child_gave_up": _gave_up,
-    "only_a_reboot_helps": _only_a_reboot_helps,
-    "container_died": _out_of_memory,
-    "disk_not_writable": _disk_not_writable,
-}
-ENDED_BY = {
-    "child_ready": frozenset({"breaker_opened", "child_gave_up"}),
-    "disk_writable_again": frozenset({"disk_not_writable"}),
-}
-"""The events that end a failure, each with the events that reported it."""
-
-
-class NoticeFilter:
-    """Remembers when each event of each service was last reported."""
-
-    def __init__(self) -> None:
-        self._reported_at: dict[tuple[str, str], float] = {}
-
-    def notice_for(self, entry: Mapping[str, Any]) -> Notice | None:
-        """Return the notice for an event of the journal; None for most."""
-        service, event, ts = str(entry["component"]), str(entry["event"]), float(entry["ts"])
-        if event in ENDED_BY:
-            return self._recovery_notice(service, event, ts)
-        if event not in NOTICE_TEXTS:
-            return None
-        title_and_text = NOTICE_TEXTS[event](service, str(entry["cause"]), entry["fields"])
-        reported_at = self._reported_at.get((service, event))
-        if title_and_text is None or (reported_at is not None and ts - reported_at < REPEAT_AFTER_S):
-            return None
-        self._reported_at[service, event] = ts
-        return Notice(service, event, *title_and_text, ts)
-
-    def _recovery_notice(self, service: str, event: str, ts: float) -> Notice | None:
-        """Return a notice that the service or the disk is back, if one of its failures was reported."""
-        ended = [key for key in self._reported_at if key[0] == service and key[1] in ENDED_BY[event]]
-        for key in ended:
-            del self._reported_at[key]
-        if not ended:
-            return None
-        if event == "disk_writable_again":
-            return Notice(service, event, "The disk can be written again", "All is written again.", ts)
-        return Notice(service, event, f"{service} is back", "It is up and answers.", ts)
-
-
-def _sentence(cause: str) -> str:
-    return as_sentence(cause.strip() or "the cause is not known")
-
-
-def _duration(seconds: object) -> str:
-    if not isinstance(seconds, int | float):
-        return "a while"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
+def _of_end(incident: Incident, clock: Clock) -> Notice:
+    service = incident.urgent_service or next(iter(incident.parts))
+    title = f"{subject(service)} is well again"
+    if service == "disk":
+        title = "The disk can be written again"
+    elif why := incident.parts[service].end:
+        title = f"{why[:1].upper()}{why[1:]}"
+    ended_at = incident.ended_at or incident.began_at
+    return Notice(
+        service, incident.ending, title, sentence(incident, clock), ended_at, incident.id, over=True
+    )

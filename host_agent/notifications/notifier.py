@@ -1,34 +1,72 @@
-"""Follow the journal, and send a person the few notices that matter."""
+"""Follow the incidents, and send a person the few notices that matter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 
+from host_agent.incidents import Incident, Incidents, local_clock
 from host_agent.journal import Journal
 from host_agent.notifications.channels import Channel
-from host_agent.notifications.notices import Notice, NoticeFilter
+from host_agent.notifications.notices import Notice, due, next_due_in_s
+
+WATCHED = 50  # of the newest incidents
 
 
 class Notifier:
-    """Sends each notice to every channel, and records in the journal whether it was delivered."""
+    """Sends each notice to every channel, and records in the journal whether it was delivered.
 
-    def __init__(self, journal: Journal, channels: Mapping[str, Channel]) -> None:
-        self._journal, self._channels = journal, channels
-        self._filter = NoticeFilter()
+    The journal also says which notices an earlier agent has sent: none is sent twice.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        incidents: Incidents,
+        channels: Mapping[str, Channel],
+        *,
+        not_possible: str = "",
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`not_possible` says which configured channel is missing, and the remedy."""
+        self._journal, self._incidents, self._channels = journal, incidents, channels
+        self._not_possible, self._wall = not_possible, wall
 
     async def run(self) -> None:
-        """Run until the journal disconnects this follower."""
-        with self._journal.follow() as entries:
-            while (entry := await entries.get()) is not None:
-                if notice := self._filter.notice_for(entry):
-                    await self._deliver(notice)
+        """Run until the incidents disconnect this follower."""
+        if self._not_possible:
+            self._journal.record("notifications", "notices_not_possible", self._not_possible)
+            self._not_possible = ""
+        with self._incidents.follow() as changes:
+            while True:
+                await self._send_due()
+                try:
+                    async with asyncio.timeout(next_due_in_s(self._newest(), self._wall())):
+                        if await changes.get() is None:
+                            return
+                except TimeoutError:
+                    continue
+                while not changes.empty():
+                    changes.get_nowait()
+
+    async def _send_due(self) -> None:
+        if self._channels:
+            for notice in due(self._newest(), local_clock, self._wall()):
+                await self._deliver(notice)
+
+    def _newest(self) -> list[Incident]:
+        return self._incidents.all[-WATCHED:]
 
     async def _deliver(self, notice: Notice) -> None:
         """Send the notice to every channel. A channel that fails does not keep it from the others."""
-        for name, channel in self._channels.items():
-            try:
-                await channel(notice)
-            except Exception as error:
-                self._journal.record("notifications", "notice_not_delivered", str(error), channel=name)
-            else:
-                self._journal.record("notifications", "notice_delivered", notice.title, channel=name)
+        await asyncio.gather(*(self._send(name, channel, notice) for name, channel in self._channels.items()))
+
+    async def _send(self, name: str, channel: Channel, notice: Notice) -> None:
+        fields = {"channel": name, "incident": notice.incident, "over": notice.over}
+        try:
+            await channel(notice)
+        except Exception as error:
+            self._journal.record("notifications", "notice_not_delivered", str(error), **fields)
+        else:
+            self._journal.record("notifications", "notice_delivered", notice.title, **fields)

@@ -57,11 +57,14 @@ def _known_keys(key: KeyPath) -> list[str]:
 def _is_secret(key: KeyPath) -> bool:
     """Return whether the value may contain a password: pydantic does not print such a field either."""
     model: Any = Settings
-    for part in key[:-1]:
-        model = getattr(model, "model_fields", {}).get(part)
-        model = model.annotation if model else None
-    field = getattr(model, "model_fields", {}).get(key[-1])
-    return field is not None and not field.repr
+    for part in key:  # also of an item in a list of secrets
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return False
+        if not field.repr:
+            return True
+        model = field.annotation
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -47,19 +47,24 @@ def output(*command: str, timeout_s: float = TIMEOUT_S) -> str | None:
 
 
 async def run_async(
-    *command: str, timeout_s: float = TIMEOUT_S, env: Mapping[str, str] | None = None
+    *command: str,
+    timeout_s: float = TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
 ) -> CommandResult:
     """Do what `run` does, on the event loop, with the environment `env` or this process's.
+
+    The command reads `stdin`; without it, its input is empty.
 
     After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed.
     """
     try:
-        process = await _start(command, env)
+        process = await _start(command, env, stdin is not None)
     except OSError as error:
         return _not_found(command, error)
     try:
         async with asyncio.timeout(timeout_s):
-            printed, _ = await process.communicate()
+            printed, _ = await process.communicate(stdin)
     except TimeoutError:
         return _timed_out(timeout_s)
     finally:
@@ -114,7 +119,7 @@ def _run(
     return CommandResult(done.returncode, done.stdout)
 
 
-async def _start(command: tuple[str, ...], env: Mapping[str, str] | None) -> Process:
+async def _start(command: tuple[str, ...], env: Mapping[str, str] | None, has_input: bool) -> Process:
     """Start the command as the leader of its own process group.
 
     A caller that is cancelled meanwhile must not leave it behind: asyncio itself would kill the command only,
@@ -124,7 +129,7 @@ async def _start(command: tuple[str, ...], env: Mapping[str, str] | None) -> Pro
         asyncio.create_subprocess_exec(
             *command,
             env=env,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,

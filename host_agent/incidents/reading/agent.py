@@ -58,7 +58,7 @@ class AgentEvents:
         """Files cannot be written."""
         incident = self._ledger.fail(entry, Failure("could not be written"), DISK)
         incident.add_cause(entry.cause)
-        incident.urgency = incident.urgency or entry.event
+        incident.become_urgent(entry.event, DISK)
 
     def disk_writable_again(self, entry: Entry) -> None:
         """Files can be written again."""

@@ -97,14 +97,14 @@ class ChildEvents:
         part.breaker_opens += 1
         part.breaker_s += open_s
         part.next_trial_at = entry.ts + open_s
-        incident.urgency = incident.urgency or entry.event
+        incident.become_urgent(entry.event, entry.service)
 
     def child_gave_up(self, entry: Entry) -> None:
         """It cannot start, and is not tried again."""
         incident = self._count_death(entry)
         part = incident.part(entry.service, entry.ts)
         part.gave_up = failures.detail(entry.cause) or "the cause is not known"
-        incident.urgency = incident.urgency or entry.event
+        incident.become_urgent(entry.event, entry.service)
 
     def breaker_half_opened(self, entry: Entry) -> None:
         """A trial start follows the open breaker."""
@@ -196,7 +196,7 @@ class ChildEvents:
         else:
             incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
             if trace.for_memory:
-                incident.urgency = incident.urgency or "engine_killed_for_memory"
+                incident.become_urgent("engine_killed_for_memory", entry.service)
         incident.pending.add(entry.service)
         incident.ended_at = None
         trace.exit, trace.counted, trace.for_memory = None, False, False

@@ -38,7 +38,7 @@ class RecoveryEvents:
         incident = self._ledger.open_with(service) or self._ledger.fail(
             entry, _found(service, entry.cause), service
         )
-        incident.urgency = incident.urgency or entry.event
+        incident.become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
         """A pass has ended: what it found well is well, and what it could not heal is not."""
@@ -70,7 +70,7 @@ class RecoveryEvents:
             return
         incident = self._ledger.fail(entry, failures.of_container(entry))
         if entry.text("reason") == "out_of_memory":
-            incident.urgency = incident.urgency or entry.event
+            incident.become_urgent(entry.event, entry.service)
 
     def container_unhealthy(self, entry: Entry) -> None:
         """Docker's health check of a container failed."""

@@ -11,11 +11,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from host_agent.incidents import Incidents
 from host_agent.journal import Journal
+from host_agent.notifications import apprise_channel
 from host_agent.notifications.channels import (
     NotDelivered,
     channels,
     desktop_command,
+    not_possible,
     post_to_webhook,
     show_on_desktop,
 )
@@ -109,19 +112,65 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
         raise NotDelivered("no desktop")
 
     settings = NotificationsSection(desktop=False, webhook_url=webhook.url)
-    notifier = Notifier(journal, {"desktop": broken, **channels(settings, session)})
-    task = asyncio.create_task(notifier.run())
-    await asyncio.sleep(0)  # it follows the journal from here on
+    found = {"desktop": broken, **channels(settings, session)}
+    task = asyncio.create_task(Notifier(journal, Incidents(journal), found).run())
+    await asyncio.sleep(0)  # it follows the incidents from here on
     journal.record("mlx_engine", "child_started", "again")
     journal.record("mlx_engine", "breaker_opened", "killed by SIGABRT", open_s=60)
     async with asyncio.timeout(5):
         await webhook.arrived.wait()
-        with journal.follow() as entries:
-            while (await entries.get() or {}).get("event") != "notice_delivered":
-                pass
-    assert [notice["event"] for notice in webhook.received] == ["breaker_opened"]
+        while len(journal.newest()) < 4:
+            await asyncio.sleep(0.01)
+    (received,) = webhook.received
+    assert (received["event"], received["incident"]) == ("breaker_opened", 2)
     (failed,) = [entry for entry in journal.newest() if entry["event"] == "notice_not_delivered"]
     assert (failed["cause"], failed["fields"]["channel"]) == ("no desktop", "desktop")
-    journal.disconnect_followers()
-    await task
+    task.cancel()
     journal.close()
+
+
+async def test_notifier_without_apprise_says_so_with_the_remedy(tmp_path: Path, session, monkeypatch):
+    monkeypatch.setattr(apprise_channel, "is_installed", lambda: False)
+    settings = NotificationsSection(desktop=False, apprise=["json://host/secret-path"])
+    assert channels(settings, session) == {}
+    journal = Journal(tmp_path / "journal.db")
+    why = not_possible(settings)
+    task = asyncio.create_task(Notifier(journal, Incidents(journal), {}, not_possible=why).run())
+    await asyncio.sleep(0)
+    (entry,) = journal.newest()
+    assert entry["event"] == "notices_not_possible"
+    assert "pip install 'vestal[notifications]'" in entry["cause"]
+    assert "secret-path" not in entry["cause"]
+    task.cancel()
+    journal.close()
+
+
+async def test_apprise_delivers_to_a_real_server(webhook):
+    url = webhook.url.replace("http://", "json://")
+    await apprise_channel.send([url], NOTICE)
+    (received,) = webhook.received
+    assert received["title"] == "Vestal: mlx_engine keeps failing"
+    assert received["message"] == NOTICE.text
+    assert received["type"] == "warning"
+
+
+async def test_apprise_that_fails_names_its_urls_by_number_only(webhook):
+    webhook.status = 403
+    urls = [webhook.url.replace("http://", "json://"), "nonsense://secret-path", "slack://secret-path"]
+    with pytest.raises(NotDelivered) as failed:
+        await apprise_channel.send(urls, NOTICE)
+    assert str(failed.value).startswith(
+        "Apprise did not reach URL 1 (json) and URL 2 (nonsense), which names"
+    )
+    assert "secret-path" not in str(failed.value)
+
+
+async def test_apprise_that_hangs_is_ended(free_port):
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(never_answer, "127.0.0.1", port):
+        with pytest.raises(NotDelivered, match="Apprise did not send it"):
+            await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)

@@ -1,12 +1,18 @@
 """The section `notifications`: how a person is notified of faults that only a person can mend."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from vestal.config.settings.field_types import Section
 
+ServiceUrl = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$")]
+"""A URL that Apprise knows, such as discord://WEBHOOK_ID/WEBHOOK_TOKEN. It holds secrets."""
+
 
 class NotificationsSection(Section):
-    """Notifications on the desktop, if there is one, and as JSON that is posted to a webhook."""
+    """Notifications on the desktop, if there is one, to a webhook as JSON, and to the services of Apprise."""
 
     desktop: bool = True
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+", repr=False)
+    apprise: list[ServiceUrl] = Field(default=[], repr=False)

@@ -1,0 +1,45 @@
+"""Send a notice through Apprise, which knows chat programs, telephones and mail by their URLs.
+
+Apprise runs in a process of its own: it takes 17 MB, and one of its services may hang. The URLs hold
+secrets: the process reads them from its stdin, and neither its arguments nor any message has them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+
+from host_agent.errors import HostAgentError
+from host_agent.notifications.notices import Notice
+from vestal.platform.commands import run_async
+
+TIMEOUT_S = 45.0  # for all URLs; Apprise gives each connection 4 s, and each answer as much
+COMMAND = (sys.executable, "-m", "host_agent.notifications.apprise_sender")
+NOT_INSTALLED = (
+    "notifications.apprise names services, and the package apprise is not installed, so that they get no "
+    "notices: `pip install 'vestal[notifications]'` installs it."
+)
+
+
+class NotDelivered(HostAgentError):
+    """A notice did not reach its channel."""
+
+    code = "not_delivered"
+
+
+def is_installed() -> bool:
+    """Return whether Apprise can be imported. It is not imported."""
+    return importlib.util.find_spec("apprise") is not None
+
+
+async def send(urls: Sequence[str], notice: Notice, *, timeout_s: float = TIMEOUT_S) -> None:
+    """Send the notice to each of the URLs. Raises NotDelivered, which names them by number."""
+    kind = "success" if notice.over else "warning"
+    message = {"urls": list(urls), "title": f"Vestal: {notice.title}", "body": notice.text, "type": kind}
+    result = await run_async(*COMMAND, timeout_s=timeout_s, stdin=json.dumps(message).encode())
+    if result.exit_code:
+        lines = result.text.strip().splitlines()
+        reason = lines[-1] if lines and lines[-1].startswith("Apprise") else f"exit code {result.exit_code}"
+        raise NotDelivered(reason if reason.startswith("Apprise") else f"Apprise did not send it ({reason}).")

@@ -1,0 +1,43 @@
+"""Read a message and its URLs from stdin, send it through Apprise, and print a sentence about what failed.
+
+The exit code is 0 if every URL took it, else 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from vestal.best_effort.output import write_line
+
+
+def main() -> int:
+    """Run the program."""
+    failed = send(json.load(sys.stdin))
+    if failed:
+        write_line(sys.stdout, f"Apprise did not reach {' and '.join(failed)}.")
+    return 1 if failed else 0
+
+
+def send(message: dict[str, Any]) -> list[str]:
+    """Send the message, and return what failed, without the URLs: they hold secrets."""
+    try:
+        import apprise
+    except ImportError:
+        return ["any service: it is not installed (`pip install 'vestal[notifications]'`)"]
+    logging.disable(logging.CRITICAL)  # its warnings quote the URLs
+    asset = apprise.AppriseAsset(app_id="Vestal", app_desc="Vestal", async_mode=False, secure_logging=True)
+    failed = []
+    for number, url in enumerate(message["urls"], 1):
+        service, name = apprise.Apprise(asset=asset), f"URL {number} ({url.partition('://')[0]})"
+        if not service.add(url):
+            failed.append(f"{name}, which names no service that it knows")
+        elif not service.notify(title=message["title"], body=message["body"], notify_type=message["type"]):
+            failed.append(name)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Which incidents become a notice for a person, when, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from host_agent.incidents.fold import IncidentFold
+from host_agent.incidents.ledger import REOPEN_WITHIN_S
+from host_agent.notifications.notices import LASTS_S, LATE_S, Notice, due, next_due_in_s
+
+
+class Watch:
+    """A journal, and the notices that a notifier sends about it."""
+
+    def __init__(self) -> None:
+        self.fold, self.seq, self.now, self.sent = IncidentFold(), 0, 0.0, list[Notice]()
+
+    def write(self, event: str, component: str = "mlx_engine", cause: str = "", **fields: Any) -> Watch:
+        self.seq += 1
+        head = {"seq": self.seq, "ts": self.now, "component": component, "event": event, "cause": cause}
+        self.fold.add(head | {"fields": fields})
+        return self
+
+    def at(self, now: float) -> Watch:
+        self.now = now
+        return self
+
+    def notices(self) -> list[Notice]:
+        """Return the notices that are due, and record them as delivered."""
+        found = due(self.fold.ledger.incidents, lambda ts: f"{ts:g}", self.now)
+        for notice in found:
+            self.write("notice_delivered", "notifications", incident=notice.incident, over=notice.over)
+        self.sent += found
+        return found
+
+    def next_in_s(self) -> float:
+        return next_due_in_s(self.fold.ledger.incidents, self.now)
+
+
+def breaker() -> Watch:
+    watch = Watch().at(5).write("child_exited", signal=11, code=None)
+    return watch.write("breaker_opened", cause="killed by SIGSEGV", open_s=60)
+
+
+def test_open_breaker_is_one_notice_with_story_and_remedy_and_one_when_it_is_over():
+    watch = breaker()
+    (notice,) = watch.notices()
+    assert (notice.service, notice.event, notice.title) == (
+        "mlx_engine",
+        "breaker_opened",
+        "The engine keeps failing",
+    )
+    assert notice.text.startswith("Since 5 the engine crashed (SIGSEGV); the breaker opened for 60 s")
+    assert "vestal recover --reset" in notice.text
+    assert notice.as_json()["text"] == f"{notice.title}: {notice.text}"
+    assert (notice.as_json()["incident"], notice.ts, notice.over) == (2, 5, False)
+    assert watch.at(500).notices() == []
+    watch.write("child_ready")
+    assert watch.notices() == [], "it may fail again at once"
+    (end,) = watch.at(500 + REOPEN_WITHIN_S).notices()
+    assert (end.title, end.event, end.over) == ("The engine is well again", "child_ready", True)
+    assert end.incident == notice.incident
+    assert watch.at(9000).notices() == []
+
+
+def test_breaker_that_opens_again_and_again_in_one_incident_is_two_notices_in_all():
+    watch = breaker()
+    for at in range(65, 1000, 20):
+        watch.at(at).write("child_ready").notices()
+        watch.at(at + 5).write("child_exited", signal=9).write("breaker_opened", open_s=60).notices()
+    watch.at(1100).write("child_ready").notices()
+    watch.at(1200).notices()
+    assert [notice.over for notice in watch.sent] == [False, True]
+
+
+def test_engine_that_is_back_in_a_second_is_worth_no_notice():
+    watch = Watch().write("child_exited", signal=9).write("child_restarting", attempt=0)
+    assert watch.notices() == []
+    watch.at(1).write("child_ready")
+    assert watch.at(LASTS_S + 1).notices() == []
+    assert watch.at(9000).notices() == []
+
+
+def test_incident_that_lasts_a_minute_is_worth_a_notice_and_the_notifier_wakes_for_it():
+    watch = Watch().write("health_failed", "mlx_server", "no answer")
+    assert watch.next_in_s() == LASTS_S
+    assert watch.at(LASTS_S - 1).notices() == []
+    assert watch.next_in_s() == pytest.approx(1)
+    (notice,) = watch.at(LASTS_S).notices()
+    assert (notice.title, notice.event) == ("The gateway has not been well for a minute", "incident_lasts")
+    watch.at(100).write("child_ready", "mlx_server")
+    assert watch.next_in_s() == REOPEN_WITHIN_S
+
+
+def test_gave_up_and_stopped_by_a_person_says_so():
+    watch = Watch().write("child_gave_up", "ollama", "exit code 78", code=78)
+    assert watch.notices()[0].title == "Ollama cannot start"
+    watch.at(50).write("stop_requested", "ollama")
+    assert watch.at(100).notices()[0].title == "A person stopped Ollama"
+
+
+def test_full_disk_is_a_notice_when_it_fails_and_when_it_works_again():
+    watch = Watch().write("disk_not_writable", "agent", "Files cannot be written (no space).")
+    (full,) = watch.notices()
+    assert (full.service, full.title) == ("disk", "The disk cannot be written")
+    assert full.text.endswith("Files cannot be written (no space).") or "no space" in full.text
+    watch.at(9).write("disk_writable_again", "agent", "lost since the start: nothing")
+    (back,) = watch.at(40).notices()
+    assert (back.title, back.event) == ("The disk can be written again", "disk_writable_again")
+
+
+def test_dead_container_is_a_notice_at_once_only_if_memory_was_the_cause():
+    for reason, title in (("signal", None), ("out_of_memory", "The orchestrator ran out of memory")):
+        watch = Watch().write("container_died", "orchestrator", "over its limit", reason=reason)
+        assert [notice.title for notice in watch.notices()] == ([title] if title else [])
+
+
+def test_stranded_memory_says_that_only_a_reboot_helps():
+    watch = Watch().write("only_a_reboot_helps", "memory", "80 % is wired down; reboot")
+    (notice,) = watch.notices()
+    assert notice.title == "Only a reboot helps"
+    assert "80 % is wired down; reboot" in notice.text
+
+
+def test_notice_that_an_earlier_agent_sent_is_not_sent_again_and_its_end_is():
+    watch = breaker()
+    watch.notices()
+    watch.at(40).write("agent_started", "agent").at(70).write("child_ready")
+    assert [notice.over for notice in watch.at(100).notices()] == [True]
+
+
+def test_incident_that_ended_long_ago_is_not_reported_by_a_new_agent():
+    watch = breaker().at(65).write("child_ready").at(65 + LATE_S + 1)
+    assert watch.notices() == []
+
+
+def test_fault_that_was_over_at_once_is_no_notice():
+    watch = Watch().write("journal_replaced", "agent", "it was damaged")
+    assert watch.notices() == []
+    assert watch.at(70).notices() == []
