@@ -118,9 +118,10 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
     journal.record("mlx_engine", "child_started", "again")
     journal.record("mlx_engine", "breaker_opened", "killed by SIGABRT", open_s=60)
     async with asyncio.timeout(5):
-        await webhook.arrived.wait()
-        while len(journal.newest()) < 4:
-            await asyncio.sleep(0.01)
+        with journal.follow() as entries:
+            await webhook.arrived.wait()
+            while (await entries.get() or {}).get("event") != "notice_delivered":
+                pass
     (received,) = webhook.received
     assert (received["event"], received["incident"]) == ("breaker_opened", 2)
     (failed,) = [entry for entry in journal.newest() if entry["event"] == "notice_not_delivered"]
@@ -160,7 +161,7 @@ async def test_apprise_that_fails_names_its_urls_by_number_only(webhook):
     with pytest.raises(NotDelivered) as failed:
         await apprise_channel.send(urls, NOTICE)
     assert str(failed.value).startswith(
-        "Apprise did not reach URL 1 (json) and URL 2 (nonsense), which names"
+        "Apprise did not reach URL 1 (json) and URL 2 (nonsense), which"
     )
     assert "secret-path" not in str(failed.value)
 
