@@ -74,6 +74,16 @@ COMMANDS = {
         "The exit code is 1 if something is wrong.",
         (("doctor", "checks everything"), ("doctor --json", "is for programs")),
     ),
+    "incidents": Command(
+        "inspect.incidents",
+        "Show what failed, why, what was done, and what it cost. It works without an agent too.",
+        (
+            ("incidents", "lists the newest"),
+            ("incidents --since 2h", "those of the last two hours"),
+            ("incidents 812", "one of them, with its lines of the journal"),
+            ("incidents --json", "is for programs"),
+        ),
+    ),
     "logs": Command(
         "logs.logs",
         "Show what the services have logged, merged by time, in sentences.",

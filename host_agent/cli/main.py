@@ -12,7 +12,7 @@ from host_agent.cli import parser
 SOFTWARE_EXIT_CODE, IO_ERROR_EXIT_CODE, CONFIG_EXIT_CODE = 70, 74, 78
 INTERRUPTED_EXIT_CODE = 130
 # If the settings are invalid, these run with the defaults: a mistake must not prevent a stop.
-RUN_WITHOUT_SETTINGS = ("down", "doctor", "logs")
+RUN_WITHOUT_SETTINGS = ("down", "doctor", "incidents", "logs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The options of the commands that show something: status, top, doctor, logs, models, cache."""
+"""The options of the commands that show something: status, top, doctor, incidents, logs, models, cache."""
 
 import argparse
 
@@ -10,6 +10,17 @@ def add(parsers: dict[str, argparse.ArgumentParser]) -> None:
     status.add_argument("--watch", action="store_true", help="show it live, until Ctrl-C")
     parsers["top"].add_argument("--json", action="store_true", help="print the present once, as JSON")
     parsers["doctor"].add_argument("--json", action="store_true", help="print the findings as JSON")
+    incidents = parsers["incidents"]
+    incidents.add_argument(
+        "-n", "--lines", type=int, metavar="N", help="the newest N (20; with --since, all)"
+    )
+    incidents.add_argument(
+        "--since",
+        metavar="WHEN",
+        help="only those since then: 10m, 2h, 14:30, 2026-11-28, '2026-11-28 14:30'",
+    )
+    incidents.add_argument("--json", action="store_true", help="print them as JSON")
+    incidents.add_argument("id", nargs="?", type=int, metavar="ID", help="tell this one, with its raw lines")
     logs = parsers["logs"]
     logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines as they are written")
     logs.add_argument(
