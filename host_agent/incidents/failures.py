@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TypeGuard
 
@@ -13,6 +14,7 @@ SENT_BY_ANYBODY = frozenset(
     {int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP)}
 )
 MAX_DETAIL = 160
+_PLAIN_EXIT = re.compile(r"killed by [\w ]+|exit code \d+|ended, exit status unknown.*")
 MAX_NUMBER = 2**32
 HUNG = "hung"
 LATE = "was not ready in time"
@@ -50,6 +52,11 @@ def of_container(entry: Entry) -> Failure:
     """Return how a container ended by the event `container_died`."""
     reason = entry.text("reason")
     return Failure(CONTAINER_VERBS.get(reason, "ended"), detail(entry.cause))
+
+
+def says_more(cause: str) -> bool:
+    """Return whether the cause of a restart says more than how the process ended."""
+    return bool(cause) and not _PLAIN_EXIT.fullmatch(cause)
 
 
 def detail(text: str) -> str:

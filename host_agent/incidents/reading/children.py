@@ -56,6 +56,7 @@ class ChildEvents:
         trace.alive = False
         if not trace.counted:
             trace.exit = failures.of_exit(entry, by_person=trace.was_asked(entry.ts) == "kill")
+            trace.exit_seq = entry.seq
 
     def engine_killed_for_memory(self, entry: Entry) -> None:
         """The kernel killed a process for want of memory as the engine was killed."""
@@ -195,11 +196,13 @@ class ChildEvents:
             incident = self._ledger.incident_of(entry.service, entry)
         else:
             incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
+            if incident.last_seq == entry.seq and trace.exit_seq:  # it is new: its lines begin with the exit
+                incident.first_seq = min(incident.first_seq, trace.exit_seq)
+            if failures.says_more(entry.cause):
+                incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")
             if trace.for_memory:
                 incident.become_urgent("engine_killed_for_memory", entry.service)
         incident.pending.add(entry.service)
         incident.ended_at = None
-        trace.exit, trace.counted, trace.for_memory = None, False, False
-        if entry.cause:
-            incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")
+        trace.exit, trace.exit_seq, trace.counted, trace.for_memory = None, 0, False, False
         return incident

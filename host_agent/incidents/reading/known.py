@@ -20,6 +20,7 @@ class ProcessTrace:
 
     alive: bool = False
     exit: Failure | None = None
+    exit_seq: int = 0
     counted: bool = False
     for_memory: bool = False
     asked: str = ""

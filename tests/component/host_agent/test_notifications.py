@@ -160,9 +160,7 @@ async def test_apprise_that_fails_names_its_urls_by_number_only(webhook):
     urls = [webhook.url.replace("http://", "json://"), "nonsense://secret-path", "slack://secret-path"]
     with pytest.raises(NotDelivered) as failed:
         await apprise_channel.send(urls, NOTICE)
-    assert str(failed.value).startswith(
-        "Apprise did not reach URL 1 (json) and URL 2 (nonsense), which"
-    )
+    assert str(failed.value).startswith("Apprise did not reach URL 1 (json) and URL 2 (nonsense), which")
     assert "secret-path" not in str(failed.value)
 
 
