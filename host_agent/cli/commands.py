@@ -12,12 +12,14 @@ from dataclasses import dataclass
 class Command:
     """The module of a command, below `host_agent.cli`; one or two sentences for its help; and examples.
 
-    An example is a command line without the word `vestal`, and what it does.
+    An example is a command line without the word `vestal`, and what it does. `when_interrupted` says what
+    Ctrl-C has left.
     """
 
     module: str
     help: str
     examples: tuple[tuple[str, str], ...]
+    when_interrupted: str = "Interrupted."
 
 
 COMMANDS = {
@@ -25,11 +27,13 @@ COMMANDS = {
         "run.up",
         "Start everything, and wait until it is healthy.",
         (("up", "starts what does not run, and replaces what is out of date"),),
+        when_interrupted="Interrupted. What has started goes on: `make up` continues, `make down` stops it.",
     ),
     "down": Command(
         "run.down",
         "Stop everything; no process, container or port of Vestal remains.",
         (("down", "stops it; `vestal up` starts it again"),),
+        when_interrupted="Interrupted. What has not ended yet goes on: `vestal down` stops it.",
     ),
     "recover": Command(
         "run.recover",
@@ -39,6 +43,7 @@ COMMANDS = {
             ("recover --dry-run", "only says what it would do"),
             ("recover --reset", "also starts what was given up or stopped by hand"),
         ),
+        when_interrupted="Interrupted. A pass that has begun goes on in the agent: `vestal status` shows it.",
     ),
     "agent": Command(
         "run.agent",
@@ -73,6 +78,7 @@ COMMANDS = {
         "Find out what is wrong with this machine, and show the remedies. "
         "The exit code is 1 if something is wrong.",
         (("doctor", "checks everything"), ("doctor --json", "is for programs")),
+        when_interrupted="Interrupted. The doctor changes nothing: `vestal doctor` begins anew.",
     ),
     "incidents": Command(
         "inspect.incidents",
@@ -103,11 +109,13 @@ COMMANDS = {
             ("models pull mlx-community/Qwen3-8B-4bit", "or on the Hugging Face hub"),
             ("models remove qwen3:8b", "deletes it"),
         ),
+        when_interrupted="Interrupted. Models that were complete stay; the same command fetches the rest.",
     ),
     "cache": Command(
         "inspect.cache",
         "List, check or empty the prompt cache on disk.",
         (("cache", "what it holds, by model"), ("cache verify", "deletes corrupt files")),
+        when_interrupted="Interrupted. What is not done yet stays as it was; the same command does the rest.",
     ),
     "token": Command(
         "inspect.token",
@@ -134,12 +142,14 @@ COMMANDS = {
             ("chat smollm2:135m 'What is a fox?'", "answers one question"),
             ("chat < question.txt > answer.txt", "so does a pipe"),
         ),
+        when_interrupted="Interrupted. The answer was stopped.",
     ),
     "demo": Command(
         "chat.demo",
         "Tell a story, kill the engine in mid-sentence, and show that the story goes on. "
         "The exit code is 0 if nothing was lost.",
         (("demo", "takes half a minute, and harms nothing"),),
+        when_interrupted="Interrupted. The story was stopped; a killed engine starts again by itself.",
     ),
     "task": Command(
         "orchestrator.task",
@@ -151,11 +161,13 @@ COMMANDS = {
             ("task 'Summarize the notes' --detach", "prints the task's id, and does not wait"),
             ("task --follow 5c1b2f0e-9a57-4a0e-8a53-3f4b1f0c9b11", "waits for an earlier one"),
         ),
+        when_interrupted="Interrupted. A task that was accepted goes on: `vestal task --list` shows it.",
     ),
     "search": Command(
         "orchestrator.search",
         "Search the agents' knowledge. The exit code is 1 if nothing was found.",
         (("search 'when does the breaker open' --path guide/", "only in files below guide/"),),
+        when_interrupted="Interrupted. Nothing was changed.",
     ),
     "install": Command(
         "install.install",
@@ -165,11 +177,13 @@ COMMANDS = {
             ("install", "does so"),
             ("install --show", "shows the installed jobs and their state"),
         ),
+        when_interrupted="Interrupted. `vestal install` does the rest, `vestal uninstall` undoes it.",
     ),
     "uninstall": Command(
         "install.uninstall",
         "Stop what install started, and delete what it wrote.",
         (("uninstall", "undoes `vestal install`"),),
+        when_interrupted="Interrupted. `vestal uninstall` does the rest.",
     ),
     "completion": Command(
         "completion.completion",

@@ -1,10 +1,14 @@
 """Run one command of `vestal`. Every error ends as one sentence and an exit code, never as a traceback."""
 
+import argparse
+import contextlib
 import errno
 import importlib
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from host_agent.cli import parser
 
@@ -18,8 +22,20 @@ RUN_WITHOUT_SETTINGS = ("down", "doctor", "incidents", "logs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (by default sys.argv) name, and return its exit code."""
     options = parser.parse(arguments)
-    from host_agent.errors import HostAgentError
-    from vestal.config import ConfigError, defaults_at_home, load
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        end_of_line = "\n" if sys.stderr.isatty() else ""  # the terminal has shown ^C there
+        print(end_of_line, end="", file=sys.stderr)
+        print_error(parser.COMMANDS[options.command].when_interrupted)
+        return INTERRUPTED_EXIT_CODE
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the command, and return its exit code. Only KeyboardInterrupt is raised."""
+    with _interrupt_deferred():
+        from host_agent.errors import HostAgentError
+        from vestal.config import ConfigError, defaults_at_home, load
 
     config, options.problems = None, ()
     try:
@@ -33,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for problem in error.problems:
                     print_error(f"{problem} (going on with the defaults)")
             config = defaults_at_home()
-        module = importlib.import_module(f"host_agent.cli.{parser.COMMANDS[options.command].module}")
+        with _interrupt_deferred():
+            module = importlib.import_module(f"host_agent.cli.{parser.COMMANDS[options.command].module}")
         return int(module.run(options, config))
     except ConfigError as error:
         for problem in error.problems:
@@ -42,10 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HostAgentError as error:
         print_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        if options.command == "up":
-            print_error("Interrupted. What has started goes on: `make up` continues, `make down` stops it.")
-        return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the pipe has ended, as `head` does
         return 0
@@ -56,6 +69,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         details = _write_traceback(config)
         print_error(f"{type(error).__name__}: {error} (this is a bug in Vestal; {details})")
         return SOFTWARE_EXIT_CODE
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of the block instead of within it.
+
+    A Ctrl-C while modules are imported may be lost: pydantic's C code prints it and goes on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 def print_error(sentence: str) -> None:

@@ -1,10 +1,11 @@
-"""Fetch the models that `mlx.preload` names, and show the progress."""
+"""Fetch models, and show the progress."""
 
 import json
 import subprocess
-import sys
+from collections.abc import Sequence
 from typing import Any
 
+from host_agent.cli.run import model_store
 from host_agent.cli.run.progress import Progress
 from host_agent.errors import HostAgentError
 from vestal.config import Config
@@ -23,21 +24,27 @@ def fetch_missing(config: Config, progress: Progress) -> None:
     """Fetch what is missing of `mlx.preload`. Raises ModelsMissing if a model cannot be fetched."""
     if not config.mlx.preload:
         return
-    command = [sys.executable, "-m", "mlx_server.model_store", "--json", "ensure"]
+    if problem := fetch((), progress):
+        raise ModelsMissing(f"Nothing was started. {problem}")
+
+
+def fetch(names: Sequence[str], progress: Progress) -> str:
+    """Fetch what is missing of these models, or without names of `mlx.preload`, and show the progress.
+
+    Return the sentences about those that could not be fetched; empty if all are there.
+    """
     shown: dict[str, float] = {}
     problems = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
+    try:
+        for line in model_store.json_lines("ensure", *names):
             update = _parse(line)
             if "error" in update:
                 problems.append(_problem(update["error"]))
             elif "model" in update:
                 _show(progress, update, shown)
-    if problems:
-        raise ModelsMissing(f"Nothing was started. {' '.join(problems)}")
-    if process.returncode:
-        raise ModelsMissing("Nothing was started: the models could not be fetched (see the lines above).")
+    except subprocess.CalledProcessError:
+        return " ".join(problems) or "The models could not be fetched (see the lines above)."
+    return " ".join(problems)
 
 
 def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -> None:

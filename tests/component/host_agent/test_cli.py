@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ REPO = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def vestal(home: Path, free_port: Callable[[], int]) -> Vestal:
     """Return a function that runs `vestal` with a home and ports of its own, if nothing runs."""
     names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
     foreign = ("VESTAL_", "MLX_", "OLLAMA_")
@@ -26,13 +27,32 @@ def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess
         "VESTAL_OLLAMA__MANAGE": "off",
     }
 
-    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
-        return subprocess.run(
-            command, env=clean | own | env, cwd=REPO, capture_output=True, text=True, timeout=60
-        )
+    return Vestal(clean | own)
 
-    return run
+
+class Vestal:
+    """Runs `vestal` in one environment."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._env = env
+
+    def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **env) as process:
+            out, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command,
+            env=self._env | env,
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -193,3 +213,31 @@ def test_completion_in_bash_completes_commands_services_and_installed_models(ves
     assert "status" in completed("vestal").split()
     assert "mlx_engine" in completed("vestal", "logs").split()
     assert completed("vestal", "chat").split() == ["qwen3:8b"]
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [
+        ("ORCHESTRATOR", ("search", "fox")),
+        ("MLX", ("chat", "smollm2:135m", "Hello?")),
+        ("AGENT", ("recover", "--dry-run")),
+    ],
+)
+def test_interrupted_command_says_in_one_sentence_what_it_leaves(
+    vestal, home: Path, service: str, command: tuple[str, ...]
+):
+    """Ctrl-C printed nothing after most commands, and during an import it was lost."""
+    home.mkdir(exist_ok=True)
+    (home / "token").write_text("t")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # whatever it is asked, it does not answer
+        silent.settimeout(30)
+        port = str(silent.getsockname()[1])
+        with vestal.start(*command, **{f"VESTAL_{service}_PORT": port}) as started:
+            try:
+                with silent.accept()[0]:
+                    started.send_signal(signal.SIGINT)
+                    _, errors = started.communicate(timeout=30)
+            finally:
+                started.kill()
+    assert started.returncode == 130
+    assert errors.startswith("vestal: Interrupted. ") and len(errors.splitlines()) == 1

@@ -1,0 +1,49 @@
+"""Run the model store in a process of its own, because a conversion needs mlx."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+STOP_TIMEOUT_S = 15.0
+
+
+def run(*arguments: str) -> int:
+    """Run one command of the model store with its output shown, and return its exit code."""
+    with _process(*arguments) as process:
+        return process.wait()
+
+
+def json_lines(*arguments: str) -> Iterator[str]:
+    """Yield the lines that a command of the model store prints; they are JSON.
+
+    Raises subprocess.CalledProcessError at the end if its exit code is not 0.
+    """
+    with _process("--json", *arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        yield from process.stdout
+        code = process.wait()
+    if code:
+        raise subprocess.CalledProcessError(code, process.args)
+
+
+@contextlib.contextmanager
+def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start the process, and end it if this one is interrupted: it then deletes what is half done.
+
+    It has a session of its own, because Ctrl-C would end it in the middle of that.
+    """
+    command = [sys.executable, "-m", "mlx_server.model_store", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=stdout, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+            process.kill()
+            raise
