@@ -61,6 +61,7 @@ def models(*found: dict[str, Any], loaded: tuple[str, ...] = ()) -> dict[tuple[s
 
 
 def usual_models() -> dict[tuple[str, str], Any]:
+    """Return the answers about four models: small, loaded, too large, and one that only embeds."""
     too_large = {"fits": False, "needed_bytes": 41 * GIB, "limit_bytes": 20 * GIB}
     return models(
         model("smollm2:135m", size=270_000_000),
@@ -69,6 +70,28 @@ def usual_models() -> dict[tuple[str, str], Any]:
         model("nomic-embed-text", capabilities=["embedding"], vestal=None, details={}),
         loaded=("qwen3.5:9b",),
     )
+
+
+def changing_models() -> dict[tuple[str, str], Any]:
+    """Return the answers about the usual models, which loading, unloading and deleting changes."""
+    answers = usual_models()
+    installed = answers["GET", "/gateway/api/tags"]["models"]
+    running = answers["GET", "/gateway/api/ps"]["models"]
+
+    async def generate(request: web.Request) -> web.Response:
+        body = await request.json()
+        running[:] = [each for each in running if each["name"] != body["model"]]
+        if body.get("keep_alive") != 0:
+            running.append({"name": body["model"], "size": GIB, "context_length": 4096})
+        return web.json_response({"done": True})
+
+    async def delete(request: web.Request) -> web.Response:
+        name = (await request.json())["model"]
+        installed[:] = [each for each in installed if each["name"] != name]
+        return web.Response()
+
+    changes = {("POST", "/gateway/api/generate"): generate, ("DELETE", "/gateway/api/delete"): delete}
+    return answers | changes
 
 
 def refusal(status: int, message: str, code: str = "refused") -> web.Response:

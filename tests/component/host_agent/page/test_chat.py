@@ -76,6 +76,7 @@ def test_kill_is_asked_twice_and_marked_where_the_answer_paused(open_page, scrip
     )
     text = answer(page).locator(".written").inner_text()
     assert text.index("Once upon") < text.index("the engine was killed") < text.index("there was a heron.")
+    assert page.accessibility_faults() == []  # in light colors; the sections are looked at in dark ones
 
 
 def test_kill_that_is_refused_says_why_and_leaves_no_mark(open_page, scripted, stream):

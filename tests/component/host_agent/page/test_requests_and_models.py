@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 from tests.component.host_agent.page import section_answers as answers
 from tests.component.host_agent.page.section_helpers import (
     FedStream,
+    bodies,
     confirm,
     wait_for,
     wait_for_request,
@@ -64,9 +65,7 @@ def test_requests_with_odd_data_and_two_hundred_of_them_are_shown_as_text(open_p
 
 
 def test_models_show_what_fits_and_are_loaded_unloaded_and_deleted(open_page, scripted):
-    scripted.answers |= answers.usual_models()
-    for path in ("/gateway/api/generate", "/gateway/api/delete"):
-        scripted.answers["POST", path] = scripted.answers["DELETE", path] = {"done": True}
+    scripted.answers |= answers.changing_models()
     page = open_page("#models")
     small, loaded, large = (rows(page).nth(index) for index in range(3))
     expect(small).to_contain_text("smollm2:135m9.2B · Q4no257 MiB40,960fitsneeds 6.0 GiB of 20.0 GiB")
@@ -77,15 +76,14 @@ def test_models_show_what_fits_and_are_loaded_unloaded_and_deleted(open_page, sc
         page.get_by_text("7.0 GiB of 20.0 GiB in use: weights 5.0 GiB, keys and values 1.0 GiB.")
     ).to_be_visible()
     small.get_by_role("button", name="Load smollm2:135m").click()
-    wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "smollm2:135m"})
-    scripted.answers |= answers.models(answers.model("smollm2:135m"), answers.model("qwen3.5:9b"))
+    expect(small).to_contain_text("loaded1.0 GiB")
     loaded.get_by_role("button", name="Unload qwen3.5:9b").click()
-    wait_for_request(scripted, "POST", "/gateway/api/generate", {"model": "qwen3.5:9b", "keep_alive": 0})
     expect(loaded.get_by_role("button", name="Load qwen3.5:9b", exact=True)).to_be_focused()
-    scripted.answers |= answers.models(answers.model("qwen3.5:9b"))
+    asked = bodies(scripted, "POST", "/gateway/api/generate")
+    assert asked == [{"model": "smollm2:135m"}, {"model": "qwen3.5:9b", "keep_alive": 0}]
     confirm(small.get_by_role("button", name="Delete smollm2:135m"))
-    wait_for_request(scripted, "DELETE", "/gateway/api/delete", {"model": "smollm2:135m"})
-    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(3)
+    assert bodies(scripted, "DELETE", "/gateway/api/delete") == [{"model": "smollm2:135m"}]
 
 
 def test_pull_shows_its_progress_goes_on_elsewhere_and_can_be_canceled(open_page, scripted):
