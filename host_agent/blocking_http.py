@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+USER_AGENT = "vestal-cli"
+"""By it the MLX server names the client in its list of the requests in flight."""
+
 
 @contextlib.contextmanager
 def open_response(
@@ -26,7 +29,7 @@ def open_response(
     is_https = parts.scheme == "https"
     connection_class = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
     connection = connection_class(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
-    headers = {"Content-Type": "application/json", **(extra_headers or {})}
+    headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **(extra_headers or {})}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

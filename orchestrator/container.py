@@ -80,6 +80,10 @@ class Container:
         return notices
 
 
+NAMED = {"User-Agent": "vestal-orchestrator"}
+"""By it the MLX server names the client in its list of the requests in flight."""
+
+
 @asynccontextmanager
 async def open_container(config: Config) -> AsyncIterator[Container]:
     """Create the container around one HTTP session. Raise ConfigError if the home cannot be used."""
@@ -87,7 +91,7 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
     database = await asyncio.to_thread(open_database, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
     task_database = _tasks_of(config, membership)
-    async with aiohttp.ClientSession() as session, _closing(membership):
+    async with aiohttp.ClientSession(headers=NAMED) as session, _closing(membership):
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)

@@ -24,7 +24,9 @@ APPLICATIONS = {
     "opencode": "opencode",
     "qwencode": "Qwen Code",
     "roocode": "Roo Code",
-    "vestal": "vestal",
+    "vestal-cli": "vestal command",
+    "vestal-orchestrator": "Vestal orchestrator",
+    "vestal-page": "Vestal page",
     "zed": "Zed",
 }
 """Programs, by their product in lower case. They are shown with their version."""

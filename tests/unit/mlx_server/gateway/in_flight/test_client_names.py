@@ -32,6 +32,10 @@ OBSIDIAN = CHROME.replace("Chrome/", "obsidian/1.10.3 Chrome/").replace("Safari"
         ("RooCode/3.30.1", "Roo Code 3.30"),
         ("GitHubCopilotChat/0.35.0", "GitHub Copilot 0.35"),
         ("litellm/1.110.0", "LiteLLM 1.110"),
+        # this project's own programs
+        ("vestal-page", "Vestal page"),
+        ("vestal-cli", "vestal command"),
+        ("vestal-orchestrator", "Vestal orchestrator"),
         # the official packages
         ("OpenAI/Python 3.57.0", "openai-python"),
         ("AsyncOpenAI/Python 3.57.0", "openai-python"),
