@@ -156,7 +156,7 @@ async def build(
         passes,
         journal,
         control,
-        Sessions(),
+        Sessions(token),
         upgrades,
         Upstreams.of(config, session, token),
         incidents,

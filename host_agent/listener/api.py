@@ -122,7 +122,7 @@ class Api:
         key = request.query.get("key")
         if key is None:
             return self._page.response(request)
-        session = self._context.sessions.redeem(key, time.monotonic())
+        session = self._context.sessions.redeem(key, time.time())
         response = web.Response(status=303, headers={"Location": "/"})
         if session:
             age_s = int(SESSION_FOR_S)
@@ -137,5 +137,5 @@ class Api:
 
     async def login_link(self, request: web.Request) -> web.Response:
         """Make a link that opens the page, with its data, once."""
-        key = self._context.sessions.make_link(time.monotonic())
+        key = self._context.sessions.make_link(time.time())
         return web.json_response({"url": f"http://127.0.0.1:{self._port}/?key={key}"}, status=201)

@@ -43,7 +43,7 @@ class Guard(AiohttpGuard):
             open_paths=OPEN_PATHS,
             open_prefixes=(ASSETS,),
             cookie_name=self.cookie.encode(),
-            has_session=lambda session: sessions.is_open(session, time.monotonic()),
+            has_session=lambda session: sessions.is_open(session, time.time()),
             max_body_bytes=MAX_BODY_BYTES,
         )
         self._proxy_policy = replace(self._policy, max_body_bytes=proxy.MAX_BODY_BYTES)

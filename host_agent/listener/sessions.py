@@ -2,50 +2,58 @@
 
 import hmac
 import secrets
-from dataclasses import dataclass, field
 
 LINK_FOR_S = 120.0
 SESSION_FOR_S = 12 * 3600.0
-MAX_KEYS = 100  # links, and as many sessions; the oldest are dropped
+MAX_LINKS = 100  # the oldest are dropped
+PURPOSE = b"a session of Vestal's page"
 
 
-@dataclass
 class Sessions:
-    """Unused links and open sessions, in memory: they end with the agent. Times are monotonic seconds."""
+    """Unused links, which are in memory, and sessions, which are not kept anywhere.
 
-    _links: dict[str, float] = field(default_factory=dict)
-    _sessions: dict[str, float] = field(default_factory=dict)
+    A session is the time of its end, signed with the token: the next agent accepts it too, so that a page
+    goes on when the agent is replaced or restarts. A new token ends all sessions. Times are seconds since 1970.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._key = hmac.digest(token.encode(), PURPOSE, "sha256")
+        self._links: dict[str, float] = {}
 
     def make_link(self, now: float) -> str:
         """Return a key that opens one session within LINK_FOR_S."""
-        return _add(self._links, now + LINK_FOR_S)
+        while len(self._links) >= MAX_LINKS:
+            del self._links[next(iter(self._links))]
+        key = secrets.token_urlsafe(24)
+        self._links[key] = now + LINK_FOR_S
+        return key
 
     def redeem(self, key: str, now: float) -> str | None:
         """Return a new session for a key that was not used before; None for any other."""
-        found = _find(self._links, key, now)
+        found = self._find_link(key, now)
         if found is None:
             return None
         del self._links[found]
-        return _add(self._sessions, now + SESSION_FOR_S)
+        return self._signed(f"{int(now + SESSION_FOR_S)}-{secrets.token_urlsafe(8)}")
 
     def is_open(self, session: str, now: float) -> bool:
-        return _find(self._sessions, session, now) is not None
+        """Return whether this is a session of this token that has not ended."""
+        content = session.partition(".")[0]
+        signed = self._signed(content).encode(errors="replace")
+        if not hmac.compare_digest(signed, session.encode(errors="replace")):
+            return False
+        return now < int(content.partition("-")[0])
 
+    def _signed(self, content: str) -> str:
+        signature = hmac.new(self._key, content.encode(errors="replace"), "sha256").hexdigest()
+        return f"{content}.{signature}"
 
-def _add(keys: dict[str, float], expires_at: float) -> str:
-    while len(keys) >= MAX_KEYS:
-        del keys[next(iter(keys))]
-    key = secrets.token_urlsafe(24)
-    keys[key] = expires_at
-    return key
-
-
-def _find(keys: dict[str, float], given: str, now: float) -> str | None:
-    """Drop the expired keys. Return the key that equals `given`, or None."""
-    match = None
-    for key in list(keys):
-        if keys[key] <= now:
-            del keys[key]
-        elif hmac.compare_digest(key.encode(), given.encode(errors="replace")):
-            match = key
-    return match
+    def _find_link(self, key: str, now: float) -> str | None:
+        """Drop the expired links. Return the link that equals `key`, or None."""
+        match = None
+        for link in list(self._links):
+            if self._links[link] <= now:
+                del self._links[link]
+            elif hmac.compare_digest(link.encode(), key.encode(errors="replace")):
+                match = link
+        return match

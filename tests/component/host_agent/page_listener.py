@@ -74,7 +74,7 @@ async def page_listener(
             passes,
             journal,
             nothing,
-            Sessions(),
+            Sessions(TOKEN),
             nothing,
             upstreams,
             Incidents(journal),

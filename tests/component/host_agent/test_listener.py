@@ -83,7 +83,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
         passes,
         journal,
         actions,
-        Sessions(),
+        Sessions(token),
         nothing,
         upstreams,
         Incidents(journal),

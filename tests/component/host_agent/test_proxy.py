@@ -167,7 +167,7 @@ async def test_service_that_does_not_listen_is_502(proxied):
 
 async def test_page_needs_its_cookie_its_own_origin_and_json(proxied):
     sessions = proxied.context.sessions
-    session = sessions.redeem(sessions.make_link(time.monotonic()), time.monotonic())
+    session = sessions.redeem(sessions.make_link(time.time()), time.time())
     own, page = {"Origin": proxied.base}, {"Cookie": f"{proxied.cookie}={session}"}
     json_type = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession(proxied.base) as browser:

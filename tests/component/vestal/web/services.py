@@ -123,7 +123,9 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     journal = Journal(config.home.journal_db)
     none: Any = SimpleNamespace(session=None, ports={"gateway": 0})
     incidents = Incidents(journal)
-    context = ListenerContext(status_report, passes, journal, none, Sessions(), none, none, incidents, none)
+    context = ListenerContext(
+        status_report, passes, journal, none, Sessions(TOKEN), none, none, incidents, none
+    )
     server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()
     yield service

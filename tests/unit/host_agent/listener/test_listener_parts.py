@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.listener.rate_limit import TokenBucket
-from host_agent.listener.sessions import LINK_FOR_S, MAX_KEYS, SESSION_FOR_S, Sessions
+from host_agent.listener.sessions import LINK_FOR_S, MAX_LINKS, SESSION_FOR_S, Sessions
 
 
 def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
@@ -18,7 +18,7 @@ def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
 
 
 def test_sessions_link_redeemed_twice_opens_one_session():
-    sessions = Sessions()
+    sessions = Sessions("token")
     key = sessions.make_link(0.0)
     session = sessions.redeem(key, 1.0)
     assert session is not None
@@ -28,7 +28,7 @@ def test_sessions_link_redeemed_twice_opens_one_session():
 
 
 def test_sessions_links_and_sessions_expire():
-    sessions = Sessions()
+    sessions = Sessions("token")
     assert sessions.redeem(sessions.make_link(0.0), LINK_FOR_S + 1) is None
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
     assert session is not None
@@ -36,8 +36,28 @@ def test_sessions_links_and_sessions_expire():
 
 
 def test_sessions_past_the_limit_drop_the_oldest_link():
-    sessions = Sessions()
+    sessions = Sessions("token")
     first = sessions.make_link(0.0)
-    for _ in range(MAX_KEYS):
+    for _ in range(MAX_LINKS):
         sessions.make_link(0.0)
     assert sessions.redeem(first, 0.0) is None
+
+
+def test_session_outlives_the_agent_and_ends_with_the_token():
+    sessions = Sessions("token")
+    session = sessions.redeem(sessions.make_link(0.0), 0.0)
+    assert session is not None
+    assert Sessions("token").is_open(session, SESSION_FOR_S - 1)
+    assert not Sessions("token").is_open(session, SESSION_FOR_S)
+    assert not Sessions("another token").is_open(session, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changed", ["", ".", "9" * 30, "x.y", "\u00e4", "\udcff.\udcff", "99999999999-x.{0}"]
+)
+def test_session_that_was_not_given_is_refused(changed):
+    sessions = Sessions("token")
+    session = sessions.redeem(sessions.make_link(0.0), 0.0)
+    assert session is not None
+    assert not sessions.is_open(changed.format(session.partition(".")[2]), 1.0)
+    assert not sessions.is_open(f"9{session}", 1.0)
