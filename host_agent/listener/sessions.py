@@ -13,7 +13,9 @@ class Sessions:
     """Unused links, which are in memory, and sessions, which are not kept anywhere.
 
     A session is the time of its end, signed with the token: the next agent accepts it too, so that a page
-    goes on when the agent is replaced or restarts. A new token ends all sessions. Times are seconds since 1970.
+    goes on when the agent is replaced or restarts. A new token ends all sessions.
+
+    Times are in seconds since 1970.
     """
 
     def __init__(self, token: str) -> None:
