@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from playwright.sync_api import expect
 
+from tests.browser import OpenPage, launched
 from tests.processes import has_ended
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 QUESTION = {"model": "smollm2:135m", "stream": False, "options": {"temperature": 0, "num_predict": 24}}
 ASK = QUESTION | {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+STORY = {"model": "small", "stream": False, "options": {"num_predict": 1500, "temperature": 0}}
+TELL = STORY | {"messages": [{"role": "user", "content": "Tell a long story."}]}
+NOTE_NEW_INCIDENT = """() => {
+    const cards = () => [...document.querySelectorAll("#incidents article")];
+    const known = new Set(cards().map(card => card.id));
+    new MutationObserver(() => {
+        const card = cards().find(card => !known.has(card.id));
+        if (card && !window.shown) window.shown = {id: card.id, at: Date.now() / 1000};
+    }).observe(document.getElementById("incidents"), {childList: true, subtree: true});
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +115,40 @@ def test_engine_killed_during_an_answer_restarts_and_the_answer_is_complete(stac
     )
     assert died[0]["component"] == "mlx_engine"
     assert died[0]["cause"] == "killed by SIGKILL"
+
+
+def test_page_tells_the_story_of_an_engine_that_is_killed_under_load(stack):
+    with launched() as browser, ThreadPoolExecutor() as pool:
+        page = OpenPage(browser.new_page())
+        page.goto(stack.agent("/login-links", {}).body["url"], wait_until="commit")
+        engine = page.get_by_role("row").filter(has_text="computes the answers")
+        expect(engine).to_contain_text("below Gateway")
+        expect(page.locator("#plots canvas")).to_have_count(6, timeout=60_000)  # the first sample has come
+        page.evaluate(NOTE_NEW_INCIDENT)
+        restarts = int(engine.locator("td.restarts").inner_text())
+        stories = [pool.submit(stack.mlx, "/api/chat", TELL) for _ in range(2)]
+        stack.until(
+            lambda: sum((each["tokens"] or 0) > 10 for each in stack.mlx("/requests").body["requests"]) == 2,
+            "both answers are being written",
+        )
+        os.kill(stack.pid("mlx_engine"), signal.SIGKILL)
+        shown = stack.until(lambda: page.evaluate("window.shown"), "the page shows an incident")
+        card = page.locator(f"#{shown['id']}")
+        expect(card).to_contain_text("The engine was killed")
+        expect(card.get_by_text("none lost")).to_be_visible(timeout=60_000)
+        expect(card).to_contain_text("2 continued")
+        expect(card).to_have_class(re.compile("fault"), timeout=60_000)  # it is closed
+        expect(engine.locator("td.restarts")).to_have_text(str(restarts + 1))
+        expect(engine).to_contain_text("Last failure")
+        assert [story.result().body["done"] for story in stories] == [True, True]
+        plot = page.locator(".plot .u-over").first
+        plot.scroll_into_view_if_needed()
+        plot.hover(position={"x": plot.bounding_box()["width"] - 3, "y": 40})
+        expect(page.locator(".tip").first).to_contain_text("The engine was killed")
+        incident = stack.agent(f"/incidents/{shown['id'].removeprefix('incident-')}").body
+        print(f"shown {shown['at'] - incident['began_at']:.2f} s after the engine's death")
+        assert shown["at"] - incident["began_at"] < 1.0
+        assert page.errors() == []
 
 
 def test_gateway_killed_is_restarted_and_leaves_one_engine(stack):

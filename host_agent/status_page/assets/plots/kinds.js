@@ -3,13 +3,16 @@
 import { bytes, count, duration, number, percent, rate } from "/assets/format.js";
 import { figures } from "/assets/plots/data.js";
 
+const WHOLE_STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+const BINARY_STEPS = Array.from({ length: 44 }, (_, power) => 2 ** power); // 1 B to 8 TiB
 const whole = (n) => (n == null ? "–" : Number.isInteger(n) ? number(n) : n.toFixed(1));
 
 // A series is {name, title, color (1 to 4), form(value), axis?: "right", look?: "stack" | "dashed" | "dotted" | "bars"}.
+// `floor` is the least end of the axis, so that a plot of zeros has a scale; `steps` are the steps that its ticks may have.
 // `sentence(series)` is the plot's text for those who do not see it; "" if nothing is known.
 export const PLOTS = [
   {
-    id: "memory", title: "Memory of the engine", form: bytes, binary: true,
+    id: "memory", title: "Memory of the engine", form: bytes, floor: 2 ** 20, steps: BINARY_STEPS,
     series: [
       { name: "weights_bytes", title: "Weights", color: 1, look: "stack" },
       { name: "kv_bytes", title: "Keys and values", color: 2, look: "stack" },
@@ -29,7 +32,7 @@ export const PLOTS = [
     },
   },
   {
-    id: "speed", title: "Tokens a second", form: rate,
+    id: "speed", title: "Tokens a second", form: rate, floor: 10,
     series: [
       { name: "tokens_out_per_s", title: "Out (written)", color: 1 },
       { name: "tokens_in_per_s", title: "In (read, right axis)", color: 2, axis: "right" },
@@ -37,11 +40,12 @@ export const PLOTS = [
     sentence: (series) => {
       const out = figures(series.tokens_out_per_s), taken = figures(series.tokens_in_per_s);
       if (!out && !taken) return "";
+      if (!out?.most && !taken?.most) return "No token was read or written.";
       return `Out ${rate(out?.last)} now, ${rate(out?.most)} at most; in ${rate(taken?.last)} now, ${rate(taken?.most)} at most.`;
     },
   },
   {
-    id: "first-token", title: "Time to the first token", form: duration,
+    id: "first-token", title: "Time to the first token", form: duration, floor: 1,
     series: [{ name: "first_token_s", title: "Mean of the answers", color: 1 }],
     sentence: (series) => {
       const found = figures(series.first_token_s);
@@ -49,7 +53,7 @@ export const PLOTS = [
     },
   },
   {
-    id: "requests", title: "Requests", form: whole,
+    id: "requests", title: "Requests", form: whole, floor: 4, steps: WHOLE_STEPS,
     series: [
       { name: "running", title: "Running", color: 4 },
       { name: "queued", title: "Queued", color: 2 },
@@ -58,11 +62,12 @@ export const PLOTS = [
     sentence: (series) => {
       const running = figures(series.running), queued = figures(series.queued), parked = figures(series.parked);
       if (!running && !queued && !parked) return "";
+      if (!running?.most && !queued?.most && !parked?.most) return "No request ran or waited.";
       return `${whole(running?.last)} running, ${whole(queued?.last)} queued, ${whole(parked?.last)} parked now; at most ${whole(queued?.most)} queued and ${whole(parked?.most)} parked.`;
     },
   },
   {
-    id: "restarts", title: "Restarts", form: whole,
+    id: "restarts", title: "Restarts", form: whole, floor: 2, steps: WHOLE_STEPS,
     series: [{ name: "restarts", title: "Restarts of all services", color: "mark", look: "bars" }],
     sentence: (series) => {
       const found = figures(series.restarts);

@@ -5,7 +5,6 @@ import { clock } from "/assets/format.js";
 import { stacked } from "/assets/plots/data.js";
 
 const HEIGHT = 170;
-const BINARY_STEPS = Array.from({ length: 44 }, (_, power) => 2 ** power); // 1 B to 8 TiB
 const MARK_WITHIN_PX = 7;
 const FONT = "12px system-ui, sans-serif";
 const DAY_S = 86400;
@@ -60,9 +59,9 @@ export function Plot({ kind, history, marks, span_s, end, theme, version, rangeW
     if (changed.size < kind.series.length) setHidden(changed);
   };
   const sentence = kind.sentence(series);
-  const inWords = `${kind.title}, ${rangeWords}. ${sentence || "Nothing is known yet."} ${marks.length ? `${marks.length} incidents are marked.` : ""}`;
+  const inWords = `${kind.title}, ${rangeWords}. ${sentence || "No figures in this time."} ${marks.length ? `${marks.length} incidents are marked.` : ""}`;
   return html`<figure class="plot" aria-labelledby=${`plot-${kind.id}`}>
-    <figcaption><h3 id=${`plot-${kind.id}`}>${kind.title}</h3><p class="summary faint">${sentence || "Nothing is known yet."}</p></figcaption>
+    <figcaption><h3 id=${`plot-${kind.id}`}>${kind.title}</h3><p class="summary faint">${sentence || "No figures in this time."}</p></figcaption>
     <div class="drawing" role="img" aria-label=${inWords} ref=${box}><div class="tip" hidden ref=${tip}></div></div>
     <ul class="legend" aria-label=${`Lines of ${kind.title}`}>
       ${kind.series.map((each) => html`<li key=${each.name}>
@@ -87,7 +86,7 @@ function options(kind, shown, node, state, tip, say) {
   const color = (name) => style.getPropertyValue(/^\d$/.test(name) ? `--plot-${name}` : `--${name}`).trim();
   const axis = { stroke: color("faint"), font: FONT, grid: { stroke: color("grid"), width: 1 }, ticks: { show: false } };
   const right = shown.some((each) => each.axis === "right");
-  const up = (u, least, most) => [0, kind.highest ?? Math.max(most ?? 0, 1e-9) * 1.08];
+  const up = (u, least, most) => [0, kind.highest ?? Math.max(kind.floor, (most ?? 0) * 1.08)];
   const stack = shown.map((each, index) => (each.look === "stack" ? index + 1 : 0)).filter(Boolean);
   return {
     width: node.clientWidth || 600,
@@ -97,7 +96,7 @@ function options(kind, shown, node, state, tip, say) {
     scales: { x: { range: () => state.current.range }, y: { range: up }, right: { range: up } },
     axes: [
       { ...axis, values: (u, splits) => splits.map((ts) => timeWords(ts, u.scales.x.max - u.scales.x.min)), space: 64, size: 28 },
-      { ...axis, values: (u, splits) => splits.map((value) => tick(kind, value)), size: 66, gap: 6, space: 34, ...(kind.binary && { incrs: BINARY_STEPS }) },
+      { ...axis, values: (u, splits) => splits.map((value) => tick(kind, value)), size: 66, gap: 6, space: 34, ...(kind.steps && { incrs: kind.steps }) },
       ...(right ? [{ ...axis, scale: "right", side: 1, values: (u, splits) => splits.map((value) => tick(kind, value)), size: 62, gap: 6, space: 34, grid: { show: false } }] : []),
     ],
     series: [{}, ...shown.map((each) => lineOf(each, color(String(each.color)), uPlot.paths))],

@@ -134,7 +134,7 @@ function Pass({ pass }) {
   const result = pass.healthy ? "all services are healthy" : "not all services are healthy";
   const alone = !pass.done.length && !pass.left.length ? pass.found.map((text) => `${text} (it came back by itself)`) : [];
   return html`<p>${clock(pass.finished_at)} <span class="faint">(${pass.reason})</span>: ${result}.</p>
-    ${pass.found.length === 0 ? html`<p class="faint">There was nothing to do.</p>` : html`<ul class="plain">
+    ${pass.found.length === 0 ? html`<p class="faint">There was nothing to do.</p>` : html`<ul class="deeds">
       ${pass.done.map((text) => html`<li class="good">✓ ${text}</li>`)}
       ${pass.left.map((text) => html`<li class="bad">✗ not mended: ${text}</li>`)}
       ${alone.map((text) => html`<li>${text}</li>`)}
