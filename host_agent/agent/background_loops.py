@@ -115,6 +115,7 @@ class BackgroundLoops:
                 if file.keep():
                     self._journal.record("agent", "file_written_again", f"{file.path} was gone or changed")
             self._journal.keep()
+            self._components.history.keep()
             await self._components.watchdog.keep_sockets(self._components.mlx.sockets.held)
             await self._components.disk.record_change()
             await asyncio.sleep(FILE_CHECK_INTERVAL_S)

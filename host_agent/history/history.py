@@ -69,6 +69,10 @@ class History:
             except TimeoutError:
                 self._take(None)
 
+    def keep(self) -> None:
+        """Write the samples that wait for the disk."""
+        self._store.keep()
+
     def plot(self, name: str) -> dict[str, Any]:
         """Return the plot of a span of SPANS, by its name."""
         now, span = self._wall(), SPANS[name]

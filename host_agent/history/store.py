@@ -40,10 +40,16 @@ class HistoryStore:
         self._joined_before: int | None = None
 
     def add(self, sample: Sample) -> None:
-        """Write a sample, and those that were not written yet."""
+        """Write a sample, or have it wait in memory."""
         if len(self._unsaved) == UNSAVED_MAX:
             FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest is lost
         self._unsaved.append(sample)
+        self.keep()
+
+    def keep(self) -> None:
+        """Write the samples that wait for the disk."""
+        if not self._unsaved:
+            return
         try:
             self._journal.transact(self._write)
         except (sqlite3.Error, OSError) as error:

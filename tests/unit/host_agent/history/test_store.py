@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from host_agent.history.plot import COARSE_STEP_S
 from host_agent.history.sample import FIGURES, Sample
 from host_agent.history.store import UNSAVED_MAX, WHAT, HistoryStore
 from host_agent.journal import Journal
+from host_agent.journal.journal import RETRY_S
+from tests.full_disk import small_disk
 from vestal.best_effort.failures import FAILURES
 from vestal.platform.memory import Memory
 
@@ -86,21 +88,26 @@ def test_three_hours_of_samples_take_an_eighth_of_2_mb(journal, tmp_path):
     assert (tmp_path / "journal.db").stat().st_size < 250_000
 
 
-def test_samples_wait_in_memory_while_the_file_cannot_be_written(journal, monkeypatch):
-    def full(work: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    store = HistoryStore(journal)
-    store.add(Sample(START, {"tokens": 1}))
-    with monkeypatch.context() as broken:
-        broken.setattr(journal, "transact", full)
+def test_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk") as disk:
+        journal = Journal(tmp_path / "disk" / "journal.db")
+        store = HistoryStore(journal)
+        store.add(Sample(START, {"tokens": 1}))
+        disk.fill()
         for number in range(1, UNSAVED_MAX + 10):
             store.add(Sample(START + number, {"tokens": 1}))
         assert FAILURES.as_json()[WHAT]["failing_since"]
-        assert times(store.fine(0)) == [START + number for number in range(10, UNSAVED_MAX + 10)]
-    store.add(Sample(START + 1000, {"tokens": 1}))
-    assert len(store.fine(0)) == 1 + UNSAVED_MAX
-    assert FAILURES.as_json()[WHAT]["failing_since"] is None
+        assert len(store.fine(0)) >= UNSAVED_MAX
+        assert times(store.fine(0))[-1] == START + UNSAVED_MAX + 9
+        disk.free()
+        time.sleep(RETRY_S)
+        store.keep()
+        assert FAILURES.as_json()[WHAT]["failing_since"] is None
+        journal.close()
+        after = HistoryStore(Journal(tmp_path / "disk" / "journal.db"))
+        assert times(after.fine(0))[-1] == START + UNSAVED_MAX + 9
+        assert len(after.fine(0)) >= UNSAVED_MAX
 
 
 def test_damaged_file_is_replaced_and_history_goes_on(tmp_path):
