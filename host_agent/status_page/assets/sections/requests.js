@@ -23,8 +23,7 @@ export function whyItWaits(request) {
 // A figure that is not known leaves its place empty.
 const shown = (figure, format) => (typeof figure === "number" ? format(figure) : null);
 
-const OF_THIS_PAGE = "vestal-page"; // the agent passes the page's requests on under this name
-const nameOf = (client) => (client === OF_THIS_PAGE ? "this page" : textOf(client) || "unknown program");
+const nameOf = (client) => textOf(client) || "unknown program";
 
 function Client({ request }) {
   return html`<div class="wrap"><strong>${nameOf(request.client)}</strong>
