@@ -69,6 +69,7 @@ PURE = (
     "host_agent/cli/chat/answer.py",
     "host_agent/cli/chat/conversation.py",
     "host_agent/cli/chat/demo_report.py",
+    "host_agent/cli/chat/word_wrap.py",
     "host_agent/cli/logs/formatting.py",
     "host_agent/cli/logs/log_line.py",
     "host_agent/cli/logs/sentences.py",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-
-from rich.console import Console
-from rich.text import Text
 
 from host_agent.cli.chat.answer import (
     EngineDied,
@@ -21,9 +20,11 @@ from host_agent.cli.chat.answer import (
     Happening,
     Piece,
 )
+from host_agent.cli.chat.word_wrap import WordWrap
 from host_agent.cli.screen.styled import printable
 from host_agent.cli.screen.units import format_duration
 
+DIM, THOUGHT, ALARM = "2", "2;3", "1;31"
 PATIENCE_S = 2.0
 """How long nothing may come before the first token until a person is told that it is waited for."""
 
@@ -50,7 +51,8 @@ class AnswerView:
     def __init__(self) -> None:
         self.shown = Shown()
         self._is_terminal = sys.stdout.isatty()
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._is_colored = not os.environ.get("NO_COLOR")
+        self._wrap = WordWrap()
         self._interrupted_at: float | None = None
         self._is_thinking = self._is_waiting = False
 
@@ -88,10 +90,10 @@ class AnswerView:
             case Failed(sentence):
                 self.shown.failure = sentence
 
-    def remark(self, text: str, style: str = "dim") -> None:
+    def remark(self, text: str, style: str = DIM) -> None:
         """Print a remark between the pieces of the answer, on a terminal."""
         if self._is_terminal:
-            self._console.print(Text(printable(text), style), end="")
+            self._write(printable(text), style)
 
     def _show_piece(self, piece: Piece) -> None:
         if self._interrupted_at is not None:
@@ -109,9 +111,16 @@ class AnswerView:
                 sys.stdout.flush()
             return
         if self._is_thinking and not piece.is_thought:
-            self._console.print("\n")
+            self._write("\n\n", "")
         self._is_thinking = piece.is_thought
-        self._console.print(Text(text, "dim italic" if piece.is_thought else ""), end="")
+        self._write(text, THOUGHT if piece.is_thought else "")
+
+    def _write(self, text: str, style: str) -> None:
+        """Write to the terminal, wrapped at words. `style` is the parameter of the escape sequence SGR."""
+        wrapped = self._wrap.feed(text, shutil.get_terminal_size().columns)
+        styled = f"\x1b[{style}m{wrapped}\x1b[0m" if style and self._is_colored else wrapped
+        sys.stdout.write(styled)
+        sys.stdout.flush()
 
     def _interrupt(self, what: str) -> None:
         """Say what keeps the answer from going on."""

@@ -9,6 +9,7 @@ import argparse
 import os
 import shutil
 import signal
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -17,10 +18,10 @@ from host_agent.agent_client import AgentClient
 from host_agent.cli.chat import demo_report
 from host_agent.cli.chat.answer import Failed, Finished, Piece
 from host_agent.cli.chat.answer_stream import AnswerStream
-from host_agent.cli.chat.answer_view import AnswerView, Shown
+from host_agent.cli.chat.answer_view import ALARM, AnswerView, Shown
 from host_agent.cli.chat.chat import choose_model
 from host_agent.cli.gateway import GatewayClient
-from host_agent.cli.screen.styled import print_lines
+from host_agent.cli.screen.styled import print_lines, wrapped
 from host_agent.errors import GatewayUnreachable, HostAgentError, NoFittingModel, NotPossible
 from vestal.config import Config, ConfigError
 
@@ -37,7 +38,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
     model = _model(gateway)
     if not options.yes:
         _check_alone(gateway)
-    print_lines([[(f"{model} tells a story. Its engine will be killed in mid-sentence.", "bold")], []])
+    width = shutil.get_terminal_size().columns
+    title = f"{model} tells a story. Its engine will be killed in mid-sentence."
+    print_lines([*wrapped([(title, "bold")], width), []])
     killed_run = _Story(gateway, model)
     shown = killed_run.tell(lambda pid: kill_engine(config, pid))
     print("\n")
@@ -45,13 +48,13 @@ def run(options: argparse.Namespace, config: Config) -> int:
         raise HostAgentError(f"The story did not go on: {shown.failure}")
     if killed_run.killed_at is None:
         raise HostAgentError("The story ended before its engine could be killed: run `vestal demo` again.")
-    print_lines([[("The same story again, without a kill, to compare …", "dim")]])
     undisturbed = _Story(gateway, model)
     undisturbed.tell(None)
+    _end_progress()
     result = killed_run.result(undisturbed.shown)
-    lines = demo_report.report(result, shutil.get_terminal_size().columns)
+    lines = demo_report.report(result, width)
     is_proven = demo_report.survived(result)
-    print_lines([[], *([(line, "green" if is_proven else "yellow")] for line in lines)])
+    print_lines([(line, "green" if is_proven else "yellow")] for line in lines)
     return 0 if is_proven else LOST
 
 
@@ -120,7 +123,7 @@ class _Story:
     def tell(self, kill: Any) -> Shown:
         """Stream the story, and call `kill` with the engine's PID within a sentence.
 
-        Without `kill`, nothing is printed.
+        Without `kill`, only the number of tokens is shown, on a terminal.
         """
         stream = AnswerStream(self._gateway, self._body)
         view = AnswerView()
@@ -134,6 +137,7 @@ class _Story:
                     self._kill_within_sentence(view, kill)
                 else:
                     _record(view.shown, happening)
+                    _show_progress(len(view.shown.pieces))
         except BaseException:
             stream.cancel()
             raise
@@ -160,7 +164,7 @@ class _Story:
         if self.killed_at is not None or not demo_report.is_within_sentence(view.shown.text, tokens):
             return
         self._pid = int(_check_engine(self._gateway)["pid"])
-        view.remark(f" ⟨SIGKILL to PID {self._pid}⟩", "bold red")
+        view.remark(f" ⟨SIGKILL to PID {self._pid}⟩", ALARM)
         self._kept = (len(view.shown.text), tokens)
         self.killed_at = time.monotonic()
         kill(self._pid)
@@ -171,7 +175,21 @@ def _record(shown: Shown, happening: object) -> None:
     match happening:
         case Piece(text, is_thought) if not is_thought:
             shown.text += text
+            shown.pieces.append((time.monotonic(), text))
         case Finished():
             shown.finished = happening
         case Failed(sentence):
             shown.failure = sentence
+
+
+def _show_progress(tokens: int) -> None:
+    """Redraw the line that says how far the story is that nobody interrupts."""
+    if sys.stdout.isatty():
+        text = f"The same again, without a kill, to compare: {tokens} tokens"
+        sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        sys.stdout.flush()
+
+
+def _end_progress() -> None:
+    if sys.stdout.isatty():
+        sys.stdout.write("\r\x1b[K")

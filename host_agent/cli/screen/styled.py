@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,12 @@ def printable(text: str) -> str:
     terminal, which would clear it, recolor it or write into its input.
     """
     return _CONTROL_CHARACTERS.sub("", text.replace("\t", "    "))
+
+
+def wrapped(line: Line, width: int) -> list[Line]:
+    """Return a line of one segment as lines of at most `width` columns."""
+    ((text, style),) = line
+    return [[(part, style)] for part in textwrap.wrap(text, max(width, 1)) or [""]]
 
 
 def print_lines(lines: Iterable[Line]) -> None:

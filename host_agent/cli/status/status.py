@@ -13,7 +13,7 @@ from typing import Any
 
 from host_agent.agent import agent_state, outdated
 from host_agent.agent_client import AgentClient
-from host_agent.cli.screen.styled import Line, print_lines
+from host_agent.cli.screen.styled import Line, print_lines, wrapped
 from host_agent.cli.status import tree
 from host_agent.cli.table import UNLIMITED_WIDTH, Column, print_table
 from host_agent.errors import AgentUnreachable
@@ -82,7 +82,7 @@ def _older_code(config: Config, width: int) -> list[Line]:
     names = " and ".join([", ".join(older[:-1]), older[-1]] if older[1:] else older)
     runs = "run" if older[1:] else "runs"
     sentence = f"{names} {runs} older code than is installed; run `make up`."
-    return [[], *tree.wrapped([(sentence, "yellow")], width)]
+    return [[], *wrapped([(sentence, "yellow")], width)]
 
 
 def _open_page(client: AgentClient) -> int:

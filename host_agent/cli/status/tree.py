@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from host_agent.cli.screen.styled import Line, Segment
+from host_agent.cli.screen.styled import Line, Segment, wrapped
 from host_agent.cli.screen.units import format_duration
 from host_agent.sentences import as_sentence
 from host_agent.services import AGENT, DOCKER, IN_CONTAINERS, MLX_ENGINE, MLX_SERVER, OLLAMA
@@ -187,12 +186,6 @@ def _cut(line: Line, width: int) -> Line:
         cut.append((text[: max(width, 0)], style))
         width -= len(text)
     return cut
-
-
-def wrapped(line: Line, width: int) -> list[Line]:
-    """Return a line of one segment as lines of at most `width` columns."""
-    ((text, style),) = line
-    return [[(part, style)] for part in textwrap.wrap(text, max(width, 1)) or [""]]
 
 
 def _verdict_style(status: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from host_agent.agent_client import AgentClient
 from host_agent.cli.screen import live_screen
 from host_agent.cli.screen.event_feed import LOST, EventFeed, FeedEvent, NotAStream
 from host_agent.cli.screen.poller import Poller
-from host_agent.cli.screen.styled import Line
+from host_agent.cli.screen.styled import Line, wrapped
 from host_agent.cli.screen.units import format_duration
 from host_agent.cli.status import tree
 from host_agent.errors import HostAgentError
@@ -86,10 +86,8 @@ class WatchedStatus:
 
     def _absence(self, width: int, away_s: float) -> list[Line]:
         """Return that the agent is away, and below it what it last reported."""
-        lines = tree.wrapped(
-            [(f"The agent has not answered for {format_duration(away_s)}.", "bold red")], width
-        )
-        lines += tree.wrapped([(self._why_away, "yellow")], width)
+        lines = wrapped([(f"The agent has not answered for {format_duration(away_s)}.", "bold red")], width)
+        lines += wrapped([(self._why_away, "yellow")], width)
         if self._status is None:
             return lines
         last = tree.lay_out(self._status, width, time.time())
@@ -115,5 +113,5 @@ class WatchedStatus:
 
     def _incident_lines(self, width: int) -> list[Line]:
         texts = [as_sentence(str(incident["sentence"])) for incident in self._incidents.values()]
-        lines = [line for text in texts for line in tree.wrapped([(text, "yellow")], width)]
+        lines = [line for text in texts for line in wrapped([(text, "yellow")], width)]
         return [[], *lines] if lines else []

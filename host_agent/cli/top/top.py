@@ -16,9 +16,8 @@ from host_agent.cli.gateway import GatewayClient
 from host_agent.cli.screen import live_screen
 from host_agent.cli.screen.event_feed import LOST, EventFeed, FeedEvent, NotAStream
 from host_agent.cli.screen.poller import Poller
-from host_agent.cli.screen.styled import Line, print_lines
+from host_agent.cli.screen.styled import Line, print_lines, wrapped
 from host_agent.cli.screen.units import format_duration
-from host_agent.cli.status.tree import wrapped
 from host_agent.cli.top import layout
 from host_agent.errors import GatewayUnreachable
 from vestal.config import Config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -18,6 +19,7 @@ from host_agent.cli.chat.answer import (
 )
 from host_agent.cli.chat.conversation import Conversation, MessageLines, command_of
 from host_agent.cli.chat.demo_report import Killed, is_within_sentence, pause_after, report, survived
+from host_agent.cli.chat.word_wrap import WordWrap
 
 
 def line(**frame: object) -> bytes:
@@ -152,3 +154,32 @@ def test_text_that_ends_at_the_kill_or_differs_before_it_is_no_success(text: str
 @pytest.mark.parametrize("width", [1, 40, 100])
 def test_report_fits_the_terminal(width: int):
     assert all(len(part) <= max(width, 20) for part in report(killed("ab", "ab", 1), width))
+
+
+def on_screen(sent: str) -> list[str]:
+    """Return the lines that a terminal shows after it was sent this text."""
+    lines = [""]
+    for part in re.findall(r"\x1b\[(\d+)D\x1b\[K|(.)", sent, re.DOTALL):
+        if part[0]:
+            lines[-1] = lines[-1][: -int(part[0])]
+        elif part[1] == "\n":
+            lines.append("")
+        else:
+            lines[-1] += part[1]
+    return lines
+
+
+@pytest.mark.parametrize("width", [12, 20, 40, 100])
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
+def test_wrapped_text_breaks_no_word_whatever_its_pieces(width: int, piece: int):
+    text = "The quick brown fox jumped over it, and a night passed before it came to the river.\n\nOne day."
+    wrap = WordWrap()
+    sent = "".join(wrap.feed(text[at : at + piece], width) for at in range(0, len(text), piece))
+    assert " ".join(on_screen(sent)).split() == text.split()
+    assert all(len(shown) < width for shown in on_screen(sent))
+
+
+def test_word_that_is_longer_than_a_line_is_cut_and_nothing_of_it_lost():
+    shown = on_screen(WordWrap().feed("a " + "x" * 30, 10))
+    assert "".join(shown).replace(" ", "") == "a" + "x" * 30
+    assert all(len(line) < 10 for line in shown)
