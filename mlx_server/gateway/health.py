@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.best_effort.failures import FAILURES
 from vestal.supervision import State

@@ -17,7 +17,8 @@ from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.kept_answers.opening import open_answer_log
 from mlx_server.gateway.parts import GatewayParts
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.best_effort import output
 from vestal.best_effort.files import DISK_FAULTS

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.protocol import Alive, PromptCacheUse
 from vestal.web.metrics import CONTENT_TYPE, Metric, counter, gauge, histogram, render, summary

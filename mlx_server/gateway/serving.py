@@ -24,7 +24,7 @@ from mlx_server.gateway.peers.choice import HERE, Machine, is_engine_far
 from mlx_server.gateway.peers.mirrored import MirroredAnswers
 from mlx_server.gateway.peers.mirroring import TakeOverMirrored, mirror
 from mlx_server.gateway.peers.others import Peers, peers_of
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from vestal.supervision.handover.successor import Succession
 from vestal.web.listening_sockets import LOOPBACK
 

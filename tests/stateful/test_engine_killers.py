@@ -11,10 +11,11 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_server.gateway.requests.actions import FailRequest, SendToEngine
-from mlx_server.gateway.requests.admission import Lane
-from mlx_server.gateway.requests.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.actions import FailRequest, SendToEngine
+from mlx_server.gateway.requests.table.admission import Lane
+from mlx_server.gateway.requests.table.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_table import RequestTable
 
 STEP_S, START_STEPS, REPLAY_STEPS = 0.05, 10, 10
 LONGEST_STEPS = 40_000

@@ -14,11 +14,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlx_server.gateway.requests.actions import CancelOnEngine, FailRequest, SendToEngine
-from mlx_server.gateway.requests.admission import Lane, QueueFull
-from mlx_server.gateway.requests.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
-from mlx_server.gateway.requests.request_table import TRIAL_S, RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.actions import CancelOnEngine, FailRequest, SendToEngine
+from mlx_server.gateway.requests.table.admission import Lane, QueueFull
+from mlx_server.gateway.requests.table.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
+from mlx_server.gateway.requests.table.engine_wait import TRIAL_S, RequestLimits
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_table import RequestTable
 
 MAX_WAIT_S, PARKED_WAIT_S = 120.0, 200.0
 MODEL = "m"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from mlx_server.gateway.requests.crash_policy import EngineDeath
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 
 SENT_BY_ANYBODY = frozenset({int(signal.SIGKILL), int(signal.SIGTERM)})
 """Signals that a process does not send itself when it fails, as SIGABRT and SIGSEGV are."""

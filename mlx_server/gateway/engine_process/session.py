@@ -11,7 +11,7 @@ from mlx_server.gateway.engine_process.exit_evidence import ExitEvidence
 from mlx_server.gateway.engine_process.link import EngineLink
 from mlx_server.gateway.engine_process.liveness import EngineLiveness
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock, ProbeResult
 

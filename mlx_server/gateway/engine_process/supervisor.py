@@ -16,7 +16,7 @@ from mlx_server.gateway.engine_process.recycler import Recycler
 from mlx_server.gateway.engine_process.session import EngineSession
 from mlx_server.gateway.engine_process.standby import StandbyPreparation
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import oom_kills

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.gateway.requests.admission import Lane
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.admission import Lane
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 
 MAX_ENTRIES = 200

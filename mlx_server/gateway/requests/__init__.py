@@ -5,12 +5,8 @@
 | `model_requests`    | what the engine can be asked for, free of any dialect                        |
 | `sendable`          | the same, encoded: what cannot be sent is refused before it is taken in       |
 | `dispatcher`        | the only caller of the request table: carries out what the table decides     |
+| `table`             | decide which requests run, wait, continue after a crash, or fail             |
 | `early_checks`      | decide which waiting requests an engine checks before their turn             |
-| `request_table`     | decide which requests run, wait, continue after a crash, or fail             |
-| `actions`           | what the table asks the dispatcher to do                                     |
-| `request_lifecycle` | the states of one request                                                    |
-| `crash_policy`      | decide whether a request goes on when its engine dies                        |
-| `admission`         | slots, queues, and fairness between clients                                  |
 | `ticket`            | what a handler holds of its request: the stream of its events                |
 | `token_rate`        | how fast a request gets tokens, over the last few seconds                    |
 | `pauses`            | how long streams stand still when their engine dies                          |

@@ -14,17 +14,17 @@ from collections.abc import Callable, Container, Iterable, Iterator
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.requests.actions import Action, CancelOnEngine, FailRequest, SendToEngine
-from mlx_server.gateway.requests.admission import Lane, QueueFull
-from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.early_checks import EarlyChecks
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.pauses import MAX_IDS, Pauses
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
-from mlx_server.gateway.requests.request_table import RequestTable
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
+from mlx_server.gateway.requests.table.actions import Action, CancelOnEngine, FailRequest, SendToEngine
+from mlx_server.gateway.requests.table.admission import Lane, QueueFull
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase, TokenGap
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket, TicketItem
 from mlx_server.gateway.telemetry import GATEWAY_ITSELF, Telemetry
 from vestal.supervision import Clock

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.admission import Lane
+from mlx_server.gateway.requests.table.admission import Lane
 
 SEED_MASK = 2**63 - 1
 """Seeds are kept to 63 bits, the most that the protocol carries."""

@@ -13,8 +13,8 @@ import msgspec
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.admission import Lane
 from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
+from mlx_server.gateway.requests.table.admission import Lane
 
 _NAMES_FOR_CLIENTS = {
     "template": "the variables for the chat template",

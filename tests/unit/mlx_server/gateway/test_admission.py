@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.requests.admission import Admission, QueueFull
+from mlx_server.gateway.requests.table.admission import Admission, QueueFull
 
 
 def _admit_all(admission: Admission) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.requests.crash_policy import (
+from mlx_server.gateway.requests.table.crash_policy import (
     KILLS_TO_FAIL,
     KILLS_TO_RUN_ALONE,
     TOKENS_TO_CANCEL_STRIKES,

@@ -11,9 +11,10 @@ from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.early_checks import MAX_AT_ONCE, EarlyChecks
 from mlx_server.gateway.requests.model_requests import GenerationRequest
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.requests.ticket import Ticket
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import FakeClock

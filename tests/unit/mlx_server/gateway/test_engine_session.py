@@ -13,9 +13,10 @@ from mlx_server.gateway.engine_process.liveness import EngineLiveness
 from mlx_server.gateway.engine_process.session import EngineSession
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import GenerationRequest
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import FakeClock
 

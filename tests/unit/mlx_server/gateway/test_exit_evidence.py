@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_server.gateway.engine_process.exit_evidence import ExitEvidence
-from mlx_server.gateway.requests.crash_policy import EngineDeath
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 
 KILL, TERM, SEGV, ABRT = 9, 15, 11, 6
 

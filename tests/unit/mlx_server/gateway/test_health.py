@@ -10,7 +10,8 @@ import pytest
 
 from mlx_server.gateway.health import SERVED, health_status
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import ChildStatus, FakeClock, State
 

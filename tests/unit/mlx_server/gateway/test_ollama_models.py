@@ -21,7 +21,8 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.memory_fit import ON_METAL
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.memory_forecast.model_files import PREFILL_STEP_TOKENS, files_of
 from mlx_server.memory_forecast.weights import Arithmetic

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.requests.actions import CancelOnEngine, FailRequest, SendToEngine
-from mlx_server.gateway.requests.admission import Lane
-from mlx_server.gateway.requests.crash_policy import (
+from mlx_server.gateway.requests.table.actions import CancelOnEngine, FailRequest, SendToEngine
+from mlx_server.gateway.requests.table.admission import Lane
+from mlx_server.gateway.requests.table.crash_policy import (
     KILLS_TO_FAIL,
     KILLS_TO_RUN_ALONE,
     TOKENS_TO_CANCEL_STRIKES,
     EngineDeath,
 )
-from mlx_server.gateway.requests.request_lifecycle import (
+from mlx_server.gateway.requests.table.engine_wait import PARKED_WAIT_S, TRIAL_S, RequestLimits
+from mlx_server.gateway.requests.table.request_lifecycle import (
     IllegalTransition,
     RequestLifecycle,
     RequestPhase,
     TokenGap,
 )
-from mlx_server.gateway.requests.request_table import PARKED_WAIT_S, TRIAL_S, RequestLimits, RequestTable
+from mlx_server.gateway.requests.table.request_table import RequestTable
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.admission import Lane
 from mlx_server.gateway.requests.model_requests import (
     EmbeddingRequest,
     GenerationRequest,
@@ -17,6 +16,7 @@ from mlx_server.gateway.requests.model_requests import (
     UnloadRequest,
 )
 from mlx_server.gateway.requests.sendable import repeated, sendable
+from mlx_server.gateway.requests.table.admission import Lane
 
 
 def chat(**fields: Any) -> GenerationRequest:

@@ -10,12 +10,13 @@ import pytest
 from mlx_server import protocol
 from mlx_server.gateway.errors import RequestCancelled
 from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, in_flight
-from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
-from mlx_server.gateway.requests.request_lifecycle import RequestPhase
-from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import FakeClock

@@ -8,9 +8,8 @@ process has exited, `engine_died` says why, and `crash_policy` decides for each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from mlx_server.gateway.requests.actions import (
+from mlx_server.gateway.requests.resumed import ResumedRequest
+from mlx_server.gateway.requests.table.actions import (
     CRASHED_TOO_OFTEN,
     KILLED_TOO_OFTEN,
     Action,
@@ -18,30 +17,10 @@ from mlx_server.gateway.requests.actions import (
     FailRequest,
     SendToEngine,
 )
-from mlx_server.gateway.requests.admission import Admission, Lane
-from mlx_server.gateway.requests.crash_policy import EngineDeath
-from mlx_server.gateway.requests.request_lifecycle import WAITING_PHASES, RequestLifecycle, RequestPhase
-from mlx_server.gateway.requests.resumed import ResumedRequest
-
-PARKED_WAIT_S = 900.0
-"""A breaker opens for 60, 120, 240 and 480 s: a request that ran before waits for four trials of it."""
-
-TRIAL_S = 60.0
-"""A request that waited for a trial start also waits this long for its success: an engine's start timeout."""
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """Bounds of each lane: how many requests run and wait, and how long one waits without an engine.
-
-    A new request waits `max_wait_s`. One that ran before, whose client may have a part of the answer, waits
-    `parked_wait_s`.
-    """
-
-    max_running: int
-    max_queued: int
-    max_wait_s: float
-    parked_wait_s: float = PARKED_WAIT_S
+from mlx_server.gateway.requests.table.admission import Admission, Lane
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
+from mlx_server.gateway.requests.table.engine_wait import RequestLimits, next_start
+from mlx_server.gateway.requests.table.request_lifecycle import WAITING_PHASES, RequestLifecycle, RequestPhase
 
 
 class RequestTable:
@@ -166,21 +145,15 @@ class RequestTable:
         """
         if self._engine_is_ready:
             return []
-        overdue = [request.id for request in self._waiting() if now >= self._deadline(request, trial_at)]
+        overdue = [
+            request.id
+            for request in self._waiting()
+            if now >= self._limits.deadline(request, self._no_engine_since, trial_at)
+        ]
         message = "The engine has not come back in time."
         if trial_at is None or trial_at <= now:
             return self._fail(overdue, message)
-        return self._fail(overdue, f"{message} {_next_start(trial_at - now)}", trial_at - now)
-
-    def _deadline(self, request: RequestLifecycle, trial_at: float | None) -> float:
-        """Return until when the request waits for an engine. A new one waits out a trial within its time."""
-        since = max(request.waiting_since, self._no_engine_since)
-        deadline = since + self._limits.max_wait_s
-        if request.phase is RequestPhase.PARKED or request.was_accepted:
-            return max(deadline, since + self._limits.parked_wait_s)
-        if trial_at is not None and trial_at <= deadline:
-            return max(deadline, trial_at + TRIAL_S)
-        return deadline
+        return self._fail(overdue, f"{message} {next_start(trial_at - now)}", trial_at - now)
 
     def refusal(self, now: float, trial_at: float | None) -> FailRequest | None:
         """Return the failure of a request submitted now if the next engine comes too late for
@@ -189,7 +162,7 @@ class RequestTable:
         if self._engine_is_ready or trial_at is None or trial_at - now <= self._limits.max_wait_s:
             return None
         wait_s = trial_at - now
-        return FailRequest("", "engine_unavailable", f"The engine is down. {_next_start(wait_s)}", wait_s)
+        return FailRequest("", "engine_unavailable", f"The engine is down. {next_start(wait_s)}", wait_s)
 
     def give_up(self, message: str) -> list[Action]:
         """Fail all requests that wait: no engine will start."""
@@ -308,7 +281,3 @@ class RequestTable:
     def _forget(self, request_id: str) -> None:
         _, lane = self._requests.pop(request_id)
         self._admissions[lane].release(request_id)
-
-
-def _next_start(in_s: float) -> str:
-    return f"It died too often and is started again in {in_s:.0f} s; try again then."

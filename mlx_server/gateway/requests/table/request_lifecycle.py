@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mlx_server.gateway.requests.crash_policy import CrashHistory, EngineDeath, Progress
+from mlx_server.gateway.requests.table.crash_policy import CrashHistory, EngineDeath, Progress
 
 
 class RequestPhase(StrEnum):
