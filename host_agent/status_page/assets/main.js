@@ -1,6 +1,6 @@
 // The frame of the page: one line that says how things are, the navigation, and the section that is shown.
 
-import { html, render, useEffect, useState } from "/assets/vendor/preact-htm.js";
+import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { post } from "/assets/api.js";
 import { clock, duration } from "/assets/format.js";
 import { connect, useConnection, useLive, useNow } from "/assets/live.js";
@@ -40,14 +40,19 @@ function Header({ status, connection }) {
   return html`<header class="top">
     <h1>Vestal</h1>
     <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span></p>
-    <span class=${`live ${connection.state}`} title="Whether this page hears from the agent">${live}</span>
+    <span class=${`connection ${connection.state}`} title="Whether this page hears from the agent">${live}</span>
     ${connection.state === "live" && html`<${Button} className="strong" disabled=${recovering} onClick=${() => post("/recover")}>
       ${recovering ? "Recovering…" : "Recover now"}<//>`}
   </header>`;
 }
 
 function Navigation({ shown }) {
-  return html`<nav aria-label="Sections"><ul>
+  const bar = useRef(null);
+  useEffect(() => { // on a narrow screen the bar scrolls sideways
+    const link = bar.current.querySelector("[aria-current]"), { offsetLeft, offsetWidth } = link;
+    bar.current.scrollTo({ left: offsetLeft - (bar.current.clientWidth - offsetWidth) / 2 });
+  }, [shown]);
+  return html`<nav aria-label="Sections"><ul ref=${bar}>
     ${TABS.map(([name, title]) => html`<li key=${name}><a href=${`#${name}`} aria-current=${shown === name ? "page" : undefined}>${title}</a></li>`)}
   </ul></nav>`;
 }
@@ -64,8 +69,10 @@ function Closed() {
 // A section that is loaded when it is shown first: the module `sections/NAME.js` exports one component, NAME in PascalCase.
 const loaded = new Map();
 function Lazy({ name, title }) {
+  const { state } = useConnection();
   const [section, setSection] = useState(loaded.get(name) ?? null);
   useEffect(() => {
+    if (loaded.has(name)) return undefined;
     let shown = true;
     import(`/assets/sections/${name}.js`).then(
       (module) => {
@@ -76,9 +83,9 @@ function Lazy({ name, title }) {
       (error) => { if (shown) setSection({ error }); },
     );
     return () => { shown = false; };
-  }, [name]);
+  }, [name, state]); // what failed while the agent was gone is tried again when it is back
   if (!section) return html`<${Panel} title=${title} id=${name}><p class="empty">Loading…</p><//>`;
-  if (section.error) return html`<${Panel} title=${title} id=${name}><p class="empty">This section is not here yet.</p><//>`;
+  if (section.error) return html`<${Panel} title=${title} id=${name}><p class="empty">This section could not be loaded. It is tried again when the agent answers; if that does not help, reload the page.</p><//>`;
   return html`<${section.component} />`;
 }
 

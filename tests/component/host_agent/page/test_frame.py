@@ -110,9 +110,21 @@ def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scrip
     scripted.stop()
     expect(verdict(page)).to_contain_text("The agent does not answer (since ", timeout=5000)
     expect(page.get_by_role("button", name="Recover now")).to_have_count(0)
+    assert page.accessibility_faults("color-contrast") == []
     scripted.status["verdict"] = "The agent has just started."
     scripted.start()
     expect(verdict(page)).to_have_text("The agent has just started.")
+
+
+def test_section_that_was_opened_while_the_agent_was_gone_comes_with_the_agent(page, scripted):
+    page.expected = [UNREACHABLE, CUT, "404 (Not Found)"]
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    scripted.stop()
+    page.get_by_role("link", name="Doctor").click()
+    expect(page.get_by_role("main")).to_contain_text("This section could not be loaded.")
+    scripted.start()
+    expect(page.get_by_role("main")).not_to_contain_text("could not be loaded")
+    expect(page.get_by_role("main").get_by_role("heading", name="Doctor")).to_be_visible()
 
 
 def test_agent_that_was_replaced_and_forgot_the_session_closes_the_page_until_it_is_opened_again(

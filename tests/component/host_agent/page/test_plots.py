@@ -66,6 +66,11 @@ def test_crosshair_is_common_to_all_plots(page):
     assert lines.count() == PLOTS
     for index in range(PLOTS):
         expect(lines.nth(index)).to_be_visible()
+    middle = page.locator(".u-over").first.bounding_box()["width"] * 1815 / 3600  # of the one restart
+    plot(page, "Memory of the engine").locator(".u-over").hover(position={"x": middle, "y": 40})
+    expect(plot(page, "Restarts").get_by_role("button")).to_have_text(
+        re.compile(r"Restarts of all services\s*1")
+    )
     transforms = lines.evaluate_all("lines => lines.map(line => line.style.transform)")
     assert all(re.search(r"translate\(\d", each) for each in transforms), transforms
 
