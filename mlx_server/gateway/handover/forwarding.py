@@ -7,8 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.handover.successor import Successor, connection_failures
+from mlx_server.gateway.kept_answers.middleware import LOST
+from mlx_server.gateway.kept_answers.rendering import BrokenOff
 
-LOST = "The server was replaced, and the new one died before it answered; send the request again."
 RETRY_AFTER_S = 1
 
 
@@ -41,10 +42,11 @@ class ForwardToSuccessor:
             has_started = True
             await send(message)
 
+        lost: tuple[type[Exception], ...] = (BrokenOff, *connection_failures())
         try:
             await successor.forward(scope, receive, sending)
-        except connection_failures():
-            if has_started:
-                raise
+        except lost:
+            if has_started:  # without its end, the server closes the connection
+                return
             error = Unavailable("engine_unavailable", LOST, retry_after_s=RETRY_AFTER_S)
             await error_response(error, scope["path"])(scope, receive, send)

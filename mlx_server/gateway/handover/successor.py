@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
-from mlx_server.gateway.kept_answers.rendering import Message, Receive, Send
+from mlx_server.gateway.kept_answers.rendering import BrokenOff, Message, Receive, Send
 
 if TYPE_CHECKING:
     import aiohttp
@@ -27,11 +27,9 @@ KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 
 RETRY_S = 0.1
 MAX_RETRY_S = 60.0
-"""How long another gateway is waited for that has died before it sent anything: its agent starts the next."""
-
-
-class SuccessorLost(Exception):
-    """The other gateway broke off an answer whose beginning has been sent."""
+"""How long the next gateway is waited for after the death of one that has not sent anything."""
+ACCEPTED_AFTER_S = 1.0
+"""An attempt of this length had a gateway: a connection that is refused fails at once."""
 
 
 class Successor:
@@ -62,21 +60,21 @@ class Successor:
         return self._session
 
     async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
-        """Send an answer from a frame on, until its end. Raises SuccessorLost, OSError.
+        """Send an answer from a frame on, until its end. Raises BrokenOff, OSError.
 
         With `has_started` the status and the headers have been sent.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
             if has_started and answer.status != 200:
-                raise SuccessorLost(f"{answer_id}: the answer is gone (status {answer.status})")
+                raise BrokenOff(f"{answer_id}: the answer is gone (status {answer.status})")
             await _copy(answer, send, has_started=has_started)
 
     async def copy_answer_from_next(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
     ) -> None:
         """Do what `copy_answer` does, and read from the next gateway if this one dies before it has sent
-        anything. Raises SuccessorLost.
+        anything. Raises BrokenOff.
         """
         has_sent = False
 
@@ -87,16 +85,20 @@ class Successor:
 
         deadline_s = time.monotonic() + MAX_RETRY_S
         while True:
+            began_s = time.monotonic()
             try:
                 await self.copy_answer(answer_id, first_frame, sending, has_started=has_started)
                 return
             except connection_failures() as error:
-                if has_sent or time.monotonic() > deadline_s:
-                    raise SuccessorLost(f"{answer_id}: {type(error).__name__}: {error}") from error
+                now_s = time.monotonic()
+                if now_s - began_s > ACCEPTED_AFTER_S:  # the answer may have taken minutes before this death
+                    deadline_s = now_s + MAX_RETRY_S
+                if has_sent or now_s > deadline_s:
+                    raise BrokenOff(f"{answer_id}: {type(error).__name__}: {error}") from error
             await asyncio.sleep(RETRY_S)
 
     async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
-        """Forward a whole HTTP request, and send the answer to it. Raises SuccessorLost, OSError.
+        """Forward a whole HTTP request, and send the answer to it. Raises BrokenOff, OSError.
 
         `own_key`: this gateway's key is shown instead of the client's.
         """
@@ -132,7 +134,7 @@ async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool
         async for chunk in answer.content.iter_any():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except connection_failures() as error:
-        raise SuccessorLost(str(error)) from error
+        raise BrokenOff(str(error)) from error
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -12,11 +12,19 @@ from starlette.types import ASGIApp, Scope
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.received_body import ReceivedBody
-from mlx_server.gateway.kept_answers.rendering import Receive, Send
+from mlx_server.gateway.kept_answers.rendering import (
+    BrokenOff,
+    Copied,
+    CopyElsewhere,
+    Message,
+    Receive,
+    Send,
+)
 from vestal.web.guard import CLOSING
 from vestal.web.http_error import HttpError
 
 MAX_KEY_BYTES = 255
+LOST = "The server was replaced, and the new one died before it answered; send the request again."
 REPEATED_BODY_S = 60.0
 """How long the body of a request may take whose answer is there already."""
 
@@ -47,7 +55,10 @@ class KeepAnswers:
         except HttpError as error:
             await self._respond(error, scope["path"])(scope, receive, send)
             return
-        await follow(answer, 0, receive, send)
+        try:
+            await follow(answer, 0, receive, send)
+        except HttpError as error:
+            await self._respond(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
         """Return the answer to this request: a new one, or the one to an earlier request with the same key.
@@ -103,7 +114,11 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer from a frame on. If its last client leaves before its end, the answer is suspended."""
+    """Send the answer from a frame on. If its last client leaves before its end, the answer is suspended.
+
+    Raises HttpError if another gateway goes on with it and does not give it, and nothing was sent. Otherwise
+    the response is left without its end, so that the server closes the connection.
+    """
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
     gone.add_done_callback(lambda _: rendering.wake())
@@ -111,8 +126,7 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     try:
         copied = await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
         if copied is not None and answer.elsewhere is not None:
-            rest = answer.elsewhere(answer.id, copied.next_frame, send, has_started=copied.has_started)
-            await _unless_gone(asyncio.ensure_future(rest), gone)
+            await _copy_rest(answer.elsewhere, answer.id, copied, send, gone)
     finally:
         answer.first_frames.remove(first_frame)
         gone.cancel()
@@ -121,6 +135,25 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
         is_over = rendering.is_complete or rendering.is_frozen
         if not answer.first_frames and not is_over and not answer.outlives_client:
             answer.leave()
+
+
+async def _copy_rest(
+    elsewhere: CopyElsewhere, answer_id: str, copied: Copied, send: Send, gone: asyncio.Future[None]
+) -> None:
+    """Send what another gateway makes of an answer, until `gone` is done. Raises HttpError."""
+    has_started = copied.has_started
+
+    async def sending(message: Message) -> None:
+        nonlocal has_started
+        has_started = True
+        await send(message)
+
+    rest = elsewhere(answer_id, copied.next_frame, sending, has_started=copied.has_started)
+    try:
+        await _unless_gone(asyncio.ensure_future(rest), gone)
+    except BrokenOff as error:
+        if not has_started:
+            raise HttpError("engine_unavailable", LOST, status=503, retry_after_s=1) from error
 
 
 async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:

@@ -17,6 +17,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+class BrokenOff(Exception):
+    """The other gateway that goes on with an answer does not give its rest."""
+
+
 class CopyElsewhere(Protocol):
     """Sends an answer that another gateway makes, from a frame on, until its end."""
 

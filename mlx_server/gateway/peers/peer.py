@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlx_server.gateway.handover.successor import Successor, SuccessorLost
-from mlx_server.gateway.kept_answers.rendering import Message, Receive, Send
+from mlx_server.gateway.handover.successor import Successor
+from mlx_server.gateway.kept_answers.rendering import BrokenOff, Message, Receive, Send
 from mlx_server.gateway.peers.mirrored import MirrorBatch, MirrorReply
 from mlx_server.gateway.peers.passed_on import DIGEST
 
@@ -162,4 +162,4 @@ def _failures() -> tuple[type[Exception], ...]:
     """Return the errors of a peer that is away, slow, or not a gateway."""
     import aiohttp  # at the first use: it takes several MB of memory, and most gateways have no peers
 
-    return (OSError, TimeoutError, ValueError, aiohttp.ClientError, SuccessorLost)
+    return (OSError, TimeoutError, ValueError, aiohttp.ClientError, BrokenOff)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
 import pytest
 
+from mlx_server.gateway.handover import successor as successor_module
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
-from mlx_server.gateway.handover.successor import Successor, SuccessorLost
+from mlx_server.gateway.handover.successor import Successor
+from mlx_server.gateway.kept_answers.rendering import BrokenOff
 
 BODY = {"type": "http.response.body", "body": b"whole", "more_body": False}
 SCOPE = {"type": "http", "method": "POST", "path": "/api/chat", "query_string": b"", "headers": []}
@@ -17,9 +20,9 @@ SCOPE = {"type": "http", "method": "POST", "path": "/api/chat", "query_string": 
 class DyingSuccessor(Successor):
     """Dies `deaths` times before it sends anything, or after its first message with `sends_first`."""
 
-    def __init__(self, deaths: int, *, sends_first: bool = False) -> None:
+    def __init__(self, deaths: int, *, sends_first: bool = False, dies_after_s: float = 0.0) -> None:
         super().__init__("http://127.0.0.1:9")
-        self.deaths, self.sends_first = deaths, sends_first
+        self.deaths, self.sends_first, self.dies_after_s = deaths, sends_first, dies_after_s
 
     async def copy_answer(self, answer_id: str, first_frame: int, send: Any, *, has_started: bool) -> None:
         await self._send(send)
@@ -32,6 +35,7 @@ class DyingSuccessor(Successor):
             self.deaths -= 1
             if self.sends_first:
                 await send({**BODY, "more_body": True})
+            await asyncio.sleep(self.dies_after_s)
             raise aiohttp.ServerDisconnectedError
         await send(BODY)
 
@@ -47,9 +51,26 @@ async def test_answer_whose_successor_dies_before_it_sends_is_read_from_the_next
     assert sent == [BODY]
 
 
+async def test_answer_that_took_longer_than_the_wait_for_a_gateway_is_read_from_the_next_one(monkeypatch):
+    """The wait counted from the beginning of the answer: one that had taken 60 s was a 500."""
+    monkeypatch.setattr(successor_module, "MAX_RETRY_S", 0.3)
+    monkeypatch.setattr(successor_module, "ACCEPTED_AFTER_S", 0.2)
+    monkeypatch.setattr(successor_module, "RETRY_S", 0.01)
+    sent = Sent()
+    await DyingSuccessor(3, dies_after_s=0.35).copy_answer_from_next("a1", 0, sent, has_started=False)
+    assert sent == [BODY]
+
+
+async def test_answer_for_which_no_gateway_comes_is_given_up(monkeypatch):
+    monkeypatch.setattr(successor_module, "MAX_RETRY_S", 0.05)
+    monkeypatch.setattr(successor_module, "RETRY_S", 0.01)
+    with pytest.raises(BrokenOff):
+        await DyingSuccessor(10**9).copy_answer_from_next("a1", 0, Sent(), has_started=False)
+
+
 async def test_answer_whose_successor_dies_midway_is_broken_off_and_not_repeated():
     sent = Sent()
-    with pytest.raises(SuccessorLost):
+    with pytest.raises(BrokenOff):
         await DyingSuccessor(1, sends_first=True).copy_answer_from_next("a1", 0, sent, has_started=True)
     assert sent == [{**BODY, "more_body": True}]
 
