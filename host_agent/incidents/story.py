@@ -157,21 +157,22 @@ def _breaker(part: Part) -> str:
 def _requests(incident: Incident) -> str:
     requests: Requests = incident.requests
     if requests.waited:
-        return _of_requests(requests)
+        return _of_requests(requests, " so far" if incident.open else "")
     part = incident.parts.get(MLX_ENGINE)
     return "no request was running" if part and not part.is_notice else ""
 
 
-def _of_requests(requests: Requests) -> str:
+def _of_requests(requests: Requests, so_far: str) -> str:
     waited, lost = requests.waited, requests.lost
     one = waited == 1
     if not lost:
-        return "one request waited, and was not lost" if one else f"{waited} requests waited, none was lost"
+        count = "one request waited, and was not" if one else f"{waited} requests waited, none was"
+        return f"{count} lost{so_far}"
     if one:
         return "one request was lost"
     were = "was" if lost == 1 else "were"
     number = NUMBERS[lost] if lost < len(NUMBERS) else str(lost)
-    return f"{waited} requests waited, {requests.continued} went on, {number} {were} lost"
+    return f"{waited} requests waited, {requests.continued} went on, {number} {were} lost{so_far}"
 
 
 def _list(items: list[str]) -> str:

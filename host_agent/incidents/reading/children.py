@@ -31,7 +31,7 @@ class ChildEvents:
         trace, service = self._trace(entry.service), entry.service
         if trace.alive and service not in PARENTS:  # an agent that watched it would have recorded its end
             self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
-        trace.alive = False
+        trace.alive, trace.asked = False, ""
         if incident := self._ledger.open_with(service):
             if part := incident.parts.get(service):
                 part.restarts += 1
@@ -85,11 +85,10 @@ class ChildEvents:
     def child_restarting(self, entry: Entry) -> None:
         """It is started again: after a failure if there is an `attempt`, else because somebody asked."""
         trace = self._trace(entry.service)
-        parent = self._trace(PARENTS.get(entry.service, entry.service))
-        by_person = "restart" in (trace.was_asked(entry.ts), parent.was_asked(entry.ts))
+        by_person = trace.was_asked(entry.ts) == "restart"
         if "attempt" in entry.fields and (trace.counted or not by_person):
             self._count_death(entry)
-        trace.exit, trace.counted, trace.for_memory = None, False, False
+        trace.exit, trace.counted, trace.for_memory, trace.asked = None, False, False, ""
 
     def breaker_opened(self, entry: Entry) -> None:
         """It failed too often, and is not started for a while."""

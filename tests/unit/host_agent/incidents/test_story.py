@@ -155,6 +155,20 @@ def test_engine_restarted_by_hand_opens_no_incident():
     assert story.one()["title"] == "The engine was killed", "the restart by hand is over"
 
 
+def test_engine_killed_after_a_restart_by_hand_has_happened_is_an_incident():
+    story = Story().at(0).ready("mlx_server").ready("mlx_engine").at(12)
+    story.write("mlx_engine", "restart_requested", "by hand").at(20)
+    story.write("mlx_server", "restart_requested", "by hand").at(25)
+    story.write("mlx_engine", "child_exited", "the supervisor stops", pid=1, code=0, signal=None)
+    story.write("mlx_engine", "child_stopped", "the supervisor stops").at(26)
+    story.write("mlx_server", "child_exited", "restarted by hand", pid=2, code=None, signal=None)
+    story.write("mlx_server", "child_restarting", "restarted by hand", delay_s=0.0)
+    story.write("mlx_server", "child_started", "restarted by hand", pid=3, restarts=1).at(29)
+    story.write("mlx_engine", "child_started", "the supervisor started", pid=4, restarts=0)
+    assert story.told() == []
+    assert story.at(35).dies("mlx_engine").one()["title"] == "The engine was killed"
+
+
 def test_engine_killed_by_hand_says_so():
     story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "kill_requested", "by hand")
     told = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
