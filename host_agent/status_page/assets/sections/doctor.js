@@ -1,6 +1,6 @@
 // The doctor: run it, and read its findings with evidence and remedy, as a button where a click is safe.
 
-import { html } from "/assets/vendor/preact-htm.js";
+import { html, useState } from "/assets/vendor/preact-htm.js";
 import { ApiError, del, get, post } from "/assets/api.js";
 import { clock, count, duration } from "/assets/format.js";
 import { Button, Empty, Panel, State } from "/assets/widgets.js";
@@ -32,13 +32,18 @@ async function act({ method, path }) {
 }
 
 function Finding({ finding }) {
-  const { name, level, sentence, remedy, evidence, action } = finding;
+  const { name, level, sentence, remedy, evidence, action } = finding, [isAsked, setAsked] = useState(false);
+  const onAct = async () => {
+    await act(action);
+    setAsked(true);
+  };
   return html`<li class="finding">
     <div class="finding-head"><${State} name=${textOf(level)} text=${WORDS[level] ?? textOf(level)} /> <strong class="wrap">${textOf(name).replaceAll("_", " ")}</strong></div>
     <p class="wrap">${textOf(sentence)}</p>
     ${remedy && html`<p class="wrap"><span class="faint">Remedy:</span> ${textOf(remedy)}</p>`}
     ${action?.path && html`<p><${Button} className="strong" label=${`${textOf(action.label)}: ${textOf(name)}`}
-      onClick=${() => act(action)}>${textOf(action.label)}<//></p>`}
+      onClick=${onAct}>${textOf(action.label)}<//>
+      ${isAsked && html`<span class="good" role="status"> It has begun. Run the doctor again to see whether it helped.</span>`}</p>`}
     ${evidence && textOf(evidence) !== "[]" && html`<details><summary>Evidence</summary><pre class="wrap">${evidenceText(evidence)}</pre></details>`}
   </li>`;
 }
@@ -50,7 +55,7 @@ export function Doctor() {
   const { report, ranAt, isRunning, error } = doctor.use();
   const findings = listIn(report, "findings").sort((a, b) => rankOf(a) - rankOf(b));
   const bad = findings.filter((each) => each.level !== "ok"), good = findings.filter((each) => each.level === "ok");
-  const keyed = (each, index) => html`<${Finding} key=${`${textOf(each.name)} ${index}`} finding=${each} />`;
+  const keyed = (each, index) => html`<${Finding} key=${`${ranAt} ${textOf(each.name)} ${index}`} finding=${each} />`;
   return html`<${Panel} title="Doctor" id="doctor-panel" className="doctor"
       actions=${html`<${Button} className="strong" onClick=${run}>${isRunning ? "Running…" : report ? "Run it again" : "Run the doctor"}<//>`}>
     <${Failure} error=${error} />

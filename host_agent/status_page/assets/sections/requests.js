@@ -4,7 +4,7 @@ import { html } from "/assets/vendor/preact-htm.js";
 import { del } from "/assets/api.js";
 import { age, count, number, rate } from "/assets/format.js";
 import { since, useLive, useNow } from "/assets/live.js";
-import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
+import { Button, Panel, State, Table } from "/assets/widgets.js";
 import { listIn, textOf } from "/assets/sections/loaded.js";
 
 const WHY = {
@@ -44,6 +44,12 @@ function Cancel({ request }) {
     onClick=${() => del(`/gateway/requests/${encodeURIComponent(request.id)}`)}>Cancel<//>`;
 }
 
+// Returns what to say if there are no requests to list. The agent sends a frame without totals if the gateway is gone.
+function whyEmpty(frame) {
+  if (!frame) return "The gateway has not reported its requests yet.";
+  return frame.totals === null ? "The gateway does not answer, so its requests are not known." : "No request is in flight.";
+}
+
 export function Requests() {
   const frame = useLive("requests");
   useNow(); // the ages count on between two frames
@@ -61,9 +67,7 @@ export function Requests() {
   ];
   return html`<${Panel} title="Requests in flight" id="requests-in-flight" className="requests"
       actions=${requests.length > 0 && html`<span class="faint">${count(requests.length, "request")}</span>`}>
-    ${frame
-      ? html`<${Table} columns=${columns} rows=${requests} label="Requests in flight" empty="No request is in flight." />`
-      : html`<${Empty} text="The gateway has not reported its requests yet." />`}
+    <${Table} columns=${columns} rows=${requests} label="Requests in flight" empty=${whyEmpty(frame)} />
     ${frame?.omitted > 0 && html`<p class="faint">${count(frame.omitted, "further request")} ${frame.omitted === 1 ? "is" : "are"} not listed.</p>`}
   <//>`;
 }

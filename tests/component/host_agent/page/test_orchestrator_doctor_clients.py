@@ -127,6 +127,7 @@ def test_doctor_shows_faults_first_and_carries_out_an_action(open_page, scripted
     expect(findings.nth(2)).to_be_visible()
     page.get_by_role("button", name="Restart the MLX server: engine").click()
     wait_for_request(scripted, "POST", "/services/mlx_server/restart")
+    expect(findings.nth(0)).to_contain_text("It has begun. Run the doctor again to see whether it helped.")
     page.get_by_role("link", name="Clients").click()
     page.get_by_role("link", name="Doctor").click()
     expect(page.get_by_role("button", name="Run it again")).to_be_visible()

@@ -39,6 +39,8 @@ def test_requests_show_who_waits_for_what_and_keep_the_focus_when_others_end(ope
     expect(page.get_by_role("button", name="Cancel the request of Open WebUI 0.12")).to_be_focused()
     scripted.send("requests", answers.frame())
     expect(page.get_by_text("No request is in flight.")).to_be_visible()
+    scripted.send("requests", answers.frame() | {"totals": None})  # no gateway answers
+    expect(page.get_by_text("The gateway does not answer, so its requests are not known.")).to_be_visible()
 
 
 def test_request_is_canceled_after_a_question_and_a_refusal_stands_beside_its_button(open_page, scripted):
