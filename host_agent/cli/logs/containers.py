@@ -60,9 +60,8 @@ class ContainerLog:
         with process:
             assert process.stdout
             raw = (line.rstrip("\n") for line in process.stdout)
-            yield from with_times(
-                (parse_container_line(self.service, line) for line in raw), self._read_until
-            )
+            lines = (parse_container_line(self.service, line).line for line in raw)
+            yield from with_times(lines, self._read_until)
             assert process.stderr
             errors = process.stderr.read()
         if process.returncode:
@@ -76,9 +75,10 @@ class ContainerLog:
             with process:
                 assert process.stdout
                 for raw in process.stdout:
-                    line = parse_container_line(self.service, raw.rstrip("\n"))
-                    since = max(since, line.ts or since) + AFTER_LAST_LINE_S
-                    self._new.put(line)
+                    received = parse_container_line(self.service, raw.rstrip("\n"))
+                    if received.received_at is not None:
+                        since = received.received_at + AFTER_LAST_LINE_S
+                    self._new.put(received.line)
             time.sleep(RESTART_DELAY_S)
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -90,7 +90,6 @@ class ContainerLog:
             stderr=subprocess.DEVNULL if "--follow" in arguments else subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for this command, which ends it
         )
 
 

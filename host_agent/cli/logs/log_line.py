@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 ERROR, WARNING, INFO, DEBUG = "error", "warning", "info", "debug"
-HEAD = ("ts", "seq", "component", "event", "cause")
+HEAD = ("ts", "component", "event", "cause")
 
 _AGENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ([A-Z]+) ([\w.]+): (.*)")
 _EVENT = re.compile(
@@ -23,6 +23,7 @@ _EVENT = re.compile(
 _FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
 _SLOG = re.compile(r'time=(\S+) level=(\w+)\b.*?\bmsg=("(?:[^"\\]|\\.)*"|\S+)(.*)')
 _GIN = re.compile(r"\[GIN\] (\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| +(\d{3}) \|(.*)")
+_ERASING = re.compile(r"^(?:\x1b\[\d*[A-Za-z]|\r)+")  # of older versions of `docker compose`, even in a pipe
 _DOCKER_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
 
 _ERROR = re.compile(
@@ -85,16 +86,22 @@ def parse(service: str, raw: str) -> LogLine:
     return LogLine(service, raw, None, service, cause=raw, severity=severity)
 
 
-def parse_container_line(service: str, raw: str) -> LogLine:
-    """Return a line of `docker compose logs --timestamps`. The line's own time counts if it has one."""
-    if not (found := _DOCKER_TIME.fullmatch(raw)):
-        return parse(service, raw)
+@dataclass(frozen=True)
+class ContainerLine:
+    """A line of `docker compose logs --timestamps`, and when Docker received it, or None if unknown."""
+
+    line: LogLine
+    received_at: float | None
+
+
+def parse_container_line(service: str, raw: str) -> ContainerLine:
+    """Return the line and its time in Docker, which counts for the line too if it has none of its own."""
+    if not (found := _DOCKER_TIME.fullmatch(_ERASING.sub("", raw))):
+        return ContainerLine(parse(service, raw), None)
+    whole_seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
+    received_at = whole_seconds + float(found[2] or 0)
     line = parse(service, found[4])
-    if line.ts is not None:
-        return line
-    ts = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
-    values = {**line.__dict__, "ts": ts + float(found[2] or 0)}
-    return LogLine(**values)
+    return ContainerLine(line if line.ts is not None else replace(line, ts=received_at), received_at)
 
 
 def _from_json(service: str, raw: str) -> LogLine | None:

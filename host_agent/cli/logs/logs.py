@@ -8,10 +8,12 @@ import heapq
 import json
 import re
 import shutil
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 
 from host_agent.cli.logs.containers import ContainerLog
 from host_agent.cli.logs.formatting import PipeFormatter, Repeats, TerminalFormatter
@@ -40,6 +42,8 @@ def run(options: argparse.Namespace, config: Config) -> int:
     printer = _json_printer() if options.json else _printer(len(logs))
     shown = printer(heapq.merge(*(_first_lines(log, options.lines, since, pattern) for log in logs)))
     if options.follow:
+        signal.signal(signal.SIGTERM, _exit_on_signal)
+        signal.signal(signal.SIGHUP, _exit_on_signal)
         with contextlib.suppress(KeyboardInterrupt):  # it is the way to leave
             _follow(logs, printer, pattern)
         return 0
@@ -125,6 +129,11 @@ def _follow(logs: list[Log], printer: Callable[[Iterable[TimedLine]], int], patt
     finally:
         for log in containers:
             log.stop()
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Exit by an exception, so that the processes that follow containers' logs are ended."""
+    raise SystemExit(128 + number)
 
 
 def _json_printer() -> Callable[[Iterable[TimedLine]], int]:

@@ -12,6 +12,7 @@ from host_agent.sentences import as_sentence
 Fields = Mapping[str, Any]
 MOST_FIELD_CHARS = 200
 NOT_SHOWN = frozenset({"level", "logger", "traceback", "seq"})
+EMPTY: tuple[object, ...] = (None, "", [], {})
 SUPERVISOR_STARTED = "the supervisor started"
 """The cause of a first start, which says nothing to a person."""
 
@@ -34,7 +35,7 @@ def _any_event(line: LogLine) -> str:
     fields = ", ".join(
         f"{key} {_shown(value)}"
         for key, value in line.fields.items()
-        if key not in NOT_SHOWN and value is not None
+        if key not in NOT_SHOWN and value not in EMPTY
     )
     text = f"{name}: {line.cause.strip()}" if line.cause.strip() else name
     return as_sentence(f"{text.rstrip('.')} ({fields})" if fields else text)
@@ -43,7 +44,9 @@ def _any_event(line: LogLine) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, dict):
+        value = [f"{key}: {of_key}" for key, of_key in value.items()]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= MOST_FIELD_CHARS else f"{text[:MOST_FIELD_CHARS]}…"
 
 

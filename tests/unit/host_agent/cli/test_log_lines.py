@@ -32,15 +32,15 @@ AGENT_EXITED = (
 def test_json_line_is_read_with_its_fields_and_severity():
     line = parse("mlx_server", json.dumps(ENGINE_EXITED))
     assert (line.component, line.event, line.severity) == ("mlx_engine", "child_exited", "warning")
-    assert line.fields == {"pid": 27364, "code": None, "signal": 9}
+    assert line.fields == {"seq": 10, "pid": 27364, "code": None, "signal": 9}
     assert sentence_of(line) == "PID 27364 ended: killed by SIGKILL."
 
 
 def test_line_of_the_agent_has_the_same_parts_as_the_json_line():
     agents, gateways = parse("agent", AGENT_EXITED), parse("mlx_server", json.dumps(ENGINE_EXITED))
     assert agents.ts == pytest.approx(AT.timestamp() + 0.253)
-    assert (agents.component, agents.event, agents.cause, agents.fields, agents.severity) == (
-        gateways.component, gateways.event, gateways.cause, gateways.fields, gateways.severity,
+    assert (agents.component, agents.event, agents.cause, agents.severity) == (
+        gateways.component, gateways.event, gateways.cause, gateways.severity,
     )  # fmt: skip
 
 
@@ -82,21 +82,38 @@ def test_lines_of_ollama_have_their_time_and_level():
     assert sentence_of(gin) == '500 1.2ms 127.0.0.1 POST "/api/chat"'
 
 
-def test_line_of_a_container_without_a_time_has_the_time_of_docker():
-    line = parse_container_line("nightly", "2026-11-28T09:45:45.123456789Z plain text")
-    assert (line.raw, sentence_of(line)) == ("plain text", "plain text")
-    assert line.ts == pytest.approx(
-        datetime.fromisoformat("2026-11-28T09:45:45+00:00").timestamp() + 0.123456789
-    )
-    event = parse_container_line("nightly", f"2026-11-28T09:45:45.5Z {json.dumps(ENGINE_EXITED)}")
-    assert event.ts == ENGINE_EXITED["ts"]
+@pytest.mark.parametrize("erasing", ["", "\x1b[2K", "\r\x1b[K"])
+def test_line_of_a_container_without_a_time_has_the_time_of_docker(erasing: str):
+    """`docker compose` 2.5 begins each line with the sequence that erases the terminal's line."""
+    text = parse_container_line("nightly", f"{erasing}2026-11-28T09:45:45.123456789Z plain text")
+    assert (text.line.raw, sentence_of(text.line)) == ("plain text", "plain text")
+    at = datetime.fromisoformat("2026-11-28T09:45:45+00:00").timestamp()
+    assert text.line.ts == text.received_at == pytest.approx(at + 0.123456789)
+    event = parse_container_line("nightly", f"{erasing}2026-11-28T09:45:45.5Z {json.dumps(ENGINE_EXITED)}")
+    assert (event.line.ts, event.received_at) == (ENGINE_EXITED["ts"], at + 0.5)
+
+
+def test_remark_of_docker_compose_about_a_container_has_no_time():
+    remark = parse_container_line("nightly", "nightly-1 exited with code 0")
+    assert (remark.received_at, sentence_of(remark.line)) == (None, "nightly-1 exited with code 0")
 
 
 def test_event_without_a_sentence_of_its_own_is_shown_by_name_cause_and_fields():
     line = parse(
-        "agent", json.dumps({"ts": 1, "event": "moon_rose", "cause": "it is night", "full": True, "of": None})
+        "agent",
+        json.dumps(
+            {
+                "ts": 1,
+                "event": "moon_rose",
+                "cause": "it is night",
+                "full": True,
+                "of": None,
+                "in": {"a": 1},
+                "by": [],
+            }
+        ),
     )
-    assert sentence_of(line) == "Moon rose: it is night (full True)."
+    assert sentence_of(line) == "Moon rose: it is night (full True, in a: 1)."
 
 
 def test_event_whose_fields_are_missing_is_still_shown():
@@ -124,9 +141,8 @@ def test_severity_of_an_event_comes_from_its_level_or_its_name(event: str, field
 
 
 def test_line_for_programs_keeps_every_field_and_the_text_that_was_no_json():
-    assert parse("mlx_server", json.dumps(ENGINE_EXITED)).as_json() == {
-        key: value for key, value in ENGINE_EXITED.items() if key != "seq"
-    } | {"service": "mlx_server", "severity": "warning"}
+    shown = parse("mlx_server", json.dumps(ENGINE_EXITED)).as_json()
+    assert shown == ENGINE_EXITED | {"service": "mlx_server", "severity": "warning"}
     assert parse("ollama", "free text").as_json() == {
         "ts": None, "service": "ollama", "component": "ollama", "event": None,
         "cause": "free text", "severity": "info", "line": "free text",
