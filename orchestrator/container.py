@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -15,6 +16,7 @@ from orchestrator.agents import agents
 from orchestrator.agents.agents import Agent
 from orchestrator.config import Config
 from orchestrator.cycles.store import CycleStore
+from orchestrator.events import emit
 from orchestrator.knowledge.folders import files
 from orchestrator.knowledge.notes import NoteStore, NoteWriter
 from orchestrator.knowledge.search.ranker import ranker_of
@@ -36,6 +38,10 @@ from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Steps
 from orchestrator.tasks.task_queue import TaskQueue
 from orchestrator.workers.membership import Membership
+from vestal.tracing import open_tracer
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Tracer
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
     database = await asyncio.to_thread(open_database, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
     task_database = _tasks_of(config, membership)
-    async with aiohttp.ClientSession(headers=NAMED) as session, _closing(membership):
+    tracer = open_tracer("vestal-orchestrator", lambda sentence: emit("tracing_failed", sentence))
+    async with aiohttp.ClientSession(headers=NAMED) as session, _closing(membership, tracer):
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
@@ -131,7 +138,7 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
             search=search,
             notes=notes,
             note_writer=NoteWriter(store, notes, client, config.chat_model),
-            tasks=TaskQueue(task_database, steps, config.max_concurrent, config.max_unfinished_tasks),
+            tasks=TaskQueue(task_database, steps, config.max_concurrent, config.max_unfinished_tasks, tracer),
             task_database=task_database,
             membership=membership,
             cycles=CycleStore(database),
@@ -139,10 +146,12 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
 
 
 @asynccontextmanager
-async def _closing(membership: Membership | None) -> AsyncIterator[None]:
+async def _closing(membership: Membership | None, tracer: Tracer | None) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
         if membership is not None:
             await asyncio.to_thread(membership.close)
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from mlx_server import VERSION
 from mlx_server.engine import mlx_thread
 from mlx_server.engine.log import log_event
+from mlx_server.engine.request_spans import EngineSpans
 from mlx_server.engine.status import Status
 from mlx_server.protocol import (
     Begin,
@@ -38,6 +39,7 @@ from mlx_server.protocol import (
     encode,
 )
 from vestal.config import Config
+from vestal.tracing import open_tracer
 
 ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0
@@ -79,6 +81,10 @@ class Link:
         self._checks: queue.SimpleQueue[Generate] = queue.SimpleQueue()
         self._status = Status()
         self._stopping = False
+        self._tracer = open_tracer(
+            "vestal-engine", lambda sentence: log_event("tracing_failed", cause=sentence)
+        )
+        self._spans = EngineSpans(self._tracer) if self._tracer else None
         self._may_serve = threading.Event()  # the MLX thread of a standby waits for this, its imports done
         self._may_report = asyncio.Event()
         if not standby:
@@ -105,6 +111,8 @@ class Link:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.wait_for(writer.wait_closed(), _FLUSH_S)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         return 0
 
     def _start_thread(
@@ -114,12 +122,18 @@ class Link:
             loop.call_soon_threadsafe(
                 writer.write, b"".join(frame_of(event, self._inbox.put) for event in events)
             )
+            if self._spans is not None:
+                loop.call_soon_threadsafe(self._trace, self._spans, events)
 
         def run_mlx_thread() -> None:
             mlx_thread.run(self._config, self._inbox, self._checks, emit, self._status, self._may_serve)
             loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=run_mlx_thread, name="mlx", daemon=True).start()
+
+    def _trace(self, spans: EngineSpans, events: list[Event]) -> None:
+        for event in events:
+            spans.sent(event)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass operations to the MLX thread until the gateway has closed the socket."""
@@ -143,6 +157,8 @@ class Link:
         elif isinstance(op, Generate) and op.check_only:
             self._checks.put(op)  # not through the MLX thread, which may be in a long step
         else:
+            if self._spans is not None:
+                self._spans.received(op)
             self._inbox.put(op)
 
     def _stop_by_signal(self, name: str) -> None:

@@ -17,6 +17,7 @@ from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.kept_answers.opening import open_answer_log
 from mlx_server.gateway.parts import GatewayParts
 from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_spans import RequestSpans
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
@@ -25,6 +26,7 @@ from vestal.best_effort.files import DISK_FAULTS
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
 from vestal.supervision.handover.successor import Succession
+from vestal.tracing import open_tracer
 from vestal.web.descriptors import raise_descriptor_limit
 from vestal.web.events import LogHandler
 from vestal.web.listening_sockets import InheritedSockets
@@ -80,7 +82,8 @@ async def _run(
     mlx = config.mlx
     signals = _signals()
     table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
-    dispatcher = Dispatcher(table, clock, telemetry)
+    tracer = open_tracer("vestal-gateway", lambda sentence: telemetry.emit("tracing_failed", sentence))
+    dispatcher = Dispatcher(table, clock, telemetry, RequestSpans(tracer, clock.wall))
     engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
     is_successor = succession.predecessor is not None
     answer_log = await open_answer_log(config, clock, telemetry.emit, waits=is_successor)
@@ -94,6 +97,8 @@ async def _run(
         await asyncio.gather(starting, return_exceptions=True)
         await engine.stop()
         await listeners.stop()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
         telemetry.emit("server_shutdown_complete")
 
 

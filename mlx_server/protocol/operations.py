@@ -39,6 +39,8 @@ class Generate(Operation, frozen=True):
     `emitted` holds the token ids that the gateway has already received, if the request is resumed.
     `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
     configured default, a negative value keeps the model loaded, 0 unloads it after this request.
+
+    `traceparent` is the W3C header of the span to which the engine's work belongs; None: no spans are made.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Generate(Operation, frozen=True):
     reports_pieces: bool = False
     prompt_logprobs: bool = False
     adds_special_tokens: bool = True
+    traceparent: str | None = None
 
 
 class Cancel(Operation, frozen=True):
@@ -92,6 +95,7 @@ class Embed(Operation, frozen=True):
     truncate: bool = True
     keep_alive_s: float | None = None
     context_tokens: int | None = None
+    traceparent: str | None = None
 
 
 class Load(Operation, frozen=True):

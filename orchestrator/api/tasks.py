@@ -15,6 +15,7 @@ from orchestrator.container import Container
 from orchestrator.errors import DatabaseFailed
 from orchestrator.tasks.view import FINISHED
 from orchestrator.unicode import replace_invalid_unicode
+from vestal.tracing import HEADER
 from vestal.web.http_error import HttpError
 
 MAX_GOAL_CHARS = 16_000
@@ -46,7 +47,8 @@ class TaskRoutes:
         if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
             message = f"`idempotency_key` must have 1 to {MAX_KEY_CHARS} characters."
             raise HttpError("invalid_request", message)
-        task_id = await self._container.tasks.submit(goal, self._agents(body), key)
+        traceparent = request.headers.get(HEADER)
+        task_id = await self._container.tasks.submit(goal, self._agents(body), key, traceparent)
         return web.json_response({"id": task_id}, status=201, headers={"Location": f"/tasks/{task_id}"})
 
     def _agents(self, body: dict[str, Any]) -> list[str]:

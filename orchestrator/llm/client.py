@@ -25,6 +25,7 @@ from orchestrator.llm.health import HealthBoard
 from orchestrator.llm.liveness import SilenceLimits
 from orchestrator.llm.stream_timeout import StreamTimeout
 from orchestrator.unicode import replace_invalid_unicode
+from vestal.tracing import HEADER, present_traceparent
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(
     total=3600, connect=2
@@ -139,8 +140,10 @@ class LlmClient:
     def _post(
         self, backend: Backend, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        url = self._board.urls[backend.name] + path
-        return self._session.post(url, json=body, timeout=timeout, headers=self._board.headers(backend))
+        url, headers = self._board.urls[backend.name] + path, self._board.headers(backend)
+        if traceparent := present_traceparent.get():
+            headers = {**headers, HEADER: traceparent}
+        return self._session.post(url, json=body, timeout=timeout, headers=headers)
 
     async def _call(self, model: str, path: str, use: Use[T]) -> T:
         """Call a backend, and return the result of `use` for its answer. Record success or failure on the

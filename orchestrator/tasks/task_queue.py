@@ -13,7 +13,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import DatabaseFailed, IdempotencyConflict, QueueFull
 from orchestrator.events import adopt_logger, emit
@@ -21,7 +22,11 @@ from orchestrator.storage.database import ANSWERING
 from orchestrator.tasks import database_errors, dbos_setup, view, workflow
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.record import TaskRecord
+from orchestrator.tasks.step_span import step_span
 from orchestrator.tasks.steps import Steps
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Tracer
 
 QUEUE = "tasks"
 ANSWER_WITHIN_S = 8.0  # less than the time-out of most clients, 10 s
@@ -43,11 +48,17 @@ class TaskQueue:
     """Accepts, runs, lists, shows and cancels tasks. DBOS is imported when the first task needs it."""
 
     def __init__(
-        self, database: TaskDatabase, steps: Steps, max_calls: int, max_unfinished: int = 1000
+        self,
+        database: TaskDatabase,
+        steps: Steps,
+        max_calls: int,
+        max_unfinished: int = 1000,
+        tracer: Tracer | None = None,
     ) -> None:
         """Make a queue. `max_calls` limits the model calls at once, `max_unfinished` the unfinished tasks of
         all workers.
         """
+        self._tracer = tracer
         self._database = database
         self._steps = steps
         self._dbos: Any = None
@@ -114,16 +125,24 @@ class TaskQueue:
         """Return the stored tasks. Only valid after `start`."""
         return TaskRecord(self._dbos.DBOS, QUEUE, self._here)
 
-    async def submit(self, goal: str, agents: list[str], key: str | None) -> str:
+    async def submit(
+        self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None
+    ) -> str:
         """Accept a task and return its id. The same key returns the id of the task that was accepted first.
 
         Raise IdempotencyConflict if that task is a different one, and QueueFull. The tasks are also compared
         after the enqueueing, which never overwrites a stored task: of two concurrent tasks with the same key,
-        one is refused.
+        one is refused. `traceparent` names the span to which the task belongs; it is stored with the task, so
+        that its steps are in one trace whichever worker runs them.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
-        task = {"goal": goal, "agents": agents}
+        task: dict[str, Any] = {"goal": goal, "agents": agents}
+        if self._tracer is not None:
+            about = {"vestal.task": task_id}
+            span = self._tracer.start("task accepted", traceparent, serves=True, attributes=about)
+            task["traceparent"] = span.traceparent
+            span.end()
         async with self._answering(f" The task may have been accepted nevertheless, as {task_id}."):
             if key and await self._is_stored(task_id, task):
                 return task_id
@@ -248,12 +267,16 @@ class TaskQueue:
         return work_task
 
     async def _work_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        result = await workflow.work(task, self._steps, self._reserve, self._max_calls)
+        reserve = partial(self._reserve, traceparent=task.get("traceparent"))
+        result = await workflow.work(task, self._steps, reserve, self._max_calls)
         emit("task_done", task=self._dbos.DBOS.workflow_id)
         return result
 
-    def _reserve(self, name: str) -> workflow.Run:
-        """Reserve the next position among the workflow's steps for a step of this name."""
+    def _reserve(self, name: str, traceparent: str | None) -> workflow.Run:
+        """Reserve the next position among the workflow's steps for a step of this name.
+
+        The step belongs to the span `traceparent`, None without one.
+        """
         place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
         running = self._running_steps.setdefault(task_id, {})
 
@@ -262,7 +285,8 @@ class TaskQueue:
                 running[name] = ""
                 emit("step_started", task=task_id, step=name)
                 try:
-                    return await work(*arguments, lambda detail: running.__setitem__(name, detail))
+                    with step_span(self._tracer, name, task_id, traceparent):
+                        return await work(*arguments, lambda detail: running.__setitem__(name, detail))
                 finally:
                     running.pop(name, None)
 

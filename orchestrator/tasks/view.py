@@ -63,7 +63,8 @@ def detail(
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:
     """Return True if the stored task has this goal and these agents."""
-    return _task_of(status) == task
+    stored = _task_of(status)
+    return all(stored.get(part) == task[part] for part in ("goal", "agents"))
 
 
 def step_view(step: Mapping[str, Any]) -> dict[str, Any]:

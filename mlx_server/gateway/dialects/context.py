@@ -17,11 +17,13 @@ from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_spans import IncomingTrace
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 from vestal.config import Config
 from vestal.supervision import Clock
+from vestal.tracing import HEADER
 
 
 def _discard(event: str, cause: str = "", **fields: Any) -> None:
@@ -85,7 +87,8 @@ class GatewayContext:
 
         `user` is the end user that a body names; it counts as a client of its own for fairness.
         """
-        ticket = self.dispatcher.submit(request, _client_key(http, user), dialect, resumed)
+        trace = IncomingTrace(_span_name(http), http.headers.get(HEADER))
+        ticket = self.dispatcher.submit(request, _client_key(http, user), dialect, resumed, trace)
         if request_id_of(http) is None:
             http.state.request_id = ticket.public_id
         ticket.origin = self._origin(http, ticket)
@@ -149,6 +152,10 @@ class GatewayContext:
 def request_id_of(http: HTTPConnection) -> str | None:
     """Return the id by which the client knows its request: that of the first that was submitted for it."""
     return getattr(http.state, "request_id", None)
+
+
+def _span_name(http: HTTPConnection) -> str:
+    return f"{http.scope.get('method', 'GET')} {http.scope['path']}"
 
 
 def _client_key(http: HTTPConnection, user: str | None) -> str:

@@ -18,6 +18,7 @@ from mlx_server.gateway.requests.early_checks import EarlyChecks
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.pauses import MAX_IDS, Pauses
+from mlx_server.gateway.requests.request_spans import IncomingTrace, RequestSpans
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 from mlx_server.gateway.requests.table.actions import Action, CancelOnEngine, FailRequest, SendToEngine
@@ -45,7 +46,13 @@ class Dispatcher:
     (monotonic seconds; else None).
     """
 
-    def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        table: RequestTable,
+        clock: Clock,
+        telemetry: Telemetry,
+        spans: RequestSpans | None = None,
+    ) -> None:
         self.loaded_models = LoadedModelTracker()
         self.refusing: errors.Unavailable | None = None
         self.trial_at: Callable[[], float | None] = lambda: None
@@ -59,6 +66,7 @@ class Dispatcher:
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
         self._pauses = Pauses(telemetry)
+        self._spans = spans or RequestSpans(None, clock.wall)
 
     @property
     def max_running(self) -> int:
@@ -68,7 +76,12 @@ class Dispatcher:
     # --- clients ---
 
     def submit(
-        self, request: SendableRequest, client: str, dialect: str, resumed: ResumedRequest | None = None
+        self,
+        request: SendableRequest,
+        client: str,
+        dialect: str,
+        resumed: ResumedRequest | None = None,
+        trace: IncomingTrace | None = None,
     ) -> Ticket:
         """Accept a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
 
@@ -86,6 +99,7 @@ class Dispatcher:
             if ticket.ended:
                 return ticket
         self._tickets[request_id] = ticket
+        self._spans.began(request_id, trace, dialect, request.model)
         try:
             actions = self._table.submit(request_id, client, request.lane, now, request.model, resumed)
         except QueueFull as full:
@@ -210,6 +224,7 @@ class Dispatcher:
             ticket.is_read_for = False
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
+                self._spans.engine_lost(ticket.id, ticket.tokens)
                 self._pauses.begin(ticket.id, now)
         self._table.engine_lost(now)
         self._pauses.report_parked()
@@ -286,6 +301,8 @@ class Dispatcher:
         now = self._clock.now()
         if self._table.returned_by_engine(request_id, now):
             self._pauses.begin(request_id, now)
+            if ticket := self._tickets.get(request_id):
+                self._spans.engine_lost(request_id, ticket.tokens)
 
     def _on_token(self, event: protocol.Token) -> None:
         ticket = self._tickets.get(event.id)
@@ -373,7 +390,8 @@ class Dispatcher:
         request = self._table.get(request_id)
         emitted = request.emitted if request else []
         try:
-            self._send_to_engine(self._tickets[request_id].request.frame(request_id, emitted))
+            traceparent = self._spans.sent(request_id, len(emitted))
+            self._send_to_engine(self._tickets[request_id].request.frame(request_id, emitted, traceparent))
         except Exception as error:  # such as MemoryError: the frame of a large request is as large again
             log.exception("Request %s could not be sent", request_id)
             message = (
@@ -408,4 +426,5 @@ class Dispatcher:
         self._tickets.pop(ticket.id, None)
         self._checks.forget(ticket.id)
         self._pauses.forget(ticket.id)
+        self._spans.ended(ticket.id, outcome, ticket.tokens, ticket.crashes)
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))

@@ -16,6 +16,8 @@ from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
 from mlx_server.gateway.requests.table.admission import Lane
 
+ADDED_LATER = ("id", "sampling", "emitted", "check_only", "traceparent")
+"""The fields of a generation that differ from one sending to the next."""
 _NAMES_FOR_CLIENTS = {
     "template": "the variables for the chat template",
     "json_schema": "the JSON schema of the answer",
@@ -35,11 +37,16 @@ class SendableRequest:
     _prepared: protocol.PreparedOp
     _sampling: protocol.Sampling | None = None
 
-    def frame(self, request_id: str, emitted: Sequence[int]) -> bytes:
-        """Return the frame for an engine; `emitted` are the ids of the tokens that the client has already."""
+    def frame(self, request_id: str, emitted: Sequence[int], traceparent: str | None = None) -> bytes:
+        """Return the frame for an engine; `emitted` are the ids of the tokens that the client has already.
+
+        `traceparent` names the span to which the engine's work belongs, None without one.
+        """
+        may_be_traced = self._sampling is not None or self.lane is Lane.EMBED
+        traced = {"traceparent": traceparent} if traceparent and may_be_traced else {}
         if self._sampling is None:
-            return self._prepared.frame(id=request_id)
-        return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted)
+            return self._prepared.frame(id=request_id, **traced)
+        return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted, **traced)
 
     def check_frame(self, request_id: str) -> bytes:
         """Return the frame that has an engine check the request, which must be a generation."""
@@ -62,9 +69,10 @@ def sendable(request: ModelRequest) -> SendableRequest:
     """Return `request` encoded. Raises BadRequest for one that no frame can carry, and says why."""
     try:
         if isinstance(request, GenerationRequest):
-            prepared = protocol.prepare(request.operation(), "id", "sampling", "emitted", "check_only")
+            prepared = protocol.prepare(request.operation(), *ADDED_LATER)
             return SendableRequest(request.model, request.lane, prepared, request.sampling)
-        return SendableRequest(request.model, request.lane, protocol.prepare(request.operation(), "id"))
+        prepared = protocol.prepare(request.operation(), "id", "traceparent")
+        return SendableRequest(request.model, request.lane, prepared)
     except protocol.ProtocolError as error:
         raise BadRequest("invalid_request", f"{_in_clients_terms(str(error))}.") from error
 

@@ -1,0 +1,60 @@
+"""The spans of an engine's work on requests: queue wait, prefill, decode. They are made when the answer ends.
+
+An engine that is killed takes the spans of its unfinished work with it; the gateway's span of the request
+says when that was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mlx_server.protocol import Done, Embed, Embedding, Event, Failed, Generate, Op
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Tracer
+
+
+class EngineSpans:
+    """Sees every operation and every event of the engine, in the main thread."""
+
+    def __init__(self, tracer: Tracer, wall: Callable[[], float] = time.time) -> None:
+        self._tracer, self._wall = tracer, wall
+        self._received: dict[str, tuple[str, float, str]] = {}  # by id: traceparent, when, model
+
+    def received(self, op: Op) -> None:
+        """Note a request that belongs to a trace."""
+        if isinstance(op, Generate | Embed) and op.traceparent:
+            self._received[op.id] = (op.traceparent, self._wall(), op.model)
+
+    def sent(self, event: Event) -> None:
+        """Record the spans of a request that ends with this event."""
+        if not isinstance(event, Done | Failed | Embedding):
+            return
+        known = self._received.pop(event.id, None)
+        if known is None:
+            return
+        parent, received_at, model = known
+        now = self._wall()
+
+        def record(name: str, began_at: float, ended_at: float, **figures: str | int) -> None:
+            attributes: dict[str, str | int] = {"gen_ai.request.model": model}
+            attributes |= {f"vestal.{figure}": value for figure, value in figures.items()}
+            error = event.code if isinstance(event, Failed) else ""
+            self._tracer.record(name, parent, began_at, ended_at, error=error, attributes=attributes)
+
+        match event:
+            case Done(usage=usage):
+                decode_at = max(received_at, now - usage.decode_s)
+                prefill_at = max(received_at, decode_at - usage.prefill_s)
+                record("queue wait in the engine", received_at, prefill_at)
+                tokens, cached = usage.prompt_tokens, usage.cached_tokens
+                record("prefill", prefill_at, decode_at, prompt_tokens=tokens, cached_tokens=cached)
+                record("decode", decode_at, now, tokens=usage.completion_tokens, reason=event.reason)
+            case Embedding():
+                embed_at = max(received_at, now - event.embed_s)
+                record("queue wait in the engine", received_at, embed_at)
+                record("embed", embed_at, now, prompt_tokens=event.prompt_tokens)
+            case Failed():
+                record("failed", received_at, now)

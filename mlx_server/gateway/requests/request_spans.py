@@ -1,0 +1,72 @@
+"""The spans of requests, from arrival to end, with the wait, the crashes and the resumptions in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Span, Tracer
+
+
+@dataclass(frozen=True)
+class IncomingTrace:
+    """What an HTTP request says about its trace: the span's name, such as `POST /api/chat`, and its
+    `traceparent`, None without one.
+    """
+
+    name: str
+    traceparent: str | None = None
+
+
+@dataclass
+class _RequestSpan:
+    span: Span
+    began_at: float
+    was_sent: bool = False
+    is_lost: bool = False
+
+
+class RequestSpans:
+    """The spans of the unfinished requests. Without a tracer every method does nothing."""
+
+    def __init__(self, tracer: Tracer | None, wall: Callable[[], float]) -> None:
+        self._tracer, self._wall = tracer, wall
+        self._spans: dict[str, _RequestSpan] = {}
+
+    def began(self, request_id: str, trace: IncomingTrace | None, dialect: str, model: str) -> None:
+        """Begin the span of a request; one without a `trace` is the gateway's own, and gets none."""
+        if self._tracer is None or trace is None:
+            return
+        about = {"vestal.request": request_id, "vestal.dialect": dialect, "gen_ai.request.model": model}
+        span = self._tracer.start(trace.name, trace.traceparent, serves=True, attributes=about)
+        self._spans[request_id] = _RequestSpan(span, self._wall())
+
+    def sent(self, request_id: str, tokens: int) -> str | None:
+        """Record that a request is sent to an engine, and return the traceparent for that engine.
+
+        `tokens` counts those that the client has already.
+        """
+        if self._tracer is None or (known := self._spans.get(request_id)) is None:
+            return None
+        parent = known.span.traceparent
+        if not known.was_sent:
+            known.was_sent = True
+            self._tracer.record("queue wait in the gateway", parent, known.began_at, self._wall())
+        elif known.is_lost:
+            known.span.event("resumed", {"vestal.tokens": tokens})
+        known.is_lost = False
+        return parent
+
+    def engine_lost(self, request_id: str, tokens: int) -> None:
+        """Record that the engine of a request has died, or returned it unfinished."""
+        if known := self._spans.get(request_id):
+            known.is_lost = True
+            known.span.event("crash", {"vestal.tokens": tokens})
+
+    def ended(self, request_id: str, outcome: str, tokens: int, crashes: int) -> None:
+        """End the span of a request; `outcome` is done, cancelled, or an error code."""
+        if known := self._spans.pop(request_id, None):
+            known.span.set({"vestal.outcome": outcome, "vestal.tokens": tokens, "vestal.crashes": crashes})
+            known.span.end("" if outcome in ("done", "cancelled") else outcome)

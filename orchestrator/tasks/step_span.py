@@ -1,0 +1,35 @@
+"""The span of one step of a task, and the header by which the models' servers continue its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vestal.tracing import present_traceparent
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Tracer
+
+
+@contextmanager
+def step_span(tracer: Tracer | None, name: str, task_id: str, parent: str | None) -> Iterator[None]:
+    """Make a span of what runs within; requests that are sent from there belong to it.
+
+    Nothing is done without a tracer. An exception ends the span with its name as the error.
+    """
+    if tracer is None:
+        yield
+        return
+    about = {"vestal.task": task_id, "vestal.step": name}
+    span = tracer.start(f"step {name.partition(':')[0]}", parent, attributes=about)
+    token = present_traceparent.set(span.traceparent)
+    error = ""
+    try:
+        yield
+    except BaseException as raised:
+        error = type(raised).__name__
+        raise
+    finally:
+        present_traceparent.reset(token)
+        span.end(error)

@@ -1,0 +1,82 @@
+"""Tracing is off, and costs nothing, unless it is asked for; a collector that is away harms nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any, cast
+
+import pytest
+
+from mlx_server.engine.request_spans import EngineSpans
+from mlx_server.protocol import Done, Failed, Generate, Usage
+from vestal.tracing import open_tracer
+
+
+def test_tracing_is_off_and_nothing_of_it_imported_without_an_endpoint(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    assert open_tracer("vestal-test", print) is None
+    program = (
+        "import sys, mlx_server.gateway.main, mlx_server.engine.link, orchestrator.container\n"
+        "from vestal.tracing import open_tracer\n"
+        "assert open_tracer('x', print) is None\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tracer_with_a_collector_that_is_away_never_blocks_and_says_so_once(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    said: list[str] = []
+    tracer = open_tracer("vestal-test", said.append)
+    assert tracer is not None
+    began = time.monotonic()
+    for _ in range(5000):
+        tracer.record("decode", None, 1.0, 2.0)
+    assert time.monotonic() - began < 2
+    span = tracer.start("POST /api/chat", "nonsense", serves=True)
+    assert span.traceparent.startswith("00-")
+    span.end()
+    began = time.monotonic()
+    tracer.close()
+    assert time.monotonic() - began < 4
+    assert len(said) <= 1
+
+
+class FakeTracer:
+    """Keeps what is recorded."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, str, float, float, str]] = []
+
+    def record(
+        self, name: str, parent: str, began: float, ended: float, *, error: str, attributes: Any
+    ) -> None:
+        self.recorded.append((name, parent, began, ended, error))
+
+
+def test_engine_spans_divide_the_time_of_an_answer_into_wait_prefill_and_decode():
+    tracer, now = FakeTracer(), [100.0]
+    spans = EngineSpans(cast(Any, tracer), lambda: now[0])
+    spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))
+    spans.received(Generate("untraced", "m", "text", prompt="x"))
+    now[0] = 110.0
+    spans.sent(Done("untraced", "stop", Usage(1, 1)))
+    spans.sent(Done("a", "stop", Usage(5, 7, prefill_s=2.0, decode_s=3.0)))
+    assert [(name, began, ended) for name, _, began, ended, _ in tracer.recorded] == [
+        ("queue wait in the engine", 100.0, 105.0),
+        ("prefill", 105.0, 107.0),
+        ("decode", 107.0, 110.0),
+    ]
+    assert {parent for _, parent, *_ in tracer.recorded} == {"00-a-b-01"}
+
+
+@pytest.mark.parametrize("code", ["context_exceeded"])
+def test_engine_spans_of_a_failed_request_are_one_with_its_error(code):
+    tracer = FakeTracer()
+    spans = EngineSpans(cast(Any, tracer), lambda: 1.0)
+    spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))
+    spans.sent(Failed("a", code, "too long"))
+    assert tracer.recorded == [("failed", "00-a-b-01", 1.0, 1.0, code)]

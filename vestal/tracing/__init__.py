@@ -1,0 +1,41 @@
+"""Traces of requests by OpenTelemetry: off, and not imported, unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+A trace crosses processes as a W3C `traceparent`. Spans have names, identifiers, models and numbers, and never
+a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vestal.tracing.tracer import Tracer
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+HEADER = "traceparent"
+MISSING = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed: no traces are sent. "
+    "Install `vestal[tracing]`, or unset the variable."
+)
+
+present_traceparent: ContextVar[str | None] = ContextVar("present_traceparent", default=None)
+"""The span in which the present task works, for requests that it sends; None without one."""
+
+
+def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
+    """Return the tracer of this process, under the name `service`; None if tracing is off.
+
+    `report` is called with a sentence if it is on and cannot work. Nothing that a collector does, or fails to
+    do, delays the caller: spans wait in a bounded queue, and those beyond it are dropped.
+    """
+    if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED") == "true":
+        return None
+    try:
+        from vestal.tracing.tracer import Tracer
+    except ImportError:
+        report(MISSING)
+        return None
+    return Tracer(service, report)
