@@ -61,7 +61,7 @@ class Api:
             web.post("/login-links", self.login_link),
         ]
 
-    async def close_streams(self, app: web.Application) -> None:
+    def close_streams(self) -> None:
         """End the streams that would otherwise last: a stop need not wait for them."""
         self._context.journal.disconnect_followers()
         self._live.close()

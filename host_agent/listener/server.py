@@ -43,10 +43,10 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._config, self._journal = config, journal
         self._guard = Guard(config, token, context.sessions, journal)
-        api = Api(context, config.agent.port, self._guard.cookie, self._guard.response_headers)
+        self._api = Api(context, config.agent.port, self._guard.cookie, self._guard.response_headers)
         app = web.Application(middlewares=[self._guard.middleware()], client_max_size=MAX_BODY_BYTES)
-        app.add_routes(api.routes())
-        app.on_shutdown.append(api.close_streams)
+        app.add_routes(self._api.routes())
+        app.on_shutdown.append(self._end_streams)
         self._runner = JsonAppRunner(
             app,
             report_dropped=self._report_dropped,
@@ -79,6 +79,7 @@ class Listener:
         """
         for site in list(self._runner.sites):
             await site.stop()
+        self._api.close_streams()
         deadline = time.monotonic() + ANSWERS_WITHIN_S
         while self._runner.connections.unserved and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
             await asyncio.sleep(POLL_S)
@@ -89,6 +90,9 @@ class Listener:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
+
+    async def _end_streams(self, app: web.Application) -> None:
+        self._api.close_streams()
 
     async def _bind(self, address: str) -> None:
         port = self._config.agent.port

@@ -50,7 +50,7 @@ class ProxyRoutes:
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
         """`headers` are added to each response."""
         self._upstreams, self._headers = upstreams, headers
-        self._running: set[asyncio.Task[web.StreamResponse]] = set()
+        self._lasting: set[asyncio.Task[web.StreamResponse]] = set()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.route("*", f"/{name}/{{path:.*}}", self.forward) for name in Upstream]
@@ -63,13 +63,14 @@ class ProxyRoutes:
         """
         target = _target(request)
         exchange = asyncio.ensure_future(self._exchange(request, target))
-        self._running.add(exchange)
-        exchange.add_done_callback(self._running.discard)
+        if target.may_wait:
+            self._lasting.add(exchange)
+            exchange.add_done_callback(self._lasting.discard)
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """End every request that is passed on now."""
-        for exchange in self._running:
+        """End the requests that may last: a client reads such an answer on from the MLX server later."""
+        for exchange in list(self._lasting):
             exchange.cancel()
 
     async def _exchange(self, request: web.Request, target: Target) -> web.StreamResponse:

@@ -16,6 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from host_agent.listener.proxy.routes import MAX_BODY_BYTES
+from host_agent.listener.server import ANSWERS_WITHIN_S
 from tests.component.host_agent.page_listener import page_listener
 
 WITHIN_S = 5.0
@@ -106,6 +107,18 @@ async def test_client_that_leaves_ends_the_stream_on_the_other_side(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         await reply.content.readline()
         reply.close()
+    async with asyncio.timeout(WITHIN_S):
+        await proxied.service.client_left.wait()
+
+
+async def test_replaced_agent_ends_streams_at_once_and_on_both_sides(proxied):
+    async with proxied.client.post("/gateway/api/chat", json={}) as reply:
+        await reply.content.readline()
+        began = time.monotonic()
+        await proxied.listener.stop_accepting()
+        assert time.monotonic() - began < ANSWERS_WITHIN_S / 2
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.content.read()
     async with asyncio.timeout(WITHIN_S):
         await proxied.service.client_left.wait()
 
