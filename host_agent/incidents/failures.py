@@ -60,8 +60,8 @@ def says_more(cause: str) -> bool:
 
 
 def detail(text: str) -> str:
-    """Return a cause in words, short enough for a sentence, and without brackets around it."""
-    text = " ".join(text.split()).rstrip(".")
+    """Return a cause in words, short enough for a sentence, and without commands for a terminal in it."""
+    text = "".join(each for each in " ".join(text.split()) if each.isprintable()).rstrip(".")
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1].rstrip() + "…"
 
 

@@ -42,6 +42,7 @@ class DeathWatch:
         self._expected_stops: dict[str, tuple[str, float]] = {}
         self._explained: deque[ExplainedDeath] = deque(maxlen=KEPT_DEATHS)
         self._explaining: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[None]] = set()
         self._following = False
         self._unwell: set[str] = set()  # the services that have died or were called unhealthy
 
@@ -99,7 +100,7 @@ class DeathWatch:
             self._on_death(Death(service, container, at, code, self._trail.run_began_at(container)))
         if action == HEALTHY and service in self._unwell:
             self._unwell.discard(service)
-            self._later(self._record_healthy(service, container))
+            self._later(self._record_healthy(service, container), self._recording)
         if action == UNHEALTHY and service:
             self._unwell.add(service)
             self._journal.record(service, "container_unhealthy", container=container[:12])
@@ -110,16 +111,17 @@ class DeathWatch:
         if time.monotonic() <= until:
             death = replace(death, stopped_by=by)
         self._unwell.add(death.service)
-        self._later(self._explain(death))
+        self._later(self._explain(death), self._explaining)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        self._explaining.add(task)
-        task.add_done_callback(self._explaining.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _record_healthy(self, service: str, container: str) -> None:
-        """Record that a service is well again, after the death that came before."""
-        await asyncio.sleep(LATE_EVIDENCE_S)
+        """Record that a service is well again, after the deaths that came before."""
+        if self._explaining:
+            await asyncio.wait(set(self._explaining))
         self._journal.record(service, "container_healthy", container=container[:12])
 
     async def _explain(self, death: Death) -> None:

@@ -152,3 +152,23 @@ async def test_unhealthy_event_requests_a_pass(containers: Containers, engine: F
     engine.events.put_nowait(event("health_status: unhealthy", 100))
     async with asyncio.timeout(5):
         assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"
+
+
+async def test_container_that_is_healthy_again_is_recorded_once_and_after_its_death(
+    api: DockerApi, engine: FakeEngine, home: Path, monkeypatch
+):
+    monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)
+    journal = Journal(home / "journal.db")
+    watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
+    following = asyncio.create_task(watch.run())
+    with journal.follow() as entries:
+        for action in ("health_status: healthy", "die", "health_status: healthy", "health_status: healthy"):
+            engine.events.put_nowait(event(action, 100))
+        async with asyncio.timeout(5):
+            seen = [(await entries.get() or {}).get("event") for _ in range(2)]
+        assert seen == ["container_died", "container_healthy"]
+        await asyncio.sleep(0.1)
+        assert entries.empty()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    journal.close()

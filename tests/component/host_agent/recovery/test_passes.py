@@ -228,3 +228,27 @@ async def test_service_that_dies_during_every_look_is_brought_up_each_time(journ
             passes.request("somebody who saw it go")
     await passes.cancel()
     assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)
+
+
+async def test_pass_records_what_is_not_well_and_a_sentence_on_what_does_not_heal_by_itself(
+    journal: Journal, home: Path
+):
+    by_hand = replace(NIGHTLY, stopped_by_hand=True)
+    starting = replace(MLX, name="orchestrator", state=State.STARTING)
+    machine = machine_with(MLX, by_hand, starting, mlx_server=RuntimeError("the disk is full"))
+    await one_pass(machine, journal, home, settle_s=0.1)
+    fields = journal.newest(1)[0]["fields"]
+    assert fields["unhealthy"] == ["mlx_server", "nightly", "orchestrator"]
+    assert fields["faults"] == {"mlx_server": "is stopped"}
+
+
+async def test_scheduled_pass_that_finds_nothing_is_recorded_only_while_an_incident_is_open(
+    journal: Journal, home: Path
+):
+    is_open = False
+    passes = passes_over(machine_with(), journal, home, join_window_s=0.0, records_all=lambda: is_open)
+    for is_open, count in ((False, 0), (True, 1)):  # noqa: B007 - the pass reads it
+        passes.request("scheduled")
+        await passes.wait()
+        assert len(journal.newest()) == count
+    assert journal.newest()[0]["fields"]["unhealthy"] == []

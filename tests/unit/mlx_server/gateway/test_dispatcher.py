@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -148,3 +149,21 @@ def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_l
         submit(dispatcher)
     assert refused.value.headers()["Retry-After"] == "240"
     assert held(dispatcher) == [0, 1, 0]
+
+
+async def test_requests_lost_with_their_engine_are_one_event_and_those_that_wait_are_named(engine):
+    """The agent's journal knew how many requests waited, and not how many were lost."""
+    log = io.StringIO()
+    dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, log))
+    first, second = submit(dispatcher), submit(dispatcher)
+    dispatcher.engine_lost()
+    dispatcher.give_up("The engine cannot start: exit code 78.")
+    for ticket in (first, second):
+        with pytest.raises(GatewayError, match="cannot start"):
+            await ticket.next()
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    (parked,) = [event for event in events if event["event"] == "requests_parked"]
+    (lost,) = [event for event in events if event["event"] == "requests_lost"]
+    assert (parked["count"], parked["ids"]) == (1, [first.id])
+    assert (lost["count"], lost["ids"]) == (2, [first.id, second.id])
+    assert lost["cause"] == "The engine cannot start: exit code 78."
