@@ -49,6 +49,10 @@ class Page:
     def __init__(self, folder: Path = ASSETS) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix in CONTENT_TYPES)
         self._assets = {path.relative_to(folder).as_posix(): _read(path) for path in files}
+        if INDEX in self._assets:
+            # An open page compares this ETag to notice that any of its files is another one now.
+            etags = "".join(asset.etag for asset in self._assets.values())
+            self._assets[INDEX] = _with_etag(self._assets[INDEX], _etag(etags.encode()))
 
     def response(self, request: web.Request, name: str = INDEX) -> web.Response:
         """Return the file `name`, or 304 if the browser has it. Raise HTTPNotFound if there is none."""
@@ -66,7 +70,7 @@ class Page:
 
 def _read(path: Path) -> Asset:
     text = path.read_bytes()
-    etag = f'W/"{hashlib.sha256(text).hexdigest()[:20]}"'  # weak: one for both encodings
+    etag = _etag(text)
     headers = {
         hdrs.CONTENT_TYPE: f"{CONTENT_TYPES[path.suffix]}; charset=utf-8",
         hdrs.CACHE_CONTROL: "no-cache",  # the browser keeps the file, and asks each time if it has changed
@@ -75,6 +79,15 @@ def _read(path: Path) -> Asset:
         "Content-Security-Policy": POLICY,
     }
     return Asset(gzip.compress(text, mtime=0), headers, etag)
+
+
+def _etag(content: bytes) -> str:
+    """Return the ETag of this content: a weak one, which is the same whether it is compressed or not."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:20]}"'
+
+
+def _with_etag(asset: Asset, etag: str) -> Asset:
+    return Asset(asset.compressed, asset.headers | {hdrs.ETAG: etag}, etag)
 
 
 def _has(request: web.Request, etag: str) -> bool:

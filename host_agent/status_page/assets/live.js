@@ -14,12 +14,15 @@ const NAMES = ["status", "requests", "sample"];
 const newest = new Map(); // name of the event -> {value, at_s}
 const incidents = new Map(); // id -> incident
 const listeners = new Map([...NAMES, "incidents", "connection"].map((name) => [name, new Set()]));
-const connection = { state: "connecting", lostAt: null }; // state: connecting, live, lost or closed; lostAt: Unix seconds
+// state: connecting, live, lost or closed; lostAt: Unix seconds; outdated: the agent has other files of the page now
+const connection = { state: "connecting", lostAt: null, outdated: false };
+let version = null; // the ETag that the agent had for the page's files when this page was opened
 let source = null;
 let pause_s = FIRST_PAUSE_S;
 let timer = null;
 let heardAt_s = 0;
 let incidentsKnown = false;
+let isChecking = false;
 
 const now_s = () => performance.now() / 1000;
 
@@ -39,7 +42,7 @@ export function useIncidents() {
   return [...incidents.values()].sort((a, b) => b.open - a.open || b.began_at - a.began_at || b.id - a.id);
 }
 
-// Returns {state, lostAt}: whether the page is connected to the agent.
+// Returns {state, lostAt, outdated}: whether the page is connected to the agent, and of the same version.
 export function useConnection() {
   useListener("connection");
   return connection;
@@ -88,6 +91,7 @@ export function connect() {
     tabs.postMessage("opened");
     setConnection("live");
     loadIncidents();
+    compareVersion();
   };
   source.onerror = lose;
   for (const name of NAMES) {
@@ -120,6 +124,16 @@ async function lose() {
   pause_s = Math.min(LONGEST_PAUSE_S, pause_s * 2);
 }
 
+// After an upgrade, the agent may have other files than those that this page runs.
+async function compareVersion() {
+  try {
+    const tag = (await fetch("/", { method: "HEAD" })).headers.get("ETag");
+    version ??= tag;
+    connection.outdated = tag !== version;
+    if (connection.outdated) publish("connection");
+  } catch { /* the agent has gone again */ }
+}
+
 async function loadIncidents() {
   try {
     const found = (await get(`/incidents?limit=50`)).incidents;
@@ -138,7 +152,8 @@ function keepIncident(incident) {
 
 // A suspended agent closes no connection: if it has been silent for long, ask whether it lives.
 async function checkSilence() {
-  if (connection.state !== "live" || now_s() - heardAt_s < SILENT_AFTER_S) return;
+  if (isChecking || connection.state !== "live" || now_s() - heardAt_s < SILENT_AFTER_S) return;
+  isChecking = true;
   try {
     await fetch("/health", { signal: AbortSignal.timeout(HEALTH_WITHIN_S * 1000) });
     heardAt_s = now_s();
@@ -146,6 +161,8 @@ async function checkSilence() {
     setConnection("lost");
     source?.close();
     timer = setTimeout(connect, LONGEST_PAUSE_S * 1000);
+  } finally {
+    isChecking = false;
   }
 }
 

@@ -41,6 +41,7 @@ function Header({ status, connection }) {
     <h1>Vestal</h1>
     <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span></p>
     <span class=${`connection ${connection.state}`} title="Whether this page hears from the agent">${live}</span>
+    ${connection.outdated && html`<${Button} onClick=${() => location.reload()}>Reload: this page has a new version<//>`}
     ${connection.state === "live" && html`<${Button} className="strong" disabled=${recovering} onClick=${() => post("/recover")}>
       ${recovering ? "Recovering…" : "Recover now"}<//>`}
   </header>`;

@@ -42,6 +42,7 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
         size: tuple[int, int] = WIDE,
         url: str = "",
         ready: bool = True,
+        clock: bool = False,
     ) -> OpenPage:
         width, height = size
         context = chromium.new_context(
@@ -50,6 +51,8 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
         contexts.append(context)
         page = OpenPage(context.new_page())
         pages.append(page)
+        if clock:  # its time passes as usual, and the test can let more of it pass
+            page.clock.install()
         page.goto((url or scripted.url) + hash, wait_until="commit")
         if ready:
             expect(page.get_by_role("navigation")).to_be_visible()

@@ -35,7 +35,7 @@ class ScriptedAgent:
         self.asked: list[tuple[str, str, Any]] = []
         self.closed = False
         self.port = 0
-        self._page = Page()
+        self.page = Page()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._streams: set[asyncio.Queue[bytes | None]] = set()
@@ -58,6 +58,7 @@ class ScriptedAgent:
     def end(self) -> None:
         """Stop, and end the thread."""
         self.stop()
+        self._run(self._cancel_handlers())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -104,6 +105,12 @@ class ScriptedAgent:
             await self._runner.cleanup()
             self._runner = None
 
+    async def _cancel_handlers(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -118,10 +125,10 @@ class ScriptedAgent:
         return await handler(request)
 
     async def _index(self, request: web.Request) -> web.Response:
-        return self._page.response(request)
+        return self.page.response(request)
 
     async def _asset(self, request: web.Request) -> web.Response:
-        return self._page.response(request, request.match_info["path"])
+        return self.page.response(request, request.match_info["path"])
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

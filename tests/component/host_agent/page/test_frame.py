@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+
 from aiohttp import web
 from playwright.sync_api import expect
 
+from host_agent.status_page.page import ASSETS, Page
 from tests.browser import NARROW
 from tests.component.host_agent.page import stories
 
@@ -114,6 +118,30 @@ def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scrip
     scripted.status["verdict"] = "The agent has just started."
     scripted.start()
     expect(verdict(page)).to_have_text("The agent has just started.")
+
+
+def test_suspended_agent_is_reported_although_its_connections_stay_open(open_page, scripted):
+    page = open_page(clock=True)
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    scripted.answers["GET", "/health"] = lambda request: asyncio.sleep(30)
+    page.clock.run_for(14_000)  # a status comes every 10 s
+    expect(verdict(page)).to_contain_text("The agent does not answer")
+    page.clock.run_for(5_000)
+    expect(verdict(page)).to_have_text("All services are healthy.")  # its stream could be opened again
+
+
+def test_page_that_an_upgrade_of_the_agent_has_made_old_offers_a_reload(page, scripted, tmp_path):
+    page.expected = [UNREACHABLE, CUT]
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    newer = tmp_path / "assets"
+    shutil.copytree(ASSETS, newer)
+    (newer / "format.js").write_text((ASSETS / "format.js").read_text() + "// changed\n")
+    scripted.stop()
+    scripted.page = Page(newer)
+    scripted.start()
+    page.get_by_role("button", name="Reload: this page has a new version").click()
+    expect(verdict(page)).to_have_text("All services are healthy.")
+    expect(page.get_by_role("button", name="Reload: this page has a new version")).to_have_count(0)
 
 
 def test_section_that_was_opened_while_the_agent_was_gone_comes_with_the_agent(page, scripted):
