@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from host_agent.cli.screen.styled import Line, print_lines, wrapped
 from host_agent.cli.table import Column, print_table
 from host_agent.doctor import Finding, diagnose
 from vestal.config import Config
 
 MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "fault": ("✗", "red")}
 COLUMNS = (Column(width=1), Column(width=22), Column(wraps=True))
+NARROW_COLUMNS = 64
 ERASE_LINE = "\r\x1b[K"
 
 
@@ -29,8 +31,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         if on_terminal:
             print(ERASE_LINE, end="", file=sys.stderr, flush=True)
         if found and not options.json:
-            print_table(COLUMNS, [_row(finding) for finding in found])
-            sys.stdout.flush()
+            _print(found)
     faults = [finding for finding in findings if finding.level == "fault"]
     if options.json:
         answer = {"findings": [asdict(finding) for finding in findings], "healthy": not faults}
@@ -38,6 +39,23 @@ def run(options: argparse.Namespace, config: Config) -> int:
     else:
         print(f"\n{_count(len(faults))}" if faults else "\nNothing is wrong.")
     return 1 if faults else 0
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    """Print the findings as rows; on a narrow terminal, each one below its name."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or width >= NARROW_COLUMNS:
+        print_table(COLUMNS, [_row(finding) for finding in findings])
+    else:
+        print_lines(line for finding in findings for line in _narrow_lines(finding, width))
+    sys.stdout.flush()
+
+
+def _narrow_lines(finding: Finding, width: int) -> list[Line]:
+    mark, style = MARKS[finding.level]
+    text = str(_row(finding)[-1])
+    lines = [part for line in text.split("\n") for part in wrapped([(line.strip(), "")], width - 2)]
+    return [[(f"{mark} ", style), (finding.name, "bold")], *([("  ", ""), *line] for line in lines)]
 
 
 def _row(finding: Finding) -> tuple[str | tuple[str, str], ...]:

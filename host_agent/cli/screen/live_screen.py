@@ -12,6 +12,7 @@ import threading
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,7 +24,6 @@ from host_agent.cli.screen.styled import Line, as_text, printable
 REDRAW_S = 1.0
 RESIZED, KEY = "resized", "key"
 LEAVING_KEYS = ("q", "Q", "\x1b")
-TERMINATED_EXIT_CODE = 143
 
 Events = queue.SimpleQueue[FeedEvent]
 
@@ -37,7 +37,8 @@ def show(
     """
     console = Console(highlight=False)
     live = Live(console=console, screen=True, auto_refresh=False)
-    with contextlib.suppress(KeyboardInterrupt), _signals(events), _keys(events), live:
+    keys = _Keys(events)
+    with contextlib.suppress(KeyboardInterrupt), _signals(events, console, keys), keys, live:
         while True:
             live.update(_fit(draw(console.width), console.width, console.height), refresh=True)
             if _take(events, on_event):
@@ -74,45 +75,77 @@ def _cropped(line: Line, width: int) -> Text:
     return text
 
 
+class _Keys:
+    """Puts each typed key into `events`, without showing it. Only a terminal's input is read."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._descriptor: int | None = None
+        self._before: list[Any] = []
+
+    def __enter__(self) -> None:
+        if sys.stdin and _has_keyboard(sys.stdin.fileno()):
+            self._descriptor = sys.stdin.fileno()
+            self._before = termios.tcgetattr(self._descriptor)
+            self.take_over()
+            threading.Thread(target=self._read, args=(self._descriptor,), daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
+    def take_over(self) -> None:
+        """Let the terminal give each key at once."""
+        if self._descriptor is not None:
+            tty.setcbreak(self._descriptor)
+
+    def give_back(self) -> None:
+        """Leave the terminal as it was."""
+        if self._descriptor is not None:
+            termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
+
+    def _read(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            while key := os.read(descriptor, 1):
+                self._events.put(FeedEvent(KEY, key.decode(errors="replace")))
+
+
+def _has_keyboard(descriptor: int) -> bool:
+    """Return whether this is the terminal of this process, and the process is in its foreground."""
+    try:
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:  # the terminal of another session
+        return False
+
+
 @contextlib.contextmanager
-def _signals(events: Events) -> Iterator[None]:
-    """Draw again when the terminal has another size; let SIGTERM leave through the `finally` blocks."""
+def _signals(events: Events, console: Console, keys: _Keys) -> Iterator[None]:
+    """Draw again when the terminal has another size; leave the screen for SIGTERM, and while Ctrl-Z lasts."""
 
     def redraw(number: int, frame: FrameType | None) -> None:
         events.put(FeedEvent(RESIZED, number))
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED_EXIT_CODE)
+        raise SystemExit(128 + number)
 
-    before = {
-        signal.SIGWINCH: signal.signal(signal.SIGWINCH, redraw),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, leave),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, leave),
+    def suspend(number: int, frame: FrameType | None) -> None:
+        keys.give_back()
+        console.set_alt_screen(False)
+        console.show_cursor(True)
+        os.kill(os.getpid(), signal.SIGSTOP)  # and here it goes on
+        keys.take_over()
+        console.set_alt_screen(True)
+        console.show_cursor(False)
+        redraw(number, frame)
+
+    handlers = {
+        signal.SIGWINCH: redraw,
+        signal.SIGTERM: leave,
+        signal.SIGHUP: leave,
+        signal.SIGTSTP: suspend,
     }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _keys(events: Events) -> Iterator[None]:
-    """Put each typed key into `events`, without showing it. Nothing is read unless a terminal gives input."""
-    descriptor = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else None
-    if descriptor is None or os.tcgetpgrp(descriptor) != os.getpgrp():
-        yield
-        return
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    threading.Thread(target=_read_keys, args=(descriptor, events), daemon=True).start()
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
-
-
-def _read_keys(descriptor: int, events: Events) -> None:
-    with contextlib.suppress(OSError):
-        while key := os.read(descriptor, 1):
-            events.put(FeedEvent(KEY, key.decode(errors="replace")))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,15 +48,23 @@ class Vestal:
         return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return self._start(arguments, env, subprocess.DEVNULL, subprocess.PIPE)
+
+    def start_on(self, terminal: int, *arguments: str) -> subprocess.Popen[str]:
+        """Run the command on a terminal, which is its input and its output."""
+        return self._start(arguments, {}, terminal, terminal)
+
+    def _start(
+        self, arguments: tuple[str, ...], env: dict[str, str], stdin: int, stdout: int
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
-        pipe = subprocess.PIPE
         return subprocess.Popen(
             command,
             env=self._env | env,
             cwd=REPO,
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -241,3 +255,41 @@ def test_interrupted_command_says_in_one_sentence_what_it_leaves(
                 started.kill()
     assert started.returncode == 130
     assert errors.startswith("vestal: Interrupted. ") and len(errors.splitlines()) == 1
+
+
+def test_live_screen_follows_a_resize_and_leaves_the_terminal_as_it_was(vestal, home: Path):
+    (home / "token").write_text("t")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 100, 0, 0))
+    with vestal.start_on(theirs, "status", "--watch") as watch:
+        try:
+            shown = until(ours, "vestal up")
+            assert "\x1b[?1049h" in shown
+            until(ours, "Ctrl-C leaves.")
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))
+            watch.send_signal(signal.SIGWINCH)
+            widths = [
+                widest_line(until(ours, "Ctrl-C leaves.")) for _ in range(3)
+            ]  # one may be an earlier one
+            assert widths[-1] <= 40, widths
+            watch.send_signal(signal.SIGINT)
+            assert "\x1b[?1049l" in until(ours, "\x1b[?1049l")
+            assert watch.wait(timeout=20) == 0
+            assert termios.tcgetattr(theirs)[3] & termios.ECHO
+        finally:
+            watch.kill()
+            os.close(ours)
+            os.close(theirs)
+
+
+def widest_line(screen: str) -> int:
+    return max(len(line) for line in re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", screen).split("\r\n"))
+
+
+def until(terminal: int, text: str) -> str:
+    """Return what the terminal is sent up to `text`."""
+    shown = ""
+    while text not in shown:
+        assert select.select([terminal], [], [], 30)[0], shown
+        shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown
