@@ -18,7 +18,9 @@ from vestal.platform import memory
 from vestal.platform.memory import Memory
 
 LEAST_GAP_S = 8.0  # a gateway that starts is probed more often than each 10 s
-RESTART_EVENTS = ("child_restarting",)
+RESTARTING = (
+    "child_restarting"  # with `attempt` after a failure, without it where a person or an upgrade asked
+)
 
 Listener = Callable[[dict[str, Any]], None]
 """Called with the JSON of a sample: its time, and the value of each series."""
@@ -96,7 +98,7 @@ class History:
         figures: dict[str, float] = {
             "host_available_bytes": host.available_bytes,
             "host_total_bytes": host.total_bytes,
-            "restarts": len(self._journal.of_kinds(RESTART_EVENTS, self._last_seq)),
+            "restarts": self._restarts_since(self._last_seq),
         }
         self._last_seq = self._journal.last_seq
         if body is not None:
@@ -109,3 +111,7 @@ class History:
         self._sampled.set()
         for listener in list(self._listeners):
             listener(self.newest)
+
+    def _restarts_since(self, seq: int) -> int:
+        """Return how many services were restarted after a failure, by the events after number `seq`."""
+        return sum("attempt" in entry["fields"] for entry in self._journal.of_kinds((RESTARTING,), seq))

@@ -109,7 +109,7 @@ function options(kind, shown, node, state, tip, say) {
 }
 
 function lineOf(each, stroke, paths) {
-  const line = { stroke, width: 1.5, scale: each.axis === "right" ? "right" : "y", points: { show: (u, index) => isLonely(u, index) }, spanGaps: false };
+  const line = { stroke, width: 1.5, scale: each.axis === "right" ? "right" : "y", points: { show: () => false, filter: (u, index) => lonely(u.data[index]) }, spanGaps: false };
   if (each.look === "stack") return { ...line, width: 1, fill: tint(stroke) };
   if (each.look === "dashed") return { ...line, dash: [7, 5], width: 1.5 };
   if (each.look === "dotted") return { ...line, dash: [2, 4], width: 1.2 };
@@ -117,8 +117,12 @@ function lineOf(each, stroke, paths) {
   return line;
 }
 
-// Points are drawn only where there are few: a single sample makes no line.
-const isLonely = (u, index) => u.data[index].filter((value) => value != null).length < 3;
+// Returns the indices of the values between two unknown ones, or null: they are drawn as points, since no line leads to them.
+function lonely(values) {
+  const found = [...values.keys()].filter((at) => values[at] != null && values[at - 1] == null && values[at + 1] == null);
+  return found.length ? found : null;
+}
+
 const tick = (kind, value) => kind.form(value).replace(/\.0(?=\D|$)/, ""); // "8.0 GiB" -> "8 GiB"
 const tint = (color) => `${color}38`;
 

@@ -172,11 +172,11 @@ def test_probes_in_quick_succession_are_one_sample_and_the_first_answer_is_anoth
     assert len(taken) == 2
 
 
-def test_restarts_since_the_last_sample_are_counted_once(journal):
+def test_restarts_after_failures_since_the_last_sample_are_counted_once(journal):
     clock = Clock()
     history = clock.history(journal)
     journal.record("mlx_engine", "child_restarting", "killed by SIGKILL", attempt=1)
-    journal.record("mlx_engine", "child_ready")
+    journal.record("orchestrator", "child_restarting", "asked for by hand", delay_s=0.0)
     counts = []
     for _ in range(2):
         history.on_health(health(1))
