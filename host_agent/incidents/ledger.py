@@ -111,12 +111,18 @@ class Ledger:
     def _recent(self, ts: float) -> Incident | None:
         return next((each for each in reversed(self.live) if _is_near(each, ts)), None)
 
+    def forget(self, incident: Incident) -> None:
+        """Drop an incident that turned out to be none."""
+        self.mark_changed(incident)
+        self.incidents.remove(incident)
+        self.live = [each for each in self.live if each is not incident]
+        del self._by_id[incident.id]
+
     def _forget_oldest(self) -> None:
         surplus = len(self.incidents) - MAX_INCIDENTS
         if surplus > 0:
             for old in [each for each in self.incidents if not each.open][:surplus]:
-                self.incidents.remove(old)
-                del self._by_id[old.id]
+                self.forget(old)
 
     # --- ends -------------------------------------------------------------------------------------------
 

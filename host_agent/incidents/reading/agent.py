@@ -8,10 +8,11 @@ from host_agent.incidents.failures import NOT_STARTED
 from host_agent.incidents.incident import Failure
 from host_agent.incidents.ledger import Ledger
 from host_agent.incidents.reading.known import Known
-from host_agent.incidents.related import DISK
+from host_agent.incidents.related import DISK, WATCHDOG
 from host_agent.services import AGENT
 
 STARTING_UP_S = 120.0
+DOWN_TAKES_S = 10.0
 ENDED_WITH_VESTAL = "Vestal was stopped"
 
 
@@ -47,6 +48,10 @@ class AgentEvents:
             trace.alive = False
         pending = {service for incident in self._ledger.live for service in incident.pending}
         self._ledger.end(entry, pending, ENDED_WITH_VESTAL)
+        for incident in list(self._ledger.live):
+            # `vestal down` ends the watchdog first, whose exit status is unknown to an agent that has adopted it.
+            if incident.parts.keys() == {WATCHDOG} and abs(entry.ts - incident.began_at) <= DOWN_TAKES_S:
+                self._ledger.forget(incident)
 
     agent_stopped = agent_stopping
 

@@ -203,6 +203,14 @@ def test_vestal_down_ends_what_is_open_and_the_next_start_opens_none():
     assert story.one()["sentence"].endswith("; Vestal was stopped.")
 
 
+def test_vestal_down_that_ends_an_adopted_watchdog_first_is_no_incident():
+    story = Story().at(0).write("agent", "agent_started").ready("watchdog").at(500)
+    story.dies("watchdog", signal=None).ready("watchdog").at(501).write("agent", "agent_stopping")
+    assert story.told() == []
+    story.at(900).write("agent", "agent_started").ready("watchdog").at(950).dies("watchdog")
+    assert story.at(990).write("agent", "agent_stopping").one()["title"] == "The watchdog was killed"
+
+
 def test_agent_that_died_is_found_by_the_next_one_with_what_died_meanwhile():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").ready("mlx_server")
     story.at(100).write("watchdog", "child_adopted", pid=3).ready("watchdog")
