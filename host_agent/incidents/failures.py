@@ -16,6 +16,8 @@ SENT_BY_ANYBODY = frozenset(
 MAX_DETAIL = 160
 _PLAIN_EXIT = re.compile(r"killed by [\w ]+|exit code \d+|ended, exit status unknown.*")
 MAX_NUMBER = 2**32
+_KILLED = re.compile(r"^killed by ")
+_EXIT_CODE = re.compile(r" \((exit code \d+)\)")
 HUNG = "hung"
 LATE = "was not ready in time"
 NOT_STARTED = "could not be started"
@@ -51,7 +53,8 @@ def of_exit(entry: Entry, *, by_person: bool = False) -> Failure:
 def of_container(entry: Entry) -> Failure:
     """Return how a container ended by the event `container_died`."""
     reason = entry.text("reason")
-    return Failure(CONTAINER_VERBS.get(reason, "ended"), detail(entry.cause))
+    cause = _KILLED.sub("by ", entry.cause) if reason == "killed_by_request" else entry.cause
+    return Failure(CONTAINER_VERBS.get(reason, "ended"), detail(cause))
 
 
 def says_more(cause: str) -> bool:
@@ -62,6 +65,7 @@ def says_more(cause: str) -> bool:
 def detail(text: str) -> str:
     """Return a cause in words, short enough for a sentence, and without commands for a terminal in it."""
     text = "".join(each for each in " ".join(text.split()) if each.isprintable()).rstrip(".")
+    text = _EXIT_CODE.sub(r", \1", text)
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1].rstrip() + "…"
 
 

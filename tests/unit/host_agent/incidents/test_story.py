@@ -260,6 +260,14 @@ def test_container_killed_for_memory_is_closed_when_docker_calls_it_healthy():
     assert told["restarts"] == 1
 
 
+def test_container_killed_through_docker_says_so_without_brackets_in_brackets():
+    cause = "killed by a request to the Docker engine (exit code 137)"
+    story = Story().at(0).write("orchestrator", "container_died", cause, reason="killed_by_request")
+    assert story.one()["sentence"] == (
+        "Since 05:23:00 the orchestrator was killed (by a request to the Docker engine, exit code 137)."
+    )
+
+
 def test_container_that_somebody_stopped_opens_no_incident():
     story = Story().at(0).write("nightly", "container_died", "stopped by a person", reason="stopped")
     assert story.told() == []
