@@ -159,7 +159,8 @@ def _requests(incident: Incident) -> str:
     if requests.waited:
         return _of_requests(requests, " so far" if incident.open else "")
     part = incident.parts.get(MLX_ENGINE)
-    return "no request was running" if part and not part.is_notice else ""
+    is_known = part is not None and not part.is_notice and not incident.open  # a hung engine may have some
+    return "no request was running" if is_known else ""
 
 
 def _of_requests(requests: Requests, so_far: str) -> str:

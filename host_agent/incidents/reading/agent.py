@@ -49,7 +49,7 @@ class AgentEvents:
         pending = {service for incident in self._ledger.live for service in incident.pending}
         self._ledger.end(entry, pending, ENDED_WITH_VESTAL)
         for incident in list(self._ledger.live):
-            # `vestal down` ends the watchdog first. An agent that has adopted it does not know its exit status.
+            # `vestal down` ends the watchdog first, and an agent that has adopted it knows no exit status.
             if incident.parts.keys() == {WATCHDOG} and abs(entry.ts - incident.began_at) <= DOWN_TAKES_S:
                 self._ledger.forget(incident)
 

@@ -85,7 +85,7 @@ def test_open_incident_says_since_when_and_when_the_next_trial_is():
     told = story.at(50).one()
     assert told["sentence"] == (
         "Since 05:23:46 the engine failed (exit code 1); the breaker opened for 60 s, "
-        "and the next trial is at 05:24:46; no request was running."
+        "and the next trial is at 05:24:46."
     )
     assert told["open"] and told["ended_at"] is None and told["duration_s"] == 4
 
