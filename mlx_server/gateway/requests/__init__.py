@@ -6,9 +6,13 @@
 | `sendable`          | the same, encoded: what cannot be sent is refused before it is taken in       |
 | `dispatcher`        | the only caller of the request table: carries out what the table decides     |
 | `table`             | decide which requests run, wait, continue after a crash, or fail             |
+| `open_tickets`      | the tickets that have not ended                                              |
+| `engine_sender`     | the line to the present engine: requests, checks and cancellations           |
+| `delivery_counts`   | counts tokens and prompts as clients are given them                          |
 | `early_checks`      | decide which waiting requests an engine checks before their turn             |
 | `ticket`            | what a handler holds of its request: the stream of its events                |
 | `token_rate`        | how fast a request gets tokens, over the last few seconds                    |
+| `request_spans`     | the trace of a request, by OpenTelemetry                                     |
 | `pauses`            | how long streams stand still when their engine dies                          |
 | `model_presets`     | what a made model (Ollama's create) adds to each of its requests              |
 | `loaded_models`     | which models the next engine must load again                                 |

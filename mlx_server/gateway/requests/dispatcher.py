@@ -14,9 +14,11 @@ from collections.abc import Callable, Container, Iterable, Iterator
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.requests.early_checks import EarlyChecks
+from mlx_server.gateway.requests.delivery_counts import DeliveryCounts
+from mlx_server.gateway.requests.engine_sender import EngineSender, Send
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
+from mlx_server.gateway.requests.open_tickets import OpenTickets
 from mlx_server.gateway.requests.pauses import MAX_IDS, Pauses
 from mlx_server.gateway.requests.request_spans import IncomingTrace, RequestSpans
 from mlx_server.gateway.requests.resumed import ResumedRequest
@@ -33,9 +35,6 @@ from vestal.supervision import Clock
 log = logging.getLogger(__name__)
 
 OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
-
-Send = Callable[[bytes], None]
-"""Sends one frame to the present engine."""
 
 
 class Dispatcher:
@@ -59,14 +58,13 @@ class Dispatcher:
         self._table = table
         self._clock = clock
         self._telemetry = telemetry
-        self._tickets: dict[str, Ticket] = {}
-        self._send: Send | None = None  # to the present engine, once it takes requests
-        self._send_check: Send | None = None  # the same, from its first sign of life on
-        self._checks = EarlyChecks()
+        self._tickets = OpenTickets()
+        self._engine = EngineSender(self._tickets, self.loaded_models)
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
         self._pauses = Pauses(telemetry)
         self._spans = spans or RequestSpans(None, clock.wall)
+        self._counts = DeliveryCounts(telemetry, self._pauses)
 
     @property
     def max_running(self) -> int:
@@ -109,8 +107,7 @@ class Dispatcher:
             raise error from full
         self._carry_out(actions)
         if not ticket.ended and self._may_wait(ticket):
-            self._checks.add(request_id)
-            self._send_checks()
+            self._engine.check(request_id)
         return ticket
 
     def _may_wait(self, ticket: Ticket) -> bool:
@@ -138,7 +135,7 @@ class Dispatcher:
 
         Its client is shown an error, unless it has disconnected.
         """
-        of_request = [t for t in self._tickets.values() if t.origin and t.origin.id == request_id]
+        of_request = self._tickets.of_request(request_id)
         for ticket in of_request:
             if not ticket.ended:
                 self._end_early(ticket, errors.RequestCancelled())
@@ -152,9 +149,8 @@ class Dispatcher:
 
     def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
         """Yield the tickets of clients that have not ended, the oldest first, with their phases."""
-        for ticket in self._tickets.values():
-            request = self._table.get(ticket.id)
-            if request is not None and ticket.dialect != GATEWAY_ITSELF:
+        for ticket in self._tickets.of_clients():
+            if (request := self._table.get(ticket.id)) is not None:
                 yield ticket, request.phase
 
     def count(self, phase: RequestPhase) -> int:
@@ -166,14 +162,11 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """Return whether no client waits for an answer."""
-        return all(ticket.dialect == GATEWAY_ITSELF for ticket in self._tickets.values())
+        return not self._tickets.of_clients()
 
     def has_others_than(self, request_ids: Container[str]) -> bool:
         """Return whether any client waits for another request than these."""
-        return any(
-            ticket.dialect != GATEWAY_ITSELF and request_id not in request_ids
-            for request_id, ticket in self._tickets.items()
-        )
+        return any(ticket.id not in request_ids for ticket in self._tickets.of_clients())
 
     @property
     def draining(self) -> bool:
@@ -194,17 +187,16 @@ class Dispatcher:
 
     def engine_connected(self, send: Send) -> None:
         """Have the new engine check what waits. It need not be ready for that."""
-        self._send_check = send
-        self._send_checks()
+        self._engine.engine_connected(send)
 
     def model_loaded_early(self, send: Send, model: str) -> None:
         """Continue what is parked with `model`: an engine has loaded it, though it is not ready yet."""
-        self._send = send
+        self._engine.engine_takes_requests(send)
         self._carry_out(self._table.model_loaded_early(model))
 
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
         """Continue what is parked, start what is queued, and load what earlier engines had loaded."""
-        self._send = send
+        self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":
             self.refusing = None
         self._carry_out(self._table.engine_ready())
@@ -216,12 +208,10 @@ class Dispatcher:
     def engine_lost(self) -> None:
         """Park what ran on an engine whose link has closed, after all its events were handled."""
         now = self._clock.now()
-        self._send = self._send_check = None
-        self._checks.engine_lost()
+        self._engine.engine_lost()
         self.loaded_models.engine_lost()
         self._telemetry.prompt_cache.engine_lost()
         for ticket in self._tickets.values():
-            ticket.is_read_for = False
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
                 self._spans.engine_lost(ticket.id, ticket.tokens)
@@ -245,9 +235,7 @@ class Dispatcher:
         To be called every half second.
         """
         now = self._clock.now()
-        for ticket in self._tickets.values():
-            if ticket.first_token_at is not None:
-                ticket.rate.sample(now, ticket.tokens)
+        self._tickets.sample_rates(now)
         self._carry_out(self._table.tick(now, self.trial_at()))
 
     # --- events of the present engine ---
@@ -262,7 +250,7 @@ class Dispatcher:
             self._handle(event)
         except Exception as error:
             log.exception("An event of the engine could not be handled (%s)", type(event).__name__)
-            request_id = getattr(event, "id", None)
+            request_id: str = getattr(event, "id", None) or ""
             if request_id in self._tickets:
                 message = (
                     f"The gateway could not handle the answer ({type(error).__name__}); its log has more."
@@ -282,9 +270,8 @@ class Dispatcher:
             case protocol.Prefill(id=request_id, done=done):
                 self._table.worked(request_id, 1.0 + done)
             case protocol.Loading(model=model, fraction=fraction):
-                for ticket in self._tickets.values():
-                    if ticket.request.model == model:
-                        self._table.worked(ticket.id, fraction)
+                for ticket in self._tickets.of_model(model):
+                    self._table.worked(ticket.id, fraction)
             case protocol.Done(reason="cancelled") | protocol.Failed(code="engine_unavailable"):
                 self._on_returned(event.id)
             case protocol.Failed():
@@ -315,21 +302,9 @@ class Dispatcher:
             self._carry_out([CancelOnEngine(event.id)])
             return
         if is_new:
-            self._count_token(ticket, event)
+            self._counts.token(ticket, event, self._clock.now())
             ticket.put(event)
         self._carry_out(actions)
-
-    def _count_token(self, ticket: Ticket, event: protocol.Token) -> None:
-        now = self._clock.now()
-        ticket.tokens += 1
-        self._telemetry.delivered()
-        self._telemetry.tokens += 1
-        if ticket.first_token_at is None:
-            ticket.first_token_at = now
-            ticket.rate.sample(now, 1)
-            self._telemetry.first_token(now - ticket.submitted_at)
-            self._telemetry.prompt_tokens += event.prompt_tokens or 0
-        self._pauses.end(ticket.id, ticket.tokens - 1, now)
 
     def _on_last(self, request_id: str, event: LastEvent) -> None:
         ticket = self._tickets.get(request_id)
@@ -337,35 +312,27 @@ class Dispatcher:
             return
         actions = self._table.finished(request_id)
         if isinstance(event, protocol.Done | protocol.Embedding):
-            self._telemetry.delivered()
-            self._count_prompt(ticket, event)
+            self._counts.end(ticket, event)
         ticket.put(event)
         self._carry_out(actions)
         self._end(ticket, "done")
 
-    def _count_prompt(self, ticket: Ticket, last: protocol.Done | protocol.Embedding) -> None:
-        """Count the prompt of a request that has ended without a token: an embedding, or `max_tokens: 0`."""
-        if isinstance(last, protocol.Embedding):
-            self._telemetry.prompt_tokens += last.prompt_tokens
-        elif ticket.first_token_at is None and ticket.request.lane is Lane.GENERATE:
-            self._telemetry.prompt_tokens += last.usage.prompt_tokens
-
     def _on_failed(self, event: protocol.Failed) -> None:
-        is_check = self._checks.answered(event.id)
+        is_check = self._engine.answered(event.id)
         ticket = self._tickets.get(event.id)
         if ticket is not None and (is_check or self._table.is_running(event.id)):
             end = self._table.refused if is_check else self._table.finished
             self._carry_out(end(event.id))
             self._fail(ticket, errors.from_engine(event))
         if is_check:
-            self._send_checks()
+            self._engine.send_checks()
 
     def _on_accepted(self, event: protocol.Accepted) -> None:
-        self._checks.answered(event.id)
+        self._engine.answered(event.id)
         if ticket := self._tickets.get(event.id):
             ticket.is_read_for = False
             ticket.prompt_tokens = ticket.prompt_tokens or event.prompt_tokens
-        self._send_checks()
+        self._engine.send_checks()
 
     # --- what the table decided ---
 
@@ -376,7 +343,7 @@ class Dispatcher:
                 case SendToEngine(request_id):
                     self._send_request(request_id)
                 case CancelOnEngine(request_id):
-                    self._send_to_engine(protocol.encode(protocol.Cancel(request_id)))
+                    self._engine.cancel(request_id)
                 case FailRequest(request_id, code, message, retry_after_s):
                     if self._tickets[request_id].dialect != GATEWAY_ITSELF:
                         lost.append(action)
@@ -391,29 +358,13 @@ class Dispatcher:
         emitted = request.emitted if request else []
         try:
             traceparent = self._spans.sent(request_id, len(emitted))
-            self._send_to_engine(self._tickets[request_id].request.frame(request_id, emitted, traceparent))
-        except Exception as error:  # such as MemoryError: the frame of a large request is as large again
+            self._engine.request(self._tickets[request_id], emitted, traceparent)
+        except Exception as error:
             log.exception("Request %s could not be sent", request_id)
             message = (
                 f"The request could not be passed to the engine ({type(error).__name__}); try again later."
             )
             self._on_failed(protocol.Failed(request_id, "overloaded", message))
-
-    def _send_checks(self) -> None:
-        while self._send_check is not None and (due := self._checks.take()):
-            for request_id in due:
-                ticket = self._tickets[request_id]
-                try:
-                    self._send_check(ticket.request.check_frame(request_id))
-                    is_loaded = ticket.request.model in self.loaded_models.names
-                    ticket.is_read_for = self._send is not None and not is_loaded
-                except Exception:  # such as MemoryError: the request then runs unchecked
-                    log.exception("Request %s could not be sent for a check", request_id)
-                    self._checks.forget(request_id)
-
-    def _send_to_engine(self, frame: bytes) -> None:
-        if self._send is not None:
-            self._send(frame)
 
     def _fail(self, ticket: Ticket, error: errors.GatewayError) -> None:
         if ticket.dialect == GATEWAY_ITSELF:
@@ -424,7 +375,7 @@ class Dispatcher:
     def _end(self, ticket: Ticket, outcome: str) -> None:
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
-        self._checks.forget(ticket.id)
+        self._engine.forget(ticket.id)
         self._pauses.forget(ticket.id)
         self._spans.ended(ticket.id, outcome, ticket.tokens, ticket.crashes)
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))

@@ -1,0 +1,28 @@
+"""The tickets that have not ended."""
+
+from __future__ import annotations
+
+from mlx_server.gateway.requests.ticket import Ticket
+from mlx_server.gateway.telemetry import GATEWAY_ITSELF
+
+
+class OpenTickets(dict[str, Ticket]):
+    """The tickets that have not ended, by their ids; the oldest come first."""
+
+    def of_clients(self) -> list[Ticket]:
+        """Return all but those of the gateway itself."""
+        return [ticket for ticket in self.values() if ticket.dialect != GATEWAY_ITSELF]
+
+    def of_request(self, request_id: str) -> list[Ticket]:
+        """Return the tickets of the HTTP request with this x-request-id."""
+        return [ticket for ticket in self.values() if ticket.origin and ticket.origin.id == request_id]
+
+    def of_model(self, model: str) -> list[Ticket]:
+        """Return the tickets whose requests are for this model."""
+        return [ticket for ticket in self.values() if ticket.request.model == model]
+
+    def sample_rates(self, now: float) -> None:
+        """Note how far each answer is that has begun."""
+        for ticket in self.values():
+            if ticket.first_token_at is not None:
+                ticket.rate.sample(now, ticket.tokens)
