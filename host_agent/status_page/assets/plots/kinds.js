@@ -15,7 +15,7 @@ export const PLOTS = [
     id: "memory", title: "Memory of the engine", form: bytes, floor: 2 ** 20, steps: BINARY_STEPS,
     series: [
       { name: "weights_bytes", title: "Weights", color: 1, look: "stack" },
-      { name: "kv_bytes", title: "Keys and values", color: 2, look: "stack" },
+      { name: "kv_bytes", title: "KV cache", color: 2, look: "stack" },
       { name: "prompt_cache_bytes", title: "Prompt cache", color: 3, look: "stack" },
       { name: "in_use_bytes", title: "In use (measured)", color: "text" },
       { name: "memory_limit_bytes", title: "Limit", color: "mark", look: "dashed" },
@@ -57,7 +57,7 @@ export const PLOTS = [
     series: [
       { name: "running", title: "Running", color: 4 },
       { name: "queued", title: "Queued", color: 2 },
-      { name: "parked", title: "Parked", color: 1 },
+      { name: "parked", title: "Parked (no engine)", color: 1 },
     ],
     sentence: (series) => {
       const running = figures(series.running), queued = figures(series.queued), parked = figures(series.parked);
@@ -76,7 +76,7 @@ export const PLOTS = [
   },
   {
     id: "cache", title: "Prompt cache hits", form: percent, highest: 1,
-    series: [{ name: "cache_hit_fraction", title: "Prompts that began in the cache", color: 3 }],
+    series: [{ name: "cache_hit_fraction", title: "Share of the prompts found in it", color: 3 }],
     sentence: (series) => {
       const found = figures(series.cache_hit_fraction);
       return found ? `${percent(found.last)} last, ${percent(found.mean)} on average.` : "";
