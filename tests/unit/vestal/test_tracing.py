@@ -33,15 +33,15 @@ def test_tracer_with_a_collector_that_is_away_never_blocks_and_says_so_once(monk
     tracer = open_tracer("vestal-test", said.append)
     assert tracer is not None
     began = time.monotonic()
-    for _ in range(5000):
+    for _ in range(3000):  # more than the queue holds; a single attempt to send may take 5 s
         tracer.record("decode", None, 1.0, 2.0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     span = tracer.start("POST /api/chat", "nonsense", serves=True)
     assert span.traceparent.startswith("00-")
     span.end()
     began = time.monotonic()
     tracer.close()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 6
     assert len(said) <= 1
 
 
