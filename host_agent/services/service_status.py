@@ -119,8 +119,10 @@ def _words(status: ChildStatus) -> tuple[str, str]:
     match status.state:
         case State.STOPPED if status.stopped_by_hand:
             return STOPPED_BY_HAND, START_AGAIN
-        case State.STARTING if last_end:
-            return "; ".join(filter(None, (detail, f"it is starting again after: {last_end}"))), ""
+        case State.STARTING:
+            not_ready = f"not ready yet: {detail}" if detail else ""
+            before = f"before that: {last_end}" if last_end else ""
+            return "; ".join(filter(None, (not_ready, before))), ""
         case State.STOPPING:
             return detail or f"its process was asked to end: {cause or 'no reason was given'}", ""
         case State.BACKOFF:

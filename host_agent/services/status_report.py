@@ -14,6 +14,7 @@ from host_agent.services import MLX_SERVER, ORCHESTRATOR, retry_advice
 from host_agent.services.disk_report import DiskReport
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_engine import DockerEngineMonitor
+from host_agent.services.mlx.answers import as_it_answers
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator.agents_file import AgentsFileCheck
@@ -133,18 +134,21 @@ class StatusReport:
     async def _engine_answer(self, fresh: bool) -> tuple[ChildStatus, ServiceStatus | None]:
         """Return the gateway, and its engine as the gateway reports it now; None without an answer.
 
+        A gateway that is up is as its answer says: its supervisor's last probe may be ten seconds old.
+
         A gateway that was replaced while it was asked is asked again: both are to be of one gateway.
         """
         while True:
             before = self._supervisor.status()[MLX_SERVER]
-            engine = None if before.state in DOWN else await self._mlx.engine_status(fresh)
+            answer = None if before.state in DOWN else await self._mlx.answer(fresh)
             gateway = self._supervisor.status()[MLX_SERVER]
             if gateway.process_pid == before.process_pid or gateway.process_pid is None:
                 break
             fresh = True
-        if engine is not None:
-            self._reported = EngineReport(gateway.process_pid, engine)
-        return gateway, engine
+        if answer is None:
+            return gateway, None
+        self._reported = EngineReport(gateway.process_pid, answer.engine)
+        return as_it_answers(gateway, answer.reply), answer.engine
 
     async def _found_containers(self, fresh: bool) -> Mapping[str, ServiceStatus] | str:
         if self._decision.mode is not Mode.DOCKER:

@@ -61,6 +61,7 @@ PURE = (
     "host_agent/incidents/reading/requests.py",
     "host_agent/installed/comparison.py",
     "host_agent/sentences.py",
+    "host_agent/services/mlx/answers.py",
     "host_agent/services/service_status.py",
     "host_agent/services/status/rows.py",
     "host_agent/services/status/verdict.py",

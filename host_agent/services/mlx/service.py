@@ -11,7 +11,14 @@ import aiohttp
 from host_agent.installed import digests
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
 from host_agent.services.find_process import find_supervised
-from host_agent.services.http_probe import NoAnswer, Reply
+from host_agent.services.http_probe import NoAnswer
+from host_agent.services.mlx.answers import (
+    GatewayAnswer,
+    judge_gateway,
+    read_engine_status,
+    read_write_failures,
+    request_count,
+)
 from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
@@ -24,7 +31,6 @@ from vestal.supervision import (
     Event,
     HandoverPolicy,
     ProbeResult,
-    State,
 )
 from vestal.web.listening_sockets import InheritedSockets
 
@@ -39,13 +45,6 @@ RELEASE_TIMEOUT_S = 30.0
 LINGER_S = 900.0
 FIRST_DELIVERY = "gateway_first_delivery"  # an event of the gateway, with its PID
 CACHE_S = 0.3  # readers that ask at the same time share one answer
-DETAILS = {
-    "ok": "",
-    "starting": "its engine is starting; requests wait for it",
-    "recovering": "its engine is being replaced; requests wait for the next one",
-    "draining": "it finishes its last requests, and then ends",
-}
-STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 
 
 class MlxService:
@@ -69,7 +68,7 @@ class MlxService:
         self._requests: int | None = None
         self._served: object = None  # the PID of the last gateway that said that it served a client
         self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
-        self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
+        self._answer: tuple[float, GatewayAnswer | None] = (float("-inf"), None)
 
     def spec(self) -> ChildSpec:
         """Return the gateway's child spec."""
@@ -134,7 +133,7 @@ class MlxService:
             self._report_health(reply.fields)
             if reply.fields.get("pid") == pid:
                 self._hands_over = pid if reply.fields.get("hands_over") is True else None
-                self._requests = _requests(reply)
+                self._requests = request_count(reply)
             return judge_gateway(reply, pid)
         except NoAnswer as error:
             self._report_health(None)
@@ -148,20 +147,22 @@ class MlxService:
             log.exception("an answer of the MLX server could not be recorded")
 
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
-        """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`.
+        """Return the engine's status as `answer` has it, or None."""
+        answer = await self.answer(fresh)
+        return answer.engine if answer else None
 
-        None if the gateway does not answer.
-        """
-        asked_at, status = self._engine
+    async def answer(self, fresh: bool = False) -> GatewayAnswer | None:
+        """Return the gateway's answer, at most CACHE_S old, or `fresh`; None if it does not answer."""
+        asked_at, answer = self._answer
         if fresh or time.monotonic() - asked_at > CACHE_S:
             try:
                 reply = await http_probe.get(self._session, self._url, timeout_s=STATUS_TIMEOUT_S)
             except NoAnswer:
                 return None
-            status = read_engine_status(reply)
+            answer = GatewayAnswer(reply, read_engine_status(reply))
             self.write_failures = read_write_failures(reply)
-            self._engine = (time.monotonic(), status)
-        return status
+            self._answer = (time.monotonic(), answer)
+        return answer
 
 
 def settings_text(config: Config) -> str:
@@ -178,79 +179,3 @@ def _handover_policy(config: Config) -> HandoverPolicy:
         linger_s=LINGER_S,
         stop_timeout_s=config.supervision.stop_s,
     )
-
-
-def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
-    """Return what an answer to GET /health says about the gateway with this PID.
-
-    Another gateway that holds the port answers in its place. It is no sign of life of this one.
-    """
-    answering = reply.fields.get("pid", pid)
-    if answering != pid:
-        return ProbeResult(False, f"another gateway (PID {answering}) answers on its port")
-    status = str(reply.fields.get("status", ""))
-    if status == "failed":
-        # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
-        detail = _engine_detail(reply) or "the engine was given up"
-        return ProbeResult(True, detail, State.DEGRADED, requests=_requests(reply))
-    if status not in STATES:
-        return ProbeResult(False, f"/health answered {reply.status} with an unknown status")
-    return ProbeResult(status == "ok", DETAILS[status], STATES[status], requests=_requests(reply))
-
-
-def read_engine_status(reply: Reply) -> ServiceStatus:
-    """Return the engine's status from the gateway's answer to GET /health."""
-    engine = reply.fields.get("engine")
-    if not isinstance(engine, dict):
-        return ServiceStatus(State.STOPPED, detail="the gateway's answer has no engine")
-    return ServiceStatus.of_child(
-        _engine_child(engine),
-        last_crash=engine.get("last_crash"),
-        models=(reply.fields.get("models") or {}).get("loaded", []),
-        requests=reply.fields.get("requests") or {},
-    )
-
-
-def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
-    """Return the engine as its supervisor in the gateway reports it; an unknown state counts as degraded."""
-    name, pid = str(engine.get("state") or "stopped"), engine.get("pid")
-    trial_in_s = engine.get("next_trial_in_s")
-    is_known = name in set(State)
-    state = State(name) if is_known else State.DEGRADED
-    detail = str(engine.get("detail") or "") if is_known else f"its gateway reports an unknown state: {name}"
-    breaker = "open" if state is State.OPEN else "closed"
-    return ChildStatus(
-        state=state,
-        process_pid=pid if isinstance(pid, int) else None,
-        restart_count=_number(engine.get("restarts")),
-        health_check_failures=_number(engine.get("health_check_failures")),
-        circuit_breaker_state=str(engine.get("circuit_breaker_state") or breaker),
-        uptime_s=float(engine.get("uptime_s") or 0.0),
-        detail=detail,
-        cause=str(engine.get("cause") or ""),
-        last_end=str(engine.get("last_end") or ""),
-        next_trial_in_s=trial_in_s if isinstance(trial_in_s, (int, float)) else None,
-    )
-
-
-def read_write_failures(reply: Reply) -> dict[str, Any]:
-    """Return what gateway and engine could not write, by process; empty if the answer does not say."""
-    failures = reply.fields.get("write_failures")
-    return failures if isinstance(failures, dict) else {}
-
-
-def _engine_detail(reply: Reply) -> str:
-    engine = reply.fields.get("engine")
-    return str(engine.get("detail") or "") if isinstance(engine, dict) else ""
-
-
-def _requests(reply: Reply) -> int | None:
-    """Return how many requests the gateway runs, queues or keeps for its next engine."""
-    counts = reply.fields.get("requests")
-    if not isinstance(counts, dict):
-        return None
-    return sum(_number(counts.get(phase)) for phase in ("running", "queued", "parked"))
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -12,7 +12,8 @@ Wording = Callable[[str, Mapping[str, Any]], str]
 
 
 def _ended(cause: str, fields: Mapping[str, Any]) -> str:
-    return f"Its process (PID {fields.get('pid')}) ended: {cause or 'the reason is not known'}"
+    why = cause.removeprefix("ended, ") or "why is not known"
+    return f"Its process (PID {fields.get('pid')}) ended: {why}"
 
 
 FAILURES: Mapping[str, Wording] = {

@@ -119,12 +119,21 @@ def engine_row(
     if gateway.state is State.STARTING and (engine is None or engine.state is State.STOPPED):
         return ServiceStatus(State.STARTING, detail="its gateway is starting")
     if engine is not None:
-        return engine
+        return _with_its_work(engine)
     # The engine may work although its gateway is silent.
     if gateway.state in UP and reported and reported.gateway_pid == gateway.process_pid:
         silence = "its gateway does not answer now; this is what it last reported"
         return replace(reported.engine, detail=silence, remedy="")
     return ServiceStatus(State.STOPPED, detail="its gateway does not answer")
+
+
+def _with_its_work(engine: ServiceStatus) -> ServiceStatus:
+    """Return the engine's row; if it is busy without a word, with the number of requests that it works on."""
+    requests = engine.extra.get("requests")
+    count = requests.get("running", 0) if isinstance(requests, Mapping) else 0
+    if engine.state is not State.BUSY or engine.detail or not count:
+        return engine
+    return replace(engine, detail="it works on 1 request" if count == 1 else f"it works on {count} requests")
 
 
 def _orchestrators(look: Look) -> dict[str, ServiceStatus]:

@@ -26,7 +26,15 @@ VERBS = {
     State.OPEN: "failed too often and is given up for now",
     State.FAILED: "cannot start",
 }
-SEVERITY = (State.FAILED, State.OPEN, State.STOPPED, State.DEGRADED, State.BACKOFF, State.STOPPING)
+SEVERITY = (
+    State.FAILED,
+    State.OPEN,
+    State.STOPPED,
+    State.DEGRADED,
+    State.BACKOFF,
+    State.STARTING,
+    State.STOPPING,
+)
 
 
 def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:

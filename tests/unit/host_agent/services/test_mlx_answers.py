@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.services.http_probe import Reply
-from host_agent.services.mlx.service import judge_gateway, read_engine_status
+from host_agent.services.mlx.answers import judge_gateway, read_engine_status
 from vestal.supervision import State
 
 

@@ -25,7 +25,7 @@ from host_agent.services import (
 from host_agent.services.docker import container_status
 from host_agent.services.docker.docker_engine import DockerObservation
 from host_agent.services.http_probe import Reply
-from host_agent.services.mlx.service import judge_gateway, read_engine_status
+from host_agent.services.mlx.answers import as_it_answers, judge_gateway, read_engine_status
 from host_agent.services.ollama.answers import ModelProbeResult, ServerInfo
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.status import Observation
@@ -135,12 +135,15 @@ CHILD_ROWS = [
         "stopped by hand; `vestal up` starts it again",
     ),
     (ChildStatus(State.STARTING, 7), ""),
-    (ChildStatus(State.STARTING, 7, detail="http://x/health: refused"), "http://x/health: refused"),
+    (
+        ChildStatus(State.STARTING, 7, detail="http://x/health: refused"),
+        "not ready yet: http://x/health: refused",
+    ),
     # The death before was shown as if it were what the new process does.
-    (ChildStatus(State.STARTING, 7, last_end=KILLED), f"it is starting again after: {KILLED}"),
+    (ChildStatus(State.STARTING, 7, last_end=KILLED), f"before that: {KILLED}"),
     (
         ChildStatus(State.STARTING, 7, detail="loading", last_end=KILLED),
-        f"loading; it is starting again after: {KILLED}",
+        f"not ready yet: loading; before that: {KILLED}",
     ),
     (READY_CHILD, ""),
     # The reason of a failed check stood beside `ready` as if it were a state of the service.
@@ -222,6 +225,23 @@ def test_engine_row_behind_a_busy_gateway_is_the_last_report_of_that_gateway():
     assert shown.sentence == "its gateway does not answer now; this is what it last reported"
     other = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(6, READY_ENGINE))
     assert (other.state, other.sentence) == (State.STOPPED, "its gateway does not answer")
+
+
+def test_gateway_row_is_as_the_gateway_answers_now():
+    """For up to 10 s the gateway was "busy: its engine is being replaced" beside an engine that worked."""
+    probed = ChildStatus(State.BUSY, 7, detail="its engine is being replaced")
+    shown = as_it_answers(probed, Reply(200, {"status": "ok", "pid": 7}))
+    assert (shown.state, shown.detail) == (State.READY, "")
+    assert as_it_answers(probed, Reply(200, {"status": "ok", "pid": 8})) == probed, "another gateway answers"
+    failing = replace(probed, health_check_failures=1)
+    assert as_it_answers(failing, Reply(200, {"status": "ok", "pid": 7})) == failing
+    ending = ChildStatus(State.STOPPING, 7)
+    assert as_it_answers(ending, Reply(200, {"status": "ok", "pid": 7})) == ending
+
+
+def test_engine_row_that_is_busy_says_with_what():
+    engine = ServiceStatus(State.BUSY, process_pid=8, extra={"requests": {"running": 2}})
+    assert row(MLX_ENGINE, engine=engine).sentence == "it works on 2 requests"
 
 
 @pytest.mark.parametrize(

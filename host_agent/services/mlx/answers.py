@@ -1,0 +1,115 @@
+"""Read the gateway's answers to GET /health: how the gateway is, and how its engine is. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from host_agent.services.http_probe import Reply
+from host_agent.services.service_status import ServiceStatus
+from vestal.supervision import UP, ChildStatus, ProbeResult, State
+
+STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
+DETAILS = {
+    "ok": "",
+    "starting": "its engine is starting; requests wait for it",
+    "recovering": "its engine is being replaced; requests wait for the next one",
+    "draining": "it finishes its last requests, and then ends",
+}
+
+
+@dataclass(frozen=True)
+class GatewayAnswer:
+    """One answer of the gateway to GET /health: it says how the gateway is, and how its engine is."""
+
+    reply: Reply
+    engine: ServiceStatus
+
+
+def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
+    """Return what an answer to GET /health says about the gateway with this PID.
+
+    Another gateway that holds the port answers in its place. It is no sign of life of this one.
+    """
+    answering = reply.fields.get("pid", pid)
+    if answering != pid:
+        return ProbeResult(False, f"another gateway (PID {answering}) answers on its port")
+    status = str(reply.fields.get("status", ""))
+    if status == "failed":
+        # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
+        detail = _engine_detail(reply) or "the engine was given up"
+        return ProbeResult(True, detail, State.DEGRADED, requests=request_count(reply))
+    if status not in STATES:
+        return ProbeResult(False, f"/health answered {reply.status} with an unknown status")
+    return ProbeResult(status == "ok", DETAILS[status], STATES[status], requests=request_count(reply))
+
+
+def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
+    """Return a gateway that is up with the state and the words of its present answer.
+
+    The rest, such as its failed checks, is for its supervisor to say.
+    """
+    if gateway.state not in UP or gateway.process_pid is None or gateway.health_check_failures:
+        return gateway
+    said = judge_gateway(reply, gateway.process_pid)
+    if not said.alive:
+        return gateway
+    state = State.BUSY if said.state is State.STARTING else said.state or State.READY
+    return replace(gateway, state=state, detail=said.detail)
+
+
+def read_engine_status(reply: Reply) -> ServiceStatus:
+    """Return the engine's status from the gateway's answer to GET /health."""
+    engine = reply.fields.get("engine")
+    if not isinstance(engine, dict):
+        return ServiceStatus(State.STOPPED, detail="the gateway's answer has no engine")
+    return ServiceStatus.of_child(
+        _engine_child(engine),
+        last_crash=engine.get("last_crash"),
+        models=(reply.fields.get("models") or {}).get("loaded", []),
+        requests=reply.fields.get("requests") or {},
+    )
+
+
+def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
+    """Return the engine as its supervisor in the gateway reports it; an unknown state counts as degraded."""
+    name, pid = str(engine.get("state") or "stopped"), engine.get("pid")
+    trial_in_s = engine.get("next_trial_in_s")
+    is_known = name in set(State)
+    state = State(name) if is_known else State.DEGRADED
+    detail = str(engine.get("detail") or "") if is_known else f"its gateway reports an unknown state: {name}"
+    breaker = "open" if state is State.OPEN else "closed"
+    return ChildStatus(
+        state=state,
+        process_pid=pid if isinstance(pid, int) else None,
+        restart_count=_number(engine.get("restarts")),
+        health_check_failures=_number(engine.get("health_check_failures")),
+        circuit_breaker_state=str(engine.get("circuit_breaker_state") or breaker),
+        uptime_s=float(engine.get("uptime_s") or 0.0),
+        detail=detail,
+        cause=str(engine.get("cause") or ""),
+        last_end=str(engine.get("last_end") or ""),
+        next_trial_in_s=trial_in_s if isinstance(trial_in_s, (int, float)) else None,
+    )
+
+
+def read_write_failures(reply: Reply) -> dict[str, Any]:
+    """Return what gateway and engine could not write, by process; empty if the answer does not say."""
+    failures = reply.fields.get("write_failures")
+    return failures if isinstance(failures, dict) else {}
+
+
+def _engine_detail(reply: Reply) -> str:
+    engine = reply.fields.get("engine")
+    return str(engine.get("detail") or "") if isinstance(engine, dict) else ""
+
+
+def request_count(reply: Reply) -> int | None:
+    """Return how many requests the gateway runs, queues or keeps for its next engine."""
+    counts = reply.fields.get("requests")
+    if not isinstance(counts, dict):
+        return None
+    return sum(_number(counts.get(phase)) for phase in ("running", "queued", "parked"))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
