@@ -68,7 +68,7 @@ async function send(path, options) {
   return reply;
 }
 
-// The services word their errors in three ways: {"error": {"code", "message"}}, {"error": "…"} (Ollama's), or plain text.
+// The services have three forms of errors: {"error": {"code", "message"}}, {"error": "…"} (Ollama's), or plain text.
 async function errorOf(reply) {
   const text = await reply.text();
   let error = text;

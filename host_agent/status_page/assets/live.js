@@ -58,8 +58,8 @@ export function onLive(name, onValue) {
 export function useNow() {
   const [now, setNow] = useState(Date.now() / 1000);
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now() / 1000), 1000);
-    return () => clearInterval(timer);
+    const ticks = setInterval(() => setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(ticks);
   }, []);
   return now;
 }

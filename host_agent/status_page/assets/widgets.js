@@ -51,7 +51,7 @@ export function Button({ onClick, confirm, children, className = "", label, disa
   </span>`;
 }
 
-// A state as a dot and its word: a color alone tells nothing to those who cannot tell colors apart.
+// A state as a colored dot and a word: not everybody can distinguish the colors.
 export function State({ name, muted = false, text }) {
   const color = muted ? "off" : COLORS[name] || "off";
   return html`<span class=${`state ${color}`}><span class="dot" aria-hidden="true"></span>${text || name}</span>`;

@@ -126,6 +126,12 @@ async def test_listener_without_token_serves_only_health_and_page(served):
         page = await anonymous.get("/")
         assert page.status == 200
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        script = await anonymous.get("/assets/main.js")
+        assert (script.status, script.headers["Cache-Control"]) == (200, "no-cache")
+        assert script.headers["X-Content-Type-Options"] == "nosniff"
+        assert script.headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
+        await refused(await anonymous.get("/assets/none.js"), 404)
+        await refused(await anonymous.post("/assets/main.js", json={}), 401)
         for path in ("/status", "/journal", "/events", "/metrics", "/recover/x", "/nowhere"):
             error = await refused(await anonymous.get(path), 401)
             assert str(served.home / "token") in error["message"]

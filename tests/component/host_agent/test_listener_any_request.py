@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 WITHIN_S = 10.0
-OPEN_PATHS = ("/", "/health")
+OPEN_PATHS = ("/", "/health", "/assets/main.js")
 SECRET = "the right token"
 PATHS = st.one_of(
     st.sampled_from(
         ["/", "/health", "/status", "/recover", "/recover/plan", "/recover/reset", "/recover/x", "/journal"]
         + ["/journal?since=-1", "/journal?newest=9999999999999999999999", "/metrics", "/login-links"]
         + ["/services/mlx_server/stop", "/services/ollama/restart", "/services/%00/stop", "/../token", "//"]
+        + ["/assets/main.js", "/assets/../token", "/assets/%2e%2e/status", "/assets//status", "/assets"]
     ),
     st.text(string.printable.replace(" ", "").translate({10: None, 13: None, 9: None, 11: None, 12: None}))
     .map(lambda text: "/" + text),

@@ -20,7 +20,7 @@ export function loadLibrary() {
   return library;
 }
 
-// `kind` is one of PLOTS, `history` is {times, series}, `marks` are {ts, title}, `theme` is "dark" or "light".
+// `kind` is one of PLOTS (definitions.js), `history` is {times, series}, `marks` are {ts, title}, `theme` is "dark" or "light".
 // `version` changes whenever the figures have changed in place.
 export function Plot({ kind, history, marks, span_s, end, theme, version, rangeWords }) {
   const [hidden, setHidden] = useState(new Set());

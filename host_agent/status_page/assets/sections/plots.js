@@ -5,7 +5,7 @@ import { get } from "/assets/api.js";
 import { clock, count, title } from "/assets/format.js";
 import { onLive, useConnection, useIncidents } from "/assets/live.js";
 import { append, marksOf, SPANS_S, trim, withGaps } from "/assets/plots/data.js";
-import { PLOTS } from "/assets/plots/kinds.js";
+import { PLOTS } from "/assets/plots/definitions.js";
 import { loadLibrary, Plot } from "/assets/plots/plot.js";
 import { Empty, Panel } from "/assets/widgets.js";
 
@@ -24,7 +24,7 @@ export function Plots() {
     ${RANGES.map(([name, text]) => html`<button type="button" key=${name} aria-pressed=${String(range === name)} onClick=${() => setRange(name)}>${text}</button>`)}
   </div>`;
   return html`<${Panel} title="Figures" id="plots" actions=${actions}>
-    ${error && html`<p class="error">The figures cannot be had: ${error}</p>`}
+    ${error && html`<p class="error">The figures could not be loaded: ${error}</p>`}
     ${!history ? !error && html`<${Empty} text="Loading…" />`
     : !history.times.length ? html`<${Empty} text="There are no figures yet: the first ones come within a minute." />`
     : html`<div class="plots">${PLOTS.map((kind) => html`<${Plot} key=${kind.id} kind=${kind} history=${history} marks=${found} theme=${theme}

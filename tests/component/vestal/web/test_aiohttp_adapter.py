@@ -75,6 +75,13 @@ async def test_handler_error_of_the_service_has_its_status_fields_and_retry_afte
     assert response.headers["x-always"] == "there"
 
 
+async def test_handler_that_sets_a_header_of_every_response_itself_keeps_its_value(serve: Serve):
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(headers={"X-Always": "its own"})
+
+    assert (await (await serve(handler)).ask()).headers["x-always"] == "its own"
+
+
 async def test_handler_bug_is_logged_and_a_500_that_shows_no_details(
     serve: Serve, request: pytest.FixtureRequest
 ):

@@ -182,6 +182,12 @@ def test_check_open_paths_are_open_for_reading_only():
     assert code(path="/health", token=None, method="HEAD") is None
     assert code(path="/health", token=None, method="POST") == "unauthorized"
     assert code(path="/health/", token=None) == "unauthorized"
+    policy = dataclasses.replace(POLICY, open_prefixes=("/assets/",))
+    assert code(policy=policy, path="/assets/x/y.js", token=None) is None
+    assert code(policy=policy, path="/assets/x", token=None, host="evil.example") == "forbidden"
+    assert code(policy=policy, path="/assets/x", token=None, method="POST") == "unauthorized"
+    for path in ("/assets", "/assetsx", "/status", "/x/assets/"):
+        assert code(policy=policy, path=path, token=None) == "unauthorized"
 
 
 def test_check_connection_to_a_tokenless_address_needs_no_token():
