@@ -9,7 +9,7 @@ import pytest
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import RequestCancelled
-from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, in_flight
+from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, PassedOn, in_flight
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
 from mlx_server.gateway.requests.sendable import sendable
@@ -185,6 +185,34 @@ def test_list_of_1000_requests_is_bounded_and_begins_with_what_runs(gateway):
     assert report["omitted"] == 1000 - MAX_ENTRIES
     assert took_s < 0.5
     assert gateway.dispatcher.cancel("r999"), "one that is not listed can be cancelled too"
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/api/chat", "ollama"),
+        ("/v1/messages", "anthropic"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/compact", "responses"),
+        ("/v1/completions", "openai"),
+    ],
+)
+def test_request_that_another_machine_serves_is_listed_without_figures(gateway, path: str, dialect: str):
+    gateway.submit("own")
+    gateway.clock.advance(1.0)
+    origin = RequestOrigin("far", "curl", "", gateway.clock.now())
+    passed_on = [PassedOn(origin, path, MODEL, "http://other:11435")] * 2  # two clients read one answer
+    report = in_flight(gateway.dispatcher.in_flight(), (MODEL,), gateway.clock.now(), ("far",), passed_on)
+    near, far = report["requests"]
+    assert (near["id"], near["cancelable"], "machine" in near) == ("own", True, False)
+    assert (far["dialect"], far["model"], far["machine"]) == (dialect, MODEL, "http://other:11435")
+    assert (far["phase"], far["tokens"], far["prompt_tokens"], far["cancelable"]) == (
+        "running",
+        None,
+        None,
+        False,
+    )
+    assert report["counts"]["running"] == 2
 
 
 @pytest.mark.parametrize("phase", ["running", "queued", "parked"])
