@@ -12,6 +12,7 @@ from pathlib import Path
 
 from host_agent.cli.inspect import cache_list
 from host_agent.cli.inspect.cache_list import mebibytes
+from host_agent.cli.screen.waiting import waiting_for
 from host_agent.doctor.models import corrupt_cache
 from vestal.config import Config
 
@@ -37,17 +38,18 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def _verify(folder: Path, *, as_json: bool) -> int:
     """Read every file, delete the corrupt ones, and return CORRUPT_EXIT_CODE if there were any."""
     checked, faults = 0, dict[str, str]()
-    for path in corrupt_cache.block_files(folder):
-        try:
-            if fault := corrupt_cache.file_fault(path):
-                faults[path.name] = fault
-                path.unlink(missing_ok=True)
-            checked += 1
-        except FileNotFoundError:
-            continue  # a running engine has deleted it meanwhile
-        except OSError as error:
-            faults[path.name] = str(error)
-            checked += 1
+    with waiting_for("reading the files"):
+        for path in corrupt_cache.block_files(folder):
+            try:
+                if fault := corrupt_cache.file_fault(path):
+                    faults[path.name] = fault
+                    path.unlink(missing_ok=True)
+                checked += 1
+            except FileNotFoundError:
+                continue  # a running engine has deleted it meanwhile
+            except OSError as error:
+                faults[path.name] = str(error)
+                checked += 1
     if as_json:
         print(json.dumps({"checked": checked, "corrupt": faults}))
     else:

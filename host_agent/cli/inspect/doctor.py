@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from host_agent.cli.screen.styled import Line, print_lines, wrapped
+from host_agent.cli.screen.waiting import ERASE_LINE
 from host_agent.cli.table import Column, print_table
 from host_agent.doctor import Finding, diagnose
 from vestal.config import Config
@@ -19,7 +20,6 @@ from vestal.config import Config
 MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "fault": ("✗", "red")}
 COLUMNS = (Column(width=1), Column(width=22), Column(wraps=True))
 NARROW_COLUMNS = 64
-ERASE_LINE = "\r\x1b[K"
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

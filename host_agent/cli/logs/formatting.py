@@ -55,6 +55,8 @@ class TerminalFormatter:
 
 def _wrapped(text: str, width: int, indent: int) -> list[str]:
     """Return `text` in lines; the first stands behind time and component, the others behind `indent`."""
+    if HEAD_COLUMNS + len(text) <= width and text.isprintable():
+        return [text]
     lines: list[str] = []
     for part in text.split("\n"):
         begins_behind = " " * (HEAD_COLUMNS if not lines else indent)

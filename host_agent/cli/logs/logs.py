@@ -159,6 +159,7 @@ def _printer(number_of_logs: int) -> Callable[[Iterable[TimedLine]], int]:
             count += 1
             if repeats is None or not repeats.is_repeated(timed.line):
                 print_lines(lines_of(timed.line))
+        sys.stdout.flush()
         return count
 
     return show

@@ -9,6 +9,7 @@ import textwrap
 from typing import Any
 
 from host_agent.cli.orchestrator.client import OrchestratorClient
+from host_agent.cli.screen.waiting import waiting_for
 from vestal.config import Config
 
 SHOWN_LINES = 6
@@ -18,7 +19,8 @@ WIDTH = 100
 def run(options: argparse.Namespace, config: Config) -> int:
     query = {"query": options.query, "k": options.count, "agent": options.agent, "path": options.path}
     body = {name: value for name, value in query.items() if value is not None}
-    answer = OrchestratorClient(config).post("/knowledge/search", body)
+    with waiting_for("searching"):
+        answer = OrchestratorClient(config).post("/knowledge/search", body)
     if options.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from host_agent.agent import single_instance
+from host_agent.cli.screen.waiting import waiting_for
 from host_agent.errors import DockerUnavailable
 from host_agent.service_manager import service_manager
 from host_agent.services import terminate
@@ -28,18 +29,26 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
     Return 0, or 1 if the containers could not be stopped.
     """
-    lines = [line for line in (_stop_installed_jobs(config), stop_agent(config)) if line]
-    lines += _stop_leftover_processes(config)
-    problem, container_lines = _stop_containers(config)
-    lines += container_lines
+    with waiting_for(f"stopping the services; requests have up to {config.mlx.drain_s:.0f} s to end"):
+        lines = [line for line in (_stop_installed_jobs(config), stop_agent(config)) if line]
+        lines += _stop_leftover_processes(config)
+    _print(lines)
+    with waiting_for("stopping the containers"):
+        problem, container_lines = _stop_containers(config)
+    _print(container_lines)
     for path in config.home.run.glob("*.*"):
         with contextlib.suppress(OSError):  # a stale PID file on a read-only disk is harmless
             path.unlink(missing_ok=True)
-    for line in lines or ["nothing was running"]:
-        print(line)
+    if not lines and not container_lines:
+        print("nothing was running")
     if problem:
         print(problem)
     return 1 if problem else 0
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 def stop_agent(config: Config) -> str:

@@ -13,6 +13,7 @@ from host_agent.agent.agent_state import AgentState
 from host_agent.agent_client import AgentClient
 from host_agent.cli.run import background_agent
 from host_agent.cli.run.background_agent import AgentStart
+from host_agent.cli.screen.waiting import waiting_for
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config
 
@@ -38,7 +39,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.reset:
         client.post("/recover/reset")
     run_id = client.post("/recover", {"ts": time.time()})["run_id"]
-    return _show(options, _wait_for_report(client, run_id))
+    with waiting_for("a recovery pass checks and repairs the services"):
+        report = _wait_for_report(client, run_id)
+    return _show(options, report)
 
 
 def _dry_run(options: argparse.Namespace, config: Config, client: AgentClient) -> int:

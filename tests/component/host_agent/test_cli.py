@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import in_process
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -40,7 +43,7 @@ class Vestal:
     """Runs `vestal` in one environment."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        self._env = env
+        self.env = env
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, **env) as process:
@@ -60,7 +63,7 @@ class Vestal:
         command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
         return subprocess.Popen(
             command,
-            env=self._env | env,
+            env=self.env | env,
             cwd=REPO,
             stdin=stdin,
             stdout=stdout,
@@ -255,6 +258,23 @@ def test_interrupted_command_says_in_one_sentence_what_it_leaves(
                 started.kill()
     assert started.returncode == 130
     assert errors.startswith("vestal: Interrupted. ") and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("demo",), ("top",), ("chat",), ("chat", "smollm2:135m", "Hello?")])
+def test_command_that_needs_the_mlx_server_names_the_remedy_if_there_is_none(
+    vestal, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello?"))
+    done = in_process.vestal(command, vestal.env)
+    assert done.returncode == 69
+    assert sentence(done).endswith("`vestal status` says why, `vestal up` starts it.")
+
+
+def test_chat_without_a_question_in_its_pipe_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
+    done = in_process.vestal(("chat",), vestal.env)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "There is no question" in sentence(done)
 
 
 def test_live_screen_follows_a_resize_and_leaves_the_terminal_as_it_was(vestal, home: Path):

@@ -1,0 +1,48 @@
+"""Show on the terminal's last line what is waited for, and for how long."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from host_agent.cli.screen.units import format_duration
+
+FIRST_AFTER_S, AGAIN_AFTER_S = 1.0, 1.0
+ERASE_LINE = "\r\x1b[K"
+
+
+@contextlib.contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show `what` and the seconds so far during the block, from its first second on.
+
+    Nothing is shown unless stderr is a terminal, and nothing of it stays.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_show, args=(what, ended), name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _show(what: str, ended: threading.Event) -> None:
+    began_at = time.monotonic()
+    if ended.wait(FIRST_AFTER_S):
+        return
+    while True:
+        line = f"{what}, {format_duration(time.monotonic() - began_at)} …"
+        sys.stderr.write(ERASE_LINE + line[: shutil.get_terminal_size().columns - 1])
+        sys.stderr.flush()
+        if ended.wait(AGAIN_AFTER_S):
+            break
+    sys.stderr.write(ERASE_LINE)
+    sys.stderr.flush()
