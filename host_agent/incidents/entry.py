@@ -35,8 +35,11 @@ class Entry(NamedTuple):
 
     def ids(self) -> list[str]:
         """Return the ids of requests in the fields `ids` or `id`, without what a gateway adds to them."""
-        value = self.fields.get("ids", self.fields.get("id"))
-        values = value if isinstance(value, list) else [value]
+        one = self.fields.get("id")
+        if isinstance(one, str):
+            return [one.partition(".")[0]] if one else []
+        many = self.fields.get("ids")
+        values = many if isinstance(many, list) else ()
         return [text.partition(".")[0] for text in values if isinstance(text, str) and text]
 
     def names(self, name: str) -> frozenset[str]:
@@ -55,18 +58,17 @@ class Entry(NamedTuple):
         return {str(key): text[:MAX_TEXT] for key, text in pairs if isinstance(text, str)}
 
 
-def read(raw: Mapping[str, Any], event: str, last_ts: float) -> Entry:
-    """Return the entry. One without a time has that of the entry before, `last_ts`."""
-    seq, ts, fields, cause = raw.get("seq"), raw.get("ts"), raw.get("fields"), raw.get("cause")
+def made(seq: Any, ts: Any, component: Any, event: str, cause: Any, fields: Any, last_ts: float) -> Entry:
+    """Return an entry of these values. One without a time has that of the entry before, `last_ts`."""
     if type(ts) is not float or not math.isfinite(ts):
         ts = as_number(ts) or last_ts
     return Entry(
         seq if type(seq) is int else 0,
         ts,
-        str(raw.get("component") or ""),
+        component if type(component) is str else "",
         event,
-        cause[:MAX_TEXT] if isinstance(cause, str) else "",
-        fields if isinstance(fields, dict) else {},
+        cause[:MAX_TEXT] if type(cause) is str else "",
+        fields if type(fields) is dict else {},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from host_agent.incidents.entry import Entry, read
+from host_agent.incidents.entry import Entry, made
 from host_agent.incidents.events import MATTERS
 from host_agent.incidents.incident import Incident
 from host_agent.incidents.ledger import Ledger
@@ -18,6 +18,9 @@ from host_agent.incidents.reading.children import ChildEvents
 from host_agent.incidents.reading.known import Known
 from host_agent.incidents.reading.recovery import RecoveryEvents
 from host_agent.incidents.reading.requests import RequestEvents
+
+WITHOUT_FIELDS = frozenset({"child_adopted", "child_killed", "child_ready", "child_started", "child_stopped"})
+"""Events whose fields say nothing about incidents. A journal has many of them."""
 
 
 class IncidentFold:
@@ -47,13 +50,23 @@ class IncidentFold:
     def add(self, raw: Mapping[str, Any]) -> tuple[Incident, ...]:
         """Take the next entry, and return the incidents that it has changed."""
         event = raw.get("event")
-        if not isinstance(event, str) or event not in MATTERS:
+        if not isinstance(event, str) or event not in self._methods:
             return ()
-        entry = read(raw, event, self._known.last_ts)
-        self.ledger.retire(entry.ts)
-        self._methods[event](entry)
+        head = (raw.get("seq"), raw.get("ts"), raw.get("component"), event, raw.get("cause"))
+        return self._take(made(*head, raw.get("fields"), self._known.last_ts))
+
+    def add_row(self, row: tuple[Any, ...], parse: Callable[[str], Any]) -> None:
+        """Take the next entry as a row of the journal's file, whose fields `parse` reads if they matter."""
+        seq, ts, component, event, cause, text = row
+        if event in self._methods:
+            fields = {} if event in WITHOUT_FIELDS or text == "{}" else parse(text)
+            self._take(made(seq, ts, component, event, cause, fields, self._known.last_ts))
+
+    def _take(self, entry: Entry) -> tuple[Incident, ...]:
+        self.ledger.begin(entry.seq, entry.ts)
+        self._methods[entry.event](entry)
         self._known.last_ts = entry.ts
-        return self.ledger.take_changed(entry.seq)
+        return self.ledger.take_changed()
 
 
 def fold(entries: Iterable[Mapping[str, Any]]) -> list[Incident]:

@@ -69,8 +69,10 @@ class Requests:
 
     def resume(self, request_id: str) -> None:
         """Add a request that goes on, here or on another machine."""
-        _extend(self.resumed, [request_id])
-        self.dropped.discard(request_id)
+        if len(self.resumed) < MAX_IDS:
+            self.resumed.add(request_id)
+        if self.dropped:
+            self.dropped.discard(request_id)
 
     def drop(self, ids: list[str], count: int) -> None:
         """Add requests that failed because no engine could go on with them."""

@@ -13,7 +13,7 @@ from host_agent.incidents import story
 from host_agent.incidents.events import MATTERS
 from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.incident import Incident
-from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row
+from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row, fields_from
 
 FOLLOWER_BACKLOG = 1000  # incidents that a follower may fall behind before it is disconnected
 MAX_ENTRIES = 500  # of the journal's lines that belong to one incident
@@ -28,8 +28,8 @@ class Incidents:
         self._journal, self._wall = journal, wall
         self._fold = IncidentFold()
         self._followers: set[Followed] = set()
-        for entry in journal.all_of(MATTERS):
-            self._fold.add(entry)
+        for row in journal.rows_of(MATTERS):
+            self._fold.add_row(row, fields_from)
         journal.call_with_each(self._add)
 
     @property
@@ -104,7 +104,7 @@ def incidents_in_file(path: Path) -> list[Incident]:
     query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
     with contextlib.closing(connect_read_only(path)) as database:
         for row in database.execute(query, tuple(MATTERS)):
-            folded.add(event_from_row(row))
+            folded.add_row(row, fields_from)
     return folded.ledger.incidents
 
 

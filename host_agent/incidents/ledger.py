@@ -29,7 +29,7 @@ class Ledger:
         self.live: list[Incident] = []  # open, or ended so lately that they may open again
         self._by_id: dict[int, Incident] = {}
         self._changed: dict[int, Incident] = {}
-        self._last_id = 0
+        self._seq = self._last_id = 0
         self._retired_at = float("-inf")
         self._early = Requests()  # they have lost their engine, and it is not known yet why
         self._early_at = float("-inf")
@@ -38,25 +38,28 @@ class Ledger:
         """Return an incident, or None if it is unknown."""
         return self._by_id.get(incident_id)
 
-    def take_changed(self, seq: int) -> tuple[Incident, ...]:
-        """Return the incidents that entry `seq` has changed."""
+    def take_changed(self) -> tuple[Incident, ...]:
+        """Return the incidents that this entry has changed."""
         if not self._changed:
             return ()
-        changed, self._changed = tuple(self._changed.values()), {}
-        for incident in changed:
-            if seq > incident.last_seq:
-                incident.last_seq = seq
+        changed = tuple(self._changed.values())
+        self._changed.clear()
         return changed
 
-    def retire(self, ts: float) -> None:
-        """Leave alone what has ended so long before `ts` that nothing more belongs to it."""
-        if self.live and abs(ts - self._retired_at) >= 1.0:
+    def begin(self, seq: int, ts: float) -> None:
+        """Take note of the next entry, and leave alone what has ended so long before it that nothing more
+        belongs to it.
+        """
+        self._seq = seq
+        if not 0.0 <= ts - self._retired_at < 1.0 and self.live:
             self._retired_at = ts
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
     def mark_changed(self, incident: Incident) -> Incident:
-        """Note that the incident has changed."""
+        """Note that this entry has changed the incident."""
         self._changed[incident.id] = incident
+        if self._seq > incident.last_seq:
+            incident.last_seq = self._seq
         return incident
 
     # --- faults -----------------------------------------------------------------------------------------

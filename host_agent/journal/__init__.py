@@ -5,6 +5,7 @@ from host_agent.journal.database import (
     connect_read_only,
     damaged_copies,
     event_from_row,
+    fields_from,
     find_damage,
 )
 from host_agent.journal.journal import PRUNE_EVERY, Journal
@@ -16,5 +17,6 @@ __all__ = [
     "connect_read_only",
     "damaged_copies",
     "event_from_row",
+    "fields_from",
     "find_damage",
 ]

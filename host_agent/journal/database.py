@@ -28,6 +28,10 @@ CHECK_STEPS = 10_000  # SQLite's instructions between two looks at the clock
 KEPT_COPIES = 3
 
 
+Row = tuple[int, float, str, str, str, str]
+"""An event's columns, in the order of COLUMNS."""
+
+
 class JournalDatabase:
     """One connection to the file. Every method may raise sqlite3.Error or OSError.
 
@@ -86,18 +90,17 @@ class JournalDatabase:
 
     def insert(self, entries: Iterable[dict[str, Any]], delete_up_to: int) -> None:
         """Write all entries or none, and delete the events up to number `delete_up_to`."""
-        rows = [_row_of(entry) for entry in entries]
+        rows = [row_of(entry) for entry in entries]
         connection = self._opened()
         with connection:
             connection.executemany(INSERT, rows)
             connection.execute("DELETE FROM events WHERE seq <= ?", (delete_up_to,))
 
-    def select(self, condition: str, *arguments: int | str) -> list[dict[str, Any]]:
-        """Return the events in the database; `condition` is the WHERE and ORDER BY part of the SQL
+    def rows(self, condition: str, *arguments: int | str) -> list[Row]:
+        """Return the rows of events in the database; `condition` is the WHERE and ORDER BY part of the SQL
         statement.
         """
-        query = f"SELECT {COLUMNS} FROM events {condition}"
-        return [event_from_row(row) for row in self._execute(query, *arguments)]
+        return self._execute(f"SELECT {COLUMNS} FROM events {condition}", *arguments).fetchall()
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` returns, which reads and writes tables of its own in one transaction."""
@@ -165,22 +168,29 @@ def damaged_copies(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.damaged-*"))
 
 
-def event_from_row(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]:
+def event_from_row(row: Row) -> dict[str, Any]:
     """Return the event in a row that was read with COLUMNS."""
-    seq, ts, component, event, cause, fields = row
-    try:
-        parsed, end = _decode_json(fields)  # a third faster than json.loads, for the thousands at a start
-        if end != len(fields):
-            raise ValueError("more follows")
-    except ValueError:  # SQLite cannot notice a flipped bit inside a text
-        parsed = {"unreadable": str(fields)}
-    return {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause, "fields": parsed}
+    seq, ts, component, event, cause, text = row
+    fields = fields_from(text)
+    return {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause, "fields": fields}
 
 
 _decode_json = json.JSONDecoder().raw_decode
 
 
-def _row_of(entry: dict[str, Any]) -> tuple[int, float, str, str, str, str]:
+def fields_from(text: str) -> Any:
+    """Return the fields in the last column of a row."""
+    try:
+        fields, end = _decode_json(text)  # a third faster than json.loads, for the thousands at a start
+        if end != len(text):
+            raise ValueError("more follows")
+    except ValueError:  # SQLite cannot notice a flipped bit inside a text
+        return {"unreadable": str(text)}
+    return fields
+
+
+def row_of(entry: dict[str, Any]) -> Row:
+    """Return the row of an event, in the order of COLUMNS."""
     words = (_storable(str(entry[name])) for name in ("component", "event", "cause"))
     component, event, cause = words
     return entry["seq"], entry["ts"], component, event, cause, json.dumps(entry["fields"], default=str)

@@ -14,7 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from host_agent.journal.database import JournalDatabase, find_damage, is_damage
+from host_agent.journal.database import (
+    JournalDatabase,
+    Row,
+    event_from_row,
+    find_damage,
+    is_damage,
+    row_of,
+)
 from host_agent.sentences import readable_cause
 from vestal.best_effort.failures import FAILURES
 from vestal.platform.disks import find_obstacle
@@ -24,7 +31,7 @@ log = logging.getLogger("vestal")
 T = TypeVar("T")
 
 PRUNE_EVERY = 200
-PAGE_ROWS = 500  # that are in memory at once where all are read
+PAGE_ROWS = 1000  # that are in memory at once where all are read
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
 RETRY_S = 1.0  # how long appends do not try to write after a failure
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
@@ -128,14 +135,14 @@ class Journal:
         """Call `reader` with each new event, before `record` returns. What it raises is logged."""
         self._readers.append(reader)
 
-    def all_of(self, events: Collection[str]) -> Iterator[dict[str, Any]]:
-        """Yield the events with these names, oldest first."""
+    def rows_of(self, events: Collection[str]) -> Iterator[Row]:
+        """Yield the events with these names, oldest first, as rows with COLUMNS."""
         names, seq = ", ".join("?" * len(events)), 0
         condition = f"WHERE event IN ({names}) AND seq > ? ORDER BY seq LIMIT {PAGE_ROWS}"
-        while page := self._select(condition, *events, seq):
+        while page := self._rows(condition, *events, seq):
             yield from page
-            seq = page[-1]["seq"]
-        yield from (entry for entry in self._unsaved if entry["event"] in events)
+            seq = page[-1][0]
+        yield from (row_of(entry) for entry in self._unsaved if entry["event"] in events)
 
     def disconnect_followers(self) -> None:
         """Put the closing None into the queue of every follower."""
@@ -227,10 +234,13 @@ class Journal:
         FAILURES.succeeded(WHAT)
 
     def _select(self, condition: str, *arguments: int | str) -> list[dict[str, Any]]:
+        return [event_from_row(row) for row in self._rows(condition, *arguments)]
+
+    def _rows(self, condition: str, *arguments: int | str) -> list[Row]:
         if not self._database.is_open:
             return []
         try:
-            return self._database.select(condition, *arguments)
+            return self._database.rows(condition, *arguments)
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return []
