@@ -191,6 +191,7 @@ def test_ollama_pull_that_fails_ends_with_the_model_stores_message(make_gateway)
 
 
 def test_metrics_count_the_finished_requests(gateway):
+    gateway.http.post("/api/chat", json=gateway.chat("hello", stream=False, options={"num_predict": 2}))
     text = gateway.http.get("/metrics").text
     assert dashboards.missing_of("gateway", text) == set()
     assert "vestal_engine_up 1" in text

@@ -10,7 +10,7 @@ from tests.unit.vestal.supervision.lifecycle.driver import POLICY, ChildDriver, 
 from vestal.supervision import BreakerState, ExitStatus, RestartType, State
 from vestal.supervision.lifecycle.actions import Emit, Launch
 from vestal.supervision.lifecycle.child_state import initial_state
-from vestal.supervision.lifecycle.inputs import LaunchFailed, Start, Stop
+from vestal.supervision.lifecycle.inputs import LaunchFailed, Restart, Start, Stop
 
 
 def test_death_after_a_stable_run_launches_at_once_before_anything_is_saved():
@@ -182,3 +182,34 @@ def test_requested_start_after_sigkill_waits_for_memory_to_settle():
     driver.send(Start())
     assert driver.child.state is State.BACKOFF
     assert driver.fire_timer().has_action(Launch)
+
+
+def test_detail_belongs_to_the_present_state_and_the_last_end_is_kept_apart():
+    """A status said why an earlier process had died beside a state that was no longer that of a dead one."""
+    driver = ready_child().exit(ExitStatus(code=1))
+    assert (driver.child.state, driver.child.detail) == (State.BACKOFF, "exit code 1")
+    driver.fire_timer()
+    assert (driver.child.state, driver.child.detail) == (State.STARTING, "")
+    assert driver.child.last_end == "exit code 1"
+    driver.launch_and_ready().send(Stop("by hand"))
+    assert (driver.child.state, driver.child.detail) == (State.STOPPING, "")
+    driver.exit(ExitStatus(code=0))
+    assert (driver.child.state, driver.child.detail, driver.child.last_end) == (State.STOPPED, "", "")
+    assert driver.child.restarts == 0, "counted anew from here"
+
+
+def test_stop_behind_an_open_breaker_takes_the_reason_of_the_breaker_back():
+    driver = open_child()
+    assert "port 11435 is held" in driver.child.detail
+    driver.send(Stop("by hand"))
+    assert (driver.child.state, driver.child.detail, driver.child.last_end) == (State.STOPPED, "", "")
+
+
+def test_exit_event_says_whether_the_exit_was_asked_for():
+    def planned(driver: ChildDriver) -> object:
+        (exited,) = [a for a in driver.actions if isinstance(a, Emit) and a.event == "child_exited"]
+        return exited.fields["planned"]
+
+    assert planned(ready_child().exit()) is False
+    assert planned(ready_child().send(Stop("by hand")).exit(ExitStatus(signal=15))) is True
+    assert planned(ready_child().send(Restart("by hand")).exit(ExitStatus(signal=15))) is True

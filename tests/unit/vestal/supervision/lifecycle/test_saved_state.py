@@ -51,6 +51,15 @@ def test_recent_restarts_and_a_stop_by_hand_are_restored():
     assert restored.intensity.times == pytest.approx((-20.0,))
 
 
+def test_count_of_restarts_is_restored_and_one_that_is_missing_is_zero():
+    """A supervisor that adopted a child showed no restarts, though the one before had made five."""
+    child = replace(initial_state(POLICY), restarts=5)
+    assert saved_and_restored(child, 0, 1e9, later_now=0, later_wall=1e9).restarts == 5
+    record = to_record(child, 0, 1e9)
+    del record["restart_count"]
+    assert restore(initial_state(POLICY), record, 0, 1e9).restarts == 0
+
+
 def test_weights_of_restarts_are_restored():
     child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1).add(110))
     restored = saved_and_restored(child, 120, 1e9, later_now=0, later_wall=1e9)
