@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { post } from "/assets/api.js";
-import { clock, duration } from "/assets/format.js";
+import { age, clock } from "/assets/format.js";
 import { connect, useConnection, useLive, useNow } from "/assets/live.js";
 import { Button, Fence, Panel } from "/assets/widgets.js";
 import { Now } from "/assets/sections/now.js";
@@ -19,12 +19,9 @@ const shownTab = () => {
   return TABS.some(([tab]) => tab === name) ? name : "now";
 };
 
-function verdictOf(status, connection, now) {
+function verdictOf(status, connection) {
   if (connection.state === "closed") return ["This page is closed in this browser.", "off"];
-  if (connection.state === "lost") {
-    const lost = `The agent does not answer (since ${clock(connection.lostAt)}, ${duration(Math.max(0, Math.floor(now - connection.lostAt)))}).`;
-    return [`${lost} This page tries again by itself.`, "bad"];
-  }
+  if (connection.state === "lost") return [`The agent does not answer since ${clock(connection.lostAt)}. This page tries again by itself.`, "bad"];
   if (!status) return ["Asking the agent…", "faint"];
   if (status.verdict) return [status.verdict, status.healthy ? "good" : "bad"];
   const unhealthy = Object.values(status.services).filter((row) => row.expected !== false && !HEALTHY.includes(row.state)).length;
@@ -33,18 +30,24 @@ function verdictOf(status, connection, now) {
 }
 
 function Header({ status, connection }) {
-  const [text, color] = verdictOf(status, connection, useNow());
+  const [text, color] = verdictOf(status, connection);
   const recovering = Boolean(status?.recovery?.running);
   useEffect(() => { document.title = color === "bad" ? "⚠ Vestal" : "Vestal"; }, [color]);
   const live = { live: "live", connecting: "connecting", lost: "not connected", closed: "closed" }[connection.state];
   return html`<header class="top">
     <h1>Vestal</h1>
-    <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span></p>
+    <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span>
+      ${connection.state === "lost" && html`<${LostFor} since=${connection.lostAt} />`}</p>
     <span class=${`connection ${connection.state}`} title="Whether this page hears from the agent">${live}</span>
     ${connection.outdated && html`<${Button} onClick=${() => location.reload()}>Reload: this page has a new version<//>`}
     ${connection.state === "live" && html`<${Button} className="strong" disabled=${recovering} onClick=${() => post("/recover")}>
       ${recovering ? "Recovering…" : "Recover now"}<//>`}
   </header>`;
+}
+
+// It stands outside of the verdict, so that a screen reader does not read each second aloud.
+function LostFor({ since }) {
+  return html`<span class="lost-for faint">${age(useNow() - since)}</span>`;
 }
 
 function Navigation({ shown }) {

@@ -112,7 +112,7 @@ def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scrip
     page.expected = [UNREACHABLE, CUT]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
-    expect(verdict(page)).to_contain_text("The agent does not answer (since ", timeout=5000)
+    expect(verdict(page)).to_contain_text("The agent does not answer since ", timeout=5000)
     expect(page.get_by_role("button", name="Recover now")).to_have_count(0)
     assert page.accessibility_faults("color-contrast") == []
     scripted.status["verdict"] = "The agent has just started."
