@@ -1,4 +1,5 @@
-"""The figures that the page plots: sampled from probes that run anyway, kept for weeks in the journal's file.
+"""The figures that the status page plots: sampled from health probes that run anyway, kept in the journal's
+file.
 
 | module      | what it is                                                                              |
 |-------------|-----------------------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""The figures in a gateway's answer to GET /health, and how its counters grow. Pure."""
+"""Read the figures in a gateway's answer to GET /health, and compute how much its counters grew. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ PHASES = ("queued", "running", "parked")
 
 @dataclass(frozen=True)
 class Reading:
-    """The counters of one gateway, which began at 0 with it, at the monotonic time `at`, in seconds."""
+    """The counters of one gateway, read at the monotonic time `at` (seconds). They are 0 when a gateway
+    starts.
+    """
 
     instance: str
     at: float
@@ -29,9 +31,10 @@ class Reading:
 
 
 def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]:
-    """Return the figures of memory and requests in the answer, as far as they are numbers, and the counters.
+    """Return the numbers about memory and requests in the answer, and the counters; what is no number is left
+    out.
 
-    An engine that has not reported yet has no limit of its memory: then nothing is known of its memory.
+    Before the engine's first report there is no memory limit; then no figure about memory is returned.
     """
     memory, requests, totals = (_object(body, name) for name in ("memory", "requests", "totals"))
     figures = {}
@@ -64,7 +67,7 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    """Return a number that a sample can hold; None for anything else."""
+    """Return the value if it is a number that fits into a sample (a 4-byte float), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < 2.0**100 and math.isfinite(value) else None

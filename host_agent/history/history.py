@@ -18,9 +18,7 @@ from vestal.platform import memory
 from vestal.platform.memory import Memory
 
 LEAST_GAP_S = 8.0  # a gateway that starts is probed more often than each 10 s
-RESTARTING = (
-    "child_restarting"  # with `attempt` after a failure, without it where a person or an upgrade asked
-)
+RESTARTING = "child_restarting"  # has the field `attempt` only after a failure
 
 Listener = Callable[[dict[str, Any]], None]
 """Called with the JSON of a sample: its time, and the value of each series."""
@@ -62,7 +60,7 @@ class History:
             self._take(body)
 
     async def run(self) -> None:
-        """Take samples of the machine while no gateway is probed, until cancelled."""
+        """Sample the machine's memory for as long as no gateway is probed; run until cancelled."""
         while True:
             self._sampled.clear()
             try:
@@ -72,11 +70,11 @@ class History:
                 self._take(None)
 
     def keep(self) -> None:
-        """Write the samples that wait for the disk."""
+        """Write the samples that could not be written before, because the disk was full."""
         self._store.keep()
 
     def plot(self, name: str) -> dict[str, Any]:
-        """Return the plot of a span of SPANS, by its name."""
+        """Return the plot of the range `name` (hour, day or week), as GET /history answers it."""
         now, span = self._wall(), SPANS[name]
         if span.is_fine and self._patience_s > span.step_s:  # probes are further apart than usual
             span = Span(span.length_s, plot.start_of(self._patience_s, span.step_s) + span.step_s)
@@ -113,5 +111,7 @@ class History:
             listener(self.newest)
 
     def _restarts_since(self, seq: int) -> int:
-        """Return how many services were restarted after a failure, by the events after number `seq`."""
+        """Return how often services were restarted after a failure, by the journal's events after number
+        `seq`.
+        """
         return sum("attempt" in entry["fields"] for entry in self._journal.of_kinds((RESTARTING,), seq))

@@ -1,4 +1,4 @@
-"""Samples on the regular grid of a plot. Pure."""
+"""Put samples onto the regular time grid of a plot. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COARSE_STEP_S = 300
 
 @dataclass(frozen=True)
 class Span:
-    """How much a plot shows, in steps of `step_s` seconds."""
+    """The range of time that a plot shows, and its resolution: steps of `step_s` seconds."""
 
     length_s: int
     step_s: int
@@ -40,7 +40,8 @@ def start_of(time: float, step_s: int) -> int:
 
 
 def plot(samples: Iterable[Sample], span: Span, now: float) -> dict[str, Any]:
-    """Return `times`, the starts of all steps up to the one that `now` is in, and the `series` of values.
+    """Return `times`, the starts of all steps up to that of `now`, and `series`, each with a value for each
+    time.
 
     A value is null where nothing was known. Samples of other times are left out.
     """
@@ -73,7 +74,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return a count or a number of bytes as a whole number: it was exact, or is a mean."""
+    """Return a figure as a whole number where fractions mean nothing: a count, or a number of bytes."""
     return None if value is None else round(value)
 
 

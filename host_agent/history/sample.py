@@ -1,4 +1,4 @@
-"""A sample: what is known of memory, requests and tokens at one time, or of one span of time. Pure."""
+"""A sample: the figures about memory, requests and tokens at one time, or over one span of time. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUMS = (
     "counted_s",  # the seconds in which the figures after it were counted
     "prompt_tokens",
     "tokens",
-    "first_token_s",  # the sum of what `first_tokens` answers waited for
+    "first_token_s",  # the sum of the waits for the first token, in s, over `first_tokens` answers
     "first_tokens",
     "cache_hits",
     "cache_misses",
@@ -36,7 +36,7 @@ UNKNOWN = math.nan
 
 @dataclass(frozen=True)
 class Sample:
-    """What was known at `time`, in seconds since 1970, or of a span that begins then.
+    """The figures of the moment `time` (seconds since 1970), or of the span of time that begins then.
 
     `figures` has those of FIGURES that were known.
     """
@@ -46,13 +46,13 @@ class Sample:
 
 
 def pack(sample: Sample) -> bytes:
-    """Return the figures as four bytes each, which is exact enough for a plot."""
+    """Return the figures as 4-byte floats, which are exact enough for a plot."""
     values = (sample.figures.get(name, UNKNOWN) for name in FIGURES)
     return struct.pack(f"<{len(FIGURES)}f", *values)
 
 
 def unpack(time: int, packed: bytes) -> Sample:
-    """Return the sample that was packed, maybe by a version that knew fewer or more figures."""
+    """Return the sample that `pack` wrote, perhaps in a version of Vestal with fewer or more figures."""
     count = min(len(packed) // 4, len(FIGURES))
     values = struct.unpack(f"<{count}f", packed[: 4 * count])
     known = {name: value for name, value in zip(FIGURES, values, strict=False) if math.isfinite(value)}
@@ -60,7 +60,7 @@ def unpack(time: int, packed: bytes) -> Sample:
 
 
 def join(time: int, samples: Iterable[Sample]) -> Sample:
-    """Return one sample of the span that begins at `time`, from the samples in it."""
+    """Return one sample of the span that begins at `time`, made of the samples within it."""
     known: dict[str, list[float]] = {}
     for sample in samples:
         for name, value in sample.figures.items():

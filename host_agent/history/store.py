@@ -29,9 +29,10 @@ NOT_JOINED = (
 
 
 class HistoryStore:
-    """Keeps samples in the order in which they were taken: a clock that jumps makes none of them lost.
+    """Keeps samples in the order in which they were taken, so that none is lost when the clock is set.
 
-    A full disk has them wait in memory. The journal replaces a damaged file; then history begins anew.
+    While the disk is full, samples wait in memory. If the journal replaces a damaged file, the history is
+    empty.
     """
 
     def __init__(self, journal: Journal, fine_rows: int = FINE_ROWS, coarse_rows: int = COARSE_ROWS) -> None:
@@ -40,14 +41,14 @@ class HistoryStore:
         self._joined_before: int | None = None
 
     def add(self, sample: Sample) -> None:
-        """Write a sample, or have it wait in memory."""
+        """Write a sample, or keep it in memory if the disk is full."""
         if len(self._unsaved) == UNSAVED_MAX:
-            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest is lost
+            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest one is dropped
         self._unsaved.append(sample)
         self.keep()
 
     def keep(self) -> None:
-        """Write the samples that wait for the disk."""
+        """Write the samples that could not be written before, because the disk was full."""
         if not self._unsaved:
             return
         try:
@@ -96,7 +97,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _join_spans(connection: sqlite3.Connection, now: int) -> None:
-    """Join the samples of each span that has ended; `now` is the start of the one that has not."""
+    """Join the samples of each span that has ended. `now` is the start of the current span."""
     waiting = [(row_id, unpack(time, packed)) for row_id, time, packed in connection.execute(NOT_JOINED)]
     spans = [(start, list(rows)) for start, rows in groupby(waiting, key=_span_of)]
     while spans and spans[-1][0] == now:
@@ -112,5 +113,7 @@ def _span_of(row: tuple[int, Sample]) -> int:
 
 
 def _delete_old(connection: sqlite3.Connection, table: str, rows: int) -> None:
-    """Delete all but the newest rows, by their number and not by their time, which a clock may get wrong."""
+    """Delete all but the newest rows, by row number and not by time, because the clock may have been
+    wrong.
+    """
     connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (rows,))

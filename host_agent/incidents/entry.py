@@ -1,4 +1,4 @@
-"""A journal entry, read in such a way that no field of an odd type can raise. Pure."""
+"""Read a journal entry without raising an exception, whatever the types of its fields. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
         return as_number(self.fields.get(name))
 
     def count(self, name: str) -> int:
-        """Return a field that should be a number of things."""
+        """Return a field that should be a whole number, at least 0; 0 if it is none."""
         return int(min(self.number(name), MAX_COUNT))
 
     def text(self, name: str) -> str:
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         return [text.partition(".")[0] for text in values if isinstance(text, str) and text]
 
     def names(self, name: str) -> frozenset[str]:
-        """Return a field that should be a list of names."""
+        """Return a field that should be a list of names; empty if it is none."""
         value = self.fields.get(name)
         return (
             frozenset(each for each in value if isinstance(each, str))
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
         )
 
     def sentences(self, name: str) -> Mapping[str, str]:
-        """Return a field with a sentence for each service; empty if it is none."""
+        """Return a field that should map services to sentences; empty if it does not."""
         value = self.fields.get(name)
         pairs = value.items() if isinstance(value, dict) else ()
         return {str(key): text[:MAX_TEXT] for key, text in pairs if isinstance(text, str)}

@@ -1,6 +1,6 @@
 """What each event of the journal does to incidents: opens one, adds to one, ends one, or nothing. Pure.
 
-Every event that the code can write stands here: a test looks for events in the source that do not.
+Every event that the code can write is listed here; a test fails for one that is not.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from enum import StrEnum
 class Effect(StrEnum):
     """What an event does to the incidents.
 
-    OPENS    it is a fault: a service is not well from now on
-    NOTICE   it is a fault that is over at once, such as a damaged journal that was replaced
-    ADDS     it tells more about a fault that is open, or that has just ended or is about to begin
-    ENDS     what it is about is well again, or a person stopped it
-    NEUTRAL  it says nothing about a fault
+    OPENS    the event is a fault: its service is not healthy from now on
+    NOTICE   the event is a fault that is over at once, such as a damaged journal that was replaced
+    ADDS     the event explains a fault that is open, that has just ended, or that is about to begin
+    ENDS     the service of the event is healthy again, or a person stopped it
+    NEUTRAL  the event says nothing about a fault
     """
 
     OPENS = "opens"
@@ -29,20 +29,20 @@ class Effect(StrEnum):
 _SUPERVISION = {
     "breaker_opened": Effect.OPENS,
     "child_gave_up": Effect.OPENS,
-    "child_restarting": Effect.OPENS,  # if it was not asked for: then it has the field `attempt`
+    "child_restarting": Effect.OPENS,  # only after a failure: a restart on request has no field `attempt`
     "child_start_timed_out": Effect.OPENS,
     "health_failed": Effect.OPENS,
     "breaker_closed": Effect.ADDS,
     "breaker_half_opened": Effect.ADDS,
     "child_adopted": Effect.ADDS,
-    "child_exited": Effect.ADDS,  # how it ended; what comes next says whether that was planned
+    "child_exited": Effect.ADDS,  # the next event shows whether the exit was planned
     "child_killed": Effect.ADDS,
     "child_launch_failed": Effect.ADDS,
     "child_started": Effect.ADDS,
     "machine_woke": Effect.ADDS,
     "child_ready": Effect.ENDS,
     "child_stopped": Effect.ENDS,
-    "health_overdue": Effect.NEUTRAL,  # it works, and answers later
+    "health_overdue": Effect.NEUTRAL,  # the process works; only its answer to a check is late
     "leftovers_killed": Effect.NEUTRAL,
     "pid_file_not_written": Effect.NEUTRAL,
     "pid_file_written_again": Effect.NEUTRAL,
@@ -56,7 +56,7 @@ _HANDOVER = {
     "child_handed_over": Effect.NEUTRAL,
     "child_replaced": Effect.NEUTRAL,
     "handover_began": Effect.NEUTRAL,
-    "handover_refused": Effect.NEUTRAL,  # the old process goes on
+    "handover_refused": Effect.NEUTRAL,  # the old process continues to serve
     "predecessor_ended": Effect.NEUTRAL,
     "predecessor_found": Effect.NEUTRAL,
     "predecessor_killed": Effect.NEUTRAL,
@@ -71,7 +71,7 @@ _UPGRADE = {
     "upgrade_refused": Effect.NEUTRAL,
 }
 _AGENT = {
-    "agent_started": Effect.OPENS,  # if the agent before was not stopped
+    "agent_started": Effect.OPENS,  # only if the previous agent had not been stopped
     "disk_not_writable": Effect.OPENS,
     "begin_failed": Effect.OPENS,
     "journal_replaced": Effect.NOTICE,
@@ -101,19 +101,19 @@ _BY_HAND = {
 _RECOVERY = {
     "only_a_reboot_helps": Effect.OPENS,
     "remedy_applied": Effect.OPENS,
-    "recovery_finished": Effect.ENDS,  # all that is healthy; it opens what is not
+    "recovery_finished": Effect.ENDS,  # for each healthy service; opens one for each other
     "recovery_requested": Effect.NEUTRAL,
     "reset_requested": Effect.NEUTRAL,
 }
 _CONTAINERS = {
-    "container_died": Effect.OPENS,  # unless somebody stopped it
+    "container_died": Effect.OPENS,  # unless a person stopped the container
     "container_out_of_memory": Effect.NOTICE,
     "container_unhealthy": Effect.OPENS,
     "container_healthy": Effect.ENDS,
 }
 _OLLAMA = {
     "silence_ended": Effect.ENDS,
-    "silence_judged": Effect.OPENS,  # if it hangs
+    "silence_judged": Effect.OPENS,  # only if Ollama is judged to hang
 }
 _MLX = {
     "answers_taken_up": Effect.ADDS,

@@ -1,7 +1,8 @@
 """Fold the journal's entries, one after the other, into incidents. Pure.
 
-An incident opens with the first fault and closes when each service in it is well again. A fault that comes
-soon after, or while something of it is still open, belongs to it: five kills in a minute are one incident.
+An incident opens with the first fault and closes when each service in it is healthy again. A fault that
+follows soon after, or while the incident is open, belongs to the same one: five kills within a minute are
+one incident.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class IncidentFold:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Return the names of the events that change something here."""
+        """Return the names of the events that can change an incident."""
         return frozenset(self._methods)
 
     def add(self, raw: Mapping[str, Any]) -> tuple[Incident, ...]:

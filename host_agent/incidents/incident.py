@@ -21,8 +21,8 @@ class Failure:
 class Part:
     """What happened to one service in an incident. Times are seconds since 1970.
 
-    `failures` counts each way in which it failed. `end` says in words why it is over where that is not that
-    the service is well again. `unseen`: it ended while no agent ran.
+    `failures` counts the failures of each form. `end` is the reason why this part is over, in words; it is
+    empty if the service is healthy again. `unseen`: the service ended while no agent ran.
     """
 
     service: str
@@ -38,7 +38,7 @@ class Part:
     is_notice: bool = False
 
     def failed(self, failure: Failure, ts: float) -> None:
-        """Count a failure. Those of a service that fails in ever new ways are counted as one way."""
+        """Count a failure. Beyond a limit of different forms, further ones are counted together."""
         if failure not in self.failures and len(self.failures) >= MAX_FAILURES:
             failure = Failure("failed otherwise")
         self.failures[failure] = self.failures.get(failure, 0) + 1
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass
 class Requests:
-    """The requests of an incident, by their ids as far as the journal has them."""
+    """The requests that an incident affected, by id where the journal has the ids, otherwise by number."""
 
     parked: set[str] = field(default_factory=set)
     resumed: set[str] = field(default_factory=set)
@@ -63,7 +63,7 @@ class Requests:
     dropped_without_id: int = 0
 
     def park(self, ids: list[str], count: int) -> None:
-        """Add requests that have lost their engine."""
+        """Add requests whose engine has ended."""
         _extend(self.parked, ids)
         self.most_parked = max(self.most_parked, count)
 
@@ -98,12 +98,11 @@ class Requests:
 
 @dataclass
 class Incident:
-    """A fault and all that belongs to it, until everything is well again.
+    """A fault and everything that belongs to it, until all its services are healthy again.
 
-    `ended_at` is None while it is open. `pending` are the services that are not well yet. `urgency` is the
-    event that makes it worth a person's attention at once, about `urgent_service`, and `ending` the event
-    that ended it. The two
-    flags say which notices were sent about it.
+    `ended_at` is None while the incident is open. `pending` are the services that are not healthy yet.
+    `urgency` is the event, about `urgent_service`, that needs a person's attention at once; `ending` is the
+    event that ended the incident. The two flags say which notices about it were sent.
     """
 
     id: int
@@ -125,39 +124,43 @@ class Incident:
 
     @property
     def open(self) -> bool:
-        """Return whether something is not well yet."""
+        """Return whether a service of the incident is not healthy yet."""
         return self.ended_at is None
 
     @property
     def is_notice(self) -> bool:
-        """Return whether no service of it was ever out of order."""
+        """Return whether the incident is only a notice: no service stopped working."""
         return all(part.is_notice for part in self.parts.values())
 
     @property
     def last_activity_at(self) -> float:
-        """Return when something failed last, or when all was well again."""
+        """Return when something last failed, or when the incident ended, whichever is later."""
         faults = max((part.last_fault_at for part in self.parts.values()), default=self.began_at)
         return faults if self.ended_at is None else max(faults, self.ended_at)
 
     def part(self, service: str, ts: float) -> Part:
-        """Return the part of a service, which is made at its first failure."""
+        """Return the part of a service; create it at the first call."""
         return self.parts.setdefault(service, Part(service, ts))
 
     def duration_s(self, now: float) -> float:
-        """Return how long it lasted, or has lasted until `now`. Never negative, whatever the clock did."""
+        """Return how long the incident lasted, or has lasted until `now`, in seconds. It is never negative,
+        even
+        if the clock was set back."""
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
 
     def become_urgent(self, event: str, service: str) -> None:
-        """Note the event that makes it worth a person's attention at once; the first one stays."""
+        """Record the event because of which the incident needs a person at once. Only the first one is
+        kept.
+        """
         if not self.urgency:
             self.urgency, self.urgent_service = event, service
 
     def add_cause(self, text: str) -> None:
-        """Add a sentence on why, unless it is there already."""
+        """Add a sentence about the cause, unless the incident already has it."""
         _add(self.causes, text)
 
     def add_done(self, text: str) -> None:
-        """Add a sentence on what was done, unless it is there already."""
+        """Add a sentence about a measure that was taken, unless the incident already has it."""
         _add(self.done, text)
 
 

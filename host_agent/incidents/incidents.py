@@ -1,4 +1,6 @@
-"""The incidents of a journal: of the agent's own, as it is written, or of the file while no agent runs."""
+"""The incidents of a journal: followed live in the agent, or read from the journal's file while no agent
+runs.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from host_agent.incidents.incident import Incident
 from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row, fields_from
 
 FOLLOWER_BACKLOG = 1000  # incidents that a follower may fall behind before it is disconnected
-MAX_ENTRIES = 500  # of the journal's lines that belong to one incident
+MAX_ENTRIES = 500  # journal lines that one answer about an incident contains
 
 Followed = asyncio.Queue[dict[str, Any] | None]
 
 
 class Incidents:
-    """Reads the journal once, and each new event as it is recorded."""
+    """Derives the incidents from the journal: reads it once, and then each new event as it is recorded."""
 
     def __init__(self, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
         self._journal, self._wall = journal, wall
@@ -34,12 +36,12 @@ class Incidents:
 
     @property
     def all(self) -> list[Incident]:
-        """Return the incidents that are remembered, oldest first."""
+        """Return the incidents that are kept in memory, oldest first."""
         return self._fold.ledger.incidents
 
     @property
     def any_open(self) -> bool:
-        """Return whether something is not well."""
+        """Return whether an incident is open."""
         return any(incident.open for incident in self._fold.ledger.live)
 
     def newest(self, limit: int = 50, since: float = 0.0) -> list[dict[str, Any]]:
@@ -48,9 +50,10 @@ class Incidents:
         return [self.as_json(incident) for incident in found]
 
     def find(self, incident_id: int) -> dict[str, Any] | None:
-        """Return an incident with its `entries`, the first MAX_ENTRIES lines of the journal from its time.
+        """Return an incident with its `entries`: the first MAX_ENTRIES journal lines between its beginning
+        and end.
 
-        None if it is unknown.
+        Return None if there is no such incident.
         """
         incident = self._fold.ledger.find(incident_id)
         if incident is None:
@@ -68,7 +71,7 @@ class Incidents:
     def follow(self) -> Iterator[Followed]:
         """Yield a queue that receives each incident, as the API gives it, when it opens, changes or closes.
 
-        None is its last item: the follower fell FOLLOWER_BACKLOG incidents behind.
+        The item None is the last one: the follower read so slowly that FOLLOWER_BACKLOG incidents waited.
         """
         queue: Followed = asyncio.Queue(FOLLOWER_BACKLOG + 1)
         self._followers.add(queue)
@@ -109,7 +112,9 @@ def incidents_in_file(path: Path) -> list[Incident]:
 
 
 def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
-    """Return the lines of an incident in a journal's file. Raises sqlite3.Error if it cannot be read."""
+    """Return the journal lines of an incident from the journal's file. Raises sqlite3.Error if the file
+    cannot
+    be read."""
     query = f"SELECT {COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     bounds = (incident.first_seq, incident.last_seq, MAX_ENTRIES)
     with contextlib.closing(connect_read_only(path)) as database:
@@ -117,7 +122,7 @@ def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
 
 
 def local_clock(ts: float) -> str:
-    """Return the time of the day; with the date if it is not today's."""
+    """Return `ts` as local time of day, with the date unless it is today."""
     try:
         then, today = time.localtime(ts), time.localtime()
     except (OverflowError, OSError, ValueError):

@@ -1,6 +1,7 @@
-"""The incidents so far: find the one that a fault belongs to, and close each when all of it is well. Pure.
+"""The incidents so far: find the one that a fault belongs to, and close one when its services are healthy.
+Pure.
 
-The only clock is that of the journal's entries, which may be set while an incident is open.
+All times are those of the journal's entries. The machine's clock may be set while an incident is open.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ MAX_INCIDENTS = 500
 
 
 class Ledger:
-    """All incidents that are open, and the newest of those that are not, oldest first."""
+    """All open incidents, and the newest closed ones, oldest first."""
 
     def __init__(self) -> None:
         self.incidents: list[Incident] = []
-        self.live: list[Incident] = []  # open, or ended so lately that they may open again
+        self.live: list[Incident] = []  # open, or closed so recently that a new fault may join them
         self._by_id: dict[int, Incident] = {}
         self._changed: dict[int, Incident] = {}
         self._seq = self._last_id = 0
         self._retired_at = float("-inf")
-        self._early = Requests()  # they have lost their engine, and it is not known yet why
+        self._early = Requests()  # parked requests whose engine's exit is not in the journal yet
         self._early_at = float("-inf")
 
     def find(self, incident_id: int) -> Incident | None:
@@ -65,7 +66,7 @@ class Ledger:
     # --- faults -----------------------------------------------------------------------------------------
 
     def fail(self, entry: Entry, failure: Failure, service: str = "") -> Incident:
-        """Count a failure of a service, which is not well from now on, and return its incident."""
+        """Count a failure of a service, which counts as unhealthy from now on, and return its incident."""
         service = service or entry.service
         incident = self.incident_of(service, entry)
         part = incident.part(service, entry.ts)
@@ -78,7 +79,7 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once."""
+        """Record a fault that is over at once, as an incident with an end."""
         service = service or entry.service
         incident = self.incident_of(service, entry)
         is_new = service not in incident.parts
@@ -100,11 +101,11 @@ class Ledger:
         return self.mark_changed(found)
 
     def open_with(self, service: str) -> Incident | None:
-        """Return the incident because of which the service is not well; None if there is none."""
+        """Return the open incident in which the service is not healthy; None if there is none."""
         return next((each for each in self.live if service in each.pending), None)
 
     def is_ill(self, service: str) -> bool:
-        """Return whether the service, its parent or its child is known not to be well."""
+        """Return whether the service, its parent or its child is unhealthy in an open incident."""
         return self.open_with(service) is not None or self._open_with_relative(service) is not None
 
     def _open_with_relative(self, service: str) -> Incident | None:
@@ -115,7 +116,7 @@ class Ledger:
         return next((each for each in reversed(self.live) if _is_near(each, ts)), None)
 
     def forget(self, incident: Incident) -> None:
-        """Drop an incident that turned out to be none."""
+        """Delete an incident whose fault turned out to be planned."""
         self.mark_changed(incident)
         self.incidents.remove(incident)
         self.live = [each for each in self.live if each is not incident]
@@ -130,7 +131,7 @@ class Ledger:
     # --- ends -------------------------------------------------------------------------------------------
 
     def end(self, entry: Entry, services: Iterable[str], why: str = "") -> None:
-        """End the parts of these services: they are well again, or need not be for the reason `why`."""
+        """End the parts of these services: they are healthy again, or `why` says why they need not be."""
         ended = set(services)
         for incident in self.live:
             if not ended & incident.pending:
@@ -151,14 +152,16 @@ class Ledger:
     # --- requests ---------------------------------------------------------------------------------------
 
     def requests_now(self) -> Requests | None:
-        """Return where to count requests: in the incident of engine or gateway that is open or just over."""
+        """Return the counter of requests in the incident of the engine or gateway that is open or has just
+        ended.
+        """
         for incident in reversed(self.live):
             if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:
                 return self.mark_changed(incident).requests
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return where to count requests that have lost their engine before its end is recorded."""
+        """Return the counter for requests that were parked before the engine's exit is in the journal."""
         self._early, self._early_at = Requests(), entry.ts
         return self._early
 
@@ -169,5 +172,7 @@ class Ledger:
 
 
 def _is_near(incident: Incident, ts: float) -> bool:
-    """Return whether something happened in the incident just before `ts`."""
+    """Return whether the incident's last activity was so shortly before `ts` that a fault at `ts` belongs to
+    it.
+    """
     return -LATE_S <= ts - incident.last_activity_at <= REOPEN_WITHIN_S

@@ -1,4 +1,4 @@
-"""Tell an incident as a person would: a title, a sentence or two, its causes, and what was done. Pure.
+"""Describe an incident in English: a title, one or two sentences, its causes, and what was done. Pure.
 
 `clock` turns seconds since 1970 into the time of the day.
 """
@@ -66,7 +66,7 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 
 def causes(incident: Incident) -> list[str]:
-    """Return a sentence for each way in which something failed, and those that the journal gave."""
+    """Return a sentence for each form of failure, and the causes that the journal's events name."""
     told = [f"{subject(part.service)} {_way(*way)}." for part in _parts(incident) for way in _ways(part)]
     return list(dict.fromkeys(told + incident.causes))
 
@@ -95,7 +95,9 @@ def times(count: int) -> str:
 
 
 def _parts(incident: Incident) -> list[Part]:
-    """Return the parts of a story. What ended with the machine is not told one by one."""
+    """Return the parts that the story mentions. Services that ended with the machine are not listed one by
+    one.
+    """
     parts = list(incident.parts.values())
     told = [part for part in parts if not (incident.rebooted and part.unseen)]
     return told or parts
@@ -114,7 +116,7 @@ def _what_happened(part: Part) -> str:
 
 
 def _ways(part: Part) -> list[tuple[str, int, list[str]]]:
-    """Return in which ways the service failed: verb, how often, and the details."""
+    """Return the forms in which the service failed: verb, how often, and the details."""
     ways: dict[str, tuple[int, list[str]]] = {}
     for failure, count in part.failures.items():
         before, details = ways.get(failure.verb, (0, []))
@@ -159,7 +161,8 @@ def _requests(incident: Incident) -> str:
     if requests.waited:
         return _of_requests(requests, " so far" if incident.open else "")
     part = incident.parts.get(MLX_ENGINE)
-    is_known = part is not None and not part.is_notice and not incident.open  # a hung engine may have some
+    # While the engine hangs, requests may wait in it that the journal has no event about.
+    is_known = part is not None and not part.is_notice and not incident.open
     return "no request was running" if is_known else ""
 
 

@@ -1,1 +1,1 @@
-"""What each event of the journal says: one method for each, named like the event."""
+"""Apply the journal's events to the incidents: one method for each event, with the event's name."""

@@ -1,4 +1,4 @@
-"""The events of the agent itself, of its disk, and of its notices to a person. Pure."""
+"""Apply the events of the agent itself, of its disk, and of its notices to a person. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ENDED_WITH_VESTAL = "Vestal was stopped"
 
 
 class AgentEvents:
-    """Reads the events of the agent. Each public method is an event."""
+    """Applies the events of the agent. Each public method handles the event of its name."""
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def agent_started(self, entry: Entry) -> None:
-        """Another agent runs. If the one before was not stopped, it had died."""
+        """Record that a new agent has started. If the previous one was not stopped, it had died."""
         known = self._known
         died, known.agent_runs = known.agent_runs, True
         rebooted = entry.number("booted_at") > known.agent_started_at > 0
         known.agent_started_at = entry.ts
         known.starting_until = entry.ts + STARTING_UP_S
-        self._ledger.end(entry, [DISK])  # this agent looks for itself
+        self._ledger.end(entry, [DISK])  # the new agent checks every service itself
         if died:
             failure = failures.MACHINE_RESTARTED if rebooted else failures.AGENT_ENDED
             incident = self._ledger.fail(entry, failure, AGENT)
@@ -38,11 +38,11 @@ class AgentEvents:
             self._ledger.end(entry, [AGENT])
 
     def agent_replacing(self, entry: Entry) -> None:
-        """The agent executes a newer program. Its services go on, and so do their faults."""
+        """Record that the agent executes a newer program. Services keep running, so open faults stay open."""
         self._known.agent_runs = False
 
     def agent_stopping(self, entry: Entry) -> None:
-        """All of Vestal stops because somebody asked."""
+        """End every open incident: a person stops all of Vestal."""
         self._known.agent_runs = False
         for trace in self._known.traces.values():
             trace.alive = False
@@ -56,35 +56,35 @@ class AgentEvents:
     agent_stopped = agent_stopping
 
     def begin_failed(self, entry: Entry) -> None:
-        """Ollama could not be started or adopted."""
+        """Open a fault: Ollama could not be started or adopted."""
         self._ledger.fail(entry, Failure(NOT_STARTED, failures.detail(entry.cause)))
 
     def disk_not_writable(self, entry: Entry) -> None:
-        """Files cannot be written."""
+        """Open a fault: files cannot be written."""
         incident = self._ledger.fail(entry, Failure("could not be written"), DISK)
         incident.add_cause(entry.cause)
         incident.become_urgent(entry.event, DISK)
 
     def disk_writable_again(self, entry: Entry) -> None:
-        """Files can be written again."""
+        """End the fault of the disk: files can be written again."""
         if incident := self._ledger.open_with(DISK):
             incident.add_done(f"All could be written again; {failures.detail(entry.cause)}.")
         self._ledger.end(entry, [DISK])
 
     def journal_replaced(self, entry: Entry) -> None:
-        """The journal was damaged or deleted."""
+        """Add a notice: the journal was damaged or deleted, and replaced."""
         self._ledger.note(entry, Failure("began a new journal", failures.detail(entry.cause)), AGENT)
 
     def loop_failed(self, entry: Entry) -> None:
-        """A part of the agent's work raised an exception, and is tried again."""
+        """Add a notice: one of the agent's loops raised an exception and runs again."""
         self._ledger.note(entry, Failure("failed in a part of its work", failures.detail(entry.cause)), AGENT)
 
     def service_not_wanted(self, entry: Entry) -> None:
-        """The settings do not ask for the service any more."""
+        """End the service's fault: the settings no longer ask for this service."""
         self._ledger.end(entry, [entry.service], failures.detail(entry.cause))
 
     def notice_delivered(self, entry: Entry) -> None:
-        """A person was notified of an incident, or of its end."""
+        """Record that a person was notified of an incident or of its end."""
         incident = self._ledger.find(entry.count("incident"))
         if incident is not None:
             is_end = entry.fields.get("over") is True

@@ -1,4 +1,4 @@
-"""The events of supervised processes, and what a person asked for. Pure."""
+"""Apply the events of supervised processes, and of a person's requests to start or stop them. Pure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AS_ASKED = {
 
 
 class ChildEvents:
-    """Reads the events of supervision's children. Each public method is an event."""
+    """Applies the events of supervised processes. Each public method handles the event of its name."""
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def child_started(self, entry: Entry) -> None:
-        """A process was started: again, or because its parent is new, or instead of one that ended unseen."""
+        """Record a start: after a failure, with a new parent, or after an end that no agent saw."""
         trace, service = self._trace(entry.service), entry.service
         if trace.alive and service not in PARENTS:  # an agent that watched it would have recorded its end
             self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
@@ -39,19 +39,19 @@ class ChildEvents:
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
             self._ledger.mark_changed(incident).pending.add(
                 service
-            )  # it ended with its parent, and is waited for
+            )  # the process exited with its parent, and will start again with it
 
     def child_adopted(self, entry: Entry) -> None:
-        """The process of an earlier supervisor runs on."""
+        """Record that a new supervisor took over the running process of an earlier one."""
         self._trace(entry.service).alive = True
 
     def child_ready(self, entry: Entry) -> None:
-        """The service is well."""
+        """End the service's fault: its process is ready."""
         self._known.traces[entry.service] = ProcessTrace(alive=True)
         self._ledger.end(entry, [entry.service])
 
     def child_exited(self, entry: Entry) -> None:
-        """The process ended. The next event says whether it was to end."""
+        """Record that the process exited. The next event shows whether that was planned."""
         trace = self._trace(entry.service)
         trace.alive = False
         if not trace.counted:
@@ -59,31 +59,33 @@ class ChildEvents:
             trace.exit_seq = entry.seq
 
     def engine_killed_for_memory(self, entry: Entry) -> None:
-        """The kernel killed a process for want of memory as the engine was killed."""
+        """Record that the kernel's out-of-memory killer acted when the engine was killed."""
         trace = self._trace(MLX_ENGINE)
         if trace.exit is not None:
             trace.exit, trace.for_memory = failures.KILLED_FOR_MEMORY, True
 
     def child_launch_failed(self, entry: Entry) -> None:
-        """No process could be made. The next event says what follows."""
+        """Record that no process could be created. The next event says what follows."""
         self._trace(entry.service).exit = Failure(NOT_STARTED, failures.detail(entry.cause))
 
     def child_killed(self, entry: Entry) -> None:
-        """The process did not end on SIGTERM."""
+        """Record that the process did not exit on SIGTERM and was killed."""
         if incident := self._ledger.open_with(entry.service):
             ended = f"{subject(entry.service)} did not end when asked, and was killed."
             self._ledger.mark_changed(incident).add_done(ended)
 
     def child_start_timed_out(self, entry: Entry) -> None:
-        """The process was not ready in time, and is ended."""
+        """Open a fault: the process was not ready in time and is terminated."""
         self._fail_at_once(entry, Failure(LATE, failures.detail(entry.cause)))
 
     def health_failed(self, entry: Entry) -> None:
-        """The process hangs, and is ended."""
+        """Open a fault: the process hangs and is terminated."""
         self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
 
     def child_restarting(self, entry: Entry) -> None:
-        """It is started again: after a failure if there is an `attempt`, else because somebody asked."""
+        """Open a fault if the restart follows a failure, which the field `attempt` shows; else a person
+        asked.
+        """
         trace = self._trace(entry.service)
         by_person = trace.was_asked(entry.ts) == "restart"
         if "attempt" in entry.fields and (trace.counted or not by_person):
@@ -91,7 +93,7 @@ class ChildEvents:
         trace.exit, trace.counted, trace.for_memory, trace.asked = None, False, False, ""
 
     def breaker_opened(self, entry: Entry) -> None:
-        """It failed too often, and is not started for a while."""
+        """Open a fault: the process failed too often, so it is not restarted for a while."""
         incident = self._count_death(entry)
         part, open_s = incident.part(entry.service, entry.ts), entry.number("open_s")
         part.breaker_opens += 1
@@ -100,14 +102,14 @@ class ChildEvents:
         incident.become_urgent(entry.event, entry.service)
 
     def child_gave_up(self, entry: Entry) -> None:
-        """It cannot start, and is not tried again."""
+        """Open a fault: the process cannot start, and the supervisor does not retry."""
         incident = self._count_death(entry)
         part = incident.part(entry.service, entry.ts)
         part.gave_up = failures.detail(entry.cause) or "the cause is not known"
         incident.become_urgent(entry.event, entry.service)
 
     def breaker_half_opened(self, entry: Entry) -> None:
-        """A trial start follows the open breaker."""
+        """Record that the open breaker allows a trial start."""
         if incident := self._ledger.open_with(entry.service):
             incident.part(entry.service, entry.ts).next_trial_at = None
             self._ledger.mark_changed(incident).add_done(
@@ -115,14 +117,14 @@ class ChildEvents:
             )
 
     def breaker_closed(self, entry: Entry) -> None:
-        """The trial start succeeded; `child_ready` came before."""
+        """Record that the trial start succeeded. The event `child_ready` has ended the fault before."""
         for incident in self._ledger.live:
             if (part := incident.parts.get(entry.service)) and part.breaker_opens:
                 done = f"The trial start of {name_of(entry.service)} succeeded."
                 self._ledger.mark_changed(incident).add_done(done)
 
     def child_stopped(self, entry: Entry) -> None:
-        """It was stopped, and its children with it."""
+        """End the faults of a process that was stopped, and those of its child processes."""
         trace, name = self._trace(entry.service), name_of(entry.service)
         by_person = trace.was_asked(entry.ts) == "stop"
         trace.alive, trace.exit, trace.counted = False, None, False
@@ -130,42 +132,42 @@ class ChildEvents:
         self._ledger.end(entry, with_children(entry.service), why)
 
     def machine_woke(self, entry: Entry) -> None:
-        """The machine has slept: what fails now may have failed because of that."""
+        """Record that the machine slept: a failure soon after may be a consequence."""
         self._known.woke_at, self._known.slept_s = entry.ts, entry.number("slept_s")
 
-    # --- what a person asked for ------------------------------------------------------------------------
+    # --- requests of a person -----------------------------------------------------------------------------
 
     def kill_requested(self, entry: Entry) -> None:
-        """A person is about to kill the process, to see what happens."""
+        """Record that a person is about to kill the process, to see it recover."""
         self._ask(entry, "kill")
 
     def restart_requested(self, entry: Entry) -> None:
-        """A person asked for another process: that the old one ends is no fault."""
+        """Record that a person asked for a restart: the end of the old process is no fault."""
         self._ask(entry, "restart")
         if incident := self._ledger.open_with(entry.service):
             self._ledger.mark_changed(incident).add_done(f"A person restarted {name_of(entry.service)}.")
 
     def start_requested(self, entry: Entry) -> None:
-        """A person asked for a start."""
+        """Record that a person asked for a start."""
         self._ask(entry, "")
         if incident := self._ledger.open_with(entry.service):
             self._ledger.mark_changed(incident).add_done(f"A person started {name_of(entry.service)}.")
 
     def stop_requested(self, entry: Entry) -> None:
-        """A person stopped it: it need not be well any more."""
+        """End the fault of a service that a person stopped."""
         self._ask(entry, "stop")
         why = STOPPED_BY_PERSON.format(name_of(entry.service))
         self._ledger.end(entry, with_children(entry.service), why)
 
     def request_failed(self, entry: Entry) -> None:
-        """What a person asked for was not possible: `stop_failed`, `start_failed`, `restart_failed`."""
+        """Add a notice: a person's request failed (`stop_failed`, `start_failed`, `restart_failed`)."""
         self._ask(entry, "")
         verb = AS_ASKED[entry.event.removesuffix("_failed")]
         self._ledger.note(entry, Failure(verb, failures.detail(entry.cause)))
 
     kill_failed = start_failed = stop_failed = restart_failed = request_failed
 
-    # --- inside -----------------------------------------------------------------------------------------
+    # --- shared by the events -----------------------------------------------------------------------------
 
     def _trace(self, service: str) -> ProcessTrace:
         return self._known.trace(service)
@@ -181,13 +183,13 @@ class ChildEvents:
         return incident
 
     def _fail_at_once(self, entry: Entry, failure: Failure) -> None:
-        """Count a failure whose process is still to be ended."""
+        """Count a failure before the supervisor has terminated its process."""
         self._fail(entry, failure)
         trace = self._trace(entry.service)
         trace.exit, trace.counted = failure, True
 
     def _count_death(self, entry: Entry) -> Incident:
-        """Count the failure that the entries before have described, unless it is counted, and return its
+        """Count the failure that the preceding entries describe, unless it is counted already. Return its
         incident.
         """
         trace = self._trace(entry.service)
@@ -195,7 +197,7 @@ class ChildEvents:
             incident = self._ledger.incident_of(entry.service, entry)
         else:
             incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
-            if incident.last_seq == entry.seq and trace.exit_seq:  # it is new: its lines begin with the exit
+            if incident.last_seq == entry.seq and trace.exit_seq:  # its journal lines begin with the exit
                 incident.first_seq = min(incident.first_seq, trace.exit_seq)
             if failures.says_more(entry.cause):
                 incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")

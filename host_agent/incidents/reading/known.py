@@ -1,4 +1,4 @@
-"""What the entries so far said about the agent and the processes. Pure."""
+"""Keep what earlier journal entries said about the agent and the processes, for reading later ones. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ASKED_S = 120.0
 
 @dataclass
 class ProcessTrace:
-    """What the entries said last about one service's process.
+    """The latest state of one service's process, as the journal's entries describe it.
 
-    `alive`: there is one, as far as is known. `exit` is how it ended, while it is not known whether it was
-    to end. `counted`: this failure is counted already. `for_memory`: the kernel killed it. `asked` is what a
-    person asked for: stop, restart or kill.
+    `alive`: the process runs, as far as is known. `exit` describes its exit until a later entry shows whether
+    the exit was planned. `counted`: this failure is counted already. `for_memory`: the kernel killed the
+    process to free memory. `asked` is a person's latest request: stop, restart or kill.
     """
 
     alive: bool = False
@@ -27,16 +27,18 @@ class ProcessTrace:
     asked_at: float = 0.0
 
     def was_asked(self, ts: float) -> str:
-        """Return what a person asked for lately."""
+        """Return what a person asked for within ASKED_S of `ts`; empty if nothing."""
         return self.asked if abs(ts - self.asked_at) <= ASKED_S else ""
 
 
 @dataclass
 class Known:
-    """What one entry says that a later one needs. Times are seconds since 1970.
+    """Facts from earlier entries that are needed to read later ones. Times are seconds since 1970.
 
-    `last_ts` is the time of the entry before. `agent_runs`: an agent has started, at `agent_started_at`, and
-    was not stopped since. Until `starting_until`, a recovery pass may have to start what does not run yet.
+    `last_ts` is the time of the previous entry. `agent_runs`: an agent started, at `agent_started_at`, and
+    was
+    not stopped since. Until `starting_until`, services that do not run yet are being started, which is no
+    fault.
     """
 
     traces: dict[str, ProcessTrace] = field(default_factory=dict)
@@ -48,5 +50,5 @@ class Known:
     slept_s: float = 0.0
 
     def trace(self, service: str) -> ProcessTrace:
-        """Return the trace of a service's process."""
+        """Return the trace of a service's process; create it at the first call."""
         return self.traces.setdefault(service, ProcessTrace())

@@ -1,4 +1,4 @@
-"""The events of recovery passes, of containers and of an Ollama that hangs. Pure."""
+"""Apply the events of recovery passes, of containers and of an Ollama that hangs. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PASS_LOOKED_S = 2.0
 
 
 class RecoveryEvents:
-    """Reads what was found and done about services. Each public method is an event."""
+    """Applies what was found and done about services. Each public method handles the event of its name."""
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def remedy_applied(self, entry: Entry) -> None:
-        """A pass found something wrong, and acts on it."""
+        """Open a fault: a recovery pass found something wrong and acts on it."""
         service = entry.service
         if not self._ledger.is_ill(service):
             if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
@@ -33,7 +33,7 @@ class RecoveryEvents:
         incident.add_done(f"A recovery pass acted on {name_of(service)}: {remedy}.")
 
     def only_a_reboot_helps(self, entry: Entry) -> None:
-        """A pass found memory that no process holds."""
+        """Open a fault: a recovery pass found memory in use that belongs to no process."""
         service = entry.service or MEMORY
         incident = self._ledger.open_with(service) or self._ledger.fail(
             entry, _found(service, entry.cause), service
@@ -41,11 +41,13 @@ class RecoveryEvents:
         incident.become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
-        """A pass has ended: what it found well is well, and what it could not heal is not."""
+        """End the faults of the services that a recovery pass found healthy; open one for each other
+        service.
+        """
         self._known.starting_until = float("-inf")
         healthy = entry.fields.get("healthy") is True
         if not healthy and "unhealthy" not in entry.fields:
-            return  # it did not look
+            return  # the pass did not check it
         faults = {} if healthy else entry.sentences("faults")
         for service, sentence in faults.items():
             if not self._ledger.is_ill(service):
@@ -55,7 +57,7 @@ class RecoveryEvents:
         self._ledger.end(entry, self._seen_by_pass(entry.ts) - (set() if healthy else ill) - {DISK})
 
     def _seen_by_pass(self, ts: float) -> set[str]:
-        """Return the services that were not well when a pass that has ended at `ts` looked."""
+        """Return the services that were unhealthy when the pass that ended at `ts` checked them."""
         return {
             service
             for incident in self._ledger.live
@@ -64,7 +66,7 @@ class RecoveryEvents:
         }
 
     def container_died(self, entry: Entry) -> None:
-        """A container ended: because somebody stopped it, or not."""
+        """Open a fault for a container that ended, unless a person stopped it."""
         if entry.text("reason") == "stopped":
             self._ledger.end(entry, [entry.service], f"{name_of(entry.service)} was stopped")
             return
@@ -73,27 +75,27 @@ class RecoveryEvents:
             incident.become_urgent(entry.event, entry.service)
 
     def container_unhealthy(self, entry: Entry) -> None:
-        """Docker's health check of a container failed."""
+        """Open a fault: Docker's health check of a container failed."""
         self._ledger.fail(entry, Failure("did not answer", "its Docker health check failed"))
 
     def container_healthy(self, entry: Entry) -> None:
-        """A container that had ended or was unhealthy is well again."""
+        """End the fault of a container that had ended or was unhealthy."""
         incident = self._ledger.open_with(entry.service)
         if incident and (part := incident.parts.get(entry.service)):
             part.restarts += 1
         self._ledger.end(entry, [entry.service])
 
     def container_out_of_memory(self, entry: Entry) -> None:
-        """The kernel killed a process in a container."""
+        """Record that the kernel killed a process in a container because its memory was full."""
         self._ledger.note(entry, Failure("lost a process", "the kernel killed it for want of memory"))
 
     def silence_judged(self, entry: Entry) -> None:
-        """An Ollama that does not answer is judged: it hangs, or is busy."""
+        """Open a fault if an Ollama that does not answer is judged to hang, and not if it is only busy."""
         if entry.text("judgement") == "hangs" and not self._ledger.open_with(OLLAMA):
             self._ledger.fail(entry, Failure(HUNG, failures.detail(entry.cause)), OLLAMA)
 
     def silence_ended(self, entry: Entry) -> None:
-        """Ollama answers again."""
+        """End the fault of an Ollama that did not answer: it answers again."""
         self._ledger.end(entry, [OLLAMA])
 
 

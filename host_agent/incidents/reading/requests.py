@@ -1,4 +1,4 @@
-"""The events about requests that wait for another engine, go on, or are lost. Pure."""
+"""Apply the events about requests that wait for another engine, continue, or fail. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from host_agent.incidents.ledger import Ledger
 
 
 class RequestEvents:
-    """Counts the requests of incidents. Each public method is an event."""
+    """Counts the requests of incidents. Each public method handles the event of its name."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def requests_parked(self, entry: Entry) -> None:
-        """Requests have lost their engine. This may come before the engine's end."""
+        """Count requests whose engine has ended. This event may precede the one about the engine's exit."""
         requests = self._ledger.requests_now() or self._ledger.park_early(entry)
         requests.park(entry.ids(), entry.count("count"))
 
     def request_resumed(self, entry: Entry) -> None:
-        """A request has got its next token."""
+        """Count a request that got its next token from another engine."""
         if requests := self._ledger.requests_now():
             for request_id in entry.ids():
                 requests.resume(request_id)
@@ -26,11 +26,11 @@ class RequestEvents:
     request_passed_on = request_resumed  # on another machine
 
     def requests_lost(self, entry: Entry) -> None:
-        """Requests failed: they made engines die, or none came in time."""
+        """Count requests that failed: they crashed engines repeatedly, or no engine started in time."""
         if requests := self._ledger.requests_now():
             requests.drop(entry.ids(), entry.count("count"))
 
     def answers_taken_up(self, entry: Entry) -> None:
-        """A gateway goes on with the answers that the one before has left unfinished."""
+        """Count the answers that a new gateway continues after the previous one ended."""
         if requests := self._ledger.requests_now():
             requests.taken_up = max(requests.taken_up, entry.count("count"))
