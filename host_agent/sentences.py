@@ -10,7 +10,7 @@ def as_sentence(text: str) -> str:
 
 
 def readable_cause(cause: str) -> str:
-    """Return `cause` with the log line at its end in words, if that line is an event in JSON.
+    """Return `cause`; if it ends with a log line in JSON, that line is replaced by words.
 
     A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
     """

@@ -38,7 +38,7 @@ class Part:
     is_notice: bool = False
 
     def failed(self, failure: Failure, ts: float) -> None:
-        """Count a failure. Beyond a limit of different forms, further ones are counted together."""
+        """Count a failure. Forms beyond the first MAX_FAILURES are counted together."""
         if failure not in self.failures and len(self.failures) >= MAX_FAILURES:
             failure = Failure("failed otherwise")
         self.failures[failure] = self.failures.get(failure, 0) + 1
@@ -75,7 +75,7 @@ class Requests:
             self.dropped.discard(request_id)
 
     def drop(self, ids: list[str], count: int) -> None:
-        """Add requests that failed because no engine could go on with them."""
+        """Add requests that failed because no engine could continue them."""
         _extend(self.dropped, ids)
         self.dropped_without_id += max(0, count - len(ids))
 
@@ -92,7 +92,7 @@ class Requests:
 
     @property
     def continued(self) -> int:
-        """Return how many requests went on."""
+        """Return how many requests continued after their engine's end."""
         return min(max(len(self.resumed - self.dropped), self.taken_up), self.waited - self.lost)
 
 
@@ -143,15 +143,11 @@ class Incident:
         return self.parts.setdefault(service, Part(service, ts))
 
     def duration_s(self, now: float) -> float:
-        """Return how long the incident lasted, or has lasted until `now`, in seconds. It is never negative,
-        even
-        if the clock was set back."""
+        """Return how many seconds the incident lasted, or has lasted until `now`; never less than 0."""
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
 
     def become_urgent(self, event: str, service: str) -> None:
-        """Record the event because of which the incident needs a person at once. Only the first one is
-        kept.
-        """
+        """Record the first event because of which the incident needs a person at once."""
         if not self.urgency:
             self.urgency, self.urgent_service = event, service
 

@@ -50,8 +50,7 @@ class Incidents:
         return [self.as_json(incident) for incident in found]
 
     def find(self, incident_id: int) -> dict[str, Any] | None:
-        """Return an incident with its `entries`: the first MAX_ENTRIES journal lines between its beginning
-        and end.
+        """Return an incident with its `entries`, the first MAX_ENTRIES of its journal lines.
 
         Return None if there is no such incident.
         """
@@ -112,9 +111,7 @@ def incidents_in_file(path: Path) -> list[Incident]:
 
 
 def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
-    """Return the journal lines of an incident from the journal's file. Raises sqlite3.Error if the file
-    cannot
-    be read."""
+    """Return the journal lines of an incident, read from the file. Raises sqlite3.Error if that fails."""
     query = f"SELECT {COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     bounds = (incident.first_seq, incident.last_seq, MAX_ENTRIES)
     with contextlib.closing(connect_read_only(path)) as database:

@@ -1,5 +1,4 @@
-"""The incidents so far: find the one that a fault belongs to, and close one when its services are healthy.
-Pure.
+"""Assign each fault to an incident, and close incidents when all their services are healthy. Pure.
 
 All times are those of the journal's entries. The machine's clock may be set while an incident is open.
 """
@@ -116,7 +115,7 @@ class Ledger:
         return next((each for each in reversed(self.live) if _is_near(each, ts)), None)
 
     def forget(self, incident: Incident) -> None:
-        """Delete an incident whose fault turned out to be planned."""
+        """Delete an incident: it was no fault, or it is the oldest one and there are too many."""
         self.mark_changed(incident)
         self.incidents.remove(incident)
         self.live = [each for each in self.live if each is not incident]
@@ -152,16 +151,14 @@ class Ledger:
     # --- requests ---------------------------------------------------------------------------------------
 
     def requests_now(self) -> Requests | None:
-        """Return the counter of requests in the incident of the engine or gateway that is open or has just
-        ended.
-        """
+        """Return the request counts of the newest live incident of engine or gateway; None without one."""
         for incident in reversed(self.live):
             if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:
                 return self.mark_changed(incident).requests
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return the counter for requests that were parked before the engine's exit is in the journal."""
+        """Return request counts for requests that are parked before the engine's exit is in the journal."""
         self._early, self._early_at = Requests(), entry.ts
         return self._early
 
@@ -172,7 +169,5 @@ class Ledger:
 
 
 def _is_near(incident: Incident, ts: float) -> bool:
-    """Return whether the incident's last activity was so shortly before `ts` that a fault at `ts` belongs to
-    it.
-    """
+    """Return whether a fault at `ts` is close enough to the incident's last activity to belong to it."""
     return -LATE_S <= ts - incident.last_activity_at <= REOPEN_WITHIN_S

@@ -28,7 +28,7 @@ class Api:
     """One method for each route."""
 
     def __init__(self, context: ListenerContext, port: int, cookie: str, headers: Mapping[str, str]) -> None:
-        """`headers` are those of each response, which streams have to add by themselves."""
+        """`headers` are the headers that every response has, streams included."""
         self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
         self._streams = EventStreams(context.journal)
@@ -62,7 +62,7 @@ class Api:
         ]
 
     def close_streams(self) -> None:
-        """End the streams that would otherwise last: a stop need not wait for them."""
+        """End all streams, so that a stop does not wait for their clients."""
         self._context.journal.disconnect_followers()
         self._live.close()
         self._proxy.close()
@@ -99,7 +99,7 @@ class Api:
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def kill_engine(self, request: web.Request) -> web.Response:
-        """Kill the engine as a crash would end it, so that a person sees what becomes of its requests."""
+        """Kill the engine as a crash would, so that a person can see how its requests survive."""
         await self._context.service_control.kill_engine()
         return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 

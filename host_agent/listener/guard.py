@@ -19,7 +19,7 @@ log = logging.getLogger("vestal")
 
 MAX_BODY_BYTES = 64 * 1024
 OPEN_PATHS = frozenset({"/", "/health"})
-ASSETS = "/assets/"  # the page's files, which contain no data
+ASSETS = "/assets/"  # the files of the status page, which contain no data
 DENIALS_EACH_S = 10.0
 
 

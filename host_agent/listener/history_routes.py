@@ -1,4 +1,4 @@
-"""The route of the history: what a plot of the last hour, day or week shows."""
+"""The route GET /history: the figures for the plots of the last hour, day or week."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ MOST_MARKS = 200
 
 
 class HistoryRoutes:
-    """One method for the one route."""
+    """The handler of GET /history."""
 
     def __init__(self, history: History, incidents: Incidents) -> None:
         self._history, self._incidents = history, incidents
@@ -22,7 +22,7 @@ class HistoryRoutes:
         return [web.get("/history", self.history)]
 
     async def history(self, request: web.Request) -> web.Response:
-        """Return the series of `?range=`, and the faults that began in it as marks."""
+        """Return the series of the range `?range=`, and as `marks` the faults that began within it."""
         name = request.query.get("range", "hour")
         if name not in SPANS:
             raise HttpError("invalid_request", f"range must be one of {', '.join(SPANS)}.")

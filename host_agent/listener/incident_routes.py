@@ -1,4 +1,4 @@
-"""The routes of incidents: what failed, why, what was done, and what it cost."""
+"""The routes GET /incidents and GET /incidents/{id}."""
 
 import math
 
@@ -27,7 +27,7 @@ class IncidentRoutes:
         return web.json_response({"incidents": self._incidents.newest(limit, since)})
 
     async def one(self, request: web.Request) -> web.Response:
-        """Return one incident with its lines of the journal."""
+        """Return one incident with its journal lines."""
         found = self._incidents.find(sequence_number(request.match_info["id"], "id"))
         if found is None:
             raise HttpError("not_found", "There is no such incident, or it is too old to be remembered.")

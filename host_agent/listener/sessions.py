@@ -10,10 +10,10 @@ PURPOSE = b"a session of Vestal's page"
 
 
 class Sessions:
-    """Unused links, which are in memory, and sessions, which are not kept anywhere.
+    """Login links, which are kept in memory until used, and sessions, which are not stored.
 
-    A session is the time of its end, signed with the token: the next agent accepts it too, so that a page
-    goes on when the agent is replaced or restarts. A new token ends all sessions.
+    A session is its expiry time, signed with the token. A restarted agent accepts it too, so that an open
+    page keeps working. A new token ends all sessions.
 
     Times are in seconds since 1970.
     """
@@ -39,7 +39,7 @@ class Sessions:
         return self._signed(f"{int(now + SESSION_FOR_S)}-{secrets.token_urlsafe(8)}")
 
     def is_open(self, session: str, now: float) -> bool:
-        """Return whether this is a session of this token that has not ended."""
+        """Return whether `session` was signed with this token and has not expired."""
         content = session.partition(".")[0]
         signed = self._signed(content).encode(errors="replace")
         if not hmac.compare_digest(signed, session.encode(errors="replace")):

@@ -1,7 +1,7 @@
-"""Send a notice through Apprise, which knows chat programs, telephones and mail by their URLs.
+"""Send a notice through Apprise, which reaches chat programs, telephones and mail by URL.
 
-Apprise runs in a process of its own: it takes 17 MB, and one of its services may hang. The URLs hold
-secrets: the process reads them from its stdin, and neither its arguments nor any message has them.
+Apprise runs in a process of its own, because it takes 17 MB and a delivery may hang. The URLs contain
+secrets, so that process reads them from stdin; they appear neither in its arguments nor in any message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from host_agent.errors import HostAgentError
 from host_agent.notifications.notices import Notice
 from vestal.platform.commands import run_async
 
-TIMEOUT_S = 45.0  # for all URLs; Apprise gives each connection 4 s, and each answer as much
+TIMEOUT_S = 45.0  # for all URLs together; Apprise allows 4 s to connect and 4 s to answer
 COMMAND = (sys.executable, "-m", "host_agent.notifications.apprise_sender")
 NOT_INSTALLED = (
     "notifications.apprise names services, and the package apprise is not installed, so that they get no "

@@ -1,6 +1,6 @@
 """Read a message and its URLs from stdin, send it through Apprise, and print a sentence about what failed.
 
-The exit code is 0 if every URL took it, else 1.
+The exit code is 0 if every URL accepted the message, else 1.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def main() -> int:
 
 
 def send(message: dict[str, Any]) -> list[str]:
-    """Send the message, and return what failed, without the URLs: they hold secrets."""
+    """Send the message, and return a sentence about what failed, without the URLs, which contain secrets."""
     try:
         import apprise
     except ImportError:
         return ["any service: it is not installed (`pip install 'vestal[notifications]'`)"]
-    logging.disable(logging.CRITICAL)  # its warnings quote the URLs
+    logging.disable(logging.CRITICAL)  # Apprise's warnings quote the URLs, which contain secrets
     asset = apprise.AppriseAsset(app_id="Vestal", app_desc="Vestal", async_mode=False, secure_logging=True)
     failed = []
     for number, url in enumerate(message["urls"], 1):

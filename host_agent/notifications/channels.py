@@ -1,4 +1,4 @@
-"""The channels that carry a notice to a person: the desktop, a webhook, and the services of Apprise."""
+"""The channels by which a notice reaches a person: the desktop, a webhook, and Apprise."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> 
 
 
 def not_possible(settings: NotificationsSection) -> str:
-    """Return which configured channel is not possible here, with the remedy; empty if all are."""
+    """Return why a configured channel cannot work here, with the remedy; empty if all can."""
     return NOT_INSTALLED if settings.apprise and not apprise_channel.is_installed() else ""
 
 

@@ -1,7 +1,7 @@
 """Decide which incidents a person is notified of, when, and in which words. Pure.
 
-There are few: what recovers by itself within a minute is not worth a notice. There is one when an incident
-becomes worth it, and one when it is over. `now` is in seconds since 1970.
+Notices are few: an incident that recovers by itself within a minute gets none, unless it needs a person.
+Other incidents get one notice, and another when they are over. `now` is in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TITLES = {
 class Notice:
     """A notification about `service`, caused by `event`; `ts` is in seconds since 1970.
 
-    `over`: it says that the incident is over.
+    `over`: the notice reports the end of the incident.
     """
 
     service: str
@@ -74,7 +74,7 @@ def due(incidents: Iterable[Incident], clock: Clock, now: float) -> list[Notice]
 
 
 def next_due_in_s(incidents: Iterable[Incident], now: float) -> float:
-    """Return after how many seconds a notice may be due although nothing happens; at most LASTS_S."""
+    """Return after how many seconds a notice may become due without a new event; at most LASTS_S."""
     waits = [LASTS_S]
     for incident in incidents:
         if incident.open and not incident.notified and not incident.is_notice:
@@ -85,7 +85,7 @@ def next_due_in_s(incidents: Iterable[Incident], now: float) -> float:
 
 
 def _worth(incident: Incident, now: float) -> str:
-    """Return the event that makes the incident worth a notice; empty if nothing does yet."""
+    """Return the event because of which the incident gets a notice; empty if it gets none yet."""
     if incident.is_notice or (incident.ended_at is not None and now - incident.ended_at > LATE_S):
         return ""
     lasts = incident.open and incident.duration_s(now) >= LASTS_S

@@ -1,4 +1,4 @@
-"""Follow the incidents, and send a person the few notices that matter."""
+"""Follow the incidents, and send a person the notices that are due."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from host_agent.journal import Journal
 from host_agent.notifications.channels import Channel
 from host_agent.notifications.notices import Notice, due, next_due_in_s
 
-WATCHED = 50  # of the newest incidents
+WATCHED = 50  # how many of the newest incidents are considered
 
 
 class Notifier:
     """Sends each notice to every channel, and records in the journal whether it was delivered.
 
-    The journal also says which notices an earlier agent has sent: none is sent twice.
+    Notices that an earlier agent sent are in the journal too, so none is sent twice.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Notifier:
         self._not_possible, self._wall = not_possible, wall
 
     async def run(self) -> None:
-        """Run until the incidents disconnect this follower."""
+        """Send notices until the agent stops following incidents."""
         if self._not_possible:
             self._journal.record("notifications", "notices_not_possible", self._not_possible)
             self._not_possible = ""

@@ -128,7 +128,7 @@ class HostChecks:
         except DockerUnavailable:
             return ProbeFinding()
         if again is None or again.process_pid != pid or again.extra.get("status") != "running":
-            return ProbeFinding()  # it ended, or was paused, during the probe
+            return ProbeFinding()  # the container ended, or was paused, during the probe
         return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:

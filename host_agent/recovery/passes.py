@@ -109,10 +109,11 @@ class Passes:
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
-        """Look at the machine, and again for callers who joined since the look began. Return what is left.
+        """Check the machine, and again for callers that joined meanwhile. Return what the last check found.
 
-        After each look there is a moment in which others may still join: a thousand callers at once take
-        longer to arrive than a look at a healthy machine. Looks end after `settle_s`, or MAX_LOOKS.
+        After each check, further callers may join for a moment, because a thousand simultaneous callers take
+        longer to arrive than a check of a healthy machine takes. The pass ends after `settle_s` without one,
+        or after MAX_LOOKS checks.
         """
         under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s

@@ -65,8 +65,8 @@ class RecoveryPass:
         self._write(facts, failures, time.monotonic() - began_at)
 
     def left(self) -> dict[str, Any]:
-        """Return what the last look left, for the journal: the services that are not well, and a sentence on
-        each that neither a person stopped nor comes back by itself.
+        """Return for the journal the services that the last check found unhealthy, and a sentence about each
+        of them that no person stopped and that does not recover by itself.
         """
         faults = {
             issue.service: issue.advice or issue.found

@@ -37,9 +37,7 @@ class ChildEvents:
                 part.restarts += 1
             self._ledger.mark_changed(incident)
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
-            self._ledger.mark_changed(incident).pending.add(
-                service
-            )  # the process exited with its parent, and will start again with it
+            self._ledger.mark_changed(incident).pending.add(service)  # it ended with its parent
 
     def child_adopted(self, entry: Entry) -> None:
         """Record that a new supervisor took over the running process of an earlier one."""
@@ -83,9 +81,7 @@ class ChildEvents:
         self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
 
     def child_restarting(self, entry: Entry) -> None:
-        """Open a fault if the restart follows a failure, which the field `attempt` shows; else a person
-        asked.
-        """
+        """Count the failure before a restart. A restart without the field `attempt` follows none."""
         trace = self._trace(entry.service)
         by_person = trace.was_asked(entry.ts) == "restart"
         if "attempt" in entry.fields and (trace.counted or not by_person):
@@ -160,7 +156,7 @@ class ChildEvents:
         self._ledger.end(entry, with_children(entry.service), why)
 
     def request_failed(self, entry: Entry) -> None:
-        """Add a notice: a person's request failed (`stop_failed`, `start_failed`, `restart_failed`)."""
+        """Add a notice: a person's request failed (`kill_failed`, `start_failed`, …)."""
         self._ask(entry, "")
         verb = AS_ASKED[entry.event.removesuffix("_failed")]
         self._ledger.note(entry, Failure(verb, failures.detail(entry.cause)))
@@ -183,15 +179,13 @@ class ChildEvents:
         return incident
 
     def _fail_at_once(self, entry: Entry, failure: Failure) -> None:
-        """Count a failure before the supervisor has terminated its process."""
+        """Count a failure now, although the supervisor has not terminated the process yet."""
         self._fail(entry, failure)
         trace = self._trace(entry.service)
         trace.exit, trace.counted = failure, True
 
     def _count_death(self, entry: Entry) -> Incident:
-        """Count the failure that the preceding entries describe, unless it is counted already. Return its
-        incident.
-        """
+        """Count the failure that the preceding entries describe, unless that is done. Return its incident."""
         trace = self._trace(entry.service)
         if trace.counted:
             incident = self._ledger.incident_of(entry.service, entry)

@@ -41,13 +41,11 @@ class RecoveryEvents:
         incident.become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
-        """End the faults of the services that a recovery pass found healthy; open one for each other
-        service.
-        """
+        """End the faults of services that a recovery pass found healthy; open one for each other service."""
         self._known.starting_until = float("-inf")
         healthy = entry.fields.get("healthy") is True
         if not healthy and "unhealthy" not in entry.fields:
-            return  # the pass did not check it
+            return  # the pass has no finding about services
         faults = {} if healthy else entry.sentences("faults")
         for service, sentence in faults.items():
             if not self._ledger.is_ill(service):

@@ -1,1 +1,1 @@
-"""`GET /doctor` and `GET /clients`: what commands find out. They run apart, so that the agent stays small."""
+"""`GET /doctor` and `GET /clients`: run commands as processes of their own, so that the agent stays small."""

@@ -1,7 +1,7 @@
-"""Which findings of the doctor a click can mend. Pure.
+"""Decide which findings of `vestal doctor` can be repaired by a click on the status page. Pure.
 
-Only what is safe at any time is offered: a recovery pass, a restart that the supervisor carries out, an
-upgrade. Nothing is deleted, downloaded or killed by such a click.
+Only actions that are safe at any time are offered: a recovery pass, a restart by the supervisor, an
+upgrade. Such a click never deletes, downloads or kills anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CLOSES_BREAKERS = "`vestal recover --reset`"
 
 
 def action_for(finding: Mapping[str, Any], services: tuple[str, ...]) -> Action | None:
-    """Return the request that mends what `finding` reports, or None if there is none that is safe.
+    """Return the HTTP request that repairs what `finding` reports, or None if no safe one does.
 
     `finding` is one of `vestal doctor --json`. `services` are the names of the services.
     """

@@ -1,4 +1,4 @@
-"""Run a command that prints a JSON object, one at a time."""
+"""Run a command of this installation that prints a JSON object, one process at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vestal.web.http_error import HttpError
 
 
 class JsonCommand:
-    """A command of this installation. Clients that ask while it runs share its answer."""
+    """One command. Clients that request it while it runs share the result of that run."""
 
     def __init__(self, *command: str, timeout_s: float) -> None:
         self._command, self._timeout_s = command, timeout_s
@@ -21,7 +21,8 @@ class JsonCommand:
     async def result(self) -> dict[str, Any]:
         """Run the command, or wait for the running one, and return the object that it prints.
 
-        `took_s` is added to it. Raises HttpError with what it printed if that is no object.
+        The object gets `took_s`, the command's run time in seconds. Raises HttpError with the command's
+        output if that is not a JSON object.
         """
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())

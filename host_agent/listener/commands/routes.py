@@ -1,4 +1,4 @@
-"""The routes whose answer a command finds out: the doctor's findings, and how programs are pointed here."""
+"""The routes that run a command for their answer: GET /doctor and GET /clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from host_agent.services import NAMES
 
 DOCTOR = (sys.executable, "-m", "host_agent.cli.main", "doctor", "--json")
 CLIENTS = (sys.executable, "-m", "host_agent.cli.launch.clients")
-DOCTOR_WITHIN_S = 60.0  # its slowest diagnosis is given up after 40 s
+DOCTOR_WITHIN_S = 60.0  # the slowest diagnosis of the doctor has a limit of 40 s
 CLIENTS_WITHIN_S = 20.0
 
 
@@ -27,7 +27,7 @@ class CommandRoutes:
         return [web.get("/doctor", self.doctor), web.get("/clients", self.clients)]
 
     async def doctor(self, request: web.Request) -> web.Response:
-        """Return the findings of `vestal doctor`, each with the request that mends it, if one is safe."""
+        """Return the findings of `vestal doctor`, each with a safe request that repairs it, or null."""
         answer = await self._doctor.result()
         findings = [
             finding | {"action": action_for(finding, NAMES)} for finding in answer.get("findings", ())
@@ -35,7 +35,7 @@ class CommandRoutes:
         return web.json_response({"findings": findings, "took_s": answer["took_s"]})
 
     async def clients(self, request: web.Request) -> web.Response:
-        """Return for each known program the lines for a shell that start it with a model of this machine."""
+        """Return the shell lines that start each known program with a model of this machine."""
         answer = await self._clients.result()
         del answer["took_s"]
         return web.json_response(answer)

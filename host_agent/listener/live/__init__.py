@@ -2,7 +2,7 @@
 
 | module             | what it is                                                              |
 |--------------------|-------------------------------------------------------------------------|
-| `mailbox`          | what one follower has not received yet: the newest value of each kind   |
+| `mailbox`          | the frames that one follower has not received yet                       |
 | `hub`              | the followers, and the sources that run while there is a follower       |
 | `status_source`    | `status` events                                                         |
 | `requests_source`  | `requests` events, which are the gateway's                              |

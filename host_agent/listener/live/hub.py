@@ -22,14 +22,14 @@ class Source(Protocol):
     """Produces frames for all followers."""
 
     def newest(self) -> Mapping[str, bytes]:
-        """Return the frames that a new follower gets at once, by key."""
+        """Return the frames, by key, that a new follower is sent at once."""
 
     async def run(self, publish: Publish) -> None:
-        """Publish frames until cancelled. Return when the agent stops."""
+        """Publish frames until cancelled, or until the agent stops."""
 
 
 class Hub:
-    """Runs one task for each source from the first follower's coming to the last one's leaving."""
+    """Runs one task for each source for as long as there is at least one follower."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
@@ -74,7 +74,7 @@ class Hub:
             task.cancel()
 
     async def _run(self, source: Source) -> None:
-        """Run a source, and run it again after a delay if it fails."""
+        """Run a source. If it raises an exception, run it again after a delay."""
         while True:
             try:
                 await source.run(self._publish)

@@ -13,7 +13,7 @@ MOST_OPEN = 50
 
 
 class IncidentSource:
-    """Publishes each change of an incident; a new follower gets those that are open."""
+    """Publishes each change of an incident. A new follower is sent the open incidents at once."""
 
     def __init__(self, incidents: Incidents) -> None:
         self._incidents = incidents

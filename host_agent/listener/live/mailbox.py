@@ -1,4 +1,4 @@
-"""What one follower has not received yet."""
+"""The frames that one follower of GET /live has not received yet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_KEYS = 256
 
 
 class Mailbox:
-    """Keeps the newest frame of each key, so that a follower that reads slowly gets the newest values."""
+    """Keeps the newest frame of each key, so that a slow follower skips old values."""
 
     def __init__(self) -> None:
         self._frames: dict[str, bytes] = {}
@@ -26,7 +26,7 @@ class Mailbox:
         self._changed.set()
 
     def close(self) -> None:
-        """End the follower's stream; frames that wait are dropped."""
+        """End the follower's stream, and drop the frames that it has not received."""
         self._closed = True
         self._changed.set()
 

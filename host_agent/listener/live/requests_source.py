@@ -15,7 +15,7 @@ from host_agent.listener.live.mailbox import frame, raw_frame
 
 KEY = "requests"
 FIRST_LIST_WITHIN_S = 3.0
-SILENT_FOR_S = 15.0  # the gateway sends its list each 10 s, also if nothing has changed
+SILENT_FOR_S = 15.0  # the gateway sends its list each 10 s even without a change
 RETRY_S = 1.0
 UNKNOWN_ROUTE_RETRY_S = 30.0
 FORGET_AFTER_S = 2.0
@@ -24,7 +24,7 @@ NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
 
 
 class RequestsSource:
-    """Follows GET /requests/events of the gateway, and of its successor where it is replaced.
+    """Follows GET /requests/events of the gateway, and of the new gateway after an upgrade.
 
     A list is replaced by an empty one when no gateway has answered for FORGET_AFTER_S.
     """
@@ -47,11 +47,11 @@ class RequestsSource:
                 if self._frame != NO_REQUESTS and time.monotonic() - self._received_at > FORGET_AFTER_S:
                     self._publish(NO_REQUESTS, publish)
                 await asyncio.sleep(retry_s)
-        finally:  # a page that comes later is not to see an old list
+        finally:  # so that a page opened later does not show an old list
             self._frame = b""
 
     async def _follow(self, publish: Publish) -> float:
-        """Publish each list that one connection brings. Return after how many seconds to connect again."""
+        """Publish each list of one connection. Return the delay in seconds before the next connection."""
         loop = asyncio.get_running_loop()
         no_limit = aiohttp.ClientTimeout(total=None)
         async with (

@@ -1,4 +1,4 @@
-"""`GET /live`: send one follower what the page shows, whenever it changes."""
+"""`GET /live`: send each follower the data of the status page whenever it changes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vestal.web.http_error import HttpError
 
 MAX_FOLLOWERS = 32
 COMMENT_EACH_S = 15.0
-FIRST = b"retry: 1000\n\n"  # milliseconds until a browser connects again
+FIRST = b"retry: 1000\n\n"  # milliseconds that a browser waits before it reconnects
 
 
 class LiveRoutes:
-    """The followers of GET /live, a bounded number of them."""
+    """The handler of GET /live, for a bounded number of followers."""
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class LiveRoutes:
 
 
 async def _send(request: web.Request, response: web.StreamResponse, mailbox: Mailbox) -> None:
-    """Send what comes into the mailbox, until it is closed. If nothing comes for a while, send a comment."""
+    """Send the mailbox's frames until it is closed, and a comment after each long pause to keep the
+    connection.
+    """
     await response.prepare(request)
     await response.write(FIRST)
     while True:

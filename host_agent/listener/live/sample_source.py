@@ -14,7 +14,7 @@ KEY = "sample"
 
 
 class SampleSource:
-    """Publishes what the history samples."""
+    """Publishes each new sample of the history; a new follower is sent the newest one at once."""
 
     def __init__(self, history: History) -> None:
         self._history = history

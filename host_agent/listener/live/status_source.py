@@ -25,8 +25,8 @@ Entries = asyncio.Queue[dict[str, Any] | None]
 class StatusSource:
     """Reads the status after each event of the journal, once a second at most, and each PUSH_EACH_S.
 
-    A second after such a look comes another: a service may have changed because of the event, or what was
-    read may have come from a cache.
+    The status is read once more a second later, because a service may still change after the event, and
+    because the first reading may have come from a cache.
     """
 
     def __init__(self, journal: Journal, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
@@ -40,7 +40,7 @@ class StatusSource:
     async def run(self, publish: Publish) -> None:
         try:
             await self._run(publish)
-        finally:  # a page that comes later is not to see an old status
+        finally:  # so that a page opened later does not show an old status
             self._frame, self._pushed = b"", NEVER
 
     async def _run(self, publish: Publish) -> None:
@@ -63,18 +63,18 @@ class StatusSource:
 
 
 def without_variable(value: Any) -> Any:
-    """Return a copy of a JSON value without the fields in VARIABLE."""
+    """Return a copy of a JSON value without the fields in VARIABLE, which change with each reading."""
     if isinstance(value, dict):
         return {name: without_variable(part) for name, part in value.items() if name not in VARIABLE}
     return [without_variable(part) for part in value] if isinstance(value, list) else value
 
 
 class _JournalCloses(Exception):
-    """The journal has no more entries for its followers."""
+    """The journal was closed: no entry will follow."""
 
 
 async def _wait(entries: Entries, timeout_s: float, *, first_only: bool) -> bool:
-    """Take entries for `timeout_s` seconds, or one. Return whether any came. Raises _JournalCloses."""
+    """Wait up to `timeout_s` seconds for an entry. Return whether one came. Raises _JournalCloses."""
     came = False
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):

@@ -1,1 +1,3 @@
-"""`/gateway/...` and `/orchestrator/...`: what the page uses of other services, under its own origin."""
+"""`/gateway/...` and `/orchestrator/...`: a proxy that gives the status page other services under its own
+origin.
+"""

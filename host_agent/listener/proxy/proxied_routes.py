@@ -24,7 +24,7 @@ class Upstream(StrEnum):
 class ProxiedRoute:
     """One entry of the table. `{id}` in `path` stands for one identifier.
 
-    `may_wait`: the answer may take as long as it likes, since a model writes it or a download feeds it.
+    `may_wait`: the answer has no time limit, because a model generates it or a download feeds it.
     """
 
     method: str
@@ -35,7 +35,7 @@ class ProxiedRoute:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a request is passed on to. `path` has the query and begins with a slash."""
+    """The destination of a request. `path` begins with a slash and includes the query."""
 
     upstream: Upstream
     path: str
@@ -77,7 +77,7 @@ PATTERNS = tuple((route, _pattern(route)) for route in ROUTES)
 
 
 def find(method: str, target: str) -> Target | None:
-    """Return where a request with this method and request target is passed on to, or None if it is not.
+    """Return the destination of a request with this method and target; None if no entry allows it.
 
     `target` is the path and query as they were sent.
     """

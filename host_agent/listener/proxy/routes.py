@@ -31,7 +31,7 @@ NAMES = {Upstream.GATEWAY: "The MLX server", Upstream.ORCHESTRATOR: "The orchest
 
 @dataclass(frozen=True)
 class Upstreams:
-    """What is needed to reach the services: a session, their ports on this machine, and the token."""
+    """What the proxy needs to reach the services: an HTTP session, their local ports, and the token."""
 
     session: aiohttp.ClientSession
     ports: Mapping[Upstream, int]
@@ -58,8 +58,8 @@ class ProxyRoutes:
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Pass the request on, and its answer back.
 
-        Raises HttpError: 404 and 405 for what is not passed on, 502 if the other side does not answer. A
-        client that leaves ends the request on the other side, too.
+        Raises HttpError: 404 or 405 for a request that is not allowed, 502 if the service does not answer. If
+        the client disconnects, the request to the service is cancelled.
         """
         target = _target(request)
         exchange = asyncio.ensure_future(self._exchange(request, target))
@@ -69,7 +69,9 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """End the requests that may last: a client reads such an answer on from the MLX server later."""
+        """End the requests without a time limit. Clients can read the rest of such an answer from the MLX
+        server.
+        """
         for exchange in list(self._lasting):
             exchange.cancel()
 
@@ -84,12 +86,13 @@ class ProxyRoutes:
             why = why_not_connected(error.os_error)
             raise _unreachable(target, f"{name} cannot be reached: {why}") from None
         except aiohttp.ClientError as error:
-            # After the response has begun, the guard closes the connection: the client sees that it is cut.
+            # After the response has begun, the guard closes the connection, so that the client notices the
+            # failure.
             why = str(error) or type(error).__name__
             raise _unreachable(target, f"{name} broke off its answer ({why})") from None
 
     def _send(self, request: web.Request, target: Target) -> aiohttp.client._RequestContextManager:
-        """Begin the request to the other side; its body is sent as it arrives."""
+        """Send the request to the service; its body is streamed as it arrives from the client."""
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         headers |= {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         if target.upstream is Upstream.ORCHESTRATOR:
@@ -109,7 +112,9 @@ class ProxyRoutes:
     async def _pass_back(
         self, request: web.Request, answer: aiohttp.ClientResponse, name: str
     ) -> web.StreamResponse:
-        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # a page would take it for a refusal of its cookie
+        if (
+            answer.status == http.HTTPStatus.UNAUTHORIZED
+        ):  # the page would take a 401 for a refusal of its own cookie
             message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
             raise HttpError("upstream_refused", message, status=502)
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
@@ -121,7 +126,7 @@ class ProxyRoutes:
 
 
 def _target(request: web.Request) -> Target:
-    """Return where the request is passed on to. Raises HttpError or web.HTTPMethodNotAllowed."""
+    """Return the destination of the request. Raises HttpError (404) or web.HTTPMethodNotAllowed."""
     if request.body_exists and request.content_length is None:
         raise HttpError("length_required", "Send the body with a Content-Length.", status=411)
     if target := proxied_routes.find(request.method, request.raw_path):
