@@ -34,7 +34,7 @@ class Entry(NamedTuple):
         return value[:MAX_TEXT] if isinstance(value, str) else ""
 
     def ids(self) -> list[str]:
-        """Return the ids of requests in the fields `ids` or `id`, without what a gateway adds to them."""
+        """Return the ids of requests in the fields `ids` or `id`, without a gateway's suffix."""
         one = self.fields.get("id")
         if isinstance(one, str):
             return [one.partition(".")[0]] if one else []
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
 
 
 def made(seq: Any, ts: Any, component: Any, event: str, cause: Any, fields: Any, last_ts: float) -> Entry:
-    """Return an entry of these values. One without a time has that of the entry before, `last_ts`."""
+    """Return an entry of these values. One without a time gets `last_ts`, the time of the entry before."""
     if type(ts) is not float or not math.isfinite(ts):
         ts = as_number(ts) or last_ts
     return Entry(

@@ -68,7 +68,7 @@ class Requests:
         self.most_parked = max(self.most_parked, count)
 
     def resume(self, request_id: str) -> None:
-        """Add a request that goes on, here or on another machine."""
+        """Add a request that continues, on this machine or another."""
         if len(self.resumed) < MAX_IDS:
             self.resumed.add(request_id)
         if self.dropped:

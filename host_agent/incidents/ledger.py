@@ -39,7 +39,7 @@ class Ledger:
         return self._by_id.get(incident_id)
 
     def take_changed(self) -> tuple[Incident, ...]:
-        """Return the incidents that this entry has changed."""
+        """Return the incidents that the current entry has changed."""
         if not self._changed:
             return ()
         changed = tuple(self._changed.values())
@@ -47,16 +47,14 @@ class Ledger:
         return changed
 
     def begin(self, seq: int, ts: float) -> None:
-        """Take note of the next entry, and leave alone what has ended so long before it that nothing more
-        belongs to it.
-        """
+        """Begin the entry `seq` at `ts`: let no further fault join incidents that ended long before it."""
         self._seq = seq
         if not 0.0 <= ts - self._retired_at < 1.0 and self.live:
             self._retired_at = ts
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
     def mark_changed(self, incident: Incident) -> Incident:
-        """Note that this entry has changed the incident."""
+        """Record that the current entry changed the incident, so that `take_changed` returns it."""
         self._changed[incident.id] = incident
         if self._seq > incident.last_seq:
             incident.last_seq = self._seq

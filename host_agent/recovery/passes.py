@@ -112,8 +112,8 @@ class Passes:
         """Check the machine, and again for callers that joined meanwhile. Return what the last check found.
 
         After each check, further callers may join for a moment, because a thousand simultaneous callers take
-        longer to arrive than a check of a healthy machine takes. The pass ends after `settle_s` without one,
-        or after MAX_LOOKS checks.
+        longer to arrive than a check of a healthy machine takes. No check begins after `settle_s`, nor after
+        MAX_LOOKS checks.
         """
         under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s

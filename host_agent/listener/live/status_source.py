@@ -74,7 +74,9 @@ class _JournalCloses(Exception):
 
 
 async def _wait(entries: Entries, timeout_s: float, *, first_only: bool) -> bool:
-    """Wait up to `timeout_s` seconds for an entry. Return whether one came. Raises _JournalCloses."""
+    """Take entries for `timeout_s` seconds, or only the first one. Return whether any came.
+
+    Raises _JournalCloses."""
     came = False
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):

@@ -69,9 +69,7 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """End the requests without a time limit. Clients can read the rest of such an answer from the MLX
-        server.
-        """
+        """End the requests without a time limit. The MLX server keeps the rest of such an answer."""
         for exchange in list(self._lasting):
             exchange.cancel()
 
@@ -112,9 +110,7 @@ class ProxyRoutes:
     async def _pass_back(
         self, request: web.Request, answer: aiohttp.ClientResponse, name: str
     ) -> web.StreamResponse:
-        if (
-            answer.status == http.HTTPStatus.UNAUTHORIZED
-        ):  # the page would take a 401 for a refusal of its own cookie
+        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # the page would suspect its own cookie
             message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
             raise HttpError("upstream_refused", message, status=502)
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
@@ -126,7 +122,7 @@ class ProxyRoutes:
 
 
 def _target(request: web.Request) -> Target:
-    """Return the destination of the request. Raises HttpError (404) or web.HTTPMethodNotAllowed."""
+    """Return the destination of the request. Raises HttpError (404, 411) or web.HTTPMethodNotAllowed."""
     if request.body_exists and request.content_length is None:
         raise HttpError("length_required", "Send the body with a Content-Length.", status=411)
     if target := proxied_routes.find(request.method, request.raw_path):
