@@ -1,6 +1,6 @@
 """The commands of `vestal`: their modules, their help, and examples of each.
 
-It imports nothing of Vestal, so that `--help` is fast. To add a command, write a module with
+This module imports nothing of Vestal, so that `--help` is fast. To add a command, write a module with
 `run(options, config) -> int`, which returns the exit code, add it to COMMANDS, and add its options in a
 module of `host_agent.cli.options`.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class Command:
     """The module of a command, below `host_agent.cli`; one or two sentences for its help; and examples.
 
-    An example is a command line without the word `vestal`, and what it does. `when_interrupted` says what
-    Ctrl-C has left.
+    An example is a command line without the word `vestal`, and what it does. `when_interrupted` is the
+    sentence that is printed after Ctrl-C about what was left unfinished.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""Ask the MLX server of this home, on loopback, for short answers."""
+"""Send short requests to the MLX server of this installation, on loopback."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class GatewayClient:
         self.url = f"http://127.0.0.1:{config.mlx.port}"
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the body of the answer. An answer that is an error raises GatewayUnreachable too."""
+        """Return the body of the response. Raises GatewayUnreachable for an error status, too."""
         status, answer = self._exchange("GET", path)
         if status != http.client.OK:
             raise self.unreachable(f"it answers {status}")
         return answer
 
     def delete(self, path: str) -> int:
-        """Return the status of the answer."""
+        """Send DELETE for `path`, and return the HTTP status of the response."""
         return self._exchange("DELETE", path)[0]
 
     def _exchange(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
@@ -37,7 +37,7 @@ class GatewayClient:
             raise self.unreachable(error) from error
 
     def unreachable(self, reason: object) -> GatewayUnreachable:
-        """Return the error that says why there is no answer, and the remedy."""
+        """Return the exception for a missing answer; its message has the reason and the remedy."""
         why = str(reason) or type(reason).__name__
         return GatewayUnreachable(
             f"No MLX server answers at {self.url} ({why}): `vestal status` says why, `vestal up` starts it."

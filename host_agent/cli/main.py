@@ -25,14 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        end_of_line = "\n" if sys.stderr.isatty() else ""  # the terminal has shown ^C there
+        end_of_line = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C on this line
         print(end_of_line, end="", file=sys.stderr)
         print_error(parser.COMMANDS[options.command].when_interrupted)
         return INTERRUPTED_EXIT_CODE
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the command, and return its exit code. Only KeyboardInterrupt is raised."""
+    """Run the command, and return its exit code. No exception but KeyboardInterrupt is raised."""
     with _interrupt_deferred():
         from host_agent.errors import HostAgentError
         from vestal.config import ConfigError, defaults_at_home, load

@@ -1,4 +1,4 @@
-"""Parse the command line of `vestal`. It imports nothing of Vestal but tables, so that `--help` is fast."""
+"""Parse the command line of `vestal`. This module imports only tables, so that `--help` is fast."""
 
 import argparse
 import sys
@@ -67,7 +67,7 @@ def _examples(command: Command) -> str:
 
 
 def _lay_out(examples: str, width: int) -> str:
-    """Return each example with what it does at its right, or below it where that is too long."""
+    """Return each example with its explanation at the right, or below it if there is no room."""
     title, *rows = examples.split("\n")
     pairs = [row.split("\t") for row in rows]
     column = max((len(line) for line, _ in pairs if len(line) <= LONGEST_EXAMPLE), default=0)

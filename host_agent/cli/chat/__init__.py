@@ -1,1 +1,1 @@
-"""The commands `vestal chat` and `vestal demo`: an answer in the terminal that outlives its engine."""
+"""The commands `vestal chat` and `vestal demo`: stream an answer to the terminal across an engine's death."""

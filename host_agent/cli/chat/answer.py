@@ -1,6 +1,6 @@
-"""What happens to an answer while it is streamed, and how its frames are read. Pure.
+"""The events of a streamed answer, and how its frames are read. Pure.
 
-The answers are those of Ollama's API: a frame is a line with one JSON object.
+Answers have the form of Ollama's API: a frame is one line with a JSON object.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the answer, or of what the model thinks before it."""
+    """A piece of the answer's text, or of the model's thinking before it."""
 
     text: str
     is_thought: bool = False
@@ -28,26 +28,28 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The answer ends here; the sentence says why."""
+    """The answer has failed; `sentence` says why."""
 
     sentence: str
 
 
 @dataclass(frozen=True)
 class GatewayLost:
-    """The connection has broken; the rest of the answer is asked for until it is there."""
+    """The connection to the gateway broke; requests for the rest of the answer are repeated until one
+    succeeds.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True)
 class GatewayBack:
-    """The stream goes on after GatewayLost."""
+    """The stream continues after a GatewayLost."""
 
 
 @dataclass(frozen=True)
 class EngineDied:
-    """The engine has ended. `cause` is in words, such as `killed by SIGKILL`."""
+    """The engine's process has ended. `cause` is in words, such as `killed by SIGKILL`."""
 
     pid: int
     cause: str
@@ -55,7 +57,7 @@ class EngineDied:
 
 @dataclass(frozen=True)
 class EngineStarted:
-    """Another engine has started."""
+    """Another engine process has started."""
 
     pid: int
 
@@ -65,14 +67,14 @@ Happening = Piece | Finished | Failed | GatewayLost | GatewayBack | EngineDied |
 
 @dataclass(frozen=True)
 class Frame:
-    """What one line of the stream holds. `is_last` ends the stream."""
+    """The content of one line of the stream. After a frame with `is_last` the stream is complete."""
 
     happenings: list[Happening] = field(default_factory=list)
     is_last: bool = False
 
 
 def read_frame(line: bytes) -> Frame:
-    """Return what a line of the stream says; a line that is not JSON says nothing."""
+    """Return the frame of one line of the stream; a line that is not JSON gives an empty frame."""
     try:
         frame = json.loads(line)
     except ValueError:
@@ -101,7 +103,7 @@ def error_sentence(body: dict[str, Any]) -> str:
 
 
 def engine_happening(event: dict[str, Any]) -> EngineDied | EngineStarted | None:
-    """Return what an event of the gateway says about the engine's process; None for most."""
+    """Return the start or death of the engine that an event of the gateway reports; None for other events."""
     pid = (event.get("fields") or {}).get("pid")
     if event.get("component") != "mlx_engine" or not isinstance(pid, int):
         return None

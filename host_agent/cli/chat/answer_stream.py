@@ -1,4 +1,4 @@
-"""Stream one answer of the gateway, and ask for the rest of it when the gateway itself has died."""
+"""Stream one answer of the gateway; if the gateway dies, request the rest from the next one."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ GONE = (404, 410)
 
 
 class AnswerStream:
-    """One request to /api/chat. Its happenings, and those of the engine meanwhile, are in `happenings`.
+    """One request to /api/chat. The queue `happenings` gets its events, and the engine's deaths and starts.
 
-    The request has an idempotency key, so that it is one request however often it has to be sent.
+    The request has an idempotency key, so that sending it again does not make a second answer.
     """
 
     def __init__(self, gateway: GatewayClient, body: dict[str, Any]) -> None:
@@ -48,12 +48,12 @@ class AnswerStream:
         self.happenings: SimpleQueue[Happening] = SimpleQueue()
 
     def start(self) -> None:
-        """Send the request, and read its answer on a thread of its own; Ctrl-C then is seen at once."""
+        """Send the request, and read its answer on another thread, so that Ctrl-C takes effect at once."""
         threading.Thread(target=self._watch_engine, name="engine", daemon=True).start()
         threading.Thread(target=self._run, name="answer", daemon=True).start()
 
     def cancel(self) -> None:
-        """Stop the answer, also in the gateway, which would go on with it after a broken connection."""
+        """Cancel the answer in the gateway too, which keeps an answer going after a broken connection."""
         self._is_over = True
         if self.request_id:
             with suppress(HostAgentError):
@@ -87,7 +87,7 @@ class AnswerStream:
             time.sleep(RECONNECT_DELAY_S)
 
     def _open(self) -> AbstractContextManager[http.client.HTTPResponse]:
-        """Send the request; or ask for its frames after those that were received."""
+        """Send the request or, once frames were received, request those that follow."""
         if self.request_id:
             url = f"{self._gateway.url}/v1/streams/{self.request_id}?from={self._frames}"
             return open_response("GET", url, timeout_s=READ_TIMEOUT_S)
@@ -95,7 +95,9 @@ class AnswerStream:
         return open_response("POST", url, body=self._body, timeout_s=READ_TIMEOUT_S, extra_headers=key)
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Happening]:
-        """Yield what the frames hold. A line that was cut off is not a frame: it comes again."""
+        """Yield the frames of the response. A line that was cut off is left out, because it is requested
+        again.
+        """
         for line in response:
             if self._is_over or not line.endswith(b"\n"):
                 return
@@ -105,7 +107,7 @@ class AnswerStream:
             yield from frame.happenings
 
     def _refused(self, response: http.client.HTTPResponse) -> bool:
-        """Return whether the answer is an error that stays, and end with it."""
+        """Return whether the response is a permanent error; if so, report it as the end of the answer."""
         if self.request_id and response.status in GONE:
             self._end(Failed("The rest of the answer is lost: the MLX server has come back without it."))
         elif not self.request_id:
@@ -113,7 +115,7 @@ class AnswerStream:
         return self._is_over
 
     def _watch_engine(self) -> None:
-        """Report each death and each start of the engine, by the events of the gateway."""
+        """Follow the gateway's events, and report each death and each start of the engine."""
         since, instance = self._events("", 0, 0.0) or (0, "")
         while not self._is_over:
             found = self._events(instance, since, EVENTS_WAIT_S, report=True)

@@ -1,4 +1,4 @@
-"""Print an answer as it comes, with what happens to its engine and its gateway in dim words between."""
+"""Print an answer while it is streamed, with remarks about its engine and gateway in dim text between."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATIENCE_S = 2.0
 
 @dataclass
 class Shown:
-    """What was shown of one answer. `pieces` has the arrival of each piece on the monotonic clock."""
+    """What was shown of one answer. `pieces` has each piece with its arrival in monotonic seconds."""
 
     text: str = ""
     finished: Finished | None = None
@@ -45,7 +45,7 @@ class Shown:
 class AnswerView:
     """Prints one answer to stdout, with remarks if that is a terminal.
 
-    What a model writes may hold commands for the terminal, so control characters are left out.
+    Control characters are left out, because a model's text may contain commands for the terminal.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class AnswerView:
         return self.shown
 
     def show(self, happening: Happening) -> None:
-        """Print one happening."""
+        """Print one event of the answer."""
         match happening:
             case Piece():
                 self._end_of_waiting()
@@ -123,7 +123,7 @@ class AnswerView:
         sys.stdout.flush()
 
     def _interrupt(self, what: str) -> None:
-        """Say what keeps the answer from going on."""
+        """Print a remark about what interrupts the answer."""
         self._end_of_waiting()
         if self._interrupted_at is None:
             self._interrupted_at = time.monotonic()

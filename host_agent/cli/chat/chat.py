@@ -1,6 +1,6 @@
 """`vestal chat`: a conversation with a model in the terminal; from a pipe, one question and one answer.
 
-The answer goes on when its engine or its gateway dies. The exit code is 0, or 1 if the answer failed.
+An answer continues when its engine or gateway dies. The exit code is 0, or 1 if the answer failed.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def choose_model(gateway: GatewayClient, wanted: str | None) -> str:
-    """Return the name of the model that is wanted, or of the one that is loaded, or else of the largest.
+    """Return the name of the requested model; without a request, of the loaded one, or else of the largest.
 
-    Raises NoFittingModel, with the names that there are.
+    Raises NoFittingModel, which lists the models that there are.
     """
     models = installed_language_models(gateway)
     if wanted is None:
@@ -64,7 +64,7 @@ class Chat:
         self._gateway, self._conversation = gateway, conversation
 
     def run(self) -> None:
-        """Ask and answer until the person leaves."""
+        """Read questions and print answers until the person leaves."""
         print(f"You talk with {self._conversation.model}. /help shows the commands, Ctrl-D leaves.")
         while (text := _read_message()) is not None:
             if not text.strip():
@@ -90,7 +90,7 @@ class Chat:
         print("\n")
 
     def _obey(self, name: str, argument: str) -> bool:
-        """Carry out a command. Return True if it ends the conversation."""
+        """Carry out a command such as `/clear`. Return True if it ends the conversation."""
         if name in ("/bye", "/exit"):
             return True
         if name == "/clear":
@@ -111,7 +111,7 @@ class Chat:
 
 
 def _read_message() -> str | None:
-    """Return the next message; None if the person leaves. Ctrl-C drops what was written so far."""
+    """Return the next message; None at the end of the input. Ctrl-C discards the lines typed so far."""
     lines = MessageLines()
     while True:
         try:
@@ -128,7 +128,7 @@ def _read_message() -> str | None:
 
 
 def _answer_once(gateway: GatewayClient, model: str, prompt: str) -> int:
-    """Print the answer to one question."""
+    """Print the answer to one question, and return the exit code."""
     view = AnswerView()
     shown = _stream(gateway, Conversation(model).ask(prompt), view)
     if shown.text and not shown.text.endswith("\n"):
@@ -139,7 +139,7 @@ def _answer_once(gateway: GatewayClient, model: str, prompt: str) -> int:
 
 
 def _stream(gateway: GatewayClient, body: dict[str, object], view: AnswerView) -> Shown:
-    """Print the answer, and return what was shown. The gateway stops it if this is interrupted."""
+    """Print the answer, and return what was shown. Ctrl-C cancels the answer in the gateway."""
     stream = AnswerStream(gateway, body)
     stream.start()
     try:

@@ -1,4 +1,4 @@
-"""A conversation: its messages, and the lines of a person that are commands. Pure."""
+"""A conversation with a model: its messages, and the commands that a person types in it. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = ("/model", "/clear", "/bye", "/exit", "/help", "/?")
 
 @dataclass
 class Conversation:
-    """The messages that the model sees."""
+    """The messages that are sent to the model with each question."""
 
     model: str
     messages: list[dict[str, str]] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Conversation:
         return {"model": self.model, "messages": list(self.messages), "stream": True}
 
     def answered(self, text: str) -> None:
-        """Add the answer, or the part of it that came. A question without any answer is forgotten."""
+        """Add the answer, or the part of it that arrived. If nothing arrived, remove the question."""
         if text:
             self.messages.append({"role": "assistant", "content": text})
         elif self.messages:

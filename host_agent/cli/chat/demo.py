@@ -1,6 +1,7 @@
-"""`vestal demo`: tell a story, kill the engine in mid-sentence, and show that the story goes on.
+"""`vestal demo`: let a model write a story, kill the engine in mid-sentence, and show that the story
+continues.
 
-The exit code is 0 if it went on and nothing was lost, and 1 if not.
+The exit code is 0 if the story continued and nothing was lost, else 1.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def kill_engine(config: Config, pid: int) -> None:
-    """Kill the engine: by its agent, whose journal then says that a person did it, or by the kernel alone.
+    """Kill the engine through the agent, which records that a person did it; without an agent, by a signal.
 
-    Raises NotPossible if it belongs to another user.
+    Raises NotPossible if the engine belongs to another user.
     """
     with suppress(HostAgentError, ConfigError):
         AgentClient(config).post("/services/mlx_engine/kill")
@@ -69,13 +70,13 @@ def kill_engine(config: Config, pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # it has died by itself, which is as good
+        pass  # the engine died just before, which shows the same
     except PermissionError:
         raise NotPossible(f"The engine (PID {pid}) belongs to another user, who has to run this.") from None
 
 
 def _check_engine(gateway: GatewayClient) -> dict[str, Any]:
-    """Return the engine's part of /health. Raises GatewayUnreachable if it cannot serve now."""
+    """Return the engine's part of GET /health. Raises GatewayUnreachable if the engine cannot serve now."""
     engine = dict(gateway.get("/health").get("engine") or {})
     if engine.get("state") not in READY_STATES or not engine.get("pid"):
         state = engine.get("state") or "away"
@@ -84,7 +85,7 @@ def _check_engine(gateway: GatewayClient) -> dict[str, Any]:
 
 
 def _model(gateway: GatewayClient) -> str:
-    """Return the built-in model, which is small, or whatever model there is."""
+    """Return the name of the small built-in model, or of another one if it is not installed."""
     try:
         return choose_model(gateway, BUILT_IN_MODEL)
     except NoFittingModel:
@@ -92,7 +93,7 @@ def _model(gateway: GatewayClient) -> str:
 
 
 def _check_alone(gateway: GatewayClient) -> None:
-    """Raise NotPossible if requests of others run: they would survive too, but wait for the next engine."""
+    """Raise NotPossible if other requests run: they would survive the kill, but be delayed by it."""
     others = gateway.get("/requests").get("requests") or []
     if others:
         clients = sorted({str(request.get("client") or "an unknown program") for request in others})
@@ -121,9 +122,9 @@ class _Story:
         self._kept = (0, 0)
 
     def tell(self, kill: Any) -> Shown:
-        """Stream the story, and call `kill` with the engine's PID within a sentence.
+        """Stream the story, and call `kill` with the engine's PID in the middle of a sentence.
 
-        Without `kill`, only the number of tokens is shown, on a terminal.
+        Without `kill`, only the number of tokens is shown, and only on a terminal.
         """
         stream = AnswerStream(self._gateway, self._body)
         view = AnswerView()
@@ -144,7 +145,7 @@ class _Story:
         return view.shown
 
     def result(self, undisturbed: Shown) -> demo_report.Killed:
-        """Return what is to be reported, with the story of another run that was not interrupted."""
+        """Return the result for the report; `undisturbed` is the story of the run without a kill."""
         assert self.killed_at is not None and self.shown.finished is not None
         started = [engine.pid for engine in self.shown.started if engine.pid != self._pid]
         return demo_report.Killed(
@@ -171,7 +172,7 @@ class _Story:
 
 
 def _record(shown: Shown, happening: object) -> None:
-    """Take a happening of an answer that is not printed."""
+    """Record an event of an answer that is not printed."""
     match happening:
         case Piece(text, is_thought) if not is_thought:
             shown.text += text
@@ -183,7 +184,7 @@ def _record(shown: Shown, happening: object) -> None:
 
 
 def _show_progress(tokens: int) -> None:
-    """Redraw the line that says how far the story is that nobody interrupts."""
+    """Redraw the progress line of the second story, which is written without a kill, for comparison."""
     if sys.stdout.isatty():
         text = f"The same again, without a kill, to compare: {tokens} tokens"
         sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")

@@ -13,7 +13,7 @@ LEAST_TOKENS, MOST_TOKENS = 24, 60
 
 @dataclass(frozen=True)
 class Killed:
-    """What the demonstration saw: the text of the interrupted answer, and that of the undisturbed one.
+    """The result of the demonstration: the text of the interrupted answer, and that of the undisturbed one.
 
     `kept_characters` is the length of the text that had arrived before the kill.
     """
@@ -30,7 +30,7 @@ class Killed:
 
 
 def is_within_sentence(text: str, tokens: int) -> bool:
-    """Return whether this is a moment to kill the engine: some tokens are there, and a sentence is open."""
+    """Return whether to kill the engine now: some tokens are there, and the last sentence is incomplete."""
     if tokens >= MOST_TOKENS:
         return True
     words = text.rstrip()
@@ -38,7 +38,9 @@ def is_within_sentence(text: str, tokens: int) -> bool:
 
 
 def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
-    """Return the longest time without a piece after the kill. Some pieces may have been on their way."""
+    """Return the longest pause between pieces after the kill, in seconds. The first pause may not be the
+    longest, because some pieces were sent before the kill and arrive after it.
+    """
     times = [killed_at, *(at for at in arrivals if at >= killed_at)]
     return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
 
@@ -46,8 +48,8 @@ def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
 def survived(killed: Killed) -> bool:
     """Return whether the answer went on after the kill and repeated or lost nothing that had arrived.
 
-    A text that differs only after the kill is no fault: a GPU, or another machine's arithmetic, may compute
-    the next token anew with another last bit.
+    A text that differs only after the kill is no fault: computing the same token anew may round differently
+    on a GPU or on another machine.
     """
     agreed = agreement(killed.text, killed.undisturbed)
     return len(killed.text) > killed.kept_characters and agreed >= killed.kept_characters

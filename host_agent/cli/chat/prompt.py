@@ -1,4 +1,4 @@
-"""Read the lines of a person, with a history that other users of this machine cannot read."""
+"""Read lines that a person types, with a history file that other users of this machine cannot read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OWNER_ONLY = 0o600
 def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
     """Let `input` edit lines and recall earlier ones, complete commands by Tab, and keep the lines in `path`.
 
-    A history that cannot be read or written is left out: the conversation matters more.
+    If the history cannot be read or written, the conversation goes on without one.
     """
     try:
         import readline
-    except ImportError:  # a Python without it still reads lines
+    except ImportError:  # a Python without readline still reads lines
         yield
         return
     readline.clear_history()
@@ -46,5 +46,5 @@ def ask_for_line(prompt: str) -> str:
     """Return the next line. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
     if not sys.stdout.isatty():
         return input()
-    # \001 and \002 enclose what takes no column, so that readline knows where the line wraps.
+    # \001 and \002 enclose characters of no width, so that readline knows where the line wraps.
     return input(f"\001\x1b[1m\002{prompt}\001\x1b[0m\002")

@@ -1,6 +1,6 @@
-"""Wrap a text at words although it comes in pieces that end anywhere. Pure.
+"""Wrap a text at words while it arrives in pieces, which may end within a word. Pure.
 
-A word that turns out not to fit is erased and written again on the next line.
+When a word turns out not to fit, its beginning is erased and written again on the next line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class WordWrap:
         self._word = ""
 
     def feed(self, text: str, width: int) -> str:
-        """Return what a terminal of `width` columns is to be sent for the next piece of the text.
+        """Return the characters to write to a terminal of `width` columns for the next piece of the text.
 
         The last column stays free: terminals differ in where the cursor is after it.
         """

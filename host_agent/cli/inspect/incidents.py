@@ -1,6 +1,7 @@
-"""`vestal incidents`: what failed, why, what was done and what it cost; of one incident also its raw lines.
+"""`vestal incidents`: list what failed, why, what was done and what it cost; for one incident, its journal
+lines.
 
-The agent is asked; if none answers, the journal's file is read.
+The incidents come from the agent or, if none answers, from the journal's file.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def _show_one(options: argparse.Namespace, incident: dict[str, Any]) -> None:
 
 
 def _state(incident: dict[str, Any]) -> Cell:
-    """Return how long it lasted, in the color of what it means."""
+    """Return the incident's duration, in the color of its state."""
     if incident["open"]:
         return f"open {duration(incident['duration_s'])}", "bold red"
     if incident["severity"] == "notice":
@@ -110,7 +111,7 @@ def _state(incident: dict[str, Any]) -> Cell:
 
 
 def _named_once(facts: list[tuple[str, Cell]]) -> list[list[Cell]]:
-    """Return the rows, in which a name that repeats is left out."""
+    """Return the rows without names that repeat the name in the row above."""
     names = [name for name, _ in facts]
     return [
         [(name if not at or name != names[at - 1] else "", "dim"), fact]

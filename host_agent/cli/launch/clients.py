@@ -1,4 +1,4 @@
-"""Print as JSON how each known program is pointed at the MLX server; the agent's GET /clients runs this."""
+"""Print as JSON how to connect each known program to the MLX server. The agent runs this for GET /clients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
 
 
 def suits_most(models: Sequence[InstalledModel]) -> InstalledModel | None:
-    """Return the model that fits most programs: among equals one that is in memory, then the largest."""
+    """Return the model that works with the most programs; among equals a loaded one, then the largest."""
 
     def merits(model: InstalledModel) -> tuple[int, bool, int, str]:
         fits = sum(not program.needs.lacking(model) for program in PROGRAMS.values())

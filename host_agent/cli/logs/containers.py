@@ -32,30 +32,30 @@ class ContainerLog:
         self._is_stopping = False
 
     def tail(self, count: int, *, whole: bool) -> Iterator[TimedLine]:
-        """Yield the last `count` lines; with `whole`, all of them. Raises ComposeFailed."""
+        """Yield the last `count` lines, or all of them if `whole`. Raises ComposeFailed."""
         return self._read() if whole else self._read("--tail", str(count))
 
     def since(self, ts: float) -> Iterator[TimedLine]:
-        """Yield the lines since `ts`. Raises ComposeFailed."""
+        """Yield the lines since `ts` (seconds since 1970). Raises ComposeFailed."""
         return self._read("--since", _utc(ts))
 
     def follow(self) -> None:
-        """Read new lines on a thread from now on, until `stop`."""
+        """Start a thread that reads new lines until `stop` is called."""
         threading.Thread(target=self._follow, name=f"log of {self.service}", daemon=True).start()
 
     def new_lines(self) -> Iterator[TimedLine]:
-        """Yield the lines that have come since the last call."""
+        """Yield the lines that arrived since the last call."""
         lines = [self._new.get() for _ in range(self._new.qsize())]
         yield from with_times(lines, time.time())
 
     def stop(self) -> None:
-        """End the process that follows the log."""
+        """End the `docker compose` process that follows the log."""
         self._is_stopping = True
         if self._follower is not None:
             self._follower.terminate()
 
     def _read(self, *arguments: str) -> Iterator[TimedLine]:
-        """Yield the lines that were written until `follow` takes over."""
+        """Yield the lines that are in the log now; `follow` reads later ones."""
         process = self._start(*arguments, "--until", _utc(self._read_until))
         with process:
             assert process.stdout
@@ -68,7 +68,7 @@ class ContainerLog:
             raise ComposeFailed(f"The log of {self.service} cannot be read: {last_lines(errors)}")
 
     def _follow(self) -> None:
-        """Read the log, and again after each end: a container that is made anew ends it."""
+        """Read the log; start again each time it ends, because it ends when a container is replaced."""
         since = self._read_until
         while not self._is_stopping:
             self._follower = process = self._start("--follow", "--since", _utc(since))

@@ -22,7 +22,7 @@ class PipeFormatter:
     """Formats each line as one line with its date, for `grep` and files."""
 
     def lines(self, line: LogLine) -> list[Line]:
-        """Return the line as it is printed; of several lines if its text has several."""
+        """Return the text to print; it has several lines if the log line's text has."""
         when = "" if line.ts is None else datetime.fromtimestamp(line.ts).strftime("%Y-%m-%d %H:%M:%S")
         first, *others = sentence_of(line).split("\n")
         head = f"{when:19}  {line.component:{COMPONENT_COLUMNS}}  "
@@ -30,7 +30,9 @@ class PipeFormatter:
 
 
 class TerminalFormatter:
-    """Formats each line for a terminal: a day is named once, long sentences are wrapped below themselves."""
+    """Formats lines for a terminal: the date is printed once a day, and long sentences are wrapped and
+    indented.
+    """
 
     def __init__(self) -> None:
         self._day = ""
@@ -54,7 +56,7 @@ class TerminalFormatter:
 
 
 def _wrapped(text: str, width: int, indent: int) -> list[str]:
-    """Return `text` in lines; the first stands behind time and component, the others behind `indent`."""
+    """Return `text` in lines; the first follows time and component, the others follow `indent`."""
     if HEAD_COLUMNS + len(text) <= width and text.isprintable():
         return [text]
     lines: list[str] = []
@@ -73,13 +75,13 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 class Repeats:
-    """Recognizes events that a gateway logged and the agent logs again."""
+    """Recognizes events that are in two logs, because the agent logs its gateway's events again."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, tuple[str, str, str]]] = deque()
 
     def is_repeated(self, line: LogLine) -> bool:
-        """Return whether another log has just had this event. Lines come in the order of their time."""
+        """Return whether another log has just had this event. Lines must be passed in the order of time."""
         if not line.event or line.ts is None:
             return False
         while self._seen and self._seen[0][0] < line.ts - SAME_EVENT_S:

@@ -1,7 +1,7 @@
-"""Read one line of a log: its time, component, event and severity, whatever program wrote it. Pure.
+"""Read one line of a log, of any program: its time, component, event and severity. Pure.
 
-Vestal's services write one JSON object a line, and the agent a line of Python's logging. Lines of Ollama have
-a time too. Anything else is a line without a time, such as one of a traceback.
+Vestal's services write one JSON object a line; the agent writes lines of Python's logging module. Ollama's
+lines have a time too. Any other line, such as one of a traceback, has no time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EVENT = re.compile(
 _FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
 _SLOG = re.compile(r'time=(\S+) level=(\w+)\b.*?\bmsg=("(?:[^"\\]|\\.)*"|\S+)(.*)')
 _GIN = re.compile(r"\[GIN\] (\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| +(\d{3}) \|(.*)")
-_ERASING = re.compile(r"^(?:\x1b\[\d*[A-Za-z]|\r)+")  # of older versions of `docker compose`, even in a pipe
+_ERASING = re.compile(r"^(?:\x1b\[\d*[A-Za-z]|\r)+")  # `docker compose` 2.5 writes it even into a pipe
 _DOCKER_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
 
 _ERROR = re.compile(
@@ -64,8 +64,8 @@ class LogLine:
     is_json: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the line for programs: the fields of its event, and `service`; with `line` as it was
-        written unless that was JSON.
+        """Return the line as an object for programs: the event's fields and `service`. A line that was not
+        JSON also has its text in `line`.
         """
         head = {
             "ts": self.ts,
@@ -88,14 +88,14 @@ def parse(service: str, raw: str) -> LogLine:
 
 @dataclass(frozen=True)
 class ContainerLine:
-    """A line of `docker compose logs --timestamps`, and when Docker received it, or None if unknown."""
+    """A line of `docker compose logs --timestamps`, with the time at which Docker received it, if known."""
 
     line: LogLine
     received_at: float | None
 
 
 def parse_container_line(service: str, raw: str) -> ContainerLine:
-    """Return the line and its time in Docker, which counts for the line too if it has none of its own."""
+    """Return the line and Docker's time for it. A line without a time of its own gets Docker's time."""
     if not (found := _DOCKER_TIME.fullmatch(_ERASING.sub("", raw))):
         return ContainerLine(parse(service, raw), None)
     whole_seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
@@ -167,7 +167,7 @@ def _from_gin(service: str, raw: str) -> LogLine | None:
 
 
 def _severity(event: str, fields: Mapping[str, Any]) -> str:
-    """Return how bad an event is: by its level if it has one, else by its name."""
+    """Return the severity of an event: by its level if it has one, else by its name."""
     if level := fields.get("level"):
         return _LEVELS.get(_text(level).lower(), INFO)
     if event in ("child_exited", "child_stopped"):
@@ -180,7 +180,7 @@ def _severity(event: str, fields: Mapping[str, Any]) -> str:
 
 
 def _value(text: str) -> Any:
-    """Return a field of the agent's log, which is written as Python prints it, as JSON has it."""
+    """Return the JSON value of a field of the agent's log, whose text is that of Python's `repr`."""
     constants = {"None": None, "True": True, "False": False}
     if text in constants:
         return constants[text]

@@ -1,4 +1,4 @@
-"""`vestal logs`: what the services have logged, merged by time; with -f, also what they log from now on."""
+"""`vestal logs`: print the logs of the services, merged by time; with -f, follow new lines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.follow:
         signal.signal(signal.SIGTERM, _exit_on_signal)
         signal.signal(signal.SIGHUP, _exit_on_signal)
-        with contextlib.suppress(KeyboardInterrupt):  # it is the way to leave
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the usual way to end `vestal logs -f`
             _follow(logs, printer, pattern)
         return 0
     if shown or options.lines == 0:
@@ -70,7 +70,7 @@ def _pattern(text: str | None) -> Pattern:
 
 
 def _logs(service: str | None, config: Config) -> list[Log]:
-    """Return the log of the service, or those of all. Without a `docker`, containers' logs are left out."""
+    """Return the log of `service`, or all logs without one. Logs of containers need the command `docker`."""
     if service and service not in LOG_FILES:
         raise UnknownService(f"There is no log of {service!r}. The services are: {', '.join(LOG_FILES)}.")
     in_containers = IN_CONTAINERS if mode.has_containers(config) else ()
@@ -89,17 +89,17 @@ def _logs(service: str | None, config: Config) -> list[Log]:
 
 
 def _first_lines(log: Log, count: int | None, since: float | None, pattern: Pattern) -> Iterator[TimedLine]:
-    """Return the lines of one log to begin with. Without `since`, the last ones."""
+    """Return the lines of one log to print first: those since `since` or, without it, the last ones."""
     if count is None and since is None:
         count = DEFAULT_LINES
-    is_whole = pattern is not None  # the last lines that match may stand anywhere
+    is_whole = pattern is not None  # the last matching lines may be anywhere in the log
     found = log.tail(count or 0, whole=is_whole) if since is None else log.since(since)
     matching = _matching(_readable(found, log.service), pattern)
     return matching if count is None else iter(deque(matching, maxlen=max(count, 0)))
 
 
 def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:
-    """Yield the lines; say so if a container's log cannot be read, and leave it out."""
+    """Yield the lines. If a container's log cannot be read, print a warning and leave it out."""
     try:
         yield from lines
     except ComposeFailed as error:
@@ -107,7 +107,7 @@ def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:
 
 
 def _matching(lines: Iterable[TimedLine], pattern: Pattern) -> Iterator[TimedLine]:
-    """Yield the lines that match as they are written, or as they are shown."""
+    """Yield the lines whose raw text or printed text matches."""
     if pattern is None:
         yield from lines
         return
@@ -132,7 +132,7 @@ def _follow(logs: list[Log], printer: Callable[[Iterable[TimedLine]], int], patt
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Exit by an exception, so that the processes that follow containers' logs are ended."""
+    """Turn a signal into an exception, so that the processes that follow containers' logs are ended."""
     raise SystemExit(128 + number)
 
 
@@ -149,7 +149,7 @@ def _json_printer() -> Callable[[Iterable[TimedLine]], int]:
 
 
 def _printer(number_of_logs: int) -> Callable[[Iterable[TimedLine]], int]:
-    """Return a function that prints lines for people, and returns how many there were."""
+    """Return a function that prints lines for people and returns how many it printed."""
     lines_of = _formatter()
     repeats = Repeats() if number_of_logs > 1 else None
 

@@ -17,38 +17,38 @@ ROTATED = ".1"
 
 @dataclass(frozen=True, order=True)
 class TimedLine:
-    """A line, and the time by which it is sorted: its own, or that of the line above it."""
+    """A log line, and the time by which it is sorted: its own, or that of the line above it."""
 
     at: float
     line: LogLine = field(compare=False)
 
 
 class LogFile:
-    """The log of one service, and how far it was read."""
+    """The log file of one service, and the position up to which it was read."""
 
     def __init__(self, service: str, path: Path) -> None:
         self.service, self.path = service, path
         self._rotated = path.with_name(path.name + ROTATED)
-        self._offset: int | None = None  # None: nothing was read
+        self._offset: int | None = None  # bytes; None until the file was read
 
     def exists(self) -> bool:
         return self.path.exists() or self._rotated.exists()
 
     def tail(self, count: int, *, whole: bool) -> Iterator[TimedLine]:
-        """Yield at least the last `count` lines if there are that many; with `whole`, all of them.
+        """Yield at least the last `count` lines if there are that many, or all of them if `whole`.
 
         The caller keeps the last ones. Only the end of the file is read unless more is needed.
         """
         end = self._end_of_file()
         start = 0 if whole else max(0, end - TAIL_BYTES)
         lines = [] if whole else list(self._lines(self.path, start, end))
-        if start and len(lines) > count:  # the first one may be cut off
+        if start and len(lines) > count:  # the first line may be incomplete
             yield from timed(self.service, lines[1:], self._changed_at(self.path))
         else:
             yield from self.since(0.0)
 
     def since(self, ts: float) -> Iterator[TimedLine]:
-        """Yield the lines since `ts`, which may stand in the rotated file."""
+        """Yield the lines since `ts` (seconds since 1970), from the rotated file too if needed."""
         end = self._end_of_file()
         for path, last in ((self._rotated, None), (self.path, end)):
             changed_at = self._changed_at(path)
@@ -61,7 +61,7 @@ class LogFile:
     def new_lines(self) -> Iterator[TimedLine]:
         """Yield the complete lines that were written since the last call, or since `tail` or `since`.
 
-        A file that is shorter than before was rotated: what was not read yet stands in the rotated file.
+        A file that is shorter than before was rotated; its unread lines are then read from the rotated file.
         """
         offset = self._offset or 0
         with contextlib.suppress(OSError):
@@ -98,7 +98,7 @@ class LogFile:
 
     @staticmethod
     def _lines(path: Path, start: int, end: int | None) -> Iterator[str]:
-        """Yield the lines between two offsets. A file that is gone has none."""
+        """Yield the lines between two byte offsets; none if the file no longer exists."""
         try:
             file = path.open("rb")
         except OSError:
@@ -121,14 +121,14 @@ class LogFile:
 def timed(service: str, raw_lines: Iterable[str], changed_at: float | None) -> Iterator[TimedLine]:
     """Yield the lines with the times by which they are sorted, which never decrease.
 
-    A line without a time belongs to the one above it. The first lines of a file belong to the one below; if
-    no line has a time, the time of the file's last change counts.
+    A line without a time gets that of the line above it; at the beginning of a file, that of the first line
+    with a time. If no line has one, the time of the file's last change is used.
     """
     yield from with_times((parse(service, raw) for raw in raw_lines), changed_at or 0.0)
 
 
 def with_times(lines: Iterable[LogLine], otherwise: float) -> Iterator[TimedLine]:
-    """Yield the lines with the times by which they are sorted; `otherwise` counts if none has a time."""
+    """Yield the lines with the times by which they are sorted; `otherwise` is used if none has a time."""
     at: float | None = None
     waiting: list[LogLine] = []
     for line in lines:

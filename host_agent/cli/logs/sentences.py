@@ -1,4 +1,4 @@
-"""Say in a sentence what an event of a log reports. Pure."""
+"""Describe an event of a log in one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SUPERVISOR_STARTED = "the supervisor started"
 
 
 def sentence_of(line: LogLine) -> str:
-    """Return the event of a line in words. A line that is no event passes as it is."""
+    """Return the event of a line as a sentence; the text of a line that is no event is returned unchanged."""
     if not line.event:
         return line.cause
     if (template := _TEMPLATES.get(line.event)) is not None:
         try:
             return template(line.cause.strip(), line.fields)
         except (KeyError, TypeError, ValueError):
-            pass  # an older or newer version of the event has other fields
+            pass  # another version of Vestal wrote the event, with other fields
     return _any_event(line)
 
 

@@ -14,8 +14,8 @@ EXAMPLES = "10m, 2h, 3d, 14:30, 2026-11-28, '2026-11-28 14:30'"
 def parse_since(text: str, now: float) -> float:
     """Return the time, in seconds since 1970, that `text` means at the time `now`.
 
-    It is a span such as `10m` or `2h`, a time of today or, if that is yet to come, of yesterday, or a date
-    with or without a time, local unless it names its offset. Raises ValueError with a sentence.
+    `text` is a span such as `10m` or `2h`, a time of day (of yesterday if it is later than `now`), or a date
+    with or without a time. Times are local unless they have an offset. Raises ValueError with a sentence.
     """
     text = text.strip()
     if (span := _SPAN.fullmatch(text.lower())) and span[2] in _UNITS_S:
