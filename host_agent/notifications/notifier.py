@@ -41,14 +41,16 @@ class Notifier:
         with self._incidents.follow() as changes:
             while True:
                 await self._send_due()
+                wait_s = next_due_in_s(self._newest(), self._wall()) if self._channels else None
                 try:
-                    async with asyncio.timeout(next_due_in_s(self._newest(), self._wall())):
+                    async with asyncio.timeout(wait_s):
                         if await changes.get() is None:
                             return
                 except TimeoutError:
                     continue
-                while not changes.empty():
-                    changes.get_nowait()
+                while not changes.empty():  # one look is enough for all of them
+                    if changes.get_nowait() is None:
+                        return
 
     async def _send_due(self) -> None:
         if self._channels:

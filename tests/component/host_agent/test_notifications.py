@@ -22,7 +22,7 @@ from host_agent.notifications.channels import (
     post_to_webhook,
     show_on_desktop,
 )
-from host_agent.notifications.notices import Notice
+from host_agent.notifications.notices import LASTS_S, Notice
 from host_agent.notifications.notifier import Notifier
 from vestal.config.settings import NotificationsSection
 
@@ -173,3 +173,34 @@ async def test_apprise_that_hangs_is_ended(free_port):
     async with await asyncio.start_server(never_answer, "127.0.0.1", port):
         with pytest.raises(NotDelivered, match="Apprise did not send it"):
             await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)
+
+
+async def test_notifier_wakes_for_an_incident_that_lasts_and_sleeps_without_channels(tmp_path: Path):
+    journal, sent = Journal(tmp_path / "journal.db"), list[Notice]()
+    now, looked = [0.0], [0]
+
+    def wall() -> float:
+        looked[0] += 1
+        return now[0] + LASTS_S - 0.05
+
+    async def channel(notice: Notice) -> None:
+        sent.append(notice)
+
+    incidents = Incidents(journal)
+    journal.record("mlx_server", "health_failed", "no answer")
+    now[0] = incidents.all[0].began_at
+    silent = asyncio.create_task(Notifier(journal, incidents, {}, wall=wall).run())
+    await asyncio.sleep(0.3)
+    assert looked == [0], "there is nobody to notify"
+    silent.cancel()
+    task = asyncio.create_task(Notifier(journal, incidents, {"one": channel}, wall=wall).run())
+    await asyncio.sleep(0)
+    assert sent == []
+    now[0] += 0.1
+    async with asyncio.timeout(5):
+        with journal.follow() as entries:
+            while (await entries.get() or {}).get("event") != "notice_delivered":
+                pass
+    assert [notice.event for notice in sent] == ["incident_lasts"]
+    task.cancel()
+    journal.close()
