@@ -10,52 +10,60 @@ import argparse
 import os
 import shutil
 import signal
-import sys
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from host_agent.agent_client import AgentClient
 from host_agent.cli.chat import demo_report
-from host_agent.cli.chat.answer import Failed, Finished, Piece
-from host_agent.cli.chat.answer_stream import AnswerStream
-from host_agent.cli.chat.answer_view import ALARM, AnswerView, Shown
 from host_agent.cli.chat.chat import choose_model
+from host_agent.cli.chat.story import Story, engine_pid
 from host_agent.cli.gateway import GatewayClient
 from host_agent.cli.screen.styled import print_lines, wrapped
-from host_agent.errors import GatewayUnreachable, HostAgentError, NoFittingModel, NotPossible
+from host_agent.errors import HostAgentError, NoFittingModel, NotPossible
 from vestal.config import Config, ConfigError
 
 BUILT_IN_MODEL = "smollm2:135m"
 STORY = "Tell me a story about a fox that crosses a river at night."
-STORY_TOKENS = 100
+STORY_TOKENS = (100, 400, 1600)
+"""The lengths of the story, one after the other: a fast engine may end the first one before the kill."""
 LOST = 1
-READY_STATES = ("ready", "busy")
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     gateway = GatewayClient(config)
-    _check_engine(gateway)
+    engine_pid(gateway)
     model = _model(gateway)
     if not options.yes:
         _check_alone(gateway)
+    return show(gateway, model, lambda pid: kill_engine(config, pid))
+
+
+def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt: str = STORY) -> int:
+    """Stream the story with a kill and without, and compare. `kill` is called with the engine's PID.
+
+    Return the exit code. Raises HostAgentError if the story does not go on, or ends too early.
+    """
     width = shutil.get_terminal_size().columns
     title = f"{model} tells a story. Its engine will be killed in mid-sentence."
     print_lines([*wrapped([(title, "bold")], width), []])
-    killed_run = _Story(gateway, model)
-    shown = killed_run.tell(lambda pid: kill_engine(config, pid))
-    print("\n")
-    if shown.failure:
-        raise HostAgentError(f"The story did not go on: {shown.failure}")
-    if killed_run.killed_at is None:
-        raise HostAgentError("The story ended before its engine could be killed: run `vestal demo` again.")
-    undisturbed = _Story(gateway, model)
-    undisturbed.tell(None)
-    _end_progress()
-    result = killed_run.result(undisturbed.shown)
-    lines = demo_report.report(result, width)
+    for tokens in STORY_TOKENS:
+        story = Story(gateway, model, prompt, tokens)
+        story.tell(kill)
+        print("\n", flush=True)
+        if story.shown.failure:
+            raise HostAgentError(f"The story did not go on: {story.shown.failure}")
+        if story.was_interrupted:
+            break
+        print_lines([[("That was over before the kill. A longer one:", "dim")], []])
+    else:
+        raise HostAgentError("Each story was over before its engine could be killed.")
+    undisturbed = Story(gateway, model, prompt, tokens)
+    if failure := undisturbed.tell(None).failure:
+        raise HostAgentError(f"The story went on, but cannot be told again to compare it: {failure}")
+    result = story.result(undisturbed.shown)
     is_proven = demo_report.survived(result)
-    print_lines([(line, "green" if is_proven else "yellow")] for line in lines)
+    style = "green" if is_proven else "yellow"
+    print_lines([(line, style)] for line in demo_report.report(result, width))
     return 0 if is_proven else LOST
 
 
@@ -73,15 +81,6 @@ def kill_engine(config: Config, pid: int) -> None:
         pass  # the engine died just before, which shows the same
     except PermissionError:
         raise NotPossible(f"The engine (PID {pid}) belongs to another user, who has to run this.") from None
-
-
-def _check_engine(gateway: GatewayClient) -> dict[str, Any]:
-    """Return the engine's part of GET /health. Raises GatewayUnreachable if the engine cannot serve now."""
-    engine = dict(gateway.get("/health").get("engine") or {})
-    if engine.get("state") not in READY_STATES or not engine.get("pid"):
-        state = engine.get("state") or "away"
-        raise GatewayUnreachable(f"The engine is {state}: wait until `vestal status` shows it as ready.")
-    return engine
 
 
 def _model(gateway: GatewayClient) -> str:
@@ -102,95 +101,3 @@ def _check_alone(gateway: GatewayClient) -> None:
             f"The engine works on {count}, which would have to wait for its next start: come back later, or"
             " run `vestal demo --yes`."
         )
-
-
-class _Story:
-    """One answer, and the moment at which its engine was killed."""
-
-    def __init__(self, gateway: GatewayClient, model: str) -> None:
-        self._gateway = gateway
-        self._body = {
-            "model": model,
-            "messages": [{"role": "user", "content": STORY}],
-            "stream": True,
-            "options": {"temperature": 0, "seed": 1, "num_predict": STORY_TOKENS},
-        }
-        self._view: AnswerView | None = None
-        self.shown = Shown()
-        self.killed_at: float | None = None
-        self._pid = 0
-        self._kept = (0, 0)
-
-    def tell(self, kill: Any) -> Shown:
-        """Stream the story, and call `kill` with the engine's PID in the middle of a sentence.
-
-        Without `kill`, only the number of tokens is shown, and only on a terminal.
-        """
-        stream = AnswerStream(self._gateway, self._body)
-        view = AnswerView()
-        self.shown = view.shown
-        stream.start()
-        try:
-            while view.shown.finished is None and not view.shown.failure:
-                happening = stream.happenings.get()
-                if kill is not None:
-                    view.show(happening)
-                    self._kill_within_sentence(view, kill)
-                else:
-                    _record(view.shown, happening)
-                    _show_progress(len(view.shown.pieces))
-        except BaseException:
-            stream.cancel()
-            raise
-        return view.shown
-
-    def result(self, undisturbed: Shown) -> demo_report.Killed:
-        """Return the result for the report; `undisturbed` is the story of the run without a kill."""
-        assert self.killed_at is not None and self.shown.finished is not None
-        started = [engine.pid for engine in self.shown.started if engine.pid != self._pid]
-        return demo_report.Killed(
-            text=self.shown.text,
-            undisturbed=undisturbed.text,
-            tokens=self.shown.finished.tokens,
-            undisturbed_tokens=undisturbed.finished.tokens if undisturbed.finished else 0,
-            kept_characters=self._kept[0],
-            kept_tokens=self._kept[1],
-            old_pid=self._pid,
-            new_pid=started[-1] if started else None,
-            pause_s=demo_report.pause_after(self.killed_at, [at for at, _ in self.shown.pieces]),
-        )
-
-    def _kill_within_sentence(self, view: AnswerView, kill: Any) -> None:
-        tokens = len(view.shown.pieces)
-        if self.killed_at is not None or not demo_report.is_within_sentence(view.shown.text, tokens):
-            return
-        self._pid = int(_check_engine(self._gateway)["pid"])
-        view.remark(f" ⟨SIGKILL to PID {self._pid}⟩", ALARM)
-        self._kept = (len(view.shown.text), tokens)
-        self.killed_at = time.monotonic()
-        kill(self._pid)
-
-
-def _record(shown: Shown, happening: object) -> None:
-    """Record an event of an answer that is not printed."""
-    match happening:
-        case Piece(text, is_thought) if not is_thought:
-            shown.text += text
-            shown.pieces.append((time.monotonic(), text))
-        case Finished():
-            shown.finished = happening
-        case Failed(sentence):
-            shown.failure = sentence
-
-
-def _show_progress(tokens: int) -> None:
-    """Redraw the progress line of the second story, which is written without a kill, for comparison."""
-    if sys.stdout.isatty():
-        text = f"The same again, without a kill, to compare: {tokens} tokens"
-        sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        sys.stdout.flush()
-
-
-def _end_progress() -> None:
-    if sys.stdout.isatty():
-        sys.stdout.write("\r\x1b[K")

@@ -21,7 +21,6 @@ class Killed:
     text: str
     undisturbed: str
     tokens: int
-    undisturbed_tokens: int
     kept_characters: int
     kept_tokens: int
     old_pid: int

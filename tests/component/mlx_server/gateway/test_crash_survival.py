@@ -7,8 +7,15 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from host_agent.cli.chat import demo
+from host_agent.cli.gateway import GatewayClient
+from host_agent.errors import HostAgentError
+from tests.in_process import vestal
 
 
 def _stream(gateway, content: str, on_piece=lambda number: None) -> str:
@@ -262,3 +269,49 @@ def test_old_engine_is_replaced_when_idle_and_that_is_not_recorded_as_a_crash(ma
     gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, pid), "another engine is there")
     assert "hours old" in gateway.events("engine_recycled")[0]["cause"]
     assert gateway.health()["engine"]["last_crash"] is None
+
+
+def client_of(gateway) -> GatewayClient:
+    config: Any = SimpleNamespace(mlx=SimpleNamespace(port=gateway.port))
+    return GatewayClient(config)
+
+
+def test_demo_kills_the_engine_and_proves_that_its_story_is_the_undisturbed_one(gateway, capsys):
+    client, before = client_of(gateway), gateway.engine_pid()
+    assert demo.show(client, "chat", lambda pid: os.kill(pid, signal.SIGKILL), "tokens=100 step_ms=10") == 0
+    assert gateway.engine_pid() != before
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"The engine (PID {before}) was killed by SIGKILL" in shown
+    assert f"The new engine is PID {gateway.engine_pid()}." in shown
+    assert "the same as the story told without a kill. No token was lost, none came twice." in shown
+
+
+def test_demo_whose_engine_was_not_killed_claims_nothing(gateway, capsys):
+    client = client_of(gateway)
+    with pytest.raises(HostAgentError, match="over before its engine could be killed"):
+        demo.show(client, "chat", lambda pid: None, "tokens=40")
+    assert "No token was lost" not in capsys.readouterr().out
+
+
+def test_demo_is_refused_while_requests_of_others_run(gateway, free_port):
+    env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
+    before = gateway.engine_pid()
+    with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=500 step_ms=20")):
+        done = vestal(("demo",), env)
+    assert done.returncode == 64
+    assert "vestal demo --yes" in done.stderr
+    assert gateway.engine_pid() == before
+
+
+def test_chat_from_a_pipe_is_complete_when_its_engine_is_killed(gateway, text_of, free_port):
+    content = "tokens=80 step_ms=20"
+    env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(vestal, ("chat", "chat", content), env)
+        gateway.until(
+            lambda: gateway.health()["totals"]["tokens"] and gateway.health()["requests"]["running"],
+            "it runs",
+        )
+        gateway.kill_engine()
+        done = asked.result(30)
+    assert (done.returncode, done.stdout.rstrip(), done.stderr) == (0, text_of(content, 80).rstrip(), "")

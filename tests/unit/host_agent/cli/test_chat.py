@@ -110,7 +110,7 @@ def test_abandoned_message_leaves_nothing_for_the_next_one():
 
 
 def killed(text: str, undisturbed: str, kept: int) -> Killed:
-    return Killed(text, undisturbed, 9, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
+    return Killed(text, undisturbed, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
 
 
 def test_kill_comes_within_a_sentence_and_before_the_answer_can_end():

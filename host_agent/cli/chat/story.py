@@ -1,0 +1,123 @@
+"""Stream the story of `vestal demo`, and kill the engine that writes it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+from host_agent.cli.chat import demo_report
+from host_agent.cli.chat.answer import Failed, Finished, Piece
+from host_agent.cli.chat.answer_stream import AnswerStream
+from host_agent.cli.chat.answer_view import ALARM, AnswerView, Shown
+from host_agent.cli.gateway import GatewayClient
+from host_agent.errors import GatewayUnreachable
+
+READY_STATES = ("ready", "busy")
+
+
+def engine_pid(gateway: GatewayClient) -> int:
+    """Return the engine's PID. Raises GatewayUnreachable if the engine cannot serve now."""
+    engine = gateway.get("/health").get("engine") or {}
+    if engine.get("state") not in READY_STATES or not engine.get("pid"):
+        state = engine.get("state") or "away"
+        raise GatewayUnreachable(f"The engine is {state}: wait until `vestal status` shows it as ready.")
+    return int(engine["pid"])
+
+
+class Story:
+    """One answer, and the moment at which its engine was killed."""
+
+    def __init__(self, gateway: GatewayClient, model: str, prompt: str, tokens: int) -> None:
+        self._gateway = gateway
+        self._body = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "stream": True,
+            "options": {"temperature": 0, "seed": 1, "num_predict": tokens},
+        }
+        self.shown = Shown()
+        self._killed_at: float | None = None
+        self._pid = 0
+        self._kept = (0, 0)
+
+    def tell(self, kill: Callable[[int], None] | None) -> Shown:
+        """Stream the story, and call `kill` with the engine's PID in the middle of a sentence.
+
+        Without `kill`, only the number of tokens is shown, and only on a terminal.
+        """
+        stream = AnswerStream(self._gateway, self._body)
+        view = AnswerView()
+        self.shown = view.shown
+        stream.start()
+        try:
+            while view.shown.finished is None and not view.shown.failure:
+                happening = stream.happenings.get()
+                if kill is not None:
+                    view.show(happening)
+                    self._kill_within_sentence(view, kill)
+                else:
+                    _record(view.shown, happening)
+                    _show_progress(len(view.shown.pieces))
+        except BaseException:
+            stream.cancel()
+            raise
+        if kill is None:
+            _end_progress()
+        return view.shown
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Return True if the killed engine died before the story ended."""
+        return self._killed_at is not None and any(engine.pid == self._pid for engine in self.shown.died)
+
+    def result(self, undisturbed: Shown) -> demo_report.Killed:
+        """Return the result for the report; `undisturbed` is the story of the run without a kill."""
+        assert self._killed_at is not None and self.shown.finished is not None
+        started = [engine.pid for engine in self.shown.started if engine.pid != self._pid]
+        return demo_report.Killed(
+            text=self.shown.text,
+            undisturbed=undisturbed.text,
+            tokens=self.shown.finished.tokens,
+            kept_characters=self._kept[0],
+            kept_tokens=self._kept[1],
+            old_pid=self._pid,
+            new_pid=started[-1] if started else None,
+            pause_s=demo_report.pause_after(self._killed_at, [at for at, _ in self.shown.pieces]),
+        )
+
+    def _kill_within_sentence(self, view: AnswerView, kill: Callable[[int], None]) -> None:
+        tokens = len(view.shown.pieces)
+        if self._killed_at is not None or not demo_report.is_within_sentence(view.shown.text, tokens):
+            return
+        self._pid = engine_pid(self._gateway)
+        view.remark(f" ⟨SIGKILL to PID {self._pid}⟩", ALARM)
+        self._kept = (len(view.shown.text), tokens)
+        self._killed_at = time.monotonic()
+        kill(self._pid)
+
+
+def _record(shown: Shown, happening: object) -> None:
+    """Record an event of an answer that is not printed."""
+    match happening:
+        case Piece(text, is_thought) if not is_thought:
+            shown.text += text
+            shown.pieces.append((time.monotonic(), text))
+        case Finished():
+            shown.finished = happening
+        case Failed(sentence):
+            shown.failure = sentence
+
+
+def _show_progress(tokens: int) -> None:
+    """Redraw the progress line of the second story, which is written without a kill, for comparison."""
+    if sys.stdout.isatty():
+        text = f"The same again, without a kill, to compare: {tokens} tokens"
+        sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        sys.stdout.flush()
+
+
+def _end_progress() -> None:
+    if sys.stdout.isatty():
+        sys.stdout.write("\r\x1b[K")
