@@ -72,7 +72,7 @@ def _checks(agent_runs: bool) -> list[Diagnosis]:
         wired_memory.DIAGNOSIS,
         docker_share.DIAGNOSIS,
         port_in_use.DIAGNOSIS,
-        Diagnosis(not_running.NAME, _ollama),
+        Diagnosis(not_running.NAME, check_ollama),
     ]
     wanted = always if agent_runs else [*always, *before_start]
     # The check of the agents' file is a program of its own, and has its own limit.
@@ -88,7 +88,7 @@ def _agents_file(config: Config) -> Iterator[Finding]:
             yield Finding(configuration.NAME, "fault", sentence, "Make it, mount its disk, or name another.")
 
 
-def _ollama(config: Config) -> Iterator[Finding]:
+def check_ollama(config: Config) -> Iterator[Finding]:
     """Check whose Ollama it is. Vestal works without one, unless `ollama.manage` demands it."""
     required = config.ollama.manage == "always"
     if required and not ollama.installed():
@@ -96,8 +96,10 @@ def _ollama(config: Config) -> Iterator[Finding]:
         yield Finding(
             not_running.NAME, "fault", "Ollama is not installed, and ollama.manage is always.", remedy
         )
-    found = [*not_running.check_owner_of_port(config), *another_user.diagnose(config)]
-    for finding in found:
+    for finding in not_running.check_owner_of_port(config):
+        if finding.level != "ok":
+            yield replace(finding, level="fault" if required else "note")
+    for finding in another_user.diagnose(config):
         if finding.level != "ok":
             yield finding if required else _as_note(finding)
 

@@ -70,7 +70,8 @@ def _assess_holder(config: Config, port: int, holder: ports.PortHolder) -> Findi
         return Finding(NAME, "note", f"The MLX server listens on port {port} in place of Ollama.")
     if holder.name and "ollama" not in f"{holder.name} {holder.command}".lower():
         sentence = f"Port {port} is not Ollama's: {holder.name} (PID {holder.pid}) holds it."
-        return Finding(NAME, "note", sentence, "", holder.command)
+        remedy = "End it, or set OLLAMA_BASE_URL to the address of Ollama."
+        return Finding(NAME, "note", sentence, remedy, holder.command)
     if not holder.name and "version" not in http_get.get(f"{_base_url(config)}/api/version").fields:
         sentence = f"Port {port} is held by another user's process, which does not answer as Ollama does."
         return Finding(NAME, "note", sentence, f"`sudo lsof -nP -iTCP:{port} -sTCP:LISTEN` names it.")
