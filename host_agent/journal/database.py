@@ -103,7 +103,7 @@ class JournalDatabase:
         return self._execute(f"SELECT {COLUMNS} FROM events {condition}", *arguments).fetchall()
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, which reads and writes tables of its own in one transaction."""
+        """Run `work` in one transaction, and return its result. It reads and writes tables of its own."""
         connection = self._opened()
         with connection:
             return work(connection)
@@ -181,7 +181,7 @@ _decode_json = json.JSONDecoder().raw_decode
 def fields_from(text: str) -> Any:
     """Return the fields in the last column of a row."""
     try:
-        fields, end = _decode_json(text)  # a third faster than json.loads, for the thousands at a start
+        fields, end = _decode_json(text)  # a third faster than json.loads; a start reads thousands of entries
         if end != len(text):
             raise ValueError("more follows")
     except ValueError:  # SQLite cannot notice a flipped bit inside a text

@@ -31,7 +31,7 @@ log = logging.getLogger("vestal")
 T = TypeVar("T")
 
 PRUNE_EVERY = 200
-PAGE_ROWS = 1000  # that are in memory at once where all are read
+PAGE_ROWS = 1000  # events in memory at once while all are read
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
 RETRY_S = 1.0  # how long appends do not try to write after a failure
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
@@ -78,7 +78,7 @@ class Journal:
 
     @property
     def last_seq(self) -> int:
-        """Return the number of the newest event, 0 if there was none yet."""
+        """Return the number of the newest event; 0 if there is none."""
         return self._seq
 
     def of_kinds(self, events: Sequence[str], since: int) -> list[dict[str, Any]]:
@@ -94,7 +94,8 @@ class Journal:
         return [*saved, *self._unsaved][-limit:] if limit else []
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work`, which has tables of its own in the file, in one transaction, and return its result.
+        """Run `work` in one transaction, and return its result. It uses tables of its own in the journal's
+        file.
 
         Raises sqlite3.Error or OSError if the file cannot be read or written; a damaged one is replaced then.
         """
@@ -132,7 +133,7 @@ class Journal:
             self._followers.discard(queue)
 
     def call_with_each(self, reader: Callable[[dict[str, Any]], object]) -> None:
-        """Call `reader` with each new event, before `record` returns. What it raises is logged."""
+        """Call `reader` with each new event, before `record` returns. Exceptions of `reader` are logged."""
         self._readers.append(reader)
 
     def rows_of(self, events: Collection[str]) -> Iterator[Row]:
@@ -185,7 +186,7 @@ class Journal:
         for reader in self._readers:
             try:
                 reader(entry)
-            except Exception:  # whoever reads must not keep an event from being written
+            except Exception:  # a failing reader must not prevent the event from being written
                 log.exception("a reader of the journal failed for %s", event)
         return entry
 
@@ -246,14 +247,14 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Record that events could not be written or read, and put the file right."""
+        """Record that events could not be written or read, and repair the journal's file."""
         self._error = error
         self._put_right(error)
         FAILURES.failed(WHAT, error, count=0)
         self._drop_surplus()
 
     def _put_right(self, error: Exception) -> None:
-        """Rename a damaged file, and close one that became unusable; the next attempt opens or creates it."""
+        """Rename a damaged file, and close an unusable one. The next attempt opens or creates the file."""
         self._failed_at = time.monotonic()
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):

@@ -133,7 +133,7 @@ class ServiceControl:
         """Kill the MLX engine with SIGKILL; its gateway starts another. Raises NotPossible if none runs."""
         pid = await self._engine_pid()
         self._journal.record(MLX_ENGINE, "kill_requested", "by hand", pid=pid)
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # the engine has ended meanwhile
             os.kill(pid, signal.SIGKILL)
 
     async def _restart_engine(self) -> None:

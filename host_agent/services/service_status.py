@@ -1,7 +1,7 @@
 """The status of one service, as GET /status and the status page show it. Pure.
 
-A row is made from one look at its service: `of_child` takes state, numbers and words from one ChildStatus,
-and the other services have a function of the same kind. Nothing of an earlier row is kept.
+Each status comes from one observation of its service: `of_child` takes state, numbers and words from one
+ChildStatus, and the other services have similar functions. Nothing is kept from an earlier status.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ class RestarterStatus(Protocol):
 
 
 class FailureReport(Protocol):
-    """Knows the last failure of each service."""
+    """Provides the last failure of each service."""
 
     def by_service(self) -> Mapping[str, Failure]:
         """Return the last failure of each service that has one."""

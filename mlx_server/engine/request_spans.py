@@ -1,7 +1,7 @@
-"""The spans of an engine's work on requests: queue wait, prefill, decode. They are made when the answer ends.
+"""The trace spans of an engine's work on requests: queue wait, prefill, decode; made when the answer ends.
 
-An engine that is killed takes the spans of its unfinished work with it; the gateway's span of the request
-says when that was.
+The spans of unfinished work are lost when the engine is killed; the gateway's span of the request shows when
+that was.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 
 class EngineSpans:
-    """Sees every operation and every event of the engine, in the main thread."""
+    """Makes the spans from the operations that the engine receives and the events that it sends. It is called
+    in the main thread.
+    """
 
     def __init__(self, tracer: Tracer, wall: Callable[[], float] = time.time) -> None:
         self._tracer, self._wall = tracer, wall
-        self._received: dict[str, tuple[str, float, str]] = {}  # by id: traceparent, when, model
+        self._received: dict[str, tuple[str, float, str]] = {}  # request id -> (traceparent, arrival, model)
 
     def received(self, op: Op) -> None:
-        """Note a request that belongs to a trace."""
+        """Remember a request that belongs to a trace, with the time of its arrival."""
         if isinstance(op, Generate | Embed) and op.traceparent:
             self._received[op.id] = (op.traceparent, self._wall(), op.model)
 

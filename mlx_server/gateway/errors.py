@@ -65,8 +65,8 @@ class Conflict(GatewayError):
 
 
 class RequestCancelled(GatewayError):
-    """A request that somebody else than its client has cancelled. Clients do not send it again by themselves:
-    they do that for 408, 409, 429 and from 500 on.
+    """A request was cancelled by somebody other than its client. Its status 499 is one for which client
+    libraries do not send the request again: they do so for 408, 409, 429 and from 500 on.
     """
 
     status = 499

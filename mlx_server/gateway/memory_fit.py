@@ -1,7 +1,7 @@
-"""Which of the installed models fit into memory, as far as that is known without asking the engine.
+"""Decide which of the installed models fit into memory, without a call to the engine.
 
-The engine refuses what needs more than its limit; less may have to wait until memory is free. The limit comes
-with the engine's reports, the need from the model's files by the same forecast as in the engine.
+The engine refuses a model that needs more than its memory limit; a smaller one may have to wait until memory
+is free. The limit comes from the engine's reports, the need from the forecast that the engine uses too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ ON_METAL = sys.platform == "darwin"
 
 
 class MemoryFit:
-    """The needs of the installed models, each forecast once. A changed model has another digest."""
+    """The memory needs of the installed models. Each model is forecast once; a changed one has another
+    digest.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -32,10 +34,10 @@ class MemoryFit:
         self._needed_bytes: dict[str, int | None] = {}  # by digest; None: the files cannot be read
 
     async def of(self, entries: Sequence[ModelEntry], limit_bytes: int) -> dict[str, dict[str, Any]]:
-        """Return by the models' names whether they fit into `limit_bytes`, and what they need.
+        """Return for each model, by name, whether it fits into `limit_bytes`, and how many bytes it needs.
 
-        A model for which that is not known is left out; so are all of them if the limit is 0, as it is before
-        the first report of an engine.
+        A model whose need is unknown is left out. All are left out if the limit is 0, as before the first
+        report of an engine.
         """
         if not limit_bytes:
             return {}

@@ -82,7 +82,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     try:
         name = await signals.get()
         if name == HAND_OVER:
-            in_flight.followers.close()  # their endless streams would keep this gateway
+            in_flight.followers.close()  # endless streams would keep this gateway from exiting
             await _hand_over(parts, keeper, handed_over, signals)
         else:
             telemetry.emit("server_stopping", f"asked by {name}")

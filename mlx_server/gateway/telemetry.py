@@ -42,9 +42,9 @@ class EndedRequest:
 
 
 class PromptCacheCounts:
-    """Blocks of prompts that were found in the prompt cache, and those that were not, over all engines.
+    """Numbers of prompt blocks that were and were not found in the prompt cache, summed over all engines.
 
-    An engine counts from its own start on, and reports the counts each second.
+    Each engine counts from 0 at its start, and reports its counts each second.
     """
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class PromptCacheCounts:
         return self._earlier[1] + self._present[1]
 
     def report(self, use: PromptCacheUse) -> None:
-        """Take over the counts of the present engine."""
+        """Record the counts that the current engine reports."""
         self._present = (use.hits_ram + use.hits_disk, use.misses)
 
     def engine_lost(self) -> None:
-        """Keep the counts of an engine that is gone."""
+        """Add the counts of an engine that has ended to those of the earlier ones."""
         self._earlier, self._present = (self.hits, self.misses), (0, 0)
 
 
@@ -131,7 +131,7 @@ class Telemetry:
     def totals(self) -> dict[str, int | float]:
         """Return the sums since the start of this gateway, as GET /health and GET /requests show them.
 
-        The gateway's own requests are not among `requests` and `failed`.
+        `requests` and `failed` do not include the gateway's own requests.
         """
         of_clients = {key: count for key, count in self.requests.items() if key[0] != GATEWAY_ITSELF}
         return {

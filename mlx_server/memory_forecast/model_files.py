@@ -1,4 +1,4 @@
-"""Forecast what an installed model takes in memory: read its files, which may say too little."""
+"""Forecast an installed model's memory from its files, which may lack some of the figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
 
 @dataclass(frozen=True)
 class Files:
-    """What a model's folder says about the model, without loading it."""
+    """The configuration and the weight headers in a model's folder, read without loading the model."""
 
     config: dict[str, Any]
     headers: Headers

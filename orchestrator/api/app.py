@@ -1,7 +1,7 @@
 """The HTTP API on port 8088: health, cycles, agents, knowledge and metrics. `tasks` has the routes of tasks.
 
-All but GET /health needs `Authorization: Bearer <token>`. An error is answered with `{"error": {"code",
-"message"}}`; the request then has had no effect.
+Every route except GET /health needs `Authorization: Bearer <token>`. An error has the body `{"error":
+{"code", "message"}}`, and means that the request had no effect.
 """
 
 from __future__ import annotations

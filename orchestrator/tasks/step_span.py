@@ -1,4 +1,4 @@
-"""The span of one step of a task, and the header by which the models' servers continue its trace."""
+"""The trace span of one step of a task, and the header by which the model servers continue the trace."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def step_span(tracer: Tracer | None, name: str, task_id: str, parent: str | None) -> Iterator[None]:
-    """Make a span of what runs within; requests that are sent from there belong to it.
+    """Make a trace span around the block of a `with`. Requests that are sent within it belong to the span.
 
-    Nothing is done without a tracer. An exception ends the span with its name as the error.
+    Without a tracer, do nothing. An exception ends the span, with the exception's name as the error.
     """
     if tracer is None:
         yield

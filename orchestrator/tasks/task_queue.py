@@ -275,7 +275,7 @@ class TaskQueue:
     def _reserve(self, name: str, traceparent: str | None) -> workflow.Run:
         """Reserve the next position among the workflow's steps for a step of this name.
 
-        The step belongs to the span `traceparent`, None without one.
+        `traceparent` is the span that the step belongs to, or None.
         """
         place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
         running = self._running_steps.setdefault(task_id, {})

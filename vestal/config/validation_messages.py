@@ -57,7 +57,7 @@ def _known_keys(key: KeyPath) -> list[str]:
 def _is_secret(key: KeyPath) -> bool:
     """Return whether the value may contain a password: pydantic does not print such a field either."""
     model: Any = Settings
-    for part in key:  # also of an item in a list of secrets
+    for part in key:  # the field may be an item in a list of secrets
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             return False

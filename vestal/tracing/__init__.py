@@ -28,8 +28,8 @@ present_traceparent: ContextVar[str | None] = ContextVar("present_traceparent", 
 def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
     """Return the tracer of this process, under the name `service`; None if tracing is off.
 
-    `report` is called with a sentence if it is on and cannot work. Nothing that a collector does, or fails to
-    do, delays the caller: spans wait in a bounded queue, and those beyond it are dropped.
+    `report` is called with a sentence if tracing is on and cannot work. A slow or absent collector never
+    delays the caller: spans wait in a bounded queue, and further spans are dropped.
     """
     if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return None

@@ -1,4 +1,4 @@
-"""The tracer: a thin adapter of the OpenTelemetry SDK. Importing it imports the SDK."""
+"""The tracer: a thin adapter of the OpenTelemetry SDK. Importing this module imports the SDK."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vestal.tracing import HEADER
 
 EXPORT_TIMEOUT_S = 5
 SCHEDULE_MS = 1000
-MAX_QUEUE = 2048  # spans that wait for the collector; those beyond are dropped
+MAX_QUEUE = 2048  # spans that may wait for the collector; further ones are dropped
 MAX_BATCH = 512
 CLOSE_TIMEOUT_S = 2.0
 REPORT_EACH_S = 600.0
@@ -28,7 +28,7 @@ Attributes = Mapping[str, str | int | float | bool]
 
 
 class Span:
-    """A span that has begun. Its attributes are numbers, short names and truth values."""
+    """A span that has begun. Its attributes are numbers, short names and booleans."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
@@ -41,11 +41,11 @@ class Span:
         return carrier.get(HEADER, "")
 
     def set(self, attributes: Attributes) -> None:
-        """Add attributes."""
+        """Add attributes to the span."""
         self._span.set_attributes(attributes)
 
     def event(self, name: str, attributes: Attributes) -> None:
-        """Add something that happens now."""
+        """Add an event to the span, with the present time."""
         self._span.add_event(name, attributes)
 
     def end(self, error: str = "") -> None:
@@ -56,10 +56,10 @@ class Span:
 
 
 class Tracer:
-    """Makes spans, and has a thread of the SDK send them in batches. Times are seconds since 1970."""
+    """Makes spans, which a thread of the SDK sends in batches. Times are seconds since 1970."""
 
     def __init__(self, service: str, report: Callable[[str], object]) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it logs each failed attempt
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # the SDK logs each failed attempt
         self._provider = TracerProvider(
             resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False
         )
@@ -85,7 +85,7 @@ class Tracer:
     ) -> Span:
         """Begin a span now. `parent` is a traceparent; without a valid one, a trace begins.
 
-        `serves`: the span is the handling of a request from another process.
+        `serves`: the span covers the handling of a request from another process.
         """
         kind = SpanKind.SERVER if serves else SpanKind.INTERNAL
         return Span(self._tracer.start_span(name, _context(parent), kind=kind, attributes=attributes))
@@ -100,7 +100,7 @@ class Tracer:
         error: str = "",
         attributes: Attributes | None = None,
     ) -> None:
-        """Make a span of something that is over already."""
+        """Make a span of work that has ended already."""
         began_ns, ended_ns = (int(at * NANOSECONDS) for at in (began_at, max(began_at, ended_at)))
         span: Any = self._tracer.start_span(
             name, _context(parent), start_time=began_ns, attributes=attributes
@@ -110,7 +110,7 @@ class Tracer:
         span.end(ended_ns)
 
     def close(self) -> None:
-        """Send what waits, for CLOSE_TIMEOUT_S at most."""
+        """Send the waiting spans, for at most CLOSE_TIMEOUT_S seconds."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
@@ -143,7 +143,7 @@ class _ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Do what the exporter does."""
+        """Flush the wrapped exporter."""
         return self._exporter.force_flush(timeout_millis)
 
 

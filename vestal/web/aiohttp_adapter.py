@@ -27,14 +27,14 @@ class AiohttpGuard:
     Each service has a subclass of its own, which overrides `policy` and may override the other hooks.
     """
 
-    response_headers: Mapping[str, str] = {}  # of every response that does not set them itself
+    response_headers: Mapping[str, str] = {}  # headers of every response that does not set them itself
 
     def policy(self) -> Policy:
         """Return the policy that is in force now."""
         raise NotImplementedError
 
     def policy_for(self, request: web.Request) -> Policy:
-        """Return the policy for this request; by default, the same for all."""
+        """Return the policy for this request; by default, the same one for all requests."""
         return self.policy()
 
     def as_http_error(self, error: Exception) -> HttpError | None:

@@ -176,9 +176,9 @@ class _Protocol(RequestHandler):
 async def until_client_leaves(
     request: web.BaseRequest, answering: Coroutine[Any, Any, T] | asyncio.Future[T]
 ) -> T:
-    """Return what `answering` returns, and cancel it if the client closes its connection before that.
+    """Await `answering` and return its result; cancel it if the client closes the connection first.
 
-    Then ConnectionResetError is raised. The application must be run by JsonAppRunner.
+    In that case ConnectionResetError is raised. The application must be run by JsonAppRunner.
     """
     protocol = request.protocol
     assert isinstance(protocol, _Protocol)

@@ -128,7 +128,7 @@ def _read_message() -> str | None:
 
 
 def _answer_once(gateway: GatewayClient, model: str, prompt: str) -> int:
-    """Print the answer to one question, and return the exit code."""
+    """Print the answer to one question, and return 0. Raises HostAgentError if the answer failed."""
     view = AnswerView()
     shown = _stream(gateway, Conversation(model).ask(prompt), view)
     if shown.text and not shown.text.endswith("\n"):

@@ -37,8 +37,8 @@ def is_within_sentence(text: str, tokens: int) -> bool:
 
 
 def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
-    """Return the longest pause between pieces after the kill, in seconds. The first pause may not be the
-    longest, because some pieces were sent before the kill and arrive after it.
+    """Return the longest pause between pieces after the kill, in seconds. It need not
+    be the first one, because pieces that were sent before the kill may arrive after it.
     """
     times = [killed_at, *(at for at in arrivals if at >= killed_at)]
     return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)

@@ -1,4 +1,4 @@
-"""Fetch models, and show the progress."""
+"""Fetch models for the command line, with a progress display."""
 
 import json
 import subprocess
@@ -29,9 +29,10 @@ def fetch_missing(config: Config, progress: Progress) -> None:
 
 
 def fetch(names: Sequence[str], progress: Progress) -> str:
-    """Fetch what is missing of these models, or without names of `mlx.preload`, and show the progress.
+    """Fetch those of the models `names` that are missing, and show the progress; without names, of
+    `mlx.preload`.
 
-    Return the sentences about those that could not be fetched; empty if all are there.
+    Return a sentence for each model that could not be fetched.
     """
     shown: dict[str, float] = {}
     problems = []

@@ -1,4 +1,4 @@
-"""Run the model store in a process of its own, because a conversion needs mlx."""
+"""Run the model store in a process of its own, because converting a model imports mlx, which is large."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def json_lines(*arguments: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _process(*arguments: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Start the process, and end it if this one is interrupted: it then deletes what is half done.
+    """Start the process. If this process is interrupted, terminate it; it then deletes incomplete files.
 
-    It has a session of its own, because Ctrl-C would end it in the middle of that.
+    The process has a session of its own, so that Ctrl-C does not interrupt it while it deletes them.
     """
     command = [sys.executable, "-m", "mlx_server.model_store", *arguments]
     with subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Before `vestal up` starts anything, find all that is wrong, and say it at once.
+"""Check before `vestal up` starts anything, and report all faults at once.
 
-The checks are diagnoses of `vestal doctor`, which run in parallel. A fault stops the start; a note does not.
+The checks are diagnoses of `vestal doctor`, run in parallel. A fault prevents the start; a note does not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ PRECEDENCE = (78, 74, UNAVAILABLE, 75)
 
 
 class NotStarted(HostAgentError):
-    """Something on this machine prevents the start; the message says all that does, with the remedies."""
+    """Something on this machine prevents the start. The message lists every fault with its remedy."""
 
     code = "not_started"
 
@@ -46,9 +46,9 @@ class NotStarted(HostAgentError):
 
 
 def check(config: Config, progress: Progress, agent_runs: bool) -> None:
-    """Show what is worth knowing, and raise NotStarted if anything prevents the start.
+    """Print the notes, and raise NotStarted if there are faults.
 
-    While an agent runs, its services hold ports and memory: only what `vestal up` then does is checked.
+    If an agent already runs, its services hold the ports and the memory, so those checks are left out.
     """
     findings = [finding for found in runner.run(_checks(agent_runs), config) for finding in found]
     findings = [_as_note(finding) if _is_open(finding) else finding for finding in findings]
@@ -75,7 +75,7 @@ def _checks(agent_runs: bool) -> list[Diagnosis]:
         Diagnosis(not_running.NAME, check_ollama),
     ]
     wanted = always if agent_runs else [*always, *before_start]
-    # The check of the agents' file is a program of its own, and has its own limit.
+    # The check of the agents' file runs as a program of its own, with its own time limit.
     return [replace(each, timeout_s=TIMEOUT_S) for each in wanted[1:]] + wanted[:1]
 
 
@@ -105,7 +105,7 @@ def check_ollama(config: Config) -> Iterator[Finding]:
 
 
 def _is_open(finding: Finding) -> bool:
-    """Return whether a check came to no result: that is no reason not to start."""
+    """Return whether a check came to no result, which does not prevent the start."""
     return finding.sentence.startswith(runner.NO_RESULT)
 
 

@@ -1,1 +1,1 @@
-"""Draw on a terminal: styled lines, units for people, the live screen and the feeds that update it."""
+"""Draw on a terminal: styled lines, formatted units, the live screen, and the feeds that update it."""

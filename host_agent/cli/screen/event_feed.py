@@ -1,4 +1,4 @@
-"""Follow server-sent events on a thread, and connect again when their server has been away."""
+"""Follow server-sent events on a thread, and reconnect after the connection is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ REFUSED_DELAY_S = 5.0
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """An event of the stream; or `lost`, with the reason as data, when the stream has ended."""
+    """An event of the stream. When the stream ends, an event named `lost` follows, with the reason as
+    data.
+    """
 
     name: str
     data: Any
@@ -52,10 +54,10 @@ def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
 
 
 class EventFeed:
-    """Puts the events of one URL into `events`, until this process ends.
+    """Follows the event stream at one URL, and puts its events into the queue `events`.
 
-    `token` is asked before each connection, because a service that starts may have made it. An answer that
-    is an error is reported as `lost` with its status, and asked for again.
+    `token` is called before each connection, because the service may create the token only when it starts. An
+    error status is reported as `lost` with the exception NotAStream; then the request is repeated.
     """
 
     def __init__(self, url: str, token: Callable[[], str], events: SimpleQueue[FeedEvent]) -> None:

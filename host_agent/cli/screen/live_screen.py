@@ -1,4 +1,4 @@
-"""Show lines on the whole terminal and draw them again: for each event, each second, and for a new size."""
+"""Show lines on the whole terminal, and redraw them each second, for each event, and after a resize."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ Events = queue.SimpleQueue[FeedEvent]
 def show(
     events: Events, on_event: Callable[[FeedEvent], None], draw: Callable[[int], Sequence[Line]]
 ) -> None:
-    """Draw until Ctrl-C or `q`, and leave the terminal as it was.
+    """Draw until the user types `q` or Ctrl-C, then restore the terminal.
 
-    `on_event` is called with each of `events`, on this thread; `draw` returns the lines for a width.
+    `on_event` is called on this thread with each item of `events`; `draw` returns the lines for a width in
+    columns.
     """
     console = Console(highlight=False)
     live = Live(console=console, screen=True, auto_refresh=False)
@@ -46,7 +47,7 @@ def show(
 
 
 def _take(events: Events, on_event: Callable[[FeedEvent], None]) -> bool:
-    """Pass on all events that are there, after a wait of at most a second. Return True if the user leaves."""
+    """Wait up to REDRAW_S for an event; pass on all waiting events. Return True if the user leaves."""
     with contextlib.suppress(queue.Empty):
         event = events.get(timeout=REDRAW_S)
         while True:
@@ -76,7 +77,7 @@ def _cropped(line: Line, width: int) -> Text:
 
 
 class _Keys:
-    """Puts each typed key into `events`, without showing it. Only a terminal's input is read."""
+    """Puts each typed key into `events`, without echo. Input that is not a terminal is not read."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -94,12 +95,12 @@ class _Keys:
         self.give_back()
 
     def take_over(self) -> None:
-        """Let the terminal give each key at once."""
+        """Set the terminal to deliver each key at once, without echo."""
         if self._descriptor is not None:
             tty.setcbreak(self._descriptor)
 
     def give_back(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal's settings."""
         if self._descriptor is not None:
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
@@ -110,16 +111,18 @@ class _Keys:
 
 
 def _has_keyboard(descriptor: int) -> bool:
-    """Return whether this is the terminal of this process, and the process is in its foreground."""
+    """Return whether the descriptor is a terminal, with this process in its foreground."""
     try:
         return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
-    except OSError:  # the terminal of another session
+    except OSError:  # the terminal belongs to another session
         return False
 
 
 @contextlib.contextmanager
 def _signals(events: Events, console: Console, keys: _Keys) -> Iterator[None]:
-    """Draw again when the terminal has another size; leave the screen for SIGTERM, and while Ctrl-Z lasts."""
+    """Redraw after a resize; restore the terminal on SIGTERM, and while the process is suspended by
+    Ctrl-Z.
+    """
 
     def redraw(number: int, frame: FrameType | None) -> None:
         events.put(FeedEvent(RESIZED, number))
@@ -131,7 +134,7 @@ def _signals(events: Events, console: Console, keys: _Keys) -> Iterator[None]:
         keys.give_back()
         console.set_alt_screen(False)
         console.show_cursor(True)
-        os.kill(os.getpid(), signal.SIGSTOP)  # and here it goes on
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns after SIGCONT
         keys.take_over()
         console.set_alt_screen(True)
         console.show_cursor(False)

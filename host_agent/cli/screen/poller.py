@@ -1,4 +1,4 @@
-"""Ask for something on a thread, again and again, because what hangs must not stop the screen."""
+"""Poll a function on a thread of its own, so that a call that hangs does not freeze the screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
 
 
 class Poller:
-    """Puts answers of `ask` into `events`: after each call of `ask_soon`, and each 2 s while `is_needed`."""
+    """Calls `ask` after each call of `ask_soon`, and each 2 s while `is_needed`; puts the results into
+    `events`.
+    """
 
     def __init__(self, ask: Callable[[], FeedEvent], events: SimpleQueue[FeedEvent]) -> None:
         self._ask, self._events = ask, events
@@ -21,11 +23,11 @@ class Poller:
         self.is_needed = True
 
     def start(self) -> None:
-        """Begin, on a thread that does not keep the process alive."""
+        """Start polling on a daemon thread, which does not keep the process alive."""
         threading.Thread(target=self._run, name="poller", daemon=True).start()
 
     def ask_soon(self) -> None:
-        """Ask once more."""
+        """Call `ask` once more, soon."""
         self._wanted.set()
 
     def _run(self) -> None:

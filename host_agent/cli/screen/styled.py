@@ -31,8 +31,8 @@ def plain(line: Line) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: a log or a model's answer may hold commands for the
-    terminal, which would clear it, recolor it or write into its input.
+    """Return `text` without control characters. A log or a model's answer may contain commands for the
+    terminal, which would clear it, change its colors or write into its input.
     """
     return _CONTROL_CHARACTERS.sub("", text.replace("\t", "    "))
 
@@ -44,7 +44,7 @@ def wrapped(line: Line, width: int) -> list[Line]:
 
 
 def print_lines(lines: Iterable[Line]) -> None:
-    """Print each line to stdout, in color if it is a terminal. The terminal itself wraps what is too long."""
+    """Print each line to stdout, in color if stdout is a terminal. Long lines are wrapped by the terminal."""
     written = _colored if sys.stdout.isatty() else plain
     for line in lines:
         print(written(line))

@@ -75,7 +75,7 @@ def _row(name: str, service: dict[str, Any], now: float) -> tuple[str, ...]:
 
 
 def _older_code(config: Config, width: int) -> list[Line]:
-    """Return lines that name the services that run older code than is installed, if there are any."""
+    """Return lines that name the services whose process runs older code than is installed."""
     older = outdated.parts_with_older_code(config)
     if not older:
         return []

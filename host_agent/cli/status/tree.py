@@ -25,7 +25,7 @@ Service = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A service in the tree: the lines in front of its name, and those below the name."""
+    """A service in the tree, with the tree's line-drawing characters before its name and below it."""
 
     name: str
     branch: str
@@ -35,7 +35,7 @@ class Node:
 def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.0) -> list[Line]:
     """Return the lines that show `status` on a terminal of `width` columns.
 
-    `now` is in seconds since 1970; `age_s` is the age of the answer in seconds, which the uptimes grow by.
+    `now` is in seconds since 1970; `age_s` is the age of the answer in seconds, and is added to the uptimes.
     """
     services: dict[str, Service] = status["services"]
     nodes = order(services)
@@ -60,7 +60,7 @@ def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.
 def order(services: Mapping[str, Service]) -> list[Node]:
     """Return the services as a tree, each before its children, in the order of the answer.
 
-    A service whose parent is unknown, or its own descendant, is a root.
+    A service is a root if its parent is not in the answer, or if the parents form a circle.
     """
     parents = {name: _parent(name, service, services) for name, service in services.items()}
     nodes: list[Node] = []
@@ -84,7 +84,7 @@ def order(services: Mapping[str, Service]) -> list[Node]:
 
 
 def verdict(status: Mapping[str, Any]) -> str:
-    """Return the agent's verdict, or one made of the states if the agent gives none."""
+    """Return the agent's verdict; if an older agent sends none, make one of the states."""
     if text := status.get("verdict"):
         return as_sentence(str(text))
     unhealthy = [f"{name} is {row['state']}" for name, row in status["services"].items() if not is_well(row)]
@@ -94,7 +94,7 @@ def verdict(status: Mapping[str, Any]) -> str:
 
 
 def words(service: Service, now: float, age_s: float = 0.0) -> Iterator[Segment]:
-    """Yield the sentences about a service: its detail, its work, its breaker, its last failure."""
+    """Yield the sentences about a service: its detail, its workload, its breaker, and its last failure."""
     detail = str(service.get("detail") or "").strip()
     if detail:
         yield as_sentence(detail), "" if is_well(service) else state_style(service)
@@ -118,7 +118,7 @@ def state_style(service: Service) -> str:
 
 
 def is_well(service: Service) -> bool:
-    """Return whether a service works, or is not expected to."""
+    """Return whether a service works, or is not expected to work."""
     return state_style(service) in ("green", "dim")
 
 
@@ -166,7 +166,9 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _beside(node: Node, head: Line, sentences: Sequence[Segment], left: int, width: int) -> list[Line]:
-    """Return the row with its sentences at the right, wrapped; the lines of the tree go on below the name."""
+    """Return the row with its wrapped sentences at the right, and the tree's vertical lines below the
+    name.
+    """
     lines = [line for sentence in sentences for line in wrapped([sentence], width - left - 2)]
     if not lines:
         return [head]
@@ -180,7 +182,7 @@ def _below(node: Node, sentences: Sequence[Segment], width: int) -> list[Line]:
 
 
 def _cut(line: Line, width: int) -> Line:
-    """Return the line without what does not fit into `width` columns."""
+    """Return the line, cut to `width` columns."""
     cut: list[Segment] = []
     for text, style in line:
         cut.append((text[: max(width, 0)], style))
@@ -196,7 +198,7 @@ def _verdict_style(status: Mapping[str, Any]) -> str:
 
 
 def _work(service: Service) -> str:
-    """Return what an engine has loaded and does; empty for other services."""
+    """Return an engine's loaded models and requests as text; empty for other services."""
     models, requests = service.get("models"), service.get("requests")
     if not models or not isinstance(models, list) or not isinstance(requests, dict):
         return ""

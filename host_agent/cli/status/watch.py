@@ -1,4 +1,4 @@
-"""`vestal status --watch`: the tree of services, live, while agents come and go."""
+"""`vestal status --watch`: show the tree of services live, also while the agent is down or restarts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(config: Config) -> int:
 
 
 def _ask(config: Config) -> FeedEvent:
-    """Return the agent's status, or why it gives none."""
+    """Return an event with the agent's status, or with the reason why there is none."""
     try:
         return FeedEvent(STATUS, AgentClient(config).get("/status"))
     except (HostAgentError, ConfigError):
@@ -48,7 +48,7 @@ def _follow(config: Config, path: str, events: live_screen.Events) -> None:
 
 
 class WatchedStatus:
-    """The last status that the agent gave, its open incidents, and since when it gives nothing."""
+    """The agent's last status, its open incidents, and since when it has not answered."""
 
     def __init__(self, poller: Poller, follow_journal: Callable[[], None]) -> None:
         self._poller, self._follow_journal = poller, follow_journal
@@ -60,7 +60,7 @@ class WatchedStatus:
         self._has_no_live = False
 
     def on_event(self, event: FeedEvent) -> None:
-        """Take an event of the agent's stream, or an answer of the poller."""
+        """Update from an event of the agent's stream, or from a result of the poller."""
         if event.name == STATUS:
             self._status, self._taken_at, self._away_since = event.data, time.monotonic(), None
             self._poller.is_needed = self._has_no_live
@@ -85,7 +85,7 @@ class WatchedStatus:
         return [*shown, *self._incident_lines(width)]
 
     def _absence(self, width: int, away_s: float) -> list[Line]:
-        """Return that the agent is away, and below it what it last reported."""
+        """Return lines that say that the agent does not answer, followed by its last status."""
         lines = wrapped([(f"The agent has not answered for {format_duration(away_s)}.", "bold red")], width)
         lines += wrapped([(self._why_away, "yellow")], width)
         if self._status is None:
@@ -105,9 +105,9 @@ class WatchedStatus:
             self._incidents.pop(incident["id"], None)
 
     def _on_lost(self, reason: object) -> None:
-        self._incidents.clear()  # the agent sends the open ones again
+        self._incidents.clear()  # after reconnecting, the agent sends all open incidents
         if isinstance(reason, NotAStream) and not self._has_no_live:
-            self._has_no_live = True  # an older agent, which has the journal's stream only
+            self._has_no_live = True  # an older agent has only the stream of the journal
             self._follow_journal()
         self._poller.ask_soon()
 

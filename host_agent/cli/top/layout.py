@@ -1,6 +1,6 @@
 """Lay out the requests in flight and the memory of the MLX server. Pure.
 
-The requests are the body of the gateway's GET /requests, `health` that of its GET /health.
+`requests` is the body of the gateway's GET /requests, `health` that of its GET /health.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEMORY_PARTS = (
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its title, its widest content in characters, and its side."""
+    """A column of the table: its title, its maximal width in characters, and its alignment."""
 
     title: str
     most: int
@@ -64,7 +64,7 @@ def lay_out(
 
 
 def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[Line]:
-    """Return the lines for a pipe: whole ids, one line for each request, no bar."""
+    """Return the lines for a pipe: one line for each request, ids not shortened, no memory bar."""
     entries = list(requests.get("requests") or [])
     rows = [[str(entry.get("id") or ""), *_cells(entry, 0.0)[1:]] for entry in entries]
     return [
@@ -75,7 +75,7 @@ def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[
 
 
 def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
-    """Return the memory as a bar of what it is used for, and the figures below it."""
+    """Return a bar that shows what the memory is used for, and the figures below it."""
     memory = health.get("memory") or {}
     limit = memory.get("limit_bytes") or 0
     if not limit:
@@ -86,7 +86,7 @@ def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
     bar: list[Segment] = [("▕", "dim")]
     used = 0
     for _, size, style in parts:
-        cells = min(columns - used, -(-size * columns // whole) if size else 0)  # what is there is seen
+        cells = min(columns - used, -(-size * columns // whole) if size else 0)  # 1 cell or more
         bar.append(("█" * cells, style))
         used += cells
     bar += [("░" * (columns - used), "dim"), ("▏", "dim")]
@@ -105,8 +105,8 @@ def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
 
 
 def _memory_parts(memory: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """Return name, bytes and style of each part. `other` is in use for none of the named ones, `promised` is
-    reserved for running requests and not used yet.
+    """Return name, bytes and style of each part of the memory. `other` is in use but belongs to none of the
+    named parts; `promised` is reserved for running requests and not used yet.
     """
     sizes = {key: int(memory.get(key) or 0) for _, key, _ in MEMORY_PARTS}
     promised = int(memory.get("promised_bytes") or 0) - sizes["kv_bytes"]
@@ -167,7 +167,7 @@ def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]
 
 
 def _stacked(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> list[Line]:
-    """Return two lines for each request: what it does, and from whom it is."""
+    """Return two lines for each request: its progress, and its client."""
     lines: list[Line] = []
     for entry in entries:
         identifier, client, model, phase, _, tokens, rate, age = _cells(entry, age_s)

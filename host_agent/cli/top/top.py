@@ -51,7 +51,7 @@ def _ask_for_health(gateway: GatewayClient) -> FeedEvent:
 
 
 class WatchedGateway:
-    """What the gateway last said about its requests and its memory, and since when it says nothing."""
+    """The gateway's last report of its requests and memory, and since when it has not answered."""
 
     def __init__(self, gateway: GatewayClient) -> None:
         self._gateway = gateway
@@ -62,7 +62,7 @@ class WatchedGateway:
         self._why_away = ""
 
     def on_event(self, event: FeedEvent) -> None:
-        """Take a list of requests, an answer about health, or the loss of the gateway."""
+        """Update from a list of requests, an answer to GET /health, or the loss of the connection."""
         if event.name == LOST:
             self._away_since = self._away_since or time.monotonic()
             self._why_away = self._reason(event.data)

@@ -24,7 +24,7 @@ REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old imag
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check the disks, and ask the agent what it cannot write."""
+    """Check the free space of the disks, and ask the agent which files it cannot write."""
     yield from check_disks(config)
     yield from _failed_writes(config)
 

@@ -1,4 +1,4 @@
-"""Docker may take so much of the machine's memory that the models do not fit beside it."""
+"""Diagnose whether Docker may take so much memory that the models to load no longer fit."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ SMALLER = "name smaller models in mlx.preload"
 GIVE_LESS = f"Give Docker less memory (Docker Desktop: Settings, Resources), or {SMALLER}."
 LOWER_LIMIT = f"Lower VESTAL_ORCHESTRATOR__MEM_LIMIT, or {SMALLER}."
 SAME_MEMORY = 0.97  # an engine without a virtual machine reports the memory of the whole machine
-MOST_OF_MACHINE = 0.5  # of its memory, that a virtual machine should have beside a model server
+MOST_OF_MACHINE = 0.5  # the fraction of it that Docker's virtual machine should take at most
 CONTAINERS = 2  # the orchestrator and nightly; workers come on top
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare what Docker may take, and what the models to load need, with the machine's memory."""
+    """Compare the sum of Docker's memory limit and the models' needs with the machine's memory."""
     chosen = config.orchestrator.mode
     if chosen in ("off", "native"):
         yield Finding(NAME, "ok", f"No container takes memory: orchestrator.mode is {chosen}.")
@@ -48,9 +48,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights_bytes: int) -> Finding:
     """Assess the share of Docker in a machine with `total_bytes` of memory.
 
-    `docker_bytes` is what all containers share; with Docker Desktop, that of its virtual machine.
-    `limits_bytes` is what the containers' limits allow together, `weights_bytes` the size of the models that
-    are loaded at the start and are installed.
+    `docker_bytes` is the memory that all containers share; with Docker Desktop, its virtual machine's memory.
+    `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed
+    models that are loaded at the start.
     """
     machine, models = gibibytes(total_bytes), gibibytes(weights_bytes)
     if docker_bytes < SAME_MEMORY * total_bytes:

@@ -1,4 +1,6 @@
-"""The Hugging Face hub cannot be reached, and a model of `mlx.preload` has to be fetched from it."""
+"""Diagnose whether the Hugging Face hub can be reached, if a model of `mlx.preload` must be fetched from
+it.
+"""
 
 import os
 import urllib.error
@@ -19,7 +21,9 @@ OTHERWISE = "take the model out of mlx.preload, or give it another source (`path
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Ask the hub for the first model that must be fetched from it; ask nothing if there is none."""
+    """Send a request to the hub for the first model that must be fetched; send none if there is no such
+    model.
+    """
     wanted = [
         (name, source) for name, source in missing_model.to_fetch(config) if isinstance(source, HubSource)
     ]
@@ -51,7 +55,7 @@ def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):
             return ""
     except urllib.error.HTTPError:
-        return ""  # it answers; whether the model is there, and may be read, is seen when it is fetched
+        return ""  # any status shows that the hub is reachable; a missing model is reported by the fetch
     except urllib.error.URLError as error:
         return str(getattr(error.reason, "strerror", None) or error.reason)
     except (OSError, ValueError) as error:

@@ -53,7 +53,7 @@ def _check_remote(url: str) -> Finding:
 
 
 def check_owner_of_port(config: Config) -> Iterator[Finding]:
-    """Check who listens on Ollama's port, if it is a port of this machine and somebody does."""
+    """Check which process listens on Ollama's port, if the port is one of this machine and is in use."""
     if config.ollama.manage != "off" and http_get.is_local(_base_url(config)):
         port = urlsplit(_base_url(config)).port or DEFAULT_PORT
         if port != config.mlx.port and (holder := ports.holder(port)) is not None:

@@ -113,7 +113,7 @@ def _state(status: str, health: str) -> State:
 def _words(
     state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool
 ) -> tuple[str, str]:
-    """Return detail and remedy of a container in Docker's `status`."""
+    """Return detail and remedy of a container whose state in Docker is `status`."""
     if state is State.READY:
         recurs = is_recurring and last_death
         return (f"it works again; its last run ended at {last_death}" if recurs else ""), ""

@@ -30,8 +30,8 @@ class Containers:
     async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """Return the status of each service that has a container. Raises DockerUnavailable.
 
-        With `fresh` the Docker engine is asked now, and the explanation of a death that just happened is
-        waited for.
+        With `fresh`, the Docker engine is queried now, and the call waits for the cause of a container's
+        death that has just happened.
         """
         found = await self._inspect(fresh)
         if fresh and any(self.deaths.is_explanation_pending(inspect) for inspect in found.values()):

@@ -44,7 +44,7 @@ class DeathWatch:
         self._explaining: set[asyncio.Task[None]] = set()
         self._recording: set[asyncio.Task[None]] = set()
         self._following = False
-        self._unwell: set[str] = set()  # the services that have died or were called unhealthy
+        self._unwell: set[str] = set()  # services that have died or whose health check failed
 
     def expect_stop(self, service: str, by: str, within_s: float = EXPECTED_STOP_S) -> None:
         """Attribute the service's next death, if it comes within `within_s`, to `by`, who is stopping it."""
@@ -119,7 +119,7 @@ class DeathWatch:
         task.add_done_callback(tasks.discard)
 
     async def _record_healthy(self, service: str, container: str) -> None:
-        """Record that a service is well again, after the deaths that came before."""
+        """Record that a service is healthy again; deaths that precede this are recorded first."""
         if self._explaining:
             await asyncio.wait(set(self._explaining))
         self._journal.record(service, "container_healthy", container=container[:12])

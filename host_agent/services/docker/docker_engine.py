@@ -20,9 +20,9 @@ WHY_NATIVE = {
 
 @dataclass(frozen=True)
 class DockerObservation:
-    """One look at the Docker engine: its version, or the sentence that says why it did not answer.
+    """One observation of the Docker engine: its version, or a sentence about why it did not answer.
 
-    `failures` counts the looks in a row without an answer.
+    `failures` is the number of successive observations without an answer.
     """
 
     version: str = ""
@@ -31,14 +31,14 @@ class DockerObservation:
 
 
 class DockerEngineMonitor:
-    """Asks the Docker engine for its version."""
+    """Observes the Docker engine by requesting its version."""
 
     def __init__(self, api: DockerApi) -> None:
         self._api = api
         self._failures = 0
 
     async def observe(self) -> DockerObservation:
-        """Ask the Docker engine now."""
+        """Request the Docker engine's version now."""
         try:
             version = await self._api.version()
         except DockerUnavailable as error:
@@ -49,8 +49,9 @@ class DockerEngineMonitor:
 
 
 def service_status(seen: DockerObservation, decision: ModeDecision) -> ServiceStatus:
-    """Return the Docker engine's status. It is `absent` if it does not answer and is not needed: only an
-    orchestrator in containers needs it, and where that runs was decided when the agent started.
+    """Return the Docker engine's status. An engine that does not answer is `absent` unless it is needed: only
+    an orchestrator in containers needs it. Whether the orchestrator runs in containers was decided when the
+    agent started.
     """
     extra = {"orchestrator_mode": str(decision.mode), "why": decision.why}
     if seen.version:

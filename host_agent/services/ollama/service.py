@@ -184,9 +184,11 @@ class OllamaService:
         return changed or time.monotonic() - self._observed_at > CACHE_S
 
     def _is_another_server(self) -> bool:
-        """Return whether the server of the last observation has ended, or its supervisor has seen a change.
+        """Return whether the Ollama of the last observation has ended, or its supervisor reports another
+        process.
 
-        Otherwise the check that runs, which a hung server may delay for long, brings the next observation.
+        If not, there is no need to observe at once: the check that runs makes the next observation, although
+        a hung server may delay it for long.
         """
         child, pid = self.controller.status(), self._observation.owner.pid
         changed = (child.process_pid, child.state) != self._observed_child

@@ -42,7 +42,7 @@ class Observation:
 def service_status(seen: Observation, child: ChildStatus) -> ServiceStatus:
     """Return the status of Ollama. `child` is the status of the agent's own server in its supervisor."""
     has_child = child.process_pid is not None or child.state in CHILD_STATES
-    if seen.owner.kind is OwnerKind.OURS and not has_child:  # the look is older than the end of that server
+    if seen.owner.kind is OwnerKind.OURS and not has_child:  # the server ended after this observation
         seen = replace(seen, owner=Owner(), server_info=None)
     extra = _extra(seen)
     if has_child:

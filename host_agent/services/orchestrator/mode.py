@@ -42,10 +42,10 @@ class Mode(StrEnum):
 
 
 class ModeCause(StrEnum):
-    """Why a mode was chosen."""
+    """The kind of reason for which a mode was chosen."""
 
-    CONFIGURED = "configured"  # orchestrator.mode says so
-    POSSIBLE = "possible"  # containers, because nothing is against them
+    CONFIGURED = "configured"  # the setting orchestrator.mode names the mode
+    POSSIBLE = "possible"  # containers, because all that they need is there
     NO_ENGINE = "no_engine"  # no Docker engine answered
     NO_COMPOSE = "no_compose"  # `docker compose` is missing
     NO_IMAGE = "no_image"  # the orchestrator's image is not built
@@ -53,7 +53,7 @@ class ModeCause(StrEnum):
 
 @dataclass(frozen=True)
 class ModeDecision:
-    """A mode, and why it was chosen: `why` has the evidence of that moment in words."""
+    """A mode, and why it was chosen: `why` is a text with the evidence at that time."""
 
     mode: Mode
     why: str

@@ -1,1 +1,1 @@
-"""The rows of GET /status from one look at the machine, the last failure of each service, and the verdict."""
+"""The body of GET /status: the status of each service, its last failure, and the verdict on all of them."""

@@ -51,7 +51,7 @@ def failure_of(entry: Mapping[str, Any]) -> Failure | None:
 
 
 class LastFailures:
-    """Reads the journal once, and after that only what is new in it."""
+    """Reads the whole journal once, and after that only its new entries."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

@@ -1,6 +1,6 @@
-"""Make the row of every service from one look at this machine. Pure.
+"""Make the row (the status) of every service from one observation of this machine. Pure.
 
-`rows` sees nothing but its argument, so that a state and the words beside it cannot come from two looks.
+`rows` uses only its argument, so that a state and its words cannot come from different observations.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at this machine.
+    """One observation of this machine.
 
     `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
     is what the gateway answers now, None without an answer; `reported` is its last answer. `containers` has
@@ -88,7 +88,7 @@ def _parents(mode: Mode) -> dict[str, str | None]:
 
 
 def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) -> ServiceStatus:
-    """Return the row with its place in the tree and its last failure.
+    """Return the row with its parent and its last failure.
 
     An agent that has just started finds an open breaker in its saved state, and the reason in the journal.
     """
@@ -120,7 +120,7 @@ def engine_row(
         return ServiceStatus(State.STARTING, detail="its gateway is starting")
     if engine is not None:
         return _with_its_work(engine)
-    # The engine may work although its gateway is silent.
+    # The engine may work although its gateway does not answer.
     if gateway.state in UP and reported and reported.gateway_pid == gateway.process_pid:
         silence = "its gateway does not answer now; this is what it last reported"
         return replace(reported.engine, detail=silence, remedy="")

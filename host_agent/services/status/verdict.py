@@ -1,4 +1,4 @@
-"""Say in one sentence how all services are: the verdict above the rows of GET /status. Pure."""
+"""Summarize the state of all services in one sentence, the `verdict` of GET /status. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,8 +40,8 @@ SEVERITY = (
 def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
     """Return one sentence about all rows, and about what is wrong with memory or disk.
 
-    The worst service is named with its words, the others that are not well by name. A service that depends on
-    one that is not well is not counted: it has the same cause.
+    The worst service is named with its sentence, the other unhealthy ones by name. A service that depends on
+    an unhealthy one is left out, because it has the same cause.
     """
     unwell = {name: row for name, row in rows.items() if not row.healthy}
     causes = [name for name in unwell if not _is_consequence(name, rows, unwell)]
@@ -65,9 +65,9 @@ def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
 def _is_consequence(
     name: str, rows: Mapping[str, ServiceStatus], unwell: Mapping[str, ServiceStatus]
 ) -> bool:
-    """Return whether a service is not well because of the one that it depends on.
+    """Return whether a service is unhealthy because of the one that it depends on.
 
-    A gateway that is up and has given its engine up is restricted because of its engine.
+    A gateway that runs but has given up its engine is restricted because of the engine.
     """
     parent = rows[name].parent
     if name == MLX_ENGINE and parent in unwell:
@@ -82,7 +82,7 @@ def _severity(row: ServiceStatus) -> int:
 
 
 def _waiting(rows: Mapping[str, ServiceStatus]) -> str:
-    """Say how many requests wait for the next engine, if some do."""
+    """Return a text with the number of requests that wait for the next engine; empty if none does."""
     requests = rows[MLX_ENGINE].extra.get("requests")
     count = requests.get("parked", 0) if isinstance(requests, Mapping) else 0
     if not count:

@@ -24,7 +24,7 @@ class HandedOver:
 
 
 class ForwardToSuccessor:
-    """Forwards every request with an end from the moment on at which `state.successor` is set."""
+    """Forwards every request to the next gateway once `state.successor` is set, except endless streams."""
 
     def __init__(self, app: ASGIApp, state: HandedOver) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class ForwardToSuccessor:
         try:
             await successor.forward(scope, receive, sending)
         except lost:
-            if has_started:  # without its end, the server closes the connection
+            if has_started:  # the response stays incomplete, so the server closes the connection
                 return
             error = Unavailable("engine_unavailable", LOST, retry_after_s=RETRY_AFTER_S)
             await error_response(error, scope["path"])(scope, receive, send)

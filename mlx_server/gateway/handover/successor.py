@@ -62,7 +62,7 @@ class Successor:
     async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
         """Send an answer from a frame on, until its end. Raises BrokenOff, OSError.
 
-        With `has_started` the status and the headers have been sent.
+        `has_started`: the status and the headers have been sent already.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
@@ -91,16 +91,18 @@ class Successor:
                 return
             except connection_failures() as error:
                 now_s = time.monotonic()
-                if now_s - began_s > ACCEPTED_AFTER_S:  # the answer may have taken minutes before this death
+                if (
+                    now_s - began_s > ACCEPTED_AFTER_S
+                ):  # count from now, since the answer may have taken minutes before the other gateway died
                     deadline_s = now_s + MAX_RETRY_S
                 if has_sent or now_s > deadline_s:
                     raise BrokenOff(f"{answer_id}: {type(error).__name__}: {error}") from error
             await asyncio.sleep(RETRY_S)
 
     async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
-        """Forward a whole HTTP request, and send the answer to it. Raises BrokenOff, OSError.
+        """Forward a whole HTTP request, and send its response to the client. Raises BrokenOff, OSError.
 
-        `own_key`: this gateway's key is shown instead of the client's.
+        `own_key`: authenticate with this gateway's key instead of the client's.
         """
         from yarl import URL
 

@@ -1,8 +1,7 @@
-"""The name of a client, from the headers of its request. Pure.
+"""Derive the name of a client program from the headers of its request. Pure.
 
-A program says in `User-Agent` what it is: products with their versions, the most telling first. Many agents
-are built on a library, whose product comes second (`opencode/1.18.31 ai-sdk/provider-utils/4.0.40`), and some
-name only the library.
+`User-Agent` lists products with their versions, the most specific one first. Many programs are built on a
+library, which is named second (`opencode/1.18.31 ai-sdk/provider-utils/4.0.40`); some name only the library.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ APPLICATIONS = {
     "githubcopilotchat": "GitHub Copilot",
     "kilo-code": "Kilo Code",
     "litellm": "LiteLLM",
-    "ollama": "ollama",  # its command line, and programs in Go on its package
+    "ollama": "ollama",  # Ollama's command line, and Go programs that use its package
     "opencode": "opencode",
     "qwencode": "Qwen Code",
     "roocode": "Roo Code",
@@ -79,8 +78,8 @@ _VERSION = re.compile(r"v?(\d+(?:\.\d+)?)")
 def client_name(headers: Mapping[str, str]) -> str:
     """Return a short name such as `Claude Code 2.1`, `openai-python`, `Firefox 153`; empty if it is unknown.
 
-    The names of the headers are in lower case. Open WebUI may name its user, and several agents their title
-    (`X-Title`), while their `User-Agent` is that of a library.
+    The names of the headers must be in lower case. Where `User-Agent` names only a library, other headers are
+    used: Open WebUI sends headers about its user, and several programs send their title in `X-Title`.
     """
     user_agent = headers.get("user-agent", "")[:MAX_READ]
     name, is_library = _from_user_agent(user_agent)
@@ -92,7 +91,7 @@ def client_name(headers: Mapping[str, str]) -> str:
 
 
 def _from_user_agent(user_agent: str) -> tuple[str, bool]:
-    """Return the name, and whether it is that of a library."""
+    """Return the name, and whether it is the name of a library."""
     if sdk := _OFFICIAL_SDK.match(user_agent):
         language = sdk[2].lower()
         return f"{sdk[1].lower()}-{'node' if language == 'js' else language}", True

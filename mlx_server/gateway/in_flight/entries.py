@@ -1,9 +1,9 @@
 """The list of the requests in flight: one entry for each HTTP request, however many tickets it has. Pure.
 
-A request with which another machine goes on has no ticket here, but its client reads the answer here.
+A request that another machine continues has no ticket here, but its client reads the answer here.
 
-OpenAI's `n` and a list of prompts make several tickets at once, a long list of texts to embed one after the
-other.
+OpenAI's `n` and a list of prompts make several tickets at once; a long list of texts to embed makes several,
+one after the other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "r
 
 @dataclass(frozen=True)
 class PassedOn:
-    """A request for `path` with which the machine at the URL `machine` goes on, read by its client here."""
+    """A request for `path` that the machine at the URL `machine` continues, while its client reads it
+    here.
+    """
 
     origin: RequestOrigin
     path: str
@@ -44,10 +46,10 @@ def in_flight(
     held: Collection[str] = (),
     passed_on: Iterable[PassedOn] = (),
 ) -> dict[str, Any]:
-    """Return the entries, `counts` of all requests by their phases, and how many are `omitted`.
+    """Return the entries, the `counts` of all requests by phase, and how many requests are `omitted`.
 
-    What runs comes before what waits, and the oldest first; no more than MAX_ENTRIES are listed. `loaded` are
-    the names of the models in memory. The requests in `held` cannot be cancelled at present.
+    Running requests come before waiting ones, and older ones first; at most MAX_ENTRIES are listed. `loaded`
+    are the names of the models in memory. The requests in `held` cannot be cancelled at present.
     """
     of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
     for ticket, phase in tickets:
@@ -83,7 +85,7 @@ def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) 
 
 
 def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool) -> dict[str, Any]:
-    """Return what is known of any request. A figure that is not known is None."""
+    """Return the fields that every entry has. An unknown figure is None."""
     return {
         "id": origin.id,
         "client": origin.client,
@@ -106,9 +108,9 @@ def _of_passed_on(request: PassedOn) -> dict[str, Any]:
 
 
 def _of_tickets(tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
-    """Return what the tickets of a request say.
+    """Return the fields that follow from the tickets of a request.
 
-    An engine that dies meets all tickets of a request, so that the highest of their crashes counts.
+    An engine's death affects all tickets of a request, so the largest of their crash counts is shown.
     """
     first = tickets[0][0]
     generates = first.request.lane is Lane.GENERATE

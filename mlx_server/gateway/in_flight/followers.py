@@ -1,7 +1,7 @@
-"""The requests in flight as server-sent events: what GET /requests answers, again and again.
+"""Stream the requests in flight as server-sent events: the body of GET /requests whenever it changes.
 
-All followers are sent the same frames, which are made at most twice a second, however many there are. One
-that reads slowly is sent the newest frame when it has read the one before; nothing is kept for it.
+All followers share the same frames, which are made at most twice a second. A slow follower is sent the newest
+frame when it has read the one before; older frames are not kept for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADERS = {"Cache-Control": "no-cache", "Connection": "close"}
 
 
 class Followers:
-    """The clients of GET /requests/events. `report` returns the body that they are sent."""
+    """The clients of GET /requests/events. `report` returns the body of GET /requests."""
 
     def __init__(self, report: Callable[[], dict[str, Any]], clock: Clock) -> None:
         self._report = report
@@ -49,7 +49,9 @@ class Followers:
         self._closing.set()
 
     def response(self) -> StreamingResponse:
-        """Return the response to one more follower. Raises Unavailable if none is taken."""
+        """Return the response for a new follower. Raises Unavailable if there are too many, or after
+        `close`.
+        """
         if self._closing.is_set():
             raise Unavailable("draining", CLOSED, retry_after_s=1)
         if self._count >= MAX_FOLLOWERS:
@@ -61,7 +63,9 @@ class Followers:
         self._count -= 1
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Yield a frame at once, then when it has changed, at most each LOOK_S, at least each REPEAT_S."""
+        """Yield a frame at once, and then after each change: at most one each LOOK_S seconds, at least one
+        each REPEAT_S.
+        """
         sent, sent_at = b"", -math.inf
         while not self._closing.is_set():
             now = self._clock.now()
@@ -80,7 +84,7 @@ class Followers:
 
 
 class _Events(StreamingResponse):
-    """A stream of events; `on_end` is called at its end, whoever ends it."""
+    """A stream of events. `on_end` is called once when either side ends the stream."""
 
     def __init__(self, frames: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
         super().__init__(frames, media_type=SSE, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""The routes of the requests in flight: their list, the same as a stream of events, and how to cancel one."""
+"""The routes GET /requests, GET /requests/events and DELETE /requests/{id}."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ PASSED_ON = (
 
 
 class OtherMachines(Protocol):
-    """The gateways on other machines, which go on with some of the requests."""
+    """The gateways on other machines, which continue some of this gateway's requests."""
 
     @property
     def read_here(self) -> Iterable[PassedOn]:
-        """Return the requests whose clients read the answers of other machines here."""
+        """Return the requests that other machines continue while their clients read the answers here."""
 
     async def cancel(self, answer_id: str) -> bool:
-        """Cancel a request on the machine that goes on with it. Return False if none does."""
+        """Cancel a request on the machine that continues it. Return False if there is none."""
 
 
 class RequestsInFlight:
-    """What the routes show and do. `keeper` is None if no answers are kept, `others` without any."""
+    """Lists and cancels requests. `keeper` is None if answers are not kept, `others` if there are no other
+    machines.
+    """
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class RequestsInFlight:
         return {**listed, "totals": self._telemetry.totals()}
 
     async def cancel(self, request_id: str) -> None:
-        """Cancel a request. Raises NotFound, or GatewayError if that cannot be done now."""
+        """Cancel a request. Raises NotFound, or GatewayError if it cannot be cancelled at present."""
         if self._keeper is not None and request_id in self._keeper.offered:
             raise errors.Conflict("request_passed_on", PASSED_ON)
         if not (self._dispatcher.cancel(request_id) or await self._cancel_elsewhere(request_id)):
@@ -75,7 +77,7 @@ class RequestsInFlight:
         if self._others is None or not await self._others.cancel(request_id):
             return False
         if self._keeper is not None:
-            self._keeper.forget(request_id)  # it must not go on here either
+            self._keeper.forget(request_id)  # the request must not continue on this machine either
         return True
 
 

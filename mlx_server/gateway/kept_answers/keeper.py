@@ -66,7 +66,7 @@ class AnswerKeeper:
 
     @property
     def offered(self) -> set[str]:
-        """Return the ids of the answers with which another machine is being asked to go on."""
+        """Return the ids of the answers that another machine is being asked to continue."""
         return {answer.id for answer in self._running.values() if answer.is_offered}
 
     # --- new requests ---
@@ -156,7 +156,9 @@ class AnswerKeeper:
         return self.log.status(answer_id) in ("open", "ended")
 
     def forget(self, answer_id: str) -> None:
-        """Delete what was written down of an answer, unless another gateway goes on with it or may do so."""
+        """Delete the record of an answer from disk, unless another gateway continues the answer or may do
+        so.
+        """
         answer = self._running.get(answer_id)
         if not self._is_detached and (answer is None or not answer.is_offered):
             self.log.forget(answer_id)

@@ -116,8 +116,8 @@ def _key_digest(scope: Scope) -> str | None:
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
     """Send the answer from a frame on. If its last client leaves before its end, the answer is suspended.
 
-    Raises HttpError if another gateway goes on with it and does not give it, and nothing was sent. Otherwise
-    the response is left without its end, so that the server closes the connection.
+    If another gateway continues the answer and fails to deliver it, HttpError is raised, provided that
+    nothing was sent yet. Otherwise the response stays incomplete, so that the server closes the connection.
     """
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
@@ -140,7 +140,7 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
 async def _copy_rest(
     elsewhere: CopyElsewhere, answer_id: str, copied: Copied, send: Send, gone: asyncio.Future[None]
 ) -> None:
-    """Send what another gateway makes of an answer, until `gone` is done. Raises HttpError."""
+    """Send the rest of an answer that another gateway continues, until `gone` is done. Raises HttpError."""
     has_started = copied.has_started
 
     async def sending(message: Message) -> None:

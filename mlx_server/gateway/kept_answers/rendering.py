@@ -18,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BrokenOff(Exception):
-    """The other gateway that goes on with an answer does not give its rest."""
+    """The gateway that continues an answer did not deliver the rest of it."""
 
 
 class CopyElsewhere(Protocol):

@@ -91,7 +91,7 @@ class Peers:
         self._passed_on: dict[str, Peer] = {}
         self._memory = PrefixMemory()
         self._refused: dict[tuple[str, str], float] = {}  # (peer, model): when a placement was refused
-        self.read_here: list[PassedOn] = []  # the answers of peers that clients read here at present
+        self.read_here: list[PassedOn] = []  # answers of peers that clients currently read here
         self._polls: list[asyncio.Task[None]] = []
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
@@ -132,7 +132,7 @@ class Peers:
         return sum(peer.readers for peer in self._peers.values())
 
     async def cancel(self, answer_id: str) -> bool:
-        """Have the peer to which an answer was passed on cancel it. Return False if there is none."""
+        """Cancel an answer on the peer to which it was passed on. Return False if there is no such peer."""
         peer = self.where(answer_id)
         return peer is not None and await peer.cancel(answer_id)
 

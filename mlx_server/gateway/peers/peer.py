@@ -65,7 +65,9 @@ class Peer:
         return False
 
     async def cancel(self, answer_id: str) -> bool:
-        """Have it cancel an answer. Return False if that is not there, or if it does not say so in time."""
+        """Cancel an answer on the peer. Return False if the peer does not have it, or does not confirm in
+        time.
+        """
         with contextlib.suppress(*_failures()):
             async with asyncio.timeout(ASK_S), self._request("DELETE", f"/v1/streams/{answer_id}") as answer:
                 return answer.status == 200

@@ -1,4 +1,4 @@
-"""Count what clients are given: tokens, first tokens, prompts taken in, and pauses of streams."""
+"""Count what is delivered to clients: tokens, first tokens, prompt tokens, and pauses of streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx_server.gateway.telemetry import Telemetry
 
 
 class DeliveryCounts:
-    """Counts in the tickets and in the telemetry. Times are monotonic seconds."""
+    """Adds to the counts of each ticket and of the telemetry. Times are monotonic seconds."""
 
     def __init__(self, telemetry: Telemetry, pauses: Pauses) -> None:
         self._telemetry = telemetry

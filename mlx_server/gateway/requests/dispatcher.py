@@ -133,7 +133,7 @@ class Dispatcher:
     def cancel(self, request_id: str) -> bool:
         """Cancel the request with this x-request-id, with all its tickets. Return False if there is none.
 
-        Its client is shown an error, unless it has disconnected.
+        The client gets an error, unless it has disconnected.
         """
         of_request = self._tickets.of_request(request_id)
         for ticket in of_request:
@@ -148,7 +148,7 @@ class Dispatcher:
         self._carry_out(actions)
 
     def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
-        """Yield the tickets of clients that have not ended, the oldest first, with their phases."""
+        """Yield the unfinished tickets of clients with their phases, the oldest first."""
         for ticket in self._tickets.of_clients():
             if (request := self._table.get(ticket.id)) is not None:
                 yield ticket, request.phase
@@ -230,9 +230,9 @@ class Dispatcher:
         self._carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
-        """Fail what has waited for an engine for too long, and note how far the answers are.
+        """Fail the requests that have waited too long for an engine, and sample the token counts.
 
-        To be called every half second.
+        This must be called every half second.
         """
         now = self._clock.now()
         self._tickets.sample_rates(now)

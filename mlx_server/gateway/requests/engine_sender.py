@@ -1,4 +1,4 @@
-"""Send requests, checks and cancellations to the present engine, as far as it takes them by now."""
+"""Send requests, checks and cancellations to the current engine, once it accepts them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ Send = Callable[[bytes], None]
 
 
 class EngineSender:
-    """The line to the present engine. What is sent while there is none is dropped: the request table has the
-    request sent again to the next engine.
+    """Sends to the current engine. Without an engine, messages are dropped: the request table repeats them
+    for the next engine.
     """
 
     def __init__(self, tickets: OpenTickets, loaded_models: LoadedModelTracker) -> None:
         self._tickets = tickets
         self._loaded_models = loaded_models
         self._checks = EarlyChecks()
-        self._send: Send | None = None  # once the engine takes requests
-        self._send_check: Send | None = None  # the same, from its first sign of life on
+        self._send: Send | None = None  # set once the engine accepts requests
+        self._send_check: Send | None = None  # set from the engine's first message on
 
     def engine_connected(self, send: Send) -> None:
-        """Have a new engine check what waits. It need not be ready for that."""
+        """Send a new engine the checks of the waiting requests. It can do these before it is ready for
+        requests.
+        """
         self._send_check = send
         self.send_checks()
 
@@ -44,15 +46,15 @@ class EngineSender:
             ticket.is_read_for = False
 
     def request(self, ticket: Ticket, emitted: Sequence[int], traceparent: str | None) -> None:
-        """Send a request with the tokens that its client has, and the span that it belongs to.
+        """Send a request with the tokens that its client already has, and the trace span that it belongs to.
 
-        Raises any exception of the encoding, such as MemoryError: the frame of a large request is as large
-        again.
+        Raises any exception of the encoding, such as MemoryError, because the frame of a large request is a
+        second copy of it.
         """
         self._send_frame(ticket.request.frame(ticket.id, emitted, traceparent))
 
     def cancel(self, request_id: str) -> None:
-        """Have the engine drop a request."""
+        """Tell the engine to drop a request."""
         self._send_frame(protocol.encode(protocol.Cancel(request_id)))
 
     def _send_frame(self, frame: bytes) -> None:
@@ -62,7 +64,7 @@ class EngineSender:
     # --- checks ---
 
     def check(self, request_id: str) -> None:
-        """Have a request checked that waits."""
+        """Send a waiting request to the engine for a check, now or once there is an engine."""
         self._checks.add(request_id)
         self.send_checks()
 
@@ -71,11 +73,11 @@ class EngineSender:
         return self._checks.answered(request_id)
 
     def forget(self, request_id: str) -> None:
-        """Do not check a request that has ended."""
+        """Remove a request that has ended from the checks that are due."""
         self._checks.forget(request_id)
 
     def send_checks(self) -> None:
-        """Send the checks that are due, if an engine takes them."""
+        """Send the checks that are due, if an engine accepts checks."""
         while self._send_check is not None and (due := self._checks.take()):
             for request_id in due:
                 ticket = self._tickets[request_id]
@@ -83,6 +85,6 @@ class EngineSender:
                     self._send_check(ticket.request.check_frame(request_id))
                     is_loaded = ticket.request.model in self._loaded_models.names
                     ticket.is_read_for = self._send is not None and not is_loaded
-                except Exception:  # such as MemoryError: the request then runs unchecked
+                except Exception:  # for example MemoryError; the request then runs without a check
                     log.exception("Request %s could not be sent for a check", request_id)
                     self._checks.forget(request_id)

@@ -10,7 +10,7 @@ class OpenTickets(dict[str, Ticket]):
     """The tickets that have not ended, by their ids; the oldest come first."""
 
     def of_clients(self) -> list[Ticket]:
-        """Return all but those of the gateway itself."""
+        """Return the tickets of clients: all but those of the gateway's own requests."""
         return [ticket for ticket in self.values() if ticket.dialect != GATEWAY_ITSELF]
 
     def of_request(self, request_id: str) -> list[Ticket]:
@@ -22,7 +22,7 @@ class OpenTickets(dict[str, Ticket]):
         return [ticket for ticket in self.values() if ticket.request.model == model]
 
     def sample_rates(self, now: float) -> None:
-        """Note how far each answer is that has begun."""
+        """Sample the token count of each answer that has begun."""
         for ticket in self.values():
             if ticket.first_token_at is not None:
                 ticket.rate.sample(now, ticket.tokens)

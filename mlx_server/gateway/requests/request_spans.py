@@ -1,4 +1,4 @@
-"""The spans of requests, from arrival to end, with the wait, the crashes and the resumptions in them."""
+"""The trace spans of requests, from arrival to end, with waits, engine crashes and resumptions as events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IncomingTrace:
-    """What an HTTP request says about its trace: the span's name, such as `POST /api/chat`, and its
-    `traceparent`, None without one.
+    """The trace data of an HTTP request: the span's name, such as `POST /api/chat`, and the header
+    `traceparent`, or None.
     """
 
     name: str
@@ -36,7 +36,7 @@ class RequestSpans:
         self._spans: dict[str, _RequestSpan] = {}
 
     def began(self, request_id: str, trace: IncomingTrace | None, dialect: str, model: str) -> None:
-        """Begin the span of a request; one without a `trace` is the gateway's own, and gets none."""
+        """Begin the span of a request. A request without a `trace` is the gateway's own, and gets no span."""
         if self._tracer is None or trace is None:
             return
         about = {"vestal.request": request_id, "vestal.dialect": dialect, "gen_ai.request.model": model}
@@ -46,7 +46,7 @@ class RequestSpans:
     def sent(self, request_id: str, tokens: int) -> str | None:
         """Record that a request is sent to an engine, and return the traceparent for that engine.
 
-        `tokens` counts those that the client has already.
+        `tokens` is the number of tokens that the client already has.
         """
         if self._tracer is None or (known := self._spans.get(request_id)) is None:
             return None

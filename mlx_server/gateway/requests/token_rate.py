@@ -1,6 +1,6 @@
-"""How fast a request gets tokens, over the last few seconds. Pure.
+"""Measure how many tokens a second a request gets, over the last few seconds. Pure.
 
-A token costs nothing here: its request counts it anyway, and that count is sampled now and then.
+Nothing is done for each token: the request counts its tokens anyway, and that count is sampled regularly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LEAST_S = 0.2
 
 
 class TokenRate:
-    """The latest counts of one request's tokens. Times are monotonic seconds."""
+    """The newest samples of one request's token count. Times are monotonic seconds."""
 
     __slots__ = ("_samples",)
 
@@ -23,7 +23,7 @@ class TokenRate:
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
 
     def sample(self, now: float, tokens: int) -> None:
-        """Note how many tokens the request has had by `now`."""
+        """Record that the request has had `tokens` tokens by `now`."""
         self._samples.append((now, tokens))
 
     def per_s(self, now: float, tokens: int) -> float | None:

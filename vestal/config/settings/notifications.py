@@ -11,7 +11,9 @@ ServiceUrl = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$")]
 
 
 class NotificationsSection(Section):
-    """Notifications on the desktop, if there is one, to a webhook as JSON, and to the services of Apprise."""
+    """Notifications on the desktop, if there is one, to a webhook as JSON, and to services through
+    Apprise.
+    """
 
     desktop: bool = True
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+", repr=False)

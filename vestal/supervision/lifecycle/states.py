@@ -93,7 +93,7 @@ def signal_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class ChildStatus:
-    """The status of a child for people and programs, all of it from one moment.
+    """The status of a child process, all of it from the same moment.
 
     `since` is when it entered its state, in seconds since 1970; `uptime_s` is 0 without a process. `detail`
     belongs to the state: what a probe found, or why there is no process. `cause` is why the child does what

@@ -29,7 +29,7 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """The slots and the queue of one lane. Request ids are unique; any string may name a client."""
+    """The slots and the queue of one lane (see Lane). Request ids are unique; a client is any string."""
 
     def __init__(self, max_running: int, max_queued: int) -> None:
         self._max_running = max_running

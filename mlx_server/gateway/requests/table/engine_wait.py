@@ -1,7 +1,7 @@
-"""How long a request waits for an engine, if a circuit breaker says when the next one starts. Pure.
+"""Decide how long a request waits for an engine, also while a circuit breaker delays the next start. Pure.
 
-Times are monotonic seconds. `trial_at` is when the next engine is started, or was, if a circuit breaker
-decides that; otherwise it is None.
+Times are monotonic seconds. `trial_at` is the time of the circuit breaker's trial start of an engine, which
+may be past; it is None while the breaker is closed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ TRIAL_S = 60.0
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Bounds of each lane: how many requests run and wait, and how long one waits without an engine.
+    """The limits of one lane: how many requests run and wait, and how long one waits without an engine.
 
-    A new request waits `max_wait_s`. One that ran before, whose client may have a part of the answer, waits
-    `parked_wait_s`.
+    A new request waits `max_wait_s`. A request that ran before waits `parked_wait_s`, because its client may
+    have a part of the answer.
     """
 
     max_running: int
@@ -31,7 +31,9 @@ class RequestLimits:
     parked_wait_s: float = PARKED_WAIT_S
 
     def deadline(self, request: RequestLifecycle, no_engine_since: float, trial_at: float | None) -> float:
-        """Return until when the request waits for an engine. A new one waits out a trial within its time."""
+        """Return the time until which the request waits for an engine. A new request waits for a trial start
+        that begins within its waiting time.
+        """
         since = max(request.waiting_since, no_engine_since)
         deadline = since + self.max_wait_s
         if request.phase is RequestPhase.PARKED or request.was_accepted:
@@ -42,5 +44,5 @@ class RequestLimits:
 
 
 def next_start(in_s: float) -> str:
-    """Return the sentence that tells a client when an engine is started again."""
+    """Return a sentence for a client about when an engine is started again."""
     return f"It died too often and is started again in {in_s:.0f} s; try again then."

@@ -31,7 +31,7 @@ class RequestTable:
         self._admissions = {lane: Admission(limits.max_running, limits.max_queued) for lane in Lane}
         self._requests: dict[str, tuple[RequestLifecycle, Lane]] = {}
         self._engine_is_ready = False
-        self._loaded_early: set[str] = set()  # models of an engine that is not ready yet
+        self._loaded_early: set[str] = set()  # models that a starting engine has loaded
         self._no_engine_since = 0.0
         self._lost = 0  # requests that ran on the engine whose death is not explained yet
 
@@ -244,7 +244,7 @@ class RequestTable:
     def _may_start_early(self, request: RequestLifecycle) -> bool:
         """Return whether a request may run on an engine that is not ready for all models yet.
 
-        A suspect may not: if it crashed the engine now, that would count as a failed start.
+        A suspect (a request that may run only alone) may not: a crash now would count as a failed start.
         """
         return (
             request.phase is RequestPhase.PARKED
