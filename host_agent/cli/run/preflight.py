@@ -89,7 +89,7 @@ def _agents_file(config: Config) -> Iterator[Finding]:
 
 
 def check_ollama(config: Config) -> Iterator[Finding]:
-    """Check whose Ollama it is. Vestal works without one, unless `ollama.manage` demands it."""
+    """Check who owns the running Ollama. A fault is only a note unless `ollama.manage` needs Ollama."""
     required = config.ollama.manage == "always"
     if required and not ollama.installed():
         remedy = "Install it (https://ollama.com/download), or set VESTAL_OLLAMA__MANAGE=auto."

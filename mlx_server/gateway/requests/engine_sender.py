@@ -30,8 +30,8 @@ class EngineSender:
         self._send_check: Send | None = None  # set from the engine's first message on
 
     def engine_connected(self, send: Send) -> None:
-        """Send a new engine the checks of the waiting requests. It can do these before it is ready for
-        requests.
+        """Send a new engine the checks of the waiting requests, which it can do before it is ready to run
+        any.
         """
         self._send_check = send
         self.send_checks()
