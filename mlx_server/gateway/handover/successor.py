@@ -91,8 +91,8 @@ class Successor:
                 return
             except connection_failures() as error:
                 now_s = time.monotonic()
-                # The retry time counts from this failure, because the answer may have taken minutes before
-                # it. if now_s - began_s > ACCEPTED_AFTER_S:
+                # The retry time counts from this failure: the answer may have taken minutes before it.
+                if now_s - began_s > ACCEPTED_AFTER_S:
                     deadline_s = now_s + MAX_RETRY_S
                 if has_sent or now_s > deadline_s:
                     raise BrokenOff(f"{answer_id}: {type(error).__name__}: {error}") from error
