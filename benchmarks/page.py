@@ -16,7 +16,7 @@ import time
 import aiohttp
 from playwright.async_api import Browser, Page, async_playwright
 
-from benchmarks.recovery import AgentProcess, agent
+from benchmarks.recovery import AgentProcess, agent, until_healthy
 
 TIMES = 10
 OPEN_S = 30.0
@@ -48,6 +48,8 @@ async def main() -> int:
 
 
 async def _measure(browser: Browser, running: AgentProcess) -> int:
+    async with aiohttp.ClientSession(running.url, headers=running.headers) as http:
+        await until_healthy(http)
     cold, warm = [], []
     for _ in range(TIMES):
         context = await browser.new_context()
