@@ -96,9 +96,11 @@ def check_ollama(config: Config) -> Iterator[Finding]:
         yield Finding(
             not_running.NAME, "fault", "Ollama is not installed, and ollama.manage is always.", remedy
         )
-    for finding in not_running.check_owner_of_port(config):
-        if finding.level != "ok":
-            yield replace(finding, level="fault" if required else "note")
+    strangers = [each for each in not_running.check_owner_of_port(config) if each.level != "ok"]
+    for finding in strangers:
+        yield replace(finding, level="fault" if required else "note")
+    if strangers:
+        return  # what is not Ollama need not answer its requests
     for finding in another_user.diagnose(config):
         if finding.level != "ok":
             yield finding if required else _as_note(finding)

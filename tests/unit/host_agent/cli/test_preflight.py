@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.server
 import re
-import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -17,6 +18,10 @@ from vestal.config import load
 
 GIB = 1024**3
 DESKTOP = 8091 * 1024**2  # Docker Desktop 4.63's default on a Mac
+LISTENER = (
+    "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
+    "print(s.getsockname()[1], flush=True); time.sleep(60)"
+)
 PORT = Finding("port_in_use", "fault", "Port 11435 is held by x.", "Stop it.")
 DISK = Finding("disk_full", "fault", "Only 3 MB are free.", "Free some.")
 MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name another.")
@@ -70,13 +75,13 @@ def test_hub_is_asked_only_if_a_model_must_be_fetched_from_it(home, monkeypatch)
 
 @pytest.mark.parametrize(("manage", "level"), [("auto", "note"), ("always", "fault"), ("off", "")])
 def test_stranger_on_ollamas_port_stops_a_start_only_if_ollama_is_demanded(home, manage, level):
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        held.listen()
-        port = held.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout
+        port = stranger.stdout.readline().strip()
         env = {"OLLAMA_BASE_URL": f"http://127.0.0.1:{port}", "VESTAL_OLLAMA__MANAGE": manage}
         config = load(env={"VESTAL_HOME": str(home), **env}, cwd=home)
-        found = [each for each in check_ollama(config) if str(port) in each.sentence]
+        found = [each for each in check_ollama(config) if port in each.sentence]
+        stranger.kill()
     assert [each.level for each in found] == ([level] if level else [])
     assert all("is not Ollama's" in each.sentence and each.remedy for each in found)
 
