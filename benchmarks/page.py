@@ -1,8 +1,9 @@
-"""Measure the page: its first paint, what it takes on the wire, and what an open page costs the agent.
+"""Measure the status page: its first paint, its size on the wire, and the CPU time an open page costs the
+agent.
 
     python -m benchmarks.page
 
-A real agent with gateway and engine serves it; Debian's Chromium opens it with an empty cache, and again.
+A real agent with gateway and engine serves the page; Chromium opens it with an empty cache, and once more.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ async def _measure(browser: Browser, running: AgentProcess) -> int:
 
 
 async def _link(running: AgentProcess) -> str:
-    """Return a link that opens the page once."""
+    """Return a login link, which opens the page once."""
     url = f"{running.url}/login-links"
     async with aiohttp.ClientSession(headers=running.headers) as http, http.post(url, json={}) as reply:
         return str((await reply.json())["url"])

@@ -1,4 +1,6 @@
-"""Serve the page's files from memory, under a policy that lets only files of this server run."""
+"""Serve the status page's files from memory, with a Content-Security-Policy that allows only this server's
+files.
+"""
 
 import gzip
 import hashlib
@@ -32,7 +34,7 @@ POLICY = "; ".join(
 
 @dataclass(frozen=True)
 class Asset:
-    """One file of the page, compressed with gzip, and the headers that it is served with."""
+    """One file of the page, compressed with gzip, and its response headers."""
 
     compressed: bytes
     headers: dict[str, str]
@@ -42,15 +44,15 @@ class Asset:
 class Page:
     """The files of the page by their path in the folder, all read when the agent starts.
 
-    An upgrade that replaces the files on the disk must not mix two versions of the page in one browser, so an
-    agent serves the files that it started with. Only their compressed form is held, some 60 kB of memory.
+    An agent serves the files that it started with, because an upgrade that replaces the files on disk must
+    not mix two versions of the page in one browser. Only the compressed form is kept, about 60 kB.
     """
 
     def __init__(self, folder: Path = ASSETS) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix in CONTENT_TYPES)
         self._assets = {path.relative_to(folder).as_posix(): _read(path) for path in files}
         if INDEX in self._assets:
-            # An open page compares this ETag to notice that any of its files is another one now.
+            # An open page compares this ETag to notice that one of its files has changed.
             etags = "".join(asset.etag for asset in self._assets.values())
             self._assets[INDEX] = _with_etag(self._assets[INDEX], _etag(etags.encode()))
 
@@ -73,7 +75,7 @@ def _read(path: Path) -> Asset:
     etag = _etag(text)
     headers = {
         hdrs.CONTENT_TYPE: f"{CONTENT_TYPES[path.suffix]}; charset=utf-8",
-        hdrs.CACHE_CONTROL: "no-cache",  # the browser keeps the file, and asks each time if it has changed
+        hdrs.CACHE_CONTROL: "no-cache",  # the browser keeps the file, and asks whether it has changed
         hdrs.ETAG: etag,
         hdrs.VARY: hdrs.ACCEPT_ENCODING,
         "Content-Security-Policy": POLICY,
@@ -82,7 +84,7 @@ def _read(path: Path) -> Asset:
 
 
 def _etag(content: bytes) -> str:
-    """Return the ETag of this content: a weak one, which is the same whether it is compressed or not."""
+    """Return the ETag of this content: a weak one, because the compressed and the plain response share it."""
     return f'W/"{hashlib.sha256(content).hexdigest()[:20]}"'
 
 
@@ -91,6 +93,6 @@ def _with_etag(asset: Asset, etag: str) -> Asset:
 
 
 def _has(request: web.Request, etag: str) -> bool:
-    """Return whether the browser sends this ETag as that of the file it has."""
+    """Return whether the request names this ETag as that of the browser's copy."""
     known = request.headers.get(hdrs.IF_NONE_MATCH, "")
     return etag in (each.strip() for each in known.split(","))

@@ -1,5 +1,5 @@
 // Requests to the agent, which also passes some of them on to the gateway and the orchestrator.
-// A 401 means that this browser has no session: the page then shows how to open it.
+// A 401 means that this browser has no session; the page then shows how to log in.
 
 const JSON_HEADERS = { "Content-Type": "application/json" };
 
@@ -11,7 +11,7 @@ export class ApiError extends Error {
   }
 }
 
-// Whether the agent refuses this browser's session. Listeners are called with each change.
+// `session.closed`: the agent refuses this browser's session. Listeners are called with each change.
 export const session = {
   closed: false,
   listeners: new Set(),
@@ -26,7 +26,7 @@ export const get = (path) => request(path, { method: "GET" });
 export const post = (path, body = {}) => request(path, withBody("POST", body));
 export const del = (path, body = {}) => request(path, withBody("DELETE", body));
 
-// Calls `onObject` with each JSON object of a response of one object a line, as they arrive.
+// Sends a request whose response has one JSON object on each line, and calls `onObject` with each as it arrives.
 // `onReply` is called with the response first, for its headers. Returns when the response is complete. Throws ApiError, or AbortError after `signal`.
 export async function lines(path, body, onObject, { method = "POST", signal, headers, onReply } = {}) {
   const options = method === "GET" ? { method } : withBody(method, body);
@@ -72,7 +72,7 @@ async function send(path, options) {
 async function errorOf(reply) {
   const text = await reply.text();
   let error = text;
-  try { error = JSON.parse(text).error ?? text; } catch { /* plain text */ }
+  try { error = JSON.parse(text).error ?? text; } catch { /* not JSON: the text is the message */ }
   if (typeof error === "string") error = { message: error };
   return new ApiError(reply.status, error.code || "", error.message || `The agent answered with HTTP ${reply.status}.`);
 }

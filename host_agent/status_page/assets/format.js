@@ -30,7 +30,7 @@ export function duration(s) {
   return shown.join(" ");
 }
 
-// An age that counts up each second: whole seconds, so that the text does not change its shape.
+// An age for a text that is updated each second: in whole seconds, so that its width stays the same.
 export const age = (s) => (isKnown(s) ? duration(Math.floor(Math.max(0, s))) : UNKNOWN);
 
 // Unix seconds -> "05:23:46", with the date if it is not today

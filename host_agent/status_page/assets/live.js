@@ -1,12 +1,12 @@
-// The page's one stream of events, `GET /live`: a browser allows six connections to a host over all its tabs.
-// It is opened again, with growing pauses, when the agent has gone.
+// The page's only event stream, `GET /live`, because a browser allows six connections to a host over all its tabs.
+// When the connection is lost, the stream is opened again after growing pauses.
 
 import { useEffect, useLayoutEffect, useReducer, useState } from "/assets/vendor/preact-htm.js";
 import { get, session } from "/assets/api.js";
 
 const FIRST_PAUSE_S = 0.5;
 const LONGEST_PAUSE_S = 4;
-const SILENT_AFTER_S = 13; // a status comes every 10 s
+const SILENT_AFTER_S = 13; // the agent sends a status every 10 s
 const HEALTH_WITHIN_S = 3;
 const INCIDENTS_HELD = 200;
 const NAMES = ["status", "requests", "sample"];
@@ -26,16 +26,16 @@ let isChecking = false;
 
 const now_s = () => performance.now() / 1000;
 
-// Returns the newest value of "status", "requests" or "sample", and renders again with each new one.
+// Returns the newest value of "status", "requests" or "sample". The component renders again with each new one.
 export function useLive(name) {
   useListener(name);
   return newest.get(name)?.value ?? null;
 }
 
-// Returns how many seconds ago the newest value of `name` came.
+// Returns how many seconds ago the newest value of `name` arrived.
 export const since = (name) => (newest.has(name) ? now_s() - newest.get(name).at_s : 0);
 
-// Returns the incidents, open ones first and then newest first; null until they are known.
+// Returns the incidents, open ones first, each group newest first; null until they are loaded.
 export function useIncidents() {
   useListener("incidents");
   if (!incidentsKnown) return null;
@@ -108,49 +108,49 @@ export function connect() {
   });
 }
 
-// The browser's own retry of an EventSource knows no 401 and no growing pause, so the page does it.
+// The page reconnects by itself, because the browser's retry of an EventSource neither reports a 401 nor grows its pauses.
 async function lose() {
   source?.close();
   source = null;
   clearTimeout(timer);
   try {
-    await get("/status"); // says why: 401, or no answer at all
+    await get("/status"); // shows the reason: a 401, or no answer
     setConnection("lost");
   } catch (error) {
-    if (error.status === 401) return; // the listener of the session has noted it
+    if (error.status === 401) return; // the listener of `session` has closed the page
     setConnection("lost");
   }
   timer = setTimeout(connect, pause_s * 1000);
   pause_s = Math.min(LONGEST_PAUSE_S, pause_s * 2);
 }
 
-// After an upgrade, the agent may have other files than those that this page runs.
+// Compares the version of the agent's files with that of this page: they differ after an upgrade.
 async function compareVersion() {
   try {
     const tag = (await fetch("/", { method: "HEAD" })).headers.get("ETag");
     version ??= tag;
     connection.outdated = tag !== version;
     if (connection.outdated) publish("connection");
-  } catch { /* the agent has gone again */ }
+  } catch { /* the agent does not answer; this runs again after reconnecting */ }
 }
 
 async function loadIncidents() {
   try {
     const found = (await get(`/incidents?limit=50`)).incidents;
     for (const incident of found) keepIncident(incident);
-  } catch { /* the stream brings the open ones */ }
+  } catch { /* the stream sends the open incidents */ }
   incidentsKnown = true;
   publish("incidents");
 }
 
 function keepIncident(incident) {
   const known = incidents.get(incident.id);
-  if (known && known.last_seq > incident.last_seq) return; // the stream was faster than the list
+  if (known && known.last_seq > incident.last_seq) return; // the stream has sent a newer state of this incident
   incidents.set(incident.id, incident);
   if (incidents.size > INCIDENTS_HELD) incidents.delete([...incidents.keys()].sort((a, b) => a - b)[0]);
 }
 
-// A suspended agent closes no connection: if it has been silent for long, ask whether it lives.
+// Sends a request if the stream has been silent for too long: a suspended agent does not close its connections.
 async function checkSilence() {
   if (isChecking || connection.state !== "live" || now_s() - heardAt_s < SILENT_AFTER_S) return;
   isChecking = true;
@@ -166,8 +166,8 @@ async function checkSilence() {
   }
 }
 
-// In the closed state the page asks for nothing, since each refusal is noted in the journal. It tries again when
-// a tab of this browser has been opened by a login link, or when somebody looks at it.
+// In the closed state the page sends no requests, because the agent records each refusal. It connects again when
+// another tab of this browser logs in, or when the page gets the focus.
 const tabs = new BroadcastChannel("vestal");
 tabs.onmessage = () => { if (connection.state === "closed") connect(); };
 session.listeners.add((closed) => {

@@ -1,4 +1,4 @@
-// The frame of the page: one line that says how things are, the navigation, and the section that is shown.
+// The frame of the page: the header with the verdict, the navigation, and the section that is shown.
 
 import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { post } from "/assets/api.js";
@@ -52,7 +52,7 @@ function LostFor({ since }) {
 
 function Navigation({ shown }) {
   const bar = useRef(null);
-  useEffect(() => { // on a narrow screen the bar scrolls sideways
+  useEffect(() => { // on a narrow screen, scroll the bar to the current section
     const link = bar.current.querySelector("[aria-current]"), { offsetLeft, offsetWidth } = link;
     bar.current.scrollTo({ left: offsetLeft - (bar.current.clientWidth - offsetWidth) / 2 });
   }, [shown]);
@@ -70,7 +70,7 @@ function Closed() {
   <//>`;
 }
 
-// A section that is loaded when it is shown first: the module `sections/NAME.js` exports one component, NAME in PascalCase.
+// Loads a section when it is first shown: the module `sections/NAME.js` exports one component, NAME in PascalCase.
 const loaded = new Map();
 function Lazy({ name, title }) {
   const { state } = useConnection();
@@ -87,7 +87,7 @@ function Lazy({ name, title }) {
       (error) => { if (shown) setSection({ error }); },
     );
     return () => { shown = false; };
-  }, [name, state]); // what failed while the agent was gone is tried again when it is back
+  }, [name, state]); // a module that could not be loaded is requested again after reconnecting
   if (!section) return html`<${Panel} title=${title} id=${name}><p class="empty">Loading…</p><//>`;
   if (section.error) return html`<${Panel} title=${title} id=${name}><p class="empty">This section could not be loaded. It is tried again when the agent answers; if that does not help, reload the page.</p><//>`;
   return html`<${section.component} />`;

@@ -1,4 +1,4 @@
-// The parts that all sections are made of.
+// The components that all sections share.
 
 import { Component, html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 
@@ -10,7 +10,7 @@ const COLORS = {
   stopped: "bad", open: "bad", failed: "bad", fault: "bad", unhealthy: "bad",
 };
 
-// A part of a page with a title; `actions` stand at the title's right.
+// A part of the page with a title; `actions` are shown at the right of the title.
 export function Panel({ title, id, children, actions, className = "" }) {
   const heading = id ? `${id}-title` : undefined;
   return html`<section class=${`panel ${className}`} id=${id} aria-labelledby=${heading}>
@@ -60,7 +60,7 @@ export function State({ name, muted = false, text }) {
 export const Empty = ({ text }) => html`<p class="empty">${text}</p>`;
 
 // Rows under titles. `columns` are {title, name, cell(row), number?, className?}. On a narrow screen each row becomes a
-// block whose lines carry the titles, so the roles of a table are written out: that look would lose them.
+// block whose lines carry the titles, so the ARIA roles of a table are written out: CSS `display` would remove the implicit ones.
 export function Table({ columns, rows, keyOf = (row) => row.id ?? row.name, label, empty = "Nothing.", className = "", rowClass = () => "" }) {
   if (!rows.length) return html`<${Empty} text=${empty} />`;
   const look = (column) => `${column.number ? "number" : ""} ${column.className || ""}`;
@@ -78,7 +78,7 @@ export function Table({ columns, rows, keyOf = (row) => row.id ?? row.name, labe
   </table>`;
 }
 
-// Shows a sentence in place of a section that failed, so that the others stay.
+// Shows a sentence in place of a section that threw an error, so that the other sections stay.
 export class Fence extends Component {
   componentDidCatch(error) {
     console.error(error);

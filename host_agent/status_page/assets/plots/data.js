@@ -1,10 +1,10 @@
-// The figures behind the plots. Pure: no clock, no document.
+// Prepares the figures that the plots show. Pure: reads no clock and no document.
 
 // How far back each range goes, in seconds.
 export const SPANS_S = { hour: 3600, day: 86400, week: 7 * 86400 };
-const GAP_STEPS = 3; // a pause of more than this many steps between two points is a gap
+const GAP_STEPS = 3; // two points are separated by a gap if more than this many steps lie between them
 
-// Returns {times, series} of a body of GET /history, with an unknown point in each gap, so that no line crosses it.
+// Returns {times, series} of a body of GET /history. Each gap gets a point without values, so that no line crosses it.
 export function withGaps({ times, series, step_s }) {
   const names = Object.keys(series);
   const result = { times: [], series: Object.fromEntries(names.map((name) => [name, []])), step_s };
@@ -15,7 +15,7 @@ export function withGaps({ times, series, step_s }) {
   return result;
 }
 
-// Adds one point in place. Series that the point does not have are unknown in it.
+// Appends one point to `history` in place. Series without a value in the point get null.
 export function append(history, time, values) {
   const { times, series, step_s } = history;
   const last = times.at(-1);
@@ -28,7 +28,7 @@ export function append(history, time, values) {
   for (const name of Object.keys(series)) series[name].push(values[name] ?? null);
 }
 
-// Drops the points before `start` in place.
+// Removes the points before `start` in place.
 export function trim(history, start) {
   let old = history.times.findIndex((time) => time >= start);
   if (old < 0) old = history.times.length;
@@ -37,7 +37,7 @@ export function trim(history, start) {
   for (const each of Object.values(history.series)) each.splice(0, old);
 }
 
-// Returns the sums of each series and all before it: [[1], [2]] -> [[1], [3]]. A sum of unknown values only is unknown.
+// Returns the cumulative sums over the series: [[1], [2]] -> [[1], [3]]. A sum of only unknown values is unknown.
 export function stacked(columns) {
   const sums = [];
   for (const column of columns) {
@@ -58,7 +58,7 @@ export function figures(column) {
   return { last: known.at(-1), most: known.reduce((a, b) => Math.max(a, b)), least: known.reduce((a, b) => Math.min(a, b)), mean: sum / known.length, sum };
 }
 
-// Returns the marks of the history and of the incidents, each moment and service once, oldest first.
+// Returns the marks of the history and of the incidents, oldest first, without duplicates (same time and service).
 export function marksOf(marks, incidents, start) {
   const found = (incidents || []).map((each) => ({ ts: each.began_at, service: each.services?.[0] ?? "", title: each.title }));
   for (const mark of marks || []) {

@@ -1,4 +1,4 @@
-// Which plots there are: their series, the form of their figures, and the sentence that says what they show.
+// The definitions of the plots: their series, the format of their figures, and a sentence that describes each.
 
 import { bytes, count, duration, number, percent, rate } from "/assets/format.js";
 import { figures } from "/assets/plots/data.js";
@@ -8,8 +8,8 @@ const BINARY_STEPS = Array.from({ length: 44 }, (_, power) => 2 ** power); // 1 
 const whole = (n) => (n == null ? "–" : Number.isInteger(n) ? number(n) : n.toFixed(1));
 
 // A series is {name, title, color (1 to 4), form(value), axis?: "right", look?: "stack" | "dashed" | "dotted" | "bars"}.
-// `floor` is the least end of the axis, so that a plot of zeros has a scale; `steps` are the steps that its ticks may have.
-// `sentence(series)` is the plot's text for those who do not see it; "" if nothing is known.
+// `floor`: the axis reaches up to this value or further, so that a plot of zeros has a scale. `steps`: allowed distances of ticks.
+// `sentence(series)` returns the plot's text for screen readers; "" if nothing is known.
 export const PLOTS = [
   {
     id: "memory", title: "Memory of the engine", form: bytes, floor: 2 ** 20, steps: BINARY_STEPS,

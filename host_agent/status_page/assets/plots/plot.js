@@ -10,7 +10,7 @@ const FONT = "12px system-ui, sans-serif";
 const DAY_S = 86400;
 
 let library = null;
-// Loads uPlot, which is needed by nothing else, when the first plot is shown. Resolves when `uPlot` is there.
+// Loads uPlot when the first plot is shown. Resolves when the global `uPlot` exists.
 export function loadLibrary() {
   library ??= new Promise((resolve, reject) => {
     const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/assets/vendor/uplot.css" });
@@ -21,7 +21,7 @@ export function loadLibrary() {
 }
 
 // `kind` is one of PLOTS (definitions.js), `history` is {times, series}, `marks` are {ts, title}, `theme` is "dark" or "light".
-// `version` changes whenever the figures have changed in place.
+// `version` must change whenever the figures have changed in place.
 export function Plot({ kind, history, marks, span_s, end, theme, version, rangeWords }) {
   const [hidden, setHidden] = useState(new Set());
   const box = useRef(null), plot = useRef(null), tip = useRef(null), legend = useRef(new Map());
@@ -30,7 +30,7 @@ export function Plot({ kind, history, marks, span_s, end, theme, version, rangeW
   const state = useRef({});
   state.current = { marks, range: [end - span_s, end], series, times: history.times };
 
-  const say = (index) => { // the legend's figures: those under the crosshair, or the newest ones
+  const say = (index) => { // index of the figures in the legend: under the crosshair, or the newest
     for (const each of kind.series) {
       const place = legend.current.get(each.name), column = state.current.series[each.name] || [];
       if (place) place.textContent = kind.form(index == null ? column.findLast((value) => value != null) : column[index]);
@@ -73,7 +73,7 @@ export function Plot({ kind, history, marks, span_s, end, theme, version, rangeW
   </figure>`;
 }
 
-// Returns the data as uPlot takes it: times, then one column for each series that is shown; stacked ones as sums.
+// Returns the data in uPlot's form: times, then one column for each shown series; stacked series as sums.
 function columns(shown, times, series) {
   const of = (each) => series[each.name] || times.map(() => null);
   const layers = shown.filter((each) => each.look === "stack");
@@ -117,7 +117,7 @@ function lineOf(each, stroke, paths) {
   return line;
 }
 
-// Returns the indices of the values between two unknown ones, or null: they are drawn as points, since no line leads to them.
+// Returns the indices of values whose neighbors are unknown, or null. They are drawn as points, since no line reaches them.
 function lonely(values) {
   const found = [...values.keys()].filter((at) => values[at] != null && values[at - 1] == null && values[at + 1] == null);
   return found.length ? found : null;

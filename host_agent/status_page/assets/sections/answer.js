@@ -1,12 +1,12 @@
-// An answer while it is written, with marks where it paused. Pure: times are arguments, in milliseconds.
+// An answer of the chat while it is streamed, with marks where it paused. Pure: times are arguments, in milliseconds.
 
 const SHORTEST_PAUSE_MS = 120;
-const PAUSE_FACTOR = 3; // a pause is this many times as long as the usual time between two lines
+const PAUSE_FACTOR = 3; // a pause is at least this many times as long as the usual time between two lines
 const SMOOTHING = 0.1;
 
 // thinking, text: what has been written. marks: {field, at, kind, pause_s}: `kind` ("engine" or "connection") was
 // interrupted at character `at` of `field`, for `pause_s` seconds (null: the pause was too short to be seen).
-// waiting: the kinds of interruption that the answer has not yet come back from. error: a sentence, or "".
+// waiting: the kinds of interruption after which no line has arrived yet. error: a sentence, or "".
 export const EMPTY = {
   thinking: "", text: "", toolCalls: [], marks: [], waiting: [], error: "", ended: false, stopped: false, stats: null,
   lastAt: null, usualGap_ms: null, brokenAt: null,
@@ -27,18 +27,18 @@ export function withLine(answer, line, now) {
   return line.done ? ended({ ...next, stats: statsOf(line) }) : next;
 }
 
-// Returns the answer after an interruption: "engine", once it was killed, or "connection", once it broke.
+// Returns the answer after an interruption: "engine" (it was killed) or "connection" (it broke).
 export function interrupted(answer, kind, now) {
   if (answer.ended || answer.waiting.includes(kind)) return answer;
   return { ...answer, waiting: [...answer.waiting, kind], brokenAt: answer.brokenAt ?? now };
 }
 
-// Returns the answer without an interruption that did not happen.
+// Returns the answer without the mark of an interruption that did not happen, such as a refused kill.
 export function withoutInterruption(answer, kind) {
   return { ...answer, waiting: answer.waiting.filter((each) => each !== kind) };
 }
 
-// Returns the answer as it stays: `error` says why it ended early, or is "".
+// Returns the finished answer. `error` says why it ended early, or is "".
 export function ended(answer, { error = answer.error, stopped = false } = {}) {
   const field = answer.text ? "text" : "thinking";
   const marks = answer.waiting.map((kind) => ({ field, at: answer[field].length, kind, pause_s: null }));
@@ -59,7 +59,7 @@ export function pieces(answer, field) {
   return found;
 }
 
-// What was under way before the kill may still arrive after it: the first long pause is the mark's place.
+// Lines that were sent before the kill may arrive after it, so the mark is placed at the first long pause.
 function withMarks(answer, now, field) {
   if (!answer.waiting.length) return { ...answer };
   const since = answer.lastAt ?? answer.brokenAt;

@@ -1,19 +1,19 @@
-// One streamed chat, read to its end across broken connections.
+// Reads one streamed answer to its end, across broken connections.
 //
 // The gateway keeps each answer. While its id (the header x-request-id) is unknown, the same request with the same
 // Idempotency-Key joins it; after that, `GET /v1/streams/{id}?from=N` gives it from its line N on.
 
 import { ApiError, lines } from "/assets/api.js";
 
-const TRY_FOR_S = 120; // once the answer has begun: its beginning is not worth less than that
-const TRY_TO_BEGIN_FOR_S = 8; // a gateway that was killed is back within that time
+const TRY_FOR_S = 120; // retry for this long once the answer has begun
+const TRY_TO_BEGIN_FOR_S = 8; // before the answer has begun; a killed gateway restarts within this time
 const FIRST_PAUSE_S = 0.1;
 const LONGEST_PAUSE_S = 2;
-const MAY_PASS = [0, 502, 503, 504]; // nobody answers, or only for now
+const MAY_PASS = [0, 502, 503, 504]; // no answer, or a temporary error
 const NOBODY_ANSWERED = [0, 502];
 
-// Calls `onLine` with each line of the answer to `body`, once each, and `onBreak` whenever the connection has broken.
-// Returns after the last line. Throws ApiError for a refusal, or when nobody answers for too long, and AbortError after
+// Calls `onLine` once with each line of the answer to `body`, and `onBreak` whenever the connection has broken.
+// Returns after the last line. Throws ApiError for a refusal, or if there is no answer for too long, and AbortError after
 // `signal`.
 export async function readAnswer(body, { signal, onLine, onBreak }) {
   const key = randomKey();
@@ -52,7 +52,7 @@ export async function readAnswer(body, { signal, onLine, onBreak }) {
   }
 }
 
-// crypto.randomUUID is missing where the page is not at a local address.
+// crypto.randomUUID exists only on https and local addresses.
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

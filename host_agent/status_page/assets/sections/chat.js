@@ -1,4 +1,4 @@
-// A small chat, to try a model, and to see that an answer survives the death of its engine.
+// A small chat to try a model, and to see an answer survive the death of its engine.
 
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { get } from "/assets/api.js";
@@ -53,7 +53,7 @@ function Answer({ answer, model }) {
   </article>`;
 }
 
-// The turns, kept at their end while somebody reads there.
+// The turns of the conversation; it scrolls with the answer while the reader is at the end.
 function Turns({ turns }) {
   const box = useRef(null), isAtEnd = useRef(true);
   useEffect(() => { if (isAtEnd.current) box.current.scrollTop = box.current.scrollHeight; }, [turns]);

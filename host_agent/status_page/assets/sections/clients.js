@@ -1,4 +1,4 @@
-// The programs that are known to work with Vestal, each with the two lines that point it here.
+// The programs that are known to work with Vestal, each with the two shell lines that connect it.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { get } from "/assets/api.js";
@@ -7,13 +7,13 @@ import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 
 const SAYS_COPIED_MS = 2000;
 
-// Copies the text of an element. The clipboard's API is missing where the page is not at a local address.
+// Copies the text of an element. The clipboard API exists only on https and local addresses.
 async function copy(element) {
   const text = element.textContent;
   try {
     await navigator.clipboard.writeText(text);
     return;
-  } catch { /* copied by selection below */ }
+  } catch { /* no permission: copied by selection below */ }
   getSelection().selectAllChildren(element);
   if (!document.execCommand("copy")) throw new Error("This browser does not let the page copy; the lines are selected.");
 }

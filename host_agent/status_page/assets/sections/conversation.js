@@ -7,7 +7,7 @@ import { makeStore } from "/assets/sections/store.js";
 
 const SHOW_EACH_MS = 50;
 
-// turns: {id, role: "user", text} or {id, role: "assistant", model, answer}. isRunning: the last answer is being written.
+// turns: {id, role: "user", text} or {id, role: "assistant", model, answer}. isRunning: the last answer is being streamed.
 export const conversation = makeStore({ model: "", turns: [], isRunning: false });
 let controller = null, answer = null, timer = null, turnCount = 0;
 
@@ -27,13 +27,13 @@ export async function send(text) {
       onBreak: () => change(interrupted(answer, "connection", performance.now())),
     });
   } catch (error) {
-    if (signal.aborted) return; // `stop` has ended the answer
+    if (signal.aborted) return; // `stop` has ended the answer already
     change(ended(answer, { error: error.message }));
   }
   finish();
 }
 
-// Stops the answer that is being written; what there is of it stays.
+// Stops the answer that is being streamed, and keeps the part that has arrived.
 export function stop() {
   if (!conversation.get().isRunning) return;
   controller.abort();
@@ -41,8 +41,8 @@ export function stop() {
   finish();
 }
 
-// Kills the engine's process. The answer that is being written waits and goes on: its mark counts from the request on,
-// since the pause may be over before the agent has answered.
+// Kills the engine's process. The current answer pauses and continues; its mark counts from the sending of the request,
+// because the pause may be over before the agent's response arrives.
 export async function killEngine() {
   if (conversation.get().isRunning) change(interrupted(answer, "engine", performance.now()));
   try {

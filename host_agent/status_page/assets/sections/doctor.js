@@ -1,4 +1,4 @@
-// The doctor: run it, and read its findings with evidence and remedy, as a button where a click is safe.
+// The doctor: runs the diagnoses, and shows findings with evidence and remedy; a safe remedy is a button.
 
 import { html, useState } from "/assets/vendor/preact-htm.js";
 import { ApiError, del, get, post } from "/assets/api.js";
@@ -12,8 +12,8 @@ const WORDS = { fault: "fault", note: "note", ok: "in order" };
 const METHODS = { POST: post, DELETE: del, GET: get };
 const rankOf = (finding) => (WORST_FIRST.indexOf(finding.level) + WORST_FIRST.length + 1) % (WORST_FIRST.length + 1);
 
-// report: the newest one, or null; ranAt: Unix seconds; error: that of the last run, or null. They stay, and a run goes
-// on, while another section is shown.
+// report: the newest one, or null; ranAt: Unix seconds; error: that of the last run, or null. They are kept, and a run
+// continues, while another section is shown.
 const doctor = makeStore({ report: null, ranAt: null, isRunning: false, error: null });
 
 async function run() {

@@ -1,4 +1,4 @@
-// The agents' knowledge: what each folder holds, what an agent wrote about it at night, and a search.
+// The agents' knowledge: the contents of each folder, the notes that agents wrote in nightly runs, and a search.
 
 import { html, useState } from "/assets/vendor/preact-htm.js";
 import { post } from "/assets/api.js";
@@ -25,7 +25,7 @@ export function Knowledge({ notes, folders }) {
   <//>`;
 }
 
-// A passage, of which only the beginning is shown if it is long.
+// A passage of a document; of a long one, only the beginning is shown at first.
 function Passage({ text }) {
   const [isWhole, setWhole] = useState(false);
   const isLong = text.length > SHOWN_CHARS;

@@ -1,9 +1,9 @@
-// Data that a section asks for when it is opened, and again after an action.
+// Data that a section requests when it is opened, and again after an action.
 
 import { html, useCallback, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 
 // Calls `load` when the component appears and at each `reload`. Returns {value, error, reload}: the newest value, or
-// null before the first one, and the error of the last call, or null. A value that a newer call overtook is dropped.
+// null before the first one, and the error of the last call, or null. A value that arrives after that of a newer call is dropped.
 export function useLoaded(load) {
   const [state, setState] = useState({ value: null, error: null });
   const newestCall = useRef(0), newestLoad = useRef(load);
@@ -24,7 +24,7 @@ export function useLoaded(load) {
   return { ...state, reload };
 }
 
-// The sentence of an error, or nothing.
+// Shows the sentence of an error; nothing without an error.
 export const Failure = ({ error }) => (error ? html`<p class="error" role="alert">${error.message}</p>` : null);
 
 // Returns the objects of the list `value[name]`; an empty list if there is none.

@@ -7,7 +7,7 @@ import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
 import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 import { dismiss, pull, pulls, useOnPulled } from "/assets/sections/pulls.js";
 
-const FIGURES_AFTER_MS = 1000; // the engine reports the figures of what it has loaded within this time
+const FIGURES_AFTER_MS = 1000; // the engine reports a loaded model's figures within this time
 
 // Returns the installed models, each with `loaded`: its entry among the models in memory, or null. A model that was
 // loaded just now has no figures yet.
@@ -35,7 +35,7 @@ function Fits({ fit }) {
     <div class="faint small nowrap">${figures}</div></div>`;
 }
 
-// One button loads and unloads, so that it keeps the focus.
+// Loading and unloading share one button, so that it keeps the keyboard focus.
 function Actions({ model, reload }) {
   const name = model.name, verb = model.loaded ? "Unload" : "Load";
   const body = model.loaded ? { model: name, keep_alive: 0 } : { model: name };

@@ -22,7 +22,7 @@ const ACTIONS = {
 };
 const UP = ["ready", "busy", "degraded"];
 const DOWN = ["stopped", "failed", "open"];
-const HIGH = 0.85, FULL = 0.95; // parts of the memory in use that the bar warns at
+const HIGH = 0.85, FULL = 0.95; // fractions of memory in use at which the bar changes color
 
 export function Now() {
   const status = useLive("status");
@@ -36,7 +36,7 @@ export function Now() {
     </div>`;
 }
 
-// Returns the services in the order of the tree, each with its depth. One whose parent is not there is a root.
+// Returns the services in the order of the tree, each with its depth. A service whose parent is missing is a root.
 export function inTree(services) {
   const rows = [];
   const add = (parent, depth) => {

@@ -1,4 +1,4 @@
-// Memory, speed, requests, restarts and cache hits over an hour, a day or a week. Each incident is a mark on all of them.
+// Memory, speed, requests, restarts and cache hits over an hour, a day or a week. Each incident is marked on every plot.
 
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { get } from "/assets/api.js";
@@ -10,7 +10,7 @@ import { loadLibrary, Plot } from "/assets/plots/plot.js";
 import { Empty, Panel } from "/assets/widgets.js";
 
 const RANGES = [["hour", "Hour", "the last hour"], ["day", "Day", "the last day"], ["week", "Week", "the last week"]];
-const RELOAD_AFTER_S = { hour: 600, day: 300, week: 900 }; // a day's and a week's points are means, which the agent makes
+const RELOAD_AFTER_S = { hour: 600, day: 300, week: 900 }; // points of a day or week are means, which only the agent computes
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 export function Plots() {
@@ -40,7 +40,7 @@ function Marks({ marks, words }) {
   </details>`;
 }
 
-// Returns the figures of a range, which grow with each sample that the stream brings; `version` changes with them.
+// Returns the figures of a range. Each sample of the stream is added to them, and `version` changes.
 function useHistory(range) {
   const [shown, setShown] = useState({ history: null, marks: [], version: 0, error: "" });
   const held = useRef(null);

@@ -1,4 +1,4 @@
-// The downloads of models, which go on while another section is shown.
+// The downloads of models, which continue while another section is shown.
 
 import { useEffect } from "/assets/vendor/preact-htm.js";
 import { ApiError, lines } from "/assets/api.js";
@@ -12,7 +12,7 @@ export const pulls = makeStore({ running: [] });
 const controllers = new Map(); // name -> AbortController of the download that runs
 const listeners = new Set();
 
-// Calls `listener` after each model that was fetched, while the component is shown.
+// Calls `listener` after each completed download while the component is shown.
 export function useOnPulled(listener) {
   useEffect(() => {
     listeners.add(listener);
@@ -20,7 +20,7 @@ export function useOnPulled(listener) {
   }, [listener]);
 }
 
-// Fetches a model, unless it is being fetched already.
+// Downloads a model, unless its download runs already.
 export async function pull(name) {
   if (controllers.has(name)) return;
   const controller = new AbortController();
@@ -45,7 +45,7 @@ export async function pull(name) {
   for (const listener of listeners) listener();
 }
 
-// Stops a download if it runs, and takes it off the list.
+// Cancels a download if it runs, and removes it from the list.
 export function dismiss(name) {
   controllers.get(name)?.abort();
   controllers.delete(name);

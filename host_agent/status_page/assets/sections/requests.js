@@ -1,4 +1,4 @@
-// Requests in flight: who waits for what, how far each one is, and a button that cancels it.
+// The requests in flight: client, model, phase and progress of each, and a button that cancels it.
 
 import { html } from "/assets/vendor/preact-htm.js";
 import { del } from "/assets/api.js";
@@ -20,7 +20,7 @@ export function whyItWaits(request) {
   return WHY[request.phase] ?? "";
 }
 
-// A figure that is not known leaves its place empty.
+// Shows a figure, or nothing if it is unknown.
 const shown = (figure, format) => (typeof figure === "number" ? format(figure) : null);
 
 const nameOf = (client) => textOf(client) || "unknown program";
@@ -44,7 +44,7 @@ function Cancel({ request }) {
     onClick=${() => del(`/gateway/requests/${encodeURIComponent(request.id)}`)}>Cancel<//>`;
 }
 
-// Returns what to say if there are no requests to list. The agent sends a frame without totals if the gateway is gone.
+// Returns the text for an empty list. A frame without totals means that the gateway does not answer.
 function whyEmpty(frame) {
   if (!frame) return "The gateway has not reported its requests yet.";
   return frame.totals === null ? "The gateway does not answer, so its requests are not known." : "No request is in flight.";
@@ -52,7 +52,7 @@ function whyEmpty(frame) {
 
 export function Requests() {
   const frame = useLive("requests");
-  useNow(); // the ages count on between two frames
+  useNow(); // renders each second, so that ages grow between two frames
   const elapsed_s = since("requests");
   const requests = listIn(frame, "requests");
   const columns = [

@@ -1,4 +1,4 @@
-// Values that live outside the components, so that work goes on while another section is shown.
+// Values that are kept outside the components, so that work continues while another section is shown.
 
 import { useEffect, useReducer } from "/assets/vendor/preact-htm.js";
 

@@ -1,4 +1,4 @@
-// The orchestrator's tasks: a new one, the newest ones, and one that is open with its steps, followed while it runs.
+// The orchestrator's tasks: a form for a new one, the list of the newest, and one opened task with its steps.
 
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { del, get, post } from "/assets/api.js";
@@ -61,8 +61,8 @@ function AnswerOf({ answer }) {
     <div class=${`written ${answer.error ? "error" : ""}`}>${textOf(answer.error ?? answer.answer)}</div></details>`;
 }
 
-// Returns {task, error}: the task with this id as a whole, asked for every two seconds until it is finished. Without an
-// id there is none. `onFinished` is called when a task that ran has finished.
+// Returns {task, error}: the whole task with this id, requested every two seconds until it is finished. Without an
+// id, `task` is null. `onFinished` is called when a running task has finished.
 function useFollowed(id, onFinished) {
   const [state, setState] = useState({ task: null, error: null });
   useEffect(() => {
@@ -102,7 +102,7 @@ function Details({ task, error }) {
     <${Failure} error=${error} />`;
 }
 
-// `listed` is the task as the list has it; while it is open, its newest state is shown.
+// `listed` is the task's entry in the list; while the task is opened, its newest state is shown instead.
 function Task({ listed, isOpen, onToggle, reload }) {
   const followed = useFollowed(isOpen ? listed.id : null, reload);
   const task = followed.task ?? listed;
