@@ -176,7 +176,8 @@ def _of_requests(requests: Requests, so_far: str) -> str:
         return "one request was lost"
     were = "was" if lost == 1 else "were"
     number = NUMBERS[lost] if lost < len(NUMBERS) else str(lost)
-    return f"{waited} requests waited, {requests.continued} went on, {number} {were} lost{so_far}"
+    went_on = f" {requests.continued} went on," if requests.continued else ""
+    return f"{waited} requests waited,{went_on} {number} {were} lost{so_far}"
 
 
 def _list(items: list[str]) -> str:

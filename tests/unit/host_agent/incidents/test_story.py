@@ -114,6 +114,12 @@ def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
 
 
+def test_requests_lost_behind_an_open_breaker_are_told_before_any_has_gone_on():
+    story = Story().at(0).dies("mlx_engine", parked=3)
+    story.write("mlx_server", "requests_lost", "it has not come back", count=2, ids=["q1", "q2"])
+    assert story.one()["sentence"].endswith("; 5 requests waited, two were lost so far.")
+
+
 def test_killed_gateway_takes_its_engine_with_it_and_the_story_names_the_gateway():
     story = Story().at(0).ready("mlx_engine").ready("mlx_server")
     story.at(5).dies("mlx_server").at(6)
