@@ -21,7 +21,7 @@ from host_agent.cli.chat.answer import (
     Piece,
 )
 from host_agent.cli.chat.word_wrap import WordWrap
-from host_agent.cli.screen.styled import printable
+from host_agent.cli.screen.styled import can_show_live, printable
 from host_agent.cli.screen.units import format_duration
 
 DIM, THOUGHT, ALARM = "2", "2;3", "1;31"
@@ -50,7 +50,7 @@ class AnswerView:
 
     def __init__(self) -> None:
         self.shown = Shown()
-        self._is_terminal = sys.stdout.isatty()
+        self._is_terminal = can_show_live()
         self._is_colored = not os.environ.get("NO_COLOR")
         self._wrap = WordWrap()
         self._interrupted_at: float | None = None

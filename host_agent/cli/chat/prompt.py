@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from host_agent.cli.screen.styled import can_show_live
 
 MOST_LINES = 1000
 OWNER_ONLY = 0o600
@@ -44,7 +45,7 @@ def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
 
 def ask_for_line(prompt: str) -> str:
     """Return the next line. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
-    if not sys.stdout.isatty():
+    if not can_show_live():
         return input()
     # \001 and \002 enclose characters of no width, so that readline knows where the line wraps.
     return input(f"\001\x1b[1m\002{prompt}\001\x1b[0m\002")

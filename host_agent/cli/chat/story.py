@@ -12,6 +12,7 @@ from host_agent.cli.chat.answer import Failed, Finished, Piece
 from host_agent.cli.chat.answer_stream import AnswerStream
 from host_agent.cli.chat.answer_view import ALARM, AnswerView, Shown
 from host_agent.cli.gateway import GatewayClient
+from host_agent.cli.screen.styled import can_show_live
 from host_agent.errors import GatewayUnreachable
 
 READY_STATES = ("ready", "busy")
@@ -112,12 +113,12 @@ def _record(shown: Shown, happening: object) -> None:
 
 def _show_progress(tokens: int) -> None:
     """Redraw the progress line of the second story, which is written without a kill, for comparison."""
-    if sys.stdout.isatty():
+    if can_show_live():
         text = f"The same again, without a kill, to compare: {tokens} tokens"
         sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
         sys.stdout.flush()
 
 
 def _end_progress() -> None:
-    if sys.stdout.isatty():
+    if can_show_live():
         sys.stdout.write("\r\x1b[K")

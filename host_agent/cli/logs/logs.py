@@ -36,6 +36,8 @@ Pattern = re.Pattern[str] | None
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
+    if options.lines is not None and options.lines < 0:
+        raise InvalidOption(f"--lines: {options.lines} is no number of lines.")
     since = _since(options.since)
     pattern = _pattern(options.grep)
     logs = _logs(options.service, config)
@@ -95,7 +97,7 @@ def _first_lines(log: Log, count: int | None, since: float | None, pattern: Patt
     is_whole = pattern is not None  # the last matching lines may be anywhere in the log
     found = log.tail(count or 0, whole=is_whole) if since is None else log.since(since)
     matching = _matching(_readable(found, log.service), pattern)
-    return matching if count is None else iter(deque(matching, maxlen=max(count, 0)))
+    return matching if count is None else iter(deque(matching, maxlen=count))
 
 
 def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:

@@ -7,6 +7,7 @@ that text is readable on a dark and on a light background.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import textwrap
@@ -48,6 +49,11 @@ def print_lines(lines: Iterable[Line]) -> None:
     written = _colored if sys.stdout.isatty() else plain
     for line in lines:
         print(written(line))
+
+
+def can_show_live() -> bool:
+    """Return True if stdout is a terminal whose cursor can be moved."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def as_text(line: Line) -> Text:

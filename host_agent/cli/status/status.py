@@ -13,7 +13,7 @@ from typing import Any
 
 from host_agent.agent import agent_state, outdated
 from host_agent.agent_client import AgentClient
-from host_agent.cli.screen.styled import Line, print_lines, wrapped
+from host_agent.cli.screen.styled import Line, can_show_live, print_lines, wrapped
 from host_agent.cli.status import tree
 from host_agent.cli.table import UNLIMITED_WIDTH, Column, print_table
 from host_agent.errors import AgentUnreachable
@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    if options.watch and sys.stdout.isatty():
+    if options.watch and can_show_live():
         from host_agent.cli.status import watch
 
         return watch.run(config)

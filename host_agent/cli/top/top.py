@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import queue
-import sys
 import time
 from typing import Any
 
@@ -16,7 +15,7 @@ from host_agent.cli.gateway import GatewayClient
 from host_agent.cli.screen import live_screen
 from host_agent.cli.screen.event_feed import LOST, EventFeed, FeedEvent, NotAStream
 from host_agent.cli.screen.poller import Poller
-from host_agent.cli.screen.styled import Line, print_lines, wrapped
+from host_agent.cli.screen.styled import Line, can_show_live, print_lines, wrapped
 from host_agent.cli.screen.units import format_duration
 from host_agent.cli.top import layout
 from host_agent.errors import GatewayUnreachable
@@ -27,7 +26,7 @@ REQUESTS, HEALTH = "requests", "health"
 
 def run(options: argparse.Namespace, config: Config) -> int:
     gateway = GatewayClient(config)
-    if sys.stdout.isatty() and not options.json:
+    if can_show_live() and not options.json:
         events: live_screen.Events = queue.SimpleQueue()
         Poller(lambda: _ask_for_health(gateway), events).start()
         EventFeed(f"{gateway.url}/requests/events", str, events).start()

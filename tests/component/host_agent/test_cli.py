@@ -55,7 +55,7 @@ class Vestal:
 
     def start_on(self, terminal: int, *arguments: str) -> subprocess.Popen[str]:
         """Run the command on a terminal, which is its input and its output."""
-        return self._start(arguments, {}, terminal, terminal)
+        return self._start(arguments, {"TERM": "xterm"}, terminal, terminal)
 
     def _start(
         self, arguments: tuple[str, ...], env: dict[str, str], stdin: int, stdout: int
@@ -186,7 +186,7 @@ def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
     assert vestal("logs", "--grep", "one").stdout.split() == ["mlx_engine", "one"]
 
 
-@pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "(")])
+@pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "("), ("--lines", "-1")])
 def test_logs_with_an_option_that_means_nothing_is_one_sentence(vestal, mistake: tuple[str, str]):
     done = vestal("logs", *mistake)
     assert done.returncode == 64
