@@ -9,7 +9,7 @@ from aiohttp import web
 from playwright.sync_api import expect
 
 from host_agent.status_page.page import ASSETS, Page
-from tests.browser import NARROW
+from tests.browser import NARROW, WIDE
 from tests.component.host_agent.page import stories
 
 UNREACHABLE = "ERR_CONNECTION_REFUSED"
@@ -58,6 +58,10 @@ def test_page_has_no_serious_fault_of_accessibility_and_fits_in_light_and_dark_w
     expect(page.locator(".plot canvas")).to_have_count(6)
     page.locator("article.open").get_by_role("button", name="Show the journal's lines").click()
     expect(page.locator("article.open").get_by_role("table")).to_contain_text("signal=9")
+    for width in (1000, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflowing(page) == [], width
+    page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
     for dark, size in ((False, None), (True, None), (True, NARROW), (False, NARROW)):
         if size:
             page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
