@@ -109,6 +109,15 @@ def _requests_parked(cause: str, fields: Fields) -> str:
     return f"{count} request{'s wait' if count != 1 else ' waits'} for the engine to come back."
 
 
+def _requests(fields: Fields) -> str:
+    count = int(fields["count"])
+    return f"{count} request{'' if count == 1 else 's'}"
+
+
+def _goes_on(fields: Fields) -> str:
+    return "goes on" if int(fields["count"]) == 1 else "go on"
+
+
 def _model_loaded(cause: str, fields: Fields) -> str:
     size = format_bytes(float(fields["bytes"]))
     return f"Loaded {fields['model']} ({size}) in {float(fields['load_s']):.1f} s."
@@ -154,6 +163,9 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     ),
     "agent_stopped": lambda cause, fields: "The agent has stopped.",
     "agent_stopping": lambda cause, fields: "The agent stops.",
+    "answers_taken_up": lambda cause, fields: (
+        f"{_requests(fields)} of an earlier gateway {_goes_on(fields)}."
+    ),
     "backend_healthy": lambda cause, fields: f"{fields['backend']} answers.",
     "backend_lost": lambda cause, fields: _plus_cause(f"{fields['backend']} does not answer", cause),
     "breaker_closed": lambda cause, fields: _plus_cause(
@@ -173,8 +185,10 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "child_started": _child_started,
     "child_stopped": lambda cause, fields: _plus_cause("Stopped", cause),
     "container_died": lambda cause, fields: _plus_cause("The container died", cause),
+    "container_healthy": lambda cause, fields: "The container is healthy again.",
     "cycle_finished": _cycle_finished,
     "engine_greeted": lambda cause, fields: f"The engine is there: PID {fields['pid']}, MLX {fields['mlx']}.",
+    "engine_killed_for_memory": lambda cause, fields: "The kernel killed the engine for want of memory.",
     "engine_link_closed": lambda cause, fields: (
         f"The connection to the engine (PID {fields['pid']}) has closed."
     ),
@@ -188,6 +202,8 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "model_unloaded": _model_unloaded,
     "nightly_started": lambda cause, fields: f"The nightly run is planned for {fields['next_run']}.",
     "notice_delivered": lambda cause, fields: _plus_cause("A person was notified", cause),
+    "notice_not_delivered": lambda cause, fields: _plus_cause("A person could not be notified", cause),
+    "notices_not_possible": lambda cause, fields: as_sentence(cause),
     "orchestrator_started": lambda cause, fields: (
         f"The orchestrator {fields['version']} has started on port {fields['port']}."
     ),
@@ -196,6 +212,9 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "recovery_requested": lambda cause, fields: _plus_cause("Recovery was asked for", cause),
     "request_finished": _request_finished,
     "request_resumed": _request_resumed,
+    "requests_lost": lambda cause, fields: _plus_cause(
+        f"{_requests(fields)} {'was' if int(fields['count']) == 1 else 'were'} lost", cause
+    ),
     "requests_parked": _requests_parked,
     "server_shutdown_complete": lambda cause, fields: "The shutdown is complete.",
     "server_started": lambda cause, fields: f"The gateway starts as PID {fields['pid']}.",
