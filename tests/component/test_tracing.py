@@ -92,7 +92,7 @@ def test_trace_spans_orchestrator_gateway_and_engine_across_a_kill(
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     models = {"VESTAL_MODELS_DIR": str(small_models_dir), "VESTAL_MLX__PROGRESS_TIMEOUT_S": "30"}
     gateway = Gateway(home, free_port(), "-m", "mlx_server.gateway", **models, **traced).start()
-    sizes = {"VESTAL_MAX_ANSWER_TOKENS": "300", "VESTAL_CONTEXT_TOKENS": "1024"}
+    sizes = {"VESTAL_MAX_ANSWER_TOKENS": "120", "VESTAL_CONTEXT_TOKENS": "1024"}
     settings = {"MLX_API_URL": gateway.url, **sizes}
     orchestrator = Orchestrator(repo, tmp_path, free_port(), **settings, **traced)
     try:
