@@ -18,8 +18,8 @@ from vestal.platform.commands import run_async
 TIMEOUT_S = 45.0  # for all URLs together; Apprise allows 4 s to connect and 4 s to answer
 COMMAND = (sys.executable, "-m", "host_agent.notifications.apprise_sender")
 NOT_INSTALLED = (
-    "notifications.apprise names services, and the package apprise is not installed, so that they get no "
-    "notices: `pip install 'vestal[notifications]'` installs it."
+    "The package apprise is not installed, so that the services in notifications.apprise get no notices: "
+    "`pip install 'vestal[notifications]'` installs it."
 )
 
 
