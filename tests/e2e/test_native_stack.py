@@ -101,7 +101,7 @@ def test_chat_answers_with_the_real_model(stack):
     assert answer.body["eval_count"] > 0 and answer.body["total_duration"] > 0
 
 
-def test_page_tells_the_story_of_an_engine_that_is_killed_under_load(stack):
+def test_page_shows_the_incident_of_an_engine_killed_under_load(stack):
     with launched() as browser, ThreadPoolExecutor() as pool:
         page = OpenPage(browser.new_page())
         page.goto(stack.agent("/login-links", {}).body["url"], wait_until="commit")

@@ -49,7 +49,7 @@ def test_alerts_have_a_severity_and_say_what_to_do():
 
 
 @needs_promtool
-def test_rules_pass_promtool_and_fire_when_they_should():
+def test_alert_rules_are_valid_and_fire_as_in_their_promtool_tests():
     folder = dashboards.RULES.parent
     for arguments in (("check", "rules", dashboards.RULES.name), ("test", "rules", "vestal.rules.test.yml")):
         _promtool(folder, *arguments)

@@ -124,7 +124,7 @@ def until_end(stream: AnswerStream) -> list[Happening]:
     return found
 
 
-def test_answer_goes_on_after_the_frames_that_came_whole_when_its_gateway_died(gateway: FakeGateway):
+def test_answer_continues_after_the_last_complete_frame_when_its_gateway_died(gateway: FakeGateway):
     gateway.rest = [503, 200]  # it comes back, and is not ready at once
     found = until_end(begin(gateway))
     assert [type(each) for each in found] == [Piece, Piece, GatewayLost, GatewayBack, Piece, Piece, Finished]
@@ -133,7 +133,7 @@ def test_answer_goes_on_after_the_frames_that_came_whole_when_its_gateway_died(g
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_answer_that_its_gateway_has_no_more_fails_with_a_sentence(gateway: FakeGateway, status: int):
+def test_answer_that_the_next_gateway_does_not_have_fails_with_a_sentence(gateway: FakeGateway, status: int):
     gateway.rest = [status]
     last = until_end(begin(gateway))[-1]
     assert isinstance(last, Failed) and "is lost" in last.sentence
@@ -153,7 +153,7 @@ def test_death_of_the_engine_is_reported_with_its_cause(gateway: FakeGateway):
     stream.cancel()
 
 
-def test_cancelled_answer_is_cancelled_in_the_gateway_too(gateway: FakeGateway):
+def test_answer_cancelled_in_the_terminal_is_cancelled_in_the_gateway(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
     stream.happenings.get(timeout=20)

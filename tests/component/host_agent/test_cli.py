@@ -120,7 +120,7 @@ def test_up_with_an_unknown_model_names_it_and_starts_nothing(vestal, home: Path
     assert list((home / "run").glob("*.json")) == []
 
 
-def test_up_says_all_that_is_wrong_at_once_each_with_its_remedy(vestal, home: Path):
+def test_up_reports_all_faults_at_once_each_with_its_remedy(vestal, home: Path):
     """A person corrected one thing, waited, and was told the next one."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -187,7 +187,7 @@ def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
 
 
 @pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "("), ("--lines", "-1")])
-def test_logs_with_an_option_that_means_nothing_is_one_sentence(vestal, mistake: tuple[str, str]):
+def test_logs_with_an_invalid_option_value_fails_with_one_sentence(vestal, mistake: tuple[str, str]):
     done = vestal("logs", *mistake)
     assert done.returncode == 64
     assert mistake[1] in sentence(done)
@@ -240,7 +240,7 @@ def test_completion_in_bash_completes_commands_services_and_installed_models(ves
         ("AGENT", ("recover", "--dry-run")),
     ],
 )
-def test_interrupted_command_says_in_one_sentence_what_it_leaves(
+def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
     vestal, home: Path, service: str, command: tuple[str, ...]
 ):
     """Ctrl-C printed nothing after most commands, and during an import it was lost."""

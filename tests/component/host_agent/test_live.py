@@ -96,7 +96,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_page_gets_status_and_requests_at_once_and_then_changes_within_a_second(live):
+async def test_follower_gets_status_and_requests_at_once_and_changes_within_a_second(live):
     async with page(live) as one:
         await one.until(lambda newest: {"status", "requests"} <= set(newest))
         assert one.newest["status"]["services"]["ollama"]["state"] == "ready"
@@ -109,7 +109,7 @@ async def test_page_gets_status_and_requests_at_once_and_then_changes_within_a_s
             await one.until(lambda newest: newest["requests"]["requests"] == [])
 
 
-async def test_page_gets_the_newest_sample_at_once_and_each_new_one(live):
+async def test_follower_gets_the_newest_sample_at_once_and_then_each_new_sample(live):
     history = live.context.history
     history.on_health({"requests": {"queued": 3}})
     async with page(live) as one:
@@ -126,7 +126,7 @@ async def test_page_gets_the_newest_sample_at_once_and_each_new_one(live):
         assert (reply.status, (await reply.json())["error"]["code"]) == (400, "invalid_request")
 
 
-async def test_page_gets_open_incidents_at_once_and_each_change_of_them(live):
+async def test_follower_gets_open_incidents_at_once_and_then_each_change(live):
     live.journal.record("mlx_engine", "child_restarting", "killed by SIGKILL", attempt=1, delay_s=0.0)
     async with page(live) as one:
         await one.until(lambda newest: "incident" in newest)
@@ -157,7 +157,7 @@ async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
         assert live.report.looks <= looks + 3  # a hundred events cause one look a second, not a hundred
 
 
-async def test_pages_share_one_connection_to_the_gateway_which_ends_with_the_last_page(live):
+async def test_followers_share_one_connection_to_the_gateway_which_ends_with_the_last_follower(live):
     async with page(live) as one, page(live) as other:
         for each in (one, other):
             await each.until(lambda newest: {"status", "requests"} <= set(newest))
@@ -168,7 +168,7 @@ async def test_pages_share_one_connection_to_the_gateway_which_ends_with_the_las
     await until(lambda: live.gateway.followers == 0)
 
 
-async def test_lost_gateway_leaves_an_empty_list_and_the_next_one_is_followed(live):
+async def test_requests_become_an_empty_list_when_the_gateway_is_lost_and_the_next_gateway_is_followed(live):
     async with page(live) as one:
         await one.until(lambda newest: "requests" in newest)
         live.gateway.more.put_nowait(b"")  # the connection ends
@@ -178,7 +178,7 @@ async def test_lost_gateway_leaves_an_empty_list_and_the_next_one_is_followed(li
         await one.until(lambda newest: newest["requests"] == {"requests": [], "totals": None})
 
 
-async def test_page_that_does_not_read_is_sent_the_newest_list_and_not_each_one(live):
+async def test_follower_that_does_not_read_is_later_sent_only_the_newest_list(live):
     async with page(live) as one, page(live) as other:
         await one.until(lambda newest: "requests" in newest)
         await other.until(lambda newest: "requests" in newest)
@@ -191,7 +191,7 @@ async def test_page_that_does_not_read_is_sent_the_newest_list_and_not_each_one(
         assert one.count["requests"] < 40
 
 
-async def test_one_page_too_many_is_429(live):
+async def test_follower_beyond_the_limit_is_refused_with_429(live):
     async with contextlib.AsyncExitStack() as pages:
         for _ in range(MAX_FOLLOWERS):
             await pages.enter_async_context(page(live))

@@ -130,7 +130,7 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
     journal.close()
 
 
-async def test_notifier_without_apprise_says_so_with_the_remedy(tmp_path: Path, session, monkeypatch):
+async def test_notifier_reports_missing_apprise_with_the_remedy(tmp_path: Path, session, monkeypatch):
     monkeypatch.setattr(apprise_channel, "is_installed", lambda: False)
     settings = NotificationsSection(desktop=False, apprise=["json://host/secret-path"])
     assert channels(settings, session) == {}
@@ -146,7 +146,7 @@ async def test_notifier_without_apprise_says_so_with_the_remedy(tmp_path: Path, 
     journal.close()
 
 
-async def test_apprise_delivers_to_a_real_server(webhook):
+async def test_apprise_delivers_a_notice_to_a_real_server(webhook):
     url = webhook.url.replace("http://", "json://")
     await apprise_channel.send([url], NOTICE)
     (received,) = webhook.received
@@ -155,7 +155,7 @@ async def test_apprise_delivers_to_a_real_server(webhook):
     assert received["type"] == "warning"
 
 
-async def test_apprise_that_fails_names_its_urls_by_number_only(webhook):
+async def test_failed_apprise_delivery_names_urls_by_number_only(webhook):
     webhook.status = 403
     urls = [webhook.url.replace("http://", "json://"), "nonsense://secret-path", "slack://secret-path"]
     with pytest.raises(NotDelivered) as failed:
@@ -164,7 +164,7 @@ async def test_apprise_that_fails_names_its_urls_by_number_only(webhook):
     assert "secret-path" not in str(failed.value)
 
 
-async def test_apprise_that_hangs_is_ended(free_port):
+async def test_apprise_process_that_hangs_is_terminated(free_port):
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()

@@ -50,7 +50,7 @@ async def listening(
         yield running
 
 
-async def test_clients_are_pointed_here_with_the_model_that_suits_most(listening):
+async def test_clients_route_uses_the_model_that_works_with_the_most_programs(listening):
     reply = await listening.client.get("/clients")
     body = await reply.json()
     assert body["model"] == "agent:1"
@@ -62,7 +62,7 @@ async def test_clients_are_pointed_here_with_the_model_that_suits_most(listening
     assert all(client["lines"] and client["note"] for client in body["clients"])
 
 
-async def test_clients_of_a_server_that_does_not_answer_are_502_with_the_remedy(listening):
+async def test_clients_route_is_502_with_the_remedy_if_the_server_does_not_answer(listening):
     await listening.runner.cleanup()
     reply = await listening.client.get("/clients")
     error = (await reply.json())["error"]
@@ -70,7 +70,7 @@ async def test_clients_of_a_server_that_does_not_answer_are_502_with_the_remedy(
     assert "`vestal up` starts it" in error["message"]
 
 
-async def test_doctor_findings_have_an_action_or_null():
+async def test_doctor_route_gives_each_finding_an_action_or_null():
     findings = [
         {
             "name": "services",
@@ -91,7 +91,7 @@ async def test_doctor_findings_have_an_action_or_null():
     assert 0.2 <= body["took_s"] < 10
 
 
-async def test_command_that_several_ask_for_runs_once(tmp_path):
+async def test_command_requested_by_several_clients_at_once_runs_once(tmp_path):
     counts = "import pathlib, sys; open(sys.argv[1], 'a').write('x'); print('{}')"
     command = JsonCommand(sys.executable, "-c", counts, str(tmp_path / "count"), timeout_s=10)
     await asyncio.gather(*(command.result() for _ in range(5)))
@@ -100,13 +100,13 @@ async def test_command_that_several_ask_for_runs_once(tmp_path):
     assert (tmp_path / "count").read_text() == "xx"
 
 
-async def test_command_that_prints_no_object_is_an_error_with_its_last_line():
+async def test_command_that_prints_no_json_object_is_an_error_with_its_last_line():
     command = JsonCommand(sys.executable, "-c", "print('vestal: It is broken.')", timeout_s=10)
     with pytest.raises(HttpError, match=r"^It is broken\.$"):
         await command.result()
 
 
-async def test_kill_ends_the_engine_by_sigkill_and_the_journal_says_that_a_person_did_it(listening):
+async def test_kill_route_kills_the_engine_and_the_journal_names_a_person_as_the_cause(listening):
     sleeps = (sys.executable, "-c", "import time; time.sleep(60)", "mlx_server.engine")
     engine = await asyncio.create_subprocess_exec(*sleeps)
     status = ServiceStatus(State.READY, process_pid=engine.pid)

@@ -65,7 +65,7 @@ async def proxied(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Sim
         yield running
 
 
-async def test_request_crosses_with_its_body_query_and_few_headers(proxied):
+async def test_proxy_passes_on_body_query_and_only_allowed_headers(proxied):
     sent = {"Idempotency-Key": "k", "Accept": "application/json", "X-Other": "x", "Cookie": "a=b"}
     reply = await proxied.client.post("/orchestrator/tasks?a=%26", json={"goal": "g"}, headers=sent)
     assert (reply.status, await reply.json()) == (200, {"ok": True})
@@ -80,7 +80,7 @@ async def test_request_crosses_with_its_body_query_and_few_headers(proxied):
     assert not {"X-Other", "Cookie"} & set(headers)
 
 
-async def test_gateway_never_sees_the_token(proxied):
+async def test_proxy_never_sends_the_agents_token_to_the_gateway(proxied):
     reply = await proxied.client.delete("/gateway/api/delete", json={"model": "m"})
     assert (reply.status, await reply.json()) == (200, {"ok": True})
     method, path, headers, body = proxied.service.received[0]
@@ -88,13 +88,13 @@ async def test_gateway_never_sees_the_token(proxied):
     assert "Authorization" not in headers
 
 
-async def test_error_of_the_other_side_crosses_unchanged(proxied):
+async def test_proxy_returns_an_error_of_the_service_unchanged(proxied):
     reply = await proxied.client.delete("/gateway/requests/gone")
     assert (reply.status, await reply.json()) == (404, {"error": "no such request"})
     assert reply.headers["Retry-After"] == "7"
 
 
-async def test_stream_crosses_line_by_line(proxied):
+async def test_proxy_passes_on_a_stream_line_by_line(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         assert reply.headers["Content-Type"] == "application/x-ndjson"
         async with asyncio.timeout(WITHIN_S):
@@ -103,7 +103,7 @@ async def test_stream_crosses_line_by_line(proxied):
             assert await reply.content.read() == b'{"n": 2}\n'
 
 
-async def test_client_that_leaves_ends_the_stream_on_the_other_side(proxied):
+async def test_client_that_disconnects_ends_the_stream_of_the_service(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         await reply.content.readline()
         reply.close()
@@ -111,7 +111,7 @@ async def test_client_that_leaves_ends_the_stream_on_the_other_side(proxied):
         await proxied.service.client_left.wait()
 
 
-async def test_replaced_agent_ends_streams_at_once_and_on_both_sides(proxied):
+async def test_replaced_agent_ends_proxied_streams_at_once_on_both_sides(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         await reply.content.readline()
         began = time.monotonic()
@@ -123,14 +123,14 @@ async def test_replaced_agent_ends_streams_at_once_and_on_both_sides(proxied):
         await proxied.service.client_left.wait()
 
 
-async def test_stream_that_the_other_side_breaks_off_is_cut_for_the_client(proxied):
+async def test_stream_broken_off_by_the_service_is_broken_off_for_the_client(proxied):
     proxied.service.go_on.set()
     async with proxied.client.post("/gateway/api/chat", json={"model": "break off"}) as reply:
         with pytest.raises(aiohttp.ClientPayloadError):
             await reply.content.read()
 
 
-async def test_body_up_to_the_proxy_limit_crosses_and_a_larger_one_is_413(proxied):
+async def test_proxy_passes_on_a_body_up_to_its_limit_and_answers_413_to_a_larger_one(proxied):
     proxied.service.go_on.set()
     head = {"Content-Type": "application/json"}
     reply = await proxied.client.post("/gateway/api/chat", data=BytesIO(b"x" * MAX_BODY_BYTES), headers=head)
@@ -153,14 +153,16 @@ async def test_body_up_to_the_proxy_limit_crosses_and_a_larger_one_is_413(proxie
         ("GET", "/orchestrator/health", 502, "upstream_refused"),
     ],
 )
-async def test_what_is_not_passed_on_is_refused_in_a_sentence(proxied, method, path, status, code):
+async def test_path_or_method_outside_the_proxy_table_is_refused_with_a_sentence(
+    proxied, method, path, status, code
+):
     url = URL(f"{proxied.base}{path}", encoded=True)
     reply = await proxied.client.request(method, url, headers={"Content-Type": "application/json"})
     error = (await reply.json())["error"]
     assert (reply.status, error["code"], error["message"][-1]) == (status, code, ".")
 
 
-async def test_body_without_a_length_is_411(proxied):
+async def test_proxied_body_without_a_content_length_is_411(proxied):
     async def pieces() -> AsyncIterator[bytes]:
         yield b"{}"
 
@@ -170,7 +172,7 @@ async def test_body_without_a_length_is_411(proxied):
     assert proxied.service.received == []
 
 
-async def test_service_that_does_not_listen_is_502(proxied):
+async def test_proxied_service_that_does_not_listen_is_502(proxied):
     await proxied.runner.cleanup()
     reply = await proxied.client.get("/gateway/api/tags")
     error = (await reply.json())["error"]
@@ -178,7 +180,7 @@ async def test_service_that_does_not_listen_is_502(proxied):
     assert error["message"].startswith("The MLX server cannot be reached: nothing listens there;")
 
 
-async def test_page_needs_its_cookie_its_own_origin_and_json(proxied):
+async def test_proxy_requires_the_cookie_the_same_origin_and_a_json_body(proxied):
     sessions = proxied.context.sessions
     session = sessions.redeem(sessions.make_link(time.time()), time.time())
     own, page = {"Origin": proxied.base}, {"Cookie": f"{proxied.cookie}={session}"}

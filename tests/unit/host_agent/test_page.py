@@ -25,7 +25,7 @@ def body(response: web.Response) -> bytes:
     return response.body
 
 
-def test_page_in_all_its_files_is_at_most_200_kilobytes_on_the_wire():
+def test_all_files_of_the_page_are_at_most_200_kilobytes_on_the_wire():
     names = [
         path.relative_to(ASSETS).as_posix() for path in ASSETS.rglob("*") if path.suffix in (".js", ".css")
     ]
@@ -43,7 +43,7 @@ def test_page_in_all_its_files_is_at_most_200_kilobytes_on_the_wire():
         ("vendor/uplot.LICENSE.txt", "text/plain; charset=utf-8"),
     ],
 )
-def test_asset_has_its_content_type_and_the_policy_and_is_asked_for_again(name: str, content_type: str):
+def test_asset_has_its_content_type_a_content_security_policy_and_no_cache(name: str, content_type: str):
     response = PAGE.response(request(), name)
     assert response.headers["Content-Type"] == content_type
     assert response.headers["Cache-Control"] == "no-cache"
@@ -54,7 +54,7 @@ def test_asset_has_its_content_type_and_the_policy_and_is_asked_for_again(name: 
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
 
-def test_asset_is_compressed_only_for_a_client_that_takes_gzip():
+def test_asset_is_compressed_only_for_a_client_that_accepts_gzip():
     plain = PAGE.response(request(), "main.js")
     small = PAGE.response(request(Accept_Encoding="deflate, gzip, br"), "main.js")
     assert "Content-Encoding" not in plain.headers
@@ -62,7 +62,7 @@ def test_asset_is_compressed_only_for_a_client_that_takes_gzip():
     assert gzip.decompress(body(small)) == body(plain) == (ASSETS / "main.js").read_bytes()
 
 
-def test_asset_that_the_browser_has_is_not_sent_again():
+def test_asset_with_the_etag_of_the_browsers_copy_is_304():
     etag = PAGE.response(request(), "main.js").headers["ETag"]
     again = PAGE.response(request(If_None_Match=f'"other", {etag}'), "main.js")
     assert (again.status, again.body, again.headers["ETag"]) == (304, None, etag)
@@ -72,19 +72,19 @@ def test_asset_that_the_browser_has_is_not_sent_again():
 @pytest.mark.parametrize(
     "name", ["../page.py", "/etc/passwd", "vendor", "", "..", "vendor/../../page.py", "x.js"]
 )
-def test_path_that_is_no_file_of_the_page_is_not_found(name: str):
+def test_path_outside_the_files_of_the_page_is_404(name: str):
     with pytest.raises(web.HTTPNotFound):
         PAGE.response(request(), name)
 
 
-def test_page_serves_the_files_that_it_was_started_with_after_an_upgrade_replaced_them(tmp_path: Path):
+def test_page_serves_the_files_read_at_start_after_an_upgrade_replaced_them(tmp_path: Path):
     (tmp_path / "index.html").write_text("old")
     page = Page(tmp_path)
     (tmp_path / "index.html").write_text("new")
     assert body(page.response(request())) == b"old"
 
 
-def test_index_contains_no_script_and_no_style_of_its_own():
+def test_index_contains_no_inline_script_or_style():
     text = (ASSETS / "index.html").read_text()
     assert "<style" not in text and "style=" not in text and "onclick" not in text
     assert text.count("<script") == 1 and 'src="/assets/main.js"></script>' in text

@@ -162,7 +162,7 @@ def test_sliding_windows_bound_the_cache_only_if_mlx_lm_rotates_it():
     assert kv_shape(listed, {}, 2).sliding_layers == 12
 
 
-def test_kv_of_latent_attention_holds_the_latent_or_all_heads():
+def test_kv_of_latent_attention_counts_the_latent_vector_or_all_heads():
     v3 = {
         "model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128,
         "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
@@ -172,7 +172,7 @@ def test_kv_of_latent_attention_holds_the_latent_or_all_heads():
     assert kv_shape(v3 | {"model_type": "deepseek_v2"}, {}, 2).token_bytes == 61 * 128 * (192 + 128) * 2
 
 
-def test_kv_of_linear_attention_is_a_state_of_constant_size():
+def test_kv_of_linear_attention_has_a_constant_size():
     hybrid = {
         "model_type": "qwen3_next", "num_hidden_layers": 48, "full_attention_interval": 4,
         "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,

@@ -14,7 +14,7 @@ from mlx_server.protocol import Done, Failed, Generate, Usage
 from vestal.tracing import open_tracer
 
 
-def test_tracing_is_off_and_nothing_of_it_imported_without_an_endpoint(monkeypatch):
+def test_tracing_without_an_endpoint_is_off_and_imports_nothing(monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     assert open_tracer("vestal-test", print) is None
     program = (
@@ -27,7 +27,7 @@ def test_tracing_is_off_and_nothing_of_it_imported_without_an_endpoint(monkeypat
     assert done.returncode == 0, done.stderr
 
 
-def test_tracer_with_a_collector_that_is_away_never_blocks_and_says_so_once(monkeypatch):
+def test_tracer_with_an_unreachable_collector_never_blocks_and_reports_once(monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     said: list[str] = []
     tracer = open_tracer("vestal-test", said.append)
@@ -57,7 +57,7 @@ class FakeTracer:
         self.recorded.append((name, parent, began, ended, error))
 
 
-def test_engine_spans_divide_the_time_of_an_answer_into_wait_prefill_and_decode():
+def test_engine_spans_of_an_answer_are_queue_wait_prefill_and_decode():
     tracer, now = FakeTracer(), [100.0]
     spans = EngineSpans(cast(Any, tracer), lambda: now[0])
     spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))
@@ -74,7 +74,7 @@ def test_engine_spans_divide_the_time_of_an_answer_into_wait_prefill_and_decode(
 
 
 @pytest.mark.parametrize("code", ["context_exceeded"])
-def test_engine_spans_of_a_failed_request_are_one_with_its_error(code):
+def test_engine_span_of_a_failed_request_has_its_error(code):
     tracer = FakeTracer()
     spans = EngineSpans(cast(Any, tracer), lambda: 1.0)
     spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))

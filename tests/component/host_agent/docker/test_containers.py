@@ -154,7 +154,7 @@ async def test_unhealthy_event_requests_a_pass(containers: Containers, engine: F
         assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"
 
 
-async def test_container_that_is_healthy_again_is_recorded_once_and_after_its_death(
+async def test_container_healthy_again_is_recorded_once_and_after_its_death(
     api: DockerApi, engine: FakeEngine, home: Path, monkeypatch
 ):
     monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)

@@ -61,7 +61,9 @@ def test_answer_is_streamed_as_text_with_its_thinking_folded(open_page, scripted
     expect(answer(page)).to_have_attribute("aria-busy", "false")
 
 
-def test_kill_is_asked_twice_and_marked_where_the_answer_paused(open_page, scripted, stream):
+def test_kill_button_needs_confirmation_and_the_answer_shows_a_mark_where_it_paused(
+    open_page, scripted, stream
+):
     page = open_page("#chat")
     ask(page)
     stream.feed(said("Once upon a time "))
@@ -79,7 +81,7 @@ def test_kill_is_asked_twice_and_marked_where_the_answer_paused(open_page, scrip
     assert page.accessibility_faults() == []  # in light colors; the sections are looked at in dark ones
 
 
-def test_kill_that_is_refused_says_why_and_leaves_no_mark(open_page, scripted, stream):
+def test_refused_kill_shows_the_reason_and_leaves_no_mark(open_page, scripted, stream):
     scripted.answers[KILL] = lambda _: answers.refusal(409, "The engine does not run.", "not_running")
     page = open_page("#chat")
     page.expected.append("409")
@@ -93,7 +95,7 @@ def test_kill_that_is_refused_says_why_and_leaves_no_mark(open_page, scripted, s
     expect(page.locator(".mark")).to_have_count(0)
 
 
-def test_answer_goes_on_after_its_connection_broke_with_nothing_twice(open_page, scripted, stream):
+def test_answer_continues_after_a_broken_connection_without_repeating_text(open_page, scripted, stream):
     scripted.answers["GET", "/gateway/v1/streams/abc"] = rest = FedStream(**{"X-Request-Id": "abc"})
     page = open_page("#chat")
     page.expected.append("ERR_")
@@ -114,7 +116,7 @@ def test_answer_goes_on_after_its_connection_broke_with_nothing_twice(open_page,
     ) == "one two |three"  # fmt: skip
 
 
-def test_request_whose_gateway_died_before_the_answer_began_is_sent_again_with_its_key(
+def test_request_is_repeated_with_its_idempotency_key_if_the_gateway_dies_before_the_answer_begins(
     open_page, scripted, stream
 ):
     keys = []
@@ -135,7 +137,7 @@ def test_request_whose_gateway_died_before_the_answer_began_is_sent_again_with_i
     assert len(set(keys)) == 1 and len(keys) == 2
 
 
-def test_refusals_and_errors_in_mid_answer_stand_in_the_answer(open_page, scripted, stream):
+def test_refusal_or_error_during_an_answer_is_shown_within_the_answer(open_page, scripted, stream):
     scripted.answers[CHAT] = lambda _: answers.ndjson(
         {"error": "The model does not fit.", "code": "no_memory"}, status=507
     )
@@ -151,7 +153,7 @@ def test_refusals_and_errors_in_mid_answer_stand_in_the_answer(open_page, script
     expect(answer(page)).to_contain_text("half")
 
 
-def test_answer_goes_on_while_another_section_is_shown_and_is_stopped_by_a_button(open_page, stream):
+def test_answer_continues_while_another_section_is_shown_and_stops_by_button(open_page, stream):
     page = open_page("#chat")
     ask(page)
     stream.feed(said("one "))

@@ -49,9 +49,7 @@ def overflowing(page):
         .map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)""")
 
 
-def test_page_has_no_serious_fault_of_accessibility_and_fits_in_light_and_dark_wide_and_narrow(
-    open_page, scripted
-):
+def test_page_is_accessible_and_fits_the_window_in_both_color_schemes_and_both_widths(open_page, scripted):
     tell_a_long_story(scripted)
     scripted.answers["GET", "/incidents/9"] = stories.incident(9) | {"entries": stories.entries(9)}
     page = open_page()
@@ -93,7 +91,7 @@ def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page)
         expect(page.get_by_role("main").locator("section").first).to_be_visible()
 
 
-def test_browser_without_a_session_is_told_how_to_open_the_page_and_another_tabs_session_opens_it(
+def test_browser_without_a_session_sees_how_to_log_in_and_opens_after_a_login_in_another_tab(
     open_page, scripted
 ):
     scripted.closed = True
@@ -112,7 +110,7 @@ def test_browser_without_a_session_is_told_how_to_open_the_page_and_another_tabs
     expect(page.get_by_role("heading", name="Services")).to_be_visible()
 
 
-def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scripted):
+def test_page_reports_a_killed_agent_and_reconnects_to_the_next_one(page, scripted):
     page.expected = [UNREACHABLE, CUT]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
@@ -124,7 +122,7 @@ def test_agent_that_is_killed_is_reported_and_its_successor_is_found(page, scrip
     expect(verdict(page)).to_have_text("The agent has just started.")
 
 
-def test_suspended_agent_is_reported_although_its_connections_stay_open(open_page, scripted):
+def test_page_reports_a_suspended_agent_although_its_connections_stay_open(open_page, scripted):
     page = open_page(clock=True)
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.answers["GET", "/health"] = lambda request: asyncio.sleep(30)
@@ -134,7 +132,7 @@ def test_suspended_agent_is_reported_although_its_connections_stay_open(open_pag
     expect(verdict(page)).to_have_text("All services are healthy.")  # its stream could be opened again
 
 
-def test_page_that_an_upgrade_of_the_agent_has_made_old_offers_a_reload(page, scripted, tmp_path):
+def test_page_offers_a_reload_after_an_upgrade_of_the_agent(page, scripted, tmp_path):
     page.expected = [UNREACHABLE, CUT]
     expect(verdict(page)).to_have_text("All services are healthy.")
     newer = tmp_path / "assets"
@@ -148,7 +146,7 @@ def test_page_that_an_upgrade_of_the_agent_has_made_old_offers_a_reload(page, sc
     expect(page.get_by_role("button", name="Reload: this page has a new version")).to_have_count(0)
 
 
-def test_section_that_was_opened_while_the_agent_was_gone_comes_with_the_agent(page, scripted):
+def test_section_opened_while_the_agent_is_down_loads_when_the_agent_is_back(page, scripted):
     page.expected = [UNREACHABLE, CUT, "404 (Not Found)"]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
@@ -159,9 +157,7 @@ def test_section_that_was_opened_while_the_agent_was_gone_comes_with_the_agent(p
     expect(page.get_by_role("main").get_by_role("heading", name="Doctor")).to_be_visible()
 
 
-def test_agent_that_was_replaced_and_forgot_the_session_closes_the_page_until_it_is_opened_again(
-    page, scripted
-):
+def test_page_closes_if_a_new_agent_refuses_its_session_until_the_next_login(page, scripted):
     page.expected = [UNREACHABLE, CUT, REFUSED]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
@@ -173,7 +169,7 @@ def test_agent_that_was_replaced_and_forgot_the_session_closes_the_page_until_it
     expect(verdict(page)).to_have_text("All services are healthy.")
 
 
-def test_recover_button_posts_and_shows_the_error_of_a_refusal(page, scripted):
+def test_recover_button_requests_a_pass_and_shows_the_error_of_a_refusal(page, scripted):
     page.get_by_role("button", name="Recover now").click()
     expect(page.get_by_role("button", name="Recover now")).to_be_enabled()
     assert ("POST", "/recover", {}) in scripted.asked

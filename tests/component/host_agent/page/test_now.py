@@ -13,7 +13,7 @@ def row(page, title):
     return page.get_by_role("row").filter(has=page.locator(".branch", has_text=title)).first
 
 
-def test_services_stand_as_a_tree_below_their_parents(page):
+def test_services_are_shown_as_a_tree_below_their_parents(page):
     names = page.locator(".tree tbody tr").evaluate_all("rows => rows.map(r => r.className)")
     assert names == [
         "depth-0", "depth-1", "depth-2", "depth-1", "depth-1", "depth-2", "depth-2",
@@ -22,7 +22,7 @@ def test_services_stand_as_a_tree_below_their_parents(page):
     expect(row(page, "Nightly")).to_contain_text(", below Docker")
 
 
-def test_age_counts_up_without_asking_the_agent(page, scripted):
+def test_age_of_a_service_grows_without_requests_to_the_agent(page, scripted):
     up = row(page, "Engine").locator("td.up")
     expect(up).to_have_text(re.compile("59 s|1 min"))
     asked = len(scripted.asked)
@@ -30,7 +30,7 @@ def test_age_counts_up_without_asking_the_agent(page, scripted):
     assert len(scripted.asked) == asked
 
 
-def test_open_breaker_counts_down_to_its_trial_and_the_last_failure_is_in_words(open_page, scripted):
+def test_open_breaker_shows_a_countdown_to_its_trial_and_the_last_failure_as_a_sentence(open_page, scripted):
     scripted.status = stories.troubled()
     page = open_page()
     engine = row(page, "Engine")
@@ -41,7 +41,7 @@ def test_open_breaker_counts_down_to_its_trial_and_the_last_failure_is_in_words(
     expect(engine.locator("td.restarts")).to_have_text("5")
 
 
-def test_restart_is_asked_twice_and_a_double_click_does_not_answer(page, scripted):
+def test_restart_button_needs_confirmation_which_a_double_click_does_not_give(page, scripted):
     button = row(page, "Gateway").get_by_role("button", name="restart Gateway")
     button.dblclick()
     sure = row(page, "Gateway").get_by_role("button", name="Really restart?")
@@ -54,7 +54,7 @@ def test_restart_is_asked_twice_and_a_double_click_does_not_answer(page, scripte
     assert ("POST", "/services/mlx_server/restart", {}) in scripted.asked
 
 
-def test_stopped_service_has_only_a_start_button_and_an_absent_one_has_none(open_page, scripted):
+def test_stopped_service_has_only_a_start_button_and_an_absent_service_has_none(open_page, scripted):
     scripted.status = stories.status(
         ollama=stories.service("absent", process_pid=None), orchestrator=stories.service("stopped", "docker")
     )
@@ -63,7 +63,7 @@ def test_stopped_service_has_only_a_start_button_and_an_absent_one_has_none(open
     expect(row(page, "Ollama").get_by_role("button")).to_have_count(0)
 
 
-def test_refused_action_shows_the_sentence_beside_its_button(page, scripted):
+def test_refused_action_shows_the_error_sentence_beside_its_button(page, scripted):
     page.expected = ["404 (Not Found)"]
     button = row(page, "Ollama").get_by_role("button", name="stop Ollama")
     button.click()
@@ -74,7 +74,9 @@ def test_refused_action_shows_the_sentence_beside_its_button(page, scripted):
     )
 
 
-def test_machine_shows_its_memory_and_warnings_and_the_pass_what_it_did(open_page, scripted):
+def test_page_shows_the_machines_memory_and_warnings_and_the_actions_of_the_last_recovery_pass(
+    open_page, scripted
+):
     scripted.status = stories.troubled()
     page = open_page()
     machine, recovery = page.locator("#machine"), page.locator("#recovery")
@@ -94,7 +96,7 @@ def test_page_without_incidents_says_so(page):
     expect(page.locator("#incidents")).to_contain_text("Nothing has gone wrong")
 
 
-def test_incident_opens_above_the_others_runs_and_closes(open_page, scripted):
+def test_open_incident_is_shown_above_the_others_with_a_running_duration_until_it_closes(open_page, scripted):
     scripted.incidents = [stories.incident(3, began_s_ago=300), stories.incident(2, began_s_ago=900)]
     page = open_page()
     expect(cards(page)).to_have_count(2)
@@ -123,7 +125,7 @@ def test_older_form_of_an_incident_does_not_replace_a_newer_one(page, scripted):
     expect(cards(page).first).to_contain_text("Closed again")
 
 
-def test_incident_shows_its_story_figures_and_its_raw_lines_on_demand(open_page, scripted):
+def test_incident_shows_its_sentence_and_figures_and_its_journal_lines_on_demand(open_page, scripted):
     scripted.incidents = [stories.incident(7)]
     scripted.answers["GET", "/incidents/7"] = stories.incident(7) | {"entries": stories.entries(7)}
     page = open_page()
@@ -145,7 +147,9 @@ def test_incident_shows_its_story_figures_and_its_raw_lines_on_demand(open_page,
     expect(card.get_by_role("table")).to_have_count(0)
 
 
-def test_lost_requests_are_said_and_only_the_newest_incidents_are_shown_at_first(open_page, scripted):
+def test_incident_names_its_lost_requests_and_only_the_newest_incidents_are_shown_at_first(
+    open_page, scripted
+):
     lost = {"waited": 3, "continued": 2, "lost": 1}
     scripted.incidents = [stories.incident(n, began_s_ago=1000 - n, requests=lost) for n in range(9, 0, -1)]
     page = open_page()

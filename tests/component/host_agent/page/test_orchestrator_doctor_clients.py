@@ -14,7 +14,7 @@ def panel(page, title):
     return page.get_by_role("region", name=title, exact=True)
 
 
-def test_task_is_created_followed_while_it_runs_and_shown_with_steps_and_sources(open_page, scripted):
+def test_new_task_is_followed_while_it_runs_and_shown_with_steps_and_sources(open_page, scripted):
     scripted.answers |= answers.orchestrator(cycles=(answers.cycle(),))
     scripted.answers["POST", "/orchestrator/tasks"] = {"id": "task-1"}
     running = {"state": "running", "finished_at": None, "answer": None}
@@ -41,7 +41,7 @@ def test_task_is_created_followed_while_it_runs_and_shown_with_steps_and_sources
     expect(tasks.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_task_that_runs_is_canceled_after_a_question(open_page, scripted):
+def test_running_task_is_cancelled_after_confirmation(open_page, scripted):
     scripted.answers |= answers.orchestrator(answers.task(1, state="queued", finished_at=None))
     scripted.answers["DELETE", "/orchestrator/tasks/task-1"] = {"id": "task-1", "state": "cancelled"}
     page = open_page("#orchestrator")
@@ -53,7 +53,9 @@ def test_task_that_runs_is_canceled_after_a_question(open_page, scripted):
     expect(panel(page, "Tasks")).to_contain_text("cancelled")
 
 
-def test_cycles_say_what_was_skipped_and_why_and_knowledge_what_each_folder_holds(open_page, scripted):
+def test_cycles_show_skipped_phases_with_reasons_and_knowledge_shows_the_contents_of_each_folder(
+    open_page, scripted
+):
     scripted.answers |= answers.orchestrator(cycles=tuple(map(answers.cycle, range(1, 9))))
     page = open_page("#orchestrator")
     cycles, knowledge = panel(page, "Cycles"), panel(page, "Knowledge")
@@ -66,7 +68,7 @@ def test_cycles_say_what_was_skipped_and_why_and_knowledge_what_each_folder_hold
     expect(knowledge).to_contain_text("No note yet")
 
 
-def test_search_shows_passages_with_scores_and_sources_and_says_what_was_wrong(open_page, scripted):
+def test_search_shows_passages_with_scores_and_sources_or_the_error_sentence(open_page, scripted):
     scripted.answers |= answers.orchestrator()
     result = {"agent": "reader", "file": "birds.md", "heading": "Heron", "score": 0.912, "similarity": None}
     scripted.answers["POST", "/orchestrator/knowledge/search"] = {
@@ -94,7 +96,9 @@ def test_search_shows_passages_with_scores_and_sources_and_says_what_was_wrong(o
     expect(search.get_by_role("alert")).to_have_text("No agent 'reader'.")
 
 
-def test_orchestrator_that_is_absent_is_one_sentence_and_odd_data_is_shown(open_page, scripted):
+def test_orchestrator_section_shows_one_sentence_without_an_orchestrator_and_odd_data_as_text(
+    open_page, scripted
+):
     why = "The orchestrator cannot be reached: nothing listens there; `vestal status` says why."
     for path in ("tasks", "cycles", "knowledge/notes", "agents"):
         scripted.answers["GET", f"/orchestrator/{path}"] = lambda _: answers.refusal(502, why)
@@ -110,7 +114,7 @@ def test_orchestrator_that_is_absent_is_one_sentence_and_odd_data_is_shown(open_
     expect(panel(page, "Knowledge")).to_contain_text("reader")
 
 
-def test_doctor_shows_faults_first_and_carries_out_an_action(open_page, scripted):
+def test_doctor_section_lists_faults_first_and_its_button_carries_out_the_action(open_page, scripted):
     scripted.answers["GET", "/doctor"] = answers.usual_report()
     scripted.answers["POST", "/services/mlx_server/restart"] = {"state": "accepted"}
     scripted.answers["GET", "/clients"] = answers.clients()
@@ -133,7 +137,7 @@ def test_doctor_shows_faults_first_and_carries_out_an_action(open_page, scripted
     expect(page.get_by_role("button", name="Run it again")).to_be_visible()
 
 
-def test_clients_show_two_lines_each_and_copy_them(open_page, scripted):
+def test_clients_section_shows_two_lines_for_each_program_and_copies_them(open_page, scripted):
     scripted.answers["GET", "/clients"] = answers.clients()
     page = open_page("#clients")
     page.tab.context.grant_permissions(["clipboard-read", "clipboard-write"])

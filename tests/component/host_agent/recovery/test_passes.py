@@ -230,7 +230,7 @@ async def test_service_that_dies_during_every_look_is_brought_up_each_time(journ
     assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)
 
 
-async def test_pass_records_what_is_not_well_and_a_sentence_on_what_does_not_heal_by_itself(
+async def test_pass_records_unhealthy_services_with_a_sentence_on_each_that_needs_a_person(
     journal: Journal, home: Path
 ):
     by_hand = replace(NIGHTLY, stopped_by_hand=True)

@@ -83,7 +83,7 @@ def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_conn
     assert [process.wait(15) for process in gateways.all[:-1]] == [0, 0, 0]
 
 
-def test_answers_that_are_not_streamed_come_from_the_successor_in_every_dialect(gateways):
+def test_answers_without_streaming_are_served_by_the_successor_in_every_dialect(gateways):
     """Those to /v1/responses were a 404: the predecessor deleted each as one that was refused."""
     gateway = gateways.gateway
 

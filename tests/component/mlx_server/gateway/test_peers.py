@@ -144,7 +144,9 @@ def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(
     assert at_peer.headers["x-request-id"] == stream.id
 
 
-def test_request_that_a_peer_serves_is_listed_and_cancelled_where_its_client_reads_it(refusing, peer):
+def test_request_served_by_a_peer_is_listed_and_cancelled_on_the_gateway_its_client_reads_from(
+    refusing, peer
+):
     headers = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
     body = messages("far away tokens=5000 step_ms=10", stream=True)
     stream = Stream(refusing.http, "/v1/messages", body, **headers).until(5)

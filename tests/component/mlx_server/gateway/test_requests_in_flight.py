@@ -64,7 +64,7 @@ def running(gateway: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_stream_that_is_cancelled_ends_with_the_error_of_its_api_and_is_no_longer_kept(gateway, path):
+def test_cancelled_stream_ends_with_the_error_form_of_its_api_and_is_no_longer_kept(gateway, path):
     asking = Asking(gateway, path, ROUTES[path](f"{TEXT} {path}", stream=True))
     entry = running(gateway)
     assert (entry["client"], entry["remote"], entry["model"]) == (
@@ -88,14 +88,14 @@ def test_stream_that_is_cancelled_ends_with_the_error_of_its_api_and_is_no_longe
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/responses"])
-def test_answer_that_is_not_streamed_is_cancelled_with_status_499(gateway, path):
+def test_cancelled_answer_without_streaming_has_status_499(gateway, path):
     asking = Asking(gateway, path, ROUTES[path](f"{TEXT} whole {path}", stream=False))
     gateway.http.delete(f"/requests/{running(gateway)['id']}")
     asking.end()
     assert asking.status == 499
 
 
-def test_background_response_is_cancelled_though_no_client_waits_for_it(gateway):
+def test_background_response_is_cancelled_although_no_client_waits_for_it(gateway):
     body = {"model": "chat", "input": f"{TEXT} background", "background": True}
     response_id = gateway.http.post("/v1/responses", json=body).json()["id"]
     entry = running(gateway)
@@ -107,7 +107,7 @@ def test_background_response_is_cancelled_though_no_client_waits_for_it(gateway)
     assert requests_of(gateway) == []
 
 
-def test_request_for_several_answers_is_one_entry_and_cancelled_as_a_whole(gateway):
+def test_request_for_several_answers_is_one_entry_and_is_cancelled_as_a_whole(gateway):
     body = ROUTES["/v1/chat/completions"](f"{TEXT} several", n=3)
     asking = Asking(gateway, "/v1/chat/completions", body)
     gateway.http.delete(f"/requests/{running(gateway)['id']}")
@@ -116,7 +116,7 @@ def test_request_for_several_answers_is_one_entry_and_cancelled_as_a_whole(gatew
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is taken")
 
 
-def test_totals_in_health_and_requests_are_the_same_and_grow(gateway):
+def test_totals_are_equal_in_health_and_requests_and_grow_with_each_answer(gateway):
     before = gateway.health()["totals"]
     gateway.http.post("/api/chat", json=gateway.chat("totals tokens=30", stream=False))
     after = gateway.http.get("/requests").json()["totals"]
@@ -127,7 +127,7 @@ def test_totals_in_health_and_requests_are_the_same_and_grow(gateway):
     assert grown["first_token_s"] > 0
 
 
-def test_requests_route_takes_head_and_refuses_foreign_pages(gateway):
+def test_requests_route_answers_head_and_refuses_pages_of_other_origins(gateway):
     assert gateway.http.head("/requests").status_code == 200
     foreign = {"Origin": "https://example.com"}
     assert gateway.http.get("/requests", headers=foreign).status_code == 403
@@ -160,7 +160,7 @@ class Follower:
         return any(condition(body["requests"]) for body in self.bodies)
 
 
-def test_follower_sees_a_request_parked_when_the_engine_dies_and_running_again(gateway):
+def test_follower_sees_a_request_parked_when_the_engine_dies_and_then_running_again(gateway):
     follower = Follower(gateway.url)
     asking = Asking(
         gateway, "/api/chat", ROUTES["/api/chat"]("followed die_at=60 once=1 tokens=170 step_ms=10")

@@ -42,11 +42,11 @@ def line(**frame: object) -> bytes:
         (b"[1]\n", Frame()),
     ],
 )
-def test_frame_of_an_answer_is_read(raw: bytes, frame: Frame):
+def test_read_frame_returns_the_pieces_errors_and_end_of_an_answer(raw: bytes, frame: Frame):
     assert read_frame(raw) == frame
 
 
-def test_events_of_the_engine_are_its_deaths_and_starts():
+def test_engine_happening_returns_deaths_and_starts_and_none_for_other_events():
     died = {
         "component": "mlx_engine",
         "event": "child_exited",
@@ -83,7 +83,7 @@ def test_conversation_keeps_a_stopped_answer_and_forgets_a_question_without_one(
         ("", None),
     ],
 )
-def test_commands_are_told_from_messages(text: str, command: tuple[str, str] | None):
+def test_line_is_a_command_only_if_it_begins_with_a_known_command(text: str, command: tuple[str, str] | None):
     assert command_of(text) == command
 
 
@@ -102,7 +102,7 @@ def test_message_lines_between_triple_quotes_are_one_message(lines: list[str], m
     assert [message for each in lines if (message := joined.add(each)) is not None] == messages
 
 
-def test_abandoned_message_leaves_nothing_for_the_next_one():
+def test_abandoned_message_adds_no_text_to_the_next_one():
     joined = MessageLines()
     joined.add('"""one')
     joined.abandon()
@@ -113,7 +113,7 @@ def killed(text: str, undisturbed: str, kept: int) -> Killed:
     return Killed(text, undisturbed, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
 
 
-def test_kill_comes_within_a_sentence_and_before_the_answer_can_end():
+def test_demo_kills_within_a_sentence_and_before_the_answer_can_end():
     assert not is_within_sentence("Too early", 3)
     assert not is_within_sentence("A whole sentence. ", 30)
     assert is_within_sentence("A whole sentence. And half", 30)
@@ -133,7 +133,7 @@ def test_equal_texts_are_reported_as_nothing_lost_and_nothing_twice():
     assert "No token was lost, none came twice." in shown
 
 
-def test_texts_that_part_after_the_kill_are_not_called_equal():
+def test_texts_that_differ_after_the_kill_are_not_reported_as_equal():
     told = killed("once upon a hill", "once upon a time", 6)
     assert survived(told)
     assert "No token was lost" not in " ".join(report(told, 1000))
@@ -147,12 +147,12 @@ def test_texts_that_part_after_the_kill_are_not_called_equal():
         ("once u upon a time", "it differs from the kill on, one of them earlier"),
     ],
 )
-def test_text_that_ends_at_the_kill_or_differs_before_it_is_no_success(text: str, why: str):
+def test_text_that_ends_at_the_kill_or_differs_before_it_is_reported_as_a_failure(text: str, why: str):
     assert not survived(killed(text, "onc", 6)), why
 
 
 @pytest.mark.parametrize("width", [1, 40, 100])
-def test_report_fits_the_terminal(width: int):
+def test_demo_report_is_no_wider_than_the_terminal(width: int):
     assert all(len(part) <= max(width, 20) for part in report(killed("ab", "ab", 1), width))
 
 
@@ -171,7 +171,7 @@ def on_screen(sent: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [12, 20, 40, 100])
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
-def test_wrapped_text_breaks_no_word_whatever_its_pieces(width: int, piece: int):
+def test_word_wrap_breaks_no_word_wherever_the_pieces_end(width: int, piece: int):
     text = "The quick brown fox jumped over it, and a night passed before it came to the river.\n\nOne day."
     wrap = WordWrap()
     sent = "".join(wrap.feed(text[at : at + piece], width) for at in range(0, len(text), piece))
@@ -179,7 +179,7 @@ def test_wrapped_text_breaks_no_word_whatever_its_pieces(width: int, piece: int)
     assert all(len(shown) < width for shown in on_screen(sent))
 
 
-def test_word_that_is_longer_than_a_line_is_cut_and_nothing_of_it_lost():
+def test_word_longer_than_a_line_is_cut_without_losing_characters():
     shown = on_screen(WordWrap().feed("a " + "x" * 30, 10))
     assert "".join(shown).replace(" ", "") == "a" + "x" * 30
     assert all(len(line) < 10 for line in shown)

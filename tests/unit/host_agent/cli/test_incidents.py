@@ -38,7 +38,7 @@ def show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., st
     return run
 
 
-def test_list_has_a_sentence_for_each_incident_newest_first(show):
+def test_incidents_command_lists_a_sentence_for_each_incident_newest_first(show):
     first, second = show().splitlines()[1:]
     assert "the engine was killed (SIGKILL, sender unknown); no request was running." in first
     assert first.split()[:3] == ["3", "2", "s"]
@@ -50,11 +50,11 @@ def test_list_has_a_sentence_for_each_incident_newest_first(show):
     ("arguments", "ids"),
     [((), [3, 1]), (("-n", "1"), [3]), (("-n", "0"), []), (("--since", "1970-01-12 15:00"), [3, 1])],
 )
-def test_json_has_the_incidents_that_were_asked_for(show, arguments: Any, ids: list[int]):
+def test_incidents_json_has_only_the_requested_incidents(show, arguments: Any, ids: list[int]):
     assert [each["id"] for each in json.loads(show("--json", *arguments))["incidents"]] == ids
 
 
-def test_one_incident_is_told_with_its_lines_of_the_journal(show):
+def test_incidents_command_shows_one_incident_with_its_journal_lines(show):
     told = show("3")
     assert told.startswith("The engine was killed\n")
     assert "child_exited" in told and "child_ready" in told and "child_gave_up" not in told
@@ -62,7 +62,9 @@ def test_one_incident_is_told_with_its_lines_of_the_journal(show):
     assert [each["event"] for each in json.loads(show("3", "--json"))["entries"]][0] == "child_exited"
 
 
-def test_unknown_incident_time_or_journal_is_one_sentence(show, tmp_path: Path):
+def test_incidents_command_fails_with_one_sentence_for_an_unknown_incident_time_or_journal(
+    show, tmp_path: Path
+):
     with pytest.raises(HostAgentError, match="There is no incident 99"):
         show("99")
     with pytest.raises(InvalidOption, match="--since"):

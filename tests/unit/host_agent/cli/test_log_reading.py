@@ -29,7 +29,7 @@ def log(tmp_path: Path) -> LogFile:
     return LogFile("mlx_engine", tmp_path / "engine.log")
 
 
-def test_lines_without_a_time_stay_with_the_line_above_them_when_merged(log: LogFile, tmp_path: Path):
+def test_lines_without_a_time_stay_below_their_line_when_logs_are_merged(log: LogFile, tmp_path: Path):
     log.path.write_text("head\n" + event(10, "a") + "Traceback\n  frame\n" + event(30, "b"))
     other = LogFile("agent", tmp_path / "agent.log")
     other.path.write_text(event(5, "first") + event(20, "between"))
@@ -43,7 +43,7 @@ def test_since_reads_the_rotated_file_too(log: LogFile):
     assert texts(log.since(15)) == ["kept", "new"]
 
 
-def test_since_skips_a_rotated_file_that_was_changed_before(log: LogFile):
+def test_since_skips_a_rotated_file_last_changed_before_that_time(log: LogFile):
     rotated = log.path.with_name("engine.log.1")
     rotated.write_text(event(10, "old"))
     os.utime(rotated, (10, 10))
@@ -56,13 +56,13 @@ def test_tail_reads_more_than_the_end_of_the_file_if_its_lines_are_long(log: Log
     assert len(list(log.tail(5, whole=False))) == 5
 
 
-def test_tail_of_a_log_that_was_just_rotated_goes_on_in_the_rotated_file(log: LogFile):
+def test_tail_of_a_just_rotated_log_includes_lines_of_the_rotated_file(log: LogFile):
     log.path.with_name("engine.log.1").write_text(event(10, "old"))
     log.path.write_text(event(20, "new"))
     assert texts(log.tail(20, whole=False)) == ["old", "new"]
 
 
-def test_new_lines_are_those_after_what_was_read_and_only_whole_ones(log: LogFile):
+def test_new_lines_are_only_complete_lines_after_the_last_read(log: LogFile):
     log.path.write_text(event(1, "a") + '{"ts": 2, "event"')
     list(log.tail(20, whole=False))
     assert texts(log.new_lines()) == []
@@ -72,7 +72,7 @@ def test_new_lines_are_those_after_what_was_read_and_only_whole_ones(log: LogFil
     assert texts(log.new_lines()) == []
 
 
-def test_new_lines_across_a_rotation_lose_and_repeat_none(log: LogFile):
+def test_new_lines_across_a_rotation_are_neither_lost_nor_repeated(log: LogFile):
     log.path.write_text(event(1, "a") * 50)
     list(log.tail(20, whole=False))
     with log.path.open("a") as file:
@@ -118,11 +118,11 @@ def test_since_with_an_offset_is_not_local_time():
     )
 
 
-def test_since_before_1970_is_the_beginning():
+def test_since_before_1970_means_all_lines():
     assert parse_since("9" * 400 + "d", NOW) == parse_since("100000d", NOW) == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "10", "10x", "25:00", "2026-13-01", "-5m"])
-def test_since_that_is_no_time_is_refused_with_examples(text: str):
+def test_since_without_a_valid_time_is_refused_with_examples(text: str):
     with pytest.raises(ValueError, match="give one such as 10m, 2h"):
         parse_since(text, NOW)

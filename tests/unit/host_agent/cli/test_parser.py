@@ -26,7 +26,7 @@ def test_every_command_has_a_run_function_and_a_help_of_whole_sentences(name: st
 
 
 @pytest.mark.parametrize("name", sorted(parser.COMMANDS))
-def test_every_example_of_a_command_is_that_command_and_parses(name: str):
+def test_every_example_of_a_command_calls_that_command_and_parses(name: str):
     assert parser.COMMANDS[name].examples
     for line, purpose in parser.COMMANDS[name].examples:
         words = shlex.split(line)
@@ -36,7 +36,9 @@ def test_every_example_of_a_command_is_that_command_and_parses(name: str):
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_help_shows_each_example_whole_on_any_width(columns: str, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_help_shows_each_example_in_full_on_a_terminal_of_any_width(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys
+):
     monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(SystemExit, match="0"):
         parser.parse(["logs", "--help"])

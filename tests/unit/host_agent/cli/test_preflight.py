@@ -51,7 +51,7 @@ def test_docker_share_stops_a_start_only_where_models_cannot_fit(
 @pytest.mark.parametrize(
     ("faults", "exit_code"), [([PORT], 75), ([DISK], 69), ([PORT, DISK], 69), ([PORT, DISK, MODEL], 78)]
 )
-def test_not_started_says_all_faults_with_their_remedies(faults, exit_code):
+def test_not_started_message_lists_all_faults_with_their_remedies(faults, exit_code):
     error = NotStarted(faults)
     assert error.exit_code == exit_code
     for fault in faults:
@@ -59,7 +59,7 @@ def test_not_started_says_all_faults_with_their_remedies(faults, exit_code):
     assert len(str(error).splitlines()) == (1 if len(faults) == 1 else 1 + len(faults))
 
 
-def test_hub_is_asked_only_if_a_model_must_be_fetched_from_it(home, monkeypatch):
+def test_hub_is_checked_only_if_a_model_must_be_fetched_from_it(home, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     config = load(env={"VESTAL_HOME": str(home)}, cwd=home)
     assert [found.level for found in hub.diagnose(config)] == ["ok"], "none is of the hub"
@@ -86,7 +86,7 @@ def test_stranger_on_ollamas_port_stops_a_start_only_if_ollama_is_demanded(home,
     assert all("is not Ollama's" in each.sentence and each.remedy for each in found)
 
 
-def test_hub_that_answers_with_any_status_is_reachable():
+def test_hub_is_reachable_if_it_answers_with_any_status():
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_error(401)

@@ -60,28 +60,28 @@ def test_native_orchestrator_stands_below_the_agent():
     assert "└─ nightly" in [line.split(" ●")[0].rstrip() for line in shown(ALL | {"services": native})]
 
 
-def test_parents_that_the_agent_names_are_used():
+def test_tree_uses_the_parents_that_the_agent_names():
     answer = status(a=service(parent=None), b=service(parent="c"), c=service(parent="a"))
     assert [node.branch + node.name for node in tree.order(answer["services"])] == ["a", "└─ c", "   └─ b"]
 
 
 @pytest.mark.parametrize("parents", [{"a": "b", "b": "a"}, {"a": "a", "b": "gone"}])
-def test_every_service_is_shown_once_whatever_its_parent(parents: dict[str, str]):
+def test_tree_shows_every_service_once_even_with_unknown_or_circular_parents(parents: dict[str, str]):
     services = {name: service(parent=parent) for name, parent in parents.items()}
     assert sorted(node.name for node in tree.order(services)) == ["a", "b"]
 
 
-def test_verdict_of_the_agent_stands_above_the_tree():
+def test_verdict_of_the_agent_is_shown_above_the_tree():
     assert shown(ALL | {"verdict": "All is well"})[0] == "All is well."
     assert shown(ALL)[0] == "All services are healthy."
 
 
-def test_verdict_without_one_of_the_agent_names_what_is_not_well():
+def test_verdict_names_the_unhealthy_services_if_the_agent_sends_none():
     answer = status(healthy=False, agent=service(), mlx_server=service("open"), ollama=service("absent"))
     assert shown(answer)[0] == "Not all is well: mlx_server is open."
 
 
-def test_open_breaker_shows_the_last_failure_and_the_next_trial_which_comes_nearer():
+def test_open_breaker_shows_the_last_failure_and_counts_down_to_the_next_trial():
     failing = service(
         "open",
         circuit_breaker_state="open",
@@ -100,14 +100,14 @@ def test_open_breaker_shows_the_last_failure_and_the_next_trial_which_comes_near
     assert "the next trial is now." in "\n".join(shown(status(healthy=False, mlx_server=failing), age_s=60.0))
 
 
-def test_last_failure_that_is_the_detail_is_not_said_twice():
+def test_last_failure_equal_to_the_detail_is_shown_once():
     failing = service(
         "backoff", detail="killed by SIGKILL", last_failure={"ts": NOW, "sentence": "Killed by SIGKILL."}
     )
     assert "Last failure" not in "\n".join(shown(status(False, mlx_server=failing)))
 
 
-def test_uptime_grows_with_the_age_of_the_answer():
+def test_uptime_includes_the_age_of_the_status():
     assert "  1 min" in shown(status(agent=service(uptime_s=65.0)))[2]
     assert "  2 min" in shown(status(agent=service(uptime_s=65.0)), age_s=60.0)[2]
 
@@ -120,11 +120,11 @@ def test_no_line_is_longer_than_the_terminal_is_wide(width: int):
     assert "".join("".join(lines).split()).lower().count("w") == 60
 
 
-def test_status_without_services_or_host_is_shown():
+def test_status_without_services_or_host_is_shown_without_an_error():
     assert shown({"services": {}, "healthy": False}) == ["Not all services are healthy.", ""]
 
 
-def test_server_sent_events_are_parsed_and_comments_and_broken_data_skipped():
+def test_parse_yields_server_sent_events_and_skips_comments_and_invalid_json():
     stream = (
         b': hello\n\nevent: status\ndata: {"a":\ndata: 1}\n\nevent: x\ndata: {broken\n\n'
         b"id: 7\r\ndata: [2]\r\n\r\ndata: 3"

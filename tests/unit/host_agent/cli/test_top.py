@@ -76,16 +76,16 @@ def test_memory_bar_shows_each_part_within_the_limit():
 
 
 @pytest.mark.parametrize("memory", [None, {}, {"limit_bytes": None}, {"limit_bytes": 0}])
-def test_memory_that_is_not_known_is_said(memory: dict[str, Any] | None):
+def test_unknown_memory_is_shown_as_not_known(memory: dict[str, Any] | None):
     assert [plain(line) for line in memory_lines({"memory": memory}, 40)] == ["Memory: not known yet."]
 
 
-def test_memory_above_its_limit_fills_the_bar_and_no_more():
+def test_memory_above_its_limit_fills_the_bar_exactly():
     above = MEMORY | {"in_use_bytes": 30_000_000_000, "weights_bytes": 25_000_000_000}
     assert plain(memory_lines({"memory": above}, 42)[0]).count("█") == 40
 
 
-def test_nothing_in_flight_is_said():
+def test_top_without_requests_says_so():
     assert shown({"requests": []}, {}, 80)[-1] == "No request is in flight."
     assert shown({}, {}, 80)[0].endswith("engine away")
 
@@ -95,7 +95,7 @@ def test_no_line_is_longer_than_the_terminal_is_wide(width: int):
     assert all(len(line) <= width for line in shown(REQUESTS | {"omitted": 7}, HEALTH, width))
 
 
-def test_narrow_terminal_names_each_request_in_two_lines():
+def test_narrow_terminal_shows_each_request_in_two_lines():
     assert shown(REQUESTS, HEALTH, 40)[-4:] == [
         "1d83ad67 running 42 tok 12.3/s 5 s",
         "  smollm2:135m, Claude Code 2.1",
@@ -104,7 +104,7 @@ def test_narrow_terminal_names_each_request_in_two_lines():
     ]
 
 
-def test_pipe_gets_whole_ids_and_one_line_for_each_request():
+def test_pipe_output_has_full_ids_and_one_line_for_each_request():
     lines = [plain(line) for line in plain_lines(REQUESTS, HEALTH)]
     assert lines[1] == (
         "memory: 3.0 GB of 10.0 GB (weights 2.0 GB, KV 400.0 MB, other 600.0 MB, promised 1.0 GB)"
@@ -113,5 +113,5 @@ def test_pipe_gets_whole_ids_and_one_line_for_each_request():
     assert len(lines) == 5
 
 
-def test_client_cannot_send_commands_to_the_terminal():
+def test_control_characters_in_a_client_name_are_not_printed():
     assert "\x1b" not in "".join(shown({"requests": [REQUEST | {"client": "\x1b[2Jx"}]}, {}, 100))

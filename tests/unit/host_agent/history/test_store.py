@@ -48,7 +48,7 @@ def test_samples_and_their_spans_survive_a_restart(journal, tmp_path):
     assert [sample.figures["tokens"] for sample in rest] == [1] * 16
 
 
-def test_span_that_an_agent_was_off_in_is_joined_by_the_next_one(journal):
+def test_span_during_which_the_agent_stopped_is_joined_by_the_next_agent(journal):
     HistoryStore(journal).add(Sample(START, {"tokens": 5}))
     HistoryStore(journal).add(Sample(START + DAY_S, {"tokens": 7}))
     assert [(s.time, s.figures["tokens"]) for s in HistoryStore(journal).coarse(START)] == [
@@ -58,7 +58,7 @@ def test_span_that_an_agent_was_off_in_is_joined_by_the_next_one(journal):
 
 
 @pytest.mark.parametrize("jump_s", [-10 * DAY_S, -600, -5, 600, 400 * DAY_S])
-def test_clock_that_jumps_and_comes_back_loses_and_repeats_no_sample(journal, jump_s):
+def test_clock_set_forward_and_back_loses_and_repeats_no_sample(journal, jump_s):
     store, taken = HistoryStore(journal), []
     for number in range(120):
         at = START + 10 * number + (jump_s if 40 <= number < 80 else 0)
@@ -110,7 +110,7 @@ def test_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
         assert len(after.fine(0)) >= UNSAVED_MAX
 
 
-def test_damaged_file_is_replaced_and_history_goes_on(tmp_path):
+def test_damaged_file_is_replaced_and_new_samples_are_kept(tmp_path):
     path = tmp_path / "journal.db"
     journal = Journal(path)
     store = HistoryStore(journal)
@@ -161,7 +161,7 @@ def test_history_draws_the_rate_between_probes_and_a_gap_where_the_gateway_was_r
     assert [value for value in hour["series"]["tokens_out_per_s"] if value is not None] == [30, 5]
 
 
-def test_probes_in_quick_succession_are_one_sample_and_the_first_answer_is_another(journal):
+def test_probes_in_quick_succession_give_one_sample_and_the_first_answer_another(journal):
     clock = Clock()
     history = clock.history(journal)
     taken: list[dict[str, Any]] = []

@@ -89,5 +89,5 @@ def test_no_event_is_in_the_table_that_nothing_writes():
     assert not EFFECTS.keys() - written_events().keys() - engine_events.ABOUT_REQUESTS - of_other_programs
 
 
-def test_every_event_that_matters_is_read():
+def test_every_event_that_affects_incidents_has_a_handler():
     assert IncidentFold().reads == MATTERS

@@ -44,7 +44,7 @@ def breaker() -> Watch:
     return watch.write("breaker_opened", cause="killed by SIGSEGV", open_s=60)
 
 
-def test_open_breaker_is_one_notice_with_story_and_remedy_and_one_when_it_is_over():
+def test_open_breaker_gives_one_notice_with_sentence_and_remedy_and_one_when_it_is_over():
     watch = breaker()
     (notice,) = watch.notices()
     assert (notice.service, notice.event, notice.title) == (
@@ -65,7 +65,7 @@ def test_open_breaker_is_one_notice_with_story_and_remedy_and_one_when_it_is_ove
     assert watch.at(9000).notices() == []
 
 
-def test_breaker_that_opens_again_and_again_in_one_incident_is_two_notices_in_all():
+def test_breaker_that_opens_repeatedly_in_one_incident_gives_two_notices_in_all():
     watch = breaker()
     for at in range(65, 1000, 20):
         watch.at(at).write("child_ready").notices()
@@ -75,7 +75,7 @@ def test_breaker_that_opens_again_and_again_in_one_incident_is_two_notices_in_al
     assert [notice.over for notice in watch.sent] == [False, True]
 
 
-def test_engine_that_is_back_in_a_second_is_worth_no_notice():
+def test_engine_that_restarts_within_a_second_gives_no_notice():
     watch = Watch().write("child_exited", signal=9).write("child_restarting", attempt=0)
     assert watch.notices() == []
     watch.at(1).write("child_ready")
@@ -83,7 +83,7 @@ def test_engine_that_is_back_in_a_second_is_worth_no_notice():
     assert watch.at(9000).notices() == []
 
 
-def test_incident_that_lasts_a_minute_is_worth_a_notice_and_the_notifier_wakes_for_it():
+def test_incident_that_lasts_a_minute_gives_a_notice_without_a_further_event():
     watch = Watch().write("health_failed", "mlx_server", "no answer")
     assert watch.next_in_s() == LASTS_S
     assert watch.at(LASTS_S - 1).notices() == []
@@ -94,14 +94,14 @@ def test_incident_that_lasts_a_minute_is_worth_a_notice_and_the_notifier_wakes_f
     assert watch.next_in_s() == REOPEN_WITHIN_S
 
 
-def test_gave_up_and_stopped_by_a_person_says_so():
+def test_notices_say_that_a_service_was_given_up_and_then_stopped_by_a_person():
     watch = Watch().write("child_gave_up", "ollama", "exit code 78", code=78)
     assert watch.notices()[0].title == "Ollama cannot start"
     watch.at(50).write("stop_requested", "ollama")
     assert watch.at(100).notices()[0].title == "A person stopped Ollama"
 
 
-def test_full_disk_is_a_notice_when_it_fails_and_when_it_works_again():
+def test_full_disk_gives_a_notice_when_writing_fails_and_when_it_works_again():
     watch = Watch().write("disk_not_writable", "agent", "Files cannot be written (no space).")
     (full,) = watch.notices()
     assert (full.service, full.title) == ("disk", "The disk cannot be written")
@@ -111,7 +111,7 @@ def test_full_disk_is_a_notice_when_it_fails_and_when_it_works_again():
     assert (back.title, back.event) == ("The disk can be written again", "disk_writable_again")
 
 
-def test_dead_container_is_a_notice_at_once_only_if_memory_was_the_cause():
+def test_dead_container_gives_a_notice_at_once_only_if_memory_was_the_cause():
     for reason, title in (("signal", None), ("out_of_memory", "The orchestrator ran out of memory")):
         watch = Watch().write("container_died", "orchestrator", "over its limit", reason=reason)
         assert [notice.title for notice in watch.notices()] == ([title] if title else [])
@@ -136,7 +136,7 @@ def test_incident_that_ended_long_ago_is_not_reported_by_a_new_agent():
     assert watch.notices() == []
 
 
-def test_fault_that_was_over_at_once_is_no_notice():
+def test_fault_that_is_over_at_once_gives_no_notice():
     watch = Watch().write("journal_replaced", "agent", "it was damaged")
     assert watch.notices() == []
     assert watch.at(70).notices() == []

@@ -93,7 +93,7 @@ def test_open_incident_says_since_when_and_when_the_next_trial_is():
 @pytest.mark.parametrize(
     ("gap_s", "incidents"), [(REOPEN_WITHIN_S - 1, 1), (REOPEN_WITHIN_S + 1, 2), (3600, 2)]
 )
-def test_fault_soon_after_the_end_belongs_to_the_incident(gap_s, incidents):
+def test_fault_soon_after_the_end_joins_the_incident_and_a_later_one_opens_another(gap_s, incidents):
     story = Story().at(0).dies("mlx_engine").at(2).ready("mlx_engine")
     story.at(2 + gap_s).dies("mlx_engine").at(4 + gap_s).ready("mlx_engine")
     assert [told["open"] for told in story.told()] == [False] * incidents
@@ -120,7 +120,7 @@ def test_requests_lost_behind_an_open_breaker_are_told_before_any_has_gone_on():
     assert story.one()["sentence"].endswith("; 5 requests waited, two were lost so far.")
 
 
-def test_killed_gateway_takes_its_engine_with_it_and_the_story_names_the_gateway():
+def test_killed_gateway_whose_engine_ends_too_is_the_subject_of_the_sentence():
     story = Story().at(0).ready("mlx_engine").ready("mlx_server")
     story.at(5).dies("mlx_server").at(6)
     story.write("mlx_engine", "child_adopted", pid=3, age_s=4.0)
@@ -161,7 +161,7 @@ def test_engine_restarted_by_hand_opens_no_incident():
     assert story.one()["title"] == "The engine was killed", "the restart by hand is over"
 
 
-def test_engine_killed_after_a_restart_by_hand_has_happened_is_an_incident():
+def test_engine_killed_after_a_finished_restart_by_hand_opens_an_incident():
     story = Story().at(0).ready("mlx_server").ready("mlx_engine").at(12)
     story.write("mlx_engine", "restart_requested", "by hand").at(20)
     story.write("mlx_server", "restart_requested", "by hand").at(25)
@@ -175,7 +175,7 @@ def test_engine_killed_after_a_restart_by_hand_has_happened_is_an_incident():
     assert story.at(35).dies("mlx_engine").one()["title"] == "The engine was killed"
 
 
-def test_engine_killed_by_hand_says_so():
+def test_incident_of_an_engine_killed_by_hand_names_a_person():
     story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "kill_requested", "by hand")
     told = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
     assert told["sentence"] == (
@@ -183,13 +183,13 @@ def test_engine_killed_by_hand_says_so():
     )
 
 
-def test_engine_killed_by_the_kernel_for_memory_says_so():
+def test_incident_of_an_engine_killed_by_the_kernel_names_memory_as_the_cause():
     story = Story().at(0).write("mlx_engine", "child_exited", "killed by SIGKILL", code=None, signal=9)
     story.write("mlx_server", "engine_killed_for_memory").write("mlx_engine", "child_restarting", attempt=0)
     assert "SIGKILL by the kernel, for want of memory" in story.one()["sentence"]
 
 
-def test_stop_by_hand_opens_none_and_ends_what_is_open():
+def test_stop_by_hand_opens_no_incident_and_ends_the_open_one():
     story = Story().at(0).ready("mlx_server").at(5).write("mlx_server", "stop_requested", "by hand")
     story.write("mlx_server", "child_exited", "stopped by hand", pid=7, code=0, signal=None)
     assert story.write("mlx_server", "child_stopped", "stopped by hand").told() == []
@@ -200,7 +200,7 @@ def test_stop_by_hand_opens_none_and_ends_what_is_open():
     assert told["sentence"].endswith("; a person stopped the gateway.")
 
 
-def test_vestal_down_ends_what_is_open_and_the_next_start_opens_none():
+def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
     story = Story().at(0).write("agent", "agent_started").at(5).dies("mlx_server")
     story.at(9).write("agent", "agent_stopping").write("mlx_server", "child_exited", "the supervisor stops")
     story.write("mlx_server", "child_stopped").write("agent", "agent_stopped")
@@ -217,7 +217,7 @@ def test_vestal_down_that_ends_an_adopted_watchdog_first_is_no_incident():
     assert story.at(990).write("agent", "agent_stopping").one()["title"] == "The watchdog was killed"
 
 
-def test_agent_that_died_is_found_by_the_next_one_with_what_died_meanwhile():
+def test_next_agent_reports_the_death_of_the_last_one_and_of_services_that_ended_meanwhile():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").ready("mlx_server")
     story.at(100).write("watchdog", "child_adopted", pid=3).ready("watchdog")
     story.write("agent", "agent_started", booted_at=-50.0)
@@ -232,7 +232,7 @@ def test_agent_that_died_is_found_by_the_next_one_with_what_died_meanwhile():
     assert told["restarts"] == 2
 
 
-def test_machine_that_restarted_is_one_sentence_and_not_one_for_each_service():
+def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
     story = (
         Story().at(10).write("agent", "agent_started", booted_at=0.0).ready("watchdog").ready("mlx_server")
     )
@@ -266,7 +266,7 @@ def test_container_killed_for_memory_is_closed_when_docker_calls_it_healthy():
     assert told["restarts"] == 1
 
 
-def test_container_killed_through_docker_says_so_without_brackets_in_brackets():
+def test_container_killed_through_docker_is_described_without_nested_brackets():
     cause = "killed by a request to the Docker engine (exit code 137)"
     story = Story().at(0).write("orchestrator", "container_died", cause, reason="killed_by_request")
     assert story.one()["sentence"] == (
@@ -279,7 +279,7 @@ def test_container_that_somebody_stopped_opens_no_incident():
     assert story.told() == []
 
 
-def test_recovery_pass_opens_what_it_cannot_heal_and_closes_what_is_well():
+def test_recovery_pass_opens_incidents_for_unhealthy_services_and_closes_those_of_healthy_ones():
     story = Story().at(0)
     left = {"ollama": "Ollama is installed and does not run; start its app", "docker": "it does not answer"}
     story.write(
@@ -305,7 +305,7 @@ def test_first_pass_of_an_agent_that_brings_containers_up_opens_no_incident():
     assert told["done"] == ["A recovery pass acted on the orchestrator: bring its container up."]
 
 
-def test_pass_that_looked_before_a_fault_does_not_close_it():
+def test_recovery_pass_that_checked_before_a_fault_does_not_close_its_incident():
     story = Story().at(10).write("mlx_server", "health_failed", "no answer")
     story.at(10.5).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
     assert story.one()["open"]
@@ -320,7 +320,7 @@ def test_unrelated_services_that_fail_hours_apart_are_two_incidents_even_if_one_
     assert (second["open"], second["title"]) == (False, "The engine was killed")
 
 
-def test_disk_that_is_full_is_an_incident_until_it_can_be_written():
+def test_full_disk_is_an_incident_until_writing_works_again():
     story = Story().at(0).write("agent", "disk_not_writable", "Files in /home cannot be written since 05:23.")
     assert story.one()["sentence"] == "Since 05:23:00 the disk could not be written."
     story.at(30).write("agent", "disk_writable_again", "lost since the start: nothing")
@@ -328,18 +328,18 @@ def test_disk_that_is_full_is_an_incident_until_it_can_be_written():
     assert not story.one()["open"]
 
 
-def test_damaged_journal_is_a_notice_that_is_over_at_once():
+def test_damaged_journal_is_an_incident_of_severity_notice_that_is_over_at_once():
     story = Story().at(3).write("agent", "journal_replaced", "The journal was replaced: it was damaged.")
     told = story.one()
     assert (told["open"], told["severity"], told["duration_s"]) == (False, "notice", 0)
 
 
-def test_fault_just_after_a_wake_names_the_sleep():
+def test_incident_just_after_the_machine_woke_names_the_sleep_as_a_cause():
     story = Story().at(0).write("agent", "machine_woke", slept_s=3600.0).at(3).dies("mlx_engine")
     assert "The machine had just woken from 3600 s of sleep." in story.one()["causes"]
 
 
-def test_clock_that_is_set_back_makes_no_negative_duration():
+def test_clock_set_back_during_an_incident_gives_no_negative_duration():
     story = Story().at(7200).dies("mlx_engine").at(10).ready("mlx_engine")
     assert story.one()["duration_s"] == 0
     story.at(12).dies("mlx_engine").at(14).ready("mlx_engine")

@@ -43,7 +43,7 @@ def test_sessions_past_the_limit_drop_the_oldest_link():
     assert sessions.redeem(first, 0.0) is None
 
 
-def test_session_outlives_the_agent_and_ends_with_the_token():
+def test_session_is_valid_after_an_agent_restart_and_invalid_with_a_new_token():
     sessions = Sessions("token")
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
     assert session is not None
@@ -55,7 +55,7 @@ def test_session_outlives_the_agent_and_ends_with_the_token():
 @pytest.mark.parametrize(
     "changed", ["", ".", "9" * 30, "x.y", "\u00e4", "\udcff.\udcff", "99999999999-x.{0}"]
 )
-def test_session_that_was_not_given_is_refused(changed):
+def test_session_not_issued_by_the_agent_is_refused(changed):
     sessions = Sessions("token")
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
     assert session is not None

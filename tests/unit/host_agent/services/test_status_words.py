@@ -112,7 +112,7 @@ AWAY_AND_UNUSED = f"{NONE_FOUND.rstrip('.')}; it is not needed: the orchestrator
         (OFF, AWAY, State.ABSENT, f"{AWAY_AND_UNUSED} is switched off (orchestrator.mode)"),
     ],
 )
-def test_docker_row_has_the_state_and_sentence_of_one_look(decision, docker, state, sentence):
+def test_docker_row_has_state_and_sentence_of_the_same_observation(decision, docker, state, sentence):
     shown = row(DOCKER, decision, docker=docker)
     assert (shown.state, shown.sentence) == (state, sentence)
     assert shown.expected == (decision is IN_DOCKER)
@@ -217,7 +217,7 @@ def test_engine_row_agrees_with_its_gateway(gateway: State, reported: State | No
         assert (shown.state, shown.detail) == (reported, f"is {reported}")
 
 
-def test_engine_row_behind_a_busy_gateway_is_the_last_report_of_that_gateway():
+def test_engine_row_of_a_busy_gateway_is_the_last_report_of_that_gateway():
     """While one body of 30 MB was parsed, the engine was shown as stopped."""
     busy = {MLX_SERVER: ChildStatus(State.BUSY, 7)}
     shown = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(7, READY_ENGINE))
@@ -259,7 +259,7 @@ def test_gateway_probe_has_words_for_every_status(status: str, words: str):
     assert judge_gateway(reply, 7).detail == words
 
 
-def test_gateway_row_names_the_gateways_that_still_serve():
+def test_gateway_row_names_older_gateways_that_still_serve():
     shown = row(MLX_SERVER, predecessors=(4, 5))
     assert shown.sentence == "until their clients have their answers, older ones run too: PID 4, 5"
 
@@ -418,7 +418,7 @@ def test_container_row_has_the_words_of_its_state(status: str, health: str, stat
     assert (by_hand.sentence == "stopped by hand; `vestal up` starts it again") == (state is State.STOPPED)
 
 
-def test_container_row_of_a_death_that_recurs_is_shown_while_it_works():
+def test_container_row_shows_a_recurring_death_while_the_container_works():
     shown = _container("running", "healthy", DIED, is_recurring=True)
     assert shown.sentence == f"it works again; its last run ended at {DIED}"
 
@@ -489,7 +489,7 @@ def test_row_of_a_breaker_that_an_earlier_agent_opened_has_the_reason_from_the_j
     assert (answer["next_trial_in_s"], answer["circuit_breaker_state"]) == (41.2, "open")
 
 
-def test_no_sentence_is_broken_into_two_or_has_a_loose_end():
+def test_every_sentence_of_a_row_is_complete_and_not_cut():
     sentences = [sentence for _, sentence in CHILD_ROWS] + [row(DOCKER, IN_DOCKER, docker=AWAY).sentence]
     assert not [each for each in sentences if re.search(r"\. [a-z]|\s$|: ?$|;;|\.;", each)]
 

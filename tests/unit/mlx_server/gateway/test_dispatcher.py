@@ -151,7 +151,7 @@ def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_l
     assert held(dispatcher) == [0, 1, 0]
 
 
-async def test_requests_lost_with_their_engine_are_one_event_and_those_that_wait_are_named(engine):
+async def test_engine_death_gives_one_event_for_lost_requests_and_one_that_names_waiting_requests(engine):
     """The agent's journal knew how many requests waited, and not how many were lost."""
     log = io.StringIO()
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, log))

@@ -118,7 +118,7 @@ async def test_root_and_version_have_the_texts_that_clients_compare(server):
     assert tuple(map(int, version.split("."))) >= (0, 13, 4)
 
 
-async def test_tags_say_which_models_fit_by_the_rule_with_which_the_engine_refuses_a_load(server):
+async def test_tags_show_a_model_as_fitting_exactly_if_the_engine_would_load_it(server):
     """Until an engine has reported its limit, nothing is said. A made model takes what its parent does."""
     await server.create(model="made", system="Be brief.")
     assert all("vestal" not in tag for tag in await server.tags())
@@ -145,7 +145,7 @@ async def test_tags_say_which_models_fit_by_the_rule_with_which_the_engine_refus
                 guard.before_load(entry)
 
 
-async def test_tags_of_a_model_whose_files_cannot_be_read_any_more_do_not_say_whether_it_fits(server):
+async def test_tags_of_a_model_with_unreadable_files_do_not_say_whether_it_fits(server):
     server.dispatcher.on_event(protocol.Alive(1, False, 0, limit_bytes=GIB))
     (entry,) = await server.models.all()
     (entry.path / "config.json").unlink()

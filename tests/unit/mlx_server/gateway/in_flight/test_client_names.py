@@ -78,7 +78,7 @@ OBSIDIAN = CHROME.replace("Chrome/", "obsidian/1.10.3 Chrome/").replace("Safari"
         ("/1.0", "1.0"),
     ],
 )
-def test_client_name_of_a_real_user_agent(user_agent: str, name: str):
+def test_client_name_of_a_real_user_agent_is_the_programs_name_and_version(user_agent: str, name: str):
     assert client_name({"user-agent": user_agent}) == name
 
 
@@ -92,7 +92,9 @@ def test_client_name_of_a_real_user_agent(user_agent: str, name: str):
         ({"user-agent": "opencode/1.18.31", "x-title": "opencode"}, "opencode 1.18"),
     ],
 )
-def test_client_name_of_a_library_is_replaced_by_what_other_headers_name(headers: dict[str, str], name: str):
+def test_client_name_of_a_library_is_replaced_by_the_name_in_other_headers(
+    headers: dict[str, str], name: str
+):
     assert client_name(headers) == name
 
 

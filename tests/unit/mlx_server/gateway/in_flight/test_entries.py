@@ -104,14 +104,14 @@ def test_entry_of_a_request_without_any_token_has_no_rate_and_no_prompt_length(g
     assert (entry["prompt_tokens"], entry["tokens"], entry["tokens_per_s"]) == (None, 0, None)
 
 
-def test_entry_of_an_embedding_has_no_number_of_tokens(gateway):
+def test_entry_of_an_embedding_request_has_no_token_count(gateway):
     ticket = gateway.dispatcher.submit(sendable(EmbeddingRequest(MODEL, ("a",))), "client", "ollama")
     ticket.origin = RequestOrigin("e", "", "", gateway.clock.now())
     (entry,) = gateway.entries()
     assert (entry["tokens"], entry["tokens_per_s"]) == (None, None)
 
 
-def test_tokens_per_s_is_that_of_the_last_seconds_and_not_since_the_beginning(gateway):
+def test_tokens_per_s_is_the_rate_of_the_last_seconds_and_not_the_mean_since_the_start(gateway):
     """An answer that began fast and has become slow shows how slow it is now."""
     (ticket,) = gateway.submit()
     for step in range(40):
@@ -124,7 +124,7 @@ def test_tokens_per_s_is_that_of_the_last_seconds_and_not_since_the_beginning(ga
     assert gateway.entries()[0]["tokens_per_s"] < 5
 
 
-def test_phases_follow_the_queue_the_load_the_loss_of_the_engine_and_its_return(gateway):
+def test_phase_is_queued_loading_running_and_parked_as_the_engine_loads_dies_and_returns(gateway):
     (first,), (second,), (third,) = gateway.submit("a"), gateway.submit("b", "other"), gateway.submit("c")
     phases = lambda: {entry["id"]: entry["phase"] for entry in gateway.entries()}  # noqa: E731
     assert phases() == {"a": "running", "b": "loading", "c": "queued"}
@@ -171,7 +171,7 @@ def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
     assert gateway.telemetry.requests["gateway", "internal_error"] == 1
 
 
-def test_list_of_1000_requests_is_bounded_and_begins_with_what_runs(gateway):
+def test_list_of_1000_requests_is_bounded_and_begins_with_the_running_ones(gateway):
     """The oldest come first, and `counts` has them all; the list is made in a few milliseconds."""
     for number in range(1000):
         gateway.clock.advance(0.001)
@@ -216,7 +216,7 @@ def test_request_that_another_machine_serves_is_listed_without_figures(gateway, 
 
 
 @pytest.mark.parametrize("phase", ["running", "queued", "parked"])
-async def test_cancel_ends_a_request_in_any_phase_and_its_client_is_shown_why(gateway, phase):
+async def test_cancel_ends_a_request_in_any_phase_and_its_client_gets_the_reason(gateway, phase):
     if phase == "queued":
         gateway.submit("x")
         gateway.submit("y")
@@ -248,7 +248,7 @@ async def test_cancel_ends_all_answers_of_a_request_and_gives_their_slots_to_the
     assert [(entry["id"], entry["phase"]) for entry in gateway.entries()] == [("next", "running")]
 
 
-def test_cancel_of_an_unknown_id_is_false_and_the_gateways_own_requests_have_none(gateway):
+def test_cancel_of_an_unknown_id_returns_false_and_cannot_end_the_gateways_own_requests(gateway):
     gateway.dispatcher.submit(sendable(LoadRequest(MODEL)), "gateway", "gateway")
     assert gateway.dispatcher.cancel("nobody") is False
     assert gateway.dispatcher.cancel("") is False
@@ -279,7 +279,7 @@ def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(
     assert (totals["first_token_s"], totals["first_tokens"]) == (1.5, 1)
 
 
-def test_totals_of_the_prompt_cache_go_on_across_engines(gateway):
+def test_totals_of_the_prompt_cache_accumulate_across_engines(gateway):
     """Each engine counts from 0 on; the second one here has soon found more than the first."""
 
     def alive(hits_ram: int, hits_disk: int, misses: int) -> protocol.Alive:
