@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: opens the page, and collects what goes wrong in it."""
+"""Open the status page in Chromium through Playwright, and collect the errors that the browser reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ expect.set_options(timeout=10_000)
 
 
 class OpenPage:
-    """A tab with the page, and what went wrong in it. Other attributes are those of Playwright's Page."""
+    """A tab with the status page, and its errors. Other attributes are those of Playwright's Page."""
 
     def __init__(self, page: Page) -> None:
         self.tab = page
@@ -45,7 +45,9 @@ class OpenPage:
         return [error for error in self._errors if not any(part in error for part in self.expected)]
 
     def accessibility_faults(self, *rules: str) -> list[str]:
-        """Return what axe-core finds, by all its rules or by these, that is serious or critical."""
+        """Return the serious and critical violations that axe-core finds, by all its rules or only by
+        `rules`.
+        """
         options = {"runOnly": list(rules)} if rules else {}
         found = Axe().run(self.tab, options=options).response["violations"]
         return [
@@ -57,7 +59,9 @@ class OpenPage:
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """Run a browser, or skip the test, which must not be async: Playwright runs a loop in this thread."""
+    """Run a browser; skip the test if there is none. The test must not be async, because Playwright runs an
+    event loop in this thread.
+    """
     if CHROMIUM is None:
         pytest.skip("there is no `chromium` on this machine (Debian: apt install chromium)")
     with sync_playwright() as playwright:

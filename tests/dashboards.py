@@ -1,4 +1,6 @@
-"""The metrics that deploy/grafana and deploy/prometheus name, to be compared with those of the services."""
+"""List the metrics that deploy/grafana and deploy/prometheus use, to compare them with the services'
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,15 @@ def rules() -> Any:
 
 
 def named() -> set[str]:
-    """Return the name of every metric of Vestal's in the expressions."""
+    """Return the name of every Vestal metric in the expressions."""
     return {name for expression in expressions() for name in NAME.findall(expression)}
 
 
 def missing_of(service: str, text: str) -> set[str]:
-    """Return the named metrics of a service that its `text` of GET /metrics does not expose.
+    """Return the service's metrics that the expressions use but that `text`, its GET /metrics, does not
+    contain.
 
-    `service` is agent, gateway or orchestrator.
+    `service` is "agent", "gateway" or "orchestrator".
     """
     types = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
     exposed = {name + suffix for name, kind in types for suffix in EXPOSED[kind]}

@@ -1,4 +1,4 @@
-"""One trace over orchestrator, gateway and engine, also where the engine is killed in the middle of it."""
+"""One trace covers orchestrator, gateway and engine, even if the engine is killed during a request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = "the lighthouse of Kullen"
 
 
 class Collector:
-    """An OTLP receiver. While it `hangs`, it answers nothing."""
+    """A fake OTLP collector. While `hangs` is true, it sends no responses."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -107,7 +107,8 @@ def test_page_shows_the_incident_of_an_engine_killed_under_load(stack):
         page.goto(stack.agent("/login-links", {}).body["url"], wait_until="commit")
         engine = page.get_by_role("row").filter(has_text="computes the answers")
         expect(engine).to_contain_text("below Gateway")
-        expect(page.locator("#plots canvas")).to_have_count(6, timeout=60_000)  # the first sample has come
+        # The plots have their first sample.
+        expect(page.locator("#plots canvas")).to_have_count(6, timeout=60_000)
         expect(page.locator("article.open")).to_have_count(0, timeout=60_000)
         page.evaluate(NOTE_OPEN_INCIDENT)
         restarts = int(engine.locator("td.restarts").inner_text())
@@ -121,7 +122,7 @@ def test_page_shows_the_incident_of_an_engine_killed_under_load(stack):
         shown = stack.until(lambda: page.evaluate("window.shown"), "the page shows an incident")
         card = page.locator(f"#{shown['id']}")
         expect(card).to_contain_text("The engine was killed")
-        expect(card).to_have_class(re.compile("fault"), timeout=60_000)  # it is closed
+        expect(card).to_have_class(re.compile("fault"), timeout=60_000)  # the incident is closed
         expect(card).to_contain_text(re.compile(r"\d continued"))
         expect(card).to_contain_text("none lost")
         expect(engine.locator("td.restarts")).to_have_text(str(restarts + 1))

@@ -23,7 +23,7 @@ def told(incidents: list[Incident], now: float) -> list[dict[str, Any]]:
 
 
 class AnyJournal(RuleBasedStateMachine):
-    """Services die, are restarted, stopped and found well, in orders that no machine would make."""
+    """Lets services die, restart, stop and be found healthy in random order, including impossible ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class AnyJournal(RuleBasedStateMachine):
 
     @rule()
     def finish_healthy_pass(self) -> None:
-        self.ts += 3  # it looks, and then it is recorded
+        self.ts += 3  # a pass checks first, and is recorded later
         self.write("recovery", "recovery_finished", healthy=True, unhealthy=[], faults={})
 
     @rule()

@@ -1,7 +1,6 @@
-"""The dashboard and the rules in deploy/: their form, and their expressions by Prometheus's own tool.
+"""The Grafana dashboard and Prometheus rules in deploy/: their structure, and their expressions by promtool.
 
-That every metric they name exists is asserted where a service's GET /metrics is tested, by
-`dashboards.missing_of`.
+The tests of each service's GET /metrics check, by `dashboards.missing_of`, that the metrics exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A listener in the tests' process, with one fake service behind it in place of gateway and orchestrator."""
+"""Run the agent's HTTP listener within the test, with one fake service in place of gateway and
+orchestrator.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ MAX_SERVICE_BODY_BYTES = 16 * 1024 * 1024
 
 
 class ChangeableStatusReport:
-    """Reports all services in `state`, and counts how often it was asked."""
+    """Reports every service in `state`, and counts its calls."""
 
     def __init__(self) -> None:
         self.state, self.looks, self.uptime_s = State.READY, 0, 0.0
@@ -54,7 +56,9 @@ async def page_listener(
     free_port: Callable[[], int],
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> AsyncIterator[SimpleNamespace]:
-    """Run a listener, and a service that answers with `answer`; yield a client that has the token."""
+    """Run the listener, and a fake service that answers with `answer`; yield an HTTP client that sends the
+    token.
+    """
     port, service_port = free_port(), free_port()
     config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}, home)
     config.home.prepare()

@@ -1,4 +1,4 @@
-"""`vestal chat` against a gateway that dies in the middle of an answer, and comes back with it or without."""
+"""`vestal chat` with a gateway that dies during an answer, and restarts with or without that answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KILLED = EXITED | {"seq": 3, "fields": {"pid": 7}}
 
 
 class FakeGateway(ThreadingHTTPServer):
-    """Sends three and a half frames and breaks off; `rest` are its answers to those who come again."""
+    """Sends three and a half frames, then closes the connection; `rest` are its answers to later requests."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""The listener's proxy against fake services: what crosses it, in both directions."""
+"""The listener's proxy with fake services: which requests and responses it passes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHIN_S = 5.0
 
 
 class FakeService:
-    """Answers as the gateway and the orchestrator do, and keeps what it was sent."""
+    """Stands in for the gateway and the orchestrator, and keeps the requests that it receives."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -58,7 +58,9 @@ class FakeService:
 
 @pytest.fixture
 async def proxied(home: Path, free_port: Callable[[], int]) -> AsyncIterator[SimpleNamespace]:
-    """A listener, the fake service that stands for gateway and orchestrator, and a client with the token."""
+    """A listener, the fake service in place of gateway and orchestrator, and an HTTP client that sends the
+    token.
+    """
     service = FakeService()
     async with page_listener(home, free_port, service.answer) as running:
         running.service = service
@@ -98,7 +100,8 @@ async def test_proxy_passes_on_a_stream_line_by_line(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         assert reply.headers["Content-Type"] == "application/x-ndjson"
         async with asyncio.timeout(WITHIN_S):
-            assert await reply.content.readline() == b'{"n": 1}\n'  # before the other side goes on
+            # The first line arrives before the service sends the next one.
+            assert await reply.content.readline() == b'{"n": 1}\n'
             proxied.service.go_on.set()
             assert await reply.content.read() == b'{"n": 2}\n'
 
@@ -189,7 +192,7 @@ async def test_proxy_requires_the_cookie_the_same_origin_and_a_json_body(proxied
         for headers, status in (
             ({**own, **json_type}, 401),
             ({**page, **json_type, "Origin": "https://evil.example"}, 403),
-            ({**page, **own}, 415),  # a form of another page could send this much
+            ({**page, **own}, 415),  # an HTML form of another site could send such a request
             ({**page, **own, **json_type}, 200),
         ):
             async with browser.delete("/gateway/requests/x", headers=headers) as reply:

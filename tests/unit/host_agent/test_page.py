@@ -1,4 +1,4 @@
-"""The files of the page as they are served: their headers, their size on the wire, and what is not served."""
+"""The served files of the status page: headers, size on the wire, and paths that are not served."""
 
 from __future__ import annotations
 

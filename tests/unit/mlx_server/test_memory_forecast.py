@@ -1,4 +1,4 @@
-"""What models take, forecast from published configurations and the headers of their weights."""
+"""Forecasts of models' memory from published configurations and the headers of their weights."""
 
 from __future__ import annotations
 
@@ -75,7 +75,12 @@ def test_kv_bytes_of_a_token_follow_from_the_heads(name, kib_a_token):
 
 
 @pytest.mark.parametrize(
-    ("name", "bits", "group_size", "share"),  # of 16 bits: those of a number, and two 16-bit ones for a group
+    (
+        "name",
+        "bits",
+        "group_size",
+        "share",
+    ),  # per number: its bits, and a share of the group's 16-bit scale and 16-bit bias
     [
         ("Llama-3.1-8B", 8, 64, 8.5 / 16),
         ("Llama-3.1-8B", 4, 64, 4.5 / 16),

@@ -1,4 +1,4 @@
-"""Tracing is off, and costs nothing, unless it is asked for; a collector that is away harms nobody."""
+"""Tracing is off and costs nothing unless it is configured; an unreachable collector delays nothing."""
 
 from __future__ import annotations
 

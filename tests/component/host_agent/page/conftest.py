@@ -1,7 +1,7 @@
 """The page in a real Chromium, with a scripted agent behind it.
 
-A test opens the page with `open_page`. Whatever the browser reports as an error, and every violation of the
-Content-Security-Policy, fails the test, unless the test lists a part of its text in `page.expected`.
+A test opens the page with `open_page`. Every error that the browser reports, and every violation of the
+Content-Security-Policy, fails the test, unless `page.expected` has a part of its text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def scripted() -> Iterator[ScriptedAgent]:
 
 @pytest.fixture
 def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[..., OpenPage]]:
-    """A function that opens the page at `hash`, and returns it once it shows what the agent says."""
+    """A function that opens the page at `hash`, and returns it once it shows the agent's data."""
     contexts, pages = [], []
 
     def open_it(
@@ -51,7 +51,7 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
         contexts.append(context)
         page = OpenPage(context.new_page())
         pages.append(page)
-        if clock:  # its time passes as usual, and the test can let more of it pass
+        if clock:  # the page's clock runs as usual, and the test can advance it
             page.clock.install()
         page.goto((url or scripted.url) + hash, wait_until="commit")
         if ready:

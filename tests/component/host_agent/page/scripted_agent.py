@@ -1,4 +1,6 @@
-"""An agent's HTTP side whose answers a test writes: the real files of the page, and scripted data."""
+"""A fake agent for tests of the status page: it serves the page's real files, and answers that the test
+sets.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from host_agent.status_page.page import Page
 from tests.component.host_agent.page import stories
 
 Answer = (
-    Any  # a JSON body, a web.Response, or a function of the request that returns one of them, or awaits it
+    Any  # a JSON body, a web.Response, or a (maybe async) function of the request that returns one of them
 )
 
 
@@ -22,8 +24,8 @@ class ScriptedAgent:
     """Serves the page on a free port from a thread of its own.
 
     `answers` has the body for each method and path, such as `("GET", "/gateway/api/tags")`; a status other
-    than 200 needs a `web.Response`. `asked` lists the requests that have come, as (method, path, body). While
-    `closed` is true, everything but the page itself is a 401, as for a browser without a session.
+    than 200 needs a `web.Response`. `asked` lists the received requests as (method, path, body). While
+    `closed` is true, every route except the page's files answers 401, as to a browser without a session.
     """
 
     def __init__(self) -> None:
@@ -47,7 +49,7 @@ class ScriptedAgent:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> ScriptedAgent:
-        """Listen, on the port that was used before if there was one."""
+        """Start to listen, on the same port as before a `stop`."""
         self._run(self._start())
         return self
 
@@ -56,7 +58,7 @@ class ScriptedAgent:
         self._run(self._stop())
 
     def end(self) -> None:
-        """Stop, and end the thread."""
+        """Stop the server, and end its thread."""
         self.stop()
         self._run(self._cancel_handlers())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -161,7 +163,7 @@ class ScriptedAgent:
         return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
 
     def _usual(self, request: web.Request) -> Any:
-        """Return the answer to a request that the test has not scripted, or None."""
+        """Return the default answer to a request that the test has not scripted; None if there is none."""
         usual = {
             ("GET", "/health"): {"status": "ok"},
             ("GET", "/status"): self.status,

@@ -1,4 +1,4 @@
-"""What the gateway, the orchestrator and the agent answer to the sections of the page: usual and odd data."""
+"""Fake answers of gateway, orchestrator and agent for the sections of the status page: usual and odd data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def model(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def models(*found: dict[str, Any], loaded: tuple[str, ...] = ()) -> dict[tuple[str, str], Any]:
-    """Return the answers about these models, of which some are in memory."""
+    """Return the answers of /api/tags and /api/ps for these models, of which `loaded` are in memory."""
     running = [{"name": name, "size": 6 * GIB, "context_length": 32768} for name in loaded]
     memory = {"limit_bytes": 20 * GIB, "in_use_bytes": 7 * GIB, "weights_bytes": 5 * GIB, "kv_bytes": GIB}
     return {
@@ -95,12 +95,12 @@ def changing_models() -> dict[tuple[str, str], Any]:
 
 
 def refusal(status: int, message: str, code: str = "refused") -> web.Response:
-    """Return an error as the agent and the orchestrator word it."""
+    """Return an error response in the form that the agent and the orchestrator use."""
     return web.json_response({"error": {"code": code, "message": message}}, status=status)
 
 
 def ndjson(*objects: Any, status: int = 200, **headers: str) -> web.Response:
-    """Return a whole stream of lines at once."""
+    """Return a complete response of one JSON object a line."""
     text = "".join(json.dumps(each) + "\n" for each in objects)
     return web.Response(text=text, status=status, content_type="application/x-ndjson", headers=headers)
 
@@ -190,7 +190,7 @@ def finding(name: str, level: str, **changes: Any) -> dict[str, Any]:
 
 
 def usual_report() -> dict[str, Any]:
-    """Return what the doctor says of a machine with one fault."""
+    """Return the doctor's report for a machine with one fault."""
     killed = "mlx_engine child_exited SIGKILL"
     engine = finding(
         "engine",
@@ -205,7 +205,7 @@ def usual_report() -> dict[str, Any]:
 
 
 def client(name: str, title: str, *lines: str, **changes: Any) -> dict[str, Any]:
-    """Return one program that is pointed here by these lines."""
+    """Return one program of GET /clients, with the shell lines that connect it."""
     return {"name": name, "title": title, "lines": list(lines), "note": "", "fits": True} | changes
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the sections share: looking for requests, confirming, and streams that a test feeds."""
+"""Helpers for the tests of the page's sections: find requests, confirm actions, and feed streams."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from playwright.sync_api import Locator
 from tests.component.host_agent.page.scripted_agent import ScriptedAgent
 from tests.waiting import looks
 
-LOOKS_EACH_S = 0.05  # a stream notices within this time that the browser has left
-DOUBLE_CLICK_MS = 380  # a second click that comes earlier confirms nothing
+LOOKS_EACH_S = 0.05  # seconds within which a stream notices that the browser has disconnected
+DOUBLE_CLICK_MS = 380  # milliseconds before which a second click does not confirm
 
 
 def confirm(button: Locator) -> None:
-    """Click a button that asks once more, and answer yes."""
-    asked = button.element_handle()  # its label changes with the first click
+    """Click a button that needs confirmation, and confirm."""
+    asked = button.element_handle()  # the first click changes the label, so find the button by its place
     assert asked
     asked.click()
     asked.wait_for_selector("xpath=self::*[contains(@class, 'asking')]")
@@ -28,19 +28,19 @@ def confirm(button: Locator) -> None:
 
 
 def bodies(agent: ScriptedAgent, method: str, path: str) -> list[Any]:
-    """Return the bodies of the requests with this method and path that have come."""
+    """Return the bodies of the received requests with this method and path."""
     return [
         body for each_method, each_path, body in agent.asked if (each_method, each_path) == (method, path)
     ]
 
 
 def wait_for_request(agent: ScriptedAgent, method: str, path: str, body: Any = None) -> None:
-    """Wait until such a request has come."""
+    """Wait until a request with this method and path was received."""
     wait_for(lambda: any(body in (None, each) for each in bodies(agent, method, path)))
 
 
 def wait_for(condition: Callable[[], object], within_s: float = 5.0) -> None:
-    """Wait until the condition holds. Fail if it does not within the time."""
+    """Wait until the condition is true; fail after a time limit."""
     for _ in looks(within_s, 0.05):
         if condition():
             return
@@ -48,9 +48,9 @@ def wait_for(condition: Callable[[], object], within_s: float = 5.0) -> None:
 
 
 class FedStream:
-    """An answer of one JSON object a line, which a test feeds: `feed`, then `end` or `cut`.
+    """A streamed response of one JSON object a line, controlled by the test: `feed`, then `end` or `cut`.
 
-    `left` is set once the browser has closed the connection.
+    `left` is set when the browser has closed the connection.
     """
 
     def __init__(self, **headers: str) -> None:
@@ -61,16 +61,16 @@ class FedStream:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def feed(self, *objects: Any) -> None:
-        """Send objects, as soon as the browser asks."""
+        """Send objects; if the browser has not sent the request yet, send them when it does."""
         for each in objects:
             self._put(json.dumps(each).encode() + b"\n")
 
     def feed_bytes(self, data: bytes) -> None:
-        """Send a part of a line."""
+        """Send raw bytes, such as a part of a line."""
         self._put(data)
 
     def end(self) -> None:
-        """End the response as a whole."""
+        """Complete the response."""
         self._put(b"")
 
     def cut(self) -> None:
@@ -106,7 +106,7 @@ class FedStream:
 
 
 def said(content: str = "", **more: Any) -> dict[str, Any]:
-    """Return one line of /api/chat with a piece of the answer."""
+    """Return one line of an /api/chat stream, with a piece of the answer."""
     return {"message": {"role": "assistant", "content": content, **more}, "done": False}
 
 

@@ -1,4 +1,4 @@
-"""What a scripted agent says: a healthy machine, one in trouble, incidents, and figures of the past."""
+"""Fake data of an agent: a healthy machine, one with faults, incidents, and the history of figures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def status(**services: dict[str, Any]) -> dict[str, Any]:
 
 
 def troubled() -> dict[str, Any]:
-    """Return the status of a machine whose engine has its breaker open and whose Docker is absent."""
+    """Return the status of a machine whose engine has an open breaker and whose Docker is absent."""
     engine = service(
         "open",
         "mlx_server",
@@ -109,7 +109,7 @@ def troubled() -> dict[str, Any]:
 def incident(
     number: int = 1, *, began_s_ago: float = 600.0, lasted_s: float | None = 79.0, **changes: Any
 ) -> dict[str, Any]:
-    """Return one incident, which is open if `lasted_s` is None."""
+    """Return one incident, which is still open if `lasted_s` is None."""
     began_at = time.time() - began_s_ago
     return {
         "id": number,
@@ -184,6 +184,6 @@ def history(name: str = "hour") -> dict[str, Any]:
 
 
 def sample(**values: float | None) -> dict[str, Any]:
-    """Return one `sample` event of now."""
+    """Return the data of one `sample` event with the present time."""
     known = {name: next(v for v in reversed(s) if v is not None) for name, s in history()["series"].items()}
     return {"time": time.time(), "values": known | values}

@@ -41,7 +41,7 @@ def answer(page):
 
 def test_answer_is_streamed_as_text_with_its_thinking_folded(open_page, scripted, stream):
     page = open_page("#chat")
-    expect(page.get_by_label("Model").locator("option")).to_have_count(3)  # the model for embeddings is none
+    expect(page.get_by_label("Model").locator("option")).to_have_count(3)  # the embedding model cannot chat
     ask(page)
     stream.feed(said(thinking="A bird."), said("Herons "), said(answers.HOSTILE))
     expect(answer(page)).to_contain_text(f"Herons {answers.HOSTILE}")
@@ -78,7 +78,7 @@ def test_kill_button_needs_confirmation_and_the_answer_shows_a_mark_where_it_pau
     )
     text = answer(page).locator(".written").inner_text()
     assert text.index("Once upon") < text.index("the engine was killed") < text.index("there was a heron.")
-    assert page.accessibility_faults() == []  # in light colors; the sections are looked at in dark ones
+    assert page.accessibility_faults() == []  # in light colors; other tests check the sections in dark ones
 
 
 def test_refused_kill_shows_the_reason_and_leaves_no_mark(open_page, scripted, stream):
@@ -105,7 +105,8 @@ def test_answer_continues_after_a_broken_connection_without_repeating_text(open_
     expect(answer(page)).to_contain_text("one two")
     stream.cut()
     wait_for(lambda: rest.requests)
-    assert rest.requests[0].query_string == "from=3"  # three whole lines have come, a sign of life among them
+    # Three complete lines have arrived, one of them a keep-alive.
+    assert rest.requests[0].query_string == "from=3"
     rest.feed(said("three"), DONE)
     rest.end()
     expect(answer(page).locator(".mark")).to_contain_text(

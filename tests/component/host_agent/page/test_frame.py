@@ -22,7 +22,7 @@ def verdict(page):
 
 
 def tell_a_long_story(scripted):
-    """Let the agent report trouble, incidents, and words that are far too long."""
+    """Let the agent report faults, incidents, and very long words."""
     scripted.status = stories.troubled()
     for number in range(12):
         worker = stories.service(parent="docker", process_pid=None, detail="")
@@ -43,7 +43,7 @@ def test_verdict_and_title_follow_the_status(page, scripted):
 
 
 def overflowing(page):
-    """Return the elements of the page that reach beyond its right edge."""
+    """Return the elements that extend beyond the right edge of the page."""
     return page.evaluate("""() => [...document.querySelectorAll("main *")]
         .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
         .map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)""")
@@ -77,7 +77,7 @@ def test_page_is_accessible_and_fits_the_window_in_both_color_schemes_and_both_w
 
 def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page):
     page = open_page()
-    page.expected = ["404 (Not Found)"]  # a section whose module is not there
+    page.expected = ["404 (Not Found)"]  # the module of this section cannot be loaded
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Tab")
@@ -101,7 +101,7 @@ def test_browser_without_a_session_sees_how_to_log_in_and_opens_after_a_login_in
     expect(page.get_by_text("vestal status --open")).to_be_visible()
     assert page.accessibility_faults() == []
     asked = len(scripted.asked)
-    page.wait_for_timeout(1200)  # longer than the first pauses before a retry
+    page.wait_for_timeout(1200)  # longer than the first pauses between reconnections
     assert len(scripted.asked) == asked, "each refusal is a line in the journal"
     scripted.closed = False
     other = page.context.new_page()
@@ -129,7 +129,8 @@ def test_page_reports_a_suspended_agent_although_its_connections_stay_open(open_
     page.clock.run_for(14_000)  # a status comes every 10 s
     expect(verdict(page)).to_contain_text("The agent does not answer")
     page.clock.run_for(5_000)
-    expect(verdict(page)).to_have_text("All services are healthy.")  # its stream could be opened again
+    # The page has not reconnected because of an error.
+    expect(verdict(page)).to_have_text("All services are healthy.")
 
 
 def test_page_offers_a_reload_after_an_upgrade_of_the_agent(page, scripted, tmp_path):
@@ -164,7 +165,7 @@ def test_page_closes_if_a_new_agent_refuses_its_session_until_the_next_login(pag
     scripted.closed = True
     scripted.start()
     expect(page.get_by_role("heading", name="This page is closed")).to_be_visible(timeout=8000)
-    scripted.closed = False  # `vestal status --open` was run
+    scripted.closed = False  # as if `vestal status --open` had logged this browser in
     page.evaluate("dispatchEvent(new Event('focus'))")
     expect(verdict(page)).to_have_text("All services are healthy.")
 

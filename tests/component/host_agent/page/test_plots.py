@@ -53,9 +53,8 @@ def test_incident_is_marked_on_every_plot_with_a_tooltip_and_listed(page, script
         over = figure.locator(".u-over")
         over.scroll_into_view_if_needed()
         box = over.bounding_box()
-        page.mouse.move(
-            box["x"] + box["width"] * 0.75 - 1, box["y"] + box["height"] / 2
-        )  # 900 s of 3600 s ago
+        # The incident began 900 s ago, in a range of 3600 s.
+        page.mouse.move(box["x"] + box["width"] * 0.75 - 1, box["y"] + box["height"] / 2)
         expect(figure.locator(".tip")).to_contain_text("The engine ran out of memory")
 
 
@@ -66,7 +65,8 @@ def test_crosshair_moves_on_all_plots_together(page):
     assert lines.count() == PLOTS
     for index in range(PLOTS):
         expect(lines.nth(index)).to_be_visible()
-    middle = page.locator(".u-over").first.bounding_box()["width"] * 1815 / 3600  # of the one restart
+    # The x position of the one restart, in pixels.
+    middle = page.locator(".u-over").first.bounding_box()["width"] * 1815 / 3600
     plot(page, "Memory of the engine").locator(".u-over").hover(position={"x": middle, "y": 40})
     expect(plot(page, "Restarts").get_by_role("button")).to_have_text(
         re.compile(r"Restarts of all services\s*1")

@@ -26,7 +26,8 @@ def test_requests_show_client_model_and_phase_and_keep_the_focus_when_others_end
         answers.request(1), parked, answers.request(3, client="", phase="queued")
     )
     page = open_page("#requests")
-    first = r"Claude Code 2\.1127\.0\.0\.1qwen3\.5:9brunning18,23141241\.2/s\d+ s"  # its age counts on
+    # The age at the end grows without a new frame.
+    first = r"Claude Code 2\.1127\.0\.0\.1qwen3\.5:9brunning18,23141241\.2/s\d+ s"
     expect(rows(page).nth(0)).to_contain_text(re.compile(first))
     expect(rows(page).nth(1)).to_contain_text(
         "It waits for a new engine, and then goes on with its next token."

@@ -84,7 +84,7 @@ def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_conn
 
 
 def test_answers_without_streaming_are_served_by_the_successor_in_every_dialect(gateways):
-    """Those to /v1/responses were a 404: the predecessor deleted each as one that was refused."""
+    """Answers of /v1/responses were once a 404, because the old gateway deleted them as refused requests."""
     gateway = gateways.gateway
 
     def post(path: str) -> httpx.Response:

@@ -1,4 +1,6 @@
-"""The requests in flight of a real gateway: their list, its events, cancelling one, and the gateway's end."""
+"""The routes under /requests of a real gateway: the list, the event stream, cancelling, and a gateway's
+stop.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ HEADERS = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
 
 
 class Asking:
-    """A request that is read to its end in a thread of its own."""
+    """A request whose response is read to its end in a thread of its own."""
 
     def __init__(self, gateway: Any, path: str, body: dict[str, Any]) -> None:
         self.content = b""
@@ -42,7 +44,7 @@ class Asking:
         self.content, self.status = answer.content, answer.status_code
 
     def end(self) -> list[dict[str, Any]]:
-        """Return the objects of the answer."""
+        """Wait for the end of the response, and return its JSON objects."""
         self._thread.join(20)
         assert not self._thread.is_alive()
         lines = [line.removeprefix(b"data: ") for line in self.content.splitlines()]
@@ -54,7 +56,7 @@ def requests_of(gateway: Any) -> list[dict[str, Any]]:
 
 
 def running(gateway: Any) -> dict[str, Any]:
-    """Return the only request, once it has tokens."""
+    """Wait until the only request has tokens, and return its entry."""
 
     def found() -> dict[str, Any] | None:
         entries = requests_of(gateway)
@@ -139,7 +141,7 @@ def test_requests_route_answers_head_and_refuses_pages_of_other_origins(gateway)
 
 
 class Follower:
-    """A follower of the requests: the bodies of the frames that it has been sent, and when it was cut off."""
+    """A follower of GET /requests/events: the bodies of the frames it received, and when its stream ended."""
 
     def __init__(self, url: str) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -178,7 +180,7 @@ def gateways(make_gateway: Callable[..., Any]) -> Iterator[Any]:
 
 
 def test_open_followers_delay_neither_a_handover_nor_a_stop(gateways):
-    """The stream of a follower has no end of its own: it would keep an old gateway for 15 minutes."""
+    """A follower's stream is endless. It once kept an old gateway running for 15 minutes."""
     gateway = gateways.gateway
     follower = Follower(gateway.url)
     gateway.until(lambda: follower.bodies, "the follower has a frame")

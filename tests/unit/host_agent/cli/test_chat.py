@@ -1,4 +1,6 @@
-"""`vestal chat` and `vestal demo`: frames, commands, messages of several lines, and what a kill cost."""
+"""The pure parts of `vestal chat` and `vestal demo`: frames, commands, multi-line messages, and the
+report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vestal incidents` while no agent runs: from the journal's file."""
+"""`vestal incidents` without a running agent, which reads the journal's file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from vestal.config import load
 
 @pytest.fixture
 def show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command with a journal in which a gateway gave up and an engine was killed, and return what it
-    prints."""
+    """Run the command with a journal in which a gateway gave up and an engine was killed; return its
+    output.
+    """
     config = load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path), "VESTAL_AGENT_PORT": "1"}, tmp_path)
     now = [1_000_000.0]
     journal = Journal(config.home.journal_db, wall=lambda: now[0])

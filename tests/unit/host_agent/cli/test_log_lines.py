@@ -1,4 +1,6 @@
-"""Lines of logs: read whatever wrote them, said in sentences, and laid out for people and programs."""
+"""Lines of logs: read from every program's format, turned into sentences, and formatted for people and
+programs.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ def test_ollama_log_lines_are_read_with_time_and_level():
 
 @pytest.mark.parametrize("erasing", ["", "\x1b[2K", "\r\x1b[K"])
 def test_container_line_without_a_time_gets_the_time_of_docker(erasing: str):
-    """`docker compose` 2.5 begins each line with the sequence that erases the terminal's line."""
+    """`docker compose` 2.5 begins each line with an escape sequence that erases the terminal's line."""
     text = parse_container_line("nightly", f"{erasing}2026-11-28T09:45:45.123456789Z plain text")
     assert (text.line.raw, sentence_of(text.line)) == ("plain text", "plain text")
     at = datetime.fromisoformat("2026-11-28T09:45:45+00:00").timestamp()

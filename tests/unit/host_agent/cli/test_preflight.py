@@ -1,4 +1,4 @@
-"""What `vestal up` checks before it starts anything: Docker's share of the memory, the hub; its report."""
+"""The checks before `vestal up` starts anything: Docker's memory, the Hugging Face hub; and their report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name 
         (16 * GIB, DESKTOP, 4 * GIB, 9 * GIB, "fault", "virtual machine may take 7.9 GiB .* need 9.0 GiB"),
         (16 * GIB, 12 * GIB, 4 * GIB, 2 * GIB, "note", "virtual machine may take 12.0 GiB"),
         (24 * GIB, 8 * GIB, 4 * GIB, 9 * GIB, "ok", "virtual machine may take 8.0 GiB"),
-        # An engine on Linux shares all memory; the containers have limits, which they rarely reach.
+        # Docker on Linux shares the machine's memory; containers have limits, which they rarely reach.
         (16 * GIB, 16 * GIB, 4 * GIB, 9 * GIB, "ok", "containers may take 4.0 GiB"),
         (16 * GIB, 16 * GIB, 8 * GIB, 9 * GIB, "note", "containers may take 8.0 GiB .* need 9.0 GiB"),
     ],

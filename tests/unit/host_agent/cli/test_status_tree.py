@@ -1,4 +1,4 @@
-"""The tree of `vestal status`: who stands below whom, in which words, on which width."""
+"""The tree of `vestal status`: the order of services, their sentences, and the layout for any width."""
 
 from __future__ import annotations
 

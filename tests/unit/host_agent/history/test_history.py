@@ -1,4 +1,6 @@
-"""The pure core of history: rates from one gateway's counters only, and nothing where nothing was known."""
+"""The pure parts of the history: rates come from one gateway's counters only, and unknown figures stay
+unknown.
+"""
 
 from __future__ import annotations
 

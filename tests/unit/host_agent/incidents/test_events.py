@@ -1,4 +1,4 @@
-"""Every event that the code can write into the journal has its effect in the table."""
+"""Every event that the code can write into the journal has an entry in the table of effects."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from host_agent.incidents.fold import IncidentFold
 from mlx_server.gateway import engine_events
 
 REPO = Path(__file__).resolve().parents[4]
-JOURNALED = ("vestal/supervision", "host_agent")  # and what the gateway passes on, see below
+# The gateway's events that the agent records are listed below.
+JOURNALED = ("vestal/supervision", "host_agent")
 POSITION = {"record": 1, "Emit": 0, "_emit": 0, "_note": None}
 COMPUTED = {
-    # place: the events that it can write
+    # calls whose event is no literal -> the events that they can write
     "host_agent/services/service_control.py": {
         f"{action}_{what}" for action in ("start", "stop", "restart") for what in ("requested", "failed")
     },
@@ -37,7 +38,7 @@ def _constants(tree: ast.Module) -> dict[str, str]:
 
 
 def _name_arguments(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield the argument with the event's name, of each call that writes an event."""
+    """Yield, for each call that writes an event, the argument with the event's name."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -47,7 +48,7 @@ def _name_arguments(tree: ast.Module) -> Iterator[ast.expr]:
         if name == "record" and "journal" not in owner:
             continue
         if name == "emit" and owner.endswith("events"):
-            yield node.args[1]  # after the component
+            yield node.args[1]  # the event is the argument after the component
         elif name in ("Emit", "_emit", "record") and len(node.args) > (at := POSITION[name] or 0):
             yield node.args[at]
         elif name == "_enqueue":
@@ -56,7 +57,7 @@ def _name_arguments(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def written_events() -> dict[str, str]:
-    """Return the events that the source can write into the journal, each with a file that does."""
+    """Return the events that the source can write into the journal, each with a file that writes it."""
     found: dict[str, str] = {}
     for folder in JOURNALED:
         for path in (REPO / folder).rglob("*.py"):
@@ -85,7 +86,7 @@ def test_every_event_in_the_source_is_in_the_table():
 
 
 def test_no_event_is_in_the_table_that_nothing_writes():
-    of_other_programs = {"kill_requested", "kill_failed"}  # the page's button
+    of_other_programs = {"kill_requested", "kill_failed"}  # written for the kill button of the status page
     assert not EFFECTS.keys() - written_events().keys() - engine_events.ABOUT_REQUESTS - of_other_programs
 
 

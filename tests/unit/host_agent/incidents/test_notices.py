@@ -1,4 +1,4 @@
-"""Which incidents become a notice for a person, when, and in which words."""
+"""Which incidents a person is notified of, when, and in which words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from host_agent.notifications.notices import LASTS_S, LATE_S, Notice, due, next_
 
 
 class Watch:
-    """A journal, and the notices that a notifier sends about it."""
+    """A journal with a settable clock, and the notices that are due about its incidents."""
 
     def __init__(self) -> None:
         self.fold, self.seq, self.now, self.sent = IncidentFold(), 0, 0.0, list[Notice]()

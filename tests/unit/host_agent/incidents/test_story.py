@@ -1,4 +1,4 @@
-"""Journals of real runs, folded into incidents and told in sentences."""
+"""Journal entries as in real runs, folded into incidents and described in sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def clock(ts: float) -> str:
 
 
 class Story:
-    """Writes a journal, and tells its incidents."""
+    """Writes journal entries, and returns the incidents that they give."""
 
     def __init__(self) -> None:
         self.fold, self.seq, self.ts = IncidentFold(), 0, 0.0

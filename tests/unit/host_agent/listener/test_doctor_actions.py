@@ -1,4 +1,4 @@
-"""Which findings of the doctor have a button, and what it does."""
+"""Which findings of `vestal doctor` get an action, and which one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of what the listener passes on: nothing beyond it, however the path is written."""
+"""The table of proxied routes: no path outside it is passed on, however the path is written."""
 
 from __future__ import annotations
 

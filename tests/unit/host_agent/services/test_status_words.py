@@ -1,6 +1,6 @@
-"""Every state of every service with the sentence beside it. Both come from one look, and agree.
+"""Every state of every service has a sentence that agrees with it, because both come from one observation.
 
-Each row of a table is a look and what a person then reads: `state` and the whole sentence.
+Each row of a table has an observation, and the state and sentence that a person then reads.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ READY_CHILD = ChildStatus(State.READY, 7)
 
 
 def look(decision: ModeDecision = DECIDED_WITHOUT, **known: Any) -> Look:
-    """Return a look at a machine on which all is well, except for what is `known`."""
+    """Return an observation of a healthy machine, with the fields in `known` replaced."""
     children = dict.fromkeys((MLX_SERVER, *IN_CONTAINERS), READY_CHILD) | known.pop("children", {})
     well: dict[str, Any] = {
         "agent": ServiceStatus(State.READY, 1, detail="its watchdog (PID 9) restarts it when it fails"),
@@ -129,7 +129,7 @@ UNKNOWN = "why is not known any more; `vestal logs` has its last lines"
 
 CHILD_ROWS = [
     (ChildStatus(State.STOPPED), ""),
-    # A breaker that opened before somebody stopped the child said why it had died, beside `stopped`.
+    # An earlier fault: the cause of a breaker opened before a stop was shown as the reason of `stopped`.
     (
         ChildStatus(State.STOPPED, detail=KILLED, stopped_by_hand=True),
         "stopped by hand; `vestal up` starts it again",
@@ -139,20 +139,20 @@ CHILD_ROWS = [
         ChildStatus(State.STARTING, 7, detail="http://x/health: refused"),
         "not ready yet: http://x/health: refused",
     ),
-    # The death before was shown as if it were what the new process does.
+    # An earlier fault: the last process's death was shown as the work of the new process.
     (ChildStatus(State.STARTING, 7, last_end=KILLED), f"before that: {KILLED}"),
     (
         ChildStatus(State.STARTING, 7, detail="loading", last_end=KILLED),
         f"not ready yet: loading; before that: {KILLED}",
     ),
     (READY_CHILD, ""),
-    # The reason of a failed check stood beside `ready` as if it were a state of the service.
+    # An earlier fault: the reason of a failed check was shown as the detail of `ready`.
     (
         ChildStatus(State.READY, 7, health_check_failures=1, detail="no answer within 3 s"),
         "the last health check failed: no answer within 3 s",
     ),
     (ChildStatus(State.READY, 7, health_check_failures=2), "the last 2 health checks failed: no answer"),
-    # `stopped by hand` in the saved state, and ready all the same: its start could not be saved.
+    # The saved state says `stopped by hand`, but the child is ready: the later start could not be saved.
     (ChildStatus(State.READY, 7, stopped_by_hand=True), ""),
     (ChildStatus(State.BUSY, 7, detail="busy: 31 s of CPU time"), "busy: 31 s of CPU time"),
     (ChildStatus(State.DEGRADED, 7, detail="its log is full"), "its log is full"),
@@ -170,7 +170,7 @@ CHILD_ROWS = [
         ChildStatus(State.OPEN, detail="5 restarts within 300 s; last: exit code 1"),
         f"5 restarts within 300 s; last: exit code 1; {TRIED}",
     ),
-    # After a restart of the agent, an open breaker had no words at all.
+    # An earlier fault: after a restart of the agent, an open breaker had no sentence.
     (ChildStatus(State.OPEN, circuit_breaker_state="open"), f"{UNKNOWN}; {TRIED}"),
     (
         ChildStatus(State.FAILED, detail="exit code 78: vestal: no such model"),
@@ -192,7 +192,9 @@ def test_every_state_of_a_child_is_in_the_table():
 
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
 def test_engine_row_has_the_words_of_the_state_that_its_gateway_reports(child: ChildStatus, sentence: str):
-    """The gateway answers with its engine's ChildStatus as JSON; nothing is lost on the way."""
+    """The gateway sends its engine's ChildStatus as JSON; the row has the same words as from the ChildStatus
+    itself.
+    """
     about = replace(child, stopped_by_hand=False, next_trial_in_s=41.5).as_json() | {"pid": child.process_pid}
     engine = read_engine_status(Reply(200, {"status": "ok", "engine": about}))
     shown = row(MLX_ENGINE, engine=engine)
@@ -289,7 +291,8 @@ NO_CHILD = ChildStatus(State.STOPPED)
             State.DEGRADED,
             "does not answer (no answer within 3 s); started by Vestal",
         ),
-        # The look was older than the end of the server: `stopped` had no words, or those of a living one.
+        # The server ended after the observation: `stopped` must have its own words, not those of a running
+        # server.
         (
             Observation(MINE, INFO, stopped_by_hand=True),
             NO_CHILD,

@@ -152,7 +152,7 @@ def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_l
 
 
 async def test_engine_death_gives_one_event_for_lost_requests_and_one_that_names_waiting_requests(engine):
-    """The agent's journal knew how many requests waited, and not how many were lost."""
+    """Earlier, the events named how many requests waited but not how many failed."""
     log = io.StringIO()
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, log))
     first, second = submit(dispatcher), submit(dispatcher)

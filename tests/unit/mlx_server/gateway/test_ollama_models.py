@@ -119,7 +119,9 @@ async def test_root_and_version_have_the_texts_that_clients_compare(server):
 
 
 async def test_tags_show_a_model_as_fitting_exactly_if_the_engine_would_load_it(server):
-    """Until an engine has reported its limit, nothing is said. A made model takes what its parent does."""
+    """Before an engine reports its limit, the field is absent. A model made from another one needs as
+    much.
+    """
     await server.create(model="made", system="Be brief.")
     assert all("vestal" not in tag for tag in await server.tags())
 

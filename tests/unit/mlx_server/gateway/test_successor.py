@@ -52,7 +52,9 @@ async def test_answer_whose_successor_dies_before_it_sends_is_read_from_the_next
 
 
 async def test_answer_that_took_longer_than_the_retry_time_is_still_read_from_the_next_gateway(monkeypatch):
-    """The wait counted from the beginning of the answer: one that had taken 60 s was a 500."""
+    """The retry time once counted from the beginning of the answer, so an answer that had taken 60 s was a
+    500.
+    """
     monkeypatch.setattr(successor_module, "MAX_RETRY_S", 0.3)
     monkeypatch.setattr(successor_module, "ACCEPTED_AFTER_S", 0.2)
     monkeypatch.setattr(successor_module, "RETRY_S", 0.01)

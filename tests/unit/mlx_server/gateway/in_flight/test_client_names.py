@@ -1,4 +1,4 @@
-"""The names of clients, from the headers that real programs send."""
+"""The names of client programs, derived from the headers that real programs send."""
 
 from __future__ import annotations
 

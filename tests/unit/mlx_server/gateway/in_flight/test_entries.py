@@ -1,4 +1,4 @@
-"""The list of the requests in flight, and their cancelling, by a dispatcher without an engine process."""
+"""The list of the requests in flight, and cancelling one, with a dispatcher but no engine process."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_entry_of_an_embedding_request_has_no_token_count(gateway):
 
 
 def test_tokens_per_s_is_the_rate_of_the_last_seconds_and_not_the_mean_since_the_start(gateway):
-    """An answer that began fast and has become slow shows how slow it is now."""
+    """An answer that began fast and has become slow shows its present rate."""
     (ticket,) = gateway.submit()
     for step in range(40):
         gateway.clock.advance(0.5)
@@ -172,7 +172,9 @@ def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
 
 
 def test_list_of_1000_requests_is_bounded_and_begins_with_the_running_ones(gateway):
-    """The oldest come first, and `counts` has them all; the list is made in a few milliseconds."""
+    """The oldest running requests are listed, `counts` includes all, and the list takes a few milliseconds to
+    make.
+    """
     for number in range(1000):
         gateway.clock.advance(0.001)
         gateway.submit(f"r{number}")
@@ -280,7 +282,7 @@ def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(
 
 
 def test_totals_of_the_prompt_cache_accumulate_across_engines(gateway):
-    """Each engine counts from 0 on; the second one here has soon found more than the first."""
+    """Each engine counts from 0 at its start; the totals must not drop when a new engine begins."""
 
     def alive(hits_ram: int, hits_disk: int, misses: int) -> protocol.Alive:
         use = protocol.PromptCacheUse(hits_ram=hits_ram, hits_disk=hits_disk, misses=misses)

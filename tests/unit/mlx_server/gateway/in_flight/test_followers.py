@@ -1,4 +1,4 @@
-"""The followers of the requests in flight: when they are sent a frame, how many there are, how they end."""
+"""The followers of GET /requests/events: when a frame is sent, how many there may be, and how they end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vestal.supervision import FakeClock
 
 
 class Shown:
-    """What the followers are shown; `made` counts how often it was made."""
+    """A fake report of the requests; `made` counts how often it was read."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] = {"requests": []}
@@ -27,7 +27,7 @@ class Shown:
 
 
 class Looking(FakeClock):
-    """A clock that is LOOK_S later each time it is looked at."""
+    """A clock that advances by LOOK_S each time it is read."""
 
     def now(self) -> float:
         self.advance(LOOK_S)
@@ -42,7 +42,7 @@ def data_of(frame: bytes) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the followers look again at once."""
+    """Remove the delay between two readings of the report."""
     monkeypatch.setattr("mlx_server.gateway.in_flight.followers.LOOK_S", 0)
 
 
@@ -105,7 +105,7 @@ async def test_slow_follower_is_sent_only_the_newest_state():
     shown, clock = Shown(), FakeClock()
     frames = Followers(shown, clock).frames()
     await next_of(frames)
-    for number in range(50):  # it is reading the first frame meanwhile
+    for number in range(50):  # the follower is still reading the first frame
         shown.body = {"requests": [{"id": "a", "tokens": number}]}
         clock.advance(1)
     assert data_of(await next_of(frames)) == shown.body
