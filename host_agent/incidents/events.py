@@ -144,5 +144,5 @@ EFFECTS: Mapping[str, Effect] = {
 }
 """The effect of each event by its name."""
 
-MATTERS = frozenset(name for name, effect in EFFECTS.items() if effect is not Effect.NEUTRAL)
+INCIDENT_EVENTS = frozenset(name for name, effect in EFFECTS.items() if effect is not Effect.NEUTRAL)
 """The events that a fold has to read."""

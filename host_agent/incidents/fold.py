@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from host_agent.incidents.entry import Entry, made
-from host_agent.incidents.events import MATTERS
+from host_agent.incidents.events import INCIDENT_EVENTS
 from host_agent.incidents.incident import Incident
 from host_agent.incidents.ledger import Ledger
 from host_agent.incidents.reading.agent import AgentEvents
@@ -39,7 +39,7 @@ class IncidentFold:
         self._methods: dict[str, Callable[[Entry], None]] = {
             event: method
             for reader in readers
-            for event in MATTERS
+            for event in INCIDENT_EVENTS
             if (method := getattr(reader, event, None))
         }
 

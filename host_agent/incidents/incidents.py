@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.incidents import story
-from host_agent.incidents.events import MATTERS
+from host_agent.incidents.events import INCIDENT_EVENTS
 from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.incident import Incident
 from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row, fields_from
@@ -30,7 +30,7 @@ class Incidents:
         self._journal, self._wall = journal, wall
         self._fold = IncidentFold()
         self._followers: set[Followed] = set()
-        for row in journal.rows_of(MATTERS):
+        for row in journal.rows_of(INCIDENT_EVENTS):
             self._fold.add_row(row, fields_from)
         journal.call_with_each(self._add)
 
@@ -84,13 +84,13 @@ class Incidents:
         if not self._followers:
             return
         for incident in changed:
-            told = self.as_json(incident)
+            changed_json = self.as_json(incident)
             for queue in list(self._followers):
                 if queue.qsize() >= FOLLOWER_BACKLOG:
                     self._followers.discard(queue)
                     queue.put_nowait(None)
                 else:
-                    queue.put_nowait(told)
+                    queue.put_nowait(changed_json)
 
 
 def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incident]:
@@ -102,10 +102,10 @@ def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incid
 def incidents_in_file(path: Path) -> list[Incident]:
     """Return the incidents of a journal's file, oldest first. Raises sqlite3.Error if it cannot be read."""
     folded = IncidentFold()
-    names = ", ".join("?" * len(MATTERS))
+    names = ", ".join("?" * len(INCIDENT_EVENTS))
     query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
     with contextlib.closing(connect_read_only(path)) as database:
-        for row in database.execute(query, tuple(MATTERS)):
+        for row in database.execute(query, tuple(INCIDENT_EVENTS)):
             folded.add_row(row, fields_from)
     return folded.ledger.incidents
 

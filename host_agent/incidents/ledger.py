@@ -101,7 +101,7 @@ class Ledger:
         """Return the open incident in which the service is not healthy; None if there is none."""
         return next((each for each in self.live if service in each.pending), None)
 
-    def is_ill(self, service: str) -> bool:
+    def is_unhealthy(self, service: str) -> bool:
         """Return whether the service, its parent or its child is unhealthy in an open incident."""
         return self.open_with(service) is not None or self._open_with_relative(service) is not None
 

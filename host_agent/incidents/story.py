@@ -50,7 +50,7 @@ def title(incident: Incident) -> str:
     (part,) = parts
     if part.gave_up:
         return f"{subject(part.service)} cannot start"
-    ways = _ways(part)
+    ways = _failure_forms(part)
     did = f"{ways[0][0]}{_how_often(ways[0][1])}" if len(ways) == 1 else f"failed {times(part.count)}"
     return f"{subject(part.service)} {did}"
 
@@ -67,7 +67,9 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 def causes(incident: Incident) -> list[str]:
     """Return a sentence for each form of failure, and the causes that the journal's events name."""
-    told = [f"{subject(part.service)} {_way(*way)}." for part in _parts(incident) for way in _ways(part)]
+    told = [
+        f"{subject(part.service)} {_way(*way)}." for part in _parts(incident) for way in _failure_forms(part)
+    ]
     return list(dict.fromkeys(told + incident.causes))
 
 
@@ -112,10 +114,10 @@ def _when(incident: Incident, clock: Clock) -> str:
 
 
 def _what_happened(part: Part) -> str:
-    return f"{name_of(part.service)} {_list([_way(*way) for way in _ways(part)])}"
+    return f"{name_of(part.service)} {_list([_way(*way) for way in _failure_forms(part)])}"
 
 
-def _ways(part: Part) -> list[tuple[str, int, list[str]]]:
+def _failure_forms(part: Part) -> list[tuple[str, int, list[str]]]:
     """Return the forms in which the service failed: verb, how often, and the details."""
     ways: dict[str, tuple[int, list[str]]] = {}
     for failure, count in part.failures.items():

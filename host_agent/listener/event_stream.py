@@ -1,12 +1,12 @@
 """`GET /events`: the journal, live, as server-sent events."""
 
 import asyncio
-import json
 from typing import Any
 
 from aiohttp import web
 
 from host_agent.journal import Journal
+from host_agent.listener.live.mailbox import frame
 from vestal.web.http_error import HttpError
 
 MAX_STREAMS = 32
@@ -71,5 +71,4 @@ def sequence_number(text: str, name: str) -> int:
 
 
 def _frame(entry: dict[str, Any]) -> bytes:
-    data = json.dumps(entry, default=str)
-    return f"id: {entry['seq']}\nevent: journal\ndata: {data}\n\n".encode()
+    return b"id: %d\n" % entry["seq"] + frame("journal", entry)

@@ -68,7 +68,7 @@ def due(incidents: Iterable[Incident], clock: Clock, now: float) -> list[Notice]
     for incident in incidents:
         if incident.notified and _is_over(incident, now) and not incident.notified_of_end:
             notices.append(_of_end(incident, clock))
-        elif not incident.notified and (event := _worth(incident, now)):
+        elif not incident.notified and (event := _notice_event(incident, now)):
             notices.append(_of_fault(incident, event, clock))
     return notices
 
@@ -84,7 +84,7 @@ def next_due_in_s(incidents: Iterable[Incident], now: float) -> float:
     return max(0.1, min(waits))
 
 
-def _worth(incident: Incident, now: float) -> str:
+def _notice_event(incident: Incident, now: float) -> str:
     """Return the event because of which the incident gets a notice; empty if it gets none yet."""
     if incident.is_notice or (incident.ended_at is not None and now - incident.ended_at > LATE_S):
         return ""

@@ -56,7 +56,7 @@ class ServiceStatus:
     @classmethod
     def of_child(cls, status: ChildStatus, **extra: Any) -> "ServiceStatus":
         """Return the status of a supervisor's child, with words that fit its state."""
-        detail, remedy = _words(status)
+        detail, remedy = _detail_and_remedy(status)
         return cls(
             state=status.state,
             process_pid=status.process_pid,
@@ -112,7 +112,7 @@ def manually_stopped() -> ServiceStatus:
     return ServiceStatus(State.STOPPED, detail=STOPPED_BY_HAND, remedy=START_AGAIN, stopped_by_hand=True)
 
 
-def _words(status: ChildStatus) -> tuple[str, str]:
+def _detail_and_remedy(status: ChildStatus) -> tuple[str, str]:
     """Return detail and remedy of a child. Both are empty if the state says all there is."""
     detail, cause = readable_cause(status.detail), readable_cause(status.cause)
     last_end = readable_cause(status.last_end)

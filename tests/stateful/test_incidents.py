@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from host_agent.incidents.events import EFFECTS, MATTERS
+from host_agent.incidents.events import EFFECTS, INCIDENT_EVENTS
 from host_agent.incidents.fold import IncidentFold, fold
 from host_agent.incidents.incident import Incident
 from host_agent.incidents.story import as_json
@@ -130,7 +130,7 @@ NUMBERS = ["attempt", "booted_at", "code", "count", "incident", "open_s", "signa
 OTHERS = ["faults", "healthy", "id", "ids", "judgement", "over", "reason", "remedy", "unhealthy"]
 FIELDS = st.dictionaries(st.sampled_from([*NUMBERS, *OTHERS]), ANYTHING, max_size=6)
 ENTRY = st.fixed_dictionaries(
-    {"event": st.one_of(st.sampled_from(sorted(MATTERS)), ANYTHING)},
+    {"event": st.one_of(st.sampled_from(sorted(INCIDENT_EVENTS)), ANYTHING)},
     optional={
         "seq": ANYTHING,
         "ts": ANYTHING,

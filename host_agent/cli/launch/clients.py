@@ -31,12 +31,12 @@ def main() -> int:
 
 def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
     """Return the body of GET /clients: the model that suits most programs, and how each of them uses it."""
-    model = suits_most(models)
+    model = most_compatible(models)
     clients = [_client(name, program, model, url) for name, program in PROGRAMS.items()]
     return {"model": model.name if model else None, "clients": clients}
 
 
-def suits_most(models: Sequence[InstalledModel]) -> InstalledModel | None:
+def most_compatible(models: Sequence[InstalledModel]) -> InstalledModel | None:
     """Return the model that works with the most programs; among equals a loaded one, then the largest."""
 
     def merits(model: InstalledModel) -> tuple[int, bool, int, str]:

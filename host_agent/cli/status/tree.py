@@ -51,7 +51,7 @@ def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.
         sentences = [(text, style) for text, style in words(services[node.name], now, age_s) if text]
         head = _head(node, row, widths)
         if is_wide:
-            lines += _beside(node, head, sentences, _total(widths), width)
+            lines += _with_sentences(node, head, sentences, _total(widths), width)
         else:
             lines += [_cut(head, width), *_below(node, sentences, width)]
     return lines + host_lines(status, width)
@@ -165,7 +165,9 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * sum(1 for width in widths[1:] if width)
 
 
-def _beside(node: Node, head: Line, sentences: Sequence[Segment], left: int, width: int) -> list[Line]:
+def _with_sentences(
+    node: Node, head: Line, sentences: Sequence[Segment], left: int, width: int
+) -> list[Line]:
     """Return the row with its wrapped sentences at the right, and the tree's vertical lines below the
     name.
     """

@@ -78,13 +78,13 @@ class WatchedStatus:
     def draw(self, width: int) -> list[Line]:
         """Return the lines of the screen."""
         if self._away_since is not None:
-            return self._absence(width, time.monotonic() - self._away_since)
+            return self._lines_while_away(width, time.monotonic() - self._away_since)
         if self._status is None:
             return [[("Waiting for the agent …", "dim")]]
         shown = tree.lay_out(self._status, width, time.time(), time.monotonic() - self._taken_at)
         return [*shown, *self._incident_lines(width)]
 
-    def _absence(self, width: int, away_s: float) -> list[Line]:
+    def _lines_while_away(self, width: int, away_s: float) -> list[Line]:
         """Return lines that say that the agent does not answer, followed by its last status."""
         lines = wrapped([(f"The agent has not answered for {format_duration(away_s)}.", "bold red")], width)
         lines += wrapped([(self._why_away, "yellow")], width)

@@ -24,7 +24,7 @@ class RecoveryEvents:
     def remedy_applied(self, entry: Entry) -> None:
         """Open a fault: a recovery pass found something wrong and acts on it."""
         service = entry.service
-        if not self._ledger.is_ill(service):
+        if not self._ledger.is_unhealthy(service):
             if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
                 return  # the first pass of an agent starts what does not run yet
             self._ledger.fail(entry, _found(service, entry.cause))
@@ -48,7 +48,7 @@ class RecoveryEvents:
             return  # the pass has no finding about services
         faults = {} if healthy else entry.sentences("faults")
         for service, sentence in faults.items():
-            if not self._ledger.is_ill(service):
+            if not self._ledger.is_unhealthy(service):
                 self._ledger.fail(entry, _found(service, sentence), service)
         unhealthy = entry.names("unhealthy") | faults.keys()
         ill = {each for service in unhealthy for each in with_children(service)}

@@ -52,7 +52,7 @@ def service_status(
     found = _state(status, str(health.get("Status", "")))
     is_up = running and status == "running"
     by_hand = stopped_by_hand and found is State.STOPPED
-    detail, remedy = _words(found, status, health, last_death, is_recurring)
+    detail, remedy = _detail_and_remedy(found, status, health, last_death, is_recurring)
     if by_hand:
         detail, remedy = STOPPED_BY_HAND, START_AGAIN
     return ServiceStatus(
@@ -110,7 +110,7 @@ def _state(status: str, health: str) -> State:
     return STATES.get(status, State.STOPPED)
 
 
-def _words(
+def _detail_and_remedy(
     state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool
 ) -> tuple[str, str]:
     """Return detail and remedy of a container whose state in Docker is `status`."""

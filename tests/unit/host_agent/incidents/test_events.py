@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from host_agent.incidents.events import EFFECTS, MATTERS
+from host_agent.incidents.events import EFFECTS, INCIDENT_EVENTS
 from host_agent.incidents.fold import IncidentFold
 from mlx_server.gateway import engine_events
 
@@ -91,4 +91,4 @@ def test_no_event_is_in_the_table_that_nothing_writes():
 
 
 def test_every_event_that_affects_incidents_has_a_handler():
-    assert IncidentFold().reads == MATTERS
+    assert IncidentFold().reads == INCIDENT_EVENTS
