@@ -76,7 +76,8 @@ class History:
     def plot(self, name: str) -> dict[str, Any]:
         """Return the plot of the range `name` (hour, day or week), as GET /history answers it."""
         now, span = self._wall(), SPANS[name]
-        if span.is_fine and self._patience_s > span.step_s:  # probes are further apart than usual
+        # The interval between probes may be longer than usual.
+        if span.is_fine and self._patience_s > span.step_s:
             span = Span(span.length_s, plot.start_of(self._patience_s, span.step_s) + span.step_s)
         read = self._store.fine if span.is_fine else self._store.coarse
         return {"range": name, **plot.plot(read(now - span.length_s), span, now)}

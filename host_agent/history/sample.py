@@ -20,7 +20,7 @@ MEANS = (
 PEAKS = ("queued", "running", "parked")
 """Figures of which a span has the highest: a short queue is not averaged away."""
 SUMS = (
-    "counted_s",  # the seconds in which the figures after it were counted
+    "counted_s",  # the seconds in which the following counts grew
     "prompt_tokens",
     "tokens",
     "first_token_s",  # the sum of the waits for the first token, in s, over `first_tokens` answers
@@ -30,7 +30,7 @@ SUMS = (
     "restarts",
 )
 """Figures that add up."""
-FIGURES = (*MEANS, *PEAKS, *SUMS)  # in this order in the database: new ones are added at the end
+FIGURES = (*MEANS, *PEAKS, *SUMS)  # the order is that of the packed form: append new figures at the end
 UNKNOWN = math.nan
 
 

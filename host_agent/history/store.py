@@ -11,8 +11,8 @@ from host_agent.history.sample import Sample, join, pack, unpack
 from host_agent.journal import Journal
 from vestal.best_effort.failures import FAILURES
 
-FINE_ROWS = 8_640  # a day of samples each 10 s, some 0.8 MB
-COARSE_ROWS = 10_080  # five weeks of spans of 5 minutes, some 1 MB
+FINE_ROWS = 8_640  # one day of samples each 10 s, about 0.8 MB
+COARSE_ROWS = 10_080  # five weeks of spans of 5 minutes, about 1 MB
 UNSAVED_MAX = 360
 WHAT = "history"
 TABLES = (

@@ -1,4 +1,5 @@
-"""What each event of the journal does to incidents: opens one, adds to one, ends one, or nothing. Pure.
+"""Define the effect of each journal event on incidents: it opens, adds to or ends one, or has no effect.
+Pure.
 
 Every event that the code can write is listed here; a test fails for one that is not.
 """
@@ -10,7 +11,7 @@ from enum import StrEnum
 
 
 class Effect(StrEnum):
-    """What an event does to the incidents.
+    """The effect of an event on incidents.
 
     OPENS    the event is a fault: its service is not healthy from now on
     NOTICE   the event is a fault that is over at once, such as a damaged journal that was replaced

@@ -1,4 +1,4 @@
-"""Fold the journal's entries, one after the other, into incidents. Pure.
+"""Combine the journal's entries, in their order, into incidents. Pure.
 
 An incident opens with the first fault and closes when each service in it is healthy again. A fault that
 follows soon after, or while the incident is open, belongs to the same one: five kills within a minute are

@@ -1,4 +1,4 @@
-"""One incident: which services failed, how, what was done, and what it cost. Pure."""
+"""One incident: the services that failed, how they failed, what was done, and the affected requests. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which services depend on each other, and what they are called in a sentence. Pure."""
+"""Define which services depend on each other, and their names in a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {
 
 
 def name_of(service: str) -> str:
-    """Return what a service is called in the middle of a sentence."""
+    """Return the name of a service for the middle of a sentence."""
     return NAMES.get(service, service)
 
 
@@ -33,6 +33,6 @@ def with_children(service: str) -> tuple[str, ...]:
 
 
 def subject(service: str) -> str:
-    """Return what a service is called at the beginning of a sentence."""
+    """Return the name of a service for the beginning of a sentence."""
     name = name_of(service)
     return name[:1].upper() + name[1:]

@@ -56,7 +56,7 @@ def title(incident: Incident) -> str:
 
 
 def sentence(incident: Incident, clock: Clock) -> str:
-    """Return the whole story in one or two sentences."""
+    """Return one or two sentences: when, what failed, why, and what became of the requests."""
     clauses = [_what_happened(part) for part in _parts(incident)]
     clauses += [clause for part in _parts(incident) for clause in _what_followed(incident, part, clock)]
     if about_requests := _requests(incident):
@@ -74,7 +74,7 @@ def causes(incident: Incident) -> list[str]:
 
 
 def done(incident: Incident) -> list[str]:
-    """Return a sentence for each thing that was done."""
+    """Return a sentence for each measure that was taken."""
     told = []
     for part in _parts(incident):
         if part.restarts:

@@ -132,7 +132,7 @@ class Api:
         return response
 
     async def asset(self, request: web.Request) -> web.Response:
-        """Return a file of the page."""
+        """Return a file of the status page."""
         return self._page.response(request, request.match_info["path"])
 
     async def login_link(self, request: web.Request) -> web.Response:

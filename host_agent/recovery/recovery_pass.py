@@ -39,8 +39,8 @@ class RecoveryPass:
     ) -> None:
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._report, self._settle_s = report, settle_s
-        self._applied: list[Issue] = []  # of all looks: a service may need more than one remedy
-        self._remaining: tuple[Issue, ...] = ()  # after the last look
+        self._applied: list[Issue] = []  # findings of all checks: a service may need several remedies
+        self._remaining: tuple[Issue, ...] = ()  # what the last check found
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
         """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.

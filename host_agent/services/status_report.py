@@ -1,4 +1,4 @@
-"""Look at every service and at the machine, and report their status."""
+"""Observe every service and the machine, and report their status."""
 
 import asyncio
 import os
@@ -44,7 +44,9 @@ class FailureReport(Protocol):
 
 
 class StatusReport:
-    """Looks at every service, and has the rows made from that one look. It changes nothing."""
+    """Observes every service once for each report, and makes all rows from that observation. It changes
+    nothing.
+    """
 
     def __init__(
         self,
@@ -108,7 +110,9 @@ class StatusReport:
         }
 
     async def _look(self, fresh: bool) -> Look:
-        """Ask what takes time, all at once; then take what is known here, so that it is of one moment."""
+        """Send all slow queries at the same time; then read what is in memory, so that all data is of the
+        same moment.
+        """
         answer, ollama, docker, containers = await asyncio.gather(
             self._engine_answer(fresh),
             self._ollama.service_status(fresh),
@@ -132,11 +136,13 @@ class StatusReport:
         )
 
     async def _engine_answer(self, fresh: bool) -> tuple[ChildStatus, ServiceStatus | None]:
-        """Return the gateway, and its engine as the gateway reports it now; None without an answer.
+        """Return the gateway's status, and the engine's as the gateway reports it now; None if it does not
+        answer.
 
         A gateway that is up is as its answer says: its supervisor's last probe may be ten seconds old.
 
-        A gateway that was replaced while it was asked is asked again: both are to be of one gateway.
+        If the gateway was replaced during the query, the query is repeated, so that both are of the same
+        gateway.
         """
         while True:
             before = self._supervisor.status()[MLX_SERVER]

@@ -1,1 +1,3 @@
-"""The page at port 9099: services, incidents, plots and requests, as ES modules without a build step."""
+"""The status page at port 9099: services, incidents, plots and requests, as ES modules without a build
+step.
+"""

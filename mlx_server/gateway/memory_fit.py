@@ -31,7 +31,9 @@ class MemoryFit:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._arithmetic = Arithmetic(dense_float32=not ON_METAL, fused_attention=ON_METAL)
-        self._needed_bytes: dict[str, int | None] = {}  # by digest; None: the files cannot be read
+        self._needed_bytes: dict[
+            str, int | None
+        ] = {}  # model digest -> forecast; None if the files cannot be read
 
     async def of(self, entries: Sequence[ModelEntry], limit_bytes: int) -> dict[str, dict[str, Any]]:
         """Return for each model, by name, whether it fits into `limit_bytes`, and how many bytes it needs.

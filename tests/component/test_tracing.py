@@ -49,7 +49,7 @@ class Collector:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def spans(self) -> list[dict[str, Any]]:
-        """Return the spans that have arrived, with the name of their service."""
+        """Return the received spans, each with the name of its service."""
         found = []
         for body in list(self.bodies):
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -137,7 +137,7 @@ def test_trace_spans_orchestrator_gateway_and_engine_across_a_kill(
             assert by_name[name]["s"] <= chat["s"]
         assert not [body for body in collector.bodies if SECRET.encode() in body], "no prompt is in a span"
 
-        # A collector that hangs delays no answer and no shutdown.
+        # A collector that hangs must delay neither answers nor a shutdown.
         collector.hangs.set()
         asked = gateway.chat("Go on.") | {"model": "smollm2:135m", "stream": False}
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Incidents keep their rules under any order of events, any time between them, and any fields."""
+"""Incidents keep their invariants for any order of events, any times between them, and any fields."""
 
 from __future__ import annotations
 

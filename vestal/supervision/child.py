@@ -132,7 +132,9 @@ class Child:
         )
 
     def _next_trial_in_s(self) -> float | None:
-        """Return the time until an open breaker's trial start; None if none is due, or one is under way."""
+        """Return the seconds until an open breaker's trial start; None without an open breaker, or during the
+        trial.
+        """
         trial_at = None if self.lifecycle.state is State.STARTING else self.trial_at
         return None if trial_at is None else max(0.0, trial_at - self._clock.now())
 

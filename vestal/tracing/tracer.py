@@ -117,7 +117,7 @@ class Tracer:
 
 
 class _ReportingExporter(SpanExporter):
-    """Passes spans to the exporter, and reports now and then that they cannot be sent."""
+    """Passes spans to the exporter; if that fails, reports it at most once per interval."""
 
     def __init__(self, exporter: SpanExporter, report: Callable[[str], object]) -> None:
         self._exporter, self._report = exporter, report
@@ -139,7 +139,7 @@ class _ReportingExporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """End the exporter."""
+        """Shut down the wrapped exporter."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:

@@ -127,7 +127,9 @@ class AnswerStream:
     def _events(
         self, instance: str, since: int, wait_s: float, *, report: bool = False
     ) -> tuple[int, str] | None:
-        """Return the number of the newest event and the gateway's instance; None if it does not answer."""
+        """Report the engine's events after number `since`. Return the newest number and the gateway's
+        instance id, or None without an answer.
+        """
         path = f"/events?since={since}&instance={instance}&wait_s={wait_s:.0f}"
         try:
             with open_response("GET", self._gateway.url + path, timeout_s=READ_TIMEOUT_S) as response:

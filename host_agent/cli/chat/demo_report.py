@@ -1,4 +1,6 @@
-"""Judge an answer whose engine was killed: the pause, and the text against an undisturbed one. Pure."""
+"""Judge an answer whose engine was killed: measure the pause, and compare the text with an undisturbed one.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
 
 
 def survived(killed: Killed) -> bool:
-    """Return whether the answer went on after the kill and repeated or lost nothing that had arrived.
+    """Return whether the answer continued after the kill, without repeating or losing text that had arrived.
 
     A text that differs only after the kill is no fault: computing the same token anew may round differently
     on a GPU or on another machine.

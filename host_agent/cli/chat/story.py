@@ -28,7 +28,7 @@ def engine_pid(gateway: GatewayClient) -> int:
 
 
 class Story:
-    """One answer, and the moment at which its engine was killed."""
+    """One streamed story, and the time at which its engine was killed."""
 
     def __init__(self, gateway: GatewayClient, model: str, prompt: str, tokens: int) -> None:
         self._gateway = gateway

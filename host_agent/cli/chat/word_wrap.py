@@ -11,7 +11,7 @@ _ERASE_BACK = "\x1b[{cells}D\x1b[K"
 
 
 class WordWrap:
-    """Remembers the column and the word that is being written."""
+    """Keeps the cursor's column and the incomplete last word between two pieces."""
 
     def __init__(self) -> None:
         self._column = 0

@@ -30,7 +30,9 @@ def main() -> int:
 
 
 def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
-    """Return the body of GET /clients: the model that suits most programs, and how each of them uses it."""
+    """Return the body of GET /clients: the model that works with the most programs, and how to start each
+    with it.
+    """
     model = most_compatible(models)
     clients = [_client(name, program, model, url) for name, program in PROGRAMS.items()]
     return {"model": model.name if model else None, "clients": clients}

@@ -60,7 +60,7 @@ def _take(events: Events, on_event: Callable[[FeedEvent], None]) -> bool:
 
 
 def _fit(lines: Sequence[Line], width: int, height: int) -> Group:
-    """Return what fits on the screen. If lines are missing, the last one says how many."""
+    """Return the lines that fit on the screen. If some do not, the last line says how many are missing."""
     hint: Line = [("Ctrl-C leaves.", "dim")]
     room = max(height - 1, 1)
     if len(lines) > room:

@@ -57,7 +57,7 @@ def can_show_live() -> bool:
 
 
 def as_text(line: Line) -> Text:
-    """Return the line as a text of rich."""
+    """Return the line as a `rich.text.Text`."""
     from rich.text import Text
 
     return Text.assemble(*line)

@@ -26,7 +26,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def check_folders(config: Config) -> Iterator[Finding]:
-    """Yield a fault for each folder of Vestal's that cannot be written."""
+    """Yield a fault for each of Vestal's folders that cannot be written."""
     home = config.home
     folders = dict.fromkeys((home.root, home.run, home.cache, home.logs, config.models_dir))
     found = [finding for folder in folders if (finding := check_folder(folder))]

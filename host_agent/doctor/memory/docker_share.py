@@ -46,7 +46,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights_bytes: int) -> Finding:
-    """Assess the share of Docker in a machine with `total_bytes` of memory.
+    """Return a finding on the memory that Docker may take, in a machine with `total_bytes` of memory.
 
     `docker_bytes` is the memory that all containers share; with Docker Desktop, its virtual machine's memory.
     `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed

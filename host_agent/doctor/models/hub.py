@@ -50,7 +50,9 @@ def assess_answer(names: str, endpoint: str, failure: str) -> Finding:
 
 
 def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
-    """Return why nothing answers at `url`, through the proxy of the environment; empty for any answer."""
+    """Return why there is no response from `url` (through the configured HTTP proxy); empty if there is
+    one.
+    """
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):
             return ""

@@ -49,7 +49,8 @@ class AgentEvents:
         pending = {service for incident in self._ledger.live for service in incident.pending}
         self._ledger.end(entry, pending, ENDED_WITH_VESTAL)
         for incident in list(self._ledger.live):
-            # `vestal down` ends the watchdog first, and an agent that has adopted it knows no exit status.
+            # `vestal down` ends the watchdog first; an agent that adopted it gets no exit status, so that
+            # looked like a fault.
             if incident.parts.keys() == {WATCHDOG} and abs(entry.ts - incident.began_at) <= DOWN_TAKES_S:
                 self._ledger.forget(incident)
 

@@ -29,7 +29,8 @@ class ChildEvents:
     def child_started(self, entry: Entry) -> None:
         """Record a start: after a failure, with a new parent, or after an end that no agent saw."""
         trace, service = self._trace(entry.service), entry.service
-        if trace.alive and service not in PARENTS:  # an agent that watched it would have recorded its end
+        # If no exit of the last process was recorded, it ended while no agent ran.
+        if trace.alive and service not in PARENTS:
             self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
         trace.alive, trace.asked = False, ""
         if incident := self._ledger.open_with(service):

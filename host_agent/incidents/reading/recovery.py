@@ -26,7 +26,7 @@ class RecoveryEvents:
         service = entry.service
         if not self._ledger.is_unhealthy(service):
             if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
-                return  # the first pass of an agent starts what does not run yet
+                return  # an agent's first pass starts services, which is no fault
             self._ledger.fail(entry, _found(service, entry.cause))
         incident = self._ledger.incident_of(service, entry)
         remedy = failures.detail(entry.text("remedy"))

@@ -23,7 +23,7 @@ class RequestEvents:
             for request_id in entry.ids():
                 requests.resume(request_id)
 
-    request_passed_on = request_resumed  # on another machine
+    request_passed_on = request_resumed  # another machine continues the request
 
     def requests_lost(self, entry: Entry) -> None:
         """Count requests that failed: they crashed engines repeatedly, or no engine started in time."""

@@ -1,4 +1,4 @@
-"""`GET /live`: everything that the page shows, as one stream of server-sent events.
+"""`GET /live`: all changing data of the status page, as one stream of server-sent events.
 
 | module             | what it is                                                              |
 |--------------------|-------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""`sample` events: the newest sample of the history, each time that one is taken."""
+"""`sample` events: each new sample of the history."""
 
 from __future__ import annotations
 

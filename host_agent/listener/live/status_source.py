@@ -23,7 +23,8 @@ Entries = asyncio.Queue[dict[str, Any] | None]
 
 
 class StatusSource:
-    """Reads the status after each event of the journal, once a second at most, and each PUSH_EACH_S.
+    """Reads the status after each journal event, at most once a second, and at least each PUSH_EACH_S
+    seconds.
 
     The status is read once more a second later, because a service may still change after the event, and
     because the first reading may have come from a cache.

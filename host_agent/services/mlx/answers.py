@@ -71,7 +71,7 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
 
 
 def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
-    """Return the engine as its supervisor in the gateway reports it; an unknown state counts as degraded."""
+    """Return the engine's status as the gateway reports it; an unknown state counts as degraded."""
     name, pid = str(engine.get("state") or "stopped"), engine.get("pid")
     trial_in_s = engine.get("next_trial_in_s")
     is_known = name in set(State)

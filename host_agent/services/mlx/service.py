@@ -140,7 +140,9 @@ class MlxService:
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
     def _report_health(self, body: Mapping[str, Any] | None) -> None:
-        """Report the gateway's answer. Whatever fails there is no fault of the gateway's."""
+        """Call `on_health` with the gateway's answer. An exception in it must not count as a failed health
+        check.
+        """
         try:
             self._on_health(body)
         except Exception:

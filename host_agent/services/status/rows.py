@@ -30,7 +30,7 @@ NO_CONTAINER = ServiceStatus(
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What the gateway with the PID `gateway_pid` reported about its engine."""
+    """The engine's status as the gateway with the PID `gateway_pid` reported it."""
 
     gateway_pid: int | None
     engine: ServiceStatus

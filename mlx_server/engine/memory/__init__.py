@@ -1,4 +1,4 @@
-"""Decide before a model is loaded or a request starts whether it fits into memory, by `memory_forecast`.
+"""Decide, by `memory_forecast`, whether a model to load or a request to start fits into memory.
 
 ledger                  the decision, from what exists, who holds it, and what is needed. Pure
 guard                   the engine's current ledger; `readings` reads the machine

@@ -113,7 +113,7 @@ def _application(product: str) -> str:
 
 
 def _browser(products: list[tuple[str, str]]) -> str:
-    """Return the name of a browser, or of a program that shows pages in one: Obsidian, VS Code."""
+    """Return the name of a browser, or of a program built on one, such as Obsidian or VS Code."""
     versions = dict(reversed(products))
     if "Electron" in versions:
         own = next(((name, version) for name, version in products if name not in _OF_EVERY_BROWSER), None)

@@ -1,4 +1,4 @@
-"""The tickets that have not ended."""
+"""Keep the tickets (generations in progress or waiting) that have not ended."""
 
 from __future__ import annotations
 

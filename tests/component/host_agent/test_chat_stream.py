@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/events":
             query = parse_qs(url.query)
             is_new = query.get("instance") == ["a"] and query["since"] == ["0"]
-            self.server.closed.wait(0.0 if is_new else 0.2)  # a long poll
+            self.server.closed.wait(0.0 if is_new else 0.2)  # the request for events is a long poll
             self._answer(200, {"instance": "a", "events": [KILLED] if is_new else []})
             return
         self.server.asked.append(("GET", self.path))
@@ -115,7 +115,7 @@ def begin(gateway: FakeGateway) -> AnswerStream:
 
 
 def until_end(stream: AnswerStream) -> list[Happening]:
-    """Return what happens up to the end of the answer, without the deaths of the engine."""
+    """Return the stream's events up to the end of the answer, without those about the engine."""
     found: list[Happening] = []
     while not found or not isinstance(found[-1], Finished | Failed):
         happening = stream.happenings.get(timeout=20)
@@ -125,7 +125,7 @@ def until_end(stream: AnswerStream) -> list[Happening]:
 
 
 def test_answer_continues_after_the_last_complete_frame_when_its_gateway_died(gateway: FakeGateway):
-    gateway.rest = [503, 200]  # it comes back, and is not ready at once
+    gateway.rest = [503, 200]  # the gateway restarts, and is not ready at once
     found = until_end(begin(gateway))
     assert [type(each) for each in found] == [Piece, Piece, GatewayLost, GatewayBack, Piece, Piece, Finished]
     assert "".join(each.text for each in found if isinstance(each, Piece)) == "The fox sleeps."

@@ -121,7 +121,9 @@ def test_up_with_an_unknown_model_names_it_and_starts_nothing(vestal, home: Path
 
 
 def test_up_reports_all_faults_at_once_each_with_its_remedy(vestal, home: Path):
-    """A person corrected one thing, waited, and was told the next one."""
+    """Earlier, `up` reported one fault at a time, so a person found the next one only after correcting the
+    first.
+    """
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -243,10 +245,12 @@ def test_completion_in_bash_completes_commands_services_and_installed_models(ves
 def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
     vestal, home: Path, service: str, command: tuple[str, ...]
 ):
-    """Ctrl-C printed nothing after most commands, and during an import it was lost."""
+    """Earlier, Ctrl-C printed nothing in most commands, and was lost during an import."""
     home.mkdir(exist_ok=True)
     (home / "token").write_text("t")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # whatever it is asked, it does not answer
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as silent:  # a server that accepts connections and never answers
         silent.settimeout(30)
         port = str(silent.getsockname()[1])
         with vestal.start(*command, **{f"VESTAL_{service}_PORT": port}) as started:
@@ -307,7 +311,7 @@ def widest_line(screen: str) -> int:
 
 
 def until(terminal: int, text: str) -> str:
-    """Return what the terminal is sent up to `text`."""
+    """Return the terminal output up to and including `text`."""
     shown = ""
     while text not in shown:
         assert select.select([terminal], [], [], 30)[0], shown

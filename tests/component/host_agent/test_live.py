@@ -1,4 +1,4 @@
-"""GET /live over real sockets: what a page gets at once, on change, and when something ends."""
+"""GET /live over real sockets: what a follower is sent at once, on change, and at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITHIN_S = 5.0
 
 
 class FakeGateway:
-    """Sends its list of requests at once, and `more` when that is set."""
+    """Sends a list of requests at once, and then each item of the queue `more`."""
 
     def __init__(self) -> None:
         self.followers = 0
@@ -154,7 +154,7 @@ async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
         live.report.state = State.FAILED
         await one.until(lambda newest: newest["status"]["services"]["ollama"]["state"] == "failed")
         assert one.count["status"] == 2
-        assert live.report.looks <= looks + 3  # a hundred events cause one look a second, not a hundred
+        assert live.report.looks <= looks + 3  # a hundred events cause one reading a second, not a hundred
 
 
 async def test_followers_share_one_connection_to_the_gateway_which_ends_with_the_last_follower(live):
@@ -209,4 +209,5 @@ async def test_stream_ends_at_once_when_the_agent_stops(live, how):
         else:
             await live.listener.stop()
         await one.end()
-        assert asyncio.get_running_loop().time() - began < 0.8  # a stop would wait for requests for 2 s
+        # A stop waits up to 2 s for open requests, but not for these streams.
+        assert asyncio.get_running_loop().time() - began < 0.8

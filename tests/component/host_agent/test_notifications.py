@@ -114,7 +114,7 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
     settings = NotificationsSection(desktop=False, webhook_url=webhook.url)
     found = {"desktop": broken, **channels(settings, session)}
     task = asyncio.create_task(Notifier(journal, Incidents(journal), found).run())
-    await asyncio.sleep(0)  # it follows the incidents from here on
+    await asyncio.sleep(0)  # from now on the notifier follows the incidents
     journal.record("mlx_engine", "child_started", "again")
     journal.record("mlx_engine", "breaker_opened", "killed by SIGABRT", open_s=60)
     async with asyncio.timeout(5):

@@ -46,7 +46,7 @@ def test_tracer_with_an_unreachable_collector_never_blocks_and_reports_once(monk
 
 
 class FakeTracer:
-    """Keeps what is recorded."""
+    """A tracer that keeps the recorded spans."""
 
     def __init__(self) -> None:
         self.recorded: list[tuple[str, str, float, float, str]] = []

@@ -4,7 +4,7 @@ const SHORTEST_PAUSE_MS = 120;
 const PAUSE_FACTOR = 3; // a pause is at least this many times as long as the usual time between two lines
 const SMOOTHING = 0.1;
 
-// thinking, text: what has been written. marks: {field, at, kind, pause_s}: `kind` ("engine" or "connection") was
+// thinking, text: the text so far. marks: {field, at, kind, pause_s}: `kind` ("engine" or "connection") was
 // interrupted at character `at` of `field`, for `pause_s` seconds (null: the pause was too short to be seen).
 // waiting: the kinds of interruption after which no line has arrived yet. error: a sentence, or "".
 export const EMPTY = {

@@ -1,4 +1,4 @@
-// The conversation of the chat, which goes on while another section is shown.
+// The conversation of the chat, which continues while another section is shown.
 
 import { post } from "/assets/api.js";
 import { EMPTY, ended, interrupted, withLine, withoutInterruption } from "/assets/sections/answer.js";

@@ -20,7 +20,7 @@ function stateOf(backend) {
   return backend.healthy ? ["good", "healthy"] : ["bad", "down"];
 }
 
-// The backends, as the newest cycle found them.
+// The model backends, with the state that the newest cycle recorded.
 function Backends({ backends }) {
   const found = Object.entries(backends ?? {}).filter(([, backend]) => backend && typeof backend === "object");
   return found.length > 0 && html`<ul class="chips">${found.map(([name, backend]) => {

@@ -1,4 +1,4 @@
-// The models: which are installed, loaded, and fit into memory; load, unload, pull and delete them.
+// The models: shows which are installed, are loaded and fit into memory; loads, unloads, pulls and deletes them.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { del, get, post } from "/assets/api.js";

@@ -14,7 +14,7 @@ class SendToEngine:
 
 @dataclass(frozen=True)
 class CancelOnEngine:
-    """Have the engine drop the request."""
+    """Tell the engine to drop the request."""
 
     id: str
 

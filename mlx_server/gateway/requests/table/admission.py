@@ -58,7 +58,8 @@ class Admission:
         """Give the next request a slot and return its id; None if no request waits or no slot is free."""
         if not self._queues or self.slots_in_use >= self._max_running:
             return None
-        client = min(self._queues, key=lambda name: self._slots_of[name])  # the first of those with fewest
+        # Of the clients with the fewest slots, min() returns the first: the one that waits longest.
+        client = min(self._queues, key=lambda name: self._slots_of[name])
         queue = self._queues.pop(client)
         request_id = queue.popleft()
         if queue:

@@ -96,12 +96,12 @@ class CrashHistory:
         return self.kills_alone < KILLS_TO_FAIL
 
     def forget_kills(self) -> None:
-        """Begin to count the kills by an unknown sender anew."""
+        """Reset the counts of kills by an unknown sender."""
         self.kills_in_a_row = self.kills_alone = 0
         self._place_of_kills = NO_PROGRESS
 
     def progressed(self, tokens: int) -> None:
-        """Record that the request, with `tokens` given, got a new token.
+        """Record that the request got a new token; its client has `tokens` tokens now.
 
         This ends the count of kills, and cancels the strikes if the request is well past its last crash.
         """

@@ -54,8 +54,8 @@ class RequestLifecycle:
     emitted: list[int] = field(default_factory=list)
     was_accepted: bool = False
     crashes: CrashHistory = field(default_factory=CrashHistory)
-    _work_done: float = 0.0  # towards the next token, on the present engine
-    _lost_at: Progress | None = None  # how far it was when its engine was lost, until `engine_died`
+    _work_done: float = 0.0  # work done for the next token, on the current engine
+    _lost_at: Progress | None = None  # the progress when the engine was lost; read by `engine_died`
 
     @property
     def must_run_alone(self) -> bool:

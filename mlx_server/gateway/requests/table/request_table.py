@@ -89,17 +89,17 @@ class RequestTable:
     # --- engines that start and die ---
 
     def model_loaded_early(self, model: str) -> list[Action]:
-        """Record that a starting engine has loaded `model`, and start what was parked with that model."""
+        """Record that a starting engine has loaded `model`, and start the parked requests for that model."""
         self._loaded_early.add(model)
         return self._start_waiting()
 
     def engine_ready(self) -> list[Action]:
-        """Record that an engine is ready for any model, and start what waits."""
+        """Record that an engine is ready for any model, and start waiting requests."""
         self._engine_is_ready = True
         return self._start_waiting()
 
     def engine_lost(self, now: float) -> None:
-        """Park all that ran on an engine whose link has closed."""
+        """Park all requests that ran on an engine whose connection has closed."""
         self._engine_gone(now)
         for request, _ in self._requests.values():
             if request.phase is RequestPhase.RUNNING:
@@ -238,7 +238,7 @@ class RequestTable:
             started += self._start_queued(before=min(request.waiting_since for request in suspects))
         if started or running:
             return started
-        # The one that was killed least often is the least suspect: each gets its turn.
+        # The suspect with the fewest kills goes first, so that each gets its turn.
         return [self._start(min(suspects, key=lambda request: request.crashes.kills_alone))]
 
     def _may_start_early(self, request: RequestLifecycle) -> bool:
@@ -253,7 +253,9 @@ class RequestTable:
         )
 
     def _start_queued(self, before: float | None = None) -> list[Action]:
-        """Start queued requests while there are slots; with `before`, while one from before then waits."""
+        """Start queued requests while there are slots; with `before`, only while a request from before that
+        time waits.
+        """
         started: list[Action] = []
         for lane, admission in self._admissions.items():
             while before is None or self._is_queued_since(before, lane):

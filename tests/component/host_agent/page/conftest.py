@@ -1,4 +1,4 @@
-"""The page in a real Chromium, with a scripted agent behind it.
+"""Fixtures that open the status page in a real Chromium, served by a scripted agent.
 
 A test opens the page with `open_page`. Every error that the browser reports, and every violation of the
 Content-Security-Policy, fails the test, unless `page.expected` has a part of its text.
@@ -67,5 +67,5 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
 
 @pytest.fixture
 def page(open_page: Callable[..., OpenPage]) -> OpenPage:
-    """The page at #now, as a wide window in light colors."""
+    """The status page at #now, in a wide window with light colors."""
     return open_page()

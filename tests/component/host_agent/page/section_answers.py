@@ -61,7 +61,9 @@ def models(*found: dict[str, Any], loaded: tuple[str, ...] = ()) -> dict[tuple[s
 
 
 def usual_models() -> dict[tuple[str, str], Any]:
-    """Return the answers about four models: small, loaded, too large, and one that only embeds."""
+    """Return the answers about four models: a small one, a loaded one, a too large one, and an embedding
+    model.
+    """
     too_large = {"fits": False, "needed_bytes": 41 * GIB, "limit_bytes": 20 * GIB}
     return models(
         model("smollm2:135m", size=270_000_000),
@@ -73,7 +75,7 @@ def usual_models() -> dict[tuple[str, str], Any]:
 
 
 def changing_models() -> dict[tuple[str, str], Any]:
-    """Return the answers about the usual models, which loading, unloading and deleting changes."""
+    """Return stateful answers about the usual models: loading, unloading and deleting changes them."""
     answers = usual_models()
     installed = answers["GET", "/gateway/api/tags"]["models"]
     running = answers["GET", "/gateway/api/ps"]["models"]

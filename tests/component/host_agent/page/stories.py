@@ -12,7 +12,7 @@ POINTS = {"hour": 240, "day": 288, "week": 336}
 
 
 def service(state: str = "ready", parent: str | None = "agent", **changes: Any) -> dict[str, Any]:
-    """Return one service as GET /status has it."""
+    """Return one service in the form of GET /status."""
     return {
         "state": state,
         "process_pid": 4711,

@@ -22,7 +22,7 @@ KILL = ("POST", "/services/mlx_engine/kill")
 
 @pytest.fixture
 def stream(scripted):
-    """The answer to the chat's next request, which has the id `abc`."""
+    """A streamed response, with the request id `abc`, to the chat's next request."""
     scripted.answers |= answers.usual_models()
     scripted.answers[KILL] = {"service": "mlx_engine", "action": "kill", "state": "accepted"}
     scripted.answers[CHAT] = fed = FedStream(**{"X-Request-Id": "abc"})

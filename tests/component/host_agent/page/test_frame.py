@@ -1,4 +1,4 @@
-"""The frame of the page: verdict, navigation, the closed state, and an agent that goes and comes back."""
+"""The frame of the page: verdict, navigation, the closed state, and an agent that stops and restarts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_page_reports_a_suspended_agent_although_its_connections_stay_open(open_
     page = open_page(clock=True)
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.answers["GET", "/health"] = lambda request: asyncio.sleep(30)
-    page.clock.run_for(14_000)  # a status comes every 10 s
+    page.clock.run_for(14_000)  # the agent should have sent a status after 10 s
     expect(verdict(page)).to_contain_text("The agent does not answer")
     page.clock.run_for(5_000)
     # The page has not reconnected because of an error.

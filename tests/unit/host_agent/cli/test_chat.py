@@ -159,7 +159,7 @@ def test_demo_report_is_no_wider_than_the_terminal(width: int):
 
 
 def on_screen(sent: str) -> list[str]:
-    """Return the lines that a terminal shows after it was sent this text."""
+    """Return the lines that a terminal shows after receiving this text."""
     lines = [""]
     for part in re.findall(r"\x1b\[(\d+)D\x1b\[K|(.)", sent, re.DOTALL):
         if part[0]:

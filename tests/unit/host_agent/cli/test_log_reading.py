@@ -1,4 +1,4 @@
-"""Logs as files: merged by time, rotated files included, followed across rotations."""
+"""Reading log files: merged by time, with rotated files, and followed across rotations."""
 
 from __future__ import annotations
 

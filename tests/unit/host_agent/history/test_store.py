@@ -1,4 +1,6 @@
-"""Samples on disk: in two tiers of bounded size, across restarts, full disks, damage and clocks that jump."""
+"""Samples on disk: two tables of bounded size, which survive restarts, full disks, damage and clock
+changes.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from host_agent.incidents.story import as_json
 
 
 def clock(ts: float) -> str:
-    """Return seconds as a time of the day from 05:23:00 on."""
+    """Return the time of day `ts` seconds after 05:23:00."""
     at = 5 * 3600 + 23 * 60 + round(ts)
     return f"{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}"
 
@@ -53,7 +53,9 @@ class Story:
 
 
 def killed_five_times() -> Story:
-    """The engine is killed five times within seconds, and its breaker opens for a minute."""
+    """A journal in which the engine is killed five times within seconds, and its breaker opens for a
+    minute.
+    """
     story = Story()
     for second in (46, 50, 54, 58):
         story.at(second).dies("mlx_engine", parked=6).at(second + 2).ready("mlx_engine")

@@ -62,7 +62,7 @@ OBSIDIAN = CHROME.replace("Chrome/", "obsidian/1.10.3 Chrome/").replace("Safari"
         ("Go-http-client/1.1", "Go"),
         ("node", "Node.js"),
         ("axios/1.7.9", "axios"),
-        # browsers, and programs that are made of one
+        # browsers, and programs built on one
         (CHROME, "Chrome 156"),
         (CHROME.replace("Chrome/", "HeadlessChrome/"), "Chrome 156"),
         (f"{CHROME} Edg/156.0.0.0", "Edge 156"),
@@ -70,7 +70,7 @@ OBSIDIAN = CHROME.replace("Chrome/", "obsidian/1.10.3 Chrome/").replace("Safari"
         (FIREFOX, "Firefox 153"),
         (OBSIDIAN, "obsidian 1.10"),
         ("Mozilla/5.0", "browser"),
-        # others, and none
+        # unknown programs, and requests without a name
         ("MyProgram/0.4-beta", "MyProgram 0.4"),
         ("myprogram", "myprogram"),
         ("", ""),

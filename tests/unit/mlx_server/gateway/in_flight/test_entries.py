@@ -161,7 +161,7 @@ def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
     gateway = Gateway()
     gateway.dispatcher.on_event(protocol.Ready(("kept",)))
     gateway.dispatcher.engine_lost()
-    gateway.start_engine()  # has `kept` loaded again
+    gateway.start_engine()  # the gateway loads the model `kept` again
     assert gateway.dispatcher.count(RequestPhase.RUNNING) == 1
     assert gateway.entries() == []
     gateway.dispatcher.on_event(
@@ -234,9 +234,8 @@ async def test_cancel_ends_a_request_in_any_phase_and_its_client_gets_the_reason
     assert gateway.cancelled_on_engine == ([ticket.id] if phase == "running" else [])
     assert "r" not in {entry["id"] for entry in gateway.entries()}
     assert gateway.dispatcher.cancel("r") is False
-    gateway.dispatcher.on_event(
-        protocol.Done(ticket.id, "cancelled", protocol.Usage(1, 0))
-    )  # changes nothing
+    # The engine's answer to the cancellation changes nothing.
+    gateway.dispatcher.on_event(protocol.Done(ticket.id, "cancelled", protocol.Usage(1, 0)))
     assert gateway.telemetry.totals()["failed"] == 0
 
 
