@@ -39,7 +39,7 @@ def test_dashboard_has_panels_that_do_not_overlap_and_one_data_source():
     assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource"]
 
 
-def test_alerts_have_a_severity_and_say_what_to_do():
+def test_every_alert_has_a_severity_and_a_remedy():
     alerts = [rule for group in dashboards.rules()["groups"] for rule in group["rules"]]
     assert len({alert["alert"] for alert in alerts}) == len(alerts)
     for alert in alerts:

@@ -248,9 +248,7 @@ def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
     """Earlier, Ctrl-C printed nothing in most commands, and was lost during an import."""
     home.mkdir(exist_ok=True)
     (home / "token").write_text("t")
-    with socket.create_server(
-        ("127.0.0.1", 0)
-    ) as silent:  # a server that accepts connections and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections, never answers
         silent.settimeout(30)
         port = str(silent.getsockname()[1])
         with vestal.start(*command, **{f"VESTAL_{service}_PORT": port}) as started:
@@ -274,14 +272,14 @@ def test_command_that_needs_the_mlx_server_names_the_remedy_if_there_is_none(
     assert sentence(done).endswith("`vestal status` says why, `vestal up` starts it.")
 
 
-def test_chat_without_a_question_in_its_pipe_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
+def test_chat_from_an_empty_pipe_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
     done = in_process.vestal(("chat",), vestal.env)
     assert (done.returncode, done.stdout) == (64, "")
     assert "There is no question" in sentence(done)
 
 
-def test_live_screen_follows_a_resize_and_leaves_the_terminal_as_it_was(vestal, home: Path):
+def test_live_screen_follows_a_resize_and_restores_the_terminal_at_its_end(vestal, home: Path):
     (home / "token").write_text("t")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 100, 0, 0))

@@ -375,7 +375,7 @@ async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
     writer.close()
 
 
-async def test_incidents_are_listed_newest_first_and_one_has_its_journal_lines(served):
+async def test_incidents_route_lists_newest_first_and_gives_one_with_its_journal_lines(served):
     for service in ("mlx_engine", "ollama"):
         served.journal.record(service, "child_gave_up", "exit code 78", code=78)
     reply = await served.client.get("/incidents?limit=1")

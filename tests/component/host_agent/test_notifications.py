@@ -175,7 +175,7 @@ async def test_apprise_process_that_hangs_is_terminated(free_port):
             await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)
 
 
-async def test_notifier_wakes_for_an_incident_that_lasts_and_sleeps_without_channels(tmp_path: Path):
+async def test_notifier_wakes_when_an_incident_has_lasted_a_minute_and_never_without_channels(tmp_path: Path):
     journal, sent = Journal(tmp_path / "journal.db"), list[Notice]()
     now, looked = [0.0], [0]
 

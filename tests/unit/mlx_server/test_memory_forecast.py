@@ -44,7 +44,7 @@ def of(name: str, arithmetic: Arithmetic = METAL, bits: int = 0) -> Forecast:
         ("phi-4", 14.66),
     ],
 )
-def test_weights_are_the_published_parameters_at_their_width(name, parameters):
+def test_weights_bytes_equal_the_published_parameter_count_times_its_width(name, parameters):
     assert of(name).weights.bytes / 2 / GB == pytest.approx(parameters, rel=0.01)
     assert of(name, CPU).weights.bytes / 4 / GB == pytest.approx(parameters, rel=0.01)
 
@@ -68,7 +68,7 @@ def test_weights_are_the_published_parameters_at_their_width(name, parameters):
         ("phi-4", 200),
     ],
 )
-def test_kv_bytes_of_a_token_follow_from_the_heads(name, kib_a_token):
+def test_kv_bytes_of_a_token_follow_from_the_attention_heads(name, kib_a_token):
     kv = of(name).kv
     assert kv is not None
     assert kv.token_bytes == kib_a_token * KIB

@@ -39,7 +39,7 @@ def answer(page):
     return page.get_by_role("article", name="Answer of qwen3.5:9b").last
 
 
-def test_answer_is_streamed_as_text_with_its_thinking_folded(open_page, scripted, stream):
+def test_answer_is_streamed_as_text_with_the_thinking_collapsed(open_page, scripted, stream):
     page = open_page("#chat")
     expect(page.get_by_label("Model").locator("option")).to_have_count(3)  # the embedding model cannot chat
     ask(page)

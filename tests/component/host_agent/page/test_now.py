@@ -92,7 +92,7 @@ def cards(page):
     return page.locator("#incidents article")
 
 
-def test_page_without_incidents_says_so(page):
+def test_page_without_incidents_says_that_there_are_none(page):
     expect(page.locator("#incidents")).to_contain_text("Nothing has gone wrong")
 
 
@@ -115,7 +115,7 @@ def test_open_incident_is_shown_above_the_others_with_a_running_duration_until_i
     expect(page.get_by_role("heading", name="Incidents", exact=True)).to_be_visible()
 
 
-def test_older_form_of_an_incident_does_not_replace_a_newer_one(page, scripted):
+def test_older_state_of_an_incident_does_not_replace_a_newer_one(page, scripted):
     newer = stories.incident(5, lasted_s=3.0, title="Closed again", last_seq=510)
     scripted.send_incident(newer)
     expect(cards(page).first).to_contain_text("Closed again")

@@ -276,7 +276,7 @@ def client_of(gateway) -> GatewayClient:
     return GatewayClient(config)
 
 
-def test_demo_kills_the_engine_and_proves_that_its_story_is_the_undisturbed_one(gateway, capsys):
+def test_demo_kills_the_engine_and_reports_that_the_story_equals_the_undisturbed_one(gateway, capsys):
     client, before = client_of(gateway), gateway.engine_pid()
     assert demo.show(client, "chat", lambda pid: os.kill(pid, signal.SIGKILL), "tokens=100 step_ms=10") == 0
     assert gateway.engine_pid() != before
@@ -286,7 +286,7 @@ def test_demo_kills_the_engine_and_proves_that_its_story_is_the_undisturbed_one(
     assert "the same as the story told without a kill. No token was lost, none came twice." in shown
 
 
-def test_demo_whose_engine_was_not_killed_claims_nothing(gateway, capsys):
+def test_demo_that_did_not_kill_the_engine_reports_no_success(gateway, capsys):
     client = client_of(gateway)
     with pytest.raises(HostAgentError, match="over before its engine could be killed"):
         demo.show(client, "chat", lambda pid: None, "tokens=40")
@@ -303,7 +303,7 @@ def test_demo_is_refused_while_requests_of_others_run(gateway, free_port):
     assert gateway.engine_pid() == before
 
 
-def test_chat_from_a_pipe_is_complete_when_its_engine_is_killed(gateway, text_of, free_port):
+def test_chat_from_a_pipe_prints_the_whole_answer_although_its_engine_is_killed(gateway, text_of, free_port):
     content = "tokens=80 step_ms=20"
     env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
     with ThreadPoolExecutor(1) as pool:

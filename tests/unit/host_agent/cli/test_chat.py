@@ -62,7 +62,7 @@ def test_engine_happening_returns_deaths_and_starts_and_none_for_other_events():
     assert engine_happening(parked) is None and engine_happening({}) is None
 
 
-def test_conversation_keeps_a_stopped_answer_and_forgets_a_question_without_one():
+def test_conversation_keeps_a_stopped_answer_and_drops_a_question_without_an_answer():
     conversation = Conversation("m")
     assert conversation.ask("one") == {
         "model": "m", "messages": [{"role": "user", "content": "one"}], "stream": True,
@@ -127,7 +127,7 @@ def test_pause_is_the_longest_gap_after_the_kill():
     assert pause_after(10.0, [9.0]) == 0.0
 
 
-def test_equal_texts_are_reported_as_nothing_lost_and_nothing_twice():
+def test_equal_texts_are_reported_as_no_token_lost_or_repeated():
     told = killed("once upon a time", "once upon a time", 6)
     shown = " ".join(report(told, 1000))
     assert survived(told)

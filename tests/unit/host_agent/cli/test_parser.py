@@ -47,7 +47,7 @@ def test_help_shows_each_example_in_full_on_a_terminal_of_any_width(
         assert f"  vestal {line}" in help_text
 
 
-def test_help_imports_nothing_heavy(repo):
+def test_help_imports_no_large_module(repo):
     program = "import sys; from host_agent.cli import parser; parser.build().format_help()"
     program += f"; print([module for module in {HEAVY} if module in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=repo, capture_output=True, text=True)

@@ -39,7 +39,7 @@ MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name 
         (16 * GIB, 16 * GIB, 8 * GIB, 9 * GIB, "note", "containers may take 8.0 GiB .* need 9.0 GiB"),
     ],
 )
-def test_docker_share_stops_a_start_only_where_models_cannot_fit(
+def test_docker_share_is_a_fault_only_if_the_models_cannot_fit(
     machine, docker, limits, weights, level, words
 ):
     found = assess_share(machine, docker, limits, weights)
@@ -74,7 +74,7 @@ def test_hub_is_checked_only_if_a_model_must_be_fetched_from_it(home, monkeypatc
 
 
 @pytest.mark.parametrize(("manage", "level"), [("auto", "note"), ("always", "fault"), ("off", "")])
-def test_stranger_on_ollamas_port_stops_a_start_only_if_ollama_is_demanded(home, manage, level):
+def test_foreign_program_on_ollamas_port_is_a_fault_only_if_ollama_is_required(home, manage, level):
     with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True) as stranger:
         assert stranger.stdout
         port = stranger.stdout.readline().strip()

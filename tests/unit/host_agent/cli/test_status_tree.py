@@ -43,7 +43,7 @@ def shown(answer: dict[str, Any], width: int = 120, age_s: float = 0.0) -> list[
     return [plain(line) for line in tree.lay_out(answer, width, NOW, age_s)]
 
 
-def test_services_of_an_agent_that_names_no_parents_form_the_usual_tree():
+def test_services_without_parents_from_an_older_agent_form_the_usual_tree():
     assert [line.split(" ●")[0].rstrip() for line in shown(ALL)[2:]] == [
         "agent",
         "├─ mlx_server",
@@ -55,7 +55,7 @@ def test_services_of_an_agent_that_names_no_parents_form_the_usual_tree():
     ]
 
 
-def test_native_orchestrator_stands_below_the_agent():
+def test_native_orchestrator_is_shown_below_the_agent():
     native = ALL["services"] | {"orchestrator": service(runs="natively"), "nightly": service(runs="natively")}
     assert "└─ nightly" in [line.split(" ●")[0].rstrip() for line in shown(ALL | {"services": native})]
 

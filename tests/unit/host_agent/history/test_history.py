@@ -154,7 +154,7 @@ def test_plot_shows_rates_and_means_of_each_step():
     assert {values[0] for values in drawn["series"].values()} == {None}
 
 
-def test_ratio_of_nothing_is_unknown_and_not_zero():
+def test_ratio_with_a_zero_divisor_is_unknown_and_not_zero():
     shown = plot.values({"first_token_s": 0, "first_tokens": 0, "cache_hits": 0, "cache_misses": 0})
     assert (shown["first_token_s"], shown["cache_hit_fraction"]) == (None, None)
     assert set(MEANS) < set(shown)

@@ -81,7 +81,7 @@ def test_tables_stay_bounded_and_keep_the_newest(journal, tmp_path):
     assert times(coarse)[:3] == [START + 300 * number for number in (10, 11, 12)]
 
 
-def test_three_hours_of_samples_take_an_eighth_of_2_mb(journal, tmp_path):
+def test_three_hours_of_samples_take_at_most_an_eighth_of_2_mb(journal, tmp_path):
     store = HistoryStore(journal)
     for number in range(1_080):
         store.add(Sample(START + 10 * number, dict.fromkeys(FIGURES, 1.5)))
@@ -145,7 +145,7 @@ def health(tokens: int, instance: str = "a") -> dict[str, Any]:
     return {"instance": instance, "totals": {"tokens": tokens}, "requests": {"queued": 2}}
 
 
-def test_history_draws_the_rate_between_probes_and_a_gap_where_the_gateway_was_replaced(journal):
+def test_history_has_the_rate_between_probes_and_a_gap_where_the_gateway_was_replaced(journal):
     clock = Clock()
     history = clock.history(journal)
     drawn: list[dict[str, Any]] = []

@@ -76,7 +76,7 @@ def written_events() -> dict[str, str]:
     return found
 
 
-def test_every_event_in_the_source_is_in_the_table():
+def test_every_event_in_the_source_is_in_the_table_of_effects():
     written = written_events()
     assert len(written) > 60, "the search finds too little"
     unknown = {event: place for event, place in written.items() if event not in EFFECTS}
@@ -85,7 +85,7 @@ def test_every_event_in_the_source_is_in_the_table():
     assert not passed_on, f"the gateway passes on what the table does not know: {passed_on}"
 
 
-def test_no_event_is_in_the_table_that_nothing_writes():
+def test_every_event_in_the_table_of_effects_is_written_somewhere():
     of_other_programs = {"kill_requested", "kill_failed"}  # written for the kill button of the status page
     assert not EFFECTS.keys() - written_events().keys() - engine_events.ABOUT_REQUESTS - of_other_programs
 

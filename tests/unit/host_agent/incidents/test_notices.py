@@ -124,7 +124,7 @@ def test_stranded_memory_says_that_only_a_reboot_helps():
     assert "80 % is wired down; reboot" in notice.text
 
 
-def test_notice_that_an_earlier_agent_sent_is_not_sent_again_and_its_end_is():
+def test_notice_sent_by_an_earlier_agent_is_not_repeated_but_its_end_is_reported():
     watch = breaker()
     watch.notices()
     watch.at(40).write("agent_started", "agent").at(70).write("child_ready")

@@ -80,7 +80,7 @@ def test_five_kills_in_eighty_seconds_are_one_incident_in_one_sentence():
     assert "The trial start of the engine succeeded." in told["done"]
 
 
-def test_open_incident_says_since_when_and_when_the_next_trial_is():
+def test_open_incident_says_when_it_began_and_when_the_next_trial_start_is():
     story = Story().at(46)
     story.write("mlx_engine", "child_exited", "exit code 1", pid=7, code=1, signal=None)
     story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
@@ -116,7 +116,7 @@ def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
 
 
-def test_requests_lost_behind_an_open_breaker_are_told_before_any_has_gone_on():
+def test_requests_lost_during_an_open_breaker_are_in_the_sentence_before_any_continued():
     story = Story().at(0).dies("mlx_engine", parked=3)
     story.write("mlx_server", "requests_lost", "it has not come back", count=2, ids=["q1", "q2"])
     assert story.one()["sentence"].endswith("; 5 requests waited, two were lost so far.")
@@ -211,7 +211,7 @@ def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
     assert story.one()["sentence"].endswith("; Vestal was stopped.")
 
 
-def test_vestal_down_that_ends_an_adopted_watchdog_first_is_no_incident():
+def test_vestal_down_that_ends_an_adopted_watchdog_first_opens_no_incident():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").at(500)
     story.dies("watchdog", signal=None).ready("watchdog").at(501).write("agent", "agent_stopping")
     assert story.told() == []
@@ -246,7 +246,7 @@ def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
     )
 
 
-def test_hung_process_is_counted_once_although_its_end_and_restart_follow():
+def test_hung_process_is_counted_as_one_failure_although_its_exit_and_restart_follow():
     story = Story().at(0).ready("mlx_engine").at(30)
     story.write("mlx_engine", "health_failed", "wedged: no sign of life for 6 s", pid=4, failures=1)
     story.at(36).write("mlx_engine", "child_killed", "it hangs").dies("mlx_engine").at(38).ready("mlx_engine")
@@ -257,7 +257,7 @@ def test_hung_process_is_counted_once_although_its_end_and_restart_follow():
     assert "The engine did not end when asked, and was killed." in told["done"]
 
 
-def test_container_killed_for_memory_is_closed_when_docker_calls_it_healthy():
+def test_incident_of_a_container_killed_for_memory_closes_when_docker_reports_it_healthy():
     story = Story().at(0)
     cause = "killed by the kernel: over its limit of 2.0 GiB; raise VESTAL_ORCHESTRATOR__MEM_LIMIT"
     story.write("orchestrator", "container_died", cause, exit_code=137, reason="out_of_memory")
@@ -276,7 +276,7 @@ def test_container_killed_through_docker_is_described_without_nested_brackets():
     )
 
 
-def test_container_that_somebody_stopped_opens_no_incident():
+def test_container_stopped_by_a_person_opens_no_incident():
     story = Story().at(0).write("nightly", "container_died", "stopped by a person", reason="stopped")
     assert story.told() == []
 
@@ -296,7 +296,7 @@ def test_recovery_pass_opens_incidents_for_unhealthy_services_and_closes_those_o
     assert len(story.told()) == 1, "a pass that did not look says nothing"
 
 
-def test_first_pass_of_an_agent_that_brings_containers_up_opens_no_incident():
+def test_first_recovery_pass_that_starts_containers_opens_no_incident():
     story = Story().at(0).write("agent", "agent_started")
     story.at(2).write("orchestrator", "remedy_applied", "is stopped", remedy="bring its container up")
     story.at(9).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])

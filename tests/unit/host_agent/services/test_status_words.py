@@ -181,17 +181,19 @@ CHILD_ROWS = [
 
 @pytest.mark.parametrize("service", [MLX_SERVER, ORCHESTRATOR, NIGHTLY])
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
-def test_child_row_has_the_words_of_its_state(service: str, child: ChildStatus, sentence: str):
+def test_row_of_a_child_has_the_sentence_for_its_state(service: str, child: ChildStatus, sentence: str):
     shown = row(service, children={service: child})
     assert (shown.state, shown.sentence) == (child.state, sentence)
 
 
-def test_every_state_of_a_child_is_in_the_table():
+def test_every_state_of_a_child_is_tested():
     assert {child.state for child, _ in CHILD_ROWS} == set(State) - {State.ABSENT}
 
 
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
-def test_engine_row_has_the_words_of_the_state_that_its_gateway_reports(child: ChildStatus, sentence: str):
+def test_row_of_the_engine_has_the_sentence_for_the_state_that_the_gateway_reports(
+    child: ChildStatus, sentence: str
+):
     """The gateway sends its engine's ChildStatus as JSON; the row has the same words as from the ChildStatus
     itself.
     """
@@ -206,7 +208,7 @@ def test_engine_row_has_the_words_of_the_state_that_its_gateway_reports(child: C
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-def test_engine_row_agrees_with_its_gateway(gateway: State, reported: State | None):
+def test_row_of_the_engine_fits_the_state_of_its_gateway(gateway: State, reported: State | None):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
     shown = row(MLX_ENGINE, children={MLX_SERVER: ChildStatus(gateway, 7)}, engine=engine)
     if gateway in DOWN:
@@ -229,7 +231,7 @@ def test_engine_row_of_a_busy_gateway_is_the_last_report_of_that_gateway():
     assert (other.state, other.sentence) == (State.STOPPED, "its gateway does not answer")
 
 
-def test_gateway_row_is_as_the_gateway_answers_now():
+def test_row_of_the_gateway_follows_its_present_answer():
     """For up to 10 s the gateway was "busy: its engine is being replaced" beside an engine that worked."""
     probed = ChildStatus(State.BUSY, 7, detail="its engine is being replaced")
     shown = as_it_answers(probed, Reply(200, {"status": "ok", "pid": 7}))
@@ -241,7 +243,7 @@ def test_gateway_row_is_as_the_gateway_answers_now():
     assert as_it_answers(ending, Reply(200, {"status": "ok", "pid": 7})) == ending
 
 
-def test_engine_row_that_is_busy_says_with_what():
+def test_row_of_a_busy_engine_names_its_work():
     engine = ServiceStatus(State.BUSY, process_pid=8, extra={"requests": {"running": 2}})
     assert row(MLX_ENGINE, engine=engine).sentence == "it works on 2 requests"
 
@@ -256,7 +258,7 @@ def test_engine_row_that_is_busy_says_with_what():
         ("failed", "five starts failed"),
     ],
 )
-def test_gateway_probe_has_words_for_every_status(status: str, words: str):
+def test_gateway_probe_has_a_sentence_for_every_http_status(status: str, words: str):
     reply = Reply(200, {"status": status, "engine": {"state": "open", "detail": "five starts failed"}})
     assert judge_gateway(reply, 7).detail == words
 
@@ -353,7 +355,7 @@ NO_CHILD = ChildStatus(State.STOPPED)
         ),
     ],
 )
-def test_ollama_row_has_the_words_of_its_state(seen, child, state, sentence):
+def test_row_of_ollama_has_the_sentence_for_its_state(seen, child, state, sentence):
     shown = row(OLLAMA, ollama=ollama_row(seen, child))
     assert (shown.state, shown.sentence) == (state, sentence)
 
@@ -412,7 +414,9 @@ DIED = "05:11: SIGKILL, cause unknown (exit code 137)"
         ("odd", "", State.STOPPED, f"its container is odd; its last run ended at {DIED}"),
     ],
 )
-def test_container_row_has_the_words_of_its_state(status: str, health: str, state: State, sentence: str):
+def test_row_of_a_container_has_the_sentence_for_its_state(
+    status: str, health: str, state: State, sentence: str
+):
     shown = row(ORCHESTRATOR, IN_DOCKER, containers={ORCHESTRATOR: _container(status, health, DIED)})
     assert (shown.state, shown.sentence) == (state, sentence)
     is_up = state in (State.READY, State.STARTING) or status == "running"
@@ -427,7 +431,7 @@ def test_container_row_shows_a_recurring_death_while_the_container_works():
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_container_row_agrees_with_the_docker_engine(service: str):
+def test_row_of_a_container_fits_the_state_of_the_docker_engine(service: str):
     shown = row(service, IN_DOCKER, docker=AWAY)
     assert (shown.state, shown.sentence) == (State.STOPPED, NONE_FOUND)
     shown = row(service, IN_DOCKER, containers="The Docker engine gave no answer within 3 s.")
@@ -440,7 +444,7 @@ def test_container_row_agrees_with_the_docker_engine(service: str):
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_orchestrator_row_without_an_orchestrator_is_absent_with_the_reason(service: str):
+def test_row_of_a_missing_orchestrator_is_absent_with_the_reason(service: str):
     shown = row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
     assert shown.sentence == "switched off (orchestrator.mode)"
@@ -451,7 +455,7 @@ MISTAKE = "agents.yaml:7: agents.reader.promt is an unknown key; there are: prom
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER])
 @pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF, State.STOPPED])
-def test_orchestrator_row_names_the_mistake_in_the_agents_file(decision: ModeDecision, state: State):
+def test_row_of_the_orchestrator_names_the_error_in_the_agents_file(decision: ModeDecision, state: State):
     broken = ServiceStatus(state, detail="exit code 78")
     known: dict[str, Any] = {
         "children": {ORCHESTRATOR: ChildStatus(state, detail="exit code 78")},
@@ -467,7 +471,7 @@ def test_orchestrator_row_names_the_mistake_in_the_agents_file(decision: ModeDec
 
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER, OFF])
-def test_rows_have_every_service_and_its_parent_in_every_mode(decision: ModeDecision):
+def test_rows_contain_every_service_with_its_parent_in_every_mode(decision: ModeDecision):
     found = rows(look(decision))
     assert tuple(found) == NAMES
     around = DOCKER if decision is IN_DOCKER else AGENT
@@ -482,7 +486,7 @@ def test_rows_have_every_service_and_its_parent_in_every_mode(decision: ModeDeci
     }
 
 
-def test_row_of_a_breaker_that_an_earlier_agent_opened_has_the_reason_from_the_journal():
+def test_open_breaker_from_an_earlier_agent_has_its_reason_from_the_journal():
     failure = Failure(12.0, "Its process (PID 3) ended: exit code 1.")
     opened = ChildStatus(State.OPEN, circuit_breaker_state="open", next_trial_in_s=41.234)
     shown = row(MLX_SERVER, children={MLX_SERVER: opened}, failures={MLX_SERVER: failure})

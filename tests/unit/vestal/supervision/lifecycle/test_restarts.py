@@ -184,7 +184,7 @@ def test_requested_start_after_sigkill_waits_for_memory_to_settle():
     assert driver.fire_timer().has_action(Launch)
 
 
-def test_detail_belongs_to_the_present_state_and_the_last_end_is_kept_apart():
+def test_detail_of_a_child_is_of_its_present_state_and_last_end_is_a_separate_field():
     """A status said why an earlier process had died beside a state that was no longer that of a dead one."""
     driver = ready_child().exit(ExitStatus(code=1))
     assert (driver.child.state, driver.child.detail) == (State.BACKOFF, "exit code 1")
@@ -198,14 +198,14 @@ def test_detail_belongs_to_the_present_state_and_the_last_end_is_kept_apart():
     assert driver.child.restarts == 0, "counted anew from here"
 
 
-def test_stop_behind_an_open_breaker_takes_the_reason_of_the_breaker_back():
+def test_stop_while_the_breaker_is_open_removes_the_breakers_reason_from_the_detail():
     driver = open_child()
     assert "port 11435 is held" in driver.child.detail
     driver.send(Stop("by hand"))
     assert (driver.child.state, driver.child.detail, driver.child.last_end) == (State.STOPPED, "", "")
 
 
-def test_exit_event_says_whether_the_exit_was_asked_for():
+def test_exit_event_says_whether_the_exit_was_requested():
     def planned(driver: ChildDriver) -> object:
         (exited,) = [a for a in driver.actions if isinstance(a, Emit) and a.event == "child_exited"]
         return exited.fields["planned"]

@@ -51,7 +51,7 @@ def test_recent_restarts_and_a_stop_by_hand_are_restored():
     assert restored.intensity.times == pytest.approx((-20.0,))
 
 
-def test_count_of_restarts_is_restored_and_one_that_is_missing_is_zero():
+def test_restart_count_is_restored_from_the_saved_state_and_zero_if_missing():
     """A supervisor that adopted a child showed no restarts, though the one before had made five."""
     child = replace(initial_state(POLICY), restarts=5)
     assert saved_and_restored(child, 0, 1e9, later_now=0, later_wall=1e9).restarts == 5
