@@ -43,7 +43,7 @@ class HistoryStore:
     def add(self, sample: Sample) -> None:
         """Write a sample, or keep it in memory if the disk is full."""
         if len(self._unsaved) == UNSAVED_MAX:
-            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest one is dropped
+            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest is dropped
         self._unsaved.append(sample)
         self.keep()
 

@@ -57,7 +57,9 @@ class IncidentFold:
         return self._take(made(*head, raw.get("fields"), self._known.last_ts))
 
     def add_row(self, row: tuple[Any, ...], parse: Callable[[str], Any]) -> None:
-        """Take the next entry as a row of the journal's file, whose fields `parse` reads if they matter."""
+        """Add the next entry, a row of the journal's file. `parse` decodes its fields, and is called only if
+        needed.
+        """
         seq, ts, component, event, cause, text = row
         if event in self._methods:
             fields = {} if event in WITHOUT_FIELDS or text == "{}" else parse(text)

@@ -50,8 +50,8 @@ def title(incident: Incident) -> str:
     (part,) = parts
     if part.gave_up:
         return f"{subject(part.service)} cannot start"
-    ways = _failure_forms(part)
-    did = f"{ways[0][0]}{_how_often(ways[0][1])}" if len(ways) == 1 else f"failed {times(part.count)}"
+    forms = _failure_forms(part)
+    did = f"{forms[0][0]}{_how_often(forms[0][1])}" if len(forms) == 1 else f"failed {times(part.count)}"
     return f"{subject(part.service)} {did}"
 
 
@@ -68,7 +68,9 @@ def sentence(incident: Incident, clock: Clock) -> str:
 def causes(incident: Incident) -> list[str]:
     """Return a sentence for each form of failure, and the causes that the journal's events name."""
     told = [
-        f"{subject(part.service)} {_way(*way)}." for part in _parts(incident) for way in _failure_forms(part)
+        f"{subject(part.service)} {_failure_text(*form)}."
+        for part in _parts(incident)
+        for form in _failure_forms(part)
     ]
     return list(dict.fromkeys(told + incident.causes))
 
@@ -114,20 +116,20 @@ def _when(incident: Incident, clock: Clock) -> str:
 
 
 def _what_happened(part: Part) -> str:
-    return f"{name_of(part.service)} {_list([_way(*way) for way in _failure_forms(part)])}"
+    return f"{name_of(part.service)} {_list([_failure_text(*form) for form in _failure_forms(part)])}"
 
 
 def _failure_forms(part: Part) -> list[tuple[str, int, list[str]]]:
     """Return the forms in which the service failed: verb, how often, and the details."""
-    ways: dict[str, tuple[int, list[str]]] = {}
+    forms: dict[str, tuple[int, list[str]]] = {}
     for failure, count in part.failures.items():
-        before, details = ways.get(failure.verb, (0, []))
+        before, details = forms.get(failure.verb, (0, []))
         more = [failure.detail] if failure.detail else []
-        ways[failure.verb] = before + count, [*details, *more]
-    return [(verb, count, details[:MAX_DETAILS]) for verb, (count, details) in ways.items()]
+        forms[failure.verb] = before + count, [*details, *more]
+    return [(verb, count, details[:MAX_DETAILS]) for verb, (count, details) in forms.items()]
 
 
-def _way(verb: str, count: int, details: list[str]) -> str:
+def _failure_text(verb: str, count: int, details: list[str]) -> str:
     in_brackets = f" ({'; '.join(details)})" if details else ""
     return f"{verb}{_how_often(count)}{in_brackets}"
 

@@ -48,7 +48,7 @@ class Notifier:
                             return
                 except TimeoutError:
                     continue
-                while not changes.empty():  # one look is enough for all of them
+                while not changes.empty():  # one check covers all waiting changes
                     if changes.get_nowait() is None:
                         return
 

@@ -61,7 +61,9 @@ class Forecast:
         return self.resident_bytes + max(self.weights.loading_bytes, first)
 
     def requests_bytes(self, rows: int, tokens: int) -> int:
-        """Return the most bytes that `rows` requests take besides the model, the longest of `tokens`."""
+        """Return the most bytes that `rows` requests take in addition to the model, if the longest has
+        `tokens` tokens.
+        """
         if rows <= 0:
             return 0
         if self.kv is None:

@@ -67,7 +67,7 @@ class KvShape:
         return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
-        """Return the bytes of `rows` in one batch, the longest of `tokens`.
+        """Return the bytes of a batch of `rows` requests whose longest has `tokens` tokens.
 
         A window also holds a prefill step.
         """

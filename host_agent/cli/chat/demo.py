@@ -39,7 +39,8 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt: str = STORY) -> int:
-    """Stream the story with a kill and without, and compare. `kill` is called with the engine's PID.
+    """Stream the story with a kill and again without one, and compare them. `kill` is called with the
+    engine's PID.
 
     Return the exit code. Raises HostAgentError if the story does not go on, or ends too early.
     """

@@ -46,7 +46,7 @@ def _verify(folder: Path, *, as_json: bool) -> int:
                     path.unlink(missing_ok=True)
                 checked += 1
             except FileNotFoundError:
-                continue  # a running engine has deleted it meanwhile
+                continue  # a running engine has deleted the file meanwhile
             except OSError as error:
                 faults[path.name] = str(error)
                 checked += 1

@@ -23,7 +23,7 @@ _EVENT = re.compile(
 _FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
 _SLOG = re.compile(r'time=(\S+) level=(\w+)\b.*?\bmsg=("(?:[^"\\]|\\.)*"|\S+)(.*)')
 _GIN = re.compile(r"\[GIN\] (\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| +(\d{3}) \|(.*)")
-_ERASING = re.compile(r"^(?:\x1b\[\d*[A-Za-z]|\r)+")  # `docker compose` 2.5 writes it even into a pipe
+_ERASING = re.compile(r"^(?:\x1b\[\d*[A-Za-z]|\r)+")  # `docker compose` 2.5 erases lines even in a pipe
 _DOCKER_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) ?(.*)", re.DOTALL)
 
 _ERROR = re.compile(

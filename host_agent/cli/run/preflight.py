@@ -51,7 +51,7 @@ def check(config: Config, progress: Progress, agent_runs: bool) -> None:
     If an agent already runs, its services hold the ports and the memory, so those checks are left out.
     """
     findings = [finding for found in runner.run(_checks(agent_runs), config) for finding in found]
-    findings = [_as_note(finding) if _is_open(finding) else finding for finding in findings]
+    findings = [_as_note(finding) if _has_no_result(finding) else finding for finding in findings]
     if faults := [finding for finding in findings if finding.level == "fault"]:
         raise NotStarted(faults)
     for finding in findings:
@@ -100,13 +100,13 @@ def check_ollama(config: Config) -> Iterator[Finding]:
     for finding in strangers:
         yield replace(finding, level="fault" if required else "note")
     if strangers:
-        return  # what is not Ollama need not answer its requests
+        return  # a foreign program cannot answer Ollama's requests
     for finding in another_user.diagnose(config):
         if finding.level != "ok":
             yield finding if required else _as_note(finding)
 
 
-def _is_open(finding: Finding) -> bool:
+def _has_no_result(finding: Finding) -> bool:
     """Return whether a check came to no result, which does not prevent the start."""
     return finding.sentence.startswith(runner.NO_RESULT)
 

@@ -64,7 +64,7 @@ def as_text(line: Line) -> Text:
 
 
 def _colored(line: Line) -> str:
-    """Return the line with escape sequences. A console of rich would take ten times as long for it."""
+    """Return the line with escape sequences. Rich's Console would take ten times as long."""
     return "".join(_style(name).render(printable(text), color_system=_color_system()) for text, name in line)
 
 

@@ -1,4 +1,4 @@
-"""Show on the terminal's last line what is waited for, and for how long."""
+"""Show on the terminal's last line what a command waits for, and for how long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ ERASE_LINE = "\r\x1b[K"
 
 @contextlib.contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """Show `what` and the seconds so far during the block, from its first second on.
+    """While the block runs, show `what` and the elapsed seconds, unless the block ends within the first
+    second.
 
     Nothing is shown unless stderr is a terminal, and nothing of it stays.
     """

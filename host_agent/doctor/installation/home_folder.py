@@ -30,7 +30,7 @@ def check_folders(config: Config) -> Iterator[Finding]:
     home = config.home
     folders = dict.fromkeys((home.root, home.run, home.cache, home.logs, config.models_dir))
     found = [finding for folder in folders if (finding := check_folder(folder))]
-    # One broken disk is one finding, however many of the folders are on it.
+    # A broken disk is reported once, even if several folders are on it.
     yield from {finding.sentence: finding for finding in reversed(found)}.values()
 
 

@@ -38,7 +38,7 @@ class ChildEvents:
                 part.restarts += 1
             self._ledger.mark_changed(incident)
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
-            self._ledger.mark_changed(incident).pending.add(service)  # it ended with its parent
+            self._ledger.mark_changed(incident).pending.add(service)  # the child ended with it
 
     def child_adopted(self, entry: Entry) -> None:
         """Record that a new supervisor took over the running process of an earlier one."""
@@ -192,7 +192,7 @@ class ChildEvents:
             incident = self._ledger.incident_of(entry.service, entry)
         else:
             incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
-            if incident.last_seq == entry.seq and trace.exit_seq:  # its journal lines begin with the exit
+            if incident.last_seq == entry.seq and trace.exit_seq:  # a new incident begins with the exit
                 incident.first_seq = min(incident.first_seq, trace.exit_seq)
             if failures.says_more(entry.cause):
                 incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")

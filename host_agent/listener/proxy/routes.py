@@ -110,7 +110,7 @@ class ProxyRoutes:
     async def _pass_back(
         self, request: web.Request, answer: aiohttp.ClientResponse, name: str
     ) -> web.StreamResponse:
-        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # the page would suspect its own cookie
+        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # else the page takes its cookie as refused
             message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
             raise HttpError("upstream_refused", message, status=502)
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}

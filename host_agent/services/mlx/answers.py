@@ -1,4 +1,4 @@
-"""Read the gateway's answers to GET /health: how the gateway is, and how its engine is. Pure."""
+"""Read the states of the gateway and its engine from the gateway's answers to GET /health. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ DETAILS = {
 
 @dataclass(frozen=True)
 class GatewayAnswer:
-    """One answer of the gateway to GET /health: it says how the gateway is, and how its engine is."""
+    """One answer of the gateway to GET /health, with the states of the gateway and its engine."""
 
     reply: Reply
     engine: ServiceStatus
@@ -35,7 +35,7 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
         return ProbeResult(False, f"another gateway (PID {answering}) answers on its port")
     status = str(reply.fields.get("status", ""))
     if status == "failed":
-        # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
+        # The gateway works but has given up its engine. Restarting it would bypass the engine's breaker.
         detail = _engine_detail(reply) or "the engine was given up"
         return ProbeResult(True, detail, State.DEGRADED, requests=request_count(reply))
     if status not in STATES:
@@ -44,7 +44,7 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
 
 
 def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
-    """Return a gateway that is up with the state and the words of its present answer.
+    """Return the status of a running gateway, with the state and words of its newest answer.
 
     The rest, such as its failed checks, is for its supervisor to say.
     """

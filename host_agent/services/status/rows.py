@@ -90,7 +90,8 @@ def _parents(mode: Mode) -> dict[str, str | None]:
 def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) -> ServiceStatus:
     """Return the row with its parent and its last failure.
 
-    An agent that has just started finds an open breaker in its saved state, and the reason in the journal.
+    After a restart of the agent, the saved state says that a breaker is open but not why; the reason is then
+    taken from the journal.
     """
     if row.detail == CAUSE_IN_JOURNAL and failure is not None:
         row = replace(row, detail=failure.sentence)
@@ -128,7 +129,9 @@ def engine_row(
 
 
 def _with_its_work(engine: ServiceStatus) -> ServiceStatus:
-    """Return the engine's row; if it is busy without a word, with the number of requests that it works on."""
+    """Return the engine's row. If it is busy without a detail, the number of its requests becomes the
+    detail.
+    """
     requests = engine.extra.get("requests")
     count = requests.get("running", 0) if isinstance(requests, Mapping) else 0
     if engine.state is not State.BUSY or engine.detail or not count:

@@ -45,7 +45,7 @@ function Header({ status, connection }) {
   </header>`;
 }
 
-// It stands outside of the verdict, so that a screen reader does not read each second aloud.
+// The elapsed time is outside of the verdict, so that a screen reader does not read each second aloud.
 function LostFor({ since }) {
   return html`<span class="lost-for faint">${age(useNow() - since)}</span>`;
 }

@@ -186,16 +186,18 @@ class Dispatcher:
     # --- engines that start and die ---
 
     def engine_connected(self, send: Send) -> None:
-        """Have the new engine check what waits. It need not be ready for that."""
+        """Send the new engine the checks of waiting requests, which it can do before it is ready."""
         self._engine.engine_connected(send)
 
     def model_loaded_early(self, send: Send, model: str) -> None:
-        """Continue what is parked with `model`: an engine has loaded it, though it is not ready yet."""
+        """Continue the parked requests for `model`, which a starting engine has loaded already."""
         self._engine.engine_takes_requests(send)
         self._carry_out(self._table.model_loaded_early(model))
 
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
-        """Continue what is parked, start what is queued, and load what earlier engines had loaded."""
+        """Continue parked requests, start queued ones, and load the models that earlier engines had
+        loaded.
+        """
         self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":
             self.refusing = None

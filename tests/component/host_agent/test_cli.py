@@ -292,7 +292,7 @@ def test_live_screen_follows_a_resize_and_restores_the_terminal_at_its_end(vesta
             watch.send_signal(signal.SIGWINCH)
             widths = [
                 widest_line(until(ours, "Ctrl-C leaves.")) for _ in range(3)
-            ]  # one may be an earlier one
+            ]  # some entries may be from earlier runs
             assert widths[-1] <= 40, widths
             watch.send_signal(signal.SIGINT)
             assert "\x1b[?1049l" in until(ours, "\x1b[?1049l")

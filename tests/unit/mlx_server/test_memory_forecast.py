@@ -26,7 +26,7 @@ def of(name: str, arithmetic: Arithmetic = METAL, bits: int = 0) -> Forecast:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),  # in 10⁹, as the models' authors give them
+    ("name", "parameters"),  # parameters in 10⁹, as the models' authors state them
     [
         ("Llama-3.2-1B", 1.236),
         ("Llama-3.1-8B", 8.03),

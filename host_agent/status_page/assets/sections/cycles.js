@@ -1,4 +1,4 @@
-// The orchestrator's newest cycles: what each one did, and what it skipped and why.
+// The orchestrator's newest cycles: the phases that each one ran, and those that it skipped, with the reason.
 
 import { html, useState } from "/assets/vendor/preact-htm.js";
 import { clock, duration } from "/assets/format.js";

@@ -1,4 +1,4 @@
-// What went wrong and how it ended, one card for each incident: open ones first, then the newest.
+// The incidents, one card each, with causes and end: open ones first, then the newest.
 
 import { html, useState } from "/assets/vendor/preact-htm.js";
 import { get } from "/assets/api.js";

@@ -165,7 +165,7 @@ class RequestTable:
         return FailRequest("", "engine_unavailable", f"The engine is down. {next_start(wait_s)}", wait_s)
 
     def give_up(self, message: str) -> list[Action]:
-        """Fail all requests that wait: no engine will start."""
+        """Fail all waiting requests, because no engine will start any more."""
         return self._fail([request.id for request in self._waiting()], message)
 
     # --- progress of one request ---
@@ -185,7 +185,7 @@ class RequestTable:
             request.worked(work_done)
 
     def refused(self, request_id: str) -> list[Action]:
-        """Record that the engine has found that the request can never be served, and start what waits."""
+        """Record that the engine can never serve the request, and start waiting requests."""
         request = self.get(request_id)
         if request is None:
             return []

@@ -129,7 +129,7 @@ def test_page_reports_a_suspended_agent_although_its_connections_stay_open(open_
     page.clock.run_for(14_000)  # the agent should have sent a status after 10 s
     expect(verdict(page)).to_contain_text("The agent does not answer")
     page.clock.run_for(5_000)
-    # The page has not reconnected because of an error.
+    # The page opens its event stream again, which the agent still serves.
     expect(verdict(page)).to_have_text("All services are healthy.")
 
 

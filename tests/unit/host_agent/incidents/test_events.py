@@ -20,9 +20,9 @@ COMPUTED = {
         f"{action}_{what}" for action in ("start", "stop", "restart") for what in ("requested", "failed")
     },
     "host_agent/recovery/recovery_pass.py": {"only_a_reboot_helps"},
-    "host_agent/upgrade/upgrades.py": set(),  # its `_note` has the name in the argument `event`
-    "vestal/supervision/child.py": set(),  # passes the lifecycle's Emit on
-    "vestal/supervision/handover/process_handover.py": set(),  # the same for the handover's
+    "host_agent/upgrade/upgrades.py": set(),  # `_note` takes the event's name as the argument `event`
+    "vestal/supervision/child.py": set(),  # passes on events of the lifecycle's Emit
+    "vestal/supervision/handover/process_handover.py": set(),  # passes on events of the handover's Emit
 }
 """Files that compute the name of an event. What they can write has to be listed by hand."""
 

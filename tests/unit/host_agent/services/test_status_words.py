@@ -231,8 +231,10 @@ def test_engine_row_of_a_busy_gateway_is_the_last_report_of_that_gateway():
     assert (other.state, other.sentence) == (State.STOPPED, "its gateway does not answer")
 
 
-def test_row_of_the_gateway_follows_its_present_answer():
-    """For up to 10 s the gateway was "busy: its engine is being replaced" beside an engine that worked."""
+def test_row_of_the_gateway_has_the_state_of_its_newest_answer():
+    """Earlier, for up to 10 s the gateway was shown as "busy: its engine is being replaced" while the engine
+    worked.
+    """
     probed = ChildStatus(State.BUSY, 7, detail="its engine is being replaced")
     shown = as_it_answers(probed, Reply(200, {"status": "ok", "pid": 7}))
     assert (shown.state, shown.detail) == (State.READY, "")
@@ -431,7 +433,7 @@ def test_container_row_shows_a_recurring_death_while_the_container_works():
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_row_of_a_container_fits_the_state_of_the_docker_engine(service: str):
+def test_row_of_a_container_is_stopped_with_the_reason_without_container_or_docker_engine(service: str):
     shown = row(service, IN_DOCKER, docker=AWAY)
     assert (shown.state, shown.sentence) == (State.STOPPED, NONE_FOUND)
     shown = row(service, IN_DOCKER, containers="The Docker engine gave no answer within 3 s.")

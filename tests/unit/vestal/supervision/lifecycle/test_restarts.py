@@ -184,8 +184,8 @@ def test_requested_start_after_sigkill_waits_for_memory_to_settle():
     assert driver.fire_timer().has_action(Launch)
 
 
-def test_detail_of_a_child_is_of_its_present_state_and_last_end_is_a_separate_field():
-    """A status said why an earlier process had died beside a state that was no longer that of a dead one."""
+def test_detail_of_a_child_describes_only_its_present_state():
+    """Earlier, a status explained the death of the last process next to the state of a new one."""
     driver = ready_child().exit(ExitStatus(code=1))
     assert (driver.child.state, driver.child.detail) == (State.BACKOFF, "exit code 1")
     driver.fire_timer()

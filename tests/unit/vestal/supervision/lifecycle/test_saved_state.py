@@ -52,7 +52,9 @@ def test_recent_restarts_and_a_stop_by_hand_are_restored():
 
 
 def test_restart_count_is_restored_from_the_saved_state_and_zero_if_missing():
-    """A supervisor that adopted a child showed no restarts, though the one before had made five."""
+    """Earlier, a supervisor that adopted a child showed 0 restarts, although the previous one had made
+    five.
+    """
     child = replace(initial_state(POLICY), restarts=5)
     assert saved_and_restored(child, 0, 1e9, later_now=0, later_wall=1e9).restarts == 5
     record = to_record(child, 0, 1e9)
