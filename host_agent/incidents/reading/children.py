@@ -74,11 +74,11 @@ class ChildEvents:
             self._ledger.mark_changed(incident).add_done(ended)
 
     def child_start_timed_out(self, entry: Entry) -> None:
-        """Open a fault: the process was not ready in time and is terminated."""
+        """Count a failure: the process was not ready in time, and the supervisor terminates it."""
         self._fail_at_once(entry, Failure(LATE, failures.detail(entry.cause)))
 
     def health_failed(self, entry: Entry) -> None:
-        """Open a fault: the process hangs and is terminated."""
+        """Count a failure: the process hangs, and the supervisor terminates it."""
         self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
 
     def child_restarting(self, entry: Entry) -> None:

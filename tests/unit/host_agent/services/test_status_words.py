@@ -208,7 +208,9 @@ def test_row_of_the_engine_has_the_sentence_for_the_state_that_the_gateway_repor
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-def test_row_of_the_engine_fits_the_state_of_its_gateway(gateway: State, reported: State | None):
+def test_row_of_the_engine_is_stopped_if_its_gateway_is_down_and_otherwise_as_reported(
+    gateway: State, reported: State | None
+):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
     shown = row(MLX_ENGINE, children={MLX_SERVER: ChildStatus(gateway, 7)}, engine=engine)
     if gateway in DOWN:
@@ -221,8 +223,8 @@ def test_row_of_the_engine_fits_the_state_of_its_gateway(gateway: State, reporte
         assert (shown.state, shown.detail) == (reported, f"is {reported}")
 
 
-def test_engine_row_of_a_busy_gateway_is_the_last_report_of_that_gateway():
-    """While one body of 30 MB was parsed, the engine was shown as stopped."""
+def test_row_of_the_engine_behind_a_busy_gateway_is_the_last_report_of_that_gateway():
+    """Earlier, the engine was shown as stopped while the gateway parsed a body of 30 MB."""
     busy = {MLX_SERVER: ChildStatus(State.BUSY, 7)}
     shown = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(7, READY_ENGINE))
     assert (shown.state, shown.process_pid) == (State.READY, 8)
