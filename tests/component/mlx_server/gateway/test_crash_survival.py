@@ -91,7 +91,8 @@ def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(ga
             killed.append(gateway.until(lambda: _engine_at_work(gateway, unlike=killed[-1]), "it replays"))
             os.kill(killed[-1], signal.SIGKILL)
         assert answer.result() == text_of(content, 30)
-    assert gateway.events("request_finished")[-1]["crashes"] == 11
+    crashes = gateway.events("request_finished")[-1]["crashes"]
+    assert crashes == 11, (killed, gateway.events("child_exited")[-13:])
 
 
 def test_stream_behind_an_open_breaker_waits_for_its_trial_and_a_new_request_gets_its_time(
