@@ -61,9 +61,12 @@ class Vestal:
         self, arguments: tuple[str, ...], env: dict[str, str], stdin: int, stdout: int
     ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
+        env = self.env | env
+        for of_the_test_run in ("COLUMNS", "LINES"):  # they would hide the terminal's own size
+            env.pop(of_the_test_run, None)
         return subprocess.Popen(
             command,
-            env=self.env | env,
+            env=env,
             cwd=REPO,
             stdin=stdin,
             stdout=stdout,

@@ -92,11 +92,15 @@ def assert_orderly_exit(gateway: Any, timeout_s: float) -> None:
 
 def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first(make, models_dir):
     gateway = make(VESTAL_MODELS_DIR=str(models_dir))
-    gateway.until(lambda: gateway.health()["engine"]["loading"], "a model is being loaded", 60)
+    greeted = gateway.until(lambda: gateway.events("engine_greeted"), "the engine begins to load", 60)
+    engine_pid = greeted[-1]["pid"]
+    os.kill(engine_pid, signal.SIGSTOP)  # on a busy machine it may have loaded before the gateway listens
+    gateway.until(lambda: gateway.health()["engine"]["pid"] == engine_pid, "the gateway listens", 60)
     with ThreadPoolExecutor() as pool:
         waits = pool.submit(ask, gateway, "Hello", 4)
         gateway.until(lambda: gateway.health()["requests"]["queued"], "the request waits")
         gateway.process.send_signal(signal.SIGTERM)
+        os.kill(engine_pid, signal.SIGCONT)
         assert waits.result().status_code == 200  # the drain is long enough for it
     assert_orderly_exit(gateway, 30)
 
