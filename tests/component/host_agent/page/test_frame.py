@@ -87,6 +87,7 @@ def test_page_is_accessible_and_fits_the_window_in_both_color_schemes_and_both_w
 def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page):
     page = open_page()
     page.expected = ["404 (Not Found)"]  # the module of this section cannot be loaded
+    expect(page.get_by_role("button", name="Recover now")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Tab")
