@@ -67,23 +67,23 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 def causes(incident: Incident) -> list[str]:
     """Return a sentence for each form of failure, and the causes that the journal's events name."""
-    told = [
+    sentences = [
         f"{subject(part.service)} {_failure_text(*form)}."
         for part in _parts(incident)
         for form in _failure_forms(part)
     ]
-    return list(dict.fromkeys(told + incident.causes))
+    return list(dict.fromkeys(sentences + incident.causes))
 
 
 def done(incident: Incident) -> list[str]:
     """Return a sentence for each measure that was taken."""
-    told = []
+    sentences = []
     for part in _parts(incident):
         if part.restarts:
-            told.append(f"{subject(part.service)} was started again{_how_often(part.restarts)}.")
+            sentences.append(f"{subject(part.service)} was started again{_how_often(part.restarts)}.")
         if part.breaker_opens:
-            told.append(f"{_breaker(part)[:1].upper()}{_breaker(part)[1:]}.")
-    return list(dict.fromkeys(told + incident.done))
+            sentences.append(f"{_breaker(part)[:1].upper()}{_breaker(part)[1:]}.")
+    return list(dict.fromkeys(sentences + incident.done))
 
 
 def duration(seconds: float) -> str:
@@ -103,8 +103,8 @@ def _parts(incident: Incident) -> list[Part]:
     one.
     """
     parts = list(incident.parts.values())
-    told = [part for part in parts if not (incident.rebooted and part.unseen)]
-    return told or parts
+    mentioned = [part for part in parts if not (incident.rebooted and part.unseen)]
+    return mentioned or parts
 
 
 def _when(incident: Incident, clock: Clock) -> str:

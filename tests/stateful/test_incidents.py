@@ -18,7 +18,7 @@ SERVICES = ("agent", "mlx_server", "mlx_engine", "ollama", "orchestrator", "work
 GAPS_S = st.one_of(st.floats(0, 30), st.floats(0, 90_000), st.floats(-90_000, 0))  # the clock may be set back
 
 
-def told(incidents: list[Incident], now: float) -> list[dict[str, Any]]:
+def shown(incidents: list[Incident], now: float) -> list[dict[str, Any]]:
     return [as_json(incident, str, now) for incident in incidents]
 
 
@@ -95,7 +95,7 @@ class AnyJournal(RuleBasedStateMachine):
     @invariant()
     def fold_of_all_is_the_fold_of_each(self) -> None:
         if len(self.entries) % 7 == 0:
-            assert told(fold(self.entries), self.ts) == told(self.fold.ledger.incidents, self.ts)
+            assert shown(fold(self.entries), self.ts) == shown(self.fold.ledger.incidents, self.ts)
 
     @invariant()
     def no_service_is_in_two_open_incidents(self) -> None:
@@ -107,7 +107,7 @@ class AnyJournal(RuleBasedStateMachine):
         incidents = self.fold.ledger.incidents
         ids = [each.id for each in incidents]
         assert ids == sorted(set(ids))
-        for each in told(incidents, self.ts):
+        for each in shown(incidents, self.ts):
             assert each["duration_s"] >= 0
             assert each["open"] == (each["ended_at"] is None)
             assert each["sentence"].endswith(".") and each["title"] and each["services"]
@@ -144,5 +144,5 @@ ENTRY = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ENTRY, max_size=25))
 def test_entries_of_any_shape_never_raise(entries):
-    for each in told(fold(entries), 0.0):
+    for each in shown(fold(entries), 0.0):
         assert each["duration_s"] >= 0

@@ -25,8 +25,8 @@ from host_agent.cli.screen.styled import can_show_live, printable
 from host_agent.cli.screen.units import format_duration
 
 DIM, THOUGHT, ALARM = "2", "2;3", "1;31"
-PATIENCE_S = 2.0
-"""How long nothing may come before the first token until a person is told that it is waited for."""
+WAITING_NOTICE_S = 2.0
+"""After this time without a first token, the terminal says that the answer is waited for."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class AnswerView:
                 self.show(happenings.get(timeout=1.0))
             except queue.Empty:
                 waited_s = time.monotonic() - began_at
-                if not self.shown.text and not self._is_thinking and waited_s >= PATIENCE_S:
+                if not self.shown.text and not self._is_thinking and waited_s >= WAITING_NOTICE_S:
                     self._wait(f"waiting for the first token, {format_duration(waited_s)} …")
         self._end_of_waiting()
         return self.shown

@@ -34,7 +34,7 @@ def stages_of(engine: Engine, timeout_s: float = 30.0) -> dict[str, dict]:
     return {line["stage"]: line for line in done}
 
 
-def told(engine: Engine) -> None:
+def wait_until_stopping(engine: Engine) -> None:
     engine.wait(lambda e: any(line["event"] == "shutdown_asked" for line in engine.logged()))
 
 
@@ -63,7 +63,7 @@ def test_second_sigterm_during_prefill_fails_the_request_and_stores_what_was_com
     engine.send(chat("long", LONG, max_tokens=200))
     engine.wait(lambda e: isinstance(e, Prefill) and e.done >= 256)
     engine.process.send_signal(signal.SIGTERM)
-    told(engine)
+    wait_until_stopping(engine)
     before = len([e for e in engine.events if isinstance(e, Prefill)])
     engine.wait(lambda e: len([p for p in engine.events if isinstance(p, Prefill)]) > before)
     engine.process.send_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ def test_second_signal_does_not_wait_for_the_answers(start):
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
     for number in (signal.SIGTERM, signal.SIGINT):
         engine.process.send_signal(number)
-        told(engine)
+        wait_until_stopping(engine)
     assert all(isinstance(engine.answer(f"story{n}", Done), Failed) for n in range(3))
     assert stages_of(engine)["drain"]["left"] == 3
 

@@ -128,18 +128,18 @@ def test_pause_is_the_longest_gap_after_the_kill():
 
 
 def test_equal_texts_are_reported_as_no_token_lost_or_repeated():
-    told = killed("once upon a time", "once upon a time", 6)
-    shown = " ".join(report(told, 1000))
-    assert survived(told)
+    demo = killed("once upon a time", "once upon a time", 6)
+    shown = " ".join(report(demo, 1000))
+    assert survived(demo)
     assert "PID 7" in shown and "PID 8" in shown and "0.61 s" in shown
     assert "No token was lost, none came twice." in shown
 
 
 def test_texts_that_differ_after_the_kill_are_not_reported_as_equal():
-    told = killed("once upon a hill", "once upon a time", 6)
-    assert survived(told)
-    assert "No token was lost" not in " ".join(report(told, 1000))
-    assert "cannot be compared" in " ".join(report(told, 1000))
+    demo = killed("once upon a hill", "once upon a time", 6)
+    assert survived(demo)
+    assert "No token was lost" not in " ".join(report(demo, 1000))
+    assert "cannot be compared" in " ".join(report(demo, 1000))
 
 
 @pytest.mark.parametrize(

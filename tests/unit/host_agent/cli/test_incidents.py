@@ -56,10 +56,10 @@ def test_incidents_json_has_only_the_requested_incidents(show, arguments: Any, i
 
 
 def test_incidents_command_shows_one_incident_with_its_journal_lines(show):
-    told = show("3")
-    assert told.startswith("The engine was killed\n")
-    assert "child_exited" in told and "child_ready" in told and "child_gave_up" not in told
-    assert "\x1b" not in told, "a log line may hold commands for the terminal"
+    output = show("3")
+    assert output.startswith("The engine was killed\n")
+    assert "child_exited" in output and "child_ready" in output and "child_gave_up" not in output
+    assert "\x1b" not in output, "a log line may hold commands for the terminal"
     assert [each["event"] for each in json.loads(show("3", "--json"))["entries"]][0] == "child_exited"
 
 

@@ -44,11 +44,11 @@ class Story:
     def ready(self, service: str) -> Story:
         return self.write(service, "child_ready", "", pid=8, start_s=1.0)
 
-    def told(self) -> list[dict]:
+    def as_shown(self) -> list[dict]:
         return [as_json(incident, clock, self.ts) for incident in self.fold.ledger.incidents]
 
     def one(self) -> dict:
-        (incident,) = self.told()
+        (incident,) = self.as_shown()
         return incident
 
 
@@ -68,28 +68,33 @@ def killed_five_times() -> Story:
 
 
 def test_five_kills_in_eighty_seconds_are_one_incident_in_one_sentence():
-    told = killed_five_times().one()
-    assert told["sentence"] == (
+    shown = killed_five_times().one()
+    assert shown["sentence"] == (
         "05:23:46–05:25:05 the engine was killed five times (SIGKILL, sender unknown); "
         "the breaker opened for 60 s; 24 requests waited, none was lost."
     )
-    assert told["title"] == "The engine was killed five times"
-    assert (told["open"], told["duration_s"], told["severity"], told["restarts"]) == (False, 79, "fault", 5)
-    assert (told["services"], told["id"], told["first_seq"]) == (["mlx_engine"], 3, 2)
-    assert "The engine was started again five times." in told["done"]
-    assert "The trial start of the engine succeeded." in told["done"]
+    assert shown["title"] == "The engine was killed five times"
+    assert (shown["open"], shown["duration_s"], shown["severity"], shown["restarts"]) == (
+        False,
+        79,
+        "fault",
+        5,
+    )
+    assert (shown["services"], shown["id"], shown["first_seq"]) == (["mlx_engine"], 3, 2)
+    assert "The engine was started again five times." in shown["done"]
+    assert "The trial start of the engine succeeded." in shown["done"]
 
 
 def test_open_incident_says_when_it_began_and_when_the_next_trial_start_is():
     story = Story().at(46)
     story.write("mlx_engine", "child_exited", "exit code 1", pid=7, code=1, signal=None)
     story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
-    told = story.at(50).one()
-    assert told["sentence"] == (
+    shown = story.at(50).one()
+    assert shown["sentence"] == (
         "Since 05:23:46 the engine failed (exit code 1); the breaker opened for 60 s, "
         "and the next trial is at 05:24:46."
     )
-    assert told["open"] and told["ended_at"] is None and told["duration_s"] == 4
+    assert shown["open"] and shown["ended_at"] is None and shown["duration_s"] == 4
 
 
 @pytest.mark.parametrize(
@@ -98,8 +103,8 @@ def test_open_incident_says_when_it_began_and_when_the_next_trial_start_is():
 def test_fault_soon_after_the_end_joins_the_incident_and_a_later_one_opens_another(gap_s, incidents):
     story = Story().at(0).dies("mlx_engine").at(2).ready("mlx_engine")
     story.at(2 + gap_s).dies("mlx_engine").at(4 + gap_s).ready("mlx_engine")
-    assert [told["open"] for told in story.told()] == [False] * incidents
-    assert [told["id"] for told in story.told()] == sorted({told["id"] for told in story.told()})
+    assert [shown["open"] for shown in story.as_shown()] == [False] * incidents
+    assert [shown["id"] for shown in story.as_shown()] == sorted({shown["id"] for shown in story.as_shown()})
 
 
 def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
@@ -109,9 +114,9 @@ def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
     story.at(20).dies("mlx_engine", parked=3).at(22).ready("mlx_engine")
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
     story.write("mlx_server", "requests_lost", "killed again and again", count=1, ids=["r1"])
-    told = story.one()
-    assert told["requests"] == {"waited": 3, "continued": 2, "lost": 1}
-    assert told["sentence"].endswith("; 3 requests waited, 2 went on, one was lost.")
+    shown = story.one()
+    assert shown["requests"] == {"waited": 3, "continued": 2, "lost": 1}
+    assert shown["sentence"].endswith("; 3 requests waited, 2 went on, one was lost.")
     story.write("mlx_server", "request_passed_on", "a peer serves it", id="r1", peer="http://other")
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
 
@@ -133,12 +138,12 @@ def test_killed_gateway_whose_engine_ends_too_is_the_subject_of_the_sentence():
     story.at(8).ready("mlx_server")
     assert story.one()["open"], "the engine is not ready yet"
     story.at(9).ready("mlx_engine")
-    told = story.one()
-    assert told["sentence"] == (
+    shown = story.one()
+    assert shown["sentence"] == (
         "05:23:05–05:23:09 the gateway was killed (SIGKILL, sender unknown); "
         "4 requests waited, none was lost."
     )
-    assert told["services"] == ["mlx_server"]
+    assert shown["services"] == ["mlx_server"]
 
 
 def test_upgrade_of_the_gateway_opens_no_incident():
@@ -153,12 +158,12 @@ def test_upgrade_of_the_gateway_opens_no_incident():
     story.ready("mlx_engine").ready("mlx_server")
     story.write("agent", "agent_outdated").write("agent", "agent_replacing")
     story.write("agent", "agent_started").write("mlx_server", "child_adopted", pid=9, age_s=3.0)
-    assert story.ready("mlx_server").told() == []
+    assert story.ready("mlx_server").as_shown() == []
 
 
 def test_engine_restarted_by_hand_opens_no_incident():
     story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "restart_requested", "by hand")
-    assert story.dies("mlx_engine", signal=15).at(52).ready("mlx_engine").told() == []
+    assert story.dies("mlx_engine", signal=15).at(52).ready("mlx_engine").as_shown() == []
     story.at(53).dies("mlx_engine").at(55).ready("mlx_engine")
     assert story.one()["title"] == "The engine was killed", "the restart by hand is over"
 
@@ -173,14 +178,14 @@ def test_engine_killed_after_a_finished_restart_by_hand_opens_an_incident():
     story.write("mlx_server", "child_restarting", "restarted by hand", delay_s=0.0)
     story.write("mlx_server", "child_started", "restarted by hand", pid=3, restarts=1).at(29)
     story.write("mlx_engine", "child_started", "the supervisor started", pid=4, restarts=0)
-    assert story.told() == []
+    assert story.as_shown() == []
     assert story.at(35).dies("mlx_engine").one()["title"] == "The engine was killed"
 
 
 def test_incident_of_an_engine_killed_by_hand_names_a_person():
     story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "kill_requested", "by hand")
-    told = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
-    assert told["sentence"] == (
+    shown = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
+    assert shown["sentence"] == (
         "05:23:50–05:23:52 the engine was killed (SIGKILL by a person); one request waited, and was not lost."
     )
 
@@ -194,12 +199,12 @@ def test_incident_of_an_engine_killed_by_the_kernel_names_memory_as_the_cause():
 def test_stop_by_hand_opens_no_incident_and_ends_the_open_one():
     story = Story().at(0).ready("mlx_server").at(5).write("mlx_server", "stop_requested", "by hand")
     story.write("mlx_server", "child_exited", "stopped by hand", pid=7, code=0, signal=None)
-    assert story.write("mlx_server", "child_stopped", "stopped by hand").told() == []
+    assert story.write("mlx_server", "child_stopped", "stopped by hand").as_shown() == []
     story.at(40).write("mlx_server", "child_started", "started by hand", restarts=0).ready("mlx_server")
     story.at(50).dies("mlx_server").at(51).write("mlx_server", "stop_requested", "by hand")
-    told = story.one()
-    assert not told["open"]
-    assert told["sentence"].endswith("; a person stopped the gateway.")
+    shown = story.one()
+    assert not shown["open"]
+    assert shown["sentence"].endswith("; a person stopped the gateway.")
 
 
 def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
@@ -214,7 +219,7 @@ def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
 def test_vestal_down_that_ends_an_adopted_watchdog_first_opens_no_incident():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").at(500)
     story.dies("watchdog", signal=None).ready("watchdog").at(501).write("agent", "agent_stopping")
-    assert story.told() == []
+    assert story.as_shown() == []
     story.at(900).write("agent", "agent_started").ready("watchdog").at(950).dies("watchdog")
     assert story.at(990).write("agent", "agent_stopping").one()["title"] == "The watchdog was killed"
 
@@ -225,13 +230,13 @@ def test_next_agent_reports_the_death_of_the_last_one_and_of_services_that_ended
     story.write("agent", "agent_started", booted_at=-50.0)
     story.write("mlx_server", "child_started", "the supervisor started", pid=9, restarts=0)
     story.at(102).ready("mlx_server")
-    told = story.one()
-    assert told["sentence"] == (
+    shown = story.one()
+    assert shown["sentence"] == (
         "05:24:40–05:24:42 the agent ended without being stopped (killed, or it crashed); "
         "the gateway ended while no agent watched it."
     )
-    assert told["services"] == ["agent", "mlx_server"]
-    assert told["restarts"] == 2
+    assert shown["services"] == ["agent", "mlx_server"]
+    assert shown["restarts"] == 2
 
 
 def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
@@ -250,11 +255,11 @@ def test_hung_process_is_counted_as_one_failure_although_its_exit_and_restart_fo
     story = Story().at(0).ready("mlx_engine").at(30)
     story.write("mlx_engine", "health_failed", "wedged: no sign of life for 6 s", pid=4, failures=1)
     story.at(36).write("mlx_engine", "child_killed", "it hangs").dies("mlx_engine").at(38).ready("mlx_engine")
-    told = story.one()
-    assert told["sentence"] == (
+    shown = story.one()
+    assert shown["sentence"] == (
         "05:23:30–05:23:38 the engine hung (wedged: no sign of life for 6 s); no request was running."
     )
-    assert "The engine did not end when asked, and was killed." in told["done"]
+    assert "The engine did not end when asked, and was killed." in shown["done"]
 
 
 def test_incident_of_a_container_killed_for_memory_closes_when_docker_reports_it_healthy():
@@ -263,9 +268,9 @@ def test_incident_of_a_container_killed_for_memory_closes_when_docker_reports_it
     story.write("orchestrator", "container_died", cause, exit_code=137, reason="out_of_memory")
     assert story.one()["open"]
     story.at(8).write("orchestrator", "container_healthy")
-    told = story.one()
-    assert told["sentence"] == f"05:23:00–05:23:08 the orchestrator ran out of memory ({cause})."
-    assert told["restarts"] == 1
+    shown = story.one()
+    assert shown["sentence"] == f"05:23:00–05:23:08 the orchestrator ran out of memory ({cause})."
+    assert shown["restarts"] == 1
 
 
 def test_container_killed_through_docker_is_described_without_nested_brackets():
@@ -278,7 +283,7 @@ def test_container_killed_through_docker_is_described_without_nested_brackets():
 
 def test_container_stopped_by_a_person_opens_no_incident():
     story = Story().at(0).write("nightly", "container_died", "stopped by a person", reason="stopped")
-    assert story.told() == []
+    assert story.as_shown() == []
 
 
 def test_recovery_pass_opens_incidents_for_unhealthy_services_and_closes_those_of_healthy_ones():
@@ -293,18 +298,18 @@ def test_recovery_pass_opens_incidents_for_unhealthy_services_and_closes_those_o
     story.at(600).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
     assert not story.one()["open"]
     story.at(900).write("recovery", "recovery_finished", "left: agent: skipped", healthy=False)
-    assert len(story.told()) == 1, "a pass that did not look says nothing"
+    assert len(story.as_shown()) == 1, "a pass that did not look says nothing"
 
 
 def test_first_recovery_pass_that_starts_containers_opens_no_incident():
     story = Story().at(0).write("agent", "agent_started")
     story.at(2).write("orchestrator", "remedy_applied", "is stopped", remedy="bring its container up")
     story.at(9).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
-    assert story.told() == []
+    assert story.as_shown() == []
     story.at(400).write("orchestrator", "remedy_applied", "is stopped", remedy="bring its container up")
-    told = story.one()
-    assert told["sentence"] == "Since 05:29:40 the orchestrator was found not to work (is stopped)."
-    assert told["done"] == ["A recovery pass acted on the orchestrator: bring its container up."]
+    shown = story.one()
+    assert shown["sentence"] == "Since 05:29:40 the orchestrator was found not to work (is stopped)."
+    assert shown["done"] == ["A recovery pass acted on the orchestrator: bring its container up."]
 
 
 def test_recovery_pass_that_checked_before_a_fault_does_not_close_its_incident():
@@ -317,7 +322,7 @@ def test_unrelated_services_that_fail_hours_apart_are_two_incidents_even_if_one_
     story = Story().at(0)
     story.write("ollama", "child_gave_up", "exit code 78", code=78)
     story.at(7200).dies("mlx_engine").at(7202).ready("mlx_engine")
-    first, second = story.told()
+    first, second = story.as_shown()
     assert (first["open"], first["title"]) == (True, "Ollama cannot start")
     assert (second["open"], second["title"]) == (False, "The engine was killed")
 
@@ -332,8 +337,8 @@ def test_full_disk_is_an_incident_until_writing_works_again():
 
 def test_damaged_journal_is_an_incident_of_severity_notice_that_is_over_at_once():
     story = Story().at(3).write("agent", "journal_replaced", "The journal was replaced: it was damaged.")
-    told = story.one()
-    assert (told["open"], told["severity"], told["duration_s"]) == (False, "notice", 0)
+    shown = story.one()
+    assert (shown["open"], shown["severity"], shown["duration_s"]) == (False, "notice", 0)
 
 
 def test_incident_just_after_the_machine_woke_names_the_sleep_as_a_cause():
@@ -345,4 +350,4 @@ def test_clock_set_back_during_an_incident_gives_no_negative_duration():
     story = Story().at(7200).dies("mlx_engine").at(10).ready("mlx_engine")
     assert story.one()["duration_s"] == 0
     story.at(12).dies("mlx_engine").at(14).ready("mlx_engine")
-    assert [told["duration_s"] for told in story.told()] == [0, 2]
+    assert [shown["duration_s"] for shown in story.as_shown()] == [0, 2]
