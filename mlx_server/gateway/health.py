@@ -58,10 +58,18 @@ def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
     return "starting" if engine.last_crash is None and not status.restart_count else "recovering"
 
 
+def is_outdated(state: State, *, is_idle: bool) -> bool:
+    """Return whether the state that the supervisor's last probe found does not fit an engine that is ready
+    now: it was starting then, or was busy and has nothing to do any more.
+    """
+    return state is State.STARTING or (state is State.BUSY and is_idle)
+
+
 def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
     """Return the body of GET /health. `engine` also holds what the agent's GET /status shows of a service."""
     child = engine.status()
-    if engine.ready and child.state is State.STARTING:  # the probe of the supervisor comes later
+    is_idle = not (dispatcher.count(RequestPhase.RUNNING) or engine.loading)
+    if engine.ready and is_outdated(child.state, is_idle=is_idle):
         child = replace(child, state=State.READY, detail="")
     about = child.as_json() | {
         "pid": child.process_pid,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from mlx_server.gateway.health import SERVED, health_status
+from mlx_server.gateway.health import SERVED, health_status, is_outdated
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_table import RequestTable
@@ -37,3 +37,20 @@ def test_health_status_without_an_engine_is_failed_only_if_requests_would_fail(
     engine = SimpleNamespace(ready=False, last_crash={"ts": 0.0}, status=lambda: child)
     assert health_status(cast(Any, engine), dispatcher) == said
     assert (said in SERVED) == (dispatcher.engine_too_late() is None and state is not State.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_idle", "outdated"),
+    [
+        (State.STARTING, False, True),
+        (State.BUSY, True, True),
+        (State.BUSY, False, False),
+        (State.READY, True, False),
+        (State.STOPPING, True, False),
+    ],
+)
+def test_state_of_the_last_probe_is_outdated_for_a_ready_engine_that_started_or_became_idle(
+    state: State, is_idle: bool, outdated: bool
+):
+    """`vestal status` showed `busy` with the words "no request" for up to a second after an answer."""
+    assert is_outdated(state, is_idle=is_idle) is outdated
