@@ -22,7 +22,7 @@ help:
 	@echo "make explore      the tests that draw their cases, with new cases (ROUNDS=10 for more)"
 	@echo "make test-install a real installation under this machine's launchd or systemd, and its removal"
 	@echo "make lint         ruff and mypy"
-	@echo "make bench        measure, beside the peers"
+	@echo "make bench        measure beside the peers, in ten minutes (BENCH=full: in rounds; it goes on where it stopped)"
 	@echo "make chaos        kill engine, gateway, agent under load, and count what is lost (CHAOS='--help' for more)"
 	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall undoes it"
 	@echo "make clean-cache  drop the prompt cache"

@@ -3,6 +3,7 @@
 #
 #   deploy/bootstrap.sh host     what `make up` needs
 #   deploy/bootstrap.sh dev      the same, and what `make test` and `make lint` need
+#   deploy/bootstrap.sh vision   what models that see need in addition to `host`
 #
 # Runs with macOS's own /bin/sh and tools. It is safe to run again: a checksum of the lock records what is installed.
 set -eu
@@ -67,7 +68,7 @@ pip_install() {
     log="$venv/install.log"
     total="$(grep -c '^[a-z0-9].*==' "$lock")"
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
-        --require-hashes -r "$lock" >"$log" 2>&1 &
+        --no-deps --require-hashes -r "$lock" >"$log" 2>&1 &
     pip=$!
     trap 'kill "$pip" 2>/dev/null; exit 130' INT TERM
     shown=""
@@ -88,12 +89,18 @@ pip_install() {
 }
 
 install_lock() {
-    say "installing from requirements/$wanted.lock (some 250 MB the first time)"
+    [ "$wanted" = vision ] && size="some 11 MB" || size="some 250 MB the first time"
+    say "installing from requirements/$wanted.lock ($size)"
+    # The locks are complete. What mlx-vlm lists beyond them is not installed: docs/decisions/0028.
     if command -v uv >/dev/null 2>&1; then
-        uv pip install --python "$venv/bin/python" --require-hashes -r "$lock"
+        uv pip install --python "$venv/bin/python" --no-deps --require-hashes -r "$lock"
     else
         pip_install
-    fi || fail "the packages could not be installed; the lines above say why. Most often there is no network to a package index. Nothing was started; run the same command again once there is."
+    fi || {
+        why="the packages could not be installed; the lines above say why. Most often there is no network to a package index."
+        [ "$wanted" = vision ] && fail "$why"
+        fail "$why Nothing was started; run the same command again once there is."
+    }
     # Install the project itself by a .pth file: without a build, nothing beyond the lock is downloaded.
     site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n' "$root" > "$site/vestal.pth"
@@ -107,11 +114,12 @@ EOF
 }
 
 [ -f "$lock" ] || fail "there is no $lock"
-if [ -x "$venv/bin/vestal" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+# Whoever asks for `vision` has seen that some of it is missing.
+if [ "$wanted" != vision ] && [ -x "$venv/bin/vestal" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     exit 0
 fi
 make_venv
 install_lock
-fingerprint > "$stamp"
+[ "$wanted" = vision ] || fingerprint > "$stamp"
 [ "$wanted" = dev ] && { wanted=host; lock="$root/requirements/host.lock"; fingerprint > "$venv/.vestal-host"; }
 say "the environment is ready: .venv"

@@ -31,6 +31,29 @@ def preload() -> str:
     return "reference (slow): no OpenBLAS found; install the package cmeel-openblas or libopenblas0"
 
 
+def core_name() -> str:
+    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`.
+
+    Return an empty text if another BLAS is loaded.
+    """
+    name = getattr(ctypes.CDLL(None), "openblas_get_corename", None)
+    if name is None:
+        return ""
+    name.restype = ctypes.c_char_p
+    return bytes(name() or b"").decode("ascii", "replace")
+
+
+def threads() -> int:
+    """Return how many threads OpenBLAS uses; 0 if another BLAS is loaded."""
+    count = getattr(ctypes.CDLL(None), "openblas_get_num_threads", None)
+    return int(count()) if count is not None else 0
+
+
+def set_threads(count: int) -> None:
+    """Let OpenBLAS use `count` threads from its next product on. OpenBLAS must be loaded."""
+    ctypes.CDLL(None).openblas_set_num_threads(ctypes.c_int(count))
+
+
 def _load(library: str) -> bool:
     try:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)

@@ -22,6 +22,9 @@ BLAS_VARIABLE = "VESTAL_BLAS"
 THREADS_VARIABLE = "OPENBLAS_NUM_THREADS"
 """OpenBLAS reads its number of threads from this variable. A value set by the user is kept."""
 
+THREADS_CHOSEN = "VESTAL_BLAS_THREADS_CHOSEN"
+"""Set to 1 if the number of threads is ours and not the user's, so that the engine may change it."""
+
 _OPENBLAS = Path("cmeel.prefix") / "lib" / "libopenblas.so.0"
 _RUNTIME = "mlx_cpu.libs"
 
@@ -38,7 +41,8 @@ def engine_environment(cache_dir: Path) -> dict[str, str]:
 
 
 def _threads() -> dict[str, str]:
-    """Give OpenBLAS one thread fewer than there are cores.
+    """Give OpenBLAS one thread fewer than there are cores. `mlx_server.engine.blas_threads` adds one for
+    prompts while the cores are idle.
 
     Its threads wait for each other after every product, so if one of them has no core to run on, all wait
     for it. Measured with one other busy process on two cores: 2 to 13 tokens per second with two threads,
@@ -46,7 +50,7 @@ def _threads() -> dict[str, str]:
     """
     if os.environ.get(THREADS_VARIABLE):
         return {}
-    return {THREADS_VARIABLE: str(max(1, len(os.sched_getaffinity(0)) - 1))}
+    return {THREADS_VARIABLE: str(max(1, len(os.sched_getaffinity(0)) - 1)), THREADS_CHOSEN: "1"}
 
 
 def _blas(cache_dir: Path) -> dict[str, str]:

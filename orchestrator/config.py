@@ -29,6 +29,7 @@ class Config:
     webhook_url: str
     chat_model: str
     embed_model: str
+    rerank_model: str  # ranks what a search has found; "": no model does
     cycle_interval_s: float
     monitor_interval_s: float
     max_concurrent: int  # calls to models at once
@@ -70,6 +71,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         webhook_url=values.url("RECOVERY_WEBHOOK_URL", "http://host.docker.internal:9099/recover"),
         chat_model=values.text("VESTAL_CHAT_MODEL", "smollm2:135m"),
         embed_model=values.text("VESTAL_EMBED_MODEL", "all-minilm"),
+        rerank_model=values.raw("VESTAL_RERANK_MODEL"),
         cycle_interval_s=values.seconds("ORCHESTRATOR_CYCLE_INTERVAL", 300),
         monitor_interval_s=values.seconds("ORCHESTRATOR_HEALTH_MONITOR_INTERVAL", 300),
         max_concurrent=values.number("SMART_WORKER_MAX_CONCURRENT", 2, 1, 64),

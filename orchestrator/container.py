@@ -20,6 +20,7 @@ from orchestrator.events import emit
 from orchestrator.knowledge.folders import files
 from orchestrator.knowledge.notes import NoteStore, NoteWriter
 from orchestrator.knowledge.search.ranker import ranker_of
+from orchestrator.knowledge.search.reranking import Reranking
 from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
@@ -105,7 +106,8 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
         vectors = VectorCache(database)
         notes = NoteStore(database)
         ranker = ranker_of(database, store, config.embed_model)
-        search = KnowledgeSearch(store, vectors, ranker, client, config.embed_model)
+        reranking = Reranking(client, config.rerank_model) if config.rerank_model else None
+        search = KnowledgeSearch(store, vectors, ranker, client, config.embed_model, reranking)
         steps = Steps(
             all_agents,
             client,

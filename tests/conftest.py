@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import resource
@@ -17,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.leftovers import end_leftovers, mark_run
+from tests.models.small_models import small_models
 from tests.ports import Ports
-from tests.real_postgres import RealPostgres
-from tests.small_models import small_models
+from tests.services.real_postgres import RealPostgres
 
 
 def _keep_limit_of_open_files() -> None:
@@ -34,6 +35,10 @@ def _keep_limit_of_open_files() -> None:
 
 
 _keep_limit_of_open_files()
+
+# A collection creates objects that live to the end of the run. To look for garbage among them, again and
+# again, took 40 % of its time.
+gc.disable()
 
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"
@@ -67,6 +72,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not _is_worker(config) and (ended := end_leftovers()):
         print("ended what the tests left running:", *ended, sep="\n  ")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

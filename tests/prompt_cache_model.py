@@ -74,7 +74,7 @@ class Model:
         if find is None:
             return 0
         gathered = self.store.restore(find)
-        self.store.record_restore(find, gathered, self.tags)
+        self.store.record_restore(find, gathered)
         if gathered.value is None:
             return 0
         assert is_right(gathered.value, tokens, self.salt)

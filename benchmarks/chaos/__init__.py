@@ -3,15 +3,13 @@
 | module         | job                                                                                    |
 |----------------|----------------------------------------------------------------------------------------|
 | `soak`         | one run: a stack, the undisturbed answers, the load, the counts                        |
-| `asks`         | the requests, drawn from a seed                                                        |
 | `load`         | the clients                                                                            |
-| `returning`    | one client, which comes back to an answer that was cut off; `frames` splits its stream |
-| `answers`      | a client that does not come back, for other benchmarks                                 |
-| `reading`      | the text in what a server says, in each dialect                                        |
 | `verdict`      | is a text the undisturbed one, or is a part of it lost or doubled?                     |
 | `disturbances` | the plan of kills and upgrades                                                         |
 | `disturber`    | carries the plan out; `killing` has the ways in which an engine dies                   |
 | `pauses`       | which kill or upgrade a stream paused for, and how long                                |
 | `tally`        | all counts, with a `histogram` of pauses for each cause; `state` keeps them in a file  |
 | `table`        | the counts as Markdown                                                                 |
+
+Requests and clients are those of `benchmarks/client`.
 """

@@ -1,4 +1,4 @@
-"""The plan of what is done to the stack during the load, drawn from a seed. Pure."""
+"""The plan of what is done to the stack during the load, drawn from a seed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from benchmarks.chaos.disturbances import AGENT, ENGINE, GATEWAY, TOGETHER, UPGR
 from benchmarks.chaos.killing import KILL_METHODS
 from benchmarks.chaos.pauses import Death, Deaths
 from benchmarks.chaos.tally import Tally
-from benchmarks.stack_process import StackProcess, is_alive
+from benchmarks.processes.stack import StackProcess, is_alive
 
 LOOK_S = 0.02
 OOM_PATIENCE_S = 4.0

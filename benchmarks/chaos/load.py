@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import aiohttp
 
-from benchmarks.chaos.asks import ChaosRequest
-from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Sending, Watcher, ask_until_answered
+from benchmarks.client.reading import Answer
+from benchmarks.client.requests import ClientRequest
+from benchmarks.client.returning import Sending, Watcher, ask_until_answered
 
 READ_BUFFER_BYTES = 1 << 20
 
@@ -20,7 +20,7 @@ async def run(
     clients: int,
     timeout_s: float,
     watcher: Watcher,
-    answered: Callable[[ChaosRequest, Answer], None],
+    answered: Callable[[ClientRequest, Answer], None],
 ) -> None:
     """Send all requests, and call `answered` with each answer."""
 

@@ -14,15 +14,14 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos import load, state
-from benchmarks.chaos.asks import ChaosRequest, comes_back_by_id, make_asks
 from benchmarks.chaos.disturbances import is_due, plan
 from benchmarks.chaos.disturber import Disturber
 from benchmarks.chaos.pauses import Deaths
-from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Sending, Watcher
-from benchmarks.chaos.tally import Comebacks
 from benchmarks.chaos.verdict import judge
-from benchmarks.stack_process import StackProcess
+from benchmarks.client.reading import Answer
+from benchmarks.client.requests import ClientRequest, comes_back_by_id, make_requests
+from benchmarks.client.returning import Comebacks, Sending, Watcher
+from benchmarks.processes.stack import StackProcess
 
 SETTINGS = {
     "VESTAL_SUPERVISION__MAX_RESTARTS": "10000",
@@ -72,7 +71,7 @@ class Soak:
         self.state = state.State()
         self._options = options
         self._plan = plan(options.kills, options.kill, options.upgrades, options.seed)
-        self._mix = make_asks(min(options.requests, DISTINCT), options.seed)
+        self._mix = make_requests(min(options.requests, DISTINCT), options.seed)
         self._deaths = Deaths()
         self._load_average = os.getloadavg()[0]
         self._run = secrets.token_hex(8)
@@ -101,13 +100,13 @@ class Soak:
         print(f"{len(self._mix)} undisturbed requests, {self._options.clients} at once …", flush=True)
         texts: dict[int, str] = {}
 
-        def answered(ask: ChaosRequest, answer: Answer) -> None:
+        def answered(ask: ClientRequest, answer: Answer) -> None:
             if answer.fault or not answer.finished:
                 raise SystemExit(f"Request {ask.number} ({ask.kind}) failed without any kill: {answer.fault}")
             texts[ask.number] = answer.text
 
         requests = (Sending(ask, f"{self._run}-undisturbed-{ask.number}", by_id=True) for ask in self._mix)
-        await self._send(stack, requests, Watcher(Comebacks(), _ignore, _ignore), answered)
+        await self._send(stack, requests, Watcher(Comebacks()), answered)
         self.state.texts = [texts[number] for number in range(len(self._mix))]
 
     async def _disturbed(self, stack: StackProcess) -> None:
@@ -127,7 +126,7 @@ class Soak:
                 return True
             return disturbing.done() and tally.sent >= options.requests
 
-        def answered(ask: ChaosRequest, answer: Answer) -> None:
+        def answered(ask: ClientRequest, answer: Answer) -> None:
             self._count(ask, answer)
 
         watcher = Watcher(tally.comebacks, self._refused, self._busy)
@@ -155,11 +154,11 @@ class Soak:
         stack: StackProcess,
         requests: Iterator[Sending],
         watcher: Watcher,
-        answered: Callable[[ChaosRequest, Answer], None],
+        answered: Callable[[ClientRequest, Answer], None],
     ) -> None:
         await load.run(stack.url, requests, self._options.clients, REQUEST_TIMEOUT_S, watcher, answered)
 
-    def _count(self, ask: ChaosRequest, answer: Answer) -> None:
+    def _count(self, ask: ClientRequest, answer: Answer) -> None:
         tally, wanted = self.state.tally, self.state.texts[ask.number]
         verdict = judge(answer.text, answer.finished and not answer.fault, wanted)
         why = answer.fault or f"got {answer.text!r} instead of {wanted!r}"
@@ -208,7 +207,3 @@ class Soak:
             "Settings": ", ".join(f"{name}={value}" for name, value in SETTINGS.items()),
             "Memory of the clients": f"{psutil.Process().memory_info().rss / (1 << 20):.0f} MB",
         }
-
-
-def _ignore() -> None:
-    pass

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.chaos.histogram import Histogram
 from benchmarks.chaos.verdict import TextVerdict
+from benchmarks.client.returning import Comebacks
 
 MAX_SAMPLES = 20
 SAMPLE_CHARS = 600
@@ -28,15 +29,6 @@ class CauseTally:
     refused: int = 0
     busy: int = 0
     pauses: Histogram = field(default_factory=Histogram)
-
-
-@dataclass
-class Comebacks:
-    """How clients came back to an answer that was cut off: by its id, or by their key."""
-
-    cut_off: int = 0
-    by_id: int = 0
-    by_key: int = 0
 
 
 class Tally:

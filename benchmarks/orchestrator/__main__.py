@@ -15,7 +15,8 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.knowledge import CHUNKS_A_FILE, FILES_A_S, Corpus
+from benchmarks.knowledge.corpus import CHUNKS_A_FILE, Corpus
+from benchmarks.knowledge.speed import FILES_A_S
 from benchmarks.orchestrator.container import Container, StandInControl, build, docker, stand_in
 from benchmarks.orchestrator.steady import steady
 from orchestrator.knowledge.folders.chunks import chunks_of

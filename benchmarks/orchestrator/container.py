@@ -69,13 +69,13 @@ def stand_in() -> Iterator[StandInControl]:
 
 class StandInControl:
     def __init__(self, url: str, inside: str) -> None:
-        self._url, self.inside = url, inside
+        self.url, self.inside = url, inside
 
     def control(self, **settings: Any) -> None:
-        _ask(f"{self._url}/control", settings)
+        ask(f"{self.url}/control", settings)
 
     def work(self) -> dict[str, Any]:
-        found: dict[str, Any] = _ask(f"{self._url}/work")
+        found: dict[str, Any] = ask(f"{self.url}/work")
         return found
 
 
@@ -126,7 +126,7 @@ class Container:
         docker("rm", "-f", self.name)
 
     def ask(self, path: str, body: Any = None) -> Any:
-        return _ask(self._url + path, body, {"Authorization": f"Bearer {TOKEN}"})
+        return ask(self._url + path, body, {"Authorization": f"Bearer {TOKEN}"})
 
     def python(self, program: str) -> str:
         """Run a Python program in the orchestrator's container, and return its output."""
@@ -155,7 +155,7 @@ class Container:
         raise SystemExit(f"not within {timeout_s:.0f} s: {what}\n{log.stdout}{log.stderr}")
 
 
-def _ask(url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+def ask(url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers=headers or {})
     request.add_header("Content-Type", "application/json")

@@ -1,1 +1,3 @@
-"""Compare our supervisor with supervisord and circus, with the same misbehaving children."""
+"""Compare our supervisor with five others, with the same misbehaving children."""
+
+from benchmarks.supervision.contest import SCENARIO as SCENARIO

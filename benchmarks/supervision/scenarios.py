@@ -1,6 +1,6 @@
 """Disturb the child of a supervisor, and measure from outside how the supervisor reacts.
 
-The children are shell scripts that write their PIDs to a file. So all three supervisors are observed alike,
+The children are shell scripts that write their PIDs to a file. So all supervisors are observed alike,
 and the time measured is that of the supervisor, not of a slow child.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import statistics
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +19,15 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.supervision.peers import Contestant
+from benchmarks.peers.process import RunningProcess
+from benchmarks.peers.supervisors import SupervisorPeer
 
 DEADLINE_S = 15.0
 BETWEEN_S = 1.5
 """Longer than a child must have run, for each of the supervisors, to be restarted at once."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while milliseconds are measured, if several supervisors are observed at once."""
 
 SLEEPS = "exec sleep 3600"
 EXITS = "exit 1"
@@ -36,7 +40,7 @@ class Case:
     """A running supervisor with one child."""
 
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: RunningProcess
 
     def started(self) -> list[int]:
         """Return the PIDs of all children started so far."""
@@ -49,15 +53,20 @@ class Case:
             if len(started := self.started()) > seen:
                 return started[seen]
             time.sleep(0.0005)
-        raise TimeoutError(f"no start within {DEADLINE_S:g} s: {(self.folder / 'output.log').read_text()}")
+        said = self.process.last_words()
+        raise TimeoutError(f"{self.process.name} did not start the child within {DEADLINE_S:g} s. {said}")
 
     def stop(self) -> float:
         """Send SIGTERM to the supervisor, and return the seconds until it has exited."""
         began = time.monotonic()
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(DEADLINE_S)
+        self.process.terminate(DEADLINE_S)
         return time.monotonic() - began
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the supervisor's processes without those of its child, in MB."""
+        top = psutil.Process(self.process.pid)
+        own = [each for each in top.children(recursive=True) if each.pid not in self.started()]
+        return sum(each.memory_info().rss for each in (top, *own)) / 2**20
 
     def survivors(self) -> list[int]:
         """Return the PIDs of all children and grandchildren that still live."""
@@ -65,70 +74,70 @@ class Case:
 
 
 @contextlib.contextmanager
-def case(contestant: Contestant, script: str) -> Iterator[Case]:
+def case(peer: SupervisorPeer, script: str) -> Iterator[Case]:
     """Run a supervisor with `script` as its child; kill all their processes at the end."""
     with TemporaryDirectory(prefix="vestal-bench-") as name:
         folder = Path(name)
         child = folder / "child"
         child.write_text(f'#!/bin/sh\nFOLDER={folder}\necho $$ >> "$FOLDER/starts"\n{script}\n')
         child.chmod(0o700)
-        made = Case(folder, contestant.start(folder, child))
+        made = Case(folder, peer.start(folder, child))
         try:
             yield made
         finally:
             made.process.kill()
-            made.process.wait()
             for pid in made.survivors():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
-def death_to_new_process(contestant: Contestant, kills: int) -> dict[str, str]:
+def death_to_new_process(peer: SupervisorPeer, kills: int) -> dict[str, float]:
     """Kill the child `kills` times with no backoff due; measure the restart and the supervisor's memory."""
-    with case(contestant, SLEEPS) as it:
+    with case(peer, SLEEPS) as it:
         took = []
         for number in range(kills):
             pid = it.next_pid(number)
             time.sleep(BETWEEN_S)
-            began = time.perf_counter()
-            os.kill(pid, signal.SIGKILL)
-            it.next_pid(number + 1)
-            took.append((time.perf_counter() - began) * 1000)
-        resident = psutil.Process(it.process.pid).memory_info().rss / 2**20
+            with ONE_AT_A_TIME:
+                began = time.perf_counter()
+                os.kill(pid, signal.SIGKILL)
+                it.next_pid(number + 1)
+                took.append((time.perf_counter() - began) * 1000)
+        resident = it.memory_mb()
     return {
-        "kill -9 to the new process, p50 ms": f"{statistics.median(took):.1f}",
-        "  the longest of them, ms": f"{max(took):.1f}",
-        "supervisor's memory, MB": f"{resident:.0f}",
+        "restart_p50_ms": statistics.median(took),
+        "restart_max_ms": max(took),
+        "memory_mb": resident,
     }
 
 
-def crash_loop(contestant: Contestant, seconds: float) -> dict[str, str]:
+def crash_loop(peer: SupervisorPeer, seconds: float) -> dict[str, float]:
     """Run a child that exits at once; count its starts and the supervisor's CPU time."""
-    with case(contestant, EXITS) as it:
+    with case(peer, EXITS) as it:
         it.next_pid(0)
         time.sleep(seconds)
         times = psutil.Process(it.process.pid).cpu_times()
         starts = len(it.started())
         spent = times.user + times.system
     return {
-        f"exits at once: starts in {seconds:g} s": str(starts),
-        "  supervisor's processor time, s": f"{spent:.2f}",
+        "crash_loop_starts_per_s": starts / seconds,
+        "crash_loop_cpu_percent": 100 * spent / seconds,
     }
 
 
-def ignores_term(contestant: Contestant) -> dict[str, str]:
+def ignores_term(peer: SupervisorPeer) -> dict[str, float]:
     """Stop the supervisor while its child ignores SIGTERM."""
-    with case(contestant, IGNORES_TERM) as it:
+    with case(peer, IGNORES_TERM) as it:
         it.next_pid(0)
         time.sleep(BETWEEN_S)
         took = it.stop()
         remaining = len(it.survivors())
-    return {"ignores TERM: s to stop": f"{took:.1f}", "  processes left": str(remaining)}
+    return {"stubborn_child_stop_s": took, "stubborn_child_left": remaining}
 
 
-def grandchildren(contestant: Contestant) -> dict[str, str]:
+def grandchildren(peer: SupervisorPeer) -> dict[str, float]:
     """Kill a child that has a child of its own, wait for its restart, then stop the supervisor."""
-    with case(contestant, HAS_A_CHILD) as it:
+    with case(peer, HAS_A_CHILD) as it:
         pid = it.next_pid(0)
         time.sleep(BETWEEN_S)
         os.kill(pid, signal.SIGKILL)
@@ -138,8 +147,8 @@ def grandchildren(contestant: Contestant) -> dict[str, str]:
         it.stop()
         remaining = len(it.survivors())
     return {
-        "grandchildren: strays after a death": str(strays),
-        "  processes left after the stop": str(remaining),
+        "grandchildren_strays": strays,
+        "grandchildren_left_after_stop": remaining,
     }
 
 

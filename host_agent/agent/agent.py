@@ -12,6 +12,7 @@ import psutil
 from host_agent.agent.background_loops import BackgroundLoops
 from host_agent.agent.components import Components, build
 from host_agent.agent.handed_over import HandedOver
+from host_agent.history.store import newest_sample_at
 from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
@@ -53,6 +54,7 @@ class Agent:
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
             stack.callback(journal.close)
+            last_alive_at = _last_sign_of_life(journal)
             session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
             docker = DockerApi()
             stack.push_async_callback(docker.close)
@@ -71,7 +73,7 @@ class Agent:
             await components.listener.start()
             stack.push_async_callback(components.listener.stop)
             await components.watchdog.start()
-            self._record_start(journal, components)
+            self._record_start(journal, components, last_alive_at)
             await components.supervisor.start()
             await _adopt_or_start_ollama(components.ollama, journal)
             loops = BackgroundLoops(self._config, self._token, journal, components, self._kept_files)
@@ -86,11 +88,22 @@ class Agent:
             handed_over.report = components.upgrades.report
             return components.upgrades.request
 
-    def _record_start(self, journal: Journal, components: Components) -> None:
+    def _record_start(self, journal: Journal, components: Components, last_alive_at: float) -> None:
         decision = components.mode_decision
         fields: dict[str, Any] = {"mode": str(decision.mode), "port": self._config.agent.port}
         fields["booted_at"] = round(psutil.boot_time(), 1)
+        if last_alive_at:
+            fields["last_alive_at"] = round(last_alive_at, 1)
         journal.record("agent", "agent_started", decision.why, **fields)
+
+
+def _last_sign_of_life(journal: Journal) -> float:
+    """Return when an agent last wrote an event or a sample into the journal's file; 0 if none ever did.
+
+    An agent at rest writes a sample every 10 s, and may write no event for hours.
+    """
+    events = [float(entry["ts"]) for entry in journal.newest(1)]
+    return max([*events, newest_sample_at(journal)])
 
 
 async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> None:

@@ -10,9 +10,9 @@ from host_agent.journal import Journal
 from host_agent.services import MLX_SERVER
 from host_agent.services.orchestrator.mode import Mode
 from vestal.best_effort.files import KeptFile
-from vestal.config import Config, restore_token
+from vestal.config import Config, KeptToken
 from vestal.platform import log_rotation
-from vestal.supervision import SystemClock, watch_sleep
+from vestal.supervision import SystemClock, next_tick, watch_sleep
 
 log = logging.getLogger("vestal")
 
@@ -107,8 +107,9 @@ class BackgroundLoops:
 
     async def _keep_files(self) -> None:
         """Write again what was deleted or changed, or could not be written on a full disk."""
+        token = KeptToken(self._config.home, self._token)  # every client reads it
         while True:
-            if restore_token(self._config.home, self._token):  # every client reads it
+            if token.keep():
                 cause = f"{self._config.home.token} was gone or changed"
                 self._journal.record("agent", "token_restored", cause)
             for file in self._kept_files:
@@ -118,7 +119,7 @@ class BackgroundLoops:
             self._components.history.keep()
             await self._components.watchdog.keep_sockets(self._components.mlx.sockets.held)
             await self._components.disk.record_change()
-            await asyncio.sleep(FILE_CHECK_INTERVAL_S)
+            await next_tick(SystemClock(), FILE_CHECK_INTERVAL_S)
 
     async def _recover_dead_containers(self) -> None:
         """Request a recovery pass for each container that Docker will not restart by itself.

@@ -152,15 +152,15 @@ async def build(
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
     listener_context = ListenerContext(
-        status_report,
-        passes,
-        journal,
-        control,
-        Sessions(token),
-        upgrades,
-        Upstreams.of(config, session, token),
-        incidents,
-        history,
+        status_report=status_report,
+        passes=passes,
+        journal=journal,
+        service_control=control,
+        sessions=Sessions(token),
+        upgrades=upgrades,
+        upstreams=Upstreams.of(config, session, token),
+        incidents=incidents,
+        history=history,
     )
     return Components(
         watchdog=watchdog,

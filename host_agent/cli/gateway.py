@@ -25,13 +25,15 @@ class GatewayClient:
             raise self.unreachable(f"it answers {status}")
         return answer
 
-    def delete(self, path: str) -> int:
-        """Send DELETE for `path`, and return the HTTP status of the response."""
-        return self._exchange("DELETE", path)[0]
+    def delete(self, path: str, body: dict[str, Any] | None = None) -> int:
+        """Send DELETE for `path`, with `body` as JSON, and return the HTTP status of the response."""
+        return self._exchange("DELETE", path, body)[0]
 
-    def _exchange(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         try:
-            with open_response(method, self.url + path, timeout_s=TIMEOUT_S) as response:
+            with open_response(method, self.url + path, body=body, timeout_s=TIMEOUT_S) as response:
                 return response.status, json_object(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self.unreachable(error) from error

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Sequence
 
 from host_agent.cli.commands import COMMANDS, Command
-from host_agent.cli.options import inspect, install, models_in_use, orchestrator, run
+from host_agent.cli.options import inspect, install, models, models_in_use, orchestrator, run
 
 EXAMPLES = "Examples:\n"
 LONGEST_EXAMPLE = 48
-GROUPS = (run, inspect, models_in_use, orchestrator, install)
+GROUPS = (run, inspect, models, models_in_use, orchestrator, install)
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -115,4 +115,6 @@ class History:
         """Return how often services were restarted after a failure, by the journal's events after number
         `seq`.
         """
+        if self._journal.last_seq == seq:
+            return 0
         return sum("attempt" in entry["fields"] for entry in self._journal.of_kinds((RESTARTING,), seq))

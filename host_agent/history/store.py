@@ -91,6 +91,20 @@ class HistoryStore:
             self._joined_before = now
 
 
+def newest_sample_at(journal: Journal) -> float:
+    """Return when the newest sample was taken, in seconds since 1970; 0 if there is none, or on an error."""
+
+    def read(connection: sqlite3.Connection) -> float:
+        _make_tables(connection)
+        row = connection.execute("SELECT time FROM samples ORDER BY id DESC LIMIT 1").fetchone()
+        return float(row[0]) if row else 0.0
+
+    try:
+        return journal.transact(read)
+    except (sqlite3.Error, OSError):
+        return 0.0
+
+
 def _make_tables(connection: sqlite3.Connection) -> None:
     for table in TABLES:
         connection.execute(table)

@@ -84,6 +84,7 @@ _AGENT = {
     "address_bound": Effect.NEUTRAL,
     "address_not_bound": Effect.NEUTRAL,
     "connections_dropped": Effect.NEUTRAL,
+    "connections_not_accepted": Effect.NEUTRAL,
     "file_written_again": Effect.NEUTRAL,
     "request_denied": Effect.NEUTRAL,
     "stop_incomplete": Effect.NEUTRAL,
@@ -123,6 +124,7 @@ _MLX = {
     "request_resumed": Effect.ADDS,
     "requests_lost": Effect.ADDS,
     "requests_parked": Effect.ADDS,
+    "weights_damaged": Effect.NOTICE,
     "gateway_first_delivery": Effect.NEUTRAL,
 }
 _NOTIFICATIONS = {

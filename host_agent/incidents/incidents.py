@@ -30,8 +30,7 @@ class Incidents:
         self._journal, self._wall = journal, wall
         self._fold = IncidentFold()
         self._followers: set[Followed] = set()
-        for row in journal.rows_of(INCIDENT_EVENTS):
-            self._fold.add_row(row, fields_from)
+        self._fold.add_rows(journal.rows_of(INCIDENT_EVENTS), fields_from)
         journal.call_with_each(self._add)
 
     @property
@@ -105,8 +104,7 @@ def incidents_in_file(path: Path) -> list[Incident]:
     names = ", ".join("?" * len(INCIDENT_EVENTS))
     query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
     with contextlib.closing(connect_read_only(path)) as database:
-        for row in database.execute(query, tuple(INCIDENT_EVENTS)):
-            folded.add_row(row, fields_from)
+        folded.add_rows(database.execute(query, tuple(INCIDENT_EVENTS)), fields_from)
     return folded.ledger.incidents
 
 

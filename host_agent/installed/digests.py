@@ -15,6 +15,8 @@ from vestal.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "host.lock"
+EXTRA_LOCKS = {"mlx_server": ROOT / "requirements" / "vision.lock"}
+"""The lock of an extra that a part uses once it is installed."""
 LOCKED_NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 DIGEST_VARIABLE = "VESTAL_DIGEST"
 """Has the digest of the code and the settings that a process was started with in its environment."""
@@ -47,7 +49,8 @@ def code_digest(part: str) -> str:
     folders = SOURCES[part]
     if not folders:
         return "-"
-    return _text_digest("\n".join([sys.version, _packages(), *map(_folder, folders)]))
+    packages = _packages(EXTRA_LOCKS.get(part))
+    return _text_digest("\n".join([sys.version, packages, *map(_folder, folders)]))
 
 
 def code_of(text: str) -> str:
@@ -73,14 +76,14 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _packages() -> str:
-    """Return the digest of the installed packages of the lock.
+def _packages(extra_lock: Path | None = None) -> str:
+    """Return the digest of the installed packages of the lock, and of an extra's.
 
     `RECORD` lists the hash of every file of a package. Where nothing of it has changed since the last call,
     it is not read again.
     """
     hashed = hashlib.sha256()
-    for folder in sorted(_package_folders()):
+    for folder in sorted(_package_folders(extra_lock)):
         record = folder / "RECORD"
         try:
             status = record.stat()
@@ -95,8 +98,10 @@ def _record(path: Path, mtime_ns: int, size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _package_folders() -> Iterator[Path]:
-    names = _locked_names()
+def _package_folders(extra_lock: Path | None) -> Iterator[Path]:
+    names = _locked_names(LOCK)
+    if names and extra_lock is not None:
+        names |= _locked_names(extra_lock)
     for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for folder in Path(site).glob("*.dist-info"):
             name = _normalized(folder.name.removesuffix(".dist-info").rpartition("-")[0])
@@ -104,10 +109,10 @@ def _package_folders() -> Iterator[Path]:
                 yield folder
 
 
-def _locked_names() -> frozenset[str]:
-    """Return the names in the lock; empty if there is none, and then every installed package counts."""
+def _locked_names(lock: Path) -> frozenset[str]:
+    """Return the names in a lock; empty if there is none, and then every installed package counts."""
     try:
-        return frozenset(_normalized(name) for name in LOCKED_NAME.findall(LOCK.read_text()))
+        return frozenset(_normalized(name) for name in LOCKED_NAME.findall(lock.read_text()))
     except OSError:
         return frozenset()
 

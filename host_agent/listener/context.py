@@ -13,7 +13,7 @@ from host_agent.services.status_report import StatusReport
 from host_agent.upgrade.upgrades import Upgrades
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ListenerContext:
     """The objects that all routes share. The agent's schedule sets `next_pass_at`, in monotonic seconds."""
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from host_agent.journal import Journal
 from host_agent.listener.live.mailbox import frame
 from vestal.web.http_error import HttpError
+from vestal.web.server_sent_events import KEEP_ALIVE, MEDIA_TYPE
 
 MAX_STREAMS = 32
 KEEPALIVE_EACH_S = 15.0
@@ -35,7 +36,7 @@ class EventStreams:
             self._open -= 1
 
     async def _follow(self, request: web.Request, since: int | None) -> web.StreamResponse:
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
         with self._journal.follow() as queue:
             await response.prepare(request)
@@ -56,7 +57,7 @@ class EventStreams:
                 async with asyncio.timeout(KEEPALIVE_EACH_S):
                     entry = await queue.get()
             except TimeoutError:
-                await response.write(b": keep-alive\n\n")
+                await response.write(KEEP_ALIVE)
                 continue
             if entry is None:
                 return
@@ -71,4 +72,4 @@ def sequence_number(text: str, name: str) -> int:
 
 
 def _frame(entry: dict[str, Any]) -> bytes:
-    return b"id: %d\n" % entry["seq"] + frame("journal", entry)
+    return frame("journal", entry, entry["seq"])

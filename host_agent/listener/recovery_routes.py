@@ -116,6 +116,8 @@ class RetryAdviceCache:
     def __init__(self, look: Callable[[], Awaitable[Advice]]) -> None:
         self._look = look
         self._task: asyncio.Task[None] | None = None
+        self._answer_due = asyncio.Event()  # a thousand callers share one timer
+        self._answer_due.set()
         self._last: Advice = {}
         self._looked_at = float("-inf")
 
@@ -125,10 +127,23 @@ class RetryAdviceCache:
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last
+        if self._answer_due.is_set():
+            self._begin_waiting()
+        await self._answer_due.wait()
+        return self._last if self._age_s() <= ADVICE_STALE_S else {}
+
+    def _begin_waiting(self) -> None:
+        """Look, unless a look is under way, and set a new `_answer_due` when it has ended or is late."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._update(), name="retry advice")
-        await asyncio.wait({self._task}, timeout=ADVICE_WITHIN_S)
-        return self._last if self._age_s() <= ADVICE_STALE_S else {}
+        due = self._answer_due = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(ADVICE_WITHIN_S, due.set)
+
+        def end(task: asyncio.Task[None]) -> None:
+            timer.cancel()
+            due.set()
+
+        self._task.add_done_callback(end)
 
     def _age_s(self) -> float:
         return time.monotonic() - self._looked_at

@@ -50,6 +50,7 @@ class Listener:
         self._runner = JsonAppRunner(
             app,
             report_dropped=self._report_dropped,
+            report_stuck=self._report_stuck,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=2.0,
@@ -123,6 +124,10 @@ class Listener:
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
             self._inherited.close()  # what is left is of addresses that the settings no longer name
             await asyncio.sleep(BRIDGE_EACH_S)
+
+    def _report_stuck(self, error: OSError) -> None:
+        cause = f"new connections wait: {error.strerror}"
+        self._journal.record("listener", "connections_not_accepted", cause)
 
     def _report_dropped(self, count: int) -> None:
         cause = "there was no room for new connections"

@@ -20,6 +20,7 @@ from host_agent.recovery.remedies import (
     TerminateOrphan,
     UnpauseContainer,
 )
+from vestal.config.units import format_size
 from vestal.supervision import State
 
 ONLY_A_REBOOT = "only_a_reboot_helps"
@@ -89,7 +90,7 @@ def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
     for orphan in facts.orphans:
         if orphan.service != service.name:
             continue
-        found = f"a runner without its server holds {orphan.rss_bytes / 1024**3:.1f} GiB (PID {orphan.pid})"
+        found = f"a runner without its server holds {format_size(orphan.rss_bytes)} (PID {orphan.pid})"
         if orphan.may_terminate:
             yield Issue(service.name, found, TerminateOrphan(service.name, orphan.pid))
         else:

@@ -1,14 +1,17 @@
 """The environment variables that the agent's children get, natively and in containers."""
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from vestal import tracing
 from vestal.config import Config
 
 REPO = Path(__file__).resolve().parents[2]
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 HOST_FROM_CONTAINER = "host.docker.internal"
+_LOOPBACK_IN_URL = re.compile(r"(?<=[/@])(127\.0\.0\.1|localhost|\[::1\])(?=[:/]|$)", re.IGNORECASE)
 
 
 def common(config: Config) -> dict[str, str]:
@@ -43,9 +46,28 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
         "SMART_WORKER_MAX_CONCURRENT": str(settings.max_concurrent),
         "VESTAL_CHAT_MODEL": settings.chat_model,
         "VESTAL_EMBED_MODEL": settings.embed_model,
+        "VESTAL_RERANK_MODEL": settings.rerank_model or "",
         "VESTAL_DATABASE_URL": settings.database_url or "",
         "VESTAL_TASKS_AT_ONCE": str(settings.tasks_at_once),
         "VESTAL_MAX_UNFINISHED_TASKS": str(settings.max_unfinished_tasks),
+    }
+
+
+def container_traces(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which docker-compose.yml makes containers that send traces, if tracing is on.
+
+    VESTAL_TRACING adds OpenTelemetry to the image; it is empty if tracing is off. The addresses of the
+    collector are those of `environment`, as a container sees them. VESTAL_TRACE_ATTRIBUTES stands for
+    OTEL_RESOURCE_ATTRIBUTES, which `docker` replaces.
+    """
+    is_on = tracing.is_on(environment)
+    endpoints = {name: environment[name] for name in tracing.ENDPOINTS if environment.get(name)}
+    from_container = {name: _from(HOST_FROM_CONTAINER, url) for name, url in endpoints.items()}
+    attributes = environment.get("OTEL_RESOURCE_ATTRIBUTES", "") if is_on else ""
+    return {
+        "VESTAL_TRACING": "1" if is_on else "",
+        "VESTAL_TRACE_ATTRIBUTES": attributes,
+        **from_container,
     }
 
 
@@ -76,8 +98,4 @@ def _from(host: str, url: str) -> str:
     """Return the URL with `host` in place of loopback, since loopback inside a container is the container
     itself.
     """
-    if host in LOOPBACK:
-        return url
-    for name in LOOPBACK:
-        url = url.replace(f"//{name}:", f"//{host}:").replace(f"//{name}/", f"//{host}/")
-    return url
+    return url if host in LOOPBACK else _LOOPBACK_IN_URL.sub(host, url)

@@ -85,15 +85,15 @@ class ServiceControl:
             raise NotPossible(NOT_CONTROLLED_HERE[service])
         if service == OLLAMA and (refusal := self._ollama.refusal(action)):
             raise NotPossible(refusal)
-        if service == MLX_ENGINE and action != "restart":
-            raise NotPossible(f"The engine starts and stops with its gateway: {action} {MLX_SERVER} instead.")
+        if service == MLX_ENGINE and action == "stop":
+            raise NotPossible(f"The engine stops with its gateway: stop {MLX_SERVER} instead.")
         if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
             raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
 
     async def _carry_out(self, service: str, action: str) -> None:
         try:
             if service == MLX_ENGINE:
-                await self._restart_engine()
+                await (self._try_engine() if action == "start" else self._restart_engine())
             elif service == OLLAMA:
                 await self._ollama.manual_action(action)
             elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
@@ -139,6 +139,16 @@ class ServiceControl:
     async def _restart_engine(self) -> None:
         """Terminate the MLX engine; its gateway starts another."""
         os.kill(await self._engine_pid(), signal.SIGTERM)
+
+    async def _try_engine(self) -> None:
+        """Start an engine that was given up, or whose breaker is open, although its trial is not due yet.
+
+        Only a new gateway does that, to which the present one hands its requests over.
+        """
+        engine = await self._mlx.engine_status(fresh=True)
+        if engine is None or engine.state not in GIVEN_UP:
+            raise NotPossible("The engine was not given up; its gateway starts it.")
+        await self._restart_child(MLX_SERVER)
 
     async def _engine_pid(self) -> int:
         """Return the PID of the MLX engine. Raises NotPossible if none runs."""

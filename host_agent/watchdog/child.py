@@ -96,8 +96,11 @@ class AgentWatchdog:
 
     async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
         """Have the watchdog keep these sockets, if it does not already. One that is away gets them later."""
-        kept = (self.pid, frozenset(each.getsockname() for each in sockets))
-        if self.pid is None or kept == self._kept:
+        pid = self.pid
+        if pid is None:
+            return
+        kept = (pid, frozenset(each.getsockname() for each in sockets))
+        if kept == self._kept:
             return
         with contextlib.suppress(StoreUnreachable):
             await asyncio.to_thread(socket_store.put, self._home.run / SOCKET_NAME, sockets)

@@ -37,12 +37,13 @@ class BackgroundWorkers:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+        self.wake = wake
         self.compiler = BackgroundWorker("compiler", wake)
         self.reader = BackgroundWorker("cache-reader", wake)
+        self.preloader = BackgroundWorker("cache-preloader", wake)
 
     def new_tokenizer(self) -> BackgroundWorker:
         """Return a worker that tokenizes for one model. Its single thread keeps that model's requests in
         order.
         """
-        return BackgroundWorker("tokenizer", self._wake)
+        return BackgroundWorker("tokenizer", self.wake)

@@ -3,16 +3,20 @@
 EngineError                 overloaded; model_load_failed, when the models cannot even be listed
 ├─ InternalError            the work for this request failed by a fault of this program: internal_error
 ├─ RequestError             the request cannot be served, now or later: context_exceeded, empty_prompt,
-│                           not_an_embedding_model, not_a_chat_model, invalid_request, model_not_found
+│                           not_an_embedding_model, not_a_chat_model, not_a_rerank_model,
+│                           invalid_request, model_not_found
 ├─ LoadError                the model cannot be loaded: model_load_failed
+├─ DamagedWeights           its weights were found damaged while it was in use: model_load_failed
 └─ InsufficientMemory       memory has no room: insufficient_memory, retryable if there may be room later
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from mlx_server.protocol import ErrorCode, Failed
+from mlx_server.protocol import Embed, ErrorCode, Failed, Generate, Load, Rerank
+
+_DOES = {"generate": "generates text", "embed": "embeds text", "rerank": "ranks documents"}
 
 
 class EngineError(Exception):
@@ -48,11 +52,37 @@ class RequestError(EngineError):
     """The request itself is invalid, or cannot be served by this model."""
 
 
+def wrong_kind(
+    op: Generate | Embed | Rerank | Load, kind: Literal["generate", "embed", "rerank"]
+) -> RequestError:
+    """Return the error for an operation that a model of this kind cannot carry out."""
+    code: ErrorCode
+    match op:
+        case Embed():
+            code, verb = "not_an_embedding_model", "embed"
+        case Rerank():
+            code, verb = "not_a_rerank_model", "rank documents"
+        case _:
+            code, verb = "not_a_chat_model", "generate"
+    return RequestError(code, f"Model {op.model} {_DOES[kind]}; it cannot {verb}.")
+
+
 class LoadError(EngineError):
     """The model cannot be loaded, because its files are damaged or not supported."""
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__("model_load_failed", f"Model {model} could not be loaded: {reason}")
+
+
+class DamagedWeights(EngineError):
+    """The model's weights were found damaged after it had been loaded. `reason` names the file."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        message = (
+            f"Model {model} is no longer used, and what it has answered may be wrong, since its weights are "
+            f"damaged: {reason}, and delete what it has computed with `vestal cache clear`."
+        )
+        super().__init__("model_load_failed", message)
 
 
 class InsufficientMemory(EngineError):

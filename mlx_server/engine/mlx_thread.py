@@ -50,6 +50,12 @@ def _serve(
     status: Status,
     may_serve: threading.Event,
 ) -> None:
+    from mlx_server.engine.models.weights import read_ahead
+
+    is_standby = not may_serve.is_set()
+    if not is_standby:
+        read_ahead.start(config)
+
     import mlx.core as mx
 
     from mlx_server.engine.import_patches import import_mlx_lm, import_transformers
@@ -66,7 +72,7 @@ def _serve(
     from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config).with_shared_weights(catalog(config))
-    if not may_serve.is_set():  # a standby engine has time for this
+    if is_standby and not may_serve.is_set():  # it has time for this
         start_process_ahead()
         tokenizers.preload_tokenizers(
             entry.path
@@ -74,6 +80,8 @@ def _serve(
             if entry.kind == "generate" and entry.name in settings.preload
         )
     may_serve.wait()
+    if is_standby:
+        read_ahead.start(config)
     readings.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     scheduler.early_checks.start(checks)

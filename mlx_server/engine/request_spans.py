@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mlx_server.protocol import Done, Embed, Embedding, Event, Failed, Generate, Op
+from mlx_server.protocol import Done, Embed, Embedding, Event, Failed, Generate, Op, Rerank, Reranked
 
 if TYPE_CHECKING:
     from vestal.tracing.tracer import Tracer
@@ -27,12 +27,12 @@ class EngineSpans:
 
     def received(self, op: Op) -> None:
         """Remember a request that belongs to a trace, with the time of its arrival."""
-        if isinstance(op, Generate | Embed) and op.traceparent:
+        if isinstance(op, Generate | Embed | Rerank) and op.traceparent:
             self._received[op.id] = (op.traceparent, self._wall(), op.model)
 
     def sent(self, event: Event) -> None:
         """Record the spans of a request that ends with this event."""
-        if not isinstance(event, Done | Failed | Embedding):
+        if not isinstance(event, Done | Failed | Embedding | Reranked):
             return
         known = self._received.pop(event.id, None)
         if known is None:
@@ -58,5 +58,9 @@ class EngineSpans:
                 embed_at = max(received_at, now - event.embed_s)
                 record("queue wait in the engine", received_at, embed_at)
                 record("embed", embed_at, now, prompt_tokens=event.prompt_tokens)
+            case Reranked():
+                rank_at = max(received_at, now - event.rank_s)
+                record("queue wait in the engine", received_at, rank_at)
+                record("rank", rank_at, now, prompt_tokens=event.prompt_tokens)
             case Failed():
                 record("failed", received_at, now)

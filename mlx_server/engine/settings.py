@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
+from mlx_server.engine.images import MAX_PIXELS
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
-from mlx_server.memory_forecast.model_files import PREFILL_STEP_TOKENS
 from mlx_server.model_store import ModelEntry
+from mlx_server.model_store.forecasts import PREFILL_STEP_TOKENS
 from vestal.config import Config, canonical, find_named
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
@@ -53,6 +54,9 @@ class EngineSettings:
     max_wait_s: float = 120.0
     max_repeated_tokens: int = 0
     kv_of: KvQuantizationOf = never_quantized
+    max_image_pixels: int = MAX_PIXELS
+    weight_digests: Path | None = None
+    """The file with the digests of weights; None: they are not kept."""
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -66,7 +70,7 @@ class EngineSettings:
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,
             persist_s=min(_PERSIST_MOST_S, _PERSIST_SHARE * config.supervision.stop_s),
-            batch=BatchLimits(config.mlx.max_running, PREFILL_STEP_TOKENS),
+            batch=BatchLimits(config.mlx.max_running, PREFILL_STEP_TOKENS, config.mlx.drafting),
             cache=CacheSettings(
                 config.home.cache / "prompts",
                 config.mlx.prompt_cache_ram_bytes,
@@ -76,6 +80,8 @@ class EngineSettings:
             wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
             max_repeated_tokens=config.mlx.max_repeated_tokens,
+            max_image_pixels=config.mlx.max_image_pixels,
+            weight_digests=config.home.weight_digests,
             kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_quantization(model)) else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from mlx_server.protocol import Alive, LoadedModelReport, MemoryUse, PromptCacheUse
+from mlx_server.protocol import Alive, DraftUse, LoadedModelReport, MemoryUse, PromptCacheUse
 from vestal.best_effort.failures import FAILURES
 
 
@@ -23,6 +23,7 @@ class Status:
         self.limit_bytes = 0
         self.memory = MemoryUse()
         self.prompt_cache = PromptCacheUse()
+        self.drafts = DraftUse()
         self._process = psutil.Process()
 
     def advanced(self) -> None:
@@ -45,5 +46,6 @@ class Status:
             limit_bytes=self.limit_bytes,
             memory=self.memory,
             prompt_cache=self.prompt_cache,
+            drafts=self.drafts,
             log_lines_dropped=FAILURES.count("log"),
         )

@@ -19,8 +19,10 @@ from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.dialects.llama_cpp import routes as llama_cpp_routes
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
+from mlx_server.gateway.dialects.rerank import routes as rerank_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.errors import out_of_resources
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
 from mlx_server.gateway.in_flight import routes as in_flight_routes
 from mlx_server.gateway.in_flight.routes import RequestsInFlight
@@ -33,6 +35,7 @@ from mlx_server.gateway.peers.others import Peers
 from mlx_server.gateway.peers.responses import ForwardToPeer
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
+from vestal.platform.exhaustion import is_exhausted
 from vestal.web.asgi_adapter import AsgiGuard
 from vestal.web.http_error import HttpError
 
@@ -77,6 +80,7 @@ def create_app(
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
     app.include_router(responses_routes.router(context))
+    app.include_router(rerank_routes.router(context))
     app.include_router(llama_cpp_routes.router(context))
     app.include_router(anthropic_routes.router(context))
     mlx = context.config.mlx
@@ -114,6 +118,13 @@ def create_app(
             answer.fail(error)
         return failed(request, error)
 
+    async def system_error(request: Request, error: Exception) -> Response:
+        """Return 503 if no descriptor or memory was left for the request. Anything else is a bug."""
+        assert isinstance(error, OSError)
+        if not is_exhausted(error):
+            raise error
+        return await http_error(request, out_of_resources(error))
+
     async def bug(request: Request, error: Exception) -> Response:
         """Return the response to an unexpected exception. Starlette raises it again, and the
         server logs it.
@@ -124,6 +135,7 @@ def create_app(
     app.add_exception_handler(HttpError, http_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(OSError, system_error)
     app.add_exception_handler(Exception, bug)
     app.middleware_stack = app.build_middleware_stack()  # now: answers are taken up before the first request
     return app

@@ -24,11 +24,13 @@ FIRST_DELIVERY = "gateway_first_delivery"
 ABOUT_REQUESTS = frozenset(
     {
         "answers_taken_up",
+        "connections_not_accepted",
         "engine_killed_for_memory",
         "request_passed_on",
         "request_resumed",
         "requests_lost",
         "requests_parked",
+        "weights_damaged",
         FIRST_DELIVERY,
     }
 )

@@ -4,8 +4,10 @@
     └── GatewayError
         ├── BadRequest           400   invalid_json, invalid_request, not_supported, empty_prompt,
         │                              context_exceeded, not_an_embedding_model, not_a_chat_model,
-        │                              previous_response_not_found, websocket_connection_limit_reached
-        ├── NotFound             404   model_not_found, response_not_found, item_not_found
+        │                              not_a_rerank_model, previous_response_not_found,
+        │                              websocket_connection_limit_reached
+        ├── Forbidden            403   gated_repository
+        ├── NotFound             404   model_not_found, revision_not_found, response_not_found, item_not_found
         ├── Conflict             409   request_passed_on
         ├── TooLarge             413   too_large
         ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
@@ -39,6 +41,10 @@ class BadRequest(GatewayError):
     status = 400
 
 
+class Forbidden(GatewayError):
+    status = 403
+
+
 class NotFound(GatewayError):
     status = 404
 
@@ -58,6 +64,12 @@ class Unavailable(GatewayError):
         self, code: str, message: str, *, retry_after_s: float | None = RETRY_AFTER_S, **fields: Any
     ) -> None:
         super().__init__(code, message, retry_after_s=retry_after_s, **fields)
+
+
+def out_of_resources(error: OSError) -> Unavailable:
+    """Return the refusal of a request for which no descriptor or memory is left."""
+    message = f"The gateway could not open what this request needs ({error.strerror}); try again."
+    return Unavailable("overloaded", message)
 
 
 class Conflict(GatewayError):
@@ -100,12 +112,16 @@ def listed(names: Sequence[str]) -> str:
 
 _BY_CODE: dict[str, type[GatewayError]] = {
     "model_not_found": NotFound,
+    "revision_not_found": NotFound,
+    "gated_repository": Forbidden,
     "model_load_failed": ServerFault,
     "context_exceeded": BadRequest,
     "empty_prompt": BadRequest,
     "not_an_embedding_model": BadRequest,
     "not_a_chat_model": BadRequest,
+    "not_a_rerank_model": BadRequest,
     "invalid_request": BadRequest,
+    "not_supported": BadRequest,
     "engine_crashed": ServerFault,
     "internal_error": ServerFault,
     "engine_unavailable": Unavailable,

@@ -5,10 +5,26 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault, listed, quoted
+from mlx_server.gateway.errors import (
+    BadRequest,
+    NotFound,
+    ServerFault,
+    listed,
+    out_of_resources,
+    quoted,
+)
 from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
 from vestal.config import Config, find_named
+from vestal.platform.exhaustion import is_exhausted
 from vestal.supervision import Clock
+
+ModelKind = Literal["generate", "embed", "rerank"]
+_MAKES = {"generate": "text", "embed": "embeddings", "rerank": "rankings of documents"}
+_NOT_OF_KIND = {
+    "generate": "not_a_chat_model",
+    "embed": "not_an_embedding_model",
+    "rerank": "not_a_rerank_model",
+}
 
 MAX_AGE_S = 1.0
 """A list of the folders that is not older is used again, so that a burst of requests reads them once."""
@@ -30,11 +46,19 @@ class InstalledModels:
         async with self._reading:
             now = self._clock.now()
             if self._read_at is None or now - self._read_at > MAX_AGE_S:
-                self._entries, self._broken = await asyncio.to_thread(survey, self._config)
-                self._read_at = now
+                try:
+                    self._entries, self._broken = await asyncio.to_thread(survey, self._config)
+                except OSError as error:
+                    if not is_exhausted(error):
+                        raise
+                    if not self._entries:
+                        raise out_of_resources(error) from error
+                self._read_at = (
+                    now  # what was read before counts while no descriptor is left to read it again
+                )
             return self._entries
 
-    async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
+    async def get(self, name: str, kind: ModelKind | None = None) -> ModelEntry:
         """Return the model with this name, in any of the spellings that `canonical` knows.
 
         Raises NotFound, BadRequest if the model is not of the wanted kind, and ServerFault if its folder is
@@ -47,10 +71,9 @@ class InstalledModels:
                 message = f"Model {quoted(name)} cannot be loaded: {broken.reason}."
                 raise ServerFault("model_load_failed", message, model=name)
             raise self._not_found(name, [entry.name for entry in entries])
-        if kind == "embed" and entry.kind != "embed":
-            raise BadRequest("not_an_embedding_model", f"Model {quoted(name)} makes text, not embeddings.")
-        if kind == "generate" and entry.kind != "generate":
-            raise BadRequest("not_a_chat_model", f"Model {quoted(name)} makes embeddings, not text.")
+        if kind is not None and entry.kind != kind:
+            message = f"Model {quoted(name)} makes {_MAKES[entry.kind]}, not {_MAKES[kind]}."
+            raise BadRequest(_NOT_OF_KIND[kind], message)
         return entry
 
     async def installed_name(self, name: str) -> str:
@@ -65,7 +88,13 @@ class InstalledModels:
         """Delete a model, even a damaged one. Raises NotFound, and BadRequest if Vestal did not fetch it."""
         wanted = await self.installed_name(name)
         if not await asyncio.to_thread(remove, self._config, wanted):
-            path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")
+            if self._config.adapter(wanted) is not None:
+                message = (
+                    f"Model {quoted(name)} is configured: take it out of `adapters` in the configuration."
+                )
+                raise BadRequest("invalid_request", message)
+            found = next((entry for entry in self._entries if entry.name == wanted), None)
+            path = "its folder" if found is None else found.path
             raise BadRequest(
                 "invalid_request", f"Model {quoted(name)} was not fetched by Vestal; delete {path} yourself."
             )
@@ -77,7 +106,7 @@ class InstalledModels:
 
     def _not_found(self, name: str, available: list[str]) -> NotFound:
         remedy = ""
-        if self._config.model_source(name) is not None:
+        if self._config.model_source(name) is not None or self._config.adapter(name) is not None:
             remedy = f" It is configured but not fetched: run `vestal models pull {name}`."
         message = f"Model {quoted(name)} was not found; there are: {listed(available)}.{remedy}"
         return NotFound("model_not_found", message, model=name, available=available)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
-from mlx_server.gateway.telemetry import Telemetry
+from mlx_server.gateway.telemetry import EngineCounts, Telemetry
 from mlx_server.protocol import Alive, PromptCacheUse
 from vestal.web.metrics import CONTENT_TYPE, Metric, counter, gauge, histogram, render, summary
 
@@ -16,12 +16,15 @@ SHOWN_PHASES = (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED)
 
 
 def text(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> str:
-    """Return the figures as Prometheus text. The engine's own figures start at 0 with each engine."""
+    """Return the figures as Prometheus text. Those of the engine and of its prompt cache start at 0 with each
+    engine; all others count over all engines of this gateway.
+    """
     return render(
         [
             *_of_engine(engine, telemetry),
             *_of_memory(engine.report),
             *_of_prompt_cache(engine.report.prompt_cache),
+            *_of_drafts(telemetry.of_engines),
             *_of_requests(dispatcher, telemetry),
         ]
     )
@@ -65,6 +68,16 @@ def _of_prompt_cache(cache: PromptCacheUse) -> Iterator[Metric]:
         ("not_written", "Blocks that could not be written", cache.not_written),
     ):
         yield counter(f"vestal_prompt_cache_{name}_total", about, value)
+
+
+def _of_drafts(counts: EngineCounts) -> Iterator[Metric]:
+    sources = ("lookup", "model")
+    guessed = {(source,): counts[f"{source}_guessed"] for source in sources}
+    accepted = {(source,): counts[f"{source}_accepted"] for source in sources}
+    about = "Guessed tokens, from the text itself and its grammar (lookup) or from a draft model (model)"
+    yield counter("vestal_draft_tokens_guessed_total", about, guessed, ("source",))
+    about = "Guessed tokens that were right, each of which saved a step"
+    yield counter("vestal_draft_tokens_accepted_total", about, accepted, ("source",))
 
 
 def _of_requests(dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[Metric]:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from msgspec.structs import asdict
+
 from mlx_server.gateway.engine_events import FIRST_DELIVERY, EngineEventBuffer
-from mlx_server.protocol import PromptCacheUse
+from mlx_server.protocol import Alive
 from vestal.best_effort.output import write_line
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.web.events import line_of
@@ -41,31 +43,30 @@ class EndedRequest:
     first_token_s: float | None
 
 
-class PromptCacheCounts:
-    """Numbers of prompt blocks that were and were not found in the prompt cache, summed over all engines.
+class EngineCounts:
+    """Figures that each engine counts from 0 at its start, summed over all engines of this gateway, by name.
 
-    Each engine counts from 0 at its start, and reports its counts each second.
+    The engine in service reports its own counts each second.
     """
 
     def __init__(self) -> None:
-        self._earlier = (0, 0)
-        self._present = (0, 0)
+        self._earlier: Counter[str] = Counter()
+        self._present: Counter[str] = Counter()
 
-    @property
-    def hits(self) -> int:
-        return self._earlier[0] + self._present[0]
+    def __getitem__(self, name: str) -> int:
+        return self._earlier[name] + self._present[name]
 
-    @property
-    def misses(self) -> int:
-        return self._earlier[1] + self._present[1]
-
-    def report(self, use: PromptCacheUse) -> None:
-        """Record the counts that the current engine reports."""
-        self._present = (use.hits_ram + use.hits_disk, use.misses)
+    def report(self, alive: Alive) -> None:
+        """Record the counts that the engine in service reports."""
+        cache, drafts = alive.prompt_cache, alive.drafts
+        self._present = Counter(
+            cache_hits=cache.hits_ram + cache.hits_disk, cache_misses=cache.misses, **asdict(drafts)
+        )
 
     def engine_lost(self) -> None:
         """Add the counts of an engine that has ended to those of the earlier ones."""
-        self._earlier, self._present = (self.hits, self.misses), (0, 0)
+        self._earlier.update(self._present)
+        self._present = Counter()
 
 
 class Telemetry:
@@ -83,7 +84,7 @@ class Telemetry:
         self.deliveries = 0
         self.request_s = 0.0
         self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS_S)
-        self.prompt_cache = PromptCacheCounts()
+        self.of_engines = EngineCounts()
         self.engine_crashes = 0
         self.survived_crashes = 0
         self.pause_s = Histogram(PAUSE_BOUNDS_S)
@@ -121,7 +122,8 @@ class Telemetry:
             fields["first_token_ms"] = round(request.first_token_s * 1000, 1)
         if request.crashes:
             fields["crashes"] = request.crashes
-            self.survived_crashes += request.outcome == "done"
+            of_a_client = request.dialect != GATEWAY_ITSELF
+            self.survived_crashes += of_a_client and request.outcome == "done"
         self.emit("request_finished", **fields)
 
     def first_token(self, seconds: float) -> None:
@@ -141,8 +143,10 @@ class Telemetry:
             "first_tokens": self.first_token_s.count,
             "requests": sum(of_clients.values()),
             "failed": sum(count for (_, outcome), count in of_clients.items() if outcome not in NOT_FAILED),
-            "cache_hits": self.prompt_cache.hits,
-            "cache_misses": self.prompt_cache.misses,
+            "cache_hits": self.of_engines["cache_hits"],
+            "cache_misses": self.of_engines["cache_misses"],
+            "draft_tokens_guessed": self.of_engines["lookup_guessed"] + self.of_engines["model_guessed"],
+            "draft_tokens_accepted": self.of_engines["lookup_accepted"] + self.of_engines["model_accepted"],
         }
 
     def stream_paused(self, seconds: float) -> None:

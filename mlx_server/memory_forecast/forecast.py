@@ -6,12 +6,13 @@ prompts of 1,024 or 3,000, the peak above the weights was within 10 % of this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_server.memory_forecast.kv import KvShape, head_dim, kv_shape, text_config
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.tower import TowerShape, tower_shape
 from mlx_server.memory_forecast.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 
 MIB = 1024 * 1024
@@ -24,6 +25,8 @@ _TOKENIZER_FACTOR = 12
 _FUSED_HEAD_DIMS = frozenset({64, 80, 96, 128})
 _FIRST_REQUEST_TOKENS = 1024
 _ENCODER_TOKENS = 2048
+_PLAIN_ENCODERS = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
+"""The model types of encoders whose feed-forward is not gated."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Widths:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a model needs. `kv` is None for a model that only embeds."""
+    """What a model needs. `kv` is None for a model that only embeds or ranks. `adapter_bytes` are those of an
+    adapter, `draft` the forecast of the model that guesses tokens for this one. `inner_arrays` counts the
+    arrays of the inner width that a feed-forward has at one time. `tower` is None for a model that reads no
+    images.
+    """
 
     weights: Weights
     tokenizer_bytes: int
@@ -48,11 +55,21 @@ class Forecast:
     step_tokens: int
     context_tokens: int
     fused_attention: bool
+    adapter_bytes: int = 0
+    inner_arrays: int = 3
+    draft: Forecast | None = None
+    tower: TowerShape | None = None
+
+    @property
+    def shared_bytes(self) -> int:
+        """Return the bytes that the model and its adapters hold together, once."""
+        return self.weights.bytes + self.tokenizer_bytes
 
     @property
     def resident_bytes(self) -> int:
         """Return the bytes that the model holds while it is loaded."""
-        return self.weights.bytes + self.tokenizer_bytes
+        own = self.shared_bytes + self.adapter_bytes
+        return own + (self.draft.weights.bytes if self.draft else 0)
 
     @property
     def load_bytes(self) -> int:
@@ -66,19 +83,28 @@ class Forecast:
         """
         if rows <= 0:
             return 0
-        if self.kv is None:
-            return self._activations(1, _ENCODER_TOKENS, self.context_tokens)
+        if self.kv is None:  # without a number of tokens, a text may fill the context
+            longest = min(tokens or self.context_tokens, self.context_tokens)
+            return self._activations(1, max(_ENCODER_TOKENS, longest), longest)
         kv = self.kv.bytes(rows, tokens, self.step_tokens)
+        if self.draft is not None and self.draft.kv is not None:  # it computes after this model, not with it
+            kv += self.draft.kv.bytes(rows, tokens, self.step_tokens)
         return kv + self._activations(rows, min(self.step_tokens, tokens), tokens)
+
+    def images_bytes(self, images: Sequence[Sequence[int]]) -> int:
+        """Return the most bytes that the tower takes for one after the other of these images, given by the
+        shapes of their pixels. They are free again when all are computed.
+        """
+        return 0 if self.tower is None else max(map(self.tower.bytes, images), default=0)
 
     def _activations(self, rows: int, step: int, tokens: int) -> int:
         """Return the peak bytes of a prefill step: one layer's activations, scores, and copied KV."""
         widths, number = self.widths, self.weights.number_bytes
-        # GELU in encoders keeps one more array of the inner width than a gated feed-forward.
-        per_token = 6 * widths.hidden + (4 if self.kv is None else 3) * widths.inner
+        per_token = 6 * widths.hidden + self.inner_arrays * widths.inner
         floats = rows * step * per_token
         if not (self.fused_attention and widths.head_dim in _FUSED_HEAD_DIMS):
-            floats += rows * widths.heads * step * tokens
+            queries = step if self.kv is not None else min(step, _ENCODER_TOKENS)
+            floats += rows * widths.heads * queries * tokens
         layer_kv = 0.0 if self.kv is None else 2 * rows * tokens * self.kv.layer_floats
         logits = 3 * rows * widths.vocabulary * 4
         return int((floats + layer_kv) * number) + logits
@@ -94,19 +120,60 @@ def forecast(
     embeds: bool = False,
     tokenizer_file_bytes: int = 0,
     kv: KvQuantization | None = None,
+    reads_images: bool = False,
 ) -> Forecast:
     """Return the forecast. Raise KeyError, TypeError or ValueError if the files say too little."""
-    weights = forecast_weights(headers, config, arithmetic)
-    shapes = {name: tuple(entry["shape"]) for name, entry in headers.items()}
+    weights = forecast_weights(headers, config, arithmetic, reads_images)
+    of_text = forecast_from_figures(
+        config,
+        weights,
+        arithmetic,
+        shapes={name: tuple(entry["shape"]) for name, entry in headers.items()},
+        step_tokens=step_tokens,
+        context_tokens=context_tokens,
+        embeds=embeds,
+        tokenizer_file_bytes=tokenizer_file_bytes,
+        kv=kv,
+    )
+    if not reads_images or not config.get("vision_config"):
+        return of_text
+    return replace(of_text, tower=tower_shape(config, arithmetic, weights.number_bytes))
+
+
+def forecast_from_figures(
+    config: Mapping[str, Any],
+    weights: Weights,
+    arithmetic: Arithmetic,
+    *,
+    step_tokens: int,
+    context_tokens: int,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    embeds: bool = False,
+    tokenizer_file_bytes: int = 0,
+    kv: KvQuantization | None = None,
+) -> Forecast:
+    """Return the forecast of a model whose `weights` are known, and the `shapes` of them if they are.
+
+    Raise KeyError, TypeError or ValueError if the configuration says too little.
+    """
     return Forecast(
         weights=weights,
         tokenizer_bytes=tokenizer_file_bytes * _TOKENIZER_FACTOR,
-        kv=None if embeds else kv_shape(config, shapes, weights.number_bytes, kv),
+        kv=None if embeds else kv_shape(config, shapes or {}, weights.number_bytes, kv),
         widths=_widths(text_config(config)),
         step_tokens=step_tokens,
         context_tokens=context_tokens,
         fused_attention=arithmetic.fused_attention,
+        inner_arrays=_inner_arrays(config, arithmetic) if embeds else 3,
     )
+
+
+def _inner_arrays(config: Mapping[str, Any], arithmetic: Arithmetic) -> int:
+    """Return how many arrays of the inner width an encoder has in memory at one time.
+
+    GELU keeps one more than a gated feed-forward; on a CPU it is computed in blocks, at once.
+    """
+    return 2 if config.get("model_type") in _PLAIN_ENCODERS and not arithmetic.fused_attention else 4
 
 
 def forecast_from_weights_only(weights_bytes: int) -> Forecast:

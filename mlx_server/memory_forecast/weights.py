@@ -1,8 +1,8 @@
 """Forecast what a model's weights take when they are loaded, from the headers of its files. Pure.
 
 On Metal, weights keep their form on disk. MLX's CPU build converts them to dense float32, so a 4-bit model
-takes eight times the size of its file. mlx-lm loads only the language model; the parts for images and audio
-stay on disk.
+takes eight times the size of its file. Of a model whose images are served, the part that encodes them is
+loaded too; otherwise it stays on disk, and so do the parts for audio.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ Headers = Mapping[str, Mapping[str, Any]]
 """Tensor name → its entry in a safetensors header: dtype, shape, data_offsets."""
 
 SLICE_BYTES = 16 * 1024 * 1024
-"""How many bytes of weights are read at once."""
+"""How many bytes of weights are read in one slice."""
+
+IN_FLIGHT_BYTES = 4 * SLICE_BYTES
+"""How many bytes of slices are being read and converted at once, before the next slice waits."""
 
 _NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _EIGHT_BIT_FLOATS = frozenset({"F8_E4M3", "F8_E5M2"})
 _PACKED = frozenset({"U8", "U32", "I32"})
-_NOT_LOADED = ("vision_tower.", "vision_model.", "visual.", "audio_tower.", "multi_modal_projector.", "mtp.")
+_NOT_LOADED = ("audio_tower.", "mtp.")
+_OF_IMAGES = ("vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "connector.")
 
 
 @dataclass(frozen=True)
@@ -49,20 +53,27 @@ class Weights:
     number_bytes: int
 
 
-def forecast_weights(headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic) -> Weights:
-    """Return the forecast. Raise KeyError, TypeError or ValueError for invalid headers."""
-    kept = {name: entry for name, entry in headers.items() if not _left_out(name)}
+def forecast_weights(
+    headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic, reads_images: bool = False
+) -> Weights:
+    """Return the forecast, with the part that encodes images if the model `reads_images`. Raise KeyError,
+    TypeError or ValueError for invalid headers.
+    """
+    left_out = _NOT_LOADED if reads_images else (*_NOT_LOADED, *_OF_IMAGES)
+    kept = {name: entry for name, entry in headers.items() if not _starts(name, left_out)}
     sizes = {name: _loaded_bytes(name, entry, kept, config, arithmetic) for name, entry in kept.items()}
     largest = max(sizes.values(), default=0)
-    number = 4 if arithmetic.dense_float32 else _number_bytes(kept)
-    # Converted tensors are in memory twice until their slice is done.
+    of_text = {name: entry for name, entry in kept.items() if not _starts(name, _OF_IMAGES)}
+    number = 4 if arithmetic.dense_float32 else _number_bytes(of_text)
+    # Until its slice is done, a converted tensor also has its form on disk in memory: at most half the size.
     converted = arithmetic.dense_float32 and any(entry["dtype"] != "F32" for entry in kept.values())
-    return Weights(sum(sizes.values()), max(largest, SLICE_BYTES) if converted else SLICE_BYTES, number)
+    total = sum(sizes.values())
+    in_flight = min(max(largest, IN_FLIGHT_BYTES), max(total, SLICE_BYTES))  # at most the whole model
+    return Weights(total, in_flight if converted else SLICE_BYTES, number)
 
 
-def _left_out(name: str) -> bool:
-    bare = name.removeprefix("model.")
-    return bare.startswith(_NOT_LOADED)
+def _starts(name: str, beginnings: tuple[str, ...]) -> bool:
+    return name.removeprefix("model.").startswith(beginnings)
 
 
 def stored_bytes(entry: Mapping[str, Any]) -> int:

@@ -1,10 +1,12 @@
-"""`python -m mlx_server.model_store ensure|list|remove [NAME ...]`, used by `vestal up` and `vestal models`.
+"""`python -m mlx_server.model_store ensure|pull|list|remove [NAME ...]`, which Vestal's other processes run.
 
-`ensure` without names fetches `mlx.preload`. Progress is printed to stdout, one line each. With `--json` each
-line is an object: {"model", "fraction", "sentence", "bytes"} for progress, where `bytes` is the size of the
-download or 0 while it is unknown; {"model", "error": {"code", "message", "remedy"}} for a failure;
-{"models": [...]} for a list; {"model", "removed"} for a removal. SIGTERM stops a fetch, kills the tools that
-it runs, and deletes its staging folder.
+`ensure` and `pull` fetch what is missing, without names that of `mlx.preload`. `pull` first compares the
+memory that a model of the hub needs with the machine's, and refuses one that does not fit, unless with
+`--force`. Progress is printed to stdout, one line each. With `--json` each line is an object: {"model",
+"fraction", "sentence", "bytes"} for progress, where `bytes` is the size of the download or 0 while it is
+unknown, and {"bytes_per_s", "remaining_s"} once they are known; {"model", "error": {"code", "message",
+"remedy"}} for a failure; {"models": [...]} for a list; {"model", "removed"} for a removal. SIGTERM stops a
+fetch, kills the tools that it runs, and deletes its staging folder; what was downloaded from the hub is kept.
 
 Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped by SIGTERM.
 """
@@ -15,11 +17,14 @@ import argparse
 import json
 import signal
 import sys
+import time
 from typing import Any, TextIO
 
 from mlx_server.model_store import ModelStoreError, catalog, ensure, remove
-from mlx_server.model_store.disk import format_size
+from mlx_server.model_store.plans import pull
+from mlx_server.model_store.progress import Rate
 from vestal.config import Config, ConfigError, load
+from vestal.config.units import format_size
 
 EXIT_CONFIG = 78
 
@@ -45,34 +50,59 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mlx_server.model_store")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     commands = parser.add_subparsers(required=True)
-    for name, run, names in (("ensure", _ensure, "*"), ("list", _list, None), ("remove", _remove, "+")):
+    actions = (
+        ("ensure", _fetch, "*"),
+        ("pull", _fetch, "*"),
+        ("list", _list, None),
+        ("remove", _remove, "+"),
+    )
+    for name, run, names in actions:
         command = commands.add_parser(name)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, action=name, force=False)
+        if name == "pull":
+            command.add_argument(
+                "--force", action="store_true", help="fetch what does not fit into memory too"
+            )
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
         if names:
             command.add_argument("names", nargs=names)
     return parser
 
 
-def _ensure(config: Config, options: argparse.Namespace) -> int:
+def _fetch(config: Config, options: argparse.Namespace) -> int:
     failed = 0
     last_line: dict[str, str] = {}
+    rates: dict[str, Rate] = {}
 
     def on_progress(name: str, fraction: float, sentence: str, total_bytes: int) -> None:
+        body = {"model": name, "fraction": round(fraction, 4), "sentence": sentence, "bytes": total_bytes}
+        if total_bytes:
+            body |= _speed(rates.setdefault(name, Rate()), round(fraction * total_bytes), total_bytes)
         line = f"{name}: {fraction:4.0%}  {sentence}"
-        if last_line.get(name) != line:
+        if last_line.get(name) != line or "bytes_per_s" in body:
             last_line[name] = line
-            body = {"model": name, "fraction": round(fraction, 4), "sentence": sentence, "bytes": total_bytes}
             _print(options, line, body)
 
     for name in options.names or config.mlx.preload:
         try:
-            ensure(config, [name], on_progress)
+            if options.action == "pull":
+                pull(config, [name], on_progress, force=options.force)
+            else:
+                ensure(config, [name], on_progress)
         except ModelStoreError as error:
             failed += 1
             body = {"code": error.code, "message": error.message, "remedy": error.remedy}
             _print(options, f"{name}: {error}", {"model": name, "error": body}, sys.stderr)
     return 1 if failed else 0
+
+
+def _speed(rate: Rate, done_bytes: int, total_bytes: int) -> dict[str, float]:
+    """Return the speed of the download, and how long the rest takes; empty while they are unknown."""
+    rate.add(time.monotonic(), done_bytes)
+    remaining_s = rate.remaining_s(total_bytes)
+    if remaining_s is None:
+        return {}
+    return {"bytes_per_s": round(rate.bytes_per_s()), "remaining_s": round(remaining_s, 1)}
 
 
 def _list(config: Config, options: argparse.Namespace) -> int:
@@ -83,7 +113,7 @@ def _list(config: Config, options: argparse.Namespace) -> int:
     for entry in entries:
         size = format_size(entry.bytes)
         about = f"{entry.kind:8}  {entry.parameter_size:>8}  {entry.quantization:4}  {size:>7}"
-        made_from = f"  from {entry.preset.parent}" if entry.preset.parent else ""
+        made_from = f"  from {entry.made_from}" if entry.made_from else ""
         print(f"{entry.name:32}  {about}  {entry.path}{made_from}")
     return 0
 

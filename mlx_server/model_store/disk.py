@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_server.model_store.errors import ModelStoreError
+from vestal.config.units import format_size
 
 FreeBytes = Callable[[Path], int]
 MARGIN_BYTES = 64 * 1024 * 1024
@@ -21,28 +22,34 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def require_space(name: str, need_bytes: int, folder: Path, free: FreeBytes = free_bytes) -> None:
+ANOTHER_STORE = "Free some, or name another folder with mlx.store (VESTAL_MLX__STORE)."
+
+
+def require_space(
+    name: str,
+    need_bytes: int,
+    folder: Path,
+    free: FreeBytes = free_bytes,
+    remedy: str = ANOTHER_STORE,
+) -> None:
     """Raise ModelStoreError (`disk_full`) if model `name` needs more space than `folder` has."""
     available = free(folder)
     if available < need_bytes + MARGIN_BYTES:
-        raise disk_full_error(name, need_bytes + MARGIN_BYTES, available, folder)
+        raise disk_full_error(name, need_bytes + MARGIN_BYTES, available, folder, remedy)
 
 
-def disk_full_error(name: str, need_bytes: int, available_bytes: int, folder: Path) -> ModelStoreError:
+def disk_full_error(
+    name: str, need_bytes: int, available_bytes: int, folder: Path, remedy: str = ANOTHER_STORE
+) -> ModelStoreError:
     """Return the error for a disk without enough space for model `name`."""
     need, available = format_size(need_bytes), format_size(available_bytes)
     return ModelStoreError(
         "disk_full",
         f"Model {name} needs {need} of disk, and {available} are free at {folder}.",
-        "Free some, or name another folder with mlx.store (VESTAL_MLX__STORE).",
+        remedy,
     )
 
 
 def is_disk_full(error: OSError) -> bool:
     """Return True if `error` says that the disk or the user's quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def format_size(count: int) -> str:
-    """Return a number of bytes as text for people: `94 MB`, `4.1 GB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"

@@ -1,6 +1,10 @@
 """The one exception of the model store. Its `code` says what happened:
 
 ModelStoreError
+├─ gated_repository           the hub gives the files only to those who have accepted the authors' terms
+├─ revision_not_found         the repository has no such branch, tag or commit
+├─ unauthorized               the hub refuses the token that was sent
+├─ insufficient_memory        the model would not fit into this machine's memory
 ├─ invalid_source             the `source` in the configuration cannot be parsed
 ├─ model_not_found            no model has this name; or its folder, package or repository does not exist
 ├─ disk_full                  the disk is full, or would be
@@ -9,6 +13,7 @@ ModelStoreError
 ├─ fetch_failed               pip, uv or the hub's library failed for another reason
 ├─ checksum_mismatch          the file does not have the sha256 that was configured or announced
 ├─ not_a_model                the download contains no model that can be read
+├─ not_an_adapter             an adapter's files are not complete, or do not fit its base
 ├─ conversion_failed          a GGUF file could not be converted
 ├─ blob_not_found             a file that a new model needs was not uploaded
 ├─ invalid_digest             the digest of an uploaded file cannot be parsed

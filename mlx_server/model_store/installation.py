@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_server.model_store import disk, layout
-from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path
+from mlx_server.model_store.adapter_installation import ensure_adapter
+from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path, survey
+from mlx_server.model_store.catalog.drafts import REMEDY
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files import integrity, model_folder
 from mlx_server.model_store.files.weight_files import UnreadableModel
@@ -18,7 +20,7 @@ from mlx_server.model_store.progress import OnProgress, ReportStep, ignore_progr
 from mlx_server.model_store.sources import hub, pypi
 from mlx_server.model_store.sources.by_name import source_of
 from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
-from vestal.config import Config, canonical
+from vestal.config import Config, canonical, find_named
 from vestal.config.settings import ModelSource
 
 PEAK_DISK_BYTES = {
@@ -48,6 +50,14 @@ def remove(config: Config, name: str) -> bool:
     return layout.remove(config.models_dir, _full_name(config, name))
 
 
+def is_installed(config: Config, name: str) -> bool:
+    """Return True if model `name` is installed, and from the source that is configured now, if one is."""
+    settings = config.model_source(name)
+    if settings is None:
+        return find(config, name) is not None
+    return _is_current(config, _full_name(config, name), settings)
+
+
 def _full_name(config: Config, name: str) -> str:
     """Return the canonical name under which the model is installed, or will be."""
     installed = find(config, name)
@@ -64,8 +74,18 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
         known_bytes = total_bytes or known_bytes  # the steps after the download do not know its size
         on_progress(full_name, done, sentence, known_bytes)
 
+    if (adapter := config.adapter(name)) is not None:
+        _ensure_one(config, adapter.base, on_progress)
+        return ensure_adapter(config, adapter, step)
+    if (draft := config.draft_of(name)) is not None:
+        _ensure_one(config, draft, on_progress)
+        broken = find_named(name, survey(config)[1], lambda each: each.name)
+        if broken is not None and broken.has_wrong_draft:
+            reason, remedy = broken.reason.removesuffix(f"; {REMEDY}"), f"{REMEDY[0].upper()}{REMEDY[1:]}."
+            raise ModelStoreError("not_a_model", f"Model {full_name} is refused: {reason}.", remedy)
     entry = find(config, name)
     if config.model_source(name) is None and entry is not None:
+        step(1.0, "Ready.")
         return entry
     settings = source_of(config, name)
     if settings is None:

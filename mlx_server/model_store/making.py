@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_server.model_store import disk, layout, preset
+from mlx_server.model_store.adapter_installation import stage_inherited, stage_uploads
+from mlx_server.model_store.adapters.configured import MANIFEST_KEY, SUBFOLDER
 from mlx_server.model_store.blobs import Blobs
 from mlx_server.model_store.catalog import ModelEntry, find
 from mlx_server.model_store.errors import ModelStoreError
@@ -20,19 +22,34 @@ from mlx_server.model_store.gguf import converter_process
 from mlx_server.model_store.preset import Preset
 from mlx_server.model_store.sources.hub import is_model_file
 from vestal.config import Config, canonical, name_key
+from vestal.config.units import format_size
 
 MAX_PRESET_BYTES = 4 * 1024 * 1024
 """Largest manifest of a model: it is read each time that the models are listed."""
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 
 
-def make(config: Config, name: str, base: ModelEntry, added: Preset) -> None:
-    """Install model `name`: the files of `base`, and its preset with what is `added`.
+def make(
+    config: Config,
+    name: str,
+    base: ModelEntry,
+    added: Preset,
+    adapter_files: Mapping[str, str] | None = None,
+) -> None:
+    """Install model `name`: the files of `base`, and its preset and adapter with what is `added`.
 
-    Files in the store are linked, so that they take no space and stay when `base` is removed; files elsewhere
-    are the user's, and used in their place. A model of this name is replaced, unless it is configured or not
-    in the store. Raises ModelStoreError.
+    Files in the store are linked, so that they take no space and stay when `base` is removed; files
+    elsewhere are the user's, and used in their place. A model of this name is replaced, unless it is
+    configured or not in the store. `adapter_files` has the digests of an adapter's uploads by the names of
+    the files; the uploads are deleted. Raises ModelStoreError.
     """
+    uploads = check_uploads(config, adapter_files or {})
+    if uploads and base.adapter is not None:
+        raise ModelStoreError(
+            "not_an_adapter",
+            f"{base.name} has an adapter already, and a model has at most one.",
+            "Name the model without an adapter in `from`.",
+        )
     full_name = _full_name(config, name)
     manifest = _manifest(full_name, base.preset.with_additions(added))
     store = config.models_dir
@@ -42,28 +59,42 @@ def make(config: Config, name: str, base: ModelEntry, added: Preset) -> None:
     else:
         manifest["path"] = str(base.path)
     manifest.pop("name", None)
+    manifest.pop(MANIFEST_KEY, None)
     try:
         with layout.changing(store) as staging:
             staged = staging / "model"
             staged.mkdir()
             if in_store:
-                _link_files(name, base.path, staged)
+                link_files(name, base.path, staged)
+            if uploads:
+                stage_uploads(full_name, uploads, staged, base.path)
+                manifest[MANIFEST_KEY] = SUBFOLDER
+            elif base.adapter is not None:
+                manifest[MANIFEST_KEY] = stage_inherited(full_name, base.adapter, staged, store)
             layout.write_manifest(staged, full_name, manifest)
             layout.replace(staged, store, full_name)
     except OSError as error:
         if disk.is_disk_full(error):
             raise disk.disk_full_error(name, disk.MARGIN_BYTES, disk.free_bytes(store), store) from error
         raise
+    for path in uploads.values():
+        path.unlink(missing_ok=True)
 
 
-def make_of_files(config: Config, name: str, files: Mapping[str, str], added: Preset) -> None:
+def make_of_files(
+    config: Config,
+    name: str,
+    files: Mapping[str, str],
+    added: Preset,
+    adapter_files: Mapping[str, str] | None = None,
+) -> None:
     """Install model `name`, made of uploaded files: one GGUF, or a folder with safetensors.
 
-    `files` has the digests of the uploads by the names of the files. The uploads are deleted. This takes as
-    long as the conversion of a GGUF does. Raises ModelStoreError.
+    `files` has the digests of the uploads by the names of the files, `adapter_files` those of an adapter. The
+    uploads are deleted. This takes as long as the conversion of a GGUF does. Raises ModelStoreError.
     """
     full_name = _full_name(config, name)
-    uploads = check_uploads(config, files)
+    uploads, adapter_uploads = check_uploads(config, files), check_uploads(config, adapter_files or {})
     manifest = _manifest(full_name, added)
     with Blobs(config.models_dir).working_folder() as folder:
         staged = folder / "model"
@@ -76,6 +107,7 @@ def make_of_files(config: Config, name: str, files: Mapping[str, str], added: Pr
             staged.mkdir()
             for file, path in uploads.items():
                 if is_model_file(file):
+                    (staged / file).parent.mkdir(exist_ok=True)
                     os.link(path, staged / file)
         try:
             model_folder.read_facts(staged)
@@ -87,10 +119,13 @@ def make_of_files(config: Config, name: str, files: Mapping[str, str], added: Pr
                 "Give one GGUF file, or config.json, tokenizer.json and model*.safetensors.",
             ) from error
         manifest[integrity.MANIFEST_KEY] = integrity.compute_checksums(staged)
+        if adapter_uploads:
+            stage_uploads(full_name, adapter_uploads, staged, staged)
+            manifest[MANIFEST_KEY] = SUBFOLDER
         layout.write_manifest(staged, full_name, manifest)
         with layout.changing(config.models_dir) as place:
             layout.replace(staged.rename(place / "model"), config.models_dir, full_name)
-    for path in uploads.values():
+    for path in (*uploads.values(), *adapter_uploads.values()):
         path.unlink(missing_ok=True)
 
 
@@ -119,19 +154,24 @@ def _full_name(config: Config, name: str) -> str:
 
 def _manifest(full_name: str, made: Preset) -> dict[str, Any]:
     manifest = {"installed_at": time.time(), preset.MANIFEST_KEY: made.as_manifest()}
+    check_size(full_name, manifest)
+    return manifest
+
+
+def check_size(full_name: str, manifest: dict[str, Any]) -> None:
+    """Raise ModelStoreError (`preset_too_large`) if the manifest of a model is too large to be kept."""
     if len(layout.manifest_text(full_name, manifest)) > MAX_PRESET_BYTES:
-        limit = disk.format_size(MAX_PRESET_BYTES)
+        limit = format_size(MAX_PRESET_BYTES)
         raise ModelStoreError(
             "preset_too_large",
             f"System prompt, messages and template of {full_name} are over {limit}.",
             "Leave out some of the messages.",
         )
-    return manifest
 
 
 def check_replaceable(config: Config, name: str) -> None:
     """Raise ModelStoreError (`name_taken`) if no model can be made under this name."""
-    if config.configured_name(name) is not None:
+    if config.configured_name(name) is not None or config.adapter(name) is not None:
         where = "it is in the configuration (`models:`)"
     elif _in_models_folder(config, name):
         where = f"it is the name of a folder in {config.mlx.models_folder}"
@@ -151,12 +191,14 @@ def _in_models_folder(config: Config, name: str) -> bool:
     return any(name_key(layout.model_name(folder)) == name_key(name) for folder in folders)
 
 
-def _link_files(name: str, source: Path, target: Path) -> None:
-    """Link the files of a model's folder into another one; copy them if the file system does not support hard
-    links.
+def link_files(name: str, source: Path, target: Path) -> None:
+    """Link the files of a model's folder, without those of an adapter, into another one; copy them if the
+    file system does not support hard links.
     """
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
+        if path.relative_to(source).parts[0] == SUBFOLDER:
+            continue
         if path.is_dir():
             copy.mkdir()
         elif path.name != layout.MANIFEST:

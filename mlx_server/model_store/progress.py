@@ -1,8 +1,9 @@
-"""Reports on the progress of a fetch: a fraction that only rises, and a sentence."""
+"""Report the progress of a fetch: a fraction that only rises, a sentence, and the speed of the download."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,40 @@ def sub_progress(step: ReportStep, start: float, end: float) -> ReportStep:
     return report
 
 
+RATE_WINDOW_S = 10.0
+"""The time over which the speed of a download is averaged."""
+
+
+class Rate:
+    """The speed of a download, from what was done at which times. Bytes of an earlier download do not count.
+
+    Times are in seconds, of any clock that only rises.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, done_bytes: int) -> None:
+        """Record that `done_bytes` are there. Fewer than before mean that another download has begun."""
+        if self._samples and done_bytes < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append((now_s, done_bytes))
+        while len(self._samples) > 2 and self._samples[1][0] <= now_s - RATE_WINDOW_S:
+            self._samples.popleft()
+
+    def bytes_per_s(self) -> float:
+        """Return the speed over the last seconds; 0 while it is not known."""
+        if len(self._samples) < 2:
+            return 0.0
+        (since_s, before), (now_s, done) = self._samples[0], self._samples[-1]
+        return (done - before) / (now_s - since_s) if now_s > since_s else 0.0
+
+    def remaining_s(self, total_bytes: int) -> float | None:
+        """Return the time that the rest takes at this speed; None while it is not known."""
+        speed = self.bytes_per_s()
+        return max(total_bytes - self._samples[-1][1], 0) / speed if speed > 0 else None
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the size of all files in `folder` and its subfolders, in bytes. The folder may be changing."""
     total = 0
@@ -47,11 +82,11 @@ def folder_bytes(folder: Path) -> int:
 
 @contextmanager
 def report_growth(
-    folder: Path, total_bytes: Callable[[], int], report: Callable[[float], None]
+    done_bytes: Callable[[], int], total_bytes: Callable[[], int], report: Callable[[float], None]
 ) -> Iterator[None]:
-    """Report, while the block runs, which fraction of `total_bytes()` is in `folder`, twice a second.
+    """Report, while the block runs, which fraction of `total_bytes()` is done, twice a second.
 
-    The size of the folder is the one figure that every download tool provides. Nothing is reported while
+    The size of files is the one figure that every download tool provides. Nothing is reported while
     `total_bytes()` is 0.
     """
     finished = threading.Event()
@@ -59,7 +94,7 @@ def report_growth(
     def watch() -> None:
         while not finished.wait(_INTERVAL_S):
             if total := total_bytes():
-                report(min(folder_bytes(folder) / total, 1.0))
+                report(min(done_bytes() / total, 1.0))
 
     thread = threading.Thread(target=watch, name="fetch-progress", daemon=True)
     thread.start()

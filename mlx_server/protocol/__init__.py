@@ -42,13 +42,25 @@ from mlx_server.protocol.events import (
     Prefill,
     Probed,
     Ready,
+    Reranked,
     Token,
     Unloaded,
 )
 from mlx_server.protocol.frames import MAX_FRAME_BYTES, FrameBuffer
 from mlx_server.protocol.free_form import MAX_NESTING, check_json
-from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
-from mlx_server.protocol.operations import Begin, Cancel, Embed, Generate, Load, Op, Probe, Shutdown, Unload
+from mlx_server.protocol.memory_figures import DraftUse, LoadedModelReport, MemoryUse, PromptCacheUse
+from mlx_server.protocol.operations import (
+    Begin,
+    Cancel,
+    Embed,
+    Generate,
+    Load,
+    Op,
+    Probe,
+    Rerank,
+    Shutdown,
+    Unload,
+)
 from mlx_server.protocol.values import Logprobs, PromptReport, Sampling, TokenLogprob, ToolCall, Usage
 from mlx_server.protocol.vectors import are_finite, pack_vectors, unpack_vectors
 
@@ -60,6 +72,7 @@ __all__ = [
     "Begin",
     "Cancel",
     "Done",
+    "DraftUse",
     "Embed",
     "Embedding",
     "ErrorCode",
@@ -83,6 +96,8 @@ __all__ = [
     "PromptReport",
     "ProtocolError",
     "Ready",
+    "Rerank",
+    "Reranked",
     "Sampling",
     "Shutdown",
     "Token",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import field
 
 from mlx_server.protocol.base import EngineEvent
-from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
+from mlx_server.protocol.memory_figures import DraftUse, LoadedModelReport, MemoryUse, PromptCacheUse
 from mlx_server.protocol.values import Logprobs, PromptReport, ToolCall, Usage
 
 
@@ -47,10 +47,14 @@ class Loaded(EngineEvent, frozen=True):
 
 
 class Unloaded(EngineEvent, frozen=True):
-    """A model has left memory. `id` is that of the `Unload`; None if it expired or was evicted."""
+    """A model has left memory. `id` is that of the `Unload`; None if it expired or was evicted.
+
+    `damage` is a sentence about its weights, if they were found damaged while it was in use.
+    """
 
     model: str
     id: str | None = None
+    damage: str = ""
 
 
 class Accepted(EngineEvent, frozen=True):
@@ -116,8 +120,21 @@ class Embedding(EngineEvent, frozen=True):
     embed_s: float = 0.0
 
 
+class Reranked(EngineEvent, frozen=True):
+    """The answer to `Rerank`: one score per document, in the order of the documents; higher is better.
+
+    The scores are in 0..1 if the model's configuration ends in a sigmoid, and any numbers otherwise.
+    """
+
+    id: str
+    scores: tuple[float, ...]
+    prompt_tokens: int
+    load_s: float = 0.0
+    rank_s: float = 0.0
+
+
 class Probed(EngineEvent, frozen=True):
-    """The answer to `Probe`. `ok` is False if a token or a vector was empty or not finite."""
+    """The answer to `Probe`. `ok` is False if a token, a vector or a score was empty or not finite."""
 
     id: str
     ok: bool
@@ -130,12 +147,14 @@ ErrorCode = Literal[
     "context_exceeded",
     "empty_prompt",
     "not_an_embedding_model",
+    "not_a_rerank_model",
     "not_a_chat_model",
     "engine_crashed",
     "internal_error",
     "engine_unavailable",
     "overloaded",
     "invalid_request",
+    "not_supported",
     "insufficient_memory",
 ]
 
@@ -156,8 +175,9 @@ class Alive(EngineEvent, frozen=True):
     `progress` counts the steps of the MLX thread. If `working` is True and `progress` has not changed for a
     long time, the MLX thread hangs. `active_bytes` is what MLX has allocated, `footprint_bytes` the memory of
     the whole process, `limit_bytes` the limit that the memory ledger keeps it under. `loading` names the
-    model that is being loaded, if any. `memory` and `prompt_cache` are at most half a second old while the
-    engine works. `log_lines_dropped` counts the log lines that could not be written, as on a full disk.
+    model that is being loaded, if any. `memory`, `prompt_cache` and `drafts` are at most half a second old
+    while the engine works. `log_lines_dropped` counts the log lines that could not be written, as on a full
+    disk.
     """
 
     progress: int
@@ -170,6 +190,7 @@ class Alive(EngineEvent, frozen=True):
     memory: MemoryUse = field(default_factory=MemoryUse)
     prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
     log_lines_dropped: int = 0
+    drafts: DraftUse = field(default_factory=DraftUse)
 
 
 Event = (
@@ -183,6 +204,7 @@ Event = (
     | Token
     | Done
     | Embedding
+    | Reranked
     | Probed
     | Failed
     | Alive

@@ -1,4 +1,4 @@
-"""Figures that the engine reports each second: the loaded models, its memory, its prompt cache."""
+"""Figures that the engine reports each second: loaded models, memory, prompt cache, drafts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LoadedModelReport(Value, frozen=True):
     """
 
     model: str
-    kind: Literal["generate", "embed"]
+    kind: Literal["generate", "embed", "rerank"]
     bytes: int
     context_tokens: int
     expires_in_s: float | None = None
@@ -56,3 +56,14 @@ class PromptCacheUse(Value, frozen=True):
     written: int = 0
     written_bytes: int = 0
     not_written: int = 0
+
+
+class DraftUse(Value, frozen=True):
+    """Numbers of tokens since the engine started: `guessed` ones, and those of them that were right
+    (`accepted`); from the text and the grammar (`lookup`), and from draft models (`model`).
+    """
+
+    lookup_guessed: int = 0
+    lookup_accepted: int = 0
+    model_guessed: int = 0
+    model_accepted: int = 0

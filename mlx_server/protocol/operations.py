@@ -29,6 +29,11 @@ class Generate(Operation, frozen=True):
     With `shift`, more is dropped, so that the answer has room (`max_tokens`, but at most an eighth of the
     context), and a text loses its beginning. With `shortens_text`, a chat's last message does too.
 
+    `images` holds each image file (PNG, JPEG, WebP, GIF or HEIC, as the client sent it) in standard base64,
+    in the order in which image parts stand in the messages. The content of a message with images is a list
+    of parts, `{"type": "text", "text": str}` and `{"type": "image"}`; every other content is a string. Only
+    a chat has images.
+
     `suffix` is the text after the gap that the model fills; the text before it is `prompt`. `context_ids` are
     the tokens that precede the prompt, and `returns_context` asks for them in `Done.context`, followed by
     the prompt and the answer.
@@ -47,6 +52,7 @@ class Generate(Operation, frozen=True):
     model: str
     kind: Literal["chat", "text"]
     messages: tuple[dict, ...] | None = None
+    images: tuple[str, ...] = ()
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
     count_only: bool = False
@@ -98,6 +104,29 @@ class Embed(Operation, frozen=True):
     traceparent: str | None = None
 
 
+class Rerank(Operation, frozen=True):
+    """Score how well each of `documents` answers `query`; answered by `Reranked` or `Failed`.
+
+    The query and one document together may be as long as the model's context, or as `context_tokens` if that
+    is less; of a longer pair the end of the document is cut off, and without `truncate` it fails. A document
+    is also cut to `max_document_tokens`. A query that leaves no room for a document fails. `instruction`
+    says what is asked for, to a model whose prompt has a place for it. With `raw_scores`, the scores are the
+    model's logits, to which its activation was not applied.
+    """
+
+    id: str
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    instruction: str | None = None
+    truncate: bool = True
+    max_document_tokens: int | None = None
+    raw_scores: bool = False
+    keep_alive_s: float | None = None
+    context_tokens: int | None = None
+    traceparent: str | None = None
+
+
 class Load(Operation, frozen=True):
     """Load a model, or renew its keep-alive time; answered by `Loaded` or `Failed`."""
 
@@ -114,7 +143,7 @@ class Unload(Operation, frozen=True):
 
 
 class Probe(Operation, frozen=True):
-    """Compute a token and an embedding with the loaded models, between users' requests;
+    """Compute a token, an embedding or a score with each loaded model, between users' requests;
     answered by `Probed`.
     """
 
@@ -134,4 +163,4 @@ class Begin(Operation, frozen=True):
     """Start serving. It is the first operation that a standby engine receives when it takes over."""
 
 
-Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown | Begin
+Op = Generate | Cancel | Embed | Rerank | Load | Unload | Probe | Shutdown | Begin

@@ -7,13 +7,14 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
+from itertools import chain
 
 from mlx_server.protocol.base import ProtocolError
 
 
 def pack_vectors(rows: Sequence[Sequence[float]]) -> str:
     """Return rows of equal length as base64 of little-endian float32, one row after the other."""
-    flat = array("f", (value for row in rows for value in row))
+    flat = array("f", chain.from_iterable(rows))
     if sys.byteorder == "big":
         flat.byteswap()
     return base64.b64encode(flat.tobytes()).decode("ascii")

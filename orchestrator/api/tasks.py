@@ -16,6 +16,7 @@ from orchestrator.errors import DatabaseFailed
 from orchestrator.tasks.view import FINISHED
 from orchestrator.unicode import replace_invalid_unicode
 from vestal.tracing import HEADER
+from vestal.web import server_sent_events
 from vestal.web.http_error import HttpError
 
 MAX_GOAL_CHARS = 16_000
@@ -83,17 +84,17 @@ class TaskRoutes:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Send a `task` event (SSE) with the whole task now and at each change, until it is finished."""
         task = await self._task(request)
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {"Content-Type": server_sent_events.MEDIA_TYPE, "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         sent, polls = "", 0
         while True:
             text = replace_invalid_unicode(json.dumps(task, ensure_ascii=False))
             if text != sent:
-                await response.write(f"event: task\ndata: {text}\n\n".encode())
+                await response.write(server_sent_events.frame(text.encode(), "task"))
                 sent, polls = text, 0
             elif (polls := polls + 1) % KEEPALIVE_EACH_POLLS == 0:
-                await response.write(b": waiting\n\n")
+                await response.write(server_sent_events.KEEP_ALIVE)
             if task["state"] in FINISHED:
                 await response.write_eof()
                 return response

@@ -1,4 +1,4 @@
-"""What `orchestrator/knowledge` needs of a model. `llm.client.LlmClient` implements both protocols."""
+"""What `orchestrator/knowledge` needs of a model. `llm.client.LlmClient` implements the protocols."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ class Embedder(Protocol):
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         """Return one vector of unit length per text, in order. Raise BackendError."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores how well texts answer a query."""
+
+    async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
+        """Return one score per document, in order; higher is better. Raise BackendError."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Call the models in Ollama's dialect. Each call goes to a healthy backend that has the model."""
+"""Call the models, mostly in Ollama's dialect. Each call goes to a healthy backend that has the model."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ LIMITS = SilenceLimits()
 LIVENESS_TIMEOUT = aiohttp.ClientTimeout(total=5)
 OLLAMA_CONTEXT_TOKENS = 4096  # Ollama's default context; it drops the rest of a longer prompt
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
+RERANK_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=2)
+RERANKING_KIND = "mlx"  # Ollama has no reranking
 
 T = TypeVar("T")
 Use = Callable[[Backend], Awaitable[T]]
 
 
 class LlmClient:
-    """Chat and embeddings. At most `max_concurrent` calls of this process run at once."""
+    """Chat, embeddings and scores. At most `max_concurrent` calls of this process run at once."""
 
     def __init__(
         self,
@@ -84,6 +86,20 @@ class LlmClient:
                 return _vectors(backend, await _checked(backend, reply), len(texts))
 
         return await self._call(model, "/api/embed", vectors)
+
+    async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
+        """Return one score per document, in order; a higher one means that the document answers the query
+        better.
+
+        Raise EmptyAnswer if a score is missing or not finite.
+        """
+        body = {"model": model, "query": query, "documents": documents, "return_documents": False}
+
+        async def scores(backend: Backend) -> list[float]:
+            async with self._post(backend, "/v1/rerank", body, RERANK_TIMEOUT) as reply:
+                return _scores(backend, await _checked(backend, reply), len(documents))
+
+        return await self._call(model, "/v1/rerank", scores, RERANKING_KIND)
 
     async def context_tokens(self, model: str) -> int | None:
         """Return the model's context length in tokens from `/api/show`, or None if it is unknown."""
@@ -145,12 +161,12 @@ class LlmClient:
             headers = {**headers, HEADER: traceparent}
         return self._session.post(url, json=body, timeout=timeout, headers=headers)
 
-    async def _call(self, model: str, path: str, use: Use[T]) -> T:
-        """Call a backend, and return the result of `use` for its answer. Record success or failure on the
-        board.
+    async def _call(self, model: str, path: str, use: Use[T], kind: str | None = None) -> T:
+        """Call a backend of this kind (None: of any), and return the result of `use` for its answer. Record
+        success or failure on the board.
         """
         async with self._slots:
-            backend = await self._take(model)
+            backend = await self._take(model, kind)
             try:
                 answer = await use(backend)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -169,11 +185,11 @@ class LlmClient:
             self._board.succeeded(backend.name)
             return answer
 
-    async def _take(self, model: str) -> Backend:
-        taken = await self._board.take(model)
+    async def _take(self, model: str, kind: str | None) -> Backend:
+        taken = await self._board.take(model, kind)
         if taken is not None:
             return taken
-        backends = self._board.backends
+        backends = [b for b in self._board.backends if kind in (None, b.kind)]
         healthy = [b for b in backends if b.used and b.healthy]
         if not healthy:
             states = "; ".join(f"{b.name}: {b.detail or 'down'}" for b in backends if b.used)
@@ -209,6 +225,18 @@ def _vectors(backend: Backend, reply: dict[str, Any], count: int) -> list[list[f
     return [_unit(backend, vector) for vector in vectors]
 
 
+def _scores(backend: Backend, reply: dict[str, Any], count: int) -> list[float]:
+    results = reply.get("results")
+    found: dict[int, float] = {}
+    for result in results if isinstance(results, list) else ():
+        index, score = result.get("index"), result.get("relevance_score")
+        if isinstance(index, int) and isinstance(score, int | float) and math.isfinite(score):
+            found[index] = float(score)
+    if found.keys() != set(range(count)):
+        raise EmptyAnswer(f"{backend.name} was given {count} texts and returned no score for some of them.")
+    return [found[index] for index in range(count)]
+
+
 async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str, Any]:
     try:
         body = await reply.json(content_type=None)
@@ -217,6 +245,7 @@ async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str,
     if reply.status == 200 and isinstance(body, dict):
         return body
     said = body.get("error") if isinstance(body, dict) else None
+    said = said.get("message") if isinstance(said, dict) else said
     sentence = f"{backend.name} answers {reply.status}: {said or 'no reason given'}"
     if 400 <= reply.status < 500 and reply.status not in (404, 408, 429):
         raise RequestRejected(sentence)

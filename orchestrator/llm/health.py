@@ -73,21 +73,24 @@ class HealthBoard:
                 return await self.check_llm_services_health()
             return self.backends
 
-    async def serving(self, model: str) -> Backend | None:
-        """Return the backend for a call to this model, or None. Check once more before returning None."""
+    async def serving(self, model: str, kind: str | None = None) -> Backend | None:
+        """Return the backend of this kind (None: of any) for a call to this model, or None. Check once more
+        before returning None.
+        """
         for max_age_s in (FRESH_S, RETRY_S):
             backends = await self.fresh(max_age_s)
-            found = pick(backends, model, self.urls, self.in_flight, self.breakers, time.monotonic())
+            now = time.monotonic()
+            found = pick(backends, model, self.urls, self.in_flight, self.breakers, now, kind)
             if found is not None:
                 return found
         return None
 
-    async def take(self, model: str) -> Backend | None:
+    async def take(self, model: str, kind: str | None = None) -> Backend | None:
         """Choose a backend as `serving` does, and count a call to it as begun.
 
         The caller ends it with `succeeded`, `failed` or `abandoned`.
         """
-        found = await self.serving(model)
+        found = await self.serving(model, kind)
         if found is None:
             return None
         self.in_flight[found.name] += 1

@@ -31,11 +31,13 @@ def pick(
     load: Mapping[str, int],
     breakers: Mapping[str, BackendBreaker],
     now: float,
+    kind: str | None = None,
 ) -> Backend | None:
     """Return the healthy backend that has the model, admits a call, and runs on the least loaded machine, or
-    None.
+    None. `kind` is that of the backends to choose from; None: any.
     """
-    able = [b for b in backends if b.serves(model) and breakers[b.name].admits(now)]
+    of_kind = [b for b in backends if kind in (None, b.kind)]
+    able = [b for b in of_kind if b.serves(model) and breakers[b.name].admits(now)]
     machine_calls = machine_load(urls, load)
     order = list(urls)
     return min(able, key=lambda b: (machine_calls[_machine(urls[b.name])], order.index(b.name)), default=None)

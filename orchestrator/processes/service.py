@@ -50,7 +50,13 @@ async def _serve(config: Config) -> None:
 
 async def _listen(config: Config, container: Container, runner: CycleRunner) -> web.BaseSite:
     app = make_app(container, runner)
-    app_runner = JsonAppRunner(app, report_dropped=_report_dropped, access_log=None, handle_signals=False)
+    app_runner = JsonAppRunner(
+        app,
+        report_dropped=_report_dropped,
+        report_stuck=_report_stuck,
+        access_log=None,
+        handle_signals=False,
+    )
     await app_runner.setup()
     try:
         return await app_runner.listen(config.bind, config.port)
@@ -59,6 +65,10 @@ async def _listen(config: Config, container: Container, runner: CycleRunner) -> 
             f"port {config.port} on {config.bind} cannot be bound ({error.strerror}): free it,"
             " or set VESTAL_ORCHESTRATOR_PORT to another."
         ) from None
+
+
+def _report_stuck(error: OSError) -> None:
+    emit("connections_not_accepted", f"new connections wait: {error.strerror}")
 
 
 def _report_dropped(count: int) -> None:

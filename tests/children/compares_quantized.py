@@ -24,7 +24,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
-from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
+from mlx_server.engine.models.language_model import LanguageModel  # noqa: E402
 from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402

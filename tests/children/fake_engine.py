@@ -9,6 +9,9 @@ another stopped. A prompt may contain these directives, among its first 2,000 ch
     hang_at=N    SIGSTOP itself before token N      stall_at=N   report to be alive, but make no progress
     fail=CODE    refuse the request with this code  fail_ms=N    ... so late, and not at its check
 
+The query of a request that ranks documents may contain the first column too: there the N at which an engine
+dies is the text of a document, "0" or "1", and step_ms is the time for each document.
+
 The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may contain:
 
     {"exit_code": N}             exit at once           {"ignore_term": true}     ignore SIGTERM
@@ -119,6 +122,8 @@ class FakeEngine:
                 self.check(op)
             case protocol.Generate():
                 self.work[op.id] = asyncio.ensure_future(self.generate(op))
+            case protocol.Rerank():
+                self.work[op.id] = asyncio.ensure_future(self.rerank(op))
             case protocol.Embed():
                 self.say(
                     protocol.Embedding(op.id, protocol.pack_vectors([vector(t) for t in op.texts]), DIM, 4)
@@ -187,6 +192,17 @@ class FakeEngine:
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
 
+    async def rerank(self, op: protocol.Rerank) -> None:
+        orders = directives(op.query)
+        for text in op.documents:
+            if text in ("0", "1"):
+                await self.misbehave(orders, int(text))
+            await asyncio.sleep(int(orders.get("step_ms", 0)) / 1000)
+            self.steps += 1
+        self.work.pop(op.id)
+        scores = tuple(score(op.query, text) for text in op.documents)
+        self.say(protocol.Reranked(op.id, scores, 4 * len(scores)))
+
     def call_for(self, tools: Sequence[dict[str, Any]]) -> protocol.ToolCall | None:
         """Return the call by which a user's message is answered, or None."""
         functions = [tool["function"] for tool in tools]
@@ -226,7 +242,27 @@ def said_in(op: protocol.Generate) -> list[dict[str, Any]]:
 def prompt_of(op: protocol.Generate) -> str:
     if op.prompt_ids is not None:
         return " ".join(map(str, op.prompt_ids))
-    return op.prompt if op.prompt is not None else said_in(op)[-1].get("content", "")
+    if op.prompt is not None:
+        return op.prompt
+    parts = [part for message in op.messages or () for part in parts_of(message)]
+    assert sum(part["type"] == "image" for part in parts) == len(op.images)
+    return "".join(part.get("text", "") for part in parts_of(said_in(op)[-1])) + marks_of(op.images)
+
+
+def parts_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of a message; a text is one part."""
+    content = message.get("content") or ""
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def marks_of(images: Sequence[str]) -> str:
+    """Return what stands for the images in a prompt, so that other images lead to another answer."""
+    return "".join(f" image{zlib.crc32(image.encode())}" for image in images)
+
+
+def score(query: str, document: str) -> float:
+    """Return the score that every engine gives to this document."""
+    return zlib.crc32(f"{query}/{document}".encode()) / 2**32
 
 
 def vector(text: str) -> list[float]:

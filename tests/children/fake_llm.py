@@ -4,7 +4,8 @@
 The modes are `ok`, `hang` (no answer), `error` (500), `empty` (200 without text or vectors); and for a
 streamed chat, after its first word: `stall` (nothing more is sent), `cut` (the stream ends without `done`),
 `drop` (the connection breaks), `fail` (a line with an error). GET /calls returns the requests received.
-Embeddings are hashed bags of words, so texts that share words have similar vectors.
+Embeddings are hashed bags of words, so texts that share words have similar vectors. A document is ranked the
+higher the fewer words it has.
 """
 
 from __future__ import annotations
@@ -90,6 +91,12 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"error": "this text is not taken"})
             vectors = [] if self.state.mode == "empty" else [embedding(text) for text in texts]
             return self.reply(200, {"model": body["model"], "embeddings": vectors})
+        if self.path == "/v1/rerank":
+            if self.state.reject and self.state.reject in body["query"]:
+                return self.reply(400, {"error": {"message": "this query is not taken"}})
+            scores = [-float(len(text.split())) for text in body["documents"]]
+            results = [{"index": n, "relevance_score": score} for n, score in enumerate(scores)]
+            return self.reply(200, {"results": results[: 0 if self.state.mode == "empty" else None]})
         if self.path == "/api/chat":
             asked = body["messages"][-1]["content"]
             system = body["messages"][0]["content"]

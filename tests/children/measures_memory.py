@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ blas.preload()
 
 import mlx.core as mx  # noqa: E402
 
+from mlx_server.engine.embeddings.encoder import Encoder  # noqa: E402
 from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
 from mlx_server.engine.memory import readings  # noqa: E402
-from mlx_server.engine.models.loading import LanguageModel, Weights  # noqa: E402
+from mlx_server.engine.models.loading import Weights  # noqa: E402
 from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.model_store import ModelEntry, find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
@@ -34,7 +36,7 @@ ATTEMPTS = 3
 
 def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantization | None) -> int:
     """Run a batch of prompts with short answers, or of texts to embed. Return the bytes of the final KV."""
-    if not isinstance(model, LanguageModel):
+    if isinstance(model, Encoder):
         model.encode([list(range(1000, 1000 + prompt_tokens))] * rows)
         return 0
     batch = Batch(model.model, rows, step_tokens, kv)
@@ -64,8 +66,11 @@ def measured(
     requests_bytes, peak = expected.requests_bytes(rows, tokens), 0
     for _ in range(ATTEMPTS):
         mx.reset_peak_memory()
+        tracemalloc.start()  # numpy's arrays, which an embedder has besides MLX's
         kv_bytes = run(model, rows, prompt_tokens, step_tokens, kv)
-        peak = max(peak, mx.get_peak_memory() - active)
+        of_numpy = tracemalloc.get_traced_memory()[1] if isinstance(model, Encoder) else 0
+        tracemalloc.stop()
+        peak = max(peak, mx.get_peak_memory() - active + of_numpy)
         if peak > 0.9 * requests_bytes:
             break
     return {

@@ -23,7 +23,7 @@ import mlx_lm.utils  # noqa: E402
 
 from mlx_server.engine.generation.batch import BatchLimits  # noqa: E402
 from mlx_server.engine.memory import readings  # noqa: E402
-from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
+from mlx_server.engine.models.language_model import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.backend import release_memory  # noqa: E402

@@ -26,7 +26,11 @@ async def answer_slowly(request: web.Request) -> web.Response:
 async def main(port: int, descriptors: int, connections: int) -> None:
     app = web.Application()
     app.add_routes([web.get("/", answer), web.get("/slow", answer_slowly)])
-    runner = JsonAppRunner(app, report_dropped=lambda count: print("dropped", count, flush=True))
+    runner = JsonAppRunner(
+        app,
+        report_dropped=lambda count: print("dropped", count, flush=True),
+        report_stuck=lambda error: print("stuck", error.strerror, flush=True),
+    )
     await runner.setup()
     runner.connections.max_open = connections
     await runner.listen("127.0.0.1", port)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
+
+from tests.lazy_packages import LazyPackage
+
+if TYPE_CHECKING:
+    import anthropic
+else:
+    anthropic = LazyPackage("anthropic")
 
 pytestmark = pytest.mark.model
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage
-from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
+
+from tests.lazy_packages import LazyPackage
+
+langchain_core_messages = LazyPackage("langchain_core.messages")
+langchain_ollama = LazyPackage("langchain_ollama")
 
 pytestmark = pytest.mark.model
 
 MODEL = "smollm2:135m"
-QUESTION = [SystemMessage("You are terse."), HumanMessage("What is the capital of France?")]
+
+
+def question() -> list[Any]:
+    system = langchain_core_messages.SystemMessage("You are terse.")
+    return [system, langchain_core_messages.HumanMessage("What is the capital of France?")]
 
 
 @pytest.fixture
@@ -30,21 +37,21 @@ def made(real_server) -> Iterator[Callable[..., Any]]:
 
 
 def test_chat_model_returns_text_and_token_counts(made):
-    answer = made(ChatOllama, MODEL, temperature=0, num_predict=24).invoke(QUESTION)
+    answer = made(langchain_ollama.ChatOllama, MODEL, temperature=0, num_predict=24).invoke(question())
     assert "Paris" in answer.content
     assert answer.usage_metadata["output_tokens"] > 0
     assert answer.response_metadata["done_reason"] == "stop"
 
 
 def test_chat_model_streams_its_answer_in_parts(made):
-    model = made(ChatOllama, MODEL, temperature=0, num_predict=24)
-    assert "Paris" in "".join(str(piece.content) for piece in model.stream(QUESTION))
+    model = made(langchain_ollama.ChatOllama, MODEL, temperature=0, num_predict=24)
+    assert "Paris" in "".join(str(piece.content) for piece in model.stream(question()))
 
 
 def test_text_model_returns_a_completion(made):
-    assert made(OllamaLLM, MODEL, temperature=0, num_predict=8).invoke("Say hello.")
+    assert made(langchain_ollama.OllamaLLM, MODEL, temperature=0, num_predict=8).invoke("Say hello.")
 
 
 def test_embeddings_have_the_dimension_of_the_model(made):
-    vectors = made(OllamaEmbeddings, "all-minilm").embed_documents(["a", "b"])
+    vectors = made(langchain_ollama.OllamaEmbeddings, "all-minilm").embed_documents(["a", "b"])
     assert [len(vector) for vector in vectors] == [384, 384]

@@ -6,29 +6,24 @@ import base64
 import json
 import math
 from array import array
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
+
+from tests.clients.openai_clients import client as client
+from tests.clients.openai_clients import real_client as real_client
+from tests.lazy_packages import LazyPackage
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyPackage("openai")
 
 pytestmark = pytest.mark.model
 
 MODEL = "smollm2:135m"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture(scope="module")
-def client(server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def real_client(real_server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def _ask(client: openai.OpenAI, **more):
@@ -195,9 +190,9 @@ def test_completion_continues_the_prompt(real_client):
     assert "four" in answer.choices[0].text
 
 
-@pytest.mark.parametrize("encoding", [openai.omit, "float"])
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}], ids=["base64", "float"])
 def test_embeddings_are_returned_in_each_encoding_of_the_client(client, encoding):
-    answer = client.embeddings.create(model="all-minilm", input=["a", "b"], encoding_format=encoding)
+    answer = client.embeddings.create(model="all-minilm", input=["a", "b"], **encoding)
     assert [len(row.embedding) for row in answer.data] == [384, 384]
     assert answer.usage.prompt_tokens > 0
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 from pydantic import BaseModel, Field
+
+from tests.clients.openai_clients import client as client
+from tests.clients.openai_clients import real_client as real_client
+from tests.lazy_packages import LazyPackage
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = LazyPackage("openai")
 
 pytestmark = pytest.mark.model
 
@@ -25,18 +32,6 @@ WEATHER: Any = {
         "required": ["city", "unit"],
     },
 }
-
-
-@pytest.fixture(scope="module")
-def client(server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def real_client(real_server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 def _ask(client: openai.OpenAI, content: Any = QUESTION, **more: Any) -> Any:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
 
-from tests.gateways import Gateways, serving
+from tests.lazy_packages import LazyPackage
+from tests.services.gateways import Gateways, serving
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+else:
+    anthropic = LazyPackage("anthropic")
+    openai = LazyPackage("openai")
 
 TEXT = "retried tokens=40 step_ms=30"
 KEY = {"Idempotency-Key": "7d0a3f"}

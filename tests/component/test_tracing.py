@@ -92,7 +92,8 @@ def test_trace_spans_orchestrator_gateway_and_engine_across_a_kill(
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     models = {"VESTAL_MODELS_DIR": str(small_models_dir), "VESTAL_MLX__PROGRESS_TIMEOUT_S": "30"}
     gateway = Gateway(home, free_port(), "-m", "mlx_server.gateway", **models, **traced).start()
-    sizes = {"VESTAL_MAX_ANSWER_TOKENS": "120", "VESTAL_CONTEXT_TOKENS": "1024"}
+    # 120 tokens took 0.7 s: on a busy machine the answer was complete before the kill came.
+    sizes = {"VESTAL_MAX_ANSWER_TOKENS": "800", "VESTAL_CONTEXT_TOKENS": "2048"}
     settings = {"MLX_API_URL": gateway.url, **sizes}
     orchestrator = Orchestrator(repo, tmp_path, free_port(), **settings, **traced)
     try:
@@ -115,6 +116,7 @@ def test_trace_spans_orchestrator_gateway_and_engine_across_a_kill(
             60,
         )
         assert done["answer"]
+        assert gateway.events("request_resumed"), "the kill came in the middle of the answer"
 
         def found() -> list[dict[str, Any]]:
             return [span for span in collector.spans() if span["trace"] == TRACE]

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.e2e.containers import lacking
+from tests.processes import processes_of
 from tests.waiting import looks
 from vestal.platform.network import bridge_address
 
@@ -115,12 +116,7 @@ class Stack:
 
     def processes(self) -> list[psutil.Process]:
         """Everything alive that was started for this stack: it carries this home in its environment."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("VESTAL_HOME") == str(self.home) and process.status() != "zombie":
-                    found.append(process)
-        return [process for process in found if process.pid != os.getpid()]
+        return [process for process in processes_of(self.home) if process.pid != os.getpid()]
 
     def listening(self) -> list[int]:
         """Which of the stack's ports somebody listens on."""

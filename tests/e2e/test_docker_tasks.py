@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ KILLS = int(os.environ.get("VESTAL_TEST_KILLS", "6"))
 SEED = int(os.environ.get("VESTAL_TEST_SEED", "1"))
 SIDE_BY_SIDE = 4
 CALL_S = 0.3
+READ_WITHIN_S = 1.0
+"""A call that was sent just before a kill may be read after it, by a stand-in that waits for a core."""
 
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(300 + 10 * KILLS + 3 * TASKS)]
 
@@ -70,12 +73,15 @@ def calls(models: Models) -> dict[Step, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, models: Models, tmp_path_factory: pytest.TempPathFactory):
+def stack(
+    make_stack: Callable, models: Models, small_models_dir: Path, tmp_path_factory: pytest.TempPathFactory
+):
     models.control(delay_s=CALL_S, say={"Say which agents": "reader: read it\ncritic: doubt it"})
     files = tmp_path_factory.mktemp("agents")
     (files / "agents.yaml").write_text(AGENTS)
     (files / "knowledge").mkdir()
     stack = make_stack(
+        VESTAL_MODELS_DIR=str(small_models_dir),  # nobody asks them: `models` answers
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",
         VESTAL_ORCHESTRATOR__MAX_CONCURRENT=str(SIDE_BY_SIDE),
@@ -112,7 +118,8 @@ def run(stack, models: Models) -> Run:
 def test_all_tasks_end_done_once_across_kills(stack, run: Run):
     tasks = _tasks(stack)
     assert len(tasks) == TASKS and {task["id"] for task in tasks} == set(run.ids.values())
-    assert {task["state"] for task in tasks} == {"done"}, [task for task in tasks if task["state"] != "done"]
+    failed = [task for task in tasks if task["state"] != "done"]
+    assert not failed, [stack.orchestrator(f"/tasks/{task['id']}").body for task in failed]
     again = {number: _submitted(stack, number) for number in run.ids}
     assert again == run.ids, "the same key is the same task, also for one accepted before a kill"
 
@@ -126,8 +133,8 @@ def test_steps_that_were_finished_are_not_called_again(stack, run: Run, models: 
     assert not late, f"called after they were recorded as finished: {late}"
     for step, times in asked.items():
         for one, next_one in itertools.pairwise(sorted(times)):
-            assert any(one <= end <= next_one for end in run.ends), (
-                f"{step} twice without a kill between: {times}"
+            assert any(one - READ_WITHIN_S <= end <= next_one for end in run.ends), (
+                f"{step} twice without a kill between: {times}; the kills: {run.ends}"
             )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Models
 from tests.e2e.containers import container_id, docker
-from tests.real_postgres import RealPostgres
+from tests.services.real_postgres import RealPostgres
 from vestal.platform.network import bridge_address
 
 TASKS = 12
@@ -29,11 +29,18 @@ def database(free_port: Callable[[], int], models: Models) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, models: Models, database: str, tmp_path_factory: pytest.TempPathFactory):
+def stack(
+    make_stack: Callable,
+    models: Models,
+    small_models_dir: Path,
+    database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+):
     knowledge: Path = tmp_path_factory.mktemp("knowledge")
     knowledge.chmod(0o755)  # the container's user is another
     (knowledge / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
     stack = make_stack(
+        VESTAL_MODELS_DIR=str(small_models_dir),  # nobody asks them: `models` answers
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MLX_API_URL=models.from_this_machine,
         VESTAL_ORCHESTRATOR__KNOWLEDGE=str(knowledge),

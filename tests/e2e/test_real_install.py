@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import processes_of
+
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
@@ -69,12 +71,7 @@ class Installed:
             return reply.status == 200
 
     def processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("VESTAL_HOME") == str(self.home) and process.status() != "zombie":
-                    found.append(process)
-        return found
+        return processes_of(self.home)
 
     def logs(self) -> str:
         return "\n".join(f"{path}:\n{path.read_text()[-4000:]}" for path in self.home.glob("logs/*.log"))

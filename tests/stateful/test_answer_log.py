@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mlx_server.gateway.answer_log import Ended, Left, Record, Silence, TakenUp
 from mlx_server.gateway.answer_log.earlier_files import START_GRACE_S
 from mlx_server.gateway.answer_log.file_names import FileName
-from tests.answer_log_fixtures import FaultyFolder, Logs, accepted, token
+from tests.disks.answer_log_fixtures import FaultyFolder, Logs, accepted, token
 
 T = TypeVar("T")
 KEEP_S = 100.0

@@ -32,7 +32,7 @@ class AnyReports(RuleBasedStateMachine):
     def unread(self, data: Any, unread: bool) -> None:
         if self.open:
             connection = data.draw(st.sampled_from(self.open))
-            self.table.report_unread(connection, self.now if unread else None)
+            self.table.report_unread(connection, unread, self.now)
 
     @rule(data=st.data())
     def closed(self, data: Any) -> None:

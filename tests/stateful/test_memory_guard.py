@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import settings
@@ -15,21 +17,29 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.memory_forecast.forecast import ENGINE_BYTES
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
+from mlx_server.model_store.adapters import Adapter
+from mlx_server.model_store.adapters.settings import AdapterSettings
 from mlx_server.protocol import Generate
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 TOTAL, LIMIT = 24 * GIB, 20 * GIB
-MODELS = ("Llama-3.2-1B", "Qwen3-4B", "Llama-3.1-8B", "phi-4", "Llama-3.1-70B")
+BASES = ("Llama-3.2-1B", "Qwen3-4B", "Llama-3.1-8B", "phi-4", "Llama-3.1-70B")
+ADAPTED = ("Llama-3.1-8B:pirate", "Llama-3.1-8B:poet", "phi-4:poet")
+MODELS = BASES + ADAPTED
 FILES = {
     name: Files(
         CONFIGS[name] | {"quantization": {"bits": 4, "group_size": 64}}, headers(CONFIGS[name], bits=4)
     )
-    for name in MODELS
+    for name in BASES
 }
 
 
 def entry(name: str) -> ModelEntry:
-    return ModelEntry(name, Path(name), "generate", 1, 1, 0.0, "mlx", "llama", "", "", 131072, digest=name)
+    base, _, adapter = name.partition(":")
+    plain = ModelEntry(name, Path(base), "generate", 1, 1, 0.0, "mlx", "llama", "", "", 131072, digest=name)
+    settings = AdapterSettings("mlx-lm", "lora", 8, 1.0)
+    added = Adapter(Path(adapter), settings, 0, 200 * 1024**2, 0, adapter, 0.0) if adapter else None
+    return replace(plain, weights_id=base, adapter=added)
 
 
 class GuardMachine(RuleBasedStateMachine):
@@ -41,9 +51,16 @@ class GuardMachine(RuleBasedStateMachine):
         self.now_s = 0.0
         self.number = 0
         arithmetic = Arithmetic(dense_float32=False, fused_attention=True)
-        self.guard = MemoryGuard(LIMIT, arithmetic, 512, self.read, lambda of: FILES[of.name])
+        self.guard = MemoryGuard(LIMIT, arithmetic, 512, self.read, lambda of: FILES[str(of.path)])
         self.guard.tenants = lambda: [
-            Tenant(entry(name), self.weights(name), tuple(requests), self.used_s[name])
+            Tenant(
+                entry(name),
+                self.weights(name),
+                tuple(requests),
+                self.used_s[name],
+                shared=entry(name).weights_id,
+                shared_bytes=self.guard.forecast(entry(name)).shared_bytes,
+            )
             for name, requests in self.loaded.items()
         ]
         self.guard.relieve = self.evict
@@ -57,7 +74,13 @@ class GuardMachine(RuleBasedStateMachine):
             self.guard.forecast(entry(name)).requests_bytes(len(r), max(r.values(), default=0))
             for name, r in self.loaded.items()
         )
-        return ENGINE_BYTES + sum(map(self.weights, self.loaded)) + requests
+        return ENGINE_BYTES + self.held(self.loaded) + requests
+
+    def held(self, names: Iterable[str]) -> int:
+        """Return the bytes of these models, with what they share counted once."""
+        entries = [entry(name) for name in names]
+        shared = {of.weights_id: self.guard.forecast(of).shared_bytes for of in entries}
+        return sum(self.guard.forecast(of).adapter_bytes for of in entries) + sum(shared.values())
 
     def read(self) -> MemoryReading:
         own = self.taken()
@@ -131,8 +154,13 @@ class GuardMachine(RuleBasedStateMachine):
         except (MustWait, InsufficientMemory):
             return
         self.guard.load_ended()
-        leaving = sum(map(self.weights, fits.evict))
-        needs = self.guard.forecast(entry(name)).load_bytes
+        expected, weights = self.guard.forecast(entry(name)), entry(name).weights_id
+        staying = self.loaded.keys() - set(fits.evict)
+        needs, leaving = expected.load_bytes, self.held(self.loaded) - self.held(staying)
+        if weights in (entry(other).weights_id for other in self.loaded):
+            needs -= expected.shared_bytes
+            if weights not in (entry(other).weights_id for other in staying):
+                leaving -= expected.shared_bytes  # the load holds them
         assert needs <= self.read().available_bytes + leaving - kept_free_bytes(TOTAL)
 
 

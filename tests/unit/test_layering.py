@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-PACKAGES = ("vestal", "host_agent", "mlx_server", "orchestrator")
+PACKAGES = ("vestal", "host_agent", "mlx_server", "orchestrator", "benchmarks")
 MOST_MODULES = 15
 TABLE_ROW = re.compile(r"^\| `([\w/]+)` \|[^|]*\|(?P<may>[^|]*)\|(?P<never>[^|]*)\|$", re.MULTILINE)
 
@@ -33,7 +33,19 @@ ALLOWED, FOREIGN_TO = _table()
 PURE = (
     "vestal/config/model_names.py",
     "vestal/config/state_format.py",
+    "mlx_server/model_store/files/image_support.py",
+    "mlx_server/model_store/adapters/settings.py",
+    "mlx_server/model_store/adapters/tensors.py",
+    "mlx_server/engine/embeddings/batches.py",
+    "mlx_server/engine/models/weights/digests.py",
+    "mlx_server/model_store/files/model_kind.py",
+    "mlx_server/model_store/files/sentence_modules.py",
     "mlx_server/model_store/preset.py",
+    "mlx_server/gateway/images/files.py",
+    "mlx_server/gateway/images/headers.py",
+    "mlx_server/gateway/images/in_bodies.py",
+    "mlx_server/gateway/images/public_addresses.py",
+    "mlx_server/gateway/images/reader.py",
     "mlx_server/gateway/requests/model_presets.py",
     "mlx_server/gateway/requests/resumed.py",
     "mlx_server/gateway/requests/token_rate.py",
@@ -45,7 +57,8 @@ PURE = (
     "mlx_server/gateway/peers/mirrored.py",
     "mlx_server/gateway/peers/passed_on.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
-    "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
+    "mlx_server/model_store/ollama_store/go_syntax.py",
+    "mlx_server/model_store/ollama_store/go_to_jinja.py",
     "host_agent/incidents/entry.py",
     "host_agent/incidents/events.py",
     "host_agent/incidents/failures.py",
@@ -85,6 +98,7 @@ PURE = (
     "host_agent/service_manager/launchd_plist.py",
     "host_agent/service_manager/systemctl_output.py",
     "host_agent/service_manager/systemd_unit.py",
+    "vestal/supervision/child_status.py",
     "vestal/supervision/handover/plan.py",
     "vestal/supervision/health/silence.py",
     "vestal/supervision/lifecycle/breaker.py",
@@ -110,6 +124,7 @@ PURE = (
     "vestal/web/histogram.py",
     "vestal/web/http_error.py",
     "vestal/web/json_body.py",
+    "vestal/web/server_sent_events.py",
     "host_agent/history/counters.py",
     "host_agent/history/plot.py",
     "host_agent/history/sample.py",
@@ -140,7 +155,10 @@ PURE = (
     "vestal/platform/processes/ps.py",
     "vestal/platform/macos/sysctl.py",
     "vestal/platform/macos/memory_tools.py",
+    "mlx_server/model_store/gguf/byte_level.py",
     "mlx_server/model_store/gguf/config.py",
+    "mlx_server/model_store/gguf/families.py",
+    "mlx_server/model_store/gguf/sentencepiece_bpe.py",
     "mlx_server/model_store/gguf/tokenizer.py",
     "mlx_server/model_store/sources/source.py",
     "mlx_server/protocol/codec.py",
@@ -163,6 +181,8 @@ PURE = (
     "mlx_server/gateway/dialects/openai/messages.py",
     "mlx_server/gateway/dialects/openai/text_body.py",
     "mlx_server/gateway/dialects/openai/render.py",
+    "mlx_server/gateway/dialects/rerank/render.py",
+    "mlx_server/gateway/dialects/rerank/schema.py",
     "mlx_server/gateway/dialects/responses/events.py",
     "mlx_server/gateway/dialects/responses/input_items.py",
     "mlx_server/gateway/dialects/responses/messages.py",
@@ -186,6 +206,13 @@ PURE = (
     "mlx_server/gateway/requests/table/request_table.py",
     "mlx_server/gateway/requests/table/engine_wait.py",
     "mlx_server/gateway/requests/sendable.py",
+    "mlx_server/engine/blas_threads/thread_choice.py",
+    "mlx_server/engine/generation/prefill_pace.py",
+    "mlx_server/engine/generation/drafting/draft_counts.py",
+    "mlx_server/engine/generation/drafting/draft_length.py",
+    "mlx_server/engine/generation/drafting/drafter.py",
+    "mlx_server/engine/generation/drafting/prompt_lookup.py",
+    "mlx_server/engine/generation/drafting/step_costs.py",
     "mlx_server/engine/generation/output_parser.py",
     "mlx_server/engine/grammar/constraint.py",
     "mlx_server/engine/grammar/json_schema.py",
@@ -202,7 +229,9 @@ PURE = (
     "mlx_server/engine/generation/prompts/template_probe.py",
     "mlx_server/engine/generation/prompts/templates/limits.py",
     "mlx_server/engine/generation/prompts/token_ids.py",
+    "mlx_server/memory_forecast/fit.py",
     "mlx_server/memory_forecast/forecast.py",
+    "mlx_server/memory_forecast/tower.py",
     "mlx_server/engine/memory/guard.py",
     "mlx_server/memory_forecast/kv.py",
     "mlx_server/engine/memory/ledger.py",
@@ -213,9 +242,11 @@ PURE = (
     "mlx_server/engine/prompt_cache/block.py",
     "mlx_server/engine/prompt_cache/entry.py",
     "mlx_server/engine/prompt_cache/prefix_match.py",
+    "mlx_server/engine/prompt_cache/preload.py",
     "mlx_server/engine/prompt_cache/keys.py",
     "mlx_server/engine/prompt_cache/lru.py",
     "mlx_server/engine/prompt_cache/snapshot.py",
+    "mlx_server/engine/reranking/pairs.py",
     "mlx_server/engine/generation/detokenizer.py",
     "mlx_server/engine/generation/tool_calls.py",
     "mlx_server/engine/generation/prompts/tool_prompt.py",
@@ -254,6 +285,9 @@ PURE = (
     "mlx_server/engine/scheduling/memory_queue.py",
     "mlx_server/engine/scheduling/request.py",
     "mlx_server/engine/scheduling/request_table.py",
+    "mlx_server/engine/vision/families.py",
+    "mlx_server/engine/vision/pictures.py",
+    "mlx_server/engine/vision/positions.py",
     "mlx_server/gateway/dialects/answer_parts.py",
     "mlx_server/gateway/dialects/anthropic/render.py",
     "mlx_server/gateway/dialects/ollama/go_template.py",
@@ -262,6 +296,20 @@ PURE = (
     "mlx_server/gateway/dialects/ollama/schema.py",
     "mlx_server/gateway/dialects/openai/schema.py",
     "orchestrator/unicode.py",
+    "benchmarks/chaos/histogram.py",
+    "benchmarks/chaos/pauses.py",
+    "benchmarks/chaos/table.py",
+    "benchmarks/chaos/tally.py",
+    "benchmarks/chaos/verdict.py",
+    "benchmarks/client/frames.py",
+    "benchmarks/client/reading.py",
+    "benchmarks/faults/outcomes.py",
+    "benchmarks/faults/table.py",
+    "benchmarks/report/bars.py",
+    "benchmarks/report/markdown.py",
+    "benchmarks/report/plots.py",
+    "benchmarks/report/summary.py",
+    "benchmarks/scale/svg.py",
 )
 IMPURE = {
     *("asyncio", "time", "random", "os", "subprocess", "socket", "threading", "secrets", "sqlite3"),
@@ -354,7 +402,9 @@ def test_folders_import_each_other_in_one_direction_only():
 
 
 def test_no_folder_has_more_than_fifteen_modules():
-    crowds = Counter(str(path.parent.relative_to(REPO)) for path in SOURCES if path.name != "__init__.py")
+    tests = [path for path in (REPO / "tests").rglob("*.py") if "children" not in path.parts]
+    counted = (*SOURCES, *tests)
+    crowds = Counter(str(path.parent.relative_to(REPO)) for path in counted if path.name != "__init__.py")
     assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
 
 

@@ -6,12 +6,15 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from pathlib import Path
 
 from vestal.best_effort.failures import FAILURES
 
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
 """Error numbers that say something about the disk's present state, not about the path."""
+
+CHANGED_LATELY_S = 2.0  # some file systems keep times in whole seconds
 
 
 def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OSError | None:
@@ -57,6 +60,48 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
+class FileWatch:
+    """Notices by one cheap system call that a file is still what its owner has read.
+
+    It errs only by saying that a file may have changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: Stamp | None = None
+        self._read: Stamp | None = None
+
+    def is_unchanged(self) -> bool:
+        """Return whether the file has certainly not changed since it was confirmed."""
+        self._seen = _stamp(self._path)
+        return self._seen is not None and self._seen == self._read
+
+    def confirm(self) -> None:
+        """Note that the file, read after the last call of `is_unchanged`, is as it should be."""
+        self._read = self._seen
+
+    def forget(self) -> None:
+        """Forget the confirmation: the file should be another one from now on."""
+        self._read = None
+
+
+Stamp = tuple[int, int, int, int]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return values that differ after each change of the file.
+
+    None if there is no file, or if it changed so recently that another change might leave the same values.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if abs(time.time() - found.st_ctime) < CHANGED_LATELY_S:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
 class KeptFile:
     """A small file that one process owns, and writes again if the file is missing or its text was changed.
 
@@ -67,17 +112,20 @@ class KeptFile:
         self.path = path
         self._what = what
         self._text: str | None = None
+        self._watch = FileWatch(path)
 
     def write(self, text: str) -> OSError | None:
         """Replace the file, and return the error if that is not possible now."""
         self._text = text
+        self._watch.forget()
         return replace_file(self.path, text, self._what)
 
     def keep(self) -> bool:
         """Write the file again if it is missing or its text was changed. Return True if it was written."""
-        if self._text is None:
+        if self._text is None or self._watch.is_unchanged():
             return False
         if self._is_intact():  # the file may already have had this text when it could not be written
+            self._watch.confirm()
             FAILURES.succeeded(self._what, target=self.path)
             return False
         return replace_file(self.path, self._text, self._what, again=True) is None

@@ -5,15 +5,17 @@ A mistake stops the start, and its message names the file with the line, or the 
 
 from vestal.config.errors import ConfigError
 from vestal.config.load import defaults_at_home, load
-from vestal.config.model_names import canonical, find_named, is_valid_name, name_key
+from vestal.config.model_names import adapter_name, canonical, find_named, is_valid_name, name_key
 from vestal.config.paths import Home
 from vestal.config.settings import Config
-from vestal.config.token import ensure_token, read_token, restore_token
+from vestal.config.token import KeptToken, ensure_token, read_token
 
 __all__ = [
     "Config",
     "ConfigError",
     "Home",
+    "KeptToken",
+    "adapter_name",
     "canonical",
     "defaults_at_home",
     "ensure_token",
@@ -22,5 +24,4 @@ __all__ = [
     "load",
     "name_key",
     "read_token",
-    "restore_token",
 ]

@@ -49,6 +49,14 @@ def find_named(model: str, items: Iterable[T], name_of: Callable[[T], str]) -> T
     return alike
 
 
+def adapter_name(model: str, adapter: str) -> str:
+    """Return the name of `model` with an adapter: `llama3` and `pirate` → `llama3:pirate`. A name has one
+    tag: `smollm2:135m` and `pirate` → `smollm2:135m-pirate`.
+    """
+    path, _, tag = canonical(model).rpartition(":")
+    return f"{path}:{adapter}" if tag == DEFAULT_TAG else f"{path}:{tag}-{adapter}"
+
+
 def is_valid_name(model: str) -> bool:
     """Return True if Ollama would take `model` as the name of a new model.
 

@@ -76,6 +76,14 @@ class Home:
         return self.root / "models"
 
     @property
+    def weight_digests(self) -> Path:
+        """Return the file with the digests of models' weights, by which a restart need not read them first.
+
+        It is not in `cache`, which is deleted more easily.
+        """
+        return self.root / "weight_digests.json"
+
+    @property
     def journal_db(self) -> Path:
         """Return the agent's journal, a SQLite database."""
         return self.root / "journal.db"

@@ -5,7 +5,7 @@ import os
 import secrets
 
 from vestal.best_effort.failures import FAILURES
-from vestal.best_effort.files import replace_file, write_file
+from vestal.best_effort.files import FileWatch, replace_file, write_file
 from vestal.config.errors import ConfigError
 from vestal.config.paths import Home
 
@@ -24,18 +24,30 @@ def ensure_token(home: Home) -> str:
     return read_token(home)
 
 
-def restore_token(home: Home, token: str) -> bool:
-    """Write `token` to the file if the file is missing or holds another token. Return True if it was written.
+class KeptToken:
+    """The token of a running agent, whose file is written again if it is missing or holds another token.
 
     Agent and containers keep the token from their start, so that another one in the file would lock out the
-    user. To get a new token, the user runs `vestal down`, deletes the file, and runs `vestal up`. What cannot
-    be written now is written by a later call.
+    user. To get a new token, the user runs `vestal down`, deletes the file, and runs `vestal up`.
     """
-    with contextlib.suppress(ConfigError):
-        if read_token(home) == token:
-            FAILURES.succeeded("token", target=home.token)
+
+    def __init__(self, home: Home, token: str) -> None:
+        self._home, self._token = home, token
+        self._watch = FileWatch(home.token)
+
+    def keep(self) -> bool:
+        """Write the file again if that is necessary. Return True if it was written.
+
+        What cannot be written now is written by a later call.
+        """
+        if self._watch.is_unchanged():
             return False
-    return replace_file(home.token, f"{token}\n", "token", again=True) is None
+        with contextlib.suppress(ConfigError):
+            if read_token(self._home) == self._token:
+                self._watch.confirm()
+                FAILURES.succeeded("token", target=self._home.token)
+                return False
+        return replace_file(self._home.token, f"{self._token}\n", "token", again=True) is None
 
 
 def read_token(home: Home) -> str:

@@ -1,4 +1,4 @@
-"""Parse durations and sizes as people write them: `5m`, `1h30m`, `2g`, `512m`."""
+"""Parse durations and sizes as people write them: `5m`, `1h30m`, `2g`, `512m`; and format sizes for them."""
 
 import re
 
@@ -41,3 +41,16 @@ def size_bytes(value: str | int) -> int:
     if match is None:
         raise ValueError('not a size such as "2g" or "512m"')
     return int(float(match[1]) * 1024 ** _POWER[match[2].lower()])
+
+
+def format_size(count: float) -> str:
+    """Return a number of bytes as text for people: `512 B`, `93.4 MiB`, `1.2 GiB`, `128 GiB`.
+
+    Units are powers of 1024, as the operating system and Docker count memory, and say so. The status page
+    formats sizes by the same rule (`assets/format.js`).
+    """
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    size, unit = float(count), 0
+    while abs(size) >= 1000 and unit < len(units) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} {units[unit]}" if unit == 0 or abs(size) >= 100 else f"{size:.1f} {units[unit]}"

@@ -9,7 +9,7 @@ await supervisor.stop()
 """
 
 from vestal.supervision.child_spec import ChildSpec, Launcher, Probe, ProcessHandle, ReadActivity
-from vestal.supervision.clock import Clock, FakeClock, SystemClock
+from vestal.supervision.clock import Clock, FakeClock, SystemClock, next_tick
 from vestal.supervision.errors import (
     HandoverRefused,
     LaunchError,
@@ -99,6 +99,7 @@ __all__ = [
     "UnknownChild",
     "ProcessVerdict",
     "WaitTimeout",
+    "next_tick",
     "read_pid_file",
     "spawn",
     "start_time",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
+from vestal.supervision.child_status import status_of, trial_at
 from vestal.supervision.clock import Clock
 from vestal.supervision.event_stream import EventStream
 from vestal.supervision.handover.child_handovers import ChildHandovers
@@ -24,7 +25,6 @@ from vestal.supervision.lifecycle.actions import (
     SaveState,
     Terminate,
 )
-from vestal.supervision.lifecycle.breaker import BreakerState
 from vestal.supervision.lifecycle.child_state import initial_state
 from vestal.supervision.lifecycle.inputs import (
     Exited,
@@ -40,7 +40,7 @@ from vestal.supervision.lifecycle.inputs import (
 )
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.saved_state import restore, to_record
-from vestal.supervision.lifecycle.states import ChildStatus, State
+from vestal.supervision.lifecycle.states import ChildStatus
 from vestal.supervision.lifecycle.transition import step
 from vestal.supervision.named_tasks import NamedTasks
 from vestal.supervision.probing import ChildProbes
@@ -105,38 +105,11 @@ class Child:
 
         None if the breaker is closed, or if no trial will follow.
         """
-        child = self.lifecycle
-        if child.breaker.state is BreakerState.CLOSED or not child.wanted:
-            return None
-        if child.state is State.STARTING:
-            return child.started_at
-        return child.timer_at if child.state in (State.OPEN, State.BACKOFF) else None
+        return trial_at(self.lifecycle)
 
     def status(self) -> ChildStatus:
         """Return the status of the child for people and programs."""
-        child = self.lifecycle
-        return ChildStatus(
-            state=child.state,
-            process_pid=child.pid,
-            restart_count=child.restarts,
-            health_check_failures=child.failed_probes,
-            circuit_breaker_state=str(child.breaker.state),
-            uptime_s=max(0.0, self._clock.now() - child.started_at) if child.pid is not None else 0.0,
-            detail=child.detail,
-            last_exit=child.last_exit,
-            since=self._state_since,
-            cause=child.cause,
-            last_end=child.last_end,
-            stopped_by_hand=child.stopped_by_hand,
-            next_trial_in_s=self._next_trial_in_s(),
-        )
-
-    def _next_trial_in_s(self) -> float | None:
-        """Return the seconds until an open breaker's trial start; None without an open breaker, or during the
-        trial.
-        """
-        trial_at = None if self.lifecycle.state is State.STARTING else self.trial_at
-        return None if trial_at is None else max(0.0, trial_at - self._clock.now())
+        return status_of(self.lifecycle, self._state_since, self._clock.now())
 
     # --- requests of the supervisor -------------------------------------------------------------------------
 

@@ -38,6 +38,14 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
+async def next_tick(clock: Clock, interval_s: float) -> None:
+    """Sleep until the clock is next at a multiple of `interval_s`.
+
+    Loops that wait like this wake an idle process once for all of them, and not once each.
+    """
+    await clock.sleep(interval_s - clock.now() % interval_s)
+
+
 class FakeClock:
     """A clock for tests, which stands still until a test advances it."""
 

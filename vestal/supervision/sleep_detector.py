@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from vestal.supervision.clock import Clock
+from vestal.supervision.clock import Clock, next_tick
 
 CHECK_INTERVAL_S = 1.0
 MIN_SLEEP_S = 2.0
@@ -50,6 +50,6 @@ class SleepDetector:
 async def watch_sleep(detector: SleepDetector, clock: Clock, on_wake: Callable[[float], None]) -> None:
     """Call `on_wake` with the seconds slept soon after each wake, until cancelled."""
     while True:
-        await clock.sleep(CHECK_INTERVAL_S)
+        await next_tick(clock, CHECK_INTERVAL_S)
         if slept_s := detector.check():
             on_wake(slept_s)

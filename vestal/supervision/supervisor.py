@@ -9,7 +9,7 @@ from typing import Any
 
 from vestal.supervision.child import Child
 from vestal.supervision.child_spec import ChildSpec
-from vestal.supervision.clock import Clock, SystemClock
+from vestal.supervision.clock import Clock, SystemClock, next_tick
 from vestal.supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.supervision.lifecycle.inputs import Restart, Start, Stop
@@ -216,7 +216,7 @@ class Supervisor:
     async def _keep_files(self) -> None:
         """Write deleted or unwritten PID files and saved state again, until cancelled."""
         while True:
-            await asyncio.sleep(_KEEP_FILES_S)
+            await next_tick(SystemClock(), _KEEP_FILES_S)
             for child in self._children.values():
                 child.keep_files()
             if self._store is not None:

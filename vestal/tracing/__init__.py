@@ -7,7 +7,7 @@ a prompt or an answer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,16 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 HEADER = "traceparent"
 MISSING = (
     "OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed: no traces are sent. "
-    "Install `vestal[tracing]`, or unset the variable."
+    "Install `vestal[tracing]`, or unset the variable; in a container, `vestal up` adds it to the image."
 )
 
 present_traceparent: ContextVar[str | None] = ContextVar("present_traceparent", default=None)
 """The span in which the present task works, for requests that it sends; None without one."""
+
+
+def is_on(environment: Mapping[str, str]) -> bool:
+    """Return whether these environment variables switch tracing on."""
+    return any(environment.get(name) for name in ENDPOINTS) and environment.get("OTEL_SDK_DISABLED") != "true"
 
 
 def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
@@ -31,7 +36,7 @@ def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
     `report` is called with a sentence if tracing is on and cannot work. A slow or absent collector never
     delays the caller: spans wait in a bounded queue, and further spans are dropped.
     """
-    if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED") == "true":
+    if not is_on(os.environ):
         return None
     try:
         from vestal.tracing.tracer import Tracer

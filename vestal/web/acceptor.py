@@ -7,6 +7,7 @@ and the silent connections stay: 300 of them made a service at macOS' default li
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 
@@ -18,6 +19,8 @@ ACCEPTED_AT_ONCE = 32
 DROPPED_AT_ONCE = 4
 RETRY_S = 0.01
 SWEEP_EACH_S = 1.0
+SAME_LACK_S = 5.0
+"""A failure to accept that follows the last one within this time has the same cause: it is reported once."""
 
 
 def bind(address: str, port: int) -> socket.socket:
@@ -42,7 +45,8 @@ class Acceptor:
     """Serves the connections of one listening socket. Several may share a table.
 
     `make_protocol` makes the protocol of a connection, which reports to the table. `report_dropped` is called
-    with the number of connections that were closed to make room.
+    with the number of connections that were closed to make room; `report_stuck` with the error if no
+    connection can be accepted for want of descriptors or memory, once for each lack.
     """
 
     def __init__(
@@ -51,11 +55,14 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.BaseProtocol],
         table: ConnectionTable,
         report_dropped: Callable[[int], None] = lambda count: None,
+        report_stuck: Callable[[OSError], None] = lambda error: None,
     ) -> None:
         self._listening = listening
         self._make_protocol = make_protocol
         self._table = table
         self._report_dropped = report_dropped
+        self._report_stuck = report_stuck
+        self._failed_at = float("-inf")
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -65,7 +72,6 @@ class Acceptor:
         """Begin to accept connections."""
         self._is_open = True
         self._resume()
-        self._sweep()
 
     def close(self) -> None:
         """Accept no further connection. Those that are open stay."""
@@ -96,9 +102,13 @@ class Acceptor:
                 connected, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return None
-            except OSError:  # no descriptor or no memory is left
+            except OSError as error:  # no descriptor or no memory is left
+                failed_before, self._failed_at = self._failed_at, self._loop.time()
+                if self._failed_at - failed_before >= SAME_LACK_S:
+                    self._report_stuck(error)
                 return self._begin_to_make_room()
             self._table.accepted += 1
+            self._sweep_later()
             task = self._loop.create_task(self._connect(connected))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -126,9 +136,20 @@ class Acceptor:
         finally:
             self._table.accepted -= 1
 
+    def _sweep_later(self) -> None:
+        """Sweep at the next whole second, together with the other timers of this process.
+
+        Without a connection there is nothing to sweep, and no timer wakes the process.
+        """
+        if "sweep" not in self._timers:
+            at = (math.floor(self._loop.time() / SWEEP_EACH_S) + 1) * SWEEP_EACH_S
+            self._timers["sweep"] = self._loop.call_at(at, self._sweep)
+
     def _sweep(self) -> None:
+        del self._timers["sweep"]
         for connection in self._table.overdue(self._loop.time()):
             connection.transport.abort()
         if dropped := self._table.take_dropped():
             self._report_dropped(dropped)
-        self._timers["sweep"] = self._loop.call_later(SWEEP_EACH_S, self._sweep)
+        if self._table.accepted or len(self._table):
+            self._sweep_later()

@@ -110,8 +110,11 @@ def head_of(request: web.Request) -> RequestHead:
 async def read_object(request: web.Request) -> dict[str, Any]:
     """Return the JSON object in the body. Raise HttpError (400, 408) or aiohttp's own error (413)."""
     try:
-        async with asyncio.timeout(READ_WITHIN_S):
+        if request.content.is_eof():  # it came with the headers, so that there is nothing to wait for
             raw = await request.read()
+        else:
+            async with asyncio.timeout(READ_WITHIN_S):
+                raw = await request.read()
     except TimeoutError:
         message = f"The body did not arrive within {READ_WITHIN_S:g} s; send it again, faster."
         raise HttpError("request_timeout", message) from None

@@ -28,7 +28,8 @@ T = TypeVar("T")
 class JsonAppRunner(web.AppRunner):
     """Runs `app`.
 
-    `report_dropped` is called with the number of connections that were closed to make room for others.
+    `report_dropped` is called with the number of connections that were closed to make room for others,
+    `report_stuck` with the error if no connection can be accepted.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class JsonAppRunner(web.AppRunner):
         app: web.Application,
         *,
         report_dropped: Callable[[int], None] = lambda count: None,
+        report_stuck: Callable[[OSError], None] = lambda error: None,
         **options: Any,
     ) -> None:
         super().__init__(app, keepalive_timeout=IDLE_FOR_S, **options)
         self.connections = ConnectionTable(max_connections())
-        self._report_dropped = report_dropped
+        self._report_dropped, self._report_stuck = report_dropped, report_stuck
 
     async def listen(self, address: str, port: int, inherited: socket.socket | None = None) -> web.BaseSite:
         """Listen on one more address, by the socket that was inherited for it if there is one.
@@ -48,7 +50,7 @@ class JsonAppRunner(web.AppRunner):
         Return aiohttp's site for it. Raises OSError.
         """
         listening = inherited or bind("127.0.0.1" if address == "localhost" else address, port)
-        site = _Site(self, listening, self._report_dropped)
+        site = _Site(self, listening, self._report_dropped, self._report_stuck)
         await site.start()
         return site
 
@@ -71,12 +73,16 @@ class _Site(web.BaseSite):
     __slots__ = ("_acceptor", "_listening")
 
     def __init__(
-        self, runner: JsonAppRunner, listening: socket.socket, report_dropped: Callable[[int], None]
+        self,
+        runner: JsonAppRunner,
+        listening: socket.socket,
+        report_dropped: Callable[[int], None],
+        report_stuck: Callable[[OSError], None],
     ) -> None:
         super().__init__(runner)
         assert runner.server is not None
         self._listening = listening
-        self._acceptor = Acceptor(listening, runner.server, runner.connections, report_dropped)
+        self._acceptor = Acceptor(listening, runner.server, runner.connections, report_dropped, report_stuck)
 
     @property
     def name(self) -> str:
@@ -148,12 +154,12 @@ class _Protocol(RequestHandler):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._connection is not None:
-            self._table.report_unread(self._connection, self._loop.time())
+            self._table.report_unread(self._connection, True, self._loop.time())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._connection is not None:
-            self._table.report_unread(self._connection, None)
+            self._table.report_unread(self._connection, False, self._loop.time())
 
     def handle_error(
         self,

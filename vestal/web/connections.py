@@ -130,9 +130,10 @@ class ConnectionTable:
             connection.body.received(received_bytes, now)
         self._order(connection)
 
-    def report_unread(self, connection: Connection, since: float | None) -> None:
-        """Record since when the client does not read what is sent to it; None if it reads again."""
-        connection.unread_since = since
+    def report_unread(self, connection: Connection, is_unread: bool, now: float) -> None:
+        """Record that the client does not read what is sent to it from now on, or that it reads again."""
+        connection.unread_since = now if is_unread else None
+        connection.active_at = now
         self._order(connection)
 
     def _order(self, connection: Connection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from vestal.web.http_error import HttpError
 from vestal.web.origins import OriginRules, host_name
@@ -37,7 +38,15 @@ class RequestHead:
 
     def values(self, name: bytes) -> list[bytes]:
         """Return every value of the header `name`, which is given in lower case."""
-        return [value for key, value in self.headers if key.lower() == name]
+        return self._values_by_name.get(name, [])
+
+    @cached_property
+    def _values_by_name(self) -> dict[bytes, list[bytes]]:
+        """The values of each header by its name in lower case: a check looks for a dozen headers."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            found.setdefault(name.lower(), []).append(value)
+        return found
 
 
 @dataclass(frozen=True)

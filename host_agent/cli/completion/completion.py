@@ -16,7 +16,13 @@ from host_agent.cli.launch.programs import PROGRAMS
 from host_agent.service_logs import LOG_FILES
 from vestal.config import Config
 
-MODEL_ARGUMENTS = {"chat": "model", "models": "names", "launch": "model"}
+MODEL_ARGUMENTS = (
+    (("chat",), "model"),
+    (("launch",), "model"),
+    (("models", "pull"), "names"),
+    (("models", "rm"), "names"),
+)
+"""The arguments that name models: the command, with its action if it has some, and the argument."""
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -31,8 +37,11 @@ def script(shell: str, config: Config) -> str:
     _argument(commands["logs"], "service").choices = tuple(LOG_FILES)
     _argument(commands["launch"], "program").choices = tuple(PROGRAMS)
     models = shtab.cmd(list_models_command(str(config.home.models)))
-    for command, argument in MODEL_ARGUMENTS.items():
-        _argument(commands[command], argument).complete = models  # type: ignore[attr-defined]
+    for (command, *actions), argument in MODEL_ARGUMENTS:
+        parsed = commands[command]
+        for action in actions:
+            parsed = _commands(parsed)[action]
+        _argument(parsed, argument).complete = models  # type: ignore[attr-defined]
     return shtab.complete(completed, shell)
 
 
@@ -45,7 +54,7 @@ def _commands(completed: argparse.ArgumentParser) -> dict[str, argparse.Argument
     for action in completed._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
-    raise AssertionError("the parser has no commands")
+    raise AssertionError(f"{completed.prog} has no commands")
 
 
 def _argument(command: argparse.ArgumentParser, name: str) -> argparse.Action:

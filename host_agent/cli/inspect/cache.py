@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from host_agent.cli.inspect import cache_list
-from host_agent.cli.inspect.cache_list import mebibytes
 from host_agent.cli.screen.waiting import waiting_for
 from host_agent.doctor.models import corrupt_cache
 from vestal.config import Config
+from vestal.config.units import format_size
 
 KEPT_FOLDER = "blas"  # links that the next start of the engine needs
 CORRUPT_EXIT_CODE = 1
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     else:
         cache_list.print_for_people(folder, config.mlx.port)
         total_bytes = sum(_size_bytes(entry) for entry in _entries(folder))
-        print(f"{mebibytes(total_bytes)} in {folder}; `vestal cache clear` empties it.")
+        print(f"{format_size(total_bytes)} in {folder}; `vestal cache clear` empties it.")
     return 0
 
 
@@ -67,7 +67,7 @@ def _clear(folder: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"folder": str(folder), "cleared_bytes": cleared_bytes, "left": remaining}))
     else:
-        print(f"Deleted {mebibytes(cleared_bytes)} from {folder}.")
+        print(f"Deleted {format_size(cleared_bytes)} from {folder}.")
         for name in remaining:
             print(f"{name} could not be deleted.")
     return 1 if remaining else 0

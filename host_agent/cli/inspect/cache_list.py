@@ -9,6 +9,7 @@ from host_agent.cli.table import Column, print_table
 from host_agent.doctor.evidence import http_get
 from host_agent.doctor.models import corrupt_cache
 from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
+from vestal.config.units import format_size
 
 HEALTH_TIMEOUT_S = 2.0
 COLUMNS = (
@@ -87,18 +88,13 @@ def engine_use(gateway_port: int) -> dict[str, int] | None:
         return None
 
 
-def mebibytes(size_bytes: int) -> str:
-    """Return a size such as `1.5 MiB`."""
-    return f"{size_bytes / 1024**2:.1f} MiB"
-
-
 def _row(share: ModelShare) -> tuple[str, ...]:
     last_used = datetime.fromtimestamp(share.used_s).isoformat(" ", "minutes")
-    return share.model, str(share.blocks), str(share.tokens), mebibytes(share.bytes), last_used
+    return share.model, str(share.blocks), str(share.tokens), format_size(share.bytes), last_used
 
 
 def _use_sentence(use: dict[str, int]) -> str:
-    ram, written = mebibytes(use.get("ram_bytes", 0)), mebibytes(use.get("written_bytes", 0))
+    ram, written = format_size(use.get("ram_bytes", 0)), format_size(use.get("written_bytes", 0))
     found = f"{use.get('hits_ram', 0)} blocks found in memory, {use.get('hits_disk', 0)} on disk"
     return (
         f"The running engine: {ram} in memory; {found}, {use.get('misses', 0)} computed; {written} written."

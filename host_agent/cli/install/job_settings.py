@@ -26,7 +26,7 @@ FOREIGN_SETTINGS = (
 )
 SET_BY_CONFIG = ("VESTAL_HOME", "VESTAL_CONFIG")  # set from the configuration, which has absolute paths
 SECRET_WORDS = frozenset(
-    {"TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
+    {"HEADERS", "TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
 )
 SECRET_PARTS = ("DATABASE_URL", "NOTIFICATIONS__WEBHOOK")
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
@@ -85,7 +85,7 @@ def search_path(env: Mapping[str, str], extra_folders: Sequence[str]) -> str:
 def _is_setting(name: str) -> bool:
     if name in SET_BY_CONFIG:
         return False
-    return name.startswith("VESTAL_") or name in SHORT_NAMES or name in FOREIGN_SETTINGS
+    return name.startswith(("VESTAL_", "OTEL_")) or name in SHORT_NAMES or name in FOREIGN_SETTINGS
 
 
 def _has_password(value: str) -> bool:

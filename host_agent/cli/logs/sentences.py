@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from host_agent.cli.logs.log_line import LogLine
-from host_agent.cli.screen.units import format_bytes
 from host_agent.sentences import as_sentence
+from vestal.config.units import format_size
 
 Fields = Mapping[str, Any]
 MOST_FIELD_CHARS = 200
@@ -119,7 +119,7 @@ def _goes_on(fields: Fields) -> str:
 
 
 def _model_loaded(cause: str, fields: Fields) -> str:
-    size = format_bytes(float(fields["bytes"]))
+    size = format_size(float(fields["bytes"]))
     return f"Loaded {fields['model']} ({size}) in {float(fields['load_s']):.1f} s."
 
 
@@ -144,7 +144,7 @@ def _prompt_shortened(cause: str, fields: Fields) -> str:
 
 
 def _cache_opened(cause: str, fields: Fields) -> str:
-    return f"The prompt cache on disk has {fields['blocks']} blocks, {format_bytes(float(fields['bytes']))}."
+    return f"The prompt cache on disk has {fields['blocks']} blocks, {format_size(float(fields['bytes']))}."
 
 
 def _model_unloaded(cause: str, fields: Fields) -> str:
@@ -220,6 +220,7 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "server_started": lambda cause, fields: f"The gateway starts as PID {fields['pid']}.",
     "server_stopping": lambda cause, fields: _plus_cause("It stops", cause),
     "spare_started": lambda cause, fields: f"A standby engine starts as PID {fields['pid']}.",
+    "weights_damaged": lambda cause, fields: as_sentence(cause),
     "supervisor_stopped": lambda cause, fields: "All of its children have stopped.",
 }
 """What each event says, from its cause and its fields. Others are shown by name, cause and fields."""

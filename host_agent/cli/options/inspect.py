@@ -1,4 +1,4 @@
-"""The options of the commands that show something: status, top, doctor, incidents, logs, models, cache."""
+"""The options of the commands that show something: status, top, doctor, incidents, logs, cache."""
 
 import argparse
 
@@ -39,20 +39,6 @@ def add(parsers: dict[str, argparse.ArgumentParser]) -> None:
         "service",
         nargs="?",
         help="agent, mlx_server, mlx_engine, ollama, orchestrator or nightly; all of them by default",
-    )
-    models = parsers["models"]
-    models.add_argument(
-        "action",
-        nargs="?",
-        choices=("list", "pull", "ensure", "remove"),
-        default="list",
-        help="list (the default) shows the installed models; pull and ensure fetch what is missing",
-    )
-    models.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="models of the configuration, the Hugging Face hub (mlx-community/NAME) or Ollama's library",
     )
     cache = parsers["cache"]
     cache.add_argument(

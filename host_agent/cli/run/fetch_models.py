@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
 from typing import Any
 
 from host_agent.cli.run import model_store
 from host_agent.cli.run.progress import Progress
+from host_agent.cli.screen.units import format_download
 from host_agent.errors import HostAgentError
 from vestal.config import Config
 
@@ -24,20 +24,19 @@ def fetch_missing(config: Config, progress: Progress) -> None:
     """Fetch what is missing of `mlx.preload`. Raises ModelsMissing if a model cannot be fetched."""
     if not config.mlx.preload:
         return
-    if problem := fetch((), progress):
+    if problem := _fetch(progress):
         raise ModelsMissing(f"Nothing was started. {problem}")
 
 
-def fetch(names: Sequence[str], progress: Progress) -> str:
-    """Fetch those of the models `names` that are missing, and show the progress; without names, of
-    `mlx.preload`.
+def _fetch(progress: Progress) -> str:
+    """Fetch what is missing, and show the progress.
 
     Return a sentence for each model that could not be fetched.
     """
     shown: dict[str, float] = {}
     problems = []
     try:
-        for line in model_store.json_lines("ensure", *names):
+        for line in model_store.json_lines("ensure"):
             update = _parse(line)
             if "error" in update:
                 problems.append(_problem(update["error"]))
@@ -54,7 +53,10 @@ def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -
     last = shown.get(name, -1.0)
     if progress.redraws or fraction >= last + STEP_FRACTION or (fraction >= 1.0 > last):
         shown[name] = fraction
-        text = f"{fraction:.0%}  {update.get('sentence', '')}".rstrip()
+        downloads = update.get("bytes") and fraction < 1.0
+        text = (
+            f"{fraction:.0%}  {format_download(update) if downloads else update.get('sentence', '')}".rstrip()
+        )
         progress.show(name, text, final=fraction >= 1.0)
 
 

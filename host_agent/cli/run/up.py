@@ -4,7 +4,7 @@ import argparse
 import json
 
 from host_agent.agent_client import AgentClient
-from host_agent.cli.run import background_agent, fetch_models, preflight
+from host_agent.cli.run import background_agent, fetch_models, image_packages, preflight
 from host_agent.cli.run.build_image import WITHOUT_DOCKER, build_image, run_in_foreground
 from host_agent.cli.run.progress import Progress, wait_until_healthy
 from host_agent.cli.run.replace_outdated import replace_outdated
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     preflight.check(config, progress, agent_runs=client.answers())
     config.home.prepare()
     fetch_models.fetch_missing(config, progress)
+    image_packages.install_if_needed(config, progress)
     replace_outdated(config, progress)
     try:
         # Under this lock no recovery pass builds or starts what is being built and started here.

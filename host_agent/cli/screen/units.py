@@ -1,6 +1,11 @@
-"""Format durations and numbers of bytes for people. Pure."""
+"""Format durations and downloads for people. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vestal.config.units import format_size
 
 
 def format_duration(seconds: float) -> str:
@@ -13,9 +18,15 @@ def format_duration(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def format_bytes(count: float) -> str:
-    """Return `512 B`, `93.0 MB` or `1.2 GB` (powers of 1000, as Ollama prints them)."""
-    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{int(count)} B"
+def format_download(update: Mapping[str, Any]) -> str:
+    """Return `412 MiB of 4.1 GiB, 45.0 MiB/s, 1 min left`, or what is known of it.
+
+    `update` is a line of the model store's program: `fraction`, `bytes` (the total, or 0), and while a
+    download runs `bytes_per_s` and `remaining_s`.
+    """
+    if not (total := update["bytes"]):
+        return ""
+    shown = f"{format_size(update['fraction'] * total)} of {format_size(total)}"
+    if update["fraction"] < 1.0 and (speed := update.get("bytes_per_s")):
+        shown += f", {format_size(speed)}/s, {format_duration(update['remaining_s'])} left"
+    return shown

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from host_agent.cli.screen.styled import Line, Segment, printable
-from host_agent.cli.screen.units import format_bytes, format_duration
+from host_agent.cli.screen.units import format_duration
+from vestal.config.units import format_size
 
 WIDE_COLUMNS = 76
 """On fewer columns, each request has two lines."""
@@ -92,10 +93,10 @@ def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
     bar += [("░" * (columns - used), "dim"), ("▏", "dim")]
     legend: list[Line] = []
     line: list[Segment] = []
-    head = f"{format_bytes(memory.get('in_use_bytes') or 0)} of {format_bytes(limit)}"
+    head = f"{format_size(memory.get('in_use_bytes') or 0)} of {format_size(limit)}"
     for text, style in [
         (head, "bold"),
-        *((f"{name} {format_bytes(size)}", style) for name, size, style in parts if size),
+        *((f"{name} {format_size(size)}", style) for name, size, style in parts if size),
     ]:
         if line and sum(len(part) for part, _ in line) + 3 + len(text) > width:
             legend.append(line)
@@ -119,8 +120,8 @@ def _memory_sentence(health: Mapping[str, Any]) -> str:
     memory = health.get("memory") or {}
     if not memory.get("limit_bytes"):
         return "memory: not known yet"
-    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in _memory_parts(memory) if size)
-    in_use, limit = format_bytes(memory.get("in_use_bytes") or 0), format_bytes(memory["limit_bytes"])
+    parts = ", ".join(f"{name} {format_size(size)}" for name, size, _ in _memory_parts(memory) if size)
+    in_use, limit = format_size(memory.get("in_use_bytes") or 0), format_size(memory["limit_bytes"])
     return f"memory: {in_use} of {limit}" + (f" ({parts})" if parts else "")
 
 

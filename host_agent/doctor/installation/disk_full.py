@@ -12,6 +12,7 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.errors import HostAgentError
 from host_agent.services.disk_report import ASK_DOCTOR
 from vestal.config import Config, ConfigError
+from vestal.config.units import format_size
 from vestal.platform.disks import find_obstacle
 
 NAME = "disk_full"
@@ -74,7 +75,7 @@ def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) ->
     if free_files == 0:
         sentence = f"The disk of {folder} cannot hold more files."
         return Finding(NAME, "fault", sentence, REMEDY, "0 inodes are free")
-    free = f"{free_bytes / 1e9:.1f} GB" if free_bytes >= 1e9 else f"{free_bytes / 1e6:.0f} MB"
+    free = format_size(free_bytes)
     if free_bytes < FAULT_BELOW_BYTES:
         return Finding(NAME, "fault", f"Only {free} are free on the disk of {folder}.", REMEDY)
     if free_bytes < NOTE_BELOW_BYTES:

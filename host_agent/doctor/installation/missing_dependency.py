@@ -4,9 +4,11 @@ at its start.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from host_agent.doctor.finding import Diagnosis, Finding
+from mlx_server.model_store import catalog
+from mlx_server.model_store.image_packages import missing_image_packages
 from vestal.config import Config
 
 NAME = "missing_dependency"
@@ -43,6 +45,15 @@ def diagnose(config: Config, python: str = sys.executable) -> Iterator[Finding]:
         yield Finding(NAME, "fault", sentence, REINSTALL, result.stderr.strip()[-200:])
     elif not failed:
         yield Finding(NAME, "ok", "All packages of the MLX server can be imported.")
+    models = [entry.name for entry in catalog(config) if "vision" in entry.capabilities]
+    yield from assess_images(models, missing_image_packages())
+
+
+def assess_images(models: Sequence[str], missing: Sequence[str]) -> Iterator[Finding]:
+    """Yield a fault if there are `models` that read images, and packages for that are `missing`."""
+    if models and missing:
+        sentence = f"{', '.join(models)} can read images, and {', '.join(missing)} for that cannot be found."
+        yield Finding(NAME, "fault", sentence, "Run `vestal up`, which installs the packages for images.")
 
 
 DIAGNOSIS = Diagnosis(NAME, diagnose, IMPORT_TIMEOUT_S + 10.0)

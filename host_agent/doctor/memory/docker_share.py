@@ -8,10 +8,10 @@ from host_agent.errors import DockerUnavailable
 from host_agent.sentences import as_sentence
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.docker.docker_engine import START_IT
-from host_agent.services.docker.exit_cause import gibibytes
 from host_agent.services.orchestrator import mode
 from mlx_server.model_store import survey
 from vestal.config import Config, name_key, units
+from vestal.config.units import format_size
 from vestal.platform import memory
 
 NAME = "docker_share"
@@ -31,7 +31,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
         yield Finding(NAME, "ok", f"No container takes memory: orchestrator.mode is {chosen}.")
         return
     try:
-        docker_bytes = asyncio.run(_docker_memory())
+        docker_bytes = asyncio.run(docker_memory_bytes())
     except DockerUnavailable as error:
         if config.orchestrator.mode == "docker" or mode.has_containers(config):
             yield Finding(NAME, "fault", str(error), as_sentence(f"{START_IT}; {WITHOUT_DOCKER}"))
@@ -52,16 +52,16 @@ def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights
     `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed
     models that are loaded at the start.
     """
-    machine, models = gibibytes(total_bytes), gibibytes(weights_bytes)
+    machine, models = format_size(total_bytes), format_size(weights_bytes)
     if docker_bytes < SAME_MEMORY * total_bytes:
-        share = f"Docker's virtual machine may take {gibibytes(docker_bytes)} of the machine's {machine}"
+        share = f"Docker's virtual machine may take {format_size(docker_bytes)} of the machine's {machine}"
         if docker_bytes + weights_bytes > total_bytes:
             sentence = f"{share}, and the models of mlx.preload need {models}: both do not fit."
             return Finding(NAME, "fault", sentence, GIVE_LESS)
         if docker_bytes > MOST_OF_MACHINE * total_bytes:
             return Finding(NAME, "note", f"{share}, which models cannot use.", GIVE_LESS)
         return Finding(NAME, "ok", f"{share}.")
-    share = f"The containers may take {gibibytes(limits_bytes)} of the machine's {machine}"
+    share = f"The containers may take {format_size(limits_bytes)} of the machine's {machine}"
     if limits_bytes + weights_bytes > total_bytes:
         sentence = f"{share}, and the models of mlx.preload need {models}: both at once do not fit."
         return Finding(NAME, "note", sentence, LOWER_LIMIT)
@@ -74,7 +74,8 @@ def _weights_bytes(config: Config) -> int:
     return sum(entry.weights_bytes for entry in survey(config)[0] if name_key(entry.name) in preloaded)
 
 
-async def _docker_memory() -> int:
+async def docker_memory_bytes() -> int:
+    """Return the memory that all containers share. Raises DockerUnavailable."""
     api = DockerApi()
     try:
         return await api.memory_bytes()

@@ -5,7 +5,8 @@ from typing import Any
 
 from host_agent.doctor.finding import Finding
 from host_agent.services.docker import container_status
-from host_agent.services.docker.exit_cause import ExitCause, explain, gibibytes
+from host_agent.services.docker.exit_cause import ExitCause, explain
+from vestal.config.units import format_size
 
 NAME = "oom_killed"
 LIMIT_STEP_BYTES = 256 * 1024**2
@@ -54,14 +55,16 @@ def remedy(limit_bytes: int, docker_bytes: int) -> str:
     if not limit_bytes:
         return f"Set {LIMIT_SETTING}=2g, or give Docker more memory ({where})."
     if docker_bytes and wanted_bytes > docker_bytes * MAX_SHARE_OF_DOCKER:
-        more = f"Give Docker more memory ({where}): it has {gibibytes(docker_bytes)}."
+        more = f"Give Docker more memory ({where}): it has {format_size(docker_bytes)}."
         return f"{more} Then set {LIMIT_SETTING}={wanted}."
     return f"Set {LIMIT_SETTING}={wanted} and run `vestal up`."
 
 
 def _finding(service: str, limit_bytes: int, docker_bytes: int, evidence: str) -> Finding:
     limit = (
-        f"its limit of {gibibytes(limit_bytes)}" if limit_bytes else "Docker's whole memory (it has no limit)"
+        f"its limit of {format_size(limit_bytes)}"
+        if limit_bytes
+        else "Docker's whole memory (it has no limit)"
     )
     sentence = f"{service} was killed: it reached {limit}."
     return Finding(NAME, "fault", sentence, remedy(limit_bytes, docker_bytes), evidence)

@@ -13,8 +13,8 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.memory import oom_advice
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_api import DockerApi
-from host_agent.services.docker.exit_cause import gibibytes
 from vestal.config import Config
+from vestal.config.units import format_size
 from vestal.platform import commands, kernel_log
 from vestal.platform.kernel_log import OomKill
 from vestal.platform.macos import jetsam
@@ -52,7 +52,7 @@ def assess_kill(kill: OomKill, service: str) -> Finding:
     """Return the fault for a process of `service` that the kernel of this machine killed."""
     why = "it exceeded a memory limit of its own" if kill.by_own_limit else "this machine had no memory left"
     at = time.strftime("%H:%M", time.localtime(kill.at))
-    held = gibibytes(kill.held_bytes)
+    held = format_size(kill.held_bytes)
     evidence = f"the kernel, at {at}: killed {kill.name} (PID {kill.pid}), which held {held}"
     remedy = "Set mlx.memory_limit lower, load fewer or smaller models, or close other programs."
     return Finding(NAME, "fault", f"The kernel killed {service}: {why}.", remedy, evidence)

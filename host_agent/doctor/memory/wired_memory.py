@@ -7,6 +7,7 @@ from dataclasses import replace
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.sentences import as_sentence
 from vestal.config import Config
+from vestal.config.units import format_size
 from vestal.platform import commands, memory, model_servers
 from vestal.platform.macos import memory_tools
 from vestal.platform.memory import Memory
@@ -55,7 +56,7 @@ def _ok_sentence(now: Memory) -> str:
 def _evidence(now: Memory, free_fraction: float | None) -> str:
     if now.wired_bytes is None:
         return ""
-    wired = f"vm_stat: {now.wired_bytes / 1e9:.1f} of {now.total_bytes / 1e9:.1f} GB wired down"
+    wired = f"vm_stat: {format_size(now.wired_bytes)} of {format_size(now.total_bytes)} wired down"
     return wired if free_fraction is None else f"{wired}; memory_pressure: {free_fraction:.0%} free"
 
 

@@ -44,6 +44,8 @@ def requested_models(config: Config) -> list[RequestedModel]:
         orchestrator = config.orchestrator
         settings_by_name.setdefault(orchestrator.chat_model, []).append("orchestrator.chat_model")
         settings_by_name.setdefault(orchestrator.embed_model, []).append("orchestrator.embed_model")
+        if orchestrator.rerank_model:
+            settings_by_name.setdefault(orchestrator.rerank_model, []).append("orchestrator.rerank_model")
     return [RequestedModel(name, " and ".join(settings)) for name, settings in settings_by_name.items()]
 
 

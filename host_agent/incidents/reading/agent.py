@@ -34,6 +34,8 @@ class AgentEvents:
             failure = failures.MACHINE_RESTARTED if rebooted else failures.AGENT_ENDED
             incident = self._ledger.fail(entry, failure, AGENT)
             incident.rebooted = incident.rebooted or rebooted
+            if 0 < (last_alive_at := entry.number("last_alive_at")) < incident.began_at:
+                incident.began_at = last_alive_at
             incident.part(AGENT, entry.ts).restarts += 1
             self._ledger.end(entry, [AGENT])
 

@@ -63,6 +63,10 @@ class ChildEvents:
         if trace.exit is not None:
             trace.exit, trace.for_memory = failures.KILLED_FOR_MEMORY, True
 
+    def weights_damaged(self, entry: Entry) -> None:
+        """Add a notice: a model's weights were found damaged, and the engine no longer uses the model."""
+        self._ledger.note(entry, Failure("found damaged weights", failures.detail(entry.cause)), MLX_ENGINE)
+
     def child_launch_failed(self, entry: Entry) -> None:
         """Record that no process could be created. The next event says what follows."""
         self._trace(entry.service).exit = Failure(NOT_STARTED, failures.detail(entry.cause))

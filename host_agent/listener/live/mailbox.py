@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+from vestal.web import server_sent_events
+
 MAX_KEYS = 256
 
 
@@ -41,11 +43,6 @@ class Mailbox:
         return taken
 
 
-def frame(event: str, data: Any) -> bytes:
+def frame(event: str, data: Any, event_id: int | None = None) -> bytes:
     """Return `data` as a server-sent event."""
-    return raw_frame(event, json.dumps(data, default=str).encode())
-
-
-def raw_frame(event: str, data: bytes) -> bytes:
-    """Return one line of JSON as a server-sent event."""
-    return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+    return server_sent_events.frame(json.dumps(data, default=str).encode(), event, event_id)

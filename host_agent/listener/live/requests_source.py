@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 import aiohttp
 
 from host_agent.listener.live.hub import Publish
-from host_agent.listener.live.mailbox import frame, raw_frame
+from host_agent.listener.live.mailbox import frame
+from vestal.web import server_sent_events
 
 KEY = "requests"
 FIRST_LIST_WITHIN_S = 3.0
@@ -63,7 +64,7 @@ class RequestsSource:
             async for data in event_data(answer.content.iter_any()):
                 deadline.reschedule(loop.time() + SILENT_FOR_S)
                 self._received_at = time.monotonic()
-                self._publish(raw_frame("requests", data), publish)
+                self._publish(server_sent_events.frame(data, "requests"), publish)
         return RETRY_S
 
     def _publish(self, new: bytes, publish: Publish) -> None:

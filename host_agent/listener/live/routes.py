@@ -18,6 +18,7 @@ from host_agent.listener.live.status_source import StatusSource
 from host_agent.listener.proxy.proxied_routes import Upstream
 from vestal.web.aiohttp_runner import until_client_leaves
 from vestal.web.http_error import HttpError
+from vestal.web.server_sent_events import KEEP_ALIVE, MEDIA_TYPE
 
 MAX_FOLLOWERS = 32
 COMMENT_EACH_S = 15.0
@@ -35,7 +36,7 @@ class LiveRoutes:
     ) -> None:
         """`status` returns the body of GET /status. `headers` are added to each response."""
         upstreams = context.upstreams
-        self._headers = {**headers, "Content-Type": "text/event-stream"}
+        self._headers = {**headers, "Content-Type": MEDIA_TYPE}
         self._hub = Hub(
             [
                 StatusSource(context.journal, status),
@@ -74,7 +75,7 @@ async def _send(request: web.Request, response: web.StreamResponse, mailbox: Mai
             async with asyncio.timeout(COMMENT_EACH_S):
                 frames = await mailbox.take()
         except TimeoutError:
-            frames = b": keep-alive\n\n"
+            frames = KEEP_ALIVE
         if not frames:
             return
         await response.write(frames)

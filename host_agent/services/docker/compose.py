@@ -56,7 +56,8 @@ class Compose:
             own["VESTAL_TOKEN"] = config.home.token.read_text().strip()
         settings = child_environment.orchestrator(config, HOST_FROM_CONTAINER)
         # The Dockerfile's build secret needs BuildKit, which older engines do not use by default.
-        return {**os.environ, "DOCKER_BUILDKIT": "1", **settings, **own}
+        traces = child_environment.container_traces(os.environ)
+        return {**os.environ, "DOCKER_BUILDKIT": "1", **settings, **traces, **own}
 
     @property
     def image(self) -> str:

@@ -7,6 +7,8 @@ the engine shortly before the end, or a stop that the agent asked for, says more
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vestal.config.units import format_size
+
 SIGNALS = {1: "SIGHUP", 2: "SIGINT", 6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 KILLED = 137
 SIGNAL_BASE = 128
@@ -54,7 +56,7 @@ def explain(
     """Return the cause with the strongest evidence; `limit_setting` raises the memory limit."""
     code = evidence.exit_code
     if _out_of_memory(evidence):
-        limit = f"its limit of {gibibytes(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"
+        limit = f"its limit of {format_size(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"
         return Explanation(
             ExitCause.OUT_OF_MEMORY,
             f"killed by the kernel: over {limit}; raise {limit_setting} (exit code {code})",
@@ -80,11 +82,6 @@ def explain(
     return Explanation(
         ExitCause.ERROR, f"ended with an error (exit code {code}); `vestal logs` shows its last lines"
     )
-
-
-def gibibytes(size: int) -> str:
-    """Return a size for people: `2.0 GiB`, or `512 MiB` below one GiB."""
-    return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
 
 
 def _out_of_memory(evidence: ContainerExitEvidence) -> bool:

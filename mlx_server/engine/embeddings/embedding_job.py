@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from itertools import chain
 
-from mlx_server.engine.embeddings.encoder import Encoder, batch_by_length
+from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.generation.prompts.length_check import context_exceeded, tokenization_error
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
@@ -30,17 +31,18 @@ class EmbeddingJob:
         self.id = op.id
         asked = op.context_tokens
         self._limit = encoder.context_tokens if asked is None else min(asked, encoder.context_tokens)
-        if asked is not None and self._limit <= encoder.special_tokens:
+        if asked is not None and self._limit <= encoder.tokenizer.special_tokens:
             raise RequestError(
                 "context_exceeded",
                 "The input after truncation exceeds maximum context length: "
                 f"a context of {asked} tokens is too short for any text; {op.model} adds "
-                f"{encoder.special_tokens} of its own, and takes {encoder.context_tokens}.",
+                f"{encoder.tokenizer.special_tokens} of its own, and takes {encoder.context_tokens}.",
                 context_tokens=self._limit,
             )
         self._op, self._encoder = op, encoder
         self._token_ids: list[list[int]] = []
         self._pending_batches: list[list[int]] = []
+        self._encoding: Generator[None, None, list[list[float]]] | None = None
         self._vectors: list[list[float]] = [[] for _ in op.texts]
         self._started_s, self._load_s = now, load_s
 
@@ -57,13 +59,13 @@ class EmbeddingJob:
                 break
             texts.append(text[:MAX_READ_CHARS])
         try:
-            token_ids = self._encoder.tokenize(texts)
+            token_ids = self._encoder.tokenizer.tokenize(texts)
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise tokenization_error(error) from error
         self._token_ids += map(self._truncate_or_refuse, token_ids)
         if len(self._token_ids) < len(self._op.texts):
             return False
-        self._pending_batches = list(batch_by_length([len(ids) for ids in self._token_ids]))
+        self._pending_batches = list(self._encoder.batches([len(ids) for ids in self._token_ids]))
         return True
 
     def _truncate_or_refuse(self, ids: list[int]) -> list[int]:
@@ -72,14 +74,20 @@ class EmbeddingJob:
         if len(ids) > limit and not self._op.truncate:
             remedy = "shorten it, or let it be truncated"
             raise context_exceeded(model, len(ids), limit, subject="a text", remedy=remedy)
-        return self._encoder.truncate(ids, limit)
+        return self._encoder.tokenizer.truncate(ids, limit)
 
     def step(self) -> bool:
-        """Encode the next batch of texts, and return whether all texts are encoded."""
-        indices = self._pending_batches.pop(0)
-        vectors = self._encoder.encode([self._token_ids[i] for i in indices])
-        for i, vector in zip(indices, vectors, strict=True):
-            self._vectors[i] = vector
+        """Encode the next batch of texts, or a layer of it if it is long; return whether all is encoded."""
+        indices = self._pending_batches[0]
+        if self._encoding is None:
+            self._encoding = self._encoder.encode_in_steps([self._token_ids[i] for i in indices])
+        try:
+            next(self._encoding)
+        except StopIteration as ended:
+            for i, vector in zip(indices, ended.value, strict=True):
+                self._vectors[i] = vector
+            self._pending_batches.pop(0)
+            self._encoding = None
         return not self._pending_batches
 
     def answer(self, now: float) -> Embedding:

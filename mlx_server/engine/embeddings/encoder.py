@@ -1,119 +1,153 @@
-"""Turn texts into unit vectors: tokenize, truncate, batch by length, encode, pool, normalize."""
+"""Turn texts into vectors: tokenize, truncate, batch by length, encode, pool, project, normalize."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
-from tokenizers import Tokenizer
+import mlx.nn as nn
 
-from mlx_server.engine.embeddings.bert import Bert, BertShape, rename_weights
+from mlx_server.engine.embeddings.architectures.attention import Packed, TextEncoder
+from mlx_server.engine.embeddings.architectures.build import (
+    build_encoder,
+    dense_weight,
+    read_weights,
+)
+from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS, batch_by_length, pack_by_length
+from mlx_server.engine.embeddings.pooling import output_size, pool, project
+from mlx_server.engine.embeddings.text_tokenizer import TextTokenizer, read_tokenizer
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
-
-_MAX_BATCH_TOKENS = 2048
-"""The padded tokens of one forward pass. Other requests run between two passes."""
+from mlx_server.model_store.files import model_kind, sentence_files, weight_files
+from mlx_server.model_store.files.sentence_modules import SentenceSteps, sentence_steps
 
 
 @dataclass(frozen=True)
 class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
-    With `pools_first_token`, a text's vector is the state of its first token; otherwise it is the mean over
-    all tokens. The model has weights for `token_rows` tokens. The tokenizer adds `special_tokens` tokens to
-    each text. `probe` holds the tokens of a short text, for tests of the model.
+    `steps` say how a text's hidden states become its vector; `projections` has their weights. Vectors have
+    the length 1 if `is_normalized`. The model has weights for `token_rows` tokens. `probe` holds the tokens
+    of a short text, for tests of the model.
     """
 
-    model: Bert
-    tokenizer: Tokenizer
+    model: nn.Module
+    tokenizer: TextTokenizer
     context_tokens: int
     dim: int
-    pools_first_token: bool
+    steps: SentenceSteps
+    projections: Mapping[str, mx.array]
+    is_normalized: bool
     token_rows: int
-    special_tokens: int
     probe: list[int]
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, special tokens included, at full length."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+    @property
+    def packs(self) -> bool:
+        """Return True if texts are packed. On a GPU, padding costs less than attention for each length."""
+        return isinstance(self.model, TextEncoder) and not mx.metal.is_available()
 
-    def truncate(self, ids: list[int], limit: int) -> list[int]:
-        """Return `ids` shortened to `limit` tokens, with the closing special token."""
-        return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the indices of texts with these numbers of tokens in batches for `encode`."""
+        return pack_by_length(lengths) if self.packs else batch_by_length(lengths)
 
     def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
         """Compute the vectors of texts, given by their token ids, and return them in the same order."""
-        length = max(map(len, batch))
-        ids = mx.array([row + [0] * (length - len(row)) for row in batch])
-        mask = mx.array([[1.0] * len(row) + [0.0] * (length - len(row)) for row in batch])
-        hidden = self.model(ids, mask)
-        pooled = hidden[:, 0] if self.pools_first_token else _mean(hidden, mask)
-        norm = mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
-        return (pooled / norm).tolist()  # type: ignore[return-value]
+        steps = self.encode_in_steps(batch)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as ended:
+                return ended.value
+
+    def encode_in_steps(self, batch: Sequence[list[int]]) -> Generator[None, None, list[list[float]]]:
+        """Compute as `encode`, and yield after each layer if the batch has many tokens.
+
+        A layer of a long text takes seconds on a small machine.
+        """
+        order = sorted(range(len(batch)), key=lambda i: len(batch[i]))
+        ordered = [batch[i] for i in order]
+        groups = tuple((len(list(group)), length) for length, group in groupby(map(len, ordered)))
+        if self.packs:
+            layout = Packed(groups)
+            states = self.model.packed(mx.array([list(chain.from_iterable(ordered))]), layout)
+        else:
+            states = self.model.padded(*padded(ordered))
+        is_long = sum(map(len, batch)) > MAX_BATCH_TOKENS
+        for hidden in states:
+            if is_long:
+                mx.eval(hidden)
+                yield
+        if self.packs:
+            parts = zip(layout.split(hidden), groups, strict=True)
+            pooled = mx.concatenate([self._pool(part, [length] * texts) for part, (texts, length) in parts])
+        else:
+            pooled = self._pool(hidden, list(map(len, ordered)))
+        vectors = pooled[mx.array(sorted(range(len(batch)), key=lambda i: order[i]))]
+        vectors = project(vectors, self.steps, self.projections)
+        if self.is_normalized:
+            vectors = vectors / mx.maximum(mx.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        return vectors.tolist()  # type: ignore[return-value]
+
+    def _pool(self, hidden: mx.array, lengths: Sequence[int]) -> mx.array:
+        prompt_tokens = 0 if self.steps.pools_prompt else self.tokenizer.prompt_tokens
+        return pool(hidden, lengths, min(prompt_tokens, min(lengths) - 1), self.steps.pooling)
 
 
-def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
-    return (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+def padded(batch: Sequence[list[int]]) -> tuple[mx.array, mx.array | None]:
+    """Return token ids, filled up with zeros behind the texts, and the mask that is True for the texts.
 
-
-def batch_by_length(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iterator[list[int]]:
-    """Yield the indices of `lengths` in groups of similar length.
-
-    A group, padded to its longest text, has at most `max_tokens` tokens unless it is a single text.
+    The mask is None if all texts have the same length.
     """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and lengths[index] * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+    length = max(map(len, batch))
+    ids = mx.array([row + [0] * (length - len(row)) for row in batch])
+    if all(len(row) == length for row in batch):
+        return ids, None
+    return ids, mx.arange(length)[None] < mx.array([len(row) for row in batch])[:, None]
 
 
 def load_encoder(folder: Path, context_tokens: int) -> Encoder:
     """Return the model in `folder`. Its weights are read from the disk when they are evaluated.
 
-    Raises OSError, ValueError, KeyError or RequestError if the folder does not hold a supported model.
+    Raises OSError, ValueError, KeyError, UnreadableModel or RequestError if the folder does not hold a
+    supported model.
     """
-    shape = BertShape.from_config(_json(folder / "config.json"))
-    model = Bert(shape)
-    weights: dict[str, mx.array] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        weights.update(mx.load(str(path)))  # type: ignore[arg-type]
-    model.load_weights(rename_weights(weights))
-    model.set_dtype(mx.float32)
-    model.eval()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()  # the tokenizer.json of all-minilm truncates at 128 tokens
-    probe = tokenizer.encode("probe").ids
-    check_tokenizer_ids(probe, shape.vocab_size, folder.name)
+    config = weight_files.read_config(folder)
+    model, others = build_encoder(folder)
+    modules = sentence_files.read_modules(folder, config)
+    steps = sentence_steps(modules, model_kind.default_pooling(config))
+    settings = sentence_files.read_sentence_config(folder)
+    tokenizer = read_tokenizer(folder, settings.prompt)
+    (probe,) = tokenizer.tokenize(["probe"])
+    rows, hidden_size = int(config["vocab_size"]), int(config.get("hidden_size") or config["n_embd"])
+    check_tokenizer_ids(probe, rows, folder.name)
+    limit = sentence_files.context_tokens(folder, config) or context_tokens
     return Encoder(
         model=model,
         tokenizer=tokenizer,
-        context_tokens=min(context_tokens, shape.max_position_embeddings),
-        dim=shape.hidden_size,
-        pools_first_token=_pools_first_token(folder),
-        token_rows=shape.vocab_size,
-        special_tokens=tokenizer.num_special_tokens_to_add(False),
+        context_tokens=min(context_tokens, limit),
+        dim=output_size(hidden_size, steps),
+        steps=steps,
+        projections=_projections(folder, steps, others),
+        is_normalized=steps.normalizes or settings.similarity == "cosine",
+        token_rows=rows,
         probe=probe,
     )
 
 
-def _pools_first_token(folder: Path) -> bool:
-    path = folder / "1_Pooling" / "config.json"
-    pooling = _json(path) if path.is_file() else {}
-    if pooling.get("pooling_mode_max_tokens") or pooling.get("pooling_mode_mean_sqrt_len_tokens"):
-        raise ValueError("its pooling mode is neither mean nor first token")
-    return bool(pooling.get("pooling_mode_cls_token"))
+def _projections(folder: Path, steps: SentenceSteps, others: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """Return the weights of all projections, dense and in float32, as `project` takes them.
 
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return content
+    They are in a file of their own, or, as conversions to MLX have it, with those of the encoder.
+    """
+    found: dict[str, mx.array] = {}
+    for i, dense in enumerate(steps.projections):
+        own = folder / dense.path / sentence_files.DENSE_WEIGHTS
+        weights = read_weights([own]) if own.is_file() else others
+        prefix = "linear" if own.is_file() else f"dense.{i}"
+        weight = dense_weight(prefix, (dense.out_features, dense.in_features), weights)
+        found[f"{i}.weight"] = weight.astype(mx.float32)
+        if dense.bias:
+            found[f"{i}.bias"] = weights[f"{prefix}.bias"].astype(mx.float32)
+    return found

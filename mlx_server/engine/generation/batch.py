@@ -7,6 +7,7 @@ and goes on generating. A request runs until `Batch.remove`.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,14 @@ from typing import Any
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine.generation.drafting.draft_batch import DraftBatch
+from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
+from mlx_server.engine.generation.drafting.draft_model import DraftModel
+from mlx_server.engine.generation.drafting.drafter import Drafter
+from mlx_server.engine.generation.prefill_pace import PrefillPace
 from mlx_server.engine.generation.sampling import Processor, Sampler
+from mlx_server.engine.kv.kv_cache import share_offsets
 from mlx_server.engine.kv.request_caches import make_request_caches
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
@@ -75,22 +83,35 @@ def _supports_padding(model: Any) -> bool:
 class BatchLimits:
     """How many requests run together, and how many tokens of prompt a step may process.
 
-    The longer a step takes, the longer the other requests wait for their next token.
+    The longer a step takes, the longer the other requests wait for their next token. With `drafting`, a step
+    may check guessed tokens.
     """
 
     max_running: int
     prefill_step_tokens: int
+    drafting: bool = False
 
 
 class Batch:
     """Runs the requests of one model together. Only the MLX thread may use it. With `kv`, keys and values are
-    quantized from the first token on.
+    quantized from the first token on. With `drafting`, the next tokens of an answer are guessed, and the
+    guesses are counted in `draft_counts`, which batches may share; `draft_model` guesses where the text of an
+    answer does not.
     """
 
     def __init__(
-        self, model: Any, max_running: int, prefill_step_tokens: int, kv: KvQuantization | None = None
+        self,
+        model: Any,
+        max_running: int,
+        prefill_step_tokens: int,
+        kv: KvQuantization | None = None,
+        *,
+        drafting: bool = False,
+        draft_counts: DraftCounts | None = None,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self._model, self._kv = model, kv
+        self.draft_counts = draft_counts or DraftCounts()
         self._generator = BatchGenerator(
             model,
             max_tokens=_NO_TOKEN_LIMIT,
@@ -98,6 +119,14 @@ class Batch:
             prefill_batch_size=min(8, max_running) if _supports_padding(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
+        self._threads = ThreadsForProducts()
+        self._pace = PrefillPace(prefill_step_tokens)
+        self._last_was_plain = False
+        self._drafts: DraftBatch | None = None
+        if drafting:
+            sampler, begin_step = self._generator.sampler, self._threads.begin_step
+            self._drafts = DraftBatch.over(model, sampler, self.draft_counts, begin_step, draft_model)
+            self._generator._generation_batch = self._drafts
         self._cached_tokens: dict[int, int] = {}  # by uid: tokens whose KV was given to `add`
         self._returned_early: set[int] = set()  # uids whose first token `step` has returned before mlx-lm
 
@@ -128,6 +157,8 @@ class Batch:
             logits_processors=[list(processors)],
         )
         self._cached_tokens[uid] = cached
+        if self._drafts is not None:
+            self._drafts.drafters[uid] = Drafter()
         return uid
 
     def computed(self, uid: int) -> ComputedKv | None:
@@ -138,15 +169,25 @@ class Batch:
                 return ComputedKv(batch.tokens[row], batch.prompt_cache, row)
         return None
 
+    @property
+    def draft_kv_bytes(self) -> int:
+        """Return the bytes of the draft model's keys and values."""
+        model = self._drafts.draft_model if self._drafts is not None else None
+        return 0 if model is None else model.nbytes
+
     def remove(self, uid: int) -> None:
         """End a request, and free its keys and values."""
         self._cached_tokens.pop(uid, None)
         self._returned_early.discard(uid)
+        if self._drafts is not None:
+            self._drafts.remove(uid)
         self._generator.remove([uid])
+        if not self._cached_tokens:
+            self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
         """Generate a token for each request past its prompt, and process a chunk of the other prompts."""
-        prompts, tokens = self._generator.next()
+        prompts, tokens = self._next()
         for prompt in prompts:
             if (cached := self._cached_tokens.get(prompt.uid)) is not None:
                 done, total = prompt.progress
@@ -157,6 +198,49 @@ class Batch:
             elif answer.uid in self._cached_tokens:  # a removed request's next token was sampled ahead
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
         yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
+
+    def _next(self) -> tuple[list[Any], list[Any]]:
+        """Return what a step of BatchGenerator gives, with more threads if that is faster, and with slices of
+        prompts that leave running answers their pace.
+        """
+        generator = self._generator
+        for batch in (generator._generation_batch, generator._prompt_batch):
+            share_offsets(batch.prompt_cache)
+        answers, began_s = len(generator._generation_batch), time.monotonic()
+        reads_prompts = bool(generator._currently_processing or generator._unprocessed_sequences)
+        if self._drafts is not None:
+            # A guess would lengthen a step that a slice of a prompt has made long already.
+            self._drafts.may_guess = not reads_prompts and self._pace.knows_step
+        if not reads_prompts:
+            if self._drafts is None:
+                self._threads.begin_step(answers)
+            prompts, tokens = generator.next()
+            self._record_step(answers, time.monotonic() - began_s)
+            return list(prompts), list(tokens)
+        generator.prefill_step_size = slice_tokens = self._pace.slice_tokens(answers)
+        before, processed = generator._counters.prompt_tokens, 0
+        self._threads.begin()
+        try:
+            prompts, tokens = generator.next()
+            processed = generator._counters.prompt_tokens - before
+        finally:
+            self._threads.end(0 if answers else processed)
+        self._last_was_plain = False  # the next step waits for what was computed beside the slice
+        if answers and processed >= slice_tokens:
+            self._pace.record_slice(slice_tokens, time.monotonic() - began_s)
+        return list(prompts), list(tokens)
+
+    def _record_step(self, answers: int, seconds: float) -> None:
+        """Record what a step of the answers took, if neither it nor the step before had a slice or guesses.
+
+        MLX computes a plain step in the background, so that its time is paid by the step after it.
+        """
+        before_was_plain = self._last_was_plain
+        self._last_was_plain = self._drafts is None or self._drafts.last_was_plain
+        if answers and before_was_plain and self._last_was_plain:
+            self._pace.record_step(seconds)
+            if self._drafts is not None:
+                self._drafts.costs.record_plain(answers, seconds)
 
     def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
         """Yield the first tokens of the requests `uids`, whose prompts were processed in this step.

@@ -21,6 +21,9 @@ Processor = Callable[[mx.array, mx.array], mx.array]
 """A logits processor of mlx-lm: takes the tokens so far and the logits (1, vocabulary), returns logits."""
 
 _GREEDY_BELOW = 1e-5
+MOST_CANDIDATES = 4096
+"""How many of the most probable tokens top_p may keep, if top_k does not say. Sorting a vocabulary of 49,000
+tokens took 3.7 ms a token, and one of 262,000 took 22 ms; with this bound it is a quarter."""
 _MASK64 = (1 << 64) - 1
 
 
@@ -60,6 +63,10 @@ class CounterSampler:
         # rounding errors add up. The different rounding of a batch (4e-5) changed 5 of 300 draws.
         return mx.argmax(logits + mx.random.gumbel(logits.shape, key=key), axis=-1)
 
+    def rewind(self, calls: int) -> None:
+        """Undo the last calls: the next call draws for their first position again."""
+        self._position -= calls
+
 
 def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
     """Return `logits`, with minus infinity for the tokens that must not be drawn."""
@@ -76,14 +83,17 @@ def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
 def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
     """Return the smallest logit that top_k and top_p keep, of shape (1, 1).
 
-    top_k is applied first, because sorting the whole vocabulary takes ten times as long as all the rest.
+    Only the largest logits are sorted, because sorting the whole vocabulary takes longer than all the rest.
+    top_p counts the mass of the tokens that top_k keeps.
     """
-    top_k = sampling.top_k
-    largest = mx.topk(logits, top_k, axis=-1) if 0 < top_k < logits.shape[-1] else logits
+    has_top_k = 0 < sampling.top_k < logits.shape[-1]
+    candidates = sampling.top_k if has_top_k else min(MOST_CANDIDATES, logits.shape[-1])
+    largest = mx.topk(logits, candidates, axis=-1) if candidates < logits.shape[-1] else logits
     if not 0.0 < sampling.top_p < 1.0:
         return mx.min(largest, axis=-1, keepdims=True)
     largest = mx.sort(largest, axis=-1)[..., ::-1]
-    mass_above = mx.cumsum(mx.softmax(largest, axis=-1), axis=-1, inclusive=False)
+    total = mx.logsumexp(largest if has_top_k else logits, axis=-1, keepdims=True)
+    mass_above = mx.cumsum(mx.exp(largest - total), axis=-1, inclusive=False)
     count = mx.maximum((mass_above < sampling.top_p).sum(axis=-1, keepdims=True), 1)
     return mx.take_along_axis(largest, count - 1, axis=-1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from itertools import takewhile
+from typing import NamedTuple, Protocol
 
 
 class Matcher(Protocol):
@@ -14,6 +16,9 @@ class Matcher(Protocol):
     """
 
     def consume_token(self, token: int, /) -> bool: ...
+    def rollback(self, num_tokens: int, /) -> bool: ...
+    def compute_ff_tokens(self) -> list[int]: ...
+    def validate_tokens(self, tokens: list[int], /) -> int: ...
     def is_stopped(self) -> bool: ...
     def is_error(self) -> bool: ...
     def compute_bitmask(self) -> bytes: ...
@@ -38,6 +43,17 @@ class GateAfter:
         return self._recent == self._tokens
 
 
+MAX_REWIND = 64
+"""How many tokens a constraint can be moved back."""
+
+
+class _Step(NamedTuple):
+    """What one token changed: whether the text had ended before it, and whether the matcher took it in."""
+
+    ended_before: bool
+    was_consumed: bool
+
+
 class Constraint:
     """Constrains one answer: call `advance` with each token, and `allowed_mask` before the next.
 
@@ -50,6 +66,7 @@ class Constraint:
         self._end_tokens = end_tokens
         self._gate = gate
         self._ended = False
+        self._steps: deque[_Step] = deque(maxlen=MAX_REWIND)
 
     @property
     def is_active(self) -> bool:
@@ -63,13 +80,41 @@ class Constraint:
 
     def advance(self, token: int) -> None:
         """Continue the answer with `token`."""
+        ended_before, was_consumed = self._ended, False
         if self._gate is not None:
             if self._gate.opens_after(token):
                 self._gate = None
         elif token in self._end_tokens:
             self._ended = True
         elif not self.must_end:
-            self._matcher.consume_token(token)
+            was_consumed = self._matcher.consume_token(token)
+        self._steps.append(_Step(ended_before, was_consumed))
+
+    def rewind(self, tokens: int) -> None:
+        """Undo the last `tokens` calls of `advance`, at most MAX_REWIND. The grammar must have been active in
+        all of them. Raises RuntimeError if the matcher cannot go back.
+        """
+        undone = [self._steps.pop() for _ in range(tokens)]
+        if not undone:
+            return
+        self._ended = undone[-1].ended_before
+        consumed = sum(step.was_consumed for step in undone)
+        if consumed and not self._matcher.rollback(consumed):
+            raise RuntimeError("the grammar cannot be moved back")
+
+    def forced_tokens(self) -> list[int]:
+        """Return the tokens that must come next because the grammar allows no other text; often empty."""
+        return [] if not self.is_active or self.must_end else self._matcher.compute_ff_tokens()
+
+    def allowed_prefix(self, tokens: Sequence[int]) -> list[int]:
+        """Return the first of `tokens` that the grammar allows to come next, without an end token.
+
+        The matcher must not consume any other: it could not go back.
+        """
+        if not self.is_active or self.must_end:
+            return []
+        allowed = list(tokens[: self._matcher.validate_tokens(list(tokens))])
+        return list(takewhile(lambda token: token not in self._end_tokens, allowed))
 
     def allowed_mask(self) -> bytes | None:
         """Return the bitmask of the tokens that may come next.

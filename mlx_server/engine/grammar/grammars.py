@@ -198,10 +198,12 @@ class GrammarProcessor:
         self._constraint, self._end_tokens = constraint, end_tokens
         self._was_called = False
         self._fault: Exception | None = None
+        self._is_ahead = False  # whether the next call's token has been taken in by `forced_after`
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        last = cast(int, tokens[-1].item()) if self._was_called else None  # at first, all are replayed
-        self._was_called = True
+        # At first, all tokens have been replayed.
+        last = cast(int, tokens[-1].item()) if self._was_called and not self._is_ahead else None
+        self._was_called, self._is_ahead = True, False
         # An error here would end the whole batch's step, and so the engine; it is kept for `raise_fault`.
         try:
             if last is not None:
@@ -212,6 +214,40 @@ class GrammarProcessor:
         if mask is not None:
             return mx.where(_unpack(mask, logits.shape[-1]), logits, -mx.inf)
         return self._only_end_tokens(logits) if must_end else logits
+
+    @property
+    def can_draft(self) -> bool:
+        """Return True if calls can be undone from here on: the grammar applies already, and has no fault."""
+        return self._was_called and self._fault is None and self._constraint.is_active
+
+    def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:
+        """Take in `token`, the next one of the answer, and return what may follow it.
+
+        That is the text that the grammar forces, or else the beginning of `guessed` that it allows.
+        """
+        try:
+            self._constraint.advance(token)
+            self._is_ahead = True
+            return self._constraint.forced_tokens() or self._constraint.allowed_prefix(guessed)
+        except Exception as error:  # kept for `raise_fault`, as in a call
+            self._fault = error
+            return []
+
+    def allowed(self, guessed: Sequence[int]) -> list[int]:
+        """Return the first of `guessed` that the grammar allows after the token that was taken in last."""
+        try:
+            return [] if self._fault is not None else self._constraint.allowed_prefix(guessed)
+        except Exception as error:  # kept for `raise_fault`, as in a call
+            self._fault = error
+            return []
+
+    def rewind(self, calls: int) -> None:
+        """Undo the last calls."""
+        try:
+            if self._fault is None:
+                self._constraint.rewind(calls)
+        except Exception as error:  # kept for `raise_fault`, as in a call
+            self._fault = error
 
     def raise_fault(self) -> None:
         """Raise the error that the grammar had in a step, if any, since its request cannot continue."""

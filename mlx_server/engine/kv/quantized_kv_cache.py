@@ -24,13 +24,15 @@ import mlx.core as mx
 from mlx.utils import tree_map, tree_reduce
 from mlx_lm.models.cache import QuantizedKVCache, dynamic_roll
 
-from mlx_server.engine.kv.kv_cache import BatchKV
+from mlx_server.engine.kv.kv_cache import BatchKV, write_rows
 
 Triple = tuple[mx.array, mx.array, mx.array]
 
 
 class QuantizedRequestKV(QuantizedKVCache):
-    """Keys and values of one request before it joins a batch."""
+    """Keys and values of one request before it joins a batch. `position_offset` is as in RequestKV."""
+
+    position_offset = 0
 
     def size(self) -> int:
         """Return the number of tokens."""
@@ -79,10 +81,16 @@ class QuantizedBatchKV(BatchKV):
         new = self._quantized(keys), self._quantized(values)
         if self.keys is None or end > self._capacity_tokens:
             self._grow(new, begin, -(-(end - begin) // self.step) * self.step)
-        for stored, appended in zip((*self.keys, *self.values), (*new[0], *new[1]), strict=True):
-            stored[..., begin:end, :] = appended
-        self.offset = self.offset + (end - begin)
-        self._idx, self._returns_triples = end, end - begin == 1
+        if self._ends is None:
+            for stored, appended in zip((*self.keys, *self.values), (*new[0], *new[1]), strict=True):
+                stored[..., begin:end, :] = appended
+        else:
+            places = self.places_of_next(end - begin)
+            self.keys, self.values = tree_map(
+                lambda stored, appended: write_rows(stored, appended, places), (self.keys, self.values), new
+            )
+        self.record_appended(end - begin)
+        self._returns_triples = end - begin == 1
         return self.keys_and_values()
 
     def keys_and_values(self) -> tuple[Any, Any]:
@@ -107,12 +115,13 @@ class QuantizedBatchKV(BatchKV):
         """
         if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
             return
+        ends = self.ends()
         self.offset = self.offset[batch_indices]
         self.left_padding = self.left_padding[batch_indices]
         unneeded = max(min(self.left_padding.tolist()), 0)
         self._map(lambda x: x[batch_indices][..., unneeded:, :])
-        self._idx -= unneeded
         self.left_padding -= unneeded
+        self._set_ends([ends[row] - unneeded for row in batch_indices])
 
     def extend(self, other: QuantizedBatchKV) -> None:
         """Append the rows of another batch."""
@@ -122,11 +131,11 @@ class QuantizedBatchKV(BatchKV):
         """Return a copy of one row, without its padding."""
         row = QuantizedRequestKV(self.group_size, self._bits)
         if self.keys is not None:
-            begin = self.left_padding.tolist()[idx]
+            begin, end = self.left_padding.tolist()[idx], self.ends()[idx]
             row.keys, row.values = tree_map(
-                lambda x: mx.contiguous(x[idx : idx + 1, :, begin : self._idx]), (self.keys, self.values)
+                lambda x: mx.contiguous(x[idx : idx + 1, :, begin:end]), (self.keys, self.values)
             )
-            row.offset = self._idx - begin
+            row.offset = end - begin
         return row
 
     @classmethod
@@ -147,7 +156,7 @@ class QuantizedBatchKV(BatchKV):
         batch = cls([0], row.group_size, row.bits)
         if row.keys is not None:
             batch.keys, batch.values = tuple(row.keys), tuple(row.values)
-            batch.offset = batch.offset + row.offset
+            batch.offset = batch.offset + (row.offset + row.position_offset)
             batch._idx = row.offset
         return batch
 
@@ -181,11 +190,13 @@ class QuantizedBatchKV(BatchKV):
         """Replace the contents by the rows of all `batches`, padded so that all end at the same token."""
         end, capacity = max(b._idx for b in batches), max(b._capacity_tokens for b in batches)
         offset = mx.concatenate([b.offset for b in batches])
+        ends = [e + end - b._idx for b in batches for e in b.ends()]
         left_padding = mx.concatenate([b.left_padding + (end - b._idx) for b in batches])
         if like := next(((b.keys, b.values) for b in batches if b.keys is not None), None):
             padded = [b._padded(like, end, capacity) for b in batches]
             self.keys, self.values = tree_map(lambda *rows: mx.concatenate(rows), *padded)
-        self.offset, self.left_padding, self._idx = offset, left_padding, end
+        self.offset, self.left_padding = offset, left_padding
+        self._set_ends(ends)
 
     def _padded(self, like: tuple[Triple, Triple], end: int, capacity: int) -> tuple[Triple, Triple]:
         """Return keys and values moved to end at token `end`, in arrays for `capacity` tokens.

@@ -30,6 +30,14 @@ def _full_attention_cache(quantization: KvQuantization | None) -> RequestKV | Qu
     return QuantizedRequestKV(quantization.group_size, quantization.bits)
 
 
+def can_drop_tokens(model: Any) -> bool:
+    """Return whether every layer keeps plain keys and values, of which the last tokens can be dropped.
+
+    Sliding windows and recurrent states forget what came before.
+    """
+    return all(type(cache) is KVCache for cache in make_prompt_cache(model))
+
+
 def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | None:
     """Return why the model cannot work with quantized keys and values; None if it can.
 

@@ -19,14 +19,18 @@ from mlx_server.engine.memory.ledger import (
     Never,
     decide,
 )
-from mlx_server.engine.memory.refusals import MustWait, RefusalWords, refusal, size
+from mlx_server.engine.memory.refusals import MustWait, RefusalWords, refusal, request_words
 from mlx_server.memory_forecast.forecast import ENGINE_BYTES, Forecast
 from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
-from mlx_server.memory_forecast.model_files import Files, forecast_of
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.forecasts import Files, forecast_of
 from mlx_server.protocol import Generate, MemoryUse
+from vestal.config.units import format_size
+
+ImageShapes = Sequence[Sequence[int]]
+"""The shapes of the pixels of a request's images, of those that the tower has to compute."""
 
 UNLIMITED_ANSWER_TOKENS = 2048
 """Tokens reserved for an answer without `max_tokens`. Most answers end long before the context does."""
@@ -49,7 +53,8 @@ this many tokens.
 class Tenant:
     """A loaded model: the bytes of its weights, and the ids of its requests.
 
-    `awaited` means that a request is about to start on it.
+    `awaited` means that a request is about to start on it. `shared_bytes` of the weights are shared with the
+    other models of the same `shared`.
     """
 
     entry: ModelEntry
@@ -57,6 +62,8 @@ class Tenant:
     requests: Sequence[str]
     last_used_s: float
     awaited: bool = False
+    shared: str = ""
+    shared_bytes: int = 0
 
 
 class MemoryGuard:
@@ -78,8 +85,9 @@ class MemoryGuard:
         self._unquantizable: set[str] = set()  # digests of models that cannot use quantized KV
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
-        self._forecasts: dict[tuple[str, KvQuantization | None], Forecast] = {}
+        self._forecasts: dict[tuple[str, str, KvQuantization | None], Forecast] = {}
         self._reserved: dict[str, dict[str, int]] = {}  # model → request → tokens
+        self._towers: dict[str, dict[str, int]] = {}  # model → request whose images are not computed → bytes
         self._loading: Holding | None = None
         self._last_reading: MemoryReading | None = None
 
@@ -90,14 +98,29 @@ class MemoryGuard:
         loaded. Raise InsufficientMemory or MustWait.
         """
         expected = self.forecast(entry)
-        need = Need(expected.load_bytes, expected.load_bytes)
+        going, shared = set(leaving), entry.weights_id
+        is_there = (
+            any(t.shared == shared for t in self.tenants() if t.entry.name not in going) if shared else False
+        )
+        present_bytes = expected.shared_bytes if is_there else 0
+        need = Need(
+            expected.load_bytes - present_bytes, expected.load_bytes, shared=shared if is_there else ""
+        )
         ask = RefusalWords(
-            f"Model {entry.name} ({size(expected.weights.bytes)} of weights)",
+            f"Model {entry.name} ({format_size(expected.weights.bytes)} of weights)",
             "take a smaller or more strongly quantized model, or raise mlx.memory_limit",
             {"weights_bytes": expected.weights.bytes},
         )
-        fits = self._decide(self._ledger(set(leaving)), need, ask)
-        self._loading = Holding(entry.name, expected.resident_bytes, 0, busy=True, last_used_s=float("inf"))
+        fits = self._decide(self._ledger(going), need, ask)
+        self._loading = Holding(
+            entry.name,
+            expected.resident_bytes,
+            0,
+            busy=True,
+            last_used_s=float("inf"),
+            shared=shared,
+            shared_bytes=expected.shared_bytes,
+        )
         return fits
 
     def load_ended(self) -> None:
@@ -109,9 +132,10 @@ class MemoryGuard:
         only.
         """
         kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
-        known = self._forecasts.get((entry.digest, kv))
+        key = entry.digest, entry.draft.digest if entry.draft else "", kv
+        known = self._forecasts.get(key)
         if known is None:
-            known = self._forecasts[entry.digest, kv] = self._forecast(entry, kv)
+            known = self._forecasts[key] = self._forecast(entry, kv)
         return known
 
     def cannot_quantize_kv(self, entry: ModelEntry) -> None:
@@ -127,24 +151,40 @@ class MemoryGuard:
 
     # --- requests ---
 
-    def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
-        """Reserve the KV of a request's prompt and answer. Raise InsufficientMemory or MustWait."""
+    def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int, images: ImageShapes = ()) -> None:
+        """Reserve the KV of a request's prompt and answer, and what the tower takes for its images until
+        `images_computed`. Raise InsufficientMemory or MustWait.
+        """
         answer_tokens = reserved_answer_tokens(op, limit_tokens)
-        fits = self.check(op.model, prompt_tokens, answer_tokens)
+        fits = self.check(op.model, prompt_tokens, answer_tokens, images)
         if fits != Fits():
             self.relieve(fits)
         self._reserved.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
+        if images and (entry := self._entry(op.model)) is not None:
+            self._towers.setdefault(op.model, {})[op.id] = self.forecast(entry).images_bytes(images)
 
-    def check(self, model: str, prompt_tokens: int, answer_tokens: int) -> Fits:
+    def images_computed(self, model: str, request: str) -> None:
+        """Free what was reserved for the tower: the images of this request are computed."""
+        self._towers.get(model, {}).pop(request, None)
+
+    def check(self, model: str, prompt_tokens: int, answer_tokens: int, images: ImageShapes = ()) -> Fits:
         """Check that a request fits now, without reserving memory. Raise InsufficientMemory or MustWait."""
         ledger = self._ledger()
         entry = self._entry(model)
         if entry is None:
             return Fits()
-        need = self._request_need(entry, prompt_tokens + answer_tokens)
-        return self._decide(ledger, need, _ask(model, prompt_tokens, answer_tokens))
+        tower_bytes = self.forecast(entry).images_bytes(images)
+        need = self._request_need(entry, prompt_tokens + answer_tokens, tower_bytes=tower_bytes)
+        return self._decide(ledger, need, request_words(model, prompt_tokens, answer_tokens, tower_bytes))
 
-    def check_possible(self, entry: ModelEntry, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
+    def check_possible(
+        self,
+        entry: ModelEntry,
+        op: Generate,
+        prompt_tokens: int,
+        limit_tokens: int,
+        images: ImageShapes = (),
+    ) -> None:
         """Raise InsufficientMemory if the request could not be served even if nothing else needed memory.
 
         Any thread may call it: it changes nothing, and uses the last reading of the machine.
@@ -152,13 +192,16 @@ class MemoryGuard:
         if self._last_reading is None:
             return
         expected, answer_tokens = self.forecast(entry), reserved_answer_tokens(op, limit_tokens)
-        alone_bytes = expected.requests_bytes(1, prompt_tokens + answer_tokens)
+        tower_bytes = expected.images_bytes(images)
+        alone_bytes = expected.requests_bytes(1, prompt_tokens + answer_tokens) + tower_bytes
         holding = Holding(entry.name, expected.resident_bytes, 0, busy=False, last_used_s=0.0)
         need = Need(alone_bytes, alone_bytes, staying=entry.name)
         ledger = Ledger(self._limit_bytes, ENGINE_BYTES, self._last_reading, [holding])
         decision = decide(ledger, need)
         if isinstance(decision, Never):
-            raise refusal(decision, ledger, need, _ask(op.model, prompt_tokens, answer_tokens))
+            raise refusal(
+                decision, ledger, need, request_words(op.model, prompt_tokens, answer_tokens, tower_bytes)
+            )
 
     def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
         """Return True if a request that has grown to `tokens` of at most `max_tokens` can continue.
@@ -182,9 +225,11 @@ class MemoryGuard:
     def _entry(self, model: str) -> ModelEntry | None:
         return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
 
-    def _request_need(self, entry: ModelEntry, tokens: int, request: str | None = None) -> Need:
+    def _request_need(
+        self, entry: ModelEntry, tokens: int, request: str | None = None, tower_bytes: int = 0
+    ) -> Need:
         """Return the bytes that a new request of `tokens` takes, or that `request` takes if it grows to
-        `tokens`.
+        `tokens`. The tower takes `tower_bytes` for a new request's images.
         """
         expected = self.forecast(entry)
         reservations = self._reserved.get(entry.name, {})
@@ -192,14 +237,27 @@ class MemoryGuard:
         after = expected.requests_bytes(
             len(reservations) + (request not in reservations), max([tokens, *reservations.values()])
         )
-        return Need(after - before, expected.requests_bytes(1, tokens), staying=entry.name)
+        running_bytes = self._tower_bytes(entry.name)  # towers run one after the other
+        more_bytes = max(tower_bytes - running_bytes, 0)
+        alone_bytes = expected.requests_bytes(1, tokens) + tower_bytes
+        return Need(after - before + more_bytes, alone_bytes, staying=entry.name)
+
+    def _tower_bytes(self, model: str) -> int:
+        """Return what is reserved for the tower of a model, which computes one image at a time."""
+        return max(self._towers.get(model, {}).values(), default=0)
+
+    def free_bytes(self) -> int:
+        """Return the bytes that nothing has reserved, within the limit and on the machine."""
+        return max(self._ledger().free_bytes, 0)
 
     # --- the ledger ---
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
         """Return the figures of the ledger for status and metrics."""
         held = [self._holding(tenant) for tenant in self.tenants()]
-        weights = sum(tenant.bytes for tenant in self.tenants())
+        shared = {tenant.shared: tenant.shared_bytes for tenant in self.tenants() if tenant.shared}
+        own = sum(t.bytes - (t.shared_bytes if t.shared else 0) for t in self.tenants())
+        weights = own + sum(shared.values())
         return MemoryUse(weights, kv_bytes, sum(h.reserved_bytes for h in held), prompt_cache_bytes)
 
     def _ledger(self, leaving: set[str] | None = None) -> Ledger:
@@ -212,14 +270,25 @@ class MemoryGuard:
     def _holding(self, tenant: Tenant) -> Holding:
         name, expected = tenant.entry.name, self.forecast(tenant.entry)
         reservations = self._reserved.get(name, {})
-        for gone in reservations.keys() - set(tenant.requests):
-            del reservations[gone]
+        for reserved_for in (reservations, self._towers.get(name, {})):
+            for gone in reserved_for.keys() - set(tenant.requests):
+                del reserved_for[gone]
         if expected.kv is None:
             reserved = expected.requests_bytes(min(len(tenant.requests), 1), 0)
         else:
             reserved = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))
+            reserved += self._tower_bytes(name)
         bytes_ = tenant.bytes + expected.tokenizer_bytes
-        return Holding(name, bytes_, reserved, bool(tenant.requests), tenant.last_used_s, tenant.awaited)
+        return Holding(
+            name,
+            bytes_,
+            reserved,
+            bool(tenant.requests),
+            tenant.last_used_s,
+            tenant.awaited,
+            tenant.shared,
+            tenant.shared_bytes + expected.tokenizer_bytes if tenant.shared else 0,
+        )
 
     def _decide(self, ledger: Ledger, need: Need, ask: RefusalWords) -> Fits:
         decision = decide(ledger, need)
@@ -229,11 +298,3 @@ class MemoryGuard:
         if isinstance(decision, Never):
             raise error
         raise MustWait(error, held_by_requests=bool(decision.busy))
-
-
-def _ask(model: str, prompt_tokens: int, answer_tokens: int) -> RefusalWords:
-    return RefusalWords(
-        f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer",
-        "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once",
-        {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},
-    )

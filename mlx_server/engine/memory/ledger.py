@@ -9,7 +9,7 @@ Order of relief: idle caches, idle models (least recently used first), wait for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 GIB = 1024**3
@@ -40,8 +40,9 @@ class MemoryReading:
 
 @dataclass(frozen=True)
 class Holding:
-    """The memory of a model that is loaded or being loaded. `reserved_bytes` are reserved for
-    its requests.
+    """The memory of a model that is loaded or being loaded. `reserved_bytes` are reserved for its requests.
+    Of `bytes`, those are its own that are not in `shared_bytes`, which it holds together with the other
+    holdings of the same `shared`.
     """
 
     name: str
@@ -50,17 +51,25 @@ class Holding:
     busy: bool
     last_used_s: float
     awaited: bool = False  # a request is about to start on it
+    shared: str = ""
+    shared_bytes: int = 0
+
+    @property
+    def own_bytes(self) -> int:
+        """Return the bytes that this model alone holds."""
+        return self.bytes - (self.shared_bytes if self.shared else 0)
 
 
 @dataclass(frozen=True)
 class Need:
     """The memory that something needs: `bytes` now, or `alone_bytes` if only the model
-    `staying` were loaded.
+    `staying` were loaded. What is held as `shared` stays too.
     """
 
     bytes: int
     alone_bytes: int
     staying: str | None = None
+    shared: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,15 +106,6 @@ class Never:
 Decision = Fits | Wait | Never
 
 
-def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
-    """Return the machine's memory less 2 GiB or 15 % (whichever is more), and at most what its GPU can hold.
-
-    On a small machine the limit is at least half of the memory.
-    """
-    limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
-    return min(limit, gpu_bytes) if gpu_bytes else limit
-
-
 def kept_free_bytes(total_bytes: int) -> int:
     """Return the bytes that are always left to other programs."""
     return min(512 * MIB, total_bytes * 3 // 100)
@@ -123,7 +123,7 @@ class Ledger:
     @property
     def reserved_total_bytes(self) -> int:
         """Return the most bytes that the engine will take if no further request starts."""
-        return self.overhead_bytes + sum(h.bytes + h.reserved_bytes for h in self.holdings)
+        return self.overhead_bytes + held_bytes(self.holdings) + sum(h.reserved_bytes for h in self.holdings)
 
     @property
     def free_bytes(self) -> int:
@@ -144,6 +144,27 @@ class Ledger:
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))
 
 
+def held_bytes(holdings: Iterable[Holding]) -> int:
+    """Return the bytes of the models, counting what they share once."""
+    shared: dict[str, int] = {}
+    own = 0
+    for holding in holdings:
+        own += holding.own_bytes
+        if holding.shared:
+            shared[holding.shared] = max(shared.get(holding.shared, 0), holding.shared_bytes)
+    return own + sum(shared.values())
+
+
+def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: str = "") -> int:
+    """Return the bytes that unloading the models `evicted` frees, without those shared as `staying`."""
+    names = set(evicted)
+    left = [h for h in holdings if h.name not in names]
+    freed = held_bytes(holdings) - held_bytes(left)
+    if staying and not any(h.shared == staying for h in left):
+        freed -= max((h.shared_bytes for h in holdings if h.shared == staying), default=0)
+    return freed
+
+
 def decide(ledger: Ledger, need: Need) -> Decision:
     """Decide how the need can be met."""
     staying = sum(h.bytes for h in ledger.holdings if h.name == need.staying)
@@ -155,23 +176,31 @@ def decide(ledger: Ledger, need: Need) -> Decision:
         return Fits()
     missing -= ledger.idle_caches_bytes
     evict: list[str] = []
+    freed = 0
+    kept = {h.shared for h in ledger.holdings if h.shared and not _can_go(h, need)} | {need.shared}
     for holding in sorted(ledger.holdings, key=lambda h: h.last_used_s):
-        if missing <= 0:
+        if missing <= freed:
             break
-        if not (holding.busy or holding.awaited) and holding.name != need.staying:
+        frees_something = holding.own_bytes > 0 or holding.shared not in kept
+        if _can_go(holding, need) and (frees_something or not holding.shared):
             evict.append(holding.name)
-            missing -= holding.bytes
+            freed = freed_bytes(ledger.holdings, evict, need.shared)
+    missing -= freed
     busy = tuple(h.name for h in ledger.holdings if h.busy)
     if missing <= 0 or (not busy and _machine_has_room(ledger, need, evict)):
         return Fits(True, tuple(evict), need.bytes - ledger.free_bytes)
     return Wait(ledger.free_bytes, busy)
 
 
+def _can_go(holding: Holding, need: Need) -> bool:
+    return not (holding.busy or holding.awaited) and holding.name != need.staying
+
+
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
     """Return True if the need fits by the machine's available memory and the reservations alone. The process
     may hold more than it has reserved, because memory that was freed is returned late.
     """
-    leaving = sum(h.bytes for h in ledger.holdings if h.name in evict)
+    leaving = freed_bytes(ledger.holdings, evict, need.shared)
     kept = kept_free_bytes(ledger.reading.total_bytes)
     available = ledger.reading.available_bytes + ledger.idle_caches_bytes + leaving - kept
     return need.bytes <= min(available, ledger.limit_bytes - ledger.reserved_total_bytes + leaving)

@@ -11,10 +11,11 @@ import mlx.core as mx
 import psutil
 
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.memory.ledger import MemoryReading, default_limit_bytes
+from mlx_server.engine.memory.ledger import MemoryReading
+from mlx_server.memory_forecast.fit import default_limit_bytes
 from mlx_server.memory_forecast.kv_quantization import KvQuantizationOf, never_quantized
-from mlx_server.memory_forecast.model_files import files_of
 from mlx_server.memory_forecast.weights import Arithmetic
+from mlx_server.model_store.forecasts import files_of
 
 _CGROUP = Path("/sys/fs/cgroup")
 _process = psutil.Process(os.getpid())

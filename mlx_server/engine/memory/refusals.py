@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mlx_server.engine.errors import EngineError, InsufficientMemory
-from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
+from mlx_server.engine.memory.ledger import Ledger, Need, Never, Wait
+from vestal.config.units import format_size
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,18 @@ class RefusalWords:
     what: str
     remedy: str
     figures: dict[str, int] = field(default_factory=dict)
+
+
+def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_bytes: int = 0) -> RefusalWords:
+    """Return the words for a request, for whose images the tower takes `tower_bytes`."""
+    figures = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    what = f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer"
+    remedy = "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once"
+    if not tower_bytes:
+        return RefusalWords(what, remedy, figures)
+    what += f", which takes {format_size(tower_bytes)} to read its largest image,"
+    remedy = f"send smaller images or take another model, {remedy}"
+    return RefusalWords(what, remedy, figures | {"image_bytes": tower_bytes})
 
 
 class MustWait(Exception):
@@ -34,16 +47,12 @@ def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: RefusalWord
     total, limit = ledger.reading.total_bytes, ledger.limit_bytes
     needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes
     free = max(min(decision.free_bytes, limit), 0)
-    bound = "" if limit >= total else f", of which the models may have {size(limit)}"
-    figures = f"{ask.what} needs {size(needs)} of memory, {size(free)} free of {size(total)}{bound}"
+    bound = "" if limit >= total else f", of which the models may have {format_size(limit)}"
+    needed = f"{ask.what} needs {format_size(needs)} of memory"
+    figures = f"{needed}, {format_size(free)} free of {format_size(total)}{bound}"
     fields = {"needs_bytes": needs, "free_bytes": free, "limit_bytes": limit, "total_bytes": total}
     if isinstance(decision, Never):
         return InsufficientMemory(f"{figures}; {ask.remedy}.", retryable=False, **ask.figures, **fields)
     holder = f"requests to {', '.join(decision.busy)} hold" if decision.busy else "other programs hold"
     message = f"{figures}; {holder} the rest: try again later, or {ask.remedy}."
     return InsufficientMemory(message, retryable=True, **ask.figures, **fields)
-
-
-def size(count: int) -> str:
-    """Return `41.2 GiB` or `640 MiB`: powers of 1024, as operating systems report memory."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resident:
-    """A loaded model. Unless it is `busy` with requests, it expires at `expires_s` (infinity: never)."""
+    """A loaded model. Unless it is `busy` with requests, it expires at `expires_s` (infinity: never).
+
+    Models with the same `weights` share them in memory; those of a model without any are its own.
+    """
 
     name: str
     busy: bool
     last_used_s: float
     expires_s: float
+    weights: str = ""
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Return what is equal for models that share their weights."""
+        return ("shared", self.weights) if self.weights else ("own", self.name)
 
 
 def expired(residents: Sequence[Resident], now: float) -> list[str]:
@@ -27,16 +36,24 @@ def next_expiry_s(residents: Sequence[Resident]) -> float:
     return min((r.expires_s for r in residents if not r.busy), default=math.inf)
 
 
-def victims(residents: Sequence[Resident], limit: int) -> list[str] | None:
-    """Return the models to unload so that one more can be loaded within `limit`; None if too many are busy.
+def victims(residents: Sequence[Resident], limit: int, weights: str = "") -> list[str] | None:
+    """Return the models to unload so that one more, with the given `weights`, can be loaded within `limit`;
+    None if too many are busy.
 
-    Only idle models are unloaded, the least recently used first.
+    Models that share weights count as one, and are unloaded together. Only idle models are unloaded, the
+    least recently used first.
     """
-    surplus = len(residents) + 1 - limit
-    if surplus <= 0:
+    groups: dict[tuple[str, str], list[Resident]] = {}
+    for resident in residents:
+        groups.setdefault(resident.group, []).append(resident)
+    surplus = len(groups) + 1 - limit
+    if surplus <= 0 or ("shared", weights) in groups:
         return []
-    idle = sorted((r for r in residents if not r.busy), key=lambda r: r.last_used_s)
-    return [r.name for r in idle[:surplus]] if len(idle) >= surplus else None
+    idle = [group for group in groups.values() if not any(r.busy for r in group)]
+    idle.sort(key=lambda group: max(r.last_used_s for r in group))
+    if len(idle) < surplus:
+        return None
+    return [r.name for group in idle[:surplus] for r in sorted(group, key=lambda r: r.last_used_s)]
 
 
 def expiry_s(now: float, keep_alive_s: float | None, default_s: float) -> float:

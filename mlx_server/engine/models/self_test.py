@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
-
-import mlx.core as mx
 
 from mlx_server.engine.embeddings.encoder import Encoder
-from mlx_server.engine.models.loading import LanguageModel, Weights
+from mlx_server.engine.models.language_model import LanguageModel
+from mlx_server.engine.models.loading import Weights
+from mlx_server.engine.models.plausibility import logits_fault
+from mlx_server.engine.reranking.reranker import Reranker
 
 
 def run_self_test(loaded: Sequence[Weights]) -> tuple[bool, str]:
     """Return whether every model computes a plausible result, and a sentence about it."""
     for weights in loaded:
-        fault = _embedding_fault(weights) if isinstance(weights, Encoder) else _logits_fault(weights)
-        if fault:
+        if fault := _fault(weights):
             return False, fault
     return True, f"{len(loaded)} of {len(loaded)} models compute plausible results."
 
 
+def _fault(weights: Weights) -> str:
+    """Return "" if the model computes a plausible result, and else what is wrong."""
+    match weights:
+        case Encoder():
+            return _embedding_fault(weights)
+        case Reranker():
+            return _score_fault(weights)
+        case _:
+            return _logits_fault(weights)
+
+
 def _logits_fault(model: LanguageModel) -> str:
-    """Return "" if the logits after one token are finite and not all equal, and else what is wrong."""
+    """Return "" if the logits after an end token are plausible, and else what is wrong."""
     rows = model.prompts.token_rows
     token = min((token for token in model.end_tokens if rows is None or token < rows), default=0)
-    logits = model.model(mx.array([[token]]))[0, -1].astype(mx.float32)
-    spread = cast(float, (mx.max(logits) - mx.min(logits)).item())
-    return "" if math.isfinite(spread) and spread > 0 else f"The logits of a token spread over {spread}."
+    return logits_fault(model.model, token)
 
 
 def _embedding_fault(encoder: Encoder) -> str:
-    """Return "" if an embedding has length 1, as all should, and else what is wrong."""
+    """Return "" if an embedding is finite and has the length 1 where it should; else what is wrong."""
     (vector,) = encoder.encode([encoder.probe])
     norm = math.sqrt(sum(value * value for value in vector))
-    return "" if math.isfinite(norm) and norm > 0.5 else f"An embedding has length {norm}, not 1."
+    if encoder.is_normalized:
+        return "" if abs(norm - 1) < 0.01 else f"An embedding has length {norm}, not 1."
+    return "" if math.isfinite(norm) and norm > 0 else f"An embedding has length {norm}."
+
+
+def _score_fault(reranker: Reranker) -> str:
+    """Return "" if the score of a short pair is finite, and else what is wrong."""
+    (logit,) = reranker.logits([reranker.probe])
+    return "" if math.isfinite(logit) else f"The score of a document is {logit}."

@@ -70,12 +70,12 @@ def renders_to_tokens(tokenizer: Any) -> bool:
 
 
 def has_template_text(tokenizer: Any) -> bool:
-    """Return whether chats are rendered by a Jinja template from the model's files.
+    """Return whether chats are rendered by a Jinja template: from the model's files, or if they have none,
+    from a model that is made of it.
 
     For some models, mlx-lm or the tokenizer's class renders them by Python code instead.
     """
-    is_function = tokenizer._chat_template is not None or renders_to_tokens(tokenizer)
-    return bool(tokenizer.has_chat_template) and not is_function
+    return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 
 
 def _end_token_ids(config: dict[str, Any]) -> Any:

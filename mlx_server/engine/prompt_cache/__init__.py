@@ -2,7 +2,9 @@
 
     keys  lru  blob             names of prefixes; eviction order; the bytes of a file       pure
     block  snapshot  entry      what is stored under a key, and its file's contents          pure
+    preload                     what is read from disk before it is asked for                pure
     folder  write_behind        files, and the thread that writes them
+    block_reader                reads and checks files ahead of the MLX thread               any thread
     disk_tier  store            the lower tier; both tiers: find, restore, insert            MLX thread
     mlx_arrays  model_cache     conversion from and to MLX's caches; one model's share       MLX thread
 

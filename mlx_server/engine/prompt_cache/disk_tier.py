@@ -72,6 +72,14 @@ class DiskTier:
         """Return the keys of a group, the newest first."""
         return self._index.group(name)
 
+    def newest(self) -> list[str]:
+        """Return all keys, the most recently used first."""
+        return list(self._index)[::-1]
+
+    def size_of(self, key: str) -> int:
+        """Return the bytes of the file of a key that is in the index."""
+        return self._index.size_of(key)
+
     def pending(self, key: str) -> Entry | None:
         """Return an entry that waits to be written, or None."""
         return self._pending.get(key)

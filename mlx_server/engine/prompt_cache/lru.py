@@ -46,6 +46,20 @@ class Lru:
         self.use(dict.fromkeys([*known, *sizes]))
         return refused + self._shrink()
 
+    def add_oldest(self, key: str, size: int) -> bool:
+        """Add a key as the least recently used one. Return False if it is there already, or if others would
+        have to be evicted for it.
+        """
+        if key in self._sizes or self.total_bytes + size > self.limit_bytes:
+            return False
+        self.add({key: size})
+        self._sizes.move_to_end(key, last=False)
+        return True
+
+    def size_of(self, key: str) -> int:
+        """Return the size of a key that is there."""
+        return self._sizes[key]
+
     def group(self, name: str) -> list[str]:
         """Return the keys of a group, the newest first."""
         return list(reversed(self._groups.get(name, {})))

@@ -66,12 +66,7 @@ def caches_of(value: BlockRun | Snapshot, kv: KvQuantization | None) -> list[Any
 
 
 def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
-    first, total = run.blocks[0], run.tokens
-    dtypes = [first.dtypes[number] for number in first.order]
-    shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
-    raw = [mx.zeros((1, *shape), _RAW[_TYPES[name].size]) for shape, name in zip(shapes, dtypes, strict=True)]
-    _fill([view[0] for view in _numpy_views(raw)], run.blocks)
-    arrays = [array.view(_TYPES[name]) for array, name in zip(raw, dtypes, strict=True)]
+    arrays, total = _concatenated(run), run.tokens
     if kv is None:
         return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
     triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
@@ -79,13 +74,24 @@ def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
     return [QuantizedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
 
 
-def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:
-    """Write directly into MLX's memory, because each copy adds to the time to the first token."""
-    at = 0
-    for block in blocks:
-        for view, part in zip(views, block.parts(), strict=True):
-            view[:, at : at + block.tokens] = part
-        at += block.tokens
+def _concatenated(run: BlockRun) -> list[mx.array]:
+    """Return each layer's keys and values of all blocks, with room for ROOM_TOKENS more.
+
+    They are concatenated in plain memory that is used again for each array, so that it stays in the
+    processor's cache, and then copied to MLX: half the time of filling MLX's arrays of zeros in place.
+    """
+    first, total = run.blocks[0], run.tokens
+    names = [first.dtypes[number] for number in first.order]
+    buffers: dict[tuple[object, ...], Array] = {}
+    arrays = []
+    for parts, name in zip(zip(*(block.parts() for block in run.blocks), strict=True), names, strict=True):
+        heads, _, width = parts[0].shape
+        kind = heads, width, parts[0].dtype
+        if kind not in buffers:
+            buffers[kind] = np.zeros((1, heads, total + ROOM_TOKENS, width), parts[0].dtype)
+        np.concatenate(parts, axis=1, out=buffers[kind][0, :, :total])
+        arrays.append(_array(buffers[kind], name))
+    return arrays
 
 
 def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:

@@ -56,6 +56,13 @@ class ModelCache:
             log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
             return None
 
+    def preload(self) -> None:
+        """Let the store read what is on disk of this model ahead of the requests. It never raises."""
+        try:
+            self._store.preload(self._keys, self._tags)
+        except Exception as error:
+            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+
     def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
         """Return a job, to be run on another thread, that reads the match's blocks from disk. It never
         raises: an error is a miss.
@@ -74,7 +81,7 @@ class ModelCache:
         """Return caches for the model's layers, and the number of tokens in them; ([], 0) if nothing was
         read.
         """
-        self._store.record_restore(match, restored, self._tags)
+        self._store.record_restore(match, restored)
         if restored.value is None:
             return [], 0
         return mlx_arrays.caches_of(restored.value, self._kv), restored.value.tokens

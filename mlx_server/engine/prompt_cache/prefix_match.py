@@ -25,7 +25,7 @@ class PrefixMatch:
     next_keys: tuple[str, ...]
     snapshots: tuple[str, ...]
     held: Mapping[str, Value]
-    identity: str
+    tags: Tags
 
 
 @dataclass(frozen=True)

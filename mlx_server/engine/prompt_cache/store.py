@@ -6,15 +6,15 @@ cannot be read, or does not hold what its name says, is dropped and counts as a 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mlx_server.engine.log import log_event
-from mlx_server.engine.prompt_cache.blob import Corrupt
 from mlx_server.engine.prompt_cache.block import Block, BlockRun, common_prefix_length
+from mlx_server.engine.prompt_cache.block_reader import BlockReader
 from mlx_server.engine.prompt_cache.disk_tier import DiskTier
-from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
+from mlx_server.engine.prompt_cache.entry import Entry, Value
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
@@ -25,6 +25,7 @@ from mlx_server.engine.prompt_cache.prefix_match import (
     RestoreProgress,
     Tags,
 )
+from mlx_server.engine.prompt_cache.preload import RAM_SHARE, PreloadQueue, newest_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 from mlx_server.protocol import PromptCacheUse
 
@@ -45,16 +46,14 @@ class BlockStore:
         self.counts = HitCounts()
         self._disk = DiskTier(folder, disk_bytes, clock)
         self._ram, self._entries = Lru(ram_bytes, parent_of), dict[str, Entry]()
-        self._lock = threading.Lock()
-        self._read_ahead: dict[
-            str, tuple[Value, str]
-        ] = {}  # read by `restore`; moved to RAM at the next call on the MLX thread
+        self._reader = BlockReader(self._disk.read)
+        self._preloads: list[tuple[PreloadQueue, Tags]] = []  # by model
 
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
         """Return the prefix of `tokens` that is stored in either tier, or None."""
-        self._apply_changes(tags)
+        self._apply_changes()
         keys = prefixes.of_blocks(tokens)
         found = tuple(keys[: self.count_stored(keys)])
         next_keys = tuple(self._group(as_parent(found[-1] if found else prefixes.root))[:_MAX_NEXT_KEYS])
@@ -65,7 +64,7 @@ class BlockStore:
             return None
         held = {key: value for key in (*found, *next_keys, *snapshots) if (value := self._value(key))}
         whole, size = tuple(tokens), prefixes.block_tokens
-        return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags["identity"])
+        return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags)
 
     def restore(self, match: PrefixMatch) -> RestoredPrefix:
         """Read the blocks of a match that are on disk, up to the first one that cannot be read."""
@@ -111,10 +110,7 @@ class BlockStore:
         match = progress.match
         value = match.held.get(key)
         if value is None:
-            with self._lock:  # it may just have been read for another request
-                value, _ = self._read_ahead.get(key, (None, ""))
-        if value is None:
-            value = self._read(key, progress)
+            value = self._reader.get(key, match.tags, progress.missing, progress.broken)
         if value is not None and ids is not None and value.ids != tuple(ids):
             log_event("cache_block_dropped", cause="it holds other tokens", key=key)
             progress.broken.append(key)
@@ -123,38 +119,49 @@ class BlockStore:
             progress.used.append(key)
         return value
 
-    def _read(self, key: str, progress: RestoreProgress) -> Value | None:
-        identity = progress.match.identity
-        try:
-            value = unpack(key, self._disk.read(key), identity)
-        except FileNotFoundError:  # deleted by another engine or by `vestal cache clear`
-            progress.missing.append(key)
-        except (OSError, Corrupt) as error:
-            log_event("cache_block_dropped", cause=str(error), key=key)
-            progress.broken.append(key)
-        else:
-            with self._lock:
-                self._read_ahead[key] = value, identity
-            return value
-        return None
-
-    def record_restore(self, match: PrefixMatch, restored: RestoredPrefix, tags: Tags) -> None:
+    def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
         """Count hits and misses of a restoration, mark what was used, and drop what could not be read."""
-        self._apply_changes(tags)
+        self._apply_changes()
         in_ram = sum(key in match.held for key in restored.used)
         self.counts.hits_ram += in_ram
         self.counts.hits_disk += len(restored.used) - in_ram
         restored_tokens = restored.value.tokens if restored.value is not None else 0
         self.counts.misses += (len(match.tokens) - restored_tokens) // match.block_tokens
-        self.counts.missing += len(restored.missing)
-        self.counts.broken += len(restored.broken)
-        for key in (*restored.missing, *restored.broken):
-            self._entries.pop(key, None)
-            self._ram.discard(key)
-        self._disk.discard(restored.missing, remove=False)
-        self._disk.discard(restored.broken, remove=True)
+        self._drop_unreadable(restored.missing, restored.broken)
         self._ram.use(restored.used)
         self._disk.mark_used(restored.used)
+
+    # --- preload ---
+
+    def preload(self, prefixes: PrefixKeys, tags: Tags) -> None:
+        """Let `preload_job` read what is stored of one model on disk, the most recently used first."""
+        if keys := newest_of(prefixes, self._disk.newest()):
+            self._preloads.append((PreloadQueue(keys), tags))
+
+    @property
+    def has_preloads(self) -> bool:
+        """Return True if `preload_job` has something to do."""
+        return bool(self._preloads)
+
+    def preload_job(self, available_bytes: int) -> Callable[[], None] | None:
+        """Return a job for another thread that reads the next slice from disk; None if nothing is left.
+
+        The slice takes at most `available_bytes`, and what `RAM_SHARE` leaves of the RAM tier, into which the
+        next call of this method moves it. There it is evicted before everything that was used.
+        """
+        self._apply_changes()
+        while self._preloads:
+            queue, tags = self._preloads[0]
+            share_bytes = int(RAM_SHARE * self._ram.limit_bytes) - self._ram.total_bytes
+            if keys := queue.take(self._bytes_to_preload, min(available_bytes, share_bytes)):
+                return partial(self._reader.preload, keys, tags)
+            del self._preloads[0]
+        return None
+
+    def _bytes_to_preload(self, key: str) -> int | None:
+        if key in self._entries or key not in self._disk or self._disk.pending(key):
+            return None
+        return self._disk.size_of(key)
 
     # --- insert ---
 
@@ -167,7 +174,7 @@ class BlockStore:
 
     def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
         """Insert values, whose keys are at the end of `chain`, into both tiers."""
-        self._apply_changes(tags)
+        self._apply_changes()
         entries = {key: Entry(value, tags) for key, value in values.items()}
         self._insert_into_ram(entries, chain)
         self._disk.put(entries, chain)
@@ -224,7 +231,11 @@ class BlockStore:
         )
 
     def free_ram(self, size: int) -> None:
-        """Free `size` bytes of RAM once. What is dropped is on disk, or has to be computed again."""
+        """Free `size` bytes of RAM once, and preload nothing more.
+
+        What is dropped is on disk, or has to be computed again.
+        """
+        self._preloads.clear()
         limit_bytes = self._ram.limit_bytes
         self.set_ram_limit(max(self._ram.total_bytes - max(size, 0), 0))
         self.set_ram_limit(limit_bytes)
@@ -235,15 +246,27 @@ class BlockStore:
 
     # --- internal ---
 
-    def _apply_changes(self, tags: Tags) -> None:
-        """Apply what happened meanwhile: a deleted folder, blocks read by `restore`."""
-        with self._lock:
-            read, self._read_ahead = self._read_ahead, {}
+    def _apply_changes(self) -> None:
+        """Apply what happened meanwhile: a deleted folder, blocks that were read on another thread."""
+        read = self._reader.take()
         if self._forget_cleared():
             return
-        for key, (value, identity) in reversed(read.items()):
-            if key in self._disk and identity == tags["identity"]:
-                self._insert_into_ram({key: Entry(value, tags)})
+        self._drop_unreadable(read.missing, read.broken)
+        for key, entry in reversed(read.restored.items()):
+            if key in self._disk:
+                self._insert_into_ram({key: entry})
+        for key, entry in read.preloaded.items():
+            if key in self._disk and self._ram.add_oldest(key, entry.nbytes):
+                self._entries[key] = entry
+
+    def _drop_unreadable(self, missing: Sequence[str], broken: Sequence[str]) -> None:
+        self.counts.missing += len(missing)
+        self.counts.broken += len(broken)
+        for key in (*missing, *broken):
+            self._entries.pop(key, None)
+            self._ram.discard(key)
+        self._disk.discard(missing, remove=False)
+        self._disk.discard(broken, remove=True)
 
     def _forget_cleared(self) -> bool:
         """If `vestal cache clear` has deleted the folder, clear RAM too. Return True if it has."""
@@ -252,6 +275,7 @@ class BlockStore:
         log_event("cache_cleared", cause="its folder was removed")
         self._entries.clear()
         self._ram.clear()
+        self._preloads.clear()
         return True
 
     def _insert_into_ram(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import mlx.core as mx
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.embeddings.encoder import Encoder
+from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.kv.request_caches import quantization_obstacle
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.models.loading import LanguageModel, Loader, Weights, load
+from mlx_server.engine.models.language_model import LanguageModel
+from mlx_server.engine.models.loading import Loader, Weights, load
+from mlx_server.engine.models.weights.digest_file import DigestFile
+from mlx_server.engine.models.weights.verification import Verification
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import BlockStore
+from mlx_server.engine.reranking.reranker import Reranker
+from mlx_server.engine.scheduling.prompt_preloading import PromptPreloading
 from mlx_server.engine.scheduling.request_table import EngineRequests
-from mlx_server.engine.scheduling.runners.embedding_runner import EmbeddingRunner
+from mlx_server.engine.scheduling.runners.batch_runner import EmbeddingRunner, RerankRunner
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner
 from mlx_server.engine.settings import EngineSettings
@@ -41,6 +48,12 @@ class Backend:
     release_memory: Callable[[], None]
     active_bytes: Callable[[], int]
     """Returns the bytes that MLX's arrays hold."""
+    draft_counts: DraftCounts = field(default_factory=DraftCounts)
+    """The guesses of all models since the engine's start."""
+    verification: Verification = field(default_factory=Verification)
+    """Verifies the weights of loaded models in the background."""
+    preload_prompts: Callable[[], None] = lambda: None
+    """Begins to read the next cached prompts from disk into RAM, unless that is under way or done."""
 
 
 def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backend:
@@ -53,14 +66,20 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
         settings.kv_of,
     )
 
+    draft_counts = DraftCounts()
+    verification = Verification(DigestFile(settings.weight_digests), workers.wake)
+
     def make_runner(entry: ModelEntry, weights: Weights, requests: EngineRequests) -> Runner:
         if isinstance(weights, Encoder):
             return EmbeddingRunner(entry.name, requests, weights, workers.new_tokenizer())
+        if isinstance(weights, Reranker):
+            return RerankRunner(entry.name, requests, weights, workers.new_tokenizer())
         tags = {"model": entry.name, "quantization": entry.quantization}
         try:
             kv = _usable_quantization(entry, weights, settings, guard)
+            weights.prompts.limit_images(settings.max_image_pixels)
             cache = ModelCache(store, weights.identity, tags, kv)
-            return TextRunner(
+            runner = TextRunner(
                 entry.name,
                 requests,
                 weights,
@@ -70,12 +89,25 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
                 guard,
                 kv,
                 settings.max_repeated_tokens,
+                draft_counts,
             )
+            cache.preload()
+            return runner
         except BaseException:
             weights.close()
             raise
 
-    return Backend(store, guard, load, make_runner, release_memory, mx.get_active_memory)
+    return Backend(
+        store,
+        guard,
+        partial(load, verification=verification),
+        make_runner,
+        release_memory,
+        mx.get_active_memory,
+        draft_counts,
+        verification,
+        PromptPreloading(store, workers.preloader, guard.free_bytes).advance,
+    )
 
 
 def release_memory() -> None:

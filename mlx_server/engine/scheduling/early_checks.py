@@ -14,10 +14,12 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from mlx_server.engine.errors import EngineError, InsufficientMemory, LoadError, RequestError
+from mlx_server.engine.errors import EngineError, InsufficientMemory, LoadError, RequestError, wrong_kind
 from mlx_server.engine.grammar.grammars import Grammars
+from mlx_server.engine.images import MAX_PIXELS
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.models.loading import LanguageModel, load_without_weights
+from mlx_server.engine.models.language_loading import load_without_weights
+from mlx_server.engine.models.language_model import LanguageModel
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.loaded_models import LoadedModel
 from mlx_server.engine.scheduling.loads import Catalog, find_entry
@@ -49,7 +51,9 @@ class EarlyChecks:
         guard: MemoryGuard,
         emit: Callable[[Event], None],
         read: Callable[[ModelEntry], LanguageModel] = load_without_weights,
+        max_image_pixels: int = MAX_PIXELS,
     ) -> None:
+        self._max_image_pixels = max_image_pixels
         self._catalog, self._loaded, self._guard = catalog, loaded, guard
         self._emit, self._read = emit, read
         self._grammars = Grammars.for_checks()
@@ -86,7 +90,8 @@ class EarlyChecks:
             self._grammars.check(op.json_schema)
         entry, prompt = self._prompt(op)
         tokens = len(prompt.generation.prompt)
-        self._guard.check_possible(entry, op, tokens, prompt.generation.limit_tokens)
+        images = [placed.picture.pixels for placed in prompt.pictures]
+        self._guard.check_possible(entry, op, tokens, prompt.generation.limit_tokens, images)
         return tokens
 
     def _prompt(self, op: Generate) -> tuple[ModelEntry, PreparedPrompt]:
@@ -95,8 +100,8 @@ class EarlyChecks:
             with suppress(RuntimeError):  # it has just been unloaded
                 return model.entry, model.runner.check(op).result()
         entry = find_entry(self._catalog, op.model)
-        if entry.kind == "embed":
-            raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
+        if entry.kind != "generate":
+            raise wrong_kind(op, entry.kind)
         # The weights are missing, and shared prefixes are not needed here.
         preparation = PromptPreparation(self._text_side(entry), finds_shared_prefix=False)
         return entry, preparation.prepare(op, now=0.0, load_s=0.0)
@@ -105,6 +110,7 @@ class EarlyChecks:
         if self._kept is None or self._kept[0] != entry:
             self._drop_kept()
             self._kept = entry, self._read(entry)
+            self._kept[1].prompts.limit_images(self._max_image_pixels)
         return self._kept[1]
 
     def _drop_kept(self) -> None:

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlx_server.engine.memory.guard import Tenant
 from mlx_server.engine.models import residency
-from mlx_server.engine.models.loading import Weights, weights_bytes
+from mlx_server.engine.models.loading import Weights, shared_bytes, weights_bytes
 from mlx_server.engine.models.residency import Resident
 from mlx_server.engine.scheduling.request import IN_RUNNER
 from mlx_server.engine.scheduling.request_table import EngineRequests
@@ -20,7 +20,11 @@ from mlx_server.protocol import LoadedModelReport
 
 @dataclass
 class LoadedModel:
-    """A model in memory. Without requests, it is unloaded at `expires_s`."""
+    """A model in memory. Without requests, it is unloaded at `expires_s`.
+
+    `bytes` is the size of its weights. It shares `shared_bytes` of them with the other models whose entries
+    have the same `weights_id`.
+    """
 
     entry: ModelEntry
     weights: Weights
@@ -28,6 +32,7 @@ class LoadedModel:
     bytes: int
     last_used_s: float
     expires_s: float
+    shared_bytes: int = 0
     keep_alive_s: float | None = None
     """What the last request asked for; None: the default."""
     unload_ids: list[str] = field(default_factory=list)
@@ -55,7 +60,8 @@ class LoadedModels:
 
     def add(self, entry: ModelEntry, weights: Weights, runner: Runner, now: float) -> LoadedModel:
         """Add a model that has just been loaded."""
-        model = LoadedModel(entry, weights, runner, weights_bytes(weights), now, now)
+        held, shared = weights_bytes(weights), shared_bytes(weights) if entry.weights_id else 0
+        model = LoadedModel(entry, weights, runner, held, now, now, shared)
         self._models[entry.name] = model
         self.mark_used(model, None, now)
         return model
@@ -95,14 +101,14 @@ class LoadedModels:
         """Return when the next idle model expires; infinity if none does."""
         return residency.next_expiry_s(self._residents())
 
-    def evictions_for_one_more(self) -> list[LoadedModel] | None:
-        """Return the models to unload so that the number allows one more; None if too many are busy."""
-        names = residency.victims(self._residents(), self._limit)
+    def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
+        """Return the models to unload so that the number allows `entry`; None if too many are busy."""
+        names = residency.victims(self._residents(), self._limit, entry.weights_id)
         return None if names is None else [self._models[name] for name in names]
 
     def _residents(self) -> list[Resident]:
         return [
-            Resident(name, self.is_busy(model), model.last_used_s, model.expires_s)
+            Resident(name, self.is_busy(model), model.last_used_s, model.expires_s, _shared_as(model))
             for name, model in self._models.items()
         ]
 
@@ -111,24 +117,45 @@ class LoadedModels:
     def tenants(self, awaited: str | None) -> list[Tenant]:
         """Return the models for the memory ledger. `awaited` is the model of the next request to start."""
         return [
-            Tenant(model.entry, model.bytes, self._request_ids(name), model.last_used_s, name == awaited)
+            Tenant(
+                model.entry,
+                model.bytes + model.runner.feature_bytes(),
+                self.request_ids(name),
+                model.last_used_s,
+                name == awaited,
+                _shared_as(model),
+                model.shared_bytes + (model.runner.feature_bytes() if model.shared_bytes else 0),
+            )
             for name, model in self._models.items()
         ]
 
-    def _request_ids(self, name: str) -> list[str]:
+    def request_ids(self, name: str) -> list[str]:
+        """Return the ids of the requests that are with the model's runner."""
         return [request.id for request in self._requests.select(*IN_RUNNER, model=name)]
 
     def kv_bytes(self) -> dict[str, int]:
         """Return, by model, the bytes of keys and values that its requests hold now."""
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
+    def _counted_with(self) -> dict[str, str]:
+        """Return, by what models share, the name of the model that it is counted with."""
+        found: dict[str, str] = {}
+        for name, model in sorted(self._models.items(), key=lambda item: item[1].entry.adapter is not None):
+            if shared := _shared_as(model):
+                found.setdefault(shared, name)
+        return found
+
     def reports(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModelReport, ...]:
-        """Return the reports on the loaded models for the `alive` event."""
+        """Return the reports on the loaded models for the `alive` event. Weights that several models share
+        are counted with one of them: the one without an adapter, or else the one that was loaded first.
+        """
+        counted = self._counted_with()
         return tuple(
             LoadedModelReport(
                 model=name,
                 kind=model.entry.kind,
-                bytes=model.bytes,
+                bytes=model.bytes
+                - (0 if counted.get(_shared_as(model), name) == name else model.shared_bytes),
                 context_tokens=model.entry.context_tokens,
                 expires_in_s=None if model.expires_s == float("inf") else max(model.expires_s - now, 0.0),
                 kv_bytes=kv_bytes.get(name, 0),
@@ -136,3 +163,8 @@ class LoadedModels:
             )
             for name, model in self._models.items()
         )
+
+
+def _shared_as(model: LoadedModel) -> str:
+    """Return what the weights that a model shares with others are known as; "" if it shares none."""
+    return model.entry.weights_id if model.shared_bytes else ""

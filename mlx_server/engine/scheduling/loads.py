@@ -124,7 +124,7 @@ class Loads:
         for name in waited_for:
             try:
                 entry = find_entry(self._catalog, name)
-                leaving = self._models.evictions_for_one_more()
+                leaving = self._models.evictions_for(entry)
                 if leaving is None:
                     raise MustWait(self._all_busy(name), held_by_requests=True)
                 fits = self._guard.before_load(entry, [model.entry.name for model in leaving])
@@ -134,9 +134,12 @@ class Loads:
             except EngineError as error:
                 yield self._refuse(name, error)
             else:
+                loader = self._start_loader(
+                    entry
+                )  # it keeps weights in memory that models to be unloaded hold
                 yield from self._make_room(leaving, fits)
                 self._blocked_since_s.pop(name, None)
-                self._current = ModelLoad(entry, self._start_loader(entry), clock())
+                self._current = ModelLoad(entry, loader, clock())
                 yield LoadAdvanced(name, 0.0)
                 return
         if self._awaited():

@@ -23,6 +23,7 @@ from mlx_server.protocol import (
     Op,
     Probe,
     Probed,
+    Rerank,
     Unload,
     Unloaded,
     Usage,
@@ -52,7 +53,7 @@ class Operations:
     def carry_out(self, op: Op) -> None:
         """Carry out an operation, or begin it. `Shutdown` and `Begin` are handled elsewhere."""
         match op:
-            case Generate() | Embed() | Load():
+            case Generate() | Embed() | Rerank() | Load():
                 self._accept(replace(op, model=canonical(op.model)))
             case Cancel():
                 self._cancel(op.id)
@@ -62,7 +63,7 @@ class Operations:
                 ok, detail = run_self_test([model.weights for model in self._models.all()])
                 self._send(Probed(op.id, ok, detail))
 
-    def _accept(self, op: Generate | Embed | Load) -> None:
+    def _accept(self, op: Generate | Embed | Rerank | Load) -> None:
         if self._refusing:
             self._send(shutting_down(op.id))
             return

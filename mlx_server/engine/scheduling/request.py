@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
-from mlx_server.protocol import Done, Embed, Generate, Load
+from mlx_server.engine.vision.pictures import PlacedPicture
+from mlx_server.protocol import Done, Embed, Embedding, Generate, Load, Rerank, Reranked
 
 if TYPE_CHECKING:  # these import MLX
-    from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
     from mlx_server.engine.generation.prompt_scoring import PromptScorer
     from mlx_server.engine.grammar.constraint import Gate
     from mlx_server.engine.grammar.grammars import GrammarProcessor
     from mlx_server.engine.prompt_cache.model_cache import StoredBlocks
+    from mlx_server.engine.vision.image_prefill import ImagePrefill
 
 
 class RequestStatus(Enum):
@@ -36,7 +37,7 @@ class RequestStatus(Enum):
     """Memory is reserved; background workers compile its grammar or read the prompt cache from disk."""
 
     RUNNING = "running"
-    """It is in its model's batch, or in the queue of an embedding model."""
+    """It is in its model's batch, or in the queue of an embedding model or a reranker."""
 
     FINISHED = "finished"
     """It was answered, failed or cancelled, and has left the request table."""
@@ -55,7 +56,7 @@ TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
     RequestStatus.RUNNING: frozenset({RequestStatus.FINISHED}),
     RequestStatus.FINISHED: frozenset(),
 }
-"""The statuses that may follow each status. Embeddings need no memory of their own."""
+"""The statuses that may follow each status. Embeddings and scores need no memory of their own."""
 
 
 WAITING = (RequestStatus.WAITING_FOR_MODEL, RequestStatus.WAITING_FOR_MEMORY)
@@ -84,17 +85,34 @@ class BackgroundJobs:
     prefix_match: PrefixMatch | None = None
     scorer: PromptScorer | None = None
     """Scores the prompt's tokens on the MLX thread, between the steps of the others."""
+    images: ImagePrefill | None = None
+    """Computes the prompt up to its last image, on the MLX thread, between the steps of the others."""
+
+    @property
+    def of_workers(self) -> list[Future[Any]]:
+        """Return the jobs that background workers do without the MLX thread."""
+        return [future for future in (self.grammar, self.prefix) if future is not None]
 
     @property
     def futures(self) -> list[Future[Any]]:
         scoring = self.scorer.done if self.scorer else None
-        return [future for future in (self.grammar, self.prefix, scoring) if future is not None]
+        reading = self.images.done if self.images else None
+        return [*self.of_workers, *(future for future in (scoring, reading) if future is not None)]
 
     @property
     def can_score(self) -> bool:
         """Return True if the vocabulary is read and the prompt has tokens that are not scored yet."""
         is_pending = self.scorer is not None and not self.scorer.done.done()
         return is_pending and (self.grammar is None or self.grammar.done())
+
+    @property
+    def can_read_images(self) -> bool:
+        """Return True if a part of the images can be computed now: what the prompt cache has of the prompt is
+        restored, and the tower's inputs are made.
+        """
+        if self.images is None or self.images.done.done():
+            return False
+        return self.images.is_ready and (self.prefix is None or self.prefix.done())
 
     @property
     def done(self) -> bool:
@@ -114,39 +132,64 @@ class PreparedPrompt:
     It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
     `gate` opens at the end of the model's thinking, from where a grammar applies; None: at once. `answer` is
     the whole answer if the request need not run: its tokens are only counted, or an earlier engine has
-    already sent the whole answer.
+    already sent the whole answer. `pictures` are the prompt's images.
     """
 
     generation: Generation
     gate: Gate | None = None
     answer: Done | None = None
+    pictures: tuple[PlacedPicture, ...] = ()
+
+
+class BatchJob(Protocol):
+    """The texts of one `Embed` or `Rerank`: first tokenized in slices, then computed in batches."""
+
+    id: str
+
+    def tokenize_slice(self) -> bool:
+        """Tokenize the next slice of the texts, and return whether all texts are tokenized.
+
+        Raises RequestError for a text that cannot be read or is too long.
+        """
+        ...
+
+    def step(self) -> bool:
+        """Compute the next batch of texts, and return whether all texts are computed."""
+        ...
+
+    def answer(self, now: float) -> Embedding | Reranked:
+        """Return the event that answers the request, once the last step is done. Raises EngineError."""
+        ...
 
 
 @dataclass(eq=False)
 class Request:
-    """A `Generate`, `Embed` or `Load`; `op.model` is canonical. Only `RequestTable` changes `status`.
+    """A `Generate`, `Embed`, `Rerank` or `Load`; `op.model` is canonical. Only `RequestTable` changes
+    `status`.
 
     The attributes without a default are set by the model's runner, when the request reaches it.
     """
 
-    op: Generate | Embed | Load
+    op: Generate | Embed | Rerank | Load
     status: RequestStatus = RequestStatus.WAITING_FOR_MODEL
     load_s: float = 0.0
     """How long the load took that this request waited for, in seconds."""
     memory_wait: MemoryWait | None = None
     prompt: PreparedPrompt | None = None
     """Of a `Generate` that waits for memory. None if it must be made again: the model was unloaded."""
+    pictures: tuple[PlacedPicture, ...] = ()
+    """The images of a `Generate`, from PREPARING on."""
 
-    # From TOKENIZING on: the job that makes the prompt, or the `EmbeddingJob`.
+    # From TOKENIZING on: the job that makes the prompt, or the `BatchJob`.
     tokenization: Future[Any] = field(init=False, repr=False)
     # Of a `Generate`, from PREPARING on.
     generation: Generation = field(init=False, repr=False)
     jobs: BackgroundJobs = field(init=False, repr=False)
-    # Of a `Generate`, from RUNNING on: its handle in the batch, and the blocks that are in the prompt cache.
+    stored_blocks: StoredBlocks = field(init=False, repr=False)  # what is in the prompt cache
+    # Of a `Generate`, from RUNNING on: its handle in the batch.
     batch_uid: int = field(init=False, repr=False)
-    stored_blocks: StoredBlocks = field(init=False, repr=False)
-    # Of an `Embed`, from RUNNING on.
-    embedding_job: EmbeddingJob = field(init=False, repr=False)
+    # Of an `Embed` or a `Rerank`, from RUNNING on.
+    batch_job: BatchJob = field(init=False, repr=False)
 
     @property
     def id(self) -> str:

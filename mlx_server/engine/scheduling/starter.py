@@ -54,7 +54,22 @@ class Starter:
         if new:
             futures.wait(new, timeout_s)
 
-    def take_tokens(self) -> None:
+    def wait_for_jobs(self, timeout_s: float) -> bool:
+        """Wait, with a timeout, for the background jobs of all requests. Return False if there are none."""
+        jobs = [request.tokenization for request in self._requests.select(RequestStatus.TOKENIZING)]
+        for request in self._requests.select(RequestStatus.PREPARING):
+            jobs += request.jobs.of_workers
+        jobs = [job for job in jobs if not job.done()]
+        if jobs:
+            futures.wait(jobs, timeout_s)
+        return bool(jobs)
+
+    def start_tokenized(self) -> None:
+        """Take the tokens that have been made, and start the generations that memory has room for."""
+        self._take_tokens()
+        self._start_waiting()
+
+    def _take_tokens(self) -> None:
         """Move on the requests whose tokens have been made, first come first served across models.
 
         A generation takes its turn for memory.
@@ -64,7 +79,7 @@ class Starter:
             if model is not None and request.tokenization.done():
                 self._attempt(request, partial(model.runner.take_tokens, request))
 
-    def start_waiting(self) -> None:
+    def _start_waiting(self) -> None:
         """Start the generations that wait for memory, in order, up to the first for which there is too
         little.
         """

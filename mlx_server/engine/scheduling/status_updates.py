@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
+from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.loads import Loads
 from mlx_server.engine.status import Status
+from mlx_server.protocol import DraftUse
 
 FIGURES_EVERY_S = 0.5
 """How often the memory and cache figures are added up while the engine works; when idle, each time."""
@@ -25,9 +28,11 @@ class StatusUpdates:
         guard: MemoryGuard,
         prompt_cache: BlockStore,
         active_bytes: Callable[[], int],
+        draft_counts: DraftCounts,
     ) -> None:
         self._status, self._models, self._loads = status, models, loads
         self._guard, self._prompt_cache, self._active_bytes = guard, prompt_cache, active_bytes
+        self._draft_counts = draft_counts
         self._figures_at_s = float("-inf")
         self._kv_bytes: dict[str, int] = {}
 
@@ -48,5 +53,6 @@ class StatusUpdates:
     def _add_up(self) -> None:
         self._kv_bytes = self._models.kv_bytes()
         self._status.prompt_cache = self._prompt_cache.usage()
+        self._status.drafts = DraftUse(**asdict(self._draft_counts))
         kv_bytes = sum(self._kv_bytes.values())
         self._status.memory = self._guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)

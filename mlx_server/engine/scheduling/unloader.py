@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mlx_server.engine.errors import DamagedWeights
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.ledger import Fits
+from mlx_server.engine.models.weights.verification import Verification
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
@@ -24,26 +26,42 @@ class Unloader:
         prompt_cache: BlockStore,
         release_memory: Callable[[], None],
         send: Callable[[Event], None],
+        verification: Verification,
     ) -> None:
+        self._verification = verification
         self._models, self._queue, self._prompt_cache = models, queue, prompt_cache
         self._release_memory, self._send = release_memory, send
         self._has_unreleased = False
 
-    def unload(self, model: LoadedModel, cause: str) -> None:
-        """Drop a model. Its memory is free once no stack frame refers to it: see `release_freed_memory`."""
+    def unload(self, model: LoadedModel, cause: str, damage: str = "") -> None:
+        """Drop a model. Its memory is free once no stack frame refers to it: see `release_freed_memory`.
+
+        `damage` is the sentence about its weights if these are damaged.
+        """
         name = model.entry.name
         ids: list[str | None] = [*model.unload_ids] or [None]
         self._models.drop(model)
+        self._verification.unloaded(name)
         self._has_unreleased = True
         log_event("model_unloaded", cause=cause, model=name)
         for id in ids:
-            self._send(Unloaded(name, id))
+            self._send(Unloaded(name, id, damage))
 
     def unload_expired(self, now: float) -> None:
         """Unload the idle models whose keep-alive is over or that an `Unload` names."""
         for model in self._models.expired(now):
             if model.entry.name != self._queue.awaited_model:
                 self.unload(model, "unloaded" if model.unload_ids else "expired")
+
+    def unload_damaged(self) -> None:
+        """Fail the requests of the models whose weights were found damaged, and unload these models."""
+        for name, sentence in self._verification.take_damaged():
+            if (model := self._models.get(name)) is not None:
+                error = DamagedWeights(name, sentence)
+                for id in self._models.request_ids(name):
+                    self._send(error.failed(id))
+                log_event("weights_damaged", cause=str(error), model=name)
+                self.unload(model, "damaged", str(error))
 
     def relieve(self, fits: Fits) -> None:
         """Make room as the memory ledger has decided: unload idle models, then shrink idle caches."""

@@ -14,7 +14,8 @@ the events of that time, and the next one has the engine compute them again.
 """
 
 from mlx_server.gateway.answer_log.folder import LogInUse
-from mlx_server.gateway.answer_log.log import AnswerLog, NoLog
+from mlx_server.gateway.answer_log.log import AnswerLog
+from mlx_server.gateway.answer_log.no_log import LockOnlyLog, NoLog
 from mlx_server.gateway.answer_log.records import (
     FORMAT,
     Accepted,
@@ -35,6 +36,7 @@ __all__ = [
     "Ended",
     "Event",
     "Left",
+    "LockOnlyLog",
     "LogInUse",
     "NoLog",
     "Record",

@@ -68,12 +68,9 @@ class AnswerLog:
         """Open the log in a folder, with what is left in it. Raises LogInUse if another process has it.
 
         An answer is kept for `keep_s` seconds after its end, and the log within its limits: `max_bytes` and
-        `max_answers`. With a `keep_s` of 0, what is left is deleted, and nothing is written.
+        `max_answers`.
         """
         place = folder if isinstance(folder, AnswerFolder) else AnswerFolder(folder)
-        if keep_s <= 0:
-            await asyncio.to_thread(earlier_files.clear, place)
-            return NoLog()
         found = await asyncio.to_thread(earlier_files.take_over, place)
         log = cls(place, Index(keep_s, max_bytes, max_answers), clock, emit, max_waiting_bytes)
         log._adopt(found, keep_s)
@@ -171,6 +168,10 @@ class AnswerLog:
         """Return the state of an answer; `expired` if it is no longer kept, None if its id is unknown."""
         return self._index.status(answer_id)
 
+    def has(self, answer_id: str) -> bool:
+        """Return whether an answer can be found again, whether it has ended or not."""
+        return self.status(answer_id) in ("open", "ended")
+
     async def flush(self) -> None:
         """Return once everything appended so far is written, or the disk has refused it."""
         if self._flushing is None:  # those who call in one turn of the event loop wait for one flush
@@ -259,55 +260,3 @@ class AnswerLog:
 
     def _skip(self, answer_id: str, cause: str) -> None:
         self._emit("answer_log_entry_skipped", f"This request is not kept: {cause}.", id=answer_id[:80])
-
-
-class NoLog(AnswerLog):
-    """A log that keeps nothing, used if the setting `mlx.keep_answers_s` is 0."""
-
-    def __init__(self) -> None:
-        """Make a log without a folder and without a thread."""
-
-    def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
-        """Do nothing."""
-
-    def append(self, answer_id: str, record: Record) -> None:
-        """Do nothing."""
-
-    def ended(self, answer_id: str) -> None:
-        """Do nothing."""
-
-    def forget(self, answer_id: str) -> None:
-        """Do nothing."""
-
-    async def records(self, answer_id: str) -> list[Record] | None:
-        """Return None."""
-        return None
-
-    def size_bytes(self, answer_id: str) -> int:
-        """Return 0."""
-        return 0
-
-    async def data(self, answer_id: str) -> bytes | None:
-        """Return None."""
-        return None
-
-    def unfinished(self) -> list[str]:
-        """Return an empty list."""
-        return []
-
-    def id_of_key(self, key_digest: str) -> str | None:
-        """Return None."""
-        return None
-
-    def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
-        """Return None."""
-        return None
-
-    async def flush(self) -> None:
-        """Do nothing."""
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-    def sweep(self) -> None:
-        """Do nothing."""

@@ -22,9 +22,11 @@ from mlx_server.gateway.answer_log.late_bytes import Chunk, made
 from mlx_server.gateway.answer_log.reports import WritingReports
 from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import DISK_FAULTS
+from vestal.platform.exhaustion import EXHAUSTED
 
-MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""At most so much waits to be written, unless a single request is larger."""
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""At most so much waits to be written, unless a single request is larger. Two of the longest bodies fit: with
+room for one, the second of two requests with large images was not kept."""
 
 GATHER_S = 0.05
 """How long records are collected before they are written: to wake the thread and to write cost the same for
@@ -36,7 +38,7 @@ RETRY_S = 1.0
 MAX_OPEN_FILES = 64
 """With more files open, all are closed. They are opened again when something is appended."""
 
-_TRIED_AGAIN = DISK_FAULTS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+_TRIED_AGAIN = DISK_FAULTS | EXHAUSTED | {errno.EAGAIN, errno.EINTR}
 """Errors that may be over the next time. After any other, an answer is given up."""
 
 

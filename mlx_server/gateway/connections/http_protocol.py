@@ -85,13 +85,14 @@ class HttpProtocol(ReportedConnection, H11Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one application on sockets that listen. `report_dropped` is explained in Acceptor."""
+    """Serves one application on sockets that listen. Acceptor explains what is reported."""
 
     def __init__(
         self,
         app: FastAPI,
         table: ConnectionTable,
         report_dropped: Callable[[int], None],
+        report_stuck: Callable[[OSError], None],
         max_message_bytes: int,
     ) -> None:
         config = uvicorn.Config(
@@ -112,14 +113,16 @@ class HttpServer(uvicorn.Server):
         )
         super().__init__(config)
         self._table = table
-        self._report_dropped = report_dropped
+        self._report_dropped, self._report_stuck = report_dropped, report_stuck
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections by our own bounds; uvicorn itself has no socket."""
         await super().startup(sockets=[])
         for listening in sockets or ():
-            acceptor = Acceptor(listening, self._make_protocol, self._table, self._report_dropped)
+            acceptor = Acceptor(
+                listening, self._make_protocol, self._table, self._report_dropped, self._report_stuck
+            )
             acceptor.start()
             self._acceptors.append(acceptor)
 

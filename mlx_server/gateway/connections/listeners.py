@@ -153,8 +153,13 @@ class Listeners:
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
         from mlx_server.gateway.connections.http_protocol import HttpServer  # uvicorn: see main.py
 
-        server = HttpServer(app, self._table, self._report_dropped, self._max_message_bytes)
+        server = HttpServer(
+            app, self._table, self._report_dropped, self._report_stuck, self._max_message_bytes
+        )
         self._servers.append((server, asyncio.ensure_future(server.serve(sockets=sockets))))
+
+    def _report_stuck(self, error: OSError) -> None:
+        self._telemetry.emit("connections_not_accepted", f"new connections wait: {error.strerror}")
 
     def _report_dropped(self, count: int) -> None:
         cause = "there was no room for new connections"

@@ -30,12 +30,12 @@ class ReportedConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._connection is not None:
-            self._table.report_unread(self._connection, _now())
+            self._table.report_unread(self._connection, True, _now())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._connection is not None:
-            self._table.report_unread(self._connection, None)
+            self._table.report_unread(self._connection, False, _now())
 
     def report(self, phase: Phase, received_bytes: int = 0) -> None:
         """Report the phase of the connection, and how many bytes have just arrived."""

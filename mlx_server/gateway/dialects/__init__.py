@@ -1,4 +1,4 @@
-"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`, `llama_cpp`.
+"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`, `llama_cpp`, `rerank`.
 
 `responses` has a page of its own (its `__init__`); each other dialect has
 
@@ -35,6 +35,6 @@ To add a dialect:
    holds `DIALECT`, the name that logs and metrics show.
 2. Include its router in `gateway.app`.
 3. If its errors look different, add an `ErrorEnvelope` and its paths to `error_envelopes`.
-4. Add its bodies to `tests/unit/mlx_server/gateway/test_schemas.py`, its renderer to `test_renderers.py`, and
-   its official client to `tests/clients`.
+4. Add its bodies to `test_schemas.py` in `tests/unit/mlx_server/gateway/dialects`, its renderer to
+   `test_renderers.py`, and its official client to `tests/clients`.
 """

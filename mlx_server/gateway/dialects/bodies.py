@@ -43,6 +43,9 @@ MAX_STOPS, MAX_STOP_CHARS = 256, 1000
 StopText = Annotated[str, Field(max_length=MAX_STOP_CHARS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True)]
 """The engine looks for each of them after each token: 131,000 took seconds a token, from all streams."""
+Stops = StopTexts | StopText | None
+"""One text or several. Python takes `A | B | None` and `B | A | None` for the same, and keeps the one that it
+saw first. Written once, the order does not depend on the imports; the first mistake is named by it."""
 BodyT = TypeVar("BodyT", bound=Body)
 
 

@@ -21,9 +21,9 @@ from mlx_server.gateway.json_text import JsonResponse, json_bytes
 from mlx_server.gateway.requests.model_requests import EmbeddingRequest
 from mlx_server.gateway.requests.sendable import sendable
 
-TEXTS_AT_ONCE = 32
-"""Texts in one operation. A long list must not keep the engine from its streams for long, nor be repeated as
-a whole after a crash."""
+TEXTS_AT_ONCE = 128
+"""Texts in one operation. A long list must not be repeated as a whole after a crash. In the engine, streams
+go on between batches of these texts."""
 
 
 MAX_NUMBERS = 2**22

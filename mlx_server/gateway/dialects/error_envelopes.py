@@ -50,10 +50,10 @@ _OPENAI_TYPES = {
 
 
 def openai_body(error: HttpError) -> dict[str, Any]:
-    """Return the error for OpenAI's clients."""
+    """Return the error for OpenAI's clients. They read the name of the wrong field from `param`."""
     error_type = _OPENAI_TYPES.get(error.status, "server_error")
     detail = {"message": error.message, "type": error_type, "code": error.code}
-    return {"error": {"param": None, **error.fields, **detail}}
+    return {"error": {"param": error.fields.get("field"), **error.fields, **detail}}
 
 
 OPENAI = ErrorEnvelope(
@@ -115,6 +115,9 @@ _BY_PATH = {
     "/tokenize": OPENAI,
     "/detokenize": OPENAI,
     "/apply-template": OPENAI,
+    "/rerank": OPENAI,
+    "/reranking": OPENAI,
+    "/v2": OPENAI,
 }
 """The envelope of each path and of the paths below it. The longest path counts; Ollama's is for the rest."""
 

@@ -24,12 +24,13 @@ from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected
+from vestal.web import server_sent_events
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
-SSE = "text/event-stream"
+SSE = server_sent_events.MEDIA_TYPE
 
 
 class AnswerRenderer(Protocol):

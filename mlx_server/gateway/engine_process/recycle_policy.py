@@ -7,6 +7,8 @@ help.
 
 from __future__ import annotations
 
+from vestal.config.units import format_size
+
 OVER_LIMIT_FACTOR = 1.15
 """The engine's own memory ledger keeps it below its limit; an engine this far above it leaks memory."""
 
@@ -44,11 +46,8 @@ class RecyclePolicy:
         age_s = now - self._started_at
         allowed_bytes = self._max_footprint_bytes or int(OVER_LIMIT_FACTOR * limit_bytes)
         if allowed_bytes and footprint_bytes > allowed_bytes and age_s >= MIN_AGE_S:
-            return f"recycled: it holds {_gib(footprint_bytes)}, more than {_gib(allowed_bytes)}"
+            held, allowed = format_size(footprint_bytes), format_size(allowed_bytes)
+            return f"recycled: it holds {held}, more than {allowed}"
         if self._max_age_s and age_s >= self._max_age_s:
             return f"recycled: it is {age_s / 3600:.1f} hours old"
         return None
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"

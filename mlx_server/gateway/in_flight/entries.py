@@ -2,8 +2,8 @@
 
 A request that another machine continues has no ticket here, but its client reads the answer here.
 
-OpenAI's `n` and a list of prompts make several tickets at once; a long list of texts to embed makes several,
-one after the other.
+OpenAI's `n` and a list of prompts make several tickets at once; a long list of texts to embed or rank makes
+several, one after the other.
 """
 
 from __future__ import annotations

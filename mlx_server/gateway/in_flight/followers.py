@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.json_text import json_bytes
 from vestal.supervision import Clock
+from vestal.web import server_sent_events
 
 MAX_FOLLOWERS = 32
 """Their connections cannot be closed to make room for others."""
@@ -26,9 +27,6 @@ REPEAT_S = 10.0
 FRESH_S = 0.5
 FULL = f"{MAX_FOLLOWERS} others follow the requests; try again later, or ask GET /requests."
 CLOSED = "The server is stopping or was replaced; connect again."
-
-
-SSE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "Connection": "close"}
 """The connection is not used again: when a stream has ended, the next one may be another gateway's."""
 
@@ -78,7 +76,7 @@ class Followers:
 
     def _newest(self, now: float) -> bytes:
         if now - self._made_at >= FRESH_S:
-            self._frame = b"event: requests\ndata: " + json_bytes(self._report()) + b"\n\n"
+            self._frame = server_sent_events.frame(json_bytes(self._report()), "requests")
             self._made_at = now
         return self._frame
 
@@ -87,7 +85,7 @@ class _Events(StreamingResponse):
     """A stream of events. `on_end` is called once when either side ends the stream."""
 
     def __init__(self, frames: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
-        super().__init__(frames, media_type=SSE, headers=HEADERS)
+        super().__init__(frames, media_type=server_sent_events.MEDIA_TYPE, headers=HEADERS)
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

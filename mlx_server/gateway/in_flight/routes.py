@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from mlx_server.gateway import errors
 from mlx_server.gateway.in_flight.entries import PassedOn, in_flight
-from mlx_server.gateway.in_flight.followers import SSE, Followers
+from mlx_server.gateway.in_flight.followers import Followers
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock
+from vestal.web import server_sent_events
 
 PASSED_ON = (
     "Another machine is being asked to go on with this request, so that it cannot be cancelled now; try "
@@ -90,7 +91,9 @@ def router(requests: RequestsInFlight) -> APIRouter:
     async def listed(http: Request) -> Response:
         return JsonResponse(requests.report())
 
-    @routes.get("/events", responses={200: {"content": {SSE: {"schema": {}}}}, 503: {}})
+    @routes.get(
+        "/events", responses={200: {"content": {server_sent_events.MEDIA_TYPE: {"schema": {}}}}, 503: {}}
+    )
     async def followed(http: Request) -> Response:
         return requests.followers.response()
 

@@ -13,6 +13,7 @@ same route makes the same frames again from that, in this gateway or in another 
 | `runs`        | what a run of it is given: its ASGI scope and body                                  |
 | `received_body` | its body, until it is written down                                                |
 | `offers`      | what other machines are asked to go on with                                         |
+| `running`     | the answers that run in this gateway, by id and by key                              |
 | `keeper`      | all of them: starts, finds, resumes, and takes up what an earlier gateway left      |
 | `middleware`  | which requests are kept, and `Idempotency-Key`                                      |
 | `routes`      | GET /v1/streams/{id}                                                                |

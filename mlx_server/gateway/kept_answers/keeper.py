@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,16 +12,14 @@ from starlette.types import ASGIApp, Scope
 
 from mlx_server import VERSION
 from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Left, Record, TakenUp
-from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.offers import Offers
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
+from mlx_server.gateway.kept_answers.running import RunningAnswers
 from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
-log = logging.getLogger(__name__)
-
-MAX_GONE = 1000
 NO_LONGER_KEPT = (
     "This answer is no longer kept: it failed, was cancelled, is older than mlx.keep_answers_s, "
     "or could not be written down."
@@ -41,12 +38,11 @@ class MirroredElsewhere(Protocol):
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
-    `app` is the application below the middleware: it makes the response. `offers` go to the gateways on other
-    machines; `mirrored` are answers of theirs. `is_closed`: another gateway has the log.
+    `offers` go to the gateways on other machines; `mirrored` are answers of theirs. `is_closed`: another
+    gateway has the log.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
-        self.app: ASGIApp | None = None
         self.offers = Offers(answer_log)
         self.mirrored: MirroredElsewhere | None = None
         self.log = answer_log
@@ -54,20 +50,32 @@ class AnswerKeeper:
         self.is_closed = False
         self._is_detached = False
         self._application: Any = None
-        self._gone: dict[str, None] = {}  # ids of answers that are not kept, the latest last
-        self._running: dict[str, KeptAnswer] = {}
-        self._by_key: dict[str, KeptAnswer] = {}
+        self._running = RunningAnswers(answer_log)
         self._reviving: dict[str, asyncio.Task[KeptAnswer]] = {}
 
     @property
     def running(self) -> Sequence[KeptAnswer]:
         """Return the answers that run in this gateway."""
-        return tuple(self._running.values())
+        return self._running.all()
 
     @property
     def offered(self) -> set[str]:
         """Return the ids of the answers that another machine is being asked to continue."""
-        return {answer.id for answer in self._running.values() if answer.is_offered}
+        return {answer.id for answer in self.running if answer.is_offered}
+
+    @property
+    def written_requests(self) -> set[str]:
+        """Return the ids of the requests, for the engine, that another gateway could go on with."""
+        return self._running.written_requests
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Return whether the route of any answer runs that is not, or not yet, written down."""
+        return self._running.has_unwritten
+
+    def use_app(self, app: ASGIApp) -> None:
+        """Have the responses made by the application below the middleware."""
+        self._running.app = app
 
     # --- new requests ---
 
@@ -91,29 +99,10 @@ class AnswerKeeper:
             body_digest="",
             version=VERSION,
         )
-        answer = KeptAnswer(head, self.log, self.release, offer=self.offers.offer_failed)
+        answer = KeptAnswer(head, self.log, self._running.release, offer=self.offers.offer_failed)
         state = dict(scope.get("state", {}))
-        self._run(answer, {**scope, "state": state}, receiving(receive, answer, self.offers.place))
+        self._running.run(answer, {**scope, "state": state}, receiving(receive, answer, self.offers.place))
         return answer
-
-    def _run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
-        keep(scope, answer)
-        self._running[answer.id] = answer
-        if answer.head.key_digest:
-            self._by_key[answer.head.key_digest] = answer
-        answer.task = asyncio.ensure_future(self._make_response(answer, scope, receive))
-
-    async def _make_response(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
-        error: Exception | None = None
-        try:
-            assert self.app is not None
-            await self.app(scope, receive, answer.rendering.take)
-        except Exception as raised:
-            error = raised
-        finally:
-            answer.rendering.end(error)
-            answer.body.is_whole.set()
-            asyncio.get_running_loop().call_soon(self.release, answer)
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
         """Go on with an answer that was begun on another machine, under its id. Raises HttpError."""
@@ -131,29 +120,15 @@ class AnswerKeeper:
         """Offer what runs here to the other machines. What none of them takes goes on here."""
         self.offers.offer_running(self.running, error)
 
-    def release(self, answer: KeptAnswer) -> None:
-        """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
-        if not answer.is_over:
-            return
-        if answer.is_accepted and not self.is_logged(answer.id):
-            self._gone[answer.id] = None
-            while len(self._gone) > MAX_GONE:
-                del self._gone[next(iter(self._gone))]
-        if self._running.get(answer.id) is answer:
-            del self._running[answer.id]
-        key = answer.head.key_digest
-        if key and self._by_key.get(key) is answer:
-            del self._by_key[key]
-
     # --- earlier requests ---
 
     def has(self, answer_id: str) -> bool:
         """Return whether the answer runs here, or stands in the log."""
-        return answer_id in self._running or self.is_logged(answer_id)
+        return self._running.get(answer_id) is not None or self.is_logged(answer_id)
 
     def is_logged(self, answer_id: str) -> bool:
         """Return whether the answer can be found again."""
-        return self.log.status(answer_id) in ("open", "ended")
+        return self.log.has(answer_id)
 
     def forget(self, answer_id: str) -> None:
         """Delete the record of an answer from disk, unless another gateway continues the answer or may do
@@ -186,15 +161,15 @@ class AnswerKeeper:
     def check_logged(self, answer_id: str) -> None:
         """Raise HttpError for an answer that is not in the log: 404 if its id is unknown, else 410."""
         status = self.log.status(answer_id)
-        if status is None and answer_id not in self._gone:
+        if status is None and not self._running.is_gone(answer_id):
             message = f"There is no answer with the id {answer_id[:80]!r}: none was begun here."
             raise HttpError("stream_not_found", message, status=404)
-        if status not in ("open", "ended"):
+        if not self.log.has(answer_id):
             raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
         """Return the answer that the first request with this key has; None without one. Raises HttpError."""
-        answer = self._by_key.get(key_digest)
+        answer = self._running.of_key(key_digest)
         if answer is not None and not answer.client_left.is_set():
             return answer
         answer_id = answer.id if answer else self.log.id_of_key(key_digest)
@@ -220,7 +195,7 @@ class AnswerKeeper:
         elsewhere = await self.offers.others.holding(head)
         if elsewhere is None:
             return None
-        answer = KeptAnswer(msgspec.structs.replace(head, body=b""), self.log, self.release)
+        answer = KeptAnswer(msgspec.structs.replace(head, body=b""), self.log, self._running.release)
         answer.body.is_whole.set()
         answer.move_to(elsewhere)
         return answer
@@ -234,14 +209,14 @@ class AnswerKeeper:
         answer = KeptAnswer(
             bare,
             self.log,
-            self.release,
+            self._running.release,
             history_of(records),
             was_accepted=True,
             offer=self.offers.offer_failed,
         )
         answer.body.is_whole.set()
         scope = scope_of(head, self._application)
-        self._run(answer, scope, replaying(head.body, answer))
+        self._running.run(answer, scope, replaying(head.body, answer))
         return answer
 
     async def take_up_unfinished(self, application: Any) -> int:
@@ -263,20 +238,6 @@ class AnswerKeeper:
             taken_up += 1
         return taken_up
 
-    @property
-    def written_requests(self) -> set[str]:
-        """Return the ids of the requests, for the engine, that another gateway could go on with."""
-        written = (answer.request_ids for answer in self._running.values() if self.is_logged(answer.id))
-        return {request_id for ids in written for request_id in ids}
-
-    @property
-    def has_unwritten(self) -> bool:
-        """Return whether the route of any answer runs that is not, or not yet, written down."""
-        return any(
-            not answer.rendering.is_complete and not self.is_logged(answer.id)
-            for answer in self._running.values()
-        )
-
     def move_to(self, elsewhere: CopyElsewhere) -> int:
         """Write nothing down from now on; clients read the rest elsewhere. Return how many answers do."""
         for answer in self.running:
@@ -288,7 +249,7 @@ class AnswerKeeper:
     def detach(self) -> None:
         """Write nothing down from now on: the answers that run here go on in another gateway."""
         self._is_detached = True
-        for answer in self._running.values():
+        for answer in self.running:
             answer.detach()
 
     def sweep(self) -> None:
@@ -299,7 +260,7 @@ class AnswerKeeper:
     async def close(self) -> None:
         """End all runs; what is unfinished stays so in the log."""
         self.detach()
-        tasks = [answer.task for answer in self._running.values() if answer.task is not None]
+        tasks = [answer.task for answer in self.running if answer.task is not None]
         tasks += self.offers.tasks
         for task in tasks:
             task.cancel()

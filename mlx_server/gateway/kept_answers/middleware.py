@@ -40,7 +40,8 @@ class KeepAnswers:
         max_body_bytes: int,
         respond: Callable[[HttpError, str], ASGIApp],
     ) -> None:
-        self._app = keeper.app = app
+        self._app = app
+        keeper.use_app(app)
         self._keeper = keeper
         self._paths = paths
         self._max_body_bytes = max_body_bytes

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
-from pathlib import Path
 
-from mlx_server.gateway.answer_log import AnswerLog, LogInUse, NoLog, earlier_files
-from mlx_server.gateway.answer_log.folder import AnswerFolder
+from mlx_server.gateway.answer_log import AnswerLog, LockOnlyLog, LogInUse, NoLog
 from vestal.config import Config
 from vestal.supervision import Clock
 
@@ -33,7 +30,7 @@ async def open_answer_log(
     while True:
         try:
             if mlx.keep_answers_s == 0:
-                return _LockOnly(config.home.answers)
+                return LockOnlyLog(config.home.answers)
             return await AnswerLog.open(
                 config.home.answers,
                 keep_s=mlx.keep_answers_s,
@@ -47,18 +44,3 @@ async def open_answer_log(
                 emit("answer_log_in_use", f"{in_use}; answers do not outlive this gateway")
                 return NoLog()
         await clock.sleep(POLL_S)
-
-
-class _LockOnly(NoLog):
-    """Keeps nothing, but has the lock, for which a successor waits. Raises LogInUse."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._folder = AnswerFolder(path)
-        earlier_files.clear(self._folder)
-        with contextlib.suppress(OSError):  # if nothing can be written, nothing need be locked
-            self._folder.lock()
-
-    async def close(self) -> None:
-        """Release the lock."""
-        self._folder.unlock()

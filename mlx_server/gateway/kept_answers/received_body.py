@@ -35,6 +35,10 @@ class ReceivedBody:
         """Return what has arrived of the body."""
         return b"".join(self._parts)
 
+    def replace(self, body: bytes) -> None:
+        """Have `body` written down for what has arrived, which keeps its digest."""
+        self._parts = [body]
+
     def take_parts(self) -> list[bytes]:
         """Return the parts of the body, and forget them."""
         parts, self._parts = self._parts, []

@@ -22,7 +22,8 @@ FAR_S = 5.0
 
 LONGER_PREFIX_BYTES = 4096
 """A request leaves a machine that is free only for so much more of a conversation that another one has
-computed: about 1,000 tokens, whose computation takes longer than the way there."""
+computed: about 1,000 tokens, whose computation takes longer than the way there. Where all machines are busy,
+so much counts as much as one request that waits."""
 
 HERE = ""
 """Stands for this machine where others are named by their URLs."""
@@ -69,6 +70,13 @@ def order_of_offers(peers: Sequence[Machine]) -> list[str]:
     return [peer.url for peer in sorted(serving, key=_rank)]
 
 
+def _queue(machine: Machine) -> float:
+    """Return how long a request waits on a busy machine, in requests. What is computed already is saved: a
+    full fleet that went by the queues alone computed three times as many tokens, and its queues grew.
+    """
+    return machine.waiting - machine.prefix_bytes / LONGER_PREFIX_BYTES
+
+
 def _rank(machine: Machine) -> tuple[bool, int, int, int]:
     prefix_bytes = machine.prefix_bytes if machine.is_free else 0
     return not machine.is_free, -prefix_bytes, machine.waiting, machine.running
@@ -78,7 +86,8 @@ def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
     """Return the URL of the machine that serves a new request best, or HERE.
 
     Among the machines that can run it at once, that is the one with the longest prefix; else the one with the
-    shortest queue. This machine wins ties, and where it is free, only a much longer prefix elsewhere counts.
+    shortest queue, in which a long prefix makes up for requests that wait. This machine wins ties, and where
+    it is free, only a much longer prefix elsewhere counts.
     """
     serving = [machine for machine in (here, *peers) if machine.serves]
     free = [machine for machine in serving if machine.is_free]
@@ -89,4 +98,4 @@ def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
         return HERE
     if free:
         return max(free, key=lambda machine: (machine.prefix_bytes, -machine.running)).url
-    return min(serving, key=lambda machine: (machine.waiting, machine is not here)).url
+    return min(serving, key=lambda machine: (_queue(machine), machine is not here)).url

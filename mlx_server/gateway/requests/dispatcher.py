@@ -1,38 +1,35 @@
-"""Connect clients with the engine: carry out what the request table decides, and be its only caller.
+"""Connect clients with the engine, through the request table and what carries its decisions out.
 
 Handlers submit requests and read their tickets; the engine's session reports the engine's events, and `tick`
-reports that time has passed. All of it runs on one event loop and nothing here awaits, so that each call is
-completed before the next one begins.
+reports that time has passed. Nothing else calls the request table. All of it runs on one event loop and
+nothing here awaits, so that each call is completed before the next one begins.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import secrets
 from collections.abc import Callable, Container, Iterable, Iterator
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.requests.delivery_counts import DeliveryCounts
+from mlx_server.gateway.requests.engine_answers import EngineAnswers
 from mlx_server.gateway.requests.engine_sender import EngineSender, Send
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.open_tickets import OpenTickets
-from mlx_server.gateway.requests.pauses import MAX_IDS, Pauses
+from mlx_server.gateway.requests.pauses import Pauses
+from mlx_server.gateway.requests.request_actions import DispatcherParts, RequestActions
 from mlx_server.gateway.requests.request_spans import IncomingTrace, RequestSpans
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
-from mlx_server.gateway.requests.table.actions import Action, CancelOnEngine, FailRequest, SendToEngine
 from mlx_server.gateway.requests.table.admission import Lane, QueueFull
 from mlx_server.gateway.requests.table.crash_policy import EngineDeath
-from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase, TokenGap
+from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.table.request_table import RequestTable
-from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket, TicketItem
+from mlx_server.gateway.requests.ticket import ClientDisconnected, Ticket, TicketItem
 from mlx_server.gateway.telemetry import GATEWAY_ITSELF, Telemetry
 from vestal.supervision import Clock
-
-log = logging.getLogger(__name__)
 
 OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
@@ -64,7 +61,18 @@ class Dispatcher:
         self._id_numbers = itertools.count(1)
         self._pauses = Pauses(telemetry)
         self._spans = spans or RequestSpans(None, clock.wall)
-        self._counts = DeliveryCounts(telemetry, self._pauses)
+        parts = DispatcherParts(
+            table=table,
+            tickets=self._tickets,
+            engine=self._engine,
+            loaded_models=self.loaded_models,
+            telemetry=telemetry,
+            pauses=self._pauses,
+            spans=self._spans,
+            clock=clock,
+        )
+        self._actions = RequestActions(parts)
+        self._answers = EngineAnswers(parts, self._actions)
 
     @property
     def max_running(self) -> int:
@@ -103,9 +111,9 @@ class Dispatcher:
         except QueueFull as full:
             message = f"The server is full ({full}); try again later."
             error = errors.Unavailable("overloaded", message, retry_after_s=OVERLOADED_RETRY_S)
-            self._end(ticket, error.code)
+            self._actions.end(ticket, error.code)
             raise error from full
-        self._carry_out(actions)
+        self._actions.carry_out(actions)
         if not ticket.ended and self._may_wait(ticket):
             self._engine.check(request_id)
         return ticket
@@ -144,8 +152,8 @@ class Dispatcher:
     def _end_early(self, ticket: Ticket, why: TicketItem) -> None:
         actions = self._table.cancel(ticket.id)
         ticket.put(why)
-        self._end(ticket, "cancelled")
-        self._carry_out(actions)
+        self._actions.end(ticket, "cancelled")
+        self._actions.carry_out(actions)
 
     def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
         """Yield the unfinished tickets of clients with their phases, the oldest first."""
@@ -179,9 +187,9 @@ class Dispatcher:
     def fail_unfinished(self, message: str) -> None:
         """Fail every request that has not ended."""
         for ticket in list(self._tickets.values()):
-            self._carry_out(self._table.cancel(ticket.id))
+            self._actions.carry_out(self._table.cancel(ticket.id))
             if not ticket.ended:
-                self._fail(ticket, errors.Unavailable("draining", message))
+                self._actions.fail(ticket, errors.Unavailable("draining", message))
 
     # --- engines that start and die ---
 
@@ -192,7 +200,7 @@ class Dispatcher:
     def model_loaded_early(self, send: Send, model: str) -> None:
         """Continue the parked requests for `model`, which a starting engine has loaded already."""
         self._engine.engine_takes_requests(send)
-        self._carry_out(self._table.model_loaded_early(model))
+        self._actions.carry_out(self._table.model_loaded_early(model))
 
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
         """Continue parked requests, start queued ones, and load the models that earlier engines had
@@ -201,7 +209,7 @@ class Dispatcher:
         self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":
             self.refusing = None
-        self._carry_out(self._table.engine_ready())
+        self._actions.carry_out(self._table.engine_ready())
         loaded_by_requests = (ticket.request.model for ticket in self._tickets.values())
         for model, keep_alive_s in self.loaded_models.to_reload({*loaded, *loaded_by_requests}):
             if not self.refusing:
@@ -212,24 +220,25 @@ class Dispatcher:
         now = self._clock.now()
         self._engine.engine_lost()
         self.loaded_models.engine_lost()
-        self._telemetry.prompt_cache.engine_lost()
+        self._telemetry.of_engines.engine_lost()
         for ticket in self._tickets.values():
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
                 self._spans.engine_lost(ticket.id, ticket.tokens)
-                self._pauses.begin(ticket.id, now)
+                if ticket.dialect != GATEWAY_ITSELF:
+                    self._pauses.begin(ticket.id, now)
         self._table.engine_lost(now)
         self._pauses.report_parked()
 
     def engine_died(self, death: EngineDeath) -> None:
         """Fail those of the parked requests that the death of their engine speaks against."""
-        self._carry_out(self._table.engine_died(death))
+        self._actions.carry_out(self._table.engine_died(death))
 
     def give_up(self, message: str) -> None:
         """Fail what waits, and refuse new requests: no engine will start without help."""
         if not self.draining:
             self.refusing = errors.Unavailable("engine_unavailable", message, retry_after_s=NO_ENGINE_RETRY_S)
-        self._carry_out(self._table.give_up(message))
+        self._actions.carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
         """Fail the requests that have waited too long for an engine, and sample the token counts.
@@ -238,146 +247,8 @@ class Dispatcher:
         """
         now = self._clock.now()
         self._tickets.sample_rates(now)
-        self._carry_out(self._table.tick(now, self.trial_at()))
-
-    # --- events of the present engine ---
+        self._actions.carry_out(self._table.tick(now, self.trial_at()))
 
     def on_event(self, event: protocol.Event) -> None:
-        """Handle one event of the present engine.
-
-        An event that cannot be handled fails its own request: the exception must not reach the link, which
-        would close, and so interrupt every other request.
-        """
-        try:
-            self._handle(event)
-        except Exception as error:
-            log.exception("An event of the engine could not be handled (%s)", type(event).__name__)
-            request_id: str = getattr(event, "id", None) or ""
-            if request_id in self._tickets:
-                message = (
-                    f"The gateway could not handle the answer ({type(error).__name__}); its log has more."
-                )
-                self._on_failed(protocol.Failed(request_id, "engine_crashed", message))
-                self._carry_out([CancelOnEngine(request_id)])
-
-    def _handle(self, event: protocol.Event) -> None:
-        self.loaded_models.on_event(event)
-        match event:
-            case protocol.Token():
-                self._on_token(event)
-            case protocol.Accepted():
-                self._on_accepted(event)
-            case protocol.Alive(prompt_cache=use):
-                self._telemetry.prompt_cache.report(use)
-            case protocol.Prefill(id=request_id, done=done):
-                self._table.worked(request_id, 1.0 + done)
-            case protocol.Loading(model=model, fraction=fraction):
-                for ticket in self._tickets.of_model(model):
-                    self._table.worked(ticket.id, fraction)
-            case protocol.Done(reason="cancelled") | protocol.Failed(code="engine_unavailable"):
-                self._on_returned(event.id)
-            case protocol.Failed():
-                self._on_failed(event)
-            case protocol.Done() | protocol.Embedding():
-                self._on_last(event.id, event)
-            case protocol.Loaded(id=str(request_id)) | protocol.Unloaded(id=str(request_id)):
-                self._on_last(request_id, event)
-            case _:
-                pass
-
-    def _on_returned(self, request_id: str) -> None:
-        """Park a request that an engine returns unfinished as it shuts down."""
-        now = self._clock.now()
-        if self._table.returned_by_engine(request_id, now):
-            self._pauses.begin(request_id, now)
-            if ticket := self._tickets.get(request_id):
-                self._spans.engine_lost(request_id, ticket.tokens)
-
-    def _on_token(self, event: protocol.Token) -> None:
-        ticket = self._tickets.get(event.id)
-        if ticket is None:
-            return
-        try:
-            is_new, actions = self._table.take_token(event.id, event.index, event.token)
-        except TokenGap as gap:
-            self._on_failed(protocol.Failed(event.id, "engine_crashed", f"The engine lost a token: {gap}."))
-            self._carry_out([CancelOnEngine(event.id)])
-            return
-        if is_new:
-            self._counts.token(ticket, event, self._clock.now())
-            ticket.put(event)
-        self._carry_out(actions)
-
-    def _on_last(self, request_id: str, event: LastEvent) -> None:
-        ticket = self._tickets.get(request_id)
-        if ticket is None or not self._table.is_running(request_id):
-            return
-        actions = self._table.finished(request_id)
-        if isinstance(event, protocol.Done | protocol.Embedding):
-            self._counts.end(ticket, event)
-        ticket.put(event)
-        self._carry_out(actions)
-        self._end(ticket, "done")
-
-    def _on_failed(self, event: protocol.Failed) -> None:
-        is_check = self._engine.answered(event.id)
-        ticket = self._tickets.get(event.id)
-        if ticket is not None and (is_check or self._table.is_running(event.id)):
-            end = self._table.refused if is_check else self._table.finished
-            self._carry_out(end(event.id))
-            self._fail(ticket, errors.from_engine(event))
-        if is_check:
-            self._engine.send_checks()
-
-    def _on_accepted(self, event: protocol.Accepted) -> None:
-        self._engine.answered(event.id)
-        if ticket := self._tickets.get(event.id):
-            ticket.is_read_for = False
-            ticket.prompt_tokens = ticket.prompt_tokens or event.prompt_tokens
-        self._engine.send_checks()
-
-    # --- what the table decided ---
-
-    def _carry_out(self, actions: list[Action]) -> None:
-        lost: list[FailRequest] = []
-        for action in actions:
-            match action:
-                case SendToEngine(request_id):
-                    self._send_request(request_id)
-                case CancelOnEngine(request_id):
-                    self._engine.cancel(request_id)
-                case FailRequest(request_id, code, message, retry_after_s):
-                    if self._tickets[request_id].dialect != GATEWAY_ITSELF:
-                        lost.append(action)
-                    self._fail(self._tickets[request_id], errors.from_failure(code, message, retry_after_s))
-        if lost:
-            ids = [action.id for action in lost[:MAX_IDS]]
-            self._telemetry.emit("requests_lost", lost[0].message, count=len(lost), ids=ids)
-
-    def _send_request(self, request_id: str) -> None:
-        """Send a request that the table has started. If that fails, only this request fails."""
-        request = self._table.get(request_id)
-        emitted = request.emitted if request else []
-        try:
-            traceparent = self._spans.sent(request_id, len(emitted))
-            self._engine.request(self._tickets[request_id], emitted, traceparent)
-        except Exception as error:
-            log.exception("Request %s could not be sent", request_id)
-            message = (
-                f"The request could not be passed to the engine ({type(error).__name__}); try again later."
-            )
-            self._on_failed(protocol.Failed(request_id, "overloaded", message))
-
-    def _fail(self, ticket: Ticket, error: errors.GatewayError) -> None:
-        if ticket.dialect == GATEWAY_ITSELF:
-            self.loaded_models.reload_failed(ticket.request.model)
-        ticket.put(error)
-        self._end(ticket, error.code)
-
-    def _end(self, ticket: Ticket, outcome: str) -> None:
-        ticket.outcome = outcome
-        self._tickets.pop(ticket.id, None)
-        self._engine.forget(ticket.id)
-        self._pauses.forget(ticket.id)
-        self._spans.ended(ticket.id, outcome, ticket.tokens, ticket.crashes)
-        self._telemetry.request_ended(ticket.ended_request(self._clock.now()))
+        """Handle one event of the present engine."""
+        self._answers.on_event(event)

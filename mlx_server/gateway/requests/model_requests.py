@@ -1,4 +1,4 @@
-"""What the engine can be asked for: generate, embed, load, unload. Pure.
+"""What the engine can be asked for: generate, embed, rerank, load, unload. Pure.
 
 A model request is what a client wants, free of any dialect: each dialect translates its bodies to these.
 `sendable` encodes it as the protocol's operation; the request id, and the ids of the tokens that the client
@@ -32,6 +32,7 @@ class GenerationRequest:
     model: str
     kind: Literal["chat", "text"]
     messages: tuple[dict[str, Any], ...] | None = None
+    images: tuple[str, ...] = ()
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
     count_only: bool = False
@@ -76,6 +77,7 @@ class GenerationRequest:
             model=self.model,
             kind=self.kind,
             messages=self.messages,
+            images=self.images,
             prompt=self.prompt,
             prompt_ids=self.prompt_ids,
             count_only=self.count_only,
@@ -126,6 +128,38 @@ class EmbeddingRequest:
 
 
 @dataclass(frozen=True)
+class RerankRequest:
+    """Score `documents` by how well they answer `query`.
+
+    The fields have the names and meanings of `protocol.Rerank`.
+    """
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    instruction: str | None = None
+    truncate: bool = True
+    max_document_tokens: int | None = None
+    raw_scores: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.RERANK
+
+    def operation(self) -> protocol.Op:
+        return protocol.Rerank(
+            "",
+            self.model,
+            self.query,
+            self.documents,
+            self.instruction,
+            self.truncate,
+            self.max_document_tokens,
+            self.raw_scores,
+        )
+
+
+@dataclass(frozen=True)
 class LoadRequest:
     """Load a model, or renew its keep-alive."""
 
@@ -154,4 +188,4 @@ class UnloadRequest:
         return protocol.Unload("", self.model)
 
 
-ModelRequest = GenerationRequest | EmbeddingRequest | LoadRequest | UnloadRequest
+ModelRequest = GenerationRequest | EmbeddingRequest | RerankRequest | LoadRequest | UnloadRequest

@@ -1,4 +1,4 @@
-"""Measure how long a stream stands still when its engine dies, and report it."""
+"""Measure how long requests wait when their engine dies, and report which of them continued."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_IDS = 64
 
 
 class Pauses:
-    """The requests that have lost their engine and have had no token since. Times are monotonic seconds."""
+    """The requests that have lost their engine and have had no answer since. Times are monotonic seconds."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -27,12 +27,23 @@ class Pauses:
 
     def end(self, request_id: str, emitted: int, now: float) -> None:
         """Record the request's next token; `emitted` is how many its client had before."""
+        if (pause_s := self._take(request_id, emitted, now)) is not None:
+            self._telemetry.stream_paused(pause_s)
+
+    def complete(self, request_id: str, emitted: int, now: float) -> None:
+        """Record that the request is complete without another token: an embedding, or the end of an answer.
+
+        Its wait includes its work on the next engine, so that it is no pause of a stream.
+        """
+        self._take(request_id, emitted, now)
+
+    def _take(self, request_id: str, emitted: int, now: float) -> float | None:
+        """Report that the request continues, and return its pause in seconds; None if it had none."""
         if (began_at := self._began_at.pop(request_id, None)) is None:
-            return
-        pause_s = now - began_at
-        self._telemetry.stream_paused(pause_s)
-        paused_ms = round(pause_s * 1000, 1)
+            return None
+        paused_ms = round((now - began_at) * 1000, 1)
         self._telemetry.emit("request_resumed", id=request_id, emitted=emitted, paused_ms=paused_ms)
+        return now - began_at
 
     def forget(self, request_id: str) -> None:
         """Drop a request that has ended."""

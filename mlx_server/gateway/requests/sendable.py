@@ -42,7 +42,7 @@ class SendableRequest:
 
         `traceparent` names the span to which the engine's work belongs, None without one.
         """
-        may_be_traced = self._sampling is not None or self.lane is Lane.EMBED
+        may_be_traced = self._sampling is not None or self.lane in (Lane.EMBED, Lane.RERANK)
         traced = {"traceparent": traceparent} if traceparent and may_be_traced else {}
         if self._sampling is None:
             return self._prepared.frame(id=request_id, **traced)

@@ -13,9 +13,9 @@ from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.requests.token_rate import TokenRate
 from mlx_server.gateway.telemetry import EndedRequest
 
-LastEvent = protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
+LastEvent = protocol.Done | protocol.Embedding | protocol.Reranked | protocol.Loaded | protocol.Unloaded
 TicketEvent = protocol.Token | LastEvent
-LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unloaded)
+LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Reranked, protocol.Loaded, protocol.Unloaded)
 
 
 class ClientDisconnected(Exception):

@@ -27,11 +27,11 @@ def fingerprint(folder: Path) -> str:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         elif path.suffix == ".safetensors":
             digest.update(path.name.encode() + b"\0")
-            _sample(path, digest)
+            sample_file(path, digest)
     return digest.hexdigest()
 
 
-def _sample(path: Path, digest: Any) -> None:
+def sample_file(path: Path, digest: Any) -> None:
     """Add a safetensors file's header to `digest`, and SAMPLE_BYTES from the middle of each tensor."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))

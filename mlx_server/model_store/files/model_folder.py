@@ -7,16 +7,22 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mlx_server.model_store.files import weight_files
+from mlx_server.model_store.files import sentence_files, weight_files
+from mlx_server.model_store.files.image_support import PROCESSOR_FILES, image_support
+from mlx_server.model_store.files.model_kind import Kind, ModelKind, classify
+from mlx_server.model_store.files.sentence_modules import Module
 from mlx_server.model_store.files.weight_files import UnreadableModel, stored_bytes
+from mlx_server.model_store.layout import MANIFEST
+from vestal.platform.exhaustion import raise_if_exhausted
 
-_EMBEDDING_TYPES = frozenset({"bert"})
 _DEFAULT_CONTEXT_TOKENS = 4096
+_JUDGED_TOKENS = 8192
+"""The longest pair of query and document that Qwen3-Reranker reads, as its authors use it."""
 MAX_TEMPLATE_BYTES = 1024 * 1024
 """Largest file of a chat template that is read. The longest ones in use have 50 KB."""
 MAX_LICENSE_BYTES = 256 * 1024
@@ -32,11 +38,13 @@ class ModelFacts:
     `bytes` is the size of all files, `weights_bytes` that of the tensors, `parameters` the number of weights.
     `quantization` is `Q4`, `Q8` and so on, or the type of most weights, such as `BF16`. `modified` is when
     the files were last changed, in seconds since the epoch. `weights_file` is the device and the inode of the
-    first file of weights: two folders that share it (by hard links) share the weights. `license` is the text
-    of the license that comes with the model, or empty.
+    first file of weights: two folders that share it (by hard links) share the weights. `texts_digest`
+    (sha256, hex) covers the small files that decide how the weights are used: configuration, tokenizer and
+    templates. `license` is the text of the license that comes with the model, or empty. `no_images_reason`
+    says why a model that was made for images is served for text only; else it is empty.
     """
 
-    kind: Literal["generate", "embed"]
+    kind: Kind
     family: str
     bytes: int
     weights_bytes: int
@@ -48,7 +56,9 @@ class ModelFacts:
     config: dict[str, Any]
     capabilities: tuple[str, ...]
     weights_file: tuple[int, int]
+    texts_digest: str
     license: str
+    no_images_reason: str = ""
 
 
 def looks_like_model(folder: Path) -> bool:
@@ -68,9 +78,11 @@ def find_model(tree: Path) -> Path | None:
 def read_facts(folder: Path) -> ModelFacts:
     """Return the facts of the model in `folder`. Raises UnreadableModel."""
     try:
-        stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _files(folder))
+        files = [*_files(folder), *sentence_files.module_files(folder)]
+        stamp = tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
         return _read_facts(folder, stamp)
     except (OSError, KeyError, TypeError, ValueError) as error:  # the files may hold anything
+        raise_if_exhausted(error)
         raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
@@ -96,7 +108,8 @@ def chat_template(folder: Path) -> str:
             return separate.read_text("utf-8")
         config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         template = config.get("chat_template")
-    except (OSError, ValueError, AttributeError, UnreadableModel):
+    except (OSError, ValueError, AttributeError, UnreadableModel) as error:
+        raise_if_exhausted(error)
         return ""
     if isinstance(template, list):
         by_name = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
@@ -106,7 +119,7 @@ def chat_template(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    """Return the facts, cached by `stamp`: the name, mtime_ns and size in bytes of each file."""
+    """Return the facts, cached by `stamp`: the path, mtime_ns and size in bytes of each file."""
     config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
@@ -120,29 +133,80 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
     weight_files.check_index(folder, by_file)
     tokens = tokenizer.read_bytes() if (tokenizer := folder / "tokenizer.json").is_file() else b""
     digest.update(tokens)
-    embeds = config.get("model_type") in _EMBEDDING_TYPES
+    kind = read_kind(folder, config, headers).kind
+    if kind != "generate":  # pooling, projections and prompt change the vectors
+        for path in sentence_files.settings_files(folder):
+            digest.update(path.read_bytes())
+    images = image_support(config, headers, {path.name for path in _files(folder)})
+    if images.reads_images:  # the sizes and means there change what the model sees
+        for path in (folder / name for name in PROCESSOR_FILES):
+            digest.update(path.read_bytes() if path.is_file() else b"")
     bits, group_size = _quantization(config)
     first = weight_files.weight_files(folder)[0].stat()
     return ModelFacts(
-        kind="embed" if embeds else "generate",
+        kind=kind,
         family=str(config.get("model_type", "unknown")),
         bytes=sum(size for _, _, size in stamp),
         weights_bytes=sum(stored_bytes(entry) for entry in headers.values()),
         parameters=sum(_parameters(name, entry, headers, group_size) for name, entry in headers.items()),
         quantization=f"Q{bits}" if bits else _most_common_dtype(headers),
-        context_tokens=_context_tokens(folder, config, embeds),
+        context_tokens=_context_tokens(folder, config, kind),
         digest=digest.hexdigest(),
         modified=max(mtime for _, mtime, _ in stamp) / 1e9,
         config=config,
-        capabilities=("embedding",)
-        if embeds
-        else capabilities_of(chat_template(folder), fills_gaps=_fills_gaps(tokens)),
+        capabilities=_WITHOUT_CHAT.get(kind)
+        or capabilities_of(
+            chat_template(folder), fills_gaps=_fills_gaps(tokens), reads_images=images.reads_images
+        ),
         weights_file=(first.st_dev, first.st_ino),
+        texts_digest=_texts_digest(folder),
         license=_license(folder),
+        no_images_reason=images.reason,
     )
 
 
-def capabilities_of(template: str, *, fills_gaps: bool) -> tuple[str, ...]:
+def _texts_digest(folder: Path) -> str:
+    """Return a hash of the folder's small files, without the store's own manifest."""
+    digest = hashlib.sha256()
+    for path in (*_files(folder), *sorted(folder.glob("*/*.jinja"))):
+        if path.suffix in _TEXTS and path.name != MANIFEST:
+            digest.update(
+                f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
+            )
+    return digest.hexdigest()
+
+
+_TEXTS = frozenset({".json", ".jinja", ".txt", ".model"})
+
+_WITHOUT_CHAT: dict[Kind, tuple[str, ...]] = {"embed": ("embedding",), "rerank": ("rerank",)}
+"""The capabilities of the models that do not generate."""
+
+
+def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str]) -> ModelKind:
+    """Return what the model in `folder` is for. Raises UnreadableModel if it cannot be served."""
+    modules = sentence_files.read_modules(folder, config)
+    kind = classify(config, modules, tensor_names, sentence_files.front_matter(folder))
+    reason = kind.reason
+    if kind.kind != "generate" and not reason and not (folder / "tokenizer.json").is_file():
+        reason = "it has no tokenizer.json"
+    if not reason and kind.kind == "rerank":
+        reason = _unknown_prompt(folder, modules)
+    if reason:
+        raise UnreadableModel(f"{folder}: {reason}")
+    return kind
+
+
+def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
+    """Return why the prompt of a language model that judges documents is not known; None if it is.
+
+    Files with the module LogitScore hold the prompt as a chat template.
+    """
+    if not any(module.name == "LogitScore" for module in modules) or "<Instruct>" in chat_template(folder):
+        return None
+    return "its chat template is not that of Qwen3-Reranker, the only one that is known for ranking"
+
+
+def capabilities_of(template: str, *, fills_gaps: bool, reads_images: bool = False) -> tuple[str, ...]:
     """Return the capabilities of a model with this chat template, in Ollama's words, by which clients decide
     to offer tools.
 
@@ -155,6 +219,7 @@ def capabilities_of(template: str, *, fills_gaps: bool) -> tuple[str, ...]:
         *(["tools"] if template else []),
         *(["insert"] if fills_gaps else []),
         *(["thinking"] if thinks else []),
+        *(["vision"] if reads_images else []),
     )
 
 
@@ -184,8 +249,8 @@ def _license(folder: Path) -> str:
         try:
             if path.is_file() and path.stat().st_size <= MAX_LICENSE_BYTES:
                 return path.read_text("utf-8", "replace")
-        except OSError:
-            continue
+        except OSError as error:
+            raise_if_exhausted(error)
     return ""
 
 
@@ -222,12 +287,13 @@ def _most_common_dtype(headers: dict[str, Any]) -> str:
     return max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
 
 
-def _context_tokens(folder: Path, config: dict[str, Any], embeds: bool) -> int:
+def _context_tokens(folder: Path, config: dict[str, Any], kind: Kind) -> int:
+    if kind == "rerank" and config.get("model_type") == "qwen3":
+        return min(sentence_files.context_tokens(folder, config) or _JUDGED_TOKENS, _JUDGED_TOKENS)
+    if kind != "generate":
+        return sentence_files.context_tokens(folder, config) or _DEFAULT_CONTEXT_TOKENS
     text = config.get("text_config")
     limit = config.get("max_position_embeddings") or (
         text.get("max_position_embeddings") if isinstance(text, dict) else None
     )
-    sentence_config = folder / "sentence_bert_config.json"
-    if embeds and sentence_config.is_file():
-        limit = weight_files.read_json_object(sentence_config).get("max_seq_length") or limit
     return limit if isinstance(limit, int) and limit > 0 else _DEFAULT_CONTEXT_TOKENS

@@ -13,6 +13,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from vestal.platform.exhaustion import raise_if_exhausted
+
 INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000
 _BITS = {
@@ -85,15 +87,21 @@ def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file `path`. Raises UnreadableModel."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UnreadableModel(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UnreadableModel(f"{path}: not JSON ({str(error)[:100]})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UnreadableModel(f"{path}: not a JSON object")
     return content
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in the file `path`. Raises UnreadableModel."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise UnreadableModel(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableModel(f"{path}: not JSON ({str(error)[:100]})") from error
 
 
 def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -116,6 +124,7 @@ def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise UnreadableModel(f"{path}: its header is not text") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise_if_exhausted(error)
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableModel(f"{path}: {reason[:200]}") from error
     return raw, parsed

@@ -1,61 +1,264 @@
-"""Translation of GGUF metadata to `config.json`, as mlx-lm reads it, for the `llama` architecture. Pure."""
+"""Translation of GGUF metadata to `config.json`, as mlx-lm reads it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_END_OF_GENERATION = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<|end|>")
+from mlx_server.model_store.gguf.families import Sizes, family_of
+from mlx_server.model_store.gguf.reader import Header, UnsupportedGguf
+
+_END_OF_GENERATION = (
+    "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>",
+    "<end_of_turn>", "<eos>", "<EOT>", "<｜end▁of▁sentence｜>",
+)  # fmt: skip
 """Tokens that end an answer even if `eos_token_id` is another; llama.cpp too knows them by their text."""
+_CLASSES = {
+    "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM", "phi": "PhiForCausalLM", "phi3": "Phi3ForCausalLM",
+}  # fmt: skip
+_ACTIVATIONS = {"phi": "gelu_new", "gemma": "gelu_pytorch_tanh", "gemma2": "gelu_pytorch_tanh"}
+_POOLING = {1: "mean_tokens", 2: "cls_token", 3: "lasttoken"}
+"""llama.cpp's numbers for the ways in which an embedder pools, with the names of sentence-transformers."""
+_MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+_MAX_SIZE = 1 << 24
+"""Larger than any dimension of a model, and small enough that a product of three is an exact number."""
+_NORMAL = 1
+_GEMMA3_1B_LAYERS = 26
+"""Layers of Gemma 3 1B, in whose files at Ollama there is a cap for logits that the model does not have."""
+_GEMMA3_SCALED = (34, 48, 62)
+"""Layers of Gemma 3 4B, 12B and 27B, whose positions are scaled by 8, which Ollama's converter omits."""
+_LARGEST_LAYERS = {"gemma2": 46, "gemma3": 62}
+"""Layers of the 27B models, whose attention is scaled by another number than that of the smaller ones."""
 
 
-class UnsupportedGguf(ValueError):
-    """A GGUF file that cannot be converted without loss; the text says why."""
-
-
-def model_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+def model_config(header: Header, rope_factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Return the content of `config.json`. Raises UnsupportedGguf.
 
-    `tied` is True if the file has no output matrix, so that the embedding matrix serves as such.
+    `rope_factors` has the values of the file's tensors `rope_freqs`, `rope_factors_long` and
+    `rope_factors_short`, those that it has.
     """
+    metadata = header.metadata
     architecture = metadata.get("general.architecture")
-    if architecture != "llama":
-        raise UnsupportedGguf(f"its architecture is {architecture!r}; only 'llama' can be converted")
-    if any(key.startswith("llama.rope.scaling") for key in metadata):
-        raise UnsupportedGguf("it scales its rotary positions, which is not converted")
-
-    def value(key: str) -> Any:
-        try:
-            return metadata[f"llama.{key}"]
-        except KeyError:
-            raise UnsupportedGguf(f"its metadata lacks llama.{key}") from None
-
-    heads = value("attention.head_count")
+    family = family_of(architecture)
+    read = _Metadata(metadata, str(architecture))
+    if metadata.get("split.count", 1) not in (0, 1):
+        raise UnsupportedGguf("it is one part of several; join them first with `llama-gguf-split --merge`")
+    if read.optional("expert_count", 0) and family.model_type != "qwen3_moe":
+        raise UnsupportedGguf(f"it is a mixture of experts of the architecture {architecture!r}")
+    embedding = header.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise UnsupportedGguf("it has no matrix of token embeddings; it holds no language model")
+    hidden, heads = read.size("embedding_length"), read.size("attention.head_count")
+    head_dim = read.size("attention.key_length", hidden // heads)
+    if read.size("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedGguf("the heads of its keys and values differ in size")
     eos = end_tokens(metadata)
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_act": "silu",
-        "hidden_size": value("embedding_length"),
-        "intermediate_size": value("feed_forward_length"),
-        "num_hidden_layers": value("block_count"),
+    config: dict[str, Any] = {
+        "model_type": family.model_type,
+        "architectures": [_CLASSES[family.model_type]],
+        "hidden_act": _ACTIVATIONS.get(family.model_type, "silu"),
+        "hidden_size": hidden,
+        "intermediate_size": read.size("feed_forward_length", read.size("expert_feed_forward_length", 0)),
+        "num_hidden_layers": read.size("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get("llama.attention.head_count_kv", heads),
-        "head_dim": value("embedding_length") // heads,
-        "rms_norm_eps": value("attention.layer_norm_rms_epsilon"),
-        "rope_theta": metadata.get("llama.rope.freq_base", 10000.0),
-        "max_position_embeddings": value("context_length"),
-        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
-        "tie_word_embeddings": tied,
+        "num_key_value_heads": read.size("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "rope_theta": read.number("rope.freq_base", 10000.0),
+        "max_position_embeddings": read.size("context_length"),
+        "vocab_size": embedding.shape[0],
+        "tie_word_embeddings": family.tied or "output.weight" not in header.tensors,
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": eos[0] if len(eos) == 1 else eos,
     }
+    expected_eps = 1e-6 if family.model_type == "gemma3_text" else None  # which Ollama's converter leaves out
+    norm = "layer_norm_eps" if family.model_type == "phi" else "rms_norm_eps"
+    key = "attention.layer_norm_epsilon" if family.model_type == "phi" else "attention.layer_norm_rms_epsilon"
+    config[norm] = read.number(key, expected_eps)
+    if scaling := _rope_scaling(read, config, rope_factors):
+        config["rope_scaling"] = scaling
+    config |= _own_figures(read, config, header)
+    return config
+
+
+def sizes_of(config: Mapping[str, Any]) -> Sizes:
+    """Return the lengths of the dimensions of the tensors, by the letters in the tables of families."""
+    head, keys = config["head_dim"], config["num_key_value_heads"]
+    q, k, f = config["num_attention_heads"] * head, keys * head, config["intermediate_size"]
+    sizes = {"h": config["hidden_size"], "q": q, "k": k, "d": head, "f": f, "v": config["vocab_size"]}
+    experts = {"e": config.get("num_experts", 0), "m": config.get("moe_intermediate_size", 0)}
+    return sizes | experts | {"a": q + 2 * k, "g": 2 * f}
 
 
 def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
     """Return the ids of the tokens that end an answer; the first is the file's own `eos_token_id`."""
-    named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
-    tokens = metadata["tokenizer.ggml.tokens"]
-    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    known = [i for i, text in enumerate(tokens) if types[i] != 1 and text in _END_OF_GENERATION]
-    return list(dict.fromkeys(token for token in (*named, *known) if token is not None))
+    named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    more = metadata.get("tokenizer.ggml.eos_token_ids")
+    named += more if isinstance(more, list) else []
+    tokens = metadata.get("tokenizer.ggml.tokens") or ()
+    types = metadata.get("tokenizer.ggml.token_type") or ()
+    known: list[int] = []
+    if isinstance(tokens, list) and isinstance(types, list) and len(types) == len(tokens):
+        texts = set(_END_OF_GENERATION)
+        known = [i for i, text in enumerate(tokens) if text in texts and types[i] != _NORMAL]
+    return list(dict.fromkeys(token for token in (*named, *known) if type(token) is int))
+
+
+def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files, by their paths, by which a model is known to make vectors and not text; none if the
+    file does not say how the vectors of tokens are pooled.
+    """
+    number = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", 0)
+    pooling = _POOLING.get(number) if type(number) is int else None
+    if pooling is None:
+        return {}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(_MODULES)
+    ]
+    size = {"word_embedding_dimension": config["hidden_size"]}
+    return {"modules.json": modules, "1_Pooling/config.json": size | {f"pooling_mode_{pooling}": True}}
+
+
+def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> dict[str, Any]:
+    """Return the figures that only this family's configuration has. Raises UnsupportedGguf."""
+    kind, head_dim, hidden = config["model_type"], config["head_dim"], config["hidden_size"]
+    rotary = read.size("rope.dimension_count", head_dim)
+    if kind in ("phi", "phi3"):
+        if head_dim * config["num_attention_heads"] != hidden or rotary > head_dim:
+            raise UnsupportedGguf("its heads do not fill its hidden size")
+        original = read.size("rope.scaling.original_context_length", config["max_position_embeddings"])
+        own = {"original_max_position_embeddings": original} if kind == "phi3" else {}
+        return {"partial_rotary_factor": rotary / head_dim, **own}
+    if rotary not in (
+        head_dim,
+        hidden // config["num_attention_heads"],
+    ):  # Ollama's converter writes the latter
+        raise UnsupportedGguf("it turns only a part of each head by its position, which is not converted")
+    if kind == "qwen2" and head_dim * config["num_attention_heads"] != hidden:
+        raise UnsupportedGguf("its heads do not fill its hidden size")
+    if kind == "qwen3_moe":
+        return {
+            "num_experts": read.size("expert_count"),
+            "num_experts_per_tok": read.size("expert_used_count"),
+            "moe_intermediate_size": read.size("expert_feed_forward_length", _expert_rows(header)),
+            "norm_topk_prob": bool(read.optional("norm_top_k_prob", True)),
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+    if kind not in ("gemma2", "gemma3_text"):
+        return {}
+    largest = config["num_hidden_layers"] == _LARGEST_LAYERS[read.architecture]
+    own = {"query_pre_attn_scalar": hidden // config["num_attention_heads"] if largest else head_dim}
+    if kind == "gemma2":
+        return own | {
+            "attn_logit_softcapping": read.number("attn_logit_softcapping", 50.0),
+            "final_logit_softcapping": read.number("final_logit_softcapping", 30.0),
+            "sliding_window": read.size("attention.sliding_window", 4096),
+        }
+    if read.optional("final_logit_softcapping", 0.0) and config["num_hidden_layers"] != _GEMMA3_1B_LAYERS:
+        raise UnsupportedGguf("it caps its logits, which gemma3 models do not")
+    return own | {
+        "rope_theta": read.number("rope.global.freq_base", read.number("rope.freq_base", 1_000_000.0)),
+        "rope_local_base_freq": read.number(
+            "rope.local.freq_base", read.number("rope.freq_base_swa", 10000.0)
+        ),
+        "sliding_window": read.size("attention.sliding_window", 512),
+        "sliding_window_pattern": _sliding_window_pattern(read),
+    }
+
+
+def _expert_rows(header: Header) -> int | None:
+    """Return the size of an expert's feed-forward, from its tensor; None if there is no such tensor."""
+    tensor = header.tensors.get("blk.0.ffn_gate_exps.weight")
+    return tensor.shape[1] if tensor is not None and len(tensor.shape) == 3 else None
+
+
+def _sliding_window_pattern(read: _Metadata) -> int:
+    """Return after how many layers one sees the whole context. Raises UnsupportedGguf.
+
+    Ollama's converter writes a list, which says of each layer whether it has a window.
+    """
+    pattern = read.optional("attention.sliding_window_pattern", 6)
+    if isinstance(pattern, list):
+        period = next((i for i, has_window in enumerate(pattern, 1) if not has_window), len(pattern) + 1)
+        if any(bool(has_window) != (i % period != 0) for i, has_window in enumerate(pattern, 1)):
+            raise UnsupportedGguf("its layers with a sliding window have no regular order")
+        return period
+    return read.size("attention.sliding_window_pattern", 6)
+
+
+def _rope_scaling(
+    read: _Metadata, config: Mapping[str, Any], factors: Mapping[str, Sequence[float]]
+) -> dict[str, Any] | None:
+    """Return the scaling of rotary positions as mlx-lm has it, or None. Raises UnsupportedGguf."""
+    kind = read.optional("rope.scaling.type", "none")
+    longest = config["max_position_embeddings"]
+    if long := factors.get("rope_factors_long"):
+        return {
+            "type": "longrope",
+            "long_factor": [*long],
+            "short_factor": [*factors.get("rope_factors_short", long)],
+        }
+    if (free := factors.get("rope_freqs")) and any(factor != 1.0 for factor in free):
+        # Llama 3.1's factors. With equal lengths, mlx-lm applies them alone, without a scale.
+        scaling = {"type": "longrope", "rope_type": "longrope", "original_max_position_embeddings": longest}
+        return scaling | {"long_factor": [*free], "short_factor": [*free]}
+    scaled_as_published = (
+        config["model_type"] == "gemma3_text" and config["num_hidden_layers"] in _GEMMA3_SCALED
+    )
+    if scaled_as_published and read.optional("rope.scaling.factor", None) is None:
+        return {"type": "linear", "rope_type": "linear", "factor": 8.0}
+    if kind == "none" or (kind == "linear" and read.optional("rope.scaling.factor", 1.0) in (0.0, 1.0)):
+        return None
+    if kind == "linear":
+        factor = read.number("rope.scaling.factor")
+        return {"type": "linear", "rope_type": "linear", "factor": factor}
+    if kind == "yarn" and read.architecture in ("llama", "qwen2", "qwen3", "qwen3moe"):
+        original = read.size("rope.scaling.original_context_length", longest)
+        factor = read.number("rope.scaling.factor", longest / original)
+        return {
+            "type": "yarn",
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+        }
+    if kind == "longrope" and longest <= read.size("rope.scaling.original_context_length", longest):
+        return None
+    raise UnsupportedGguf(f"it scales its rotary positions by {str(kind)[:40]!r}, which is not converted")
+
+
+class _Metadata:
+    """The figures of one architecture, checked when they are read."""
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
+        self.architecture = architecture
+        self._metadata = metadata
+
+    def optional(self, key: str, default: Any) -> Any:
+        return self._metadata.get(f"{self.architecture}.{key}", default)
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """Return a positive whole number; a list of equal ones, one per layer, counts as one."""
+        value = self._value(key, default)
+        if isinstance(value, list) and value and all(each == value[0] for each in value):
+            value = value[0]
+        if type(value) is not int or not (0 < value <= _MAX_SIZE or value == default):
+            raise UnsupportedGguf(f"its {self.architecture}.{key} is {str(value)[:40]}, not a size")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a positive number."""
+        value = self._value(key, default)
+        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise UnsupportedGguf(
+                f"its {self.architecture}.{key} is {str(value)[:40]}, not a positive number"
+            )
+        return float(value)
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self.optional(key, default)
+        if value is None:
+            raise UnsupportedGguf(f"its metadata lacks {self.architecture}.{key}")
+        return value

@@ -1,48 +1,30 @@
 """`python -m mlx_server.model_store.gguf.convert FILE.gguf FOLDER`: convert a GGUF file for mlx-lm.
 
 On Linux the weights become dense float32: MLX's CPU build is ten times slower with bfloat16, and a hundred
-times slower with quantized weights. On macOS they stay quantized, because Metal has kernels for them.
+times slower with quantized weights. On macOS they stay quantized, because Metal has kernels for them. Each
+line on stdout is the fraction of the weights that are converted.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mlx_server import blas
 from mlx_server.model_store import disk
-from mlx_server.model_store.gguf.config import UnsupportedGguf, model_config
+from mlx_server.model_store.gguf.config import end_tokens, sentence_files
 from mlx_server.model_store.gguf.converter_process import EXIT_DISK_FULL
+from mlx_server.model_store.gguf.families import Family, Placed
+from mlx_server.model_store.gguf.inspection import GROUP, plan
+from mlx_server.model_store.gguf.reader import UnsupportedGguf
 from mlx_server.model_store.gguf.tokenizer import tokenizer_config, tokenizer_json
 
-_LAYER = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_norm": "input_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "ffn_norm": "post_attention_layernorm",
-}
-_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_IGNORED = {"rope_freqs.weight"}
-
-
-def target_name(name: str) -> str:
-    """Return mlx-lm's name for a GGUF tensor of the llama architecture. Raises UnsupportedGguf."""
-    stem, _, last = name.rpartition(".")
-    if match := re.fullmatch(r"blk\.(\d+)\.(\w+)", stem):
-        if (part := _LAYER.get(match[2])) is not None:
-            return f"model.layers.{match[1]}.{part}.{last}"
-    elif stem in _TOP:
-        return f"{_TOP[stem]}.{last}"
-    raise UnsupportedGguf(f"it has a tensor {name!r}, which is not part of a llama model")
+_FILE_BYTES = 2 << 30
+"""Weights in one file of the converted model. The weights of one file are in memory at one time."""
+_CONTROL, _USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
 def convert(source: Path, target: Path, dense: bool) -> None:
@@ -51,28 +33,38 @@ def convert(source: Path, target: Path, dense: bool) -> None:
     `dense` expands quantized weights to float32. Raises UnsupportedGguf, DiskFull and OSError.
     """
     import mlx.core as mx
+    import numpy as np
 
-    tensors, raw = cast(tuple[dict[str, mx.array], dict], mx.load(str(source), return_metadata=True))
-    metadata = {key: _plain(value) for key, value in raw.items()}
-    config = model_config(metadata, tied="output.weight" not in tensors)
-    weights: dict[str, mx.array] = {}
-    for name, tensor in tensors.items():
-        if name in _IGNORED:
-            continue
-        heads = _heads(name, config)
-        weights[target_name(name)] = _unpermute(tensor, heads) if heads else tensor
-    bits = _bits(weights)
-    if dense or bits is None:
-        weights = {name: w.astype(mx.float32 if dense else mx.float16) for name, w in _dense(weights)}
-    else:
-        config["quantization"] = {"group_size": 32, "bits": bits}
-        # A single float32 tensor would make all results computed from it float32.
-        weights = {n: w if w.dtype == mx.uint32 else w.astype(mx.float16) for n, w in weights.items()}
-    _require_space(sum(weight.nbytes for weight in weights.values()), target.parent)
+    from mlx_server.model_store.gguf.tokenizer_check import check
+    from mlx_server.model_store.gguf.weights import Target
+
+    planned = plan(source)
+    config, metadata = planned.config, planned.header.metadata
+    bits = [each.tensor.type.bits for each in planned.placed]
+    if not dense and (most := _most_common(bits)):
+        config["quantization"] = {"group_size": GROUP, "bits": most}
+    sizes = [planned.bytes_of(each, dense=dense) for each in planned.placed]
+    _require_space(sum(sizes), target.parent)
     target.mkdir(parents=True)
-    for name, content in _files(config, metadata).items():
-        (target / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), "utf-8")
-    mx.save_safetensors(str(target / "model.safetensors"), weights, metadata={"format": "mlx"})
+    _write_texts(target, config, metadata)
+    check(target, config["vocab_size"], _special_tokens(metadata))
+    dtype = mx.float32 if dense else mx.bfloat16 if planned.family.wide_range else mx.float16
+    data = np.memmap(source, np.uint8, "r")
+    files = list(_batches(sizes, _FILE_BYTES))
+    places: dict[str, str] = {}
+    done = 0
+    for number, file in enumerate(files, 1):
+        name = f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"
+        weights: dict[str, mx.array] = {}
+        for i in file:
+            weights |= _converted(planned.placed[i], planned.family, config, data, Target(dense, dtype))
+            done += sizes[i]
+            print(f"{done / sum(sizes):.4f}", flush=True)
+        mx.save_safetensors(str(target / name), weights, metadata={"format": "mlx"})
+        places |= dict.fromkeys(weights, name)
+    if len(files) > 1:
+        index = {"metadata": {}, "weight_map": dict(sorted(places.items()))}
+        (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), "utf-8")
 
 
 class DiskFull(Exception):
@@ -80,76 +72,66 @@ class DiskFull(Exception):
 
 
 def _require_space(need_bytes: int, folder: Path) -> None:
-    """Raise DiskFull if the weights do not fit. MLX is lazy, so nothing has been computed until now."""
+    """Raise DiskFull if the weights do not fit. None has been computed until now."""
     need_bytes += disk.MARGIN_BYTES
     if disk.free_bytes(folder) < need_bytes:
         raise DiskFull(need_bytes)
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+def _converted(
+    placed: Placed, family: Family, config: Mapping[str, Any], data: Any, kind: Any
+) -> dict[str, Any]:
+    """Return the arrays of one tensor by their names in mlx-lm."""
+    from mlx_server.model_store.gguf.weights import arrays
+
+    name = placed.tensor.name
+    heads = 0
+    if family.interleaved and (".attn_q." in name or ".attn_k." in name):
+        heads = config["num_attention_heads" if ".attn_q." in name else "num_key_value_heads"]
+    offset = 1.0 if family.norm_offset and name.endswith("norm.weight") else 0.0
+    stem, _, last = placed.target.rpartition(".")
+    found = arrays(placed.tensor, data, kind, heads, offset)
+    return {f"{stem}.{last if part == 'weight' else part}": array for part, array in found.items()}
 
 
-def _heads(name: str, config: Mapping[str, Any]) -> int | None:
-    """Return the number of heads if the tensor's rows must be reordered, else None."""
-    if ".attn_q." in name:
-        return int(config["num_attention_heads"])
-    return int(config["num_key_value_heads"]) if ".attn_k." in name else None
-
-
-def _unpermute(tensor: Any, heads: int) -> Any:
-    """Return the tensor with its rows in mlx-lm's order.
-
-    llama.cpp interleaves the two halves of each head's rows for its rotary embedding. Only whole rows move,
-    so packed weights, scales and biases are all treated alike.
-    """
-    rows = tensor.shape[0]
-    return tensor.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(tensor.shape)
-
-
-def _bits(weights: Mapping[str, Any]) -> int | None:
+def _most_common(bits: Sequence[int | None]) -> int | None:
     """Return the bits per weight of most quantized tensors; None if no tensor is quantized.
 
     mlx-lm derives the bits of tensors that differ from their shapes.
     """
-    counts: dict[int, int] = {}
-    for name in weights:
-        if name.endswith(".scales"):
-            packed = weights[name.removesuffix("scales") + "weight"]
-            bits = packed.shape[-1] // weights[name].shape[-1]  # 32-bit words per group of 32 weights
-            counts[bits] = counts.get(bits, 0) + 1
-    return max(counts, key=lambda bits: counts[bits], default=None)
+    quantized = [each for each in bits if each is not None]
+    return max(set(quantized), key=quantized.count, default=None)
 
 
-def _dense(weights: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (name, dense weight) for each weight; quantized ones are expanded."""
-    import mlx.core as mx
-
-    for name, weight in weights.items():
-        stem, _, last = name.rpartition(".")
-        scales = weights.get(f"{stem}.scales")
-        if scales is None:
-            yield name, weight
-        elif last == "weight":
-            bits = weight.shape[-1] // scales.shape[-1]
-            yield (
-                name,
-                mx.dequantize(
-                    weight,
-                    scales.astype(mx.float32),
-                    weights[f"{stem}.biases"].astype(mx.float32),
-                    group_size=32,
-                    bits=bits,
-                ),
-            )
+def _batches(sizes: Sequence[int], limit_bytes: int) -> Iterator[range]:
+    """Yield ranges of items whose sizes together are at most `limit_bytes`, or that are one item."""
+    start = total = 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > limit_bytes:
+            yield range(start, i)
+            start, total = i, 0
+        total += size
+    yield range(start, len(sizes))
 
 
-def _files(config: dict[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "config.json": config,
-        "tokenizer.json": tokenizer_json(metadata),
-        "tokenizer_config.json": tokenizer_config(metadata),
-    }
+def _special_tokens(metadata: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Return id and text of the tokens that must be found in texts as one token: those that end an answer.
+
+    A file may name a token that is an ordinary one in its vocabulary, as Gemma's do for CodeGemma.
+    """
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type") or ()
+    ends = [token for token in end_tokens(metadata) if 0 <= token < len(types)]
+    return [(token, tokens[token]) for token in ends if types[token] in (_CONTROL, _USER_DEFINED)]
+
+
+def _write_texts(target: Path, config: dict[str, Any], metadata: Mapping[str, Any]) -> None:
+    for name, content in {"config.json": config, **sentence_files(metadata, config)}.items():
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text(json.dumps(content, indent=1), "utf-8")
+    tokenizer = json.dumps(tokenizer_json(metadata), ensure_ascii=False, separators=(",", ":"))
+    (target / "tokenizer.json").write_text(tokenizer, "utf-8")
+    shown = json.dumps(tokenizer_config(metadata), ensure_ascii=False, indent=1)
+    (target / "tokenizer_config.json").write_text(shown, "utf-8")
 
 
 def main() -> int:
@@ -164,8 +146,8 @@ def main() -> int:
     except DiskFull as error:
         print(error, file=sys.stderr)
         return EXIT_DISK_FULL
-    except (UnsupportedGguf, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except (UnsupportedGguf, OSError, RuntimeError, MemoryError) as error:
+        print(error or type(error).__name__, file=sys.stderr)
         return 1
     return 0
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from mlx_server.engine_environment import engine_environment
 from mlx_server.model_store import disk
@@ -15,7 +19,8 @@ from mlx_server.model_store.progress import ReportStep
 EXIT_DISK_FULL = 3
 """The converter's exit code if the disk is full; the last word on stderr is the number of bytes it needs."""
 
-TIMEOUT_S = 1800.0
+SILENCE_S = 900.0
+"""The converter is terminated if it reports no progress for so long."""
 
 
 def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
@@ -23,23 +28,68 @@ def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
     step(0.0, "Converting the weights.")
     command = [sys.executable, "-m", "mlx_server.model_store.gguf.convert", str(gguf), str(target)]
     env = os.environ | engine_environment(target.parent / "blas")
-    try:
-        result = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _failed(name, gguf, f"not finished after {TIMEOUT_S:.0f} s") from error
-    if result.returncode == EXIT_DISK_FULL:
+    with tempfile.TemporaryFile("w+", errors="replace") as stderr:
+        code, silent = _run(command, env, stderr, step)
+        stderr.seek(0)
+        lines = stderr.read().strip().splitlines() or [f"exit code {code}"]
+    if silent:
+        raise _failed(name, gguf, f"the converter made no progress for {SILENCE_S:.0f} s")
+    if code == EXIT_DISK_FULL:
         store = target.parent.parent
-        raise disk.disk_full_error(name, int(result.stderr.split()[-1]), disk.free_bytes(store), store)
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise disk.disk_full_error(name, int(lines[-1].split()[-1]), disk.free_bytes(store), store)
+    if code < 0:
+        raise _failed(name, gguf, f"the converter was ended by signal {-code}")
+    if code != 0:
         raise _failed(name, gguf, lines[-1])
+
+
+def _run(command: list[str], env: dict[str, str], stderr: IO[str], step: ReportStep) -> tuple[int, bool]:
+    """Run the converter; return its exit code, and whether it was terminated because it was silent.
+
+    It is killed if this function ends by an exception, such as KeyboardInterrupt.
+    """
+    silent = threading.Event()
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
+    ) as process:
+
+        def terminate() -> None:
+            silent.set()
+            process.kill()
+
+        assert process.stdout
+        watch = _watch(terminate)
+        try:
+            for line in process.stdout:
+                watch.cancel()
+                watch = _watch(terminate)
+                fraction = _fraction(line)
+                step(fraction, f"Converting the weights ({int(fraction * 10) * 10} %).")
+            return process.wait(), silent.is_set()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watch.cancel()
+
+
+def _watch(terminate: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(SILENCE_S, terminate)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _fraction(line: str) -> float:
+    try:
+        return float(line)
+    except ValueError:
+        return 0.0
 
 
 def _failed(name: str, gguf: Path, reason: str) -> ModelStoreError:
     return ModelStoreError(
         "conversion_failed",
-        f"{gguf.name}, the source of model {name}, could not be converted: {reason}",
-        "Choose a GGUF of a llama model in Q4_0, Q4_1, Q8_0 or F16, or a folder of safetensors.",
+        f"{gguf.name}, the source of model {name}, could not be converted: {reason}.",
+        "docs/reference/model-families.md says which GGUF files can be; or choose a folder of safetensors.",
     )

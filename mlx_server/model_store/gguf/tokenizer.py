@@ -1,82 +1,146 @@
-"""Translation of GGUF metadata to `tokenizer.json` and `tokenizer_config.json`, for byte-level BPE. Pure.
-
-A GGUF file does not describe how text is split before tokens are merged; it only names the rule
-(`tokenizer.ggml.pre`). The rules in this file were compared with the tokenizers of transformers. An unknown
-name is refused: a rule that is almost right would produce wrong tokens without an error.
-"""
+"""Translation of GGUF metadata to `tokenizer.json` and `tokenizer_config.json`. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_server.model_store.gguf.config import UnsupportedGguf
+from mlx_server.model_store.gguf import byte_level, sentencepiece_bpe
+from mlx_server.model_store.gguf.reader import UnsupportedGguf
 
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_SPLITS: dict[str, dict[str, Any]] = {
-    "gpt-2": _BYTE_LEVEL,
-    "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]},
-}
-_CONTROL, _USER_DEFINED = 3, 4  # token types of llama.cpp
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types of llama.cpp
+_MAX_TOKENS = 4_000_000
+_MAX_TOKEN_CHARS = 4096
+"""The longest tokens of real vocabularies have some 250 characters. Merges take the square of the length."""
+_SPECIAL = (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad"))
+"""The special tokens: their names in the file, and in `tokenizer_config.json`."""
+
+
+def check_type(metadata: Mapping[str, Any]) -> None:
+    """Raise UnsupportedGguf if this type of tokenizer cannot be rebuilt. The tokens are not looked at."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind == "gpt2":
+        byte_level.splitting_of(metadata)
+    elif kind != "llama":
+        raise UnsupportedGguf(
+            f"its tokenizer is {str(kind)[:40]!r}; byte-level BPE ('gpt2') and SentencePiece's BPE ('llama') "
+            "can be converted"
+        )
 
 
 def tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of `tokenizer.json`. Raises UnsupportedGguf."""
-    if (kind := metadata.get("tokenizer.ggml.model")) != "gpt2":
-        raise UnsupportedGguf(f"its tokenizer is {kind!r}; only byte-level BPE ('gpt2') can be converted")
-    name = metadata.get("tokenizer.ggml.pre", "")
-    split = _SPLITS.get(name)
-    if split is None:
-        raise UnsupportedGguf(f"its tokenizer splits text by {name!r}; known: {', '.join(_SPLITS)}")
-    tokens = metadata["tokenizer.ggml.tokens"]
+    check_type(metadata)
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_TOKENS:
+        raise UnsupportedGguf("its tokenizer has no list of tokens")
+    if not all(isinstance(token, str) for token in tokens):
+        raise UnsupportedGguf("its tokenizer has tokens that are not text")
+    if (longest := max(map(len, tokens))) > _MAX_TOKEN_CHARS:
+        raise UnsupportedGguf(
+            f"its tokenizer has a token of {longest} characters; {_MAX_TOKEN_CHARS} are allowed"
+        )
+    added = _added_tokens(metadata)  # checks the types of the tokens, which both kinds of tokenizers read
+    is_sentencepiece = metadata["tokenizer.ggml.model"] == "llama"
+    parts = (sentencepiece_bpe if is_sentencepiece else byte_level).model_parts(metadata)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(metadata),
-        "normalizer": None,
-        "pre_tokenizer": split,
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": [merge.split(" ", 1) for merge in metadata["tokenizer.ggml.merges"]],
-        },
+        "added_tokens": added,
+        **parts,
+        "post_processor": _post_processor(metadata),
     }
 
 
 def _added_tokens(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tokens that are found in a text before it is split."""
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    if not isinstance(types, list) or len(types) != len(tokens):
+        raise UnsupportedGguf("its tokenizer has another number of token types than of tokens")
+    flags = {"single_word": False, "lstrip": False, "normalized": False}
     return [
-        {"id": i, "content": tokens[i], **flags, "special": kind == _CONTROL}
+        {
+            "id": i,
+            "content": tokens[i],
+            **flags,
+            "rstrip": kind == _CONTROL and _takes_space(metadata, i),
+            "special": kind != _USER_DEFINED,
+        }
         for i, kind in enumerate(types)
-        if kind in (_CONTROL, _USER_DEFINED)
+        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and tokens[i]
     ]
 
 
-def tokenizer_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `tokenizer_config.json`, including the chat template."""
+def _takes_space(metadata: Mapping[str, Any], token: int) -> bool:
+    """Return True if spaces after this control token belong to it, as in Phi-3's first tokenizer."""
+    if metadata.get("general.architecture") != "phi3" or metadata["tokenizer.ggml.model"] != "llama":
+        return False
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    return token != bos and metadata["tokenizer.ggml.tokens"][token] != "<|endoftext|>"
+
+
+def adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Return True if the tokenizer puts a first token before every text. Raises UnsupportedGguf."""
+    stated = metadata.get("tokenizer.ggml.add_bos_token")
+    if stated is None:
+        if metadata.get("tokenizer.ggml.model") == "llama":
+            return True
+        return byte_level.splitting_of(metadata).adds_bos
+    return bool(stated)
+
+
+def _post_processor(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what puts the first and the last token around a text; None if nothing does."""
+    first = _special_token(metadata, "bos") if adds_bos(metadata) else None
+    last = _special_token(metadata, "eos") if metadata.get("tokenizer.ggml.add_eos_token") else None
+    if first is None and last is None:
+        return None
+
+    def around(sequence: str, number: int) -> list[dict[str, Any]]:
+        tokens = [first, None, last]
+        return [
+            {"SpecialToken": {"id": token[1], "type_id": number}}
+            if token
+            else {"Sequence": {"id": sequence, "type_id": number}}
+            for place, token in enumerate(tokens)
+            if token or place == 1
+        ]
+
+    special = {text: {"id": text, "ids": [i], "tokens": [text]} for i, text in filter(None, (first, last))}
+    return {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": around("A", 0) + around("B", 1),
+        "special_tokens": special,
+    }
+
+
+def _special_token(metadata: Mapping[str, Any], name: str) -> tuple[int, str] | None:
+    """Return id and text of a special token; None if the file names none. Raises UnsupportedGguf."""
+    token = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if token is None:
+        return None
     tokens = metadata["tokenizer.ggml.tokens"]
+    if type(token) is not int or not 0 <= token < len(tokens):
+        raise UnsupportedGguf(
+            f"its tokenizer names {str(token)[:20]} as a special token ({name}), which it has not"
+        )
+    return token, tokens[token]
+
+
+def tokenizer_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `tokenizer_config.json`, including the chat template. Raises UnsupportedGguf."""
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": metadata.get("llama.context_length"),
+        "model_max_length": metadata.get(f"{metadata.get('general.architecture')}.context_length"),
         "clean_up_tokenization_spaces": False,
-        "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
+        "add_bos_token": adds_bos(metadata),
     }
-    for key, name in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
-        if (token := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None:
-            config[f"{name}_token"] = tokens[token]
-    if template := metadata.get("tokenizer.chat_template"):
+    for name, target in _SPECIAL:
+        if (token := _special_token(metadata, name)) is not None:
+            config[f"{target}_token"] = token[1]
+    if isinstance(template := metadata.get("tokenizer.chat_template"), str) and template:
         config["chat_template"] = template
     return config

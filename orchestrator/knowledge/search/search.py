@@ -1,4 +1,5 @@
-"""Hybrid search: by meaning (vectors) and by words (full text), joined by rank.
+"""Hybrid search: by meaning (vectors) and by words (full text), joined by rank, and ranked by a reranker if
+there is one.
 
 If no backend can embed the question, only words are searched; if the question has no words, only meaning. The
 result says which rankings were used.
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.errors import BackendError, DatabaseFailed
 from orchestrator.events import emit
+from orchestrator.knowledge.folders.chunks import Chunk
 from orchestrator.knowledge.llm_interfaces import Embedder
 from orchestrator.knowledge.search.fusion import Ranking, fused
 from orchestrator.knowledge.search.keywords import contains_identifier, match_of
 from orchestrator.knowledge.search.ranker import Ranker
+from orchestrator.knowledge.search.reranking import CANDIDATES, Reranking
 from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.vectors import VectorCache
@@ -32,7 +35,9 @@ TRIM_EVERY = 1000  # new questions
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk. `score` is 1.0 if every ranking has it first. `similarity` is its cosine, if known."""
+    """A chunk. `score` is 1.0 if every ranking has it first. `similarity` is its cosine, and `relevance` what
+    the reranker gave it, if known.
+    """
 
     agent: str
     file: str
@@ -40,15 +45,19 @@ class Hit:
     text: str
     score: float
     similarity: float | None = None
+    relevance: float | None = None
 
     def as_json(self) -> dict[str, object]:
-        similarity = None if self.similarity is None else round(self.similarity, 4)
-        return {**vars(self), "score": round(self.score, 4), "similarity": similarity}
+        figures = {name: getattr(self, name) for name in ("score", "similarity", "relevance")}
+        rounded = {name: None if value is None else round(value, 4) for name, value in figures.items()}
+        return {**vars(self), **rounded}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The hits, the rankings used ("meaning", "words"), and a note if one of them could not be used."""
+    """The hits, the rankings used ("meaning", "words", "reranker"), and a note if one of them could not be
+    used.
+    """
 
     hits: list[Hit]
     by: tuple[str, ...]
@@ -62,13 +71,20 @@ class KnowledgeSearch:
     """Searches the knowledge of agents."""
 
     def __init__(
-        self, store: KnowledgeStore, vectors: VectorCache, ranker: Ranker, client: Embedder, model: str
+        self,
+        store: KnowledgeStore,
+        vectors: VectorCache,
+        ranker: Ranker,
+        client: Embedder,
+        model: str,
+        reranking: Reranking | None = None,
     ) -> None:
         self._store = store
         self._vectors = vectors
         self._ranker = ranker
         self._client = client
         self._model = model
+        self._reranking = reranking
         self._new_questions = 0
 
     def release_idle_memory(self) -> None:
@@ -134,10 +150,25 @@ class KnowledgeSearch:
             rankings["meaning"] = Ranking(list(near))
         if match:
             rankings["words"] = Ranking(words, NAMES_WEIGHT if contains_identifier(query) else WORDS_WEIGHT)
-        best = fused(list(rankings.values()), limit + SPARE)
+        candidates = limit if self._reranking is None else max(limit, CANDIDATES)
+        best = fused(list(rankings.values()), candidates + SPARE)
         rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
-        hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]
-        return Findings(hits[:limit], tuple(rankings), note)
+        hits = [
+            Hit(score=score, similarity=near.get(n), relevance=None, **rows[n])
+            for n, score in best
+            if n in rows
+        ]
+        hits, by = hits[:candidates], tuple(rankings)
+        if self._reranking is not None and len(hits) > 1:
+            scores, why_not = await self._reranking.scores(
+                query, [Chunk(hit.heading, hit.text).embedded_text for hit in hits]
+            )
+            if scores is None:
+                note = "; ".join(filter(None, (note, why_not)))
+            else:
+                scored = [replace(hit, relevance=score) for hit, score in zip(hits, scores, strict=True)]
+                hits, by = sorted(scored, key=lambda hit: -(hit.relevance or 0.0)), (*by, "reranker")
+        return Findings(hits[:limit], by, note)
 
     def _near(self, vector: list[float] | None, scope: Scope, depth: int) -> dict[int, float]:
         return dict(self._ranker.by_meaning(vector, scope, depth)) if vector else {}

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.processes import processes_of
 from tests.waiting import looks
 
 REPO = Path(__file__).resolve().parents[3]
@@ -116,12 +117,7 @@ class AgentUnderTest:
         raise AssertionError(f"not within {timeout_s} s: {what}; last: {last!r}")
 
     def processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("VESTAL_HOME") == str(self.home) and process.status() != "zombie":
-                    found.append(process)
-        return found
+        return processes_of(self.home)
 
 
 @pytest.fixture

@@ -74,15 +74,15 @@ async def page_listener(
         upstreams = Upstreams(session, dict.fromkeys(Upstream, service_port), TOKEN)
         history = History(journal, HistoryStore(journal), 10.0, monotonic=lambda: clock.now)
         context = ListenerContext(
-            cast(Any, report),
-            passes,
-            journal,
-            nothing,
-            Sessions(TOKEN),
-            nothing,
-            upstreams,
-            Incidents(journal),
-            history,
+            status_report=cast(Any, report),
+            passes=passes,
+            journal=journal,
+            service_control=nothing,
+            sessions=Sessions(TOKEN),
+            upgrades=nothing,
+            upstreams=upstreams,
+            incidents=Incidents(journal),
+            history=history,
         )
         listener = Listener(config, TOKEN, context, journal, InheritedSockets())
         await listener.start()

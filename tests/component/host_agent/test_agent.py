@@ -35,6 +35,8 @@ def test_killed_agent_leaves_its_gateway_and_the_next_adopts_and_restarts_it(age
     seqs = [entry["seq"] for entry in agent.journal()]
     assert seqs == sorted(set(seqs))
     assert len(seqs) > events
+    _, started = [entry for entry in agent.journal() if entry["event"] == "agent_started"]
+    assert 0 <= started["ts"] - started["fields"]["last_alive_at"] < 60
     os.kill(gateway, signal.SIGKILL)
     agent.until(lambda: agent.gateway() != gateway, "the adopted gateway was restarted")
 

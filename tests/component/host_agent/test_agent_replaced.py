@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -52,14 +53,15 @@ def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
     pid = agent.process.pid
     os.kill(pid, signal.SIGSTOP)
     stopped = f"The agent (PID {pid}) is stopped (SIGSTOP)"
-    status = _vestal(agent, "status")
+    commands = ["status"], ["status", "--json"], ["doctor"], ["recover", "--dry-run"]
+    with ThreadPoolExecutor() as pool:  # each waits some seconds for the agent's answer
+        status, as_json, doctor, planned = pool.map(lambda command: _vestal(agent, *command), commands)
     assert status.returncode == 2
     assert status.stdout.startswith(f"Down: {stopped}")
     assert f"kill -CONT {pid}" in status.stdout
-    shown = json.loads(_vestal(agent, "status", "--json").stdout)
+    shown = json.loads(as_json.stdout)
     assert (shown["agent"], shown["healthy"]) == ("suspended", False)
-    assert stopped in _vestal(agent, "doctor").stdout
-    planned = _vestal(agent, "recover", "--dry-run")
+    assert stopped in doctor.stdout
     assert planned.returncode == 1
     assert stopped in planned.stdout
     assert "would continue it" in planned.stdout

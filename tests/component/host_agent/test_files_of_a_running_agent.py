@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
-from tests.full_disk import FullDisk, SmallDisk, small_disk
+from tests.disks.full_disk import FullDisk, SmallDisk, small_disk
 from tests.processes import has_ended
 
 # Under this name, the process table shows the test's agent as it shows a real one: `vestal agent`.
@@ -171,9 +171,9 @@ def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_
     assert agent.gateway() == next_gateway
     for name, pid in (("agent", agent.process.pid), ("mlx_server", next_gateway)):
         assert json.loads((agent.home / "run" / f"{name}.json").read_text())["pid"] == pid
-    events = [entry["event"] for entry in agent.journal()]
-    for event in ("disk_not_writable", "child_adopted", "child_exited", "disk_writable_again"):
-        assert event in events, "the journal has what happened on the full disk"
+    expected = {"disk_not_writable", "child_adopted", "child_exited", "disk_writable_again"}
+    noted = lambda: {entry["event"] for entry in agent.journal()} >= expected  # noqa: E731
+    agent.until(noted, "the journal has what happened on the full disk")
     assert has_ended(gateway)
 
 

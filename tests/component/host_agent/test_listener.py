@@ -79,15 +79,15 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     report = FixedStatusReport()
     upstreams = Upstreams(nothing, dict.fromkeys(Upstream, port), "")
     context = ListenerContext(
-        cast(StatusReport, report),
-        passes,
-        journal,
-        actions,
-        Sessions(token),
-        nothing,
-        upstreams,
-        Incidents(journal),
-        nothing,
+        status_report=cast(StatusReport, report),
+        passes=passes,
+        journal=journal,
+        service_control=actions,
+        sessions=Sessions(token),
+        upgrades=nothing,
+        upstreams=upstreams,
+        incidents=Incidents(journal),
+        history=nothing,
     )
     listener = Listener(config, token, context, journal, InheritedSockets())
     await listener.start()

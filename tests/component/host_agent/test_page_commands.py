@@ -106,6 +106,39 @@ async def test_command_that_prints_no_json_object_is_an_error_with_its_last_line
         await command.result()
 
 
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [(State.OPEN, "restarted"), (State.FAILED, "restarted"), (State.READY, "start_failed")],
+)
+async def test_start_of_the_engine_replaces_its_gateway_only_if_the_engine_was_given_up(
+    listening, state: State, event: str
+):
+    """The engine behind an open breaker could only be tried at once by `vestal recover --reset`."""
+    done: asyncio.Queue[str] = asyncio.Queue()
+
+    async def engine_status(fresh: bool = False) -> ServiceStatus:
+        return ServiceStatus(state)
+
+    async def can_hand_over(gateway: object) -> bool:
+        return True
+
+    async def hand_over_child(name: str) -> None:
+        done.put_nowait("restarted")
+
+    mlx, nothing = SimpleNamespace(engine_status=engine_status, can_hand_over=can_hand_over), cast(Any, None)
+    supervisor = SimpleNamespace(status=lambda: {"mlx_server": None}, hand_over_child=hand_over_child)
+    listening.context.service_control = ServiceControl(
+        cast(Any, supervisor), nothing, cast(Any, mlx), nothing, ModeDecision(Mode.OFF, ""), listening.journal
+    )
+    listening.journal.call_with_each(
+        lambda entry: done.put_nowait("start_failed") if entry["event"] == "start_failed" else None
+    )
+    reply = await listening.client.post("/services/mlx_engine/start", json={})
+    assert reply.status == 202
+    async with asyncio.timeout(5):
+        assert await done.get() == event
+
+
 async def test_kill_route_kills_the_engine_and_the_journal_names_a_person_as_the_cause(listening):
     sleeps = (sys.executable, "-c", "import time; time.sleep(60)", "mlx_server.engine")
     engine = await asyncio.create_subprocess_exec(*sleeps)

@@ -26,6 +26,7 @@ from host_agent.cli.run.replace_outdated import replace_outdated
 from vestal.config import load
 
 REPO = Path(__file__).resolve().parents[3]
+LINES = 400  # of a stream, one each 50 ms: it lasts longer than the first upgrade on a busy machine
 LONGEST_GAP_S = 10.0  # 0.9 s where nothing else runs; the tests share their cores
 
 
@@ -96,7 +97,7 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     pid = agent.start("--hands-over").process.pid
     gateways, gaps_s = [agent.gateway()], []
     streamed: list[list[bytes]] = []
-    stream = threading.Thread(target=lambda: streamed.append(_lines(agent, 120)))
+    stream = threading.Thread(target=lambda: streamed.append(_lines(agent, LINES)))
     urls = [f"http://127.0.0.1:{agent.port}/health", f"http://127.0.0.1:{agent.mlx_port}/health"]
     with Traffic(urls).running() as traffic:
         stream.start()
@@ -115,7 +116,7 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     assert agent.process.poll() is None
     assert json.loads((agent.home / "run" / "agent.json").read_text())["pid"] == pid
     assert len(set(gateways)) == 4
-    assert [int(line.split()[0]) for line in streamed[0]] == list(range(120))
+    assert [int(line.split()[0]) for line in streamed[0]] == list(range(LINES))
     events = [entry["event"] for entry in agent.journal()]
     assert events.count("agent_replaced") == 3
     assert "child_killed" not in events

@@ -11,7 +11,7 @@ import pytest
 
 from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_until
 from tests.component.orchestrator.test_broken_disk import answer, assert_unavailable_at_most
-from tests.real_postgres import RealPostgres
+from tests.services.real_postgres import RealPostgres
 
 EVERY_TABLE = """
     SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('dbos', 'vestal')

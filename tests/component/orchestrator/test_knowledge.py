@@ -41,6 +41,24 @@ def test_search_without_a_backend_searches_by_words_with_a_note(
     assert one.ask("/knowledge/search", {"query": "failures", "path": "other"})[1]["results"] == []
 
 
+def test_search_is_ranked_by_the_configured_reranker_and_says_why_if_it_is_not(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    long = "The breaker opens after five failures, one after the other, within the time that is set."
+    write(tmp_path, long=f"# Breaker\n\n{long}", short="# Breaker\n\nIt opens.")
+    llm.control(models=["smollm2:135m", "all-minilm", "ranker"])
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_RERANK_MODEL="ranker").start()
+    one.cycle("2 changed")
+    query = "when does the breaker open after failures"
+    answer = one.ask("/knowledge/search", {"query": query, "k": 1})[1]
+    assert (answer["by"], answer["note"]) == (["meaning", "words", "reranker"], "")
+    assert [(hit["file"], hit["relevance"]) for hit in answer["results"]] == [("short.md", -3.0)]
+    llm.control(reject="breaker open")
+    answer = one.ask("/knowledge/search", {"query": query, "k": 1})[1]
+    assert [hit["file"] for hit in answer["results"]] == ["long.md"]
+    assert answer["note"] == "not ranked by ranker: mlx answers 400: this query is not taken"
+
+
 def test_task_without_an_embedding_backend_is_answered_from_a_search_by_words(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):

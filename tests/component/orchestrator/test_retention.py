@@ -14,7 +14,7 @@ from orchestrator.tasks.database import PostgresTasks, SqliteTasks
 from orchestrator.tasks.retention import KEPT_S, drop_old_tasks
 from orchestrator.workers.membership import Membership
 from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_until
-from tests.real_postgres import RealPostgres
+from tests.services.real_postgres import RealPostgres
 
 Make = Callable[..., Orchestrator]
 PAYLOADS = ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")

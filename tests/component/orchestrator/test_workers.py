@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.tasks.task_queue import POLL_S
 from tests.component.orchestrator.conftest import Orchestrator, StandIn, call, wait_until
-from tests.real_postgres import RealPostgres
+from tests.services.real_postgres import RealPostgres
 
 TAKEN_OVER_WITHIN_S = 30.0
 ONE_CALL = {"SMART_WORKER_MAX_CONCURRENT": "1"}  # with one call at once a worker starts at most 4 tasks

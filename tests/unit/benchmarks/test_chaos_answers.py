@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.chaos.answers import Answer
-from benchmarks.chaos.asks import comes_back_by_id, make_asks
-from benchmarks.chaos.reading import read
 from benchmarks.chaos.verdict import TextVerdict, judge
+from benchmarks.client.once import Answer
+from benchmarks.client.reading import read
+from benchmarks.client.requests import comes_back_by_id, make_requests
 
 CALL = {"function": {"name": "weather", "arguments": {"days": 1}}}
 VECTORS = "vectors 6ede578a92968994e2a6a1424fbe7b82156ab2b537ed43a571eff3f23b2d4930"
@@ -95,13 +95,13 @@ def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text)
 
 
 def test_chaos_requests_of_one_seed_are_equal_and_cover_every_route():
-    asks = make_asks(40, seed=7)
-    assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
+    asks = make_requests(40, seed=7)
+    assert asks == make_requests(40, seed=7) and asks != make_requests(40, seed=8)
     assert len({ask.path for ask in asks}) == 8
     assert {ask.streams for ask in asks} == {True, False}
 
 
 def test_clients_of_each_kind_of_request_come_back_by_id_and_by_key_in_turn():
-    kinds = [ask.path + str("tools" in ask.body) for ask in make_asks(36, seed=1)]
+    kinds = [ask.path + str("tools" in ask.body) for ask in make_requests(36, seed=1)]
     ways = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
     assert ways == {(kind, by_id) for kind in kinds for by_id in (True, False)}

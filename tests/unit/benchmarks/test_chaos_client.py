@@ -10,11 +10,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from benchmarks.chaos.asks import ChaosRequest
-from benchmarks.chaos.frames import FrameReader, data_of
-from benchmarks.chaos.reading import Answer
-from benchmarks.chaos.returning import Sending, Watcher, ask_until_answered
-from benchmarks.chaos.tally import Comebacks
+from benchmarks.client.frames import FrameReader, data_of
+from benchmarks.client.reading import Answer
+from benchmarks.client.requests import ClientRequest
+from benchmarks.client.returning import Comebacks, Sending, Watcher, ask_until_answered
 
 PATH = "/v1/completions"
 TEXTS = ("The ", "lamp ", "is ", "lit.")
@@ -83,7 +82,7 @@ def ask(session: aiohttp.ClientSession) -> Ask:
     async def send(url: str, by_id: bool, timeout_s: float = 5.0) -> tuple[Answer, Comebacks, list[str]]:
         back, refusals = Comebacks(), list[str]()
         watcher = Watcher(back, lambda: refusals.append("refused"), lambda: refusals.append("busy"))
-        sending = Sending(ChaosRequest(0, "", PATH, {"stream": True}), "key-1", by_id)
+        sending = Sending(ClientRequest(0, "", PATH, {"stream": True}), "key-1", by_id)
         return (
             await ask_until_answered(session, url, sending, timeout_s, watcher),
             back,

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from mlx_server.memory_forecast.forecast import Forecast, forecast
 from mlx_server.memory_forecast.kv import kv_shape
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
-from mlx_server.memory_forecast.weights import Arithmetic, forecast_weights
+from mlx_server.memory_forecast.weights import (
+    IN_FLIGHT_BYTES,
+    SLICE_BYTES,
+    Arithmetic,
+    forecast_weights,
+)
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 METAL = Arithmetic(dense_float32=False, fused_attention=True)
@@ -135,9 +140,30 @@ def test_weights_with_mixed_bits_are_counted_tensor_by_tensor():
     assert forecast_weights(shapes, config, CPU).bytes == pytest.approx(134.5e6 * 4, rel=0.01)
 
 
+def test_loading_takes_no_more_than_the_slices_of_the_whole_model():
+    """A model of 200 kB was refused for the 64 MiB of slices that a large one has in flight."""
+    entry = {"dtype": "BF16", "shape": [100, 100], "data_offsets": [0, 20_000]}
+    few, many = (
+        forecast_weights({f"layers.{n}.weight": entry for n in range(count)}, {}, CPU)
+        for count in (1, 10_000)
+    )
+    assert (few.bytes, few.loading_bytes) == (40_000, SLICE_BYTES)
+    assert (many.bytes, many.loading_bytes) == (400_000_000, IN_FLIGHT_BYTES)
+
+
 def test_forecast_of_a_70b_model_is_within_3_percent_of_its_known_size():
     assert of("Llama-3.1-70B", bits=4).load_bytes / 2**30 == pytest.approx(37.5, rel=0.03)
     assert of("Llama-3.1-70B").load_bytes / 2**30 > 131
+
+
+def test_forecast_counts_the_weights_of_a_tower_that_is_loaded():
+    """An F32 norm of the tower does not widen the numbers of the text model."""
+    seeing = headers(CONFIGS["gemma-3-4b"])
+    for name, dtype, size in (("blocks.0.weight", "BF16", 20), ("post_layernorm.weight", "F32", 40)):
+        seeing[f"vision_tower.{name}"] = {"dtype": dtype, "shape": [10], "data_offsets": [0, size]}
+    plain = forecast_weights(headers(CONFIGS["gemma-3-4b"]), {}, METAL)
+    loaded = forecast_weights(seeing, {}, METAL, reads_images=True)
+    assert (loaded.bytes, loaded.number_bytes) == (plain.bytes + 60, plain.number_bytes)
 
 
 def test_forecast_ignores_vision_weights_which_are_not_loaded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from orchestrator.errors import BackendUnavailable, RequestRejected
 from orchestrator.knowledge.notes import NoteStore
 from orchestrator.knowledge.search.postgres_ranker import PostgresRanker
 from orchestrator.knowledge.search.ranker import Ranker
+from orchestrator.knowledge.search.reranking import Reranking
 from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
 from orchestrator.knowledge.search.vector_index import CurrentIndex
@@ -22,7 +24,7 @@ from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import Database
 from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.sqlite import SqliteDatabase
-from tests.real_postgres import RealPostgres
+from tests.services.real_postgres import RealPostgres
 
 DIM = 1024
 SAME = {"canine": "dog"}  # what the stand-in takes to mean the same
@@ -37,6 +39,8 @@ class Models:
     refuses: str = ""  # a text with these words
     batches: list[list[str]] = field(default_factory=list)
     chats: list[tuple[str, str]] = field(default_factory=list)
+    ranked: list[list[str]] = field(default_factory=list)
+    cannot_rank: str = ""  # why it does not score documents; "hangs": it never answers
     places: dict[str, int] = field(default_factory=dict)
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
@@ -52,6 +56,15 @@ class Models:
             raise BackendUnavailable(self.down)
         self.chats.append((model, messages[-1]["content"]))
         return f"note {len(self.chats)}"
+
+    async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
+        """Prefer the documents that have the fewest words."""
+        if self.cannot_rank == "hangs":
+            await asyncio.Event().wait()
+        if self.cannot_rank:
+            raise BackendUnavailable(self.cannot_rank)
+        self.ranked.append(documents)
+        return [-float(len(text.split())) for text in documents]
 
     def _vector(self, text: str) -> list[float]:
         vector = [0.0] * DIM
@@ -89,6 +102,11 @@ class Knowledge:
             lambda: self.memory,
             shared,
         )
+
+    def reranked(self, wait_s: float = 5.0) -> KnowledgeSearch:
+        """Return a search whose finds the stand-in ranks."""
+        reranking = Reranking(self.models, "ranker", wait_s)
+        return KnowledgeSearch(self.store, self.vectors, self.ranker, self.models, "m", reranking)
 
     def write(self, agent: str, **files: str) -> Path:
         folder = self.root / agent

@@ -189,3 +189,8 @@ def test_agents_file_that_is_not_text_is_named(tmp_path: Path):
 
 def test_agents_file_in_deploy_is_valid(repo: Path):
     assert "lead" in agents.load(repo / "deploy" / "agents.yaml", "m")
+
+
+def test_load_rerank_model_is_empty_unless_it_is_named():
+    assert load(BASE).rerank_model == load({**BASE, "VESTAL_RERANK_MODEL": " "}).rerank_model == ""
+    assert load({**BASE, "VESTAL_RERANK_MODEL": "bge-reranker"}).rerank_model == "bge-reranker"

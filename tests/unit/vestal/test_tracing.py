@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mlx_server.engine.request_spans import EngineSpans
-from mlx_server.protocol import Done, Failed, Generate, Usage
+from mlx_server.protocol import Done, Embed, Embedding, Failed, Generate, Rerank, Reranked, Usage
 from vestal.tracing import open_tracer
 
 
@@ -80,6 +80,29 @@ def test_engine_spans_of_an_answer_are_queue_wait_prefill_and_decode():
         ("decode", 107.0, 110.0),
     ]
     assert {parent for _, parent, *_ in tracer.recorded} == {"00-a-b-01"}
+
+
+@pytest.mark.parametrize(
+    ("op", "answer", "name"),
+    [
+        (Embed("a", "m", ("x",), traceparent="00-a-b-01"), Embedding("a", "", 3, 5, embed_s=4.0), "embed"),
+        (
+            Rerank("a", "m", "q", ("x",), traceparent="00-a-b-01"),
+            Reranked("a", (0.5,), 5, rank_s=4.0),
+            "rank",
+        ),
+    ],
+)
+def test_engine_spans_of_vectors_and_scores_are_queue_wait_and_the_work(op, answer, name):
+    tracer, now = FakeTracer(), [100.0]
+    spans = EngineSpans(cast(Any, tracer), lambda: now[0])
+    spans.received(op)
+    now[0] = 110.0
+    spans.sent(answer)
+    assert [(name, began, ended) for name, _, began, ended, _ in tracer.recorded] == [
+        ("queue wait in the engine", 100.0, 106.0),
+        (name, 106.0, 110.0),
+    ]
 
 
 @pytest.mark.parametrize("code", ["context_exceeded"])

@@ -1,6 +1,6 @@
 """The settings: one module for each section of the configuration file, with types and defaults."""
 
-from vestal.config.settings.models import ModelSource
+from vestal.config.settings.models import ModelAdapter, ModelSource
 from vestal.config.settings.notifications import NotificationsSection
 from vestal.config.settings.ollama import OllamaSection
 from vestal.config.settings.root import Config, Settings
@@ -8,6 +8,7 @@ from vestal.config.settings.supervision import SupervisionSection
 
 __all__ = [
     "Config",
+    "ModelAdapter",
     "ModelSource",
     "NotificationsSection",
     "OllamaSection",

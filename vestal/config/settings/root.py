@@ -1,21 +1,25 @@
 """All sections together: `Settings` as the file has them, and `Config`, which programs use."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from vestal.config.model_names import find_named, name_key
+from vestal.config.model_names import adapter_name, canonical, find_named, name_key
 from vestal.config.paths import Home
 from vestal.config.settings.agent import AgentSection
 from vestal.config.settings.field_types import Section
 from vestal.config.settings.mlx import MlxSection
-from vestal.config.settings.models import BUILT_IN_MODELS, ModelSource
+from vestal.config.settings.models import BUILT_IN_MODELS, ModelAdapter, ModelSource
 from vestal.config.settings.notifications import NotificationsSection
 from vestal.config.settings.ollama import OllamaSection
 from vestal.config.settings.orchestrator import OrchestratorSection
 from vestal.config.settings.supervision import SupervisionSection
+
+DRAFT = "draft"
+"""The tag of a draft model that has no name of its own: that of `llama3` is `llama3:draft`."""
 
 
 class Settings(Section):
@@ -34,7 +38,42 @@ class Settings(Section):
     def _with_built_in_models(cls, value: dict[str, ModelSource]) -> dict[str, ModelSource]:
         given = {name_key(name) for name in value}
         built_in = {name: source for name, source in BUILT_IN_MODELS.items() if name_key(name) not in given}
-        return built_in | value
+        with_built_in = built_in | value
+        return with_built_in | _drafts_with_sources(with_built_in)
+
+    @model_validator(mode="after")
+    def _models_do_not_draft_for_themselves(self) -> Self:
+        for name, settings in self.models.items():
+            if settings.draft and name_key(self.draft_of(name) or "") == name_key(name):
+                raise ValueError(f"models: {name} is its own `draft`: name a smaller model")
+        return self
+
+    def draft_of(self, model: str) -> str | None:
+        """Return the name of the configured draft model of `model`; None if it has none, or if nothing is
+        guessed.
+        """
+        name = find_named(model, self.models, str)
+        settings = self.models[name] if name is not None else None
+        if name is None or settings is None or not settings.draft or not self.mlx.drafting:
+            return None
+        return adapter_name(name, DRAFT) if settings.draft_source else canonical(settings.draft)
+
+    @model_validator(mode="after")
+    def _adapters_have_names_of_their_own(self) -> Self:
+        taken = {name_key(name): name for name in self.models}
+        for adapter in self.adapters():
+            if other := taken.get(name_key(adapter.name)):
+                raise ValueError(f"models: an adapter of {adapter.base} is named like {other}: rename it")
+            taken[name_key(adapter.name)] = adapter.name
+        return self
+
+    def adapters(self) -> list[ModelAdapter]:
+        """Return the configured adapters of all models."""
+        return [
+            ModelAdapter(adapter_name(model, name), canonical(model), source)
+            for model, settings in self.models.items()
+            for name, source in settings.adapters.items()
+        ]
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -52,6 +91,23 @@ class Settings(Section):
         if open_to and not self.mlx.api_key:
             raise ValueError(f"mlx.bind opens the server to {open_to[0]} without a key: set mlx.api_key")
         return self
+
+
+def _drafts_with_sources(models: Mapping[str, ModelSource]) -> dict[str, ModelSource]:
+    """Return the models that `models` give only the sources of, as their drafts. Raises ValueError if one has
+    the name of another model.
+    """
+    found = {}
+    for name, settings in models.items():
+        if settings.draft_source is None:
+            continue
+        draft, source = adapter_name(name, DRAFT), ModelSource(source=settings.draft_source)
+        same = find_named(draft, models, str)
+        if same is not None and models[same] != source:
+            raise ValueError(f"the draft of {name} is named like {same}: rename {same}")
+        if same is None:
+            found[draft] = source
+    return found
 
 
 class Config(Settings):
@@ -77,9 +133,18 @@ class Config(Settings):
         """Return the name that the configuration has for a model; None if it has none."""
         return find_named(name, self.models, str)
 
+    def adapter(self, name: str) -> ModelAdapter | None:
+        """Return the configured adapter that makes the model `name`, however that is spelled; None if there
+        is none.
+        """
+        return find_named(name, self.adapters(), lambda adapter: adapter.name)
+
     def kv_quantization(self, name: str) -> tuple[int, int] | None:
-        """Return bits and group size of a model's KV cache; None if it is not quantized."""
-        source = self.model_source(name)
+        """Return bits and group size of a model's KV cache, those of its base for a model with a configured
+        adapter; None if it is not quantized.
+        """
+        adapter = self.adapter(name)
+        source = self.model_source(adapter.base if adapter else name)
         bits = (source and source.kv_bits) or self.mlx.kv_bits
         group_size = (source and source.kv_group_size) or self.mlx.kv_group_size
         return None if bits == "none" else (bits, group_size)

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 ACTIVITY_TIMEOUT_S = 3.0
 PAUSE_S = 1.0
 SUSPENDED_TIMEOUT_S = 1.0
+AT_ONCE_S = 0.1
 
 
 class HealthCheck:
@@ -71,15 +72,15 @@ class HealthCheck:
                 return result
 
     async def _ask(self, pid: int) -> ProbeResult:
-        before, asked_at = await self._read_activity(pid), self._clock.now()
-        result = await run_probe(self._probe, pid, self._timeout_s(before))
+        asked_at = self._clock.now()
+        result, before = await self._probe_and_look(pid)
         if pid != self._pid:  # another process has taken its place meanwhile, and is asked now
             return result
         if result.answered:
             self._silence, self._requests = UnansweredQuestions(), result.requests
             return result
         given_up_at, after = self._clock.now(), await self._read_activity(pid)
-        silence = self._silence.add(asked_at, given_up_at, before, after)
+        silence = self._silence.add(asked_at, given_up_at, before or after, after)
         self._silence = silence if pid == self._pid else self._silence
         judgement = silence.judge(given_up_at, self._policy)
         served = f"; requests in progress at its last answer: {self._requests}" if self._requests else ""
@@ -91,6 +92,23 @@ class HealthCheck:
                 return ProbeResult(False, judgement.evidence + served + why, answered=False, hung=True)
             case ProcessVerdict.UNDECIDED:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
+
+    async def _probe_and_look(self, pid: int) -> tuple[ProbeResult, ProcessActivity | None]:
+        """Return the probe's result, and the process's activity soon after the probe began.
+
+        The activity is None if the result came at once, as it does from a process at rest: reading the
+        activity takes longer than the answer. After a question without an answer, it is read first.
+        """
+        if self._silence.questions:
+            before = await self._read_activity(pid)
+            return await run_probe(self._probe, pid, self._timeout_s(before)), before
+        probing = asyncio.ensure_future(run_probe(self._probe, pid, self._policy.timeout_s))
+        try:
+            done, _ = await asyncio.wait({probing}, timeout=AT_ONCE_S)
+            soon_after = None if done else await self._read_activity(pid)
+            return await probing, soon_after
+        finally:
+            probing.cancel()
 
     def _timeout_s(self, before: ProcessActivity) -> float:
         """Return how long to wait for the answer, in seconds: only briefly if the process was suspended by

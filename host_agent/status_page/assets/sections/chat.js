@@ -6,6 +6,7 @@ import { count, duration, rate } from "/assets/format.js";
 import { Button, Empty, Panel } from "/assets/widgets.js";
 import { pieces } from "/assets/sections/answer.js";
 import { conversation, killEngine, send, startOver, stop } from "/assets/sections/conversation.js";
+import { imagesOf, TooLarge } from "/assets/sections/pictures.js";
 import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 
 const NEAR_THE_END_PX = 60;
@@ -18,7 +19,7 @@ async function loadNames() {
   const inMemory = new Set(listIn(running, "models").map((model) => model.name));
   return listIn(tags, "models")
     .filter((model) => (model.capabilities ?? ["completion"]).includes("completion"))
-    .map((model) => ({ name: textOf(model.name), isLoaded: inMemory.has(model.name) }))
+    .map((model) => ({ name: textOf(model.name), isLoaded: inMemory.has(model.name), seesImages: Boolean(model.capabilities?.includes("vision")) }))
     .sort((a, b) => b.isLoaded - a.isLoaded);
 }
 
@@ -53,6 +54,11 @@ function Answer({ answer, model }) {
   </article>`;
 }
 
+const Pictures = ({ pictures, onRemove }) => pictures.length > 0 && html`<div class="pictures">
+  ${pictures.map((each) => html`<figure key=${each.url}><img src=${each.url} alt=${each.name} />
+    ${onRemove && html`<button type="button" aria-label=${`Remove ${each.name}`} onClick=${() => onRemove(each)}>×</button>`}</figure>`)}
+</div>`;
+
 // The turns of the conversation; it scrolls with the answer while the reader is at the end.
 function Turns({ turns }) {
   const box = useRef(null), isAtEnd = useRef(true);
@@ -63,18 +69,39 @@ function Turns({ turns }) {
   return html`<div class="turns" ref=${box} onScroll=${scrolled} tabindex="0" role="group" aria-label="Conversation">
     ${!turns.length && html`<${Empty} text="Ask something. Then kill the engine while it answers, and see the answer go on." />`}
     ${turns.map((turn) => (turn.role === "user"
-      ? html`<article key=${turn.id} class="turn user" aria-label="Your message"><div class="written">${turn.text}</div></article>`
+      ? html`<article key=${turn.id} class="turn user" aria-label="Your message"><${Pictures} pictures=${turn.images} /><div class="written">${turn.text}</div></article>`
       : html`<${Answer} key=${turn.id} answer=${turn.answer} model=${turn.model} />`))}
   </div>`;
 }
 
-function Composer({ isRunning, model }) {
-  const [text, setText] = useState(""), field = useRef(null);
+function Composer({ isRunning, model, seesImages }) {
+  const [text, setText] = useState(""), [pictures, setPictures] = useState([]), [refusal, setRefusal] = useState(""), field = useRef(null);
+  const shown = seesImages ? pictures : [];
+  const add = async (files) => {
+    try {
+      setPictures(await imagesOf(files, pictures));
+      setRefusal("");
+    } catch (error) {
+      if (!(error instanceof TooLarge)) throw error;
+      setRefusal(error.message);
+    }
+  };
+  const onChosen = async ({ target }) => {
+    await add([...target.files]);
+    target.value = ""; // the same file may be chosen again
+  };
+  const onPaste = (event) => {
+    const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
+    if (!seesImages || !files.length) return;
+    event.preventDefault();
+    add(files);
+  };
   const submit = (event) => {
     event.preventDefault();
     if (isRunning || !model || !text.trim()) return;
-    send(text.trim());
+    send(text.trim(), shown);
     setText("");
+    setPictures([]);
     field.current.focus();
   };
   const onStop = () => {
@@ -84,8 +111,12 @@ function Composer({ isRunning, model }) {
   const onKeyDown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event); };
   return html`<form class="composer" onSubmit=${submit}>
     <label for="chat-message">Message</label>
-    <textarea id="chat-message" ref=${field} rows="3" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown}
+    <textarea id="chat-message" ref=${field} rows="3" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown} onPaste=${onPaste}
       placeholder="Enter sends it; Shift and Enter begin a new line."></textarea>
+    <${Pictures} pictures=${shown} onRemove=${(gone) => setPictures(pictures.filter((each) => each !== gone))} />
+    ${seesImages && html`<div class="line-form"><label for="chat-images">Images</label>
+      <input type="file" id="chat-images" accept="image/*" multiple onChange=${onChosen} /></div>`}
+    ${refusal && html`<${Failure} error=${{ message: refusal }} />`}
     <div class="composer-acts">
       <button class="strong" disabled=${isRunning || !model || !text.trim()}>Send</button>
       <button type="button" disabled=${!isRunning} onClick=${onStop}>Stop</button>
@@ -109,6 +140,6 @@ export function Chat() {
         ${models.map((each) => html`<option key=${each.name} value=${each.name}>${each.name}${each.isLoaded ? " (loaded)" : ""}</option>`)}
       </select></div>`}
     <${Turns} turns=${turns} />
-    <${Composer} isRunning=${isRunning} model=${model} />
+    <${Composer} isRunning=${isRunning} model=${model} seesImages=${Boolean(models?.find((each) => each.name === model)?.seesImages)} />
   <//>`;
 }

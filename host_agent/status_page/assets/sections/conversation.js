@@ -3,19 +3,20 @@
 import { post } from "/assets/api.js";
 import { EMPTY, ended, interrupted, withLine, withoutInterruption } from "/assets/sections/answer.js";
 import { readAnswer } from "/assets/sections/answer_stream.js";
+import { base64Of } from "/assets/sections/pictures.js";
 import { makeStore } from "/assets/sections/store.js";
 
 const SHOW_EACH_MS = 50;
 
-// turns: {id, role: "user", text} or {id, role: "assistant", model, answer}. isRunning: the last answer is being streamed.
+// turns: {id, role: "user", text, images: [{name, url}]} or {id, role: "assistant", model, answer}. isRunning: the last answer is being streamed.
 export const conversation = makeStore({ model: "", turns: [], isRunning: false });
 let controller = null, answer = null, timer = null, turnCount = 0;
 
-// Sends a message, and reads the answer to its end. Errors become part of the answer.
-export async function send(text) {
+// Sends a message with images, and reads the answer to its end. Errors become part of the answer.
+export async function send(text, images = []) {
   const { model, turns, isRunning } = conversation.get();
   if (isRunning || !model || !text) return;
-  const asked = [...turns, { id: ++turnCount, role: "user", text }];
+  const asked = [...turns, { id: ++turnCount, role: "user", text, images }];
   controller = new AbortController();
   answer = EMPTY;
   conversation.set({ turns: [...asked, { id: ++turnCount, role: "assistant", model, answer }], isRunning: true });
@@ -60,7 +61,9 @@ export function startOver() {
 }
 
 function messagesOf(turns) {
-  const messages = turns.map((turn) => ({ role: turn.role, content: turn.role === "user" ? turn.text : turn.answer.text }));
+  const messages = turns.map((turn) => (turn.role === "user"
+    ? { role: "user", content: turn.text, ...(turn.images.length && { images: turn.images.map((each) => base64Of(each.url)) }) }
+    : { role: "assistant", content: turn.answer.text }));
   return messages.filter((message) => message.role === "user" || message.content);
 }
 

@@ -2,7 +2,7 @@
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.js";
 import { del, get, post } from "/assets/api.js";
-import { bytes, number } from "/assets/format.js";
+import { bytes, duration, number } from "/assets/format.js";
 import { Button, Empty, Panel, State, Table } from "/assets/widgets.js";
 import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 import { dismiss, pull, pulls, useOnPulled } from "/assets/sections/pulls.js";
@@ -66,9 +66,10 @@ function Installed({ models, reload }) {
 }
 
 function Pull({ running }) {
-  const { name, status, completed, total, error, ended } = running;
+  const { name, status, completed, total, bytesPerS, remainingS, error, ended } = running;
   const isKnown = total > 0;
-  const figures = isKnown ? `${bytes(completed)} of ${bytes(total)}` : "";
+  const speed = bytesPerS > 0 && !ended ? ` · ${bytes(bytesPerS)}/s · ${duration(remainingS)} left` : "";
+  const figures = isKnown ? `${bytes(completed)} of ${bytes(total)}${speed}` : "";
   return html`<li>
     <div class="pull-head"><strong class="wrap">${name}</strong>
       ${ended

@@ -21,7 +21,7 @@ const ACTIONS = {
   orchestrator: ["restart", "stop", "start"], nightly: ["restart", "stop", "start"],
 };
 const UP = ["ready", "busy", "degraded"];
-const DOWN = ["stopped", "failed", "open"];
+const DOWN = ["stopped", "failed", "open"], GIVEN_UP = ["failed", "open"];
 const HIGH = 0.85, FULL = 0.95; // fractions of memory in use at which the bar changes color
 
 export function Now() {
@@ -94,12 +94,20 @@ function breaker(state, trial_s) {
   return trial_s > 0 ? `The breaker is open: the next trial is in ${duration(trial_s)}.` : "The breaker is open: the next trial is due now.";
 }
 
+// The engine starts with its gateway, unless it was given up: then it can be tried. A service behind an open breaker
+// has failed so often that a try before its trial is asked for twice.
 function Acts({ row }) {
   if (row.state === "absent") return null;
-  const possible = (ACTIONS[row.name] || []).filter((action) => (action === "start") === DOWN.includes(row.state));
-  return possible.map((action) => html`<${Button} key=${action} label=${`${action} ${title(row.name)}`}
-    confirm=${action === "start" ? undefined : `Really ${action}?`} onClick=${() => post(`/services/${row.name}/${action}`)}>
-    ${action}<//>`);
+  const isLostEngine = row.name === "mlx_engine" && GIVEN_UP.includes(row.state);
+  const tries = row.state === "open" || isLostEngine;
+  const possible = isLostEngine ? ["start"]
+    : (ACTIONS[row.name] || []).filter((action) => (action === "start") === DOWN.includes(row.state));
+  return possible.map((action) => {
+    const words = tries && action === "start" ? "try now" : action;
+    return html`<${Button} key=${action} label=${`${words} ${title(row.name)}`}
+      confirm=${words === "start" ? undefined : `Really ${words.split(" ")[0]}?`} onClick=${() => post(`/services/${row.name}/${action}`)}>
+      ${words}<//>`;
+  });
 }
 
 function Machine({ host }) {

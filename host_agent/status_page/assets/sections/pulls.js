@@ -7,7 +7,7 @@ import { makeStore } from "/assets/sections/store.js";
 
 const BROKE_OFF = "The connection broke off. Pull the model again: what has been fetched is kept.";
 
-// running: a list of {name, status, completed, total, error, ended}, the newest first.
+// running: a list of {name, status, completed, total, bytesPerS, remainingS, error, ended}, the newest first.
 export const pulls = makeStore({ running: [] });
 const controllers = new Map(); // name -> AbortController of the download that runs
 const listeners = new Set();
@@ -30,7 +30,8 @@ export async function pull(name) {
   let last = {};
   const show = (step) => {
     last = step;
-    change(name, { status: textOf(step.status), completed: step.completed, total: step.total });
+    change(name, { status: textOf(step.status), completed: step.completed, total: step.total,
+      bytesPerS: step.vestal?.bytes_per_s, remainingS: step.vestal?.remaining_s });
   };
   let error = "";
   try {

@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mlx_server.engine.vision.pictures import is_image
+
 Message = dict[str, Any]
 
 CALL_ID_CHARS = 9
@@ -115,8 +117,12 @@ def with_call_texts(message: Message, start: str, end: str) -> Message:
 def result_as_text(message: Message) -> Message:
     """Convert the result of a tool to a user's message."""
     content = message.get("content") or ""
+    before, after = "<tool_response>\n", "\n</tool_response>"
+    if isinstance(content, list) and any(is_image(part) for part in content):
+        parts = [{"type": "text", "text": before}, *content, {"type": "text", "text": after}]
+        return {"role": "user", "content": parts}
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+    return {"role": "user", "content": f"{before}{text}{after}"}
 
 
 def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ class TemplateNeeds:
     """Tools have a description and parameters."""
     tools_as_list: bool = False
     """`tools` is an empty list, not None, if there are none."""
+    text_parts: bool = False
+    """Every content is a list of parts, also one of text alone. Some models that read images need this."""
 
 
 STRICTEST = TemplateNeeds(
@@ -98,6 +100,8 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
         fitted = [with_argument_texts(message) for message in fitted]
     if needs.one_text:
         fitted = [with_one_text(message) for message in fitted]
+    if needs.text_parts:
+        fitted = [_with_parts(message) for message in fitted]
     return fitted
 
 
@@ -207,6 +211,13 @@ def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:
 def _with_some_content(message: Message) -> Message:
     is_empty = not message.get("content") and not message.get("tool_calls")
     return {**message, "content": " "} if is_empty and message.get("role") == "assistant" else message
+
+
+def _with_parts(message: Message) -> Message:
+    content = message.get("content")
+    return (
+        {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+    )
 
 
 def _answer_tools(messages: Sequence[Message]) -> list[Message]:

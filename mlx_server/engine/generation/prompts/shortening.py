@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS
 from mlx_server.engine.prompt_cache.block import common_prefix_length
+from mlx_server.engine.vision.pictures import is_image
 from mlx_server.protocol import Generate
 
 Message = dict[str, Any]
@@ -244,6 +245,8 @@ def _last_text(op: Generate) -> str:
     if op.kind == "text":
         return op.prompt or ""
     content = (op.messages or ({},))[-1].get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if not is_image(part))
     return content if isinstance(content, str) else ""
 
 
@@ -251,6 +254,9 @@ def _with_text(op: Generate, text: str) -> Generate:
     if op.kind == "text":
         return replace(op, prompt=text)
     *others, last = op.messages or ({},)
+    if isinstance(content := last.get("content"), list):
+        images = [part for part in content if is_image(part)]
+        return replace(op, messages=(*others, {**last, "content": [*images, {"type": "text", "text": text}]}))
     return replace(op, messages=(*others, {**last, "content": text}))
 
 

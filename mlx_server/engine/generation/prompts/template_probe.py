@@ -37,10 +37,13 @@ class TemplateProbe:
         """
         needs = TemplateNeeds(plain_tools=not uses_tools)
         try:
-            if not self._shows([_user(ASKED)], needs, ASKED):
-                needs = replace(needs, tools_as_list=True)
-                if not self._shows([_user(ASKED)], needs, ASKED):
-                    return TemplateNeeds(plain_tools=not uses_tools)
+            plain = needs
+            shapes = (plain, replace(plain, tools_as_list=True), replace(plain, text_parts=True))
+            for needs in shapes:
+                if self._shows([_user(ASKED)], needs, ASKED):
+                    break
+            else:
+                return plain
             needs = self._with_needs_of_turns(needs)
             return self._with_needs_of_tools(needs) if uses_tools else needs
         except (TemplateLimitExceeded, TemplateProcessDied):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.detokenizer import Detokenizer
@@ -12,12 +13,13 @@ from mlx_server.engine.generation.harmony_tokens import HarmonyGate, HarmonyToke
 from mlx_server.engine.generation.output_parser import AnswerParser, OutputMarkers, OutputParser
 from mlx_server.engine.generation.prompt_scoring import check_reported
 from mlx_server.engine.generation.prompts.length_check import context_exceeded
-from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
 from mlx_server.engine.generation.prompts.shortening import Shortener
 from mlx_server.engine.grammar.constraint import Gate, GateAfter
 from mlx_server.engine.log import log_event
-from mlx_server.engine.models.loading import LanguageModel
+from mlx_server.engine.models.language_model import LanguageModel
 from mlx_server.engine.scheduling.request import PreparedPrompt
+from mlx_server.engine.vision.pictures import Picture
 from mlx_server.protocol import Done, Generate, PromptReport, Usage
 
 PROMPT_END_TOKENS = 16
@@ -44,8 +46,9 @@ class PromptPreparation:
 
     def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
         """Return the prepared prompt of `op`. Raises EngineError."""
+        op, pictures = self._prompts.read_images(op)
         asked = op
-        op, prompt = self._shortener.fitting(asked)
+        op, prompt = self._shortener_for(pictures).fitting(asked)
         if op is not asked and not op.check_only:
             kept = len(op.messages or ())
             cause = f"it was longer than its context; {kept} of {len(asked.messages or ())} messages are left"
@@ -74,8 +77,14 @@ class PromptPreparation:
         if replayed := generation.replay(op.emitted, now):
             return PreparedPrompt(generation, answer=replayed)
         if self._finds_shared_prefix:
-            generation.shared_prefix_tokens = self._prompts.tokens_before_last_message(op, prompt)
-        return PreparedPrompt(generation, gate)
+            generation.shared_prefix_tokens = self._prompts.tokens_before_last_message(op, prompt, pictures)
+        return PreparedPrompt(generation, gate, pictures=self._prompts.placed(op, prompt, pictures))
+
+    def _shortener_for(self, pictures: Sequence[Picture]) -> Shortener:
+        """Return the shortener of a request with these images."""
+        if not pictures:
+            return self._shortener
+        return replace(self._shortener, tokens_of=lambda op: self._prompts.tokens(op, pictures))
 
     def _report(self, op: Generate, prompt: Sequence[int]) -> PromptReport:
         pieces = tuple(self._decode([token]) for token in prompt) if op.reports_pieces else ()

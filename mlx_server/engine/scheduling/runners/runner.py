@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from mlx_server.engine.errors import RequestError
+from mlx_server.engine.errors import wrong_kind
 from mlx_server.engine.scheduling.request import PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.protocol import Done, Event, Generate, Usage
@@ -48,7 +48,7 @@ class Runner:
 
         Raises RequestError if the model does not generate, and RuntimeError if it has just been unloaded.
         """
-        raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
+        raise wrong_kind(op, "embed")
 
     # --- preparation ---
 
@@ -85,6 +85,10 @@ class Runner:
 
     def kv_bytes(self) -> int:
         """Return the bytes of keys and values that the running requests hold."""
+        return 0
+
+    def feature_bytes(self) -> int:
+        """Return the bytes of the features of images that are kept for later requests."""
         return 0
 
     def cache_pending_kv(self) -> None:

@@ -8,27 +8,34 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_server.engine.background_workers import BackgroundWorkers
-from mlx_server.engine.errors import RequestError
+from mlx_server.engine.errors import wrong_kind
 from mlx_server.engine.generation.prompt_scoring import PromptScorer
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
 from mlx_server.engine.grammar.constraint import Gate
 from mlx_server.engine.grammar.grammars import GrammarProcessor
 from mlx_server.engine.kv.request_caches import make_request_caches
-from mlx_server.engine.models.loading import LanguageModel
+from mlx_server.engine.memory.guard import ImageShapes
+from mlx_server.engine.models.language_model import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request
 from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
+from mlx_server.engine.vision.pictures import PlacedPicture, cache_keys
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.model_store.forecasts import PREFILL_STEP_TOKENS
 from mlx_server.protocol import Generate, PromptReport
 
-ReserveMemory = Callable[[Generate, int, int], None]
-"""Reserves KV for the given numbers of prompt and answer tokens. Raises InsufficientMemory or MustWait."""
+if TYPE_CHECKING:  # imported with the first image
+    from mlx_server.engine.vision.image_prefill import ImagePrefill
+
+ReserveMemory = Callable[[Generate, int, int, ImageShapes], None]
+"""Reserves KV for the given numbers of prompt and answer tokens, and memory for the tower to compute images
+whose pixels have these shapes. Raises InsufficientMemory or MustWait."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,10 @@ class TextPreparation:
         reserve_memory: ReserveMemory,
         max_repeated_tokens: int = 0,
         kv: KvQuantization | None = None,
+        step_tokens: int = PREFILL_STEP_TOKENS,
     ) -> None:
         self._lm, self._workers, self._cache, self._kv = language_model, workers, cache, kv
+        self._step_tokens = step_tokens
         self._reserve_memory = reserve_memory
         snapshots_only = any(type(cache) is not KVCache for cache in make_prompt_cache(language_model.model))
         self._prompts = PromptPreparation(language_model, snapshots_only, max_repeated_tokens)
@@ -70,7 +79,7 @@ class TextPreparation:
         """
         op, load_s = request.op, request.load_s
         if not isinstance(op, Generate):
-            raise RequestError("not_an_embedding_model", f"Model {op.model} generates text; it cannot embed.")
+            raise wrong_kind(op, "generate")
 
         return self._tokenizer.submit(partial(self._prepare, op, now, load_s))
 
@@ -87,27 +96,67 @@ class TextPreparation:
 
         Raises EngineError or MustWait; the request then has neither.
         """
-        op, prompt = request.op, request.prompt
-        assert isinstance(op, Generate) and prompt is not None
-        generation = prompt.generation
-        self._reserve_memory(op, len(generation.prompt), generation.limit_tokens)
+        op, prepared = request.op, request.prompt
+        assert isinstance(op, Generate) and prepared is not None
+        generation = prepared.generation
+        images = self._uncomputed(prepared.pictures)
+        self._reserve_memory(op, len(generation.prompt), generation.limit_tokens, images)
         generation.started_s = now
-        request.jobs = self._submit_jobs(op, generation.prompt, prompt.gate)
-        request.generation, request.prompt = generation, None
+        request.jobs = self._submit_jobs(op, generation.prompt, prepared.gate, prepared.pictures)
+        request.generation, request.pictures, request.prompt = generation, prepared.pictures, None
 
-    def _submit_jobs(self, op: Generate, prompt: Sequence[int], gate: Gate | None) -> BackgroundJobs:
+    def _uncomputed(self, placed: Sequence[PlacedPicture]) -> ImageShapes:
+        """Return the shapes of the images that the tower has not computed lately."""
+        vision = self._lm.vision
+        pictures = [one.picture for one in placed]
+        return [each.pixels for each in pictures if vision is None or vision.tower.known(each) is None]
+
+    def _submit_jobs(
+        self, op: Generate, prompt: Sequence[int], gate: Gate | None, pictures: Sequence[PlacedPicture]
+    ) -> BackgroundJobs:
         make_grammar = self._grammar_job(op, gate)
         compiled = self._workers.compiler.submit(make_grammar) if make_grammar else None
         if op.prompt_logprobs:  # the model has to read all of the prompt
             caches = make_request_caches(self._lm.model, self._kv)
             scorer = PromptScorer(self._lm.model, prompt, caches, op.top_logprobs or 0)
             return BackgroundJobs(compiled, scorer=scorer)
-        match = self._cache.find([*prompt, *op.emitted])
+        tokens = [*prompt, *op.emitted]
+        match = self._cache.find(cache_keys(tokens, pictures))
         return BackgroundJobs(
             compiled,
             self._workers.reader.submit(self._cache.restore_job(match)) if match else None,
             match,
+            images=self._image_prefill(op, tokens, pictures),
         )
+
+    def _image_prefill(
+        self, op: Generate, tokens: Sequence[int], pictures: Sequence[PlacedPicture]
+    ) -> ImagePrefill | None:
+        if not pictures:
+            return None
+        from mlx_server.engine.vision.image_prefill import ImagePrefill
+
+        vision, reader = self._lm.vision, self._lm.prompts.images
+        assert vision is not None and reader is not None  # or the images would have been refused
+
+        def load_inputs(number: int) -> Future[dict[str, Any]]:
+            return self._tokenizer.submit(lambda: reader.inputs_of(op.images[number]))
+
+        return ImagePrefill(vision, self._lm.model, tokens, pictures, self._step_tokens, load_inputs)
+
+    def begin_images(self, request: Request) -> None:
+        """Let the computation of a request's images begin behind what the prompt cache had of its prompt."""
+        images = request.jobs.images
+        assert images is not None
+        caches, cached = self._restored(request)
+        images.begin(caches if cached else make_request_caches(self._lm.model, self._kv), cached)
+
+    def _restored(self, request: Request) -> tuple[list[Any], int]:
+        """Return caches with what the prompt cache had of the prompt, and the number of tokens in them."""
+        jobs = request.jobs
+        if not (jobs.prefix_match and jobs.prefix):
+            return [], 0
+        return self._cache.finish_restore(jobs.prefix_match, jobs.prefix.result())
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
         """Return the compiler's job that `op` needs before it can run, or None. Logprobs need
@@ -131,11 +180,12 @@ class TextPreparation:
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)
         grammar = request.grammar
-        caches: list[Any] = []
-        if jobs.prefix_match and jobs.prefix:
-            restored = jobs.prefix.result()
-            caches, generation.cached_tokens = self._cache.finish_restore(jobs.prefix_match, restored)
-        cached = generation.cached_tokens
+        if jobs.images:
+            caches, cached = jobs.images.caches, jobs.images.cached
+            generation.cached_tokens = jobs.images.restored
+        else:
+            caches, cached = self._restored(request)
+            generation.cached_tokens = cached
         if jobs.scorer:
             text = self._lm.decode(generation.prompt)
             generation.report = PromptReport(tuple(generation.prompt), text, logprobs=jobs.scorer.scores)

@@ -9,18 +9,23 @@ from dataclasses import replace
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sampled
+from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
+from mlx_server.engine.generation.drafting.draft_model import DraftModel
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.generation.logprobs import Array, logprobs_of, to_numpy
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.models.loading import LanguageModel
+from mlx_server.engine.models.language_model import LanguageModel
+from mlx_server.engine.models.vocabulary import token_rows
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
+from mlx_server.engine.scheduling.runners.prompt_steps import PromptSteps
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
+from mlx_server.engine.vision.pictures import cache_keys, without_inputs
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.protocol import Done, Event, Generate, Logprobs, Prefill
 
@@ -42,20 +47,30 @@ class TextRunner(Runner):
         guard: MemoryGuard,
         kv: KvQuantization | None = None,
         max_repeated_tokens: int = 0,
+        draft_counts: DraftCounts | None = None,
     ) -> None:
         super().__init__(model, requests)
         self._lm, self._workers, self._cache, self._guard = language_model, workers, cache, guard
         self._preparation = TextPreparation(
-            language_model, workers, cache, guard.admit, max_repeated_tokens, kv
+            language_model, workers, cache, guard.admit, max_repeated_tokens, kv, limits.prefill_step_tokens
         )
-        self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
+        self._prompt_steps = PromptSteps(model, requests, self._preparation, cache, language_model.grammars)
+        self._batch = Batch(
+            language_model.model,
+            limits.max_running,
+            limits.prefill_step_tokens,
+            kv,
+            drafting=limits.drafting,
+            draft_counts=draft_counts,
+            draft_model=draft_model_of(language_model, limits.prefill_step_tokens),
+        )
         self._in_batch: dict[int, Request] = {}  # by uid; finished ones until their KV is in the prompt cache
         self._pending_kv: dict[int, bool] = {}  # uid -> whether a snapshot of its whole state is worth taking
         self._warmed_up = False
 
     @property
     def can_step(self) -> bool:
-        return super().can_step or self._next_to_score() is not None
+        return super().can_step or self._prompt_steps.can_step
 
     # --- taking requests up ---
 
@@ -77,6 +92,7 @@ class TextRunner(Runner):
 
     def start(self, request: Request, now: float) -> None:
         self._preparation.begin(request, now)
+        request.stored_blocks = StoredBlocks()
         self._requests.move(request, RequestStatus.PREPARING)
         if not request.jobs.futures:
             self.join(request)
@@ -92,16 +108,17 @@ class TextRunner(Runner):
             ready.cached,
             request.generation.shared_prefix_tokens,
         )
-        request.jobs = replace(request.jobs, scorer=None)  # its keys and values are in the batch now
-        request.stored_blocks = StoredBlocks()
+        if request.jobs.images:
+            self._guard.images_computed(self._model, request.id)
+        request.jobs = replace(request.jobs, scorer=None, images=None)  # its KV are in the batch now
+        request.pictures = without_inputs(request.pictures)
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)
 
     # --- a step ---
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        if request := self._next_to_score():
-            yield self._score(request)
+        yield from self._prompt_steps.step()
         running = self._running()
         if not running:
             return
@@ -110,6 +127,8 @@ class TextRunner(Runner):
         now = clock()
         for outcome in outcomes:
             request = self._in_batch[outcome.uid]
+            if request.status is RequestStatus.FINISHED:
+                continue  # the step has computed more tokens than the answer needed
             generation = request.generation
             if isinstance(outcome, Prefilled):
                 yield Prefill(request.id, outcome.done, outcome.total)
@@ -118,29 +137,6 @@ class TextRunner(Runner):
                 )
                 continue
             yield from self._accept(request, outcome, now)
-
-    def _next_to_score(self) -> Request | None:
-        """Return the first request whose prompt has tokens to score."""
-        preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
-        return next((request for request in preparing if request.jobs.can_score), None)
-
-    def _score(self, request: Request) -> Event:
-        """Score some tokens of a request's prompt, and return the event that this causes."""
-        scorer = request.jobs.scorer
-        assert scorer is not None
-        try:
-            if request.jobs.grammar:
-                request.jobs.grammar.result()  # the vocabulary may be unreadable
-            rows = scorer.compute()  # not in the fence: an error of MLX must end the engine
-            with confined(request.id, "scoring its prompt"):
-                return Prefill(
-                    request.id,
-                    scorer.add(rows, self._lm.grammars.token_bytes),
-                    len(request.generation.prompt),
-                )
-        except EngineError as error:
-            self._requests.finish(request)
-            return error.failed(request.id)
 
     def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
         """Return the events that a token causes. An error of the detokenizer, parser or grammar fails the
@@ -222,8 +218,8 @@ class TextRunner(Runner):
         `whole`.
         """
         if computed := self._batch.computed(request.batch_uid):
-            tokens, caches = computed.tokens, computed.caches
-            self._cache.store_computed(request.stored_blocks, tokens, caches, computed.row, whole=whole)
+            keys, caches = cache_keys(computed.tokens, request.pictures), computed.caches
+            self._cache.store_computed(request.stored_blocks, keys, caches, computed.row, whole=whole)
 
     # --- the rest ---
 
@@ -237,7 +233,10 @@ class TextRunner(Runner):
         """Return the bytes of keys and values in the batch, including the room they have to grow."""
         computed = (self._batch.computed(request.batch_uid) for request in self._running())
         caches = {id(cache): cache for one in computed if one for cache in one.caches}
-        return sum(int(cache.nbytes) for cache in caches.values())
+        return sum(int(cache.nbytes) for cache in caches.values()) + self._batch.draft_kv_bytes
+
+    def feature_bytes(self) -> int:
+        return self._lm.vision.tower.features.nbytes if self._lm.vision is not None else 0
 
     def close(self) -> None:
         super().close()
@@ -245,6 +244,16 @@ class TextRunner(Runner):
         self._in_batch.clear()
         self._pending_kv.clear()
         self._batch.close()
+
+
+def draft_model_of(language_model: LanguageModel, prefill_step_tokens: int) -> DraftModel | None:
+    """Return the guesses of the model's draft model; None if it has none.
+
+    The draft model reads prompts in half the tokens of a prefill step: running answers wait for each slice.
+    """
+    if (draft := language_model.draft) is None:
+        return None
+    return DraftModel(draft, token_rows(draft), prefill_step_tokens // 2)
 
 
 def _is_worth_a_snapshot(at: Prefilled, shared: int) -> bool:

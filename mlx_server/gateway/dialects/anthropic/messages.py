@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf
-from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder, unreadable
+from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder
 from mlx_server.gateway.dialects.chat.history import Role, chat_history, without_volatile_headers
+from mlx_server.gateway.images.reader import Content, ImageReader, joined, parts_of, text_of_content
 
 
 class Source(Body):
@@ -16,6 +17,7 @@ class Source(Body):
     type: str | None = None
     media_type: str | None = None
     data: str | None = None
+    url: str | None = None
     content: str | ListOf[Block] | None = None
 
 
@@ -52,6 +54,12 @@ class Block(Body):
         return self.content if isinstance(self.content, list) else ()
 
     @property
+    def image_source(self) -> str | None:
+        """Return the image's base64, data URL or address; None for a file of Anthropic's files API."""
+        source = self.source
+        return source.data or source.url if isinstance(source, Source) else source
+
+    @property
     def _document_text(self) -> str | None:
         source = self.source
         if not isinstance(source, Source):
@@ -78,60 +86,75 @@ class Message(Body):
     def blocks(self) -> Sequence[Block]:
         return self.content if isinstance(self.content, list) else ()
 
-    @property
-    def unreadable_blocks(self) -> list[str]:
-        """Return the types of the blocks that a text model cannot read, without those in results of tools."""
-        return [block.type for block in self.blocks if _is_unreadable(block)]
+    def unreadable_blocks(self, images: ImageReader) -> list[str]:
+        """Return the types of the blocks that the model cannot read, without those in results of tools."""
+        return [
+            block.type
+            for block in self.blocks
+            if _is_unreadable(block) and not _is_seen(block, self.role, images)
+        ]
 
-    def as_dicts(self) -> Iterator[dict[str, Any]]:
-        """Yield messages in the form that chat templates are written for.
+    def as_dicts(self, field: str, images: ImageReader) -> Iterator[dict[str, Any]]:
+        """Yield the message, which stands in the body's `field`, in the form that chat templates take.
 
-        The results of tools become messages of their own, before the text of the message.
+        The results of tools become messages of their own, before the text of the message. Raises BadRequest.
         """
         if isinstance(self.content, str):
             yield {"role": self.role, "content": self.content}
             return
-        results = [block for block in self.content if block.type == "tool_result"]
-        for block in results:
-            yield {"role": "tool", "content": _result_text(block), "tool_call_id": block.tool_use_id or ""}
-        text = system_text(self.content) if self.role == "system" else text_of(self.content)
-        message: dict[str, Any] = {"role": self.role, "content": text}
+        results = [(n, block) for n, block in enumerate(self.content) if block.type == "tool_result"]
+        for number, block in results:
+            result = _result(block, f"{field}.content.{number}", images)
+            yield {"role": "tool", "content": result, "tool_call_id": block.tool_use_id or ""}
+        if self.role == "system":
+            content: Content = system_text(self.content)
+        else:
+            content = _content(self.content, self.role, f"{field}.content", images)
+        message: dict[str, Any] = {"role": self.role, "content": content}
         if thoughts := "".join(block.thinking or "" for block in self.content if block.type == "thinking"):
             message["reasoning_content"] = thoughts
         if calls := [_call(block) for block in self.content if block.type == "tool_use"]:
             message["tool_calls"] = calls
-        if text or calls or not results:
+        if content or calls or not results:
             yield message
 
 
 def template_messages(
-    system: str | list[Block] | None, messages: Sequence[Message], model: str
+    system: str | list[Block] | None, messages: Sequence[Message], images: ImageReader
 ) -> tuple[dict[str, Any], ...]:
-    """Return the messages as chat templates take them.
+    """Return the messages as chat templates take them; their images go to `images`.
 
-    Raises BadRequest if the last question has a block that a text model cannot read; the message names
-    `model` as the client spelled it. Such a block in an earlier message, or in the result of a tool, becomes
-    a sentence, because refusing it would refuse every later turn too.
+    Raises BadRequest for an image that cannot be used, and if the last question has a block that the model
+    cannot read. Such a block in an earlier message, or in the result of a tool, becomes a sentence, because
+    refusing it would refuse every later turn too.
     """
     questions = (message for message in reversed(messages) if message.role == "user")
-    if (question := next(questions, None)) and question.unreadable_blocks:
-        raise unreadable("messages.content", model, question.unreadable_blocks[0])
+    if (question := next(questions, None)) and (blocks := question.unreadable_blocks(images)):
+        raise images.refusal("messages.content", blocks[0])
     first = system_text(system)
     return chat_history(
         [
             *([{"role": "system", "content": first}] if first else []),
-            *(each for message in messages for each in message.as_dicts()),
+            *(
+                each
+                for n, message in enumerate(messages)
+                for each in message.as_dicts(f"messages.{n}", images)
+            ),
         ]
     )
 
 
-def replaced_blocks(messages: Sequence[Message]) -> list[str]:
+def replaced_blocks(messages: Sequence[Message], images: ImageReader) -> list[str]:
     """Return the types of the blocks that are replaced by a sentence or left out."""
     found = []
     for message in messages:
         for block in message.blocks:
             inner = block.blocks if block.type == "tool_result" else ()
-            found += [each.type for each in (block, *inner) if each.as_text is None and _is_lost(each)]
+            found += [
+                each.type
+                for each in (block, *inner)
+                if each.as_text is None and _is_lost(each) and not _is_seen(each, message.role, images)
+            ]
     return found
 
 
@@ -151,6 +174,24 @@ def text_of(content: str | Sequence[Block] | None) -> str:
     )
 
 
+def _content(blocks: Sequence[Block], role: str, field: str, images: ImageReader) -> Content:
+    """Return the content of a message of this role, whose blocks stand in the body's `field`.
+
+    Raises BadRequest.
+    """
+    parts: list[str | dict[str, Any]] = []
+    for number, block in enumerate(blocks):
+        if _is_seen(block, role, images):
+            parts.append(images.take(f"{field}.{number}.source", block.image_source))
+        else:
+            parts.append(placeholder(block.type) if _is_unreadable(block) else block.as_text or "")
+    return joined(parts)
+
+
+def _is_seen(block: Block, role: str, images: ImageReader) -> bool:
+    return block.type == "image" and images.reads_in(role)
+
+
 def _is_unreadable(block: Block) -> bool:
     return block.type in UNREADABLE_TYPES and block.as_text is None
 
@@ -159,12 +200,17 @@ def _is_lost(block: Block) -> bool:
     return block.type not in SILENT_TYPES
 
 
-def _result_text(block: Block) -> str:
-    """Return the result of a tool as text. A failed result is marked in the text, because templates have no
-    field for it.
+def _result(block: Block, field: str, images: ImageReader) -> Content:
+    """Return the result of a tool. A failed result is marked in the text, because templates have no field for
+    it. Raises BadRequest.
     """
-    text = block.content if isinstance(block.content, str) else text_of(block.blocks)
-    return f"Error: {text}" if block.is_error and "error" not in text[:40].lower() else text
+    if isinstance(block.content, str):
+        content: Content = block.content
+    else:
+        content = _content(block.blocks, "tool", f"{field}.content", images)
+    if block.is_error and "error" not in text_of_content(content)[:40].lower():
+        return joined(["Error: ", *parts_of(content)])
+    return content
 
 
 def _call(block: Block) -> dict[str, Any]:

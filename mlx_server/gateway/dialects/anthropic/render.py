@@ -13,6 +13,7 @@ from mlx_server.gateway.dialects.chat.tool_choice import NO_RULES, CallFilter, C
 from mlx_server.gateway.dialects.error_envelopes import anthropic_body
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.json_text import json_bytes, json_text
+from vestal.web import server_sent_events
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 Event = tuple[str, dict[str, Any]]
@@ -157,4 +158,4 @@ def _counts(prompt_tokens: int, cached_tokens: int, answer_tokens: int) -> dict[
 
 
 def _frame(name: str, **fields: Any) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), json_bytes({"type": name, **fields}))
+    return server_sent_events.frame(json_bytes({"type": name, **fields}), name)

@@ -13,6 +13,7 @@ from mlx_server.gateway.dialects.anthropic import DIALECT, render
 from mlx_server.gateway.dialects.anthropic.schema import CountBody, MessagesBody
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.error_envelopes import request_id_headers
@@ -72,13 +73,16 @@ class _Asked:
 
 
 async def _read(context: GatewayContext, http: Request) -> _Asked:
-    body = await read_body(http, MessagesBody, context.max_body_bytes)
-    model = await context.installed_models.get(body.model, "generate")
+    given = await read_body(http, MessagesBody, context.max_body_bytes)
+    model = await context.installed_models.get(given.model, "generate")
     seed = context.draw_seed(http)
+    body = await with_images(context, http, model, given)
+    images = image_reader(context, model, body.model)
 
     def translate() -> _Asked:
-        request = sendable(with_preset(model, body, body.to_request(model.name, seed)))
-        return _Asked(body.model, bool(body.stream), body.user, request, body.call_rules, body.skipped)
+        request = sendable(with_preset(model, body, body.to_request(model.name, seed, images)))
+        skipped = body.skipped(images)
+        return _Asked(body.model, bool(body.stream), body.user, request, body.call_rules, skipped)
 
     asked = await translated(http, translate)
     context.report_skipped(DIALECT, asked.model, asked.skipped)
@@ -86,6 +90,10 @@ async def _read(context: GatewayContext, http: Request) -> _Asked:
 
 
 async def _read_count(context: GatewayContext, http: Request) -> SendableRequest:
-    body = await read_body(http, CountBody, context.max_body_bytes)
-    model = await context.installed_models.get(body.model, "generate")
-    return await translated(http, lambda: sendable(with_preset(model, body, body.to_count(model.name))))
+    given = await read_body(http, CountBody, context.max_body_bytes)
+    model = await context.installed_models.get(given.model, "generate")
+    body = await with_images(context, http, model, given)
+    images = image_reader(context, model, body.model)
+    return await translated(
+        http, lambda: sendable(with_preset(model, body, body.to_count(model.name, images)))
+    )

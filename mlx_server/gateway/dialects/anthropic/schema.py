@@ -31,6 +31,7 @@ from mlx_server.gateway.dialects.sampling_fields import (
 )
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS
 from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 
 
@@ -109,11 +110,12 @@ class CountBody(Body):
     output_format: OutputFormat | None = None
     mcp_servers: ListOf[dict[str, Any]] | None = None
 
-    def to_count(self, model: str) -> GenerationRequest:
+    def to_count(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
         """Return a request that counts the prompt's tokens, for the model of this canonical name.
 
-        Raises BadRequest.
+        `images` collects the images; without it, the model reads text only. Raises BadRequest.
         """
+        images = images or ImageReader(self.model)
         chosen = self._chosen_tools
         output_format = (self.output_config.format if self.output_config else None) or self.output_format
         json_schema = output_format.as_schema if output_format else None
@@ -121,7 +123,8 @@ class CountBody(Body):
             model=model,
             kind="chat",
             count_only=True,
-            messages=template_messages(self.system, self.messages, self.model),
+            messages=template_messages(self.system, self.messages, images),
+            images=images.files,
             tools=chosen.functions,
             tool_choice="required" if chosen.call_schema else "auto",
             json_schema=chosen.call_schema or json_schema,
@@ -143,13 +146,13 @@ class CountBody(Body):
         """Return how the answer may call tools. Raises BadRequest."""
         return self._chosen_tools.rules
 
-    @property
-    def skipped(self) -> dict[str, Sequence[str]]:
+    def skipped(self, images: ImageReader) -> dict[str, Sequence[str]]:
         """Return the requested features that are not supported and are left out, for the log. Raises
         BadRequest.
         """
         mcp = ["mcp_servers"] if self.mcp_servers else []
-        return {"tools": [*self._chosen_tools.skipped, *mcp], "parts": replaced_blocks(self.messages)}
+        replaced = replaced_blocks(self.messages, images)
+        return {"tools": [*self._chosen_tools.skipped, *mcp], "parts": replaced}
 
     @cached_property
     def _chosen_tools(self) -> ChosenTools:
@@ -188,10 +191,13 @@ class MessagesBody(CountBody):
     def user(self) -> str | None:
         return self.metadata.user_id if self.metadata else None
 
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """Return the request for the model of this canonical name. Raises BadRequest."""
+    def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
+        """Return the request for the model of this canonical name; `images` is as in `to_count`.
+
+        Raises BadRequest.
+        """
         return replace(
-            self.to_count(model),
+            self.to_count(model, images),
             count_only=False,
             sampling=make_sampling(
                 drawn_seed, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 
-from mlx_server.gateway.errors import BadRequest, quoted
-
 
 def placeholder(part_type: str) -> str:
     """Return the sentence that replaces such a part, so that the model can say that it did not see it."""
@@ -29,9 +27,3 @@ def file_text(data: object) -> str | None:
 def named_file(name: str | None, text: str) -> str:
     """Return the text of a file with its name, as it stands in a message."""
     return f"\n[The file {name or 'without a name'}:]\n{text}\n"
-
-
-def unreadable(field: str, model: str, part_type: str) -> BadRequest:
-    """Return the error for an unreadable part in the question itself, such as an image."""
-    message = f"{field}: model {model!r} reads text only; leave out the part of type {quoted(part_type)}"
-    return BadRequest("not_supported", message, field=field)

@@ -5,12 +5,13 @@ and headers that change with each request. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import joined, parts_of
 
 Message = dict[str, Any]
 """A message as chat templates take it: `role`, `content`, and more for some roles."""
@@ -46,8 +47,8 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
     A system message stays where the client put it: moving it to the front would change the beginning of the
     prompt, and so empty the prompt cache. A message of role `thinking` becomes the thoughts of the message of
     the assistant that follows it; without such a message it is dropped, as thoughts alone are no turn. A
-    system message is dropped if it holds nothing but volatile headers. Raises BadRequest if there are only
-    thoughts.
+    system message is dropped if it holds nothing but volatile headers. Images in the result of a tool move
+    into the user's message after it. Raises BadRequest if there are only thoughts.
     """
     history: list[Message] = []
     thoughts, only_thoughts = "", False
@@ -66,7 +67,40 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
         thoughts = ""
     if only_thoughts and not history:
         raise BadRequest("empty_prompt", "messages: holds thinking only; send a message of the user")
-    return tuple(history)
+    return tuple(_images_after_tools(history))
+
+
+def _images_after_tools(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield the messages, with the images in results of tools in the next message of the user.
+
+    Few templates have a place for images elsewhere. If the user says nothing after the results, a message of
+    the user holds the images alone.
+    """
+    images: list[Message] = []
+    for message in messages:
+        content = message["content"]
+        if message["role"] == "tool":
+            if isinstance(content, list):
+                images += [part for part in content if part["type"] == "image"]
+                texts = (part["text"] if part["type"] == "text" else IMAGE_BELOW for part in content)
+                yield message | {"content": "".join(texts)}
+            else:
+                yield message
+            continue
+        if images and message["role"] == "user":
+            yield message | {"content": joined([*images, *parts_of(content)])}
+        elif images:
+            yield {"role": "user", "content": images}
+            yield message
+        else:
+            yield message
+        images = []
+    if images:
+        yield {"role": "user", "content": images}
+
+
+IMAGE_BELOW = "\n[The image that stood here follows below.]\n"
+"""What stands in the result of a tool for an image."""
 
 
 def without_volatile_headers(text: str) -> str:

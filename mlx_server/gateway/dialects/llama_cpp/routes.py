@@ -11,6 +11,7 @@ from starlette.responses import Response
 from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.dialects.llama_cpp import DIALECT
@@ -25,7 +26,7 @@ from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest, listed
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_presets import with_preset
-from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 from mlx_server.model_store import ModelEntry
 
 NOTHING = protocol.PromptReport((), "")
@@ -70,7 +71,13 @@ async def _report(
     model = await _model(context, body.model)
     if body.is_empty:
         return NOTHING, {}
-    request = await translated(http, lambda: sendable(with_preset(model, body, body.to_request(model.name))))
+    asked = await with_images(context, http, model, body)
+    images = image_reader(context, model, asked.model or model.name)
+
+    def translate() -> SendableRequest:
+        return sendable(with_preset(model, asked, asked.to_request(model.name, images)))
+
+    request = await translated(http, translate)
     ticket = context.submit(request, http, DIALECT)
     done = await cancel_on_disconnect(http, ticket, ticket.last())
     assert isinstance(done, protocol.Done) and done.prompt is not None

@@ -15,6 +15,7 @@ from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, not_supp
 from mlx_server.gateway.dialects.openai.messages import Message
 from mlx_server.gateway.dialects.openai.schema import MAX_PROMPT_IDS, ChatBody
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 
 
@@ -26,10 +27,10 @@ class TokenBody(Body):
         """Return whether the answer is empty, so that no engine needs to be asked."""
         return False
 
-    def to_request(self, model: str) -> GenerationRequest:
+    def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
         """Return a request for the report on the prompt, for the model of this canonical name.
 
-        Raises BadRequest.
+        `images` collects the images; without it, the model reads text only. Raises BadRequest.
         """
         raise NotImplementedError
 
@@ -46,7 +47,7 @@ class TokenizeBody(TokenBody):
     def is_empty(self) -> bool:
         return not self.content and not self.add_special
 
-    def to_request(self, model: str) -> GenerationRequest:
+    def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
         if self.parse_special is False:
             not_supported("parse_special", "special tokens in a text are always read as such; leave it out")
         return _report(
@@ -64,7 +65,7 @@ class DetokenizeBody(TokenBody):
     def is_empty(self) -> bool:
         return not self.tokens
 
-    def to_request(self, model: str) -> GenerationRequest:
+    def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
         if len(self.tokens) > MAX_PROMPT_IDS:
             raise BadRequest("invalid_request", f"tokens: give at most {MAX_PROMPT_IDS} token ids")
         return _report(model, prompt_ids=tuple(self.tokens))
@@ -77,7 +78,7 @@ class ApplyTemplateBody(TokenBody):
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    def to_request(self, model: str) -> GenerationRequest:
+    def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
         chat = ChatBody(
             model=model,
             messages=self.messages,
@@ -86,7 +87,7 @@ class ApplyTemplateBody(TokenBody):
             reasoning_effort=self.reasoning_effort,
             chat_template_kwargs=self.chat_template_kwargs,
         )
-        return replace(chat.to_requests(model, 0)[0], count_only=True, reports_prompt=True)
+        return replace(chat.to_requests(model, 0, images)[0], count_only=True, reports_prompt=True)
 
 
 def _report(model: str, **prompt: Any) -> GenerationRequest:

@@ -23,7 +23,7 @@ from vestal.config import is_valid_name
 
 _CLIENT_FAULTS = frozenset(
     (
-        *("name_taken", "preset_too_large", "not_a_model", "conversion_failed"),
+        *("name_taken", "preset_too_large", "not_a_model", "not_an_adapter", "conversion_failed"),
         *("invalid_digest", "blob_not_found", "checksum_mismatch"),
     )
 )
@@ -47,7 +47,8 @@ class Creation:
         body.check()
         try:
             await asyncio.to_thread(making.check_replaceable, self._context.config, body.model)
-            await asyncio.to_thread(making.check_uploads, self._context.config, body.files or {})
+            uploads = (body.files or {}) | (body.adapters or {})
+            await asyncio.to_thread(making.check_uploads, self._context.config, uploads)
         except ModelStoreError as error:
             raise refusal(error) from error
         base = await self._base()
@@ -75,11 +76,12 @@ class Creation:
         if base is None:
             added = body.preset("", "")
             yield {"status": "converting model"}
-            change = partial(making.make_of_files, config, body.model, body.files or {}, added)
+            files, adapter = body.files or {}, body.adapters
+            change = partial(making.make_of_files, config, body.model, files, added, adapter)
         else:
             added = body.preset(base.name, _template_of(base))
             yield {"status": f"using existing layer sha256:{base.digest}"}
-            change = partial(make, config, body.model, base, added)
+            change = partial(make, config, body.model, base, added, body.adapters)
         for text in _layers(added):
             digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
             yield {"status": f"creating new layer sha256:{digest}"}

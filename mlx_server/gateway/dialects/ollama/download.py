@@ -27,12 +27,19 @@ log = logging.getLogger(__name__)
 class Download:
     """The program that fetches one model, from its start, for which it waits until one of `slots` is free.
 
+    With `force` it fetches a model of the hub that does not fit into memory, too.
     `step` is the newest step of the progress, as Ollama writes it. `on_end` is called once, when no follower
     can join any more: the program has ended, or the last follower has left.
     """
 
     def __init__(
-        self, model: str, source: str, slots: asyncio.Semaphore, on_end: Callable[[Download], None]
+        self,
+        model: str,
+        source: str,
+        slots: asyncio.Semaphore,
+        on_end: Callable[[Download], None],
+        *,
+        force: bool = False,
     ) -> None:
         self.step: dict[str, Any] = {"status": "pulling manifest"}
         self.fault: GatewayError | None = None
@@ -40,7 +47,7 @@ class Download:
         self._followers: set[Follower] = set()
         self._changed = asyncio.Event()
         self._on_end = on_end
-        self._task = asyncio.ensure_future(self._run(model, source, slots))
+        self._task = asyncio.ensure_future(self._run(model, source, slots, force))
 
     async def changed(self) -> None:
         """Return when there is a new step or the download has ended."""
@@ -57,12 +64,12 @@ class Download:
             self._task.cancel()
             self._end()
 
-    async def _run(self, model: str, source: str, slots: asyncio.Semaphore) -> None:
+    async def _run(self, model: str, source: str, slots: asyncio.Semaphore, force: bool) -> None:
         digest = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
         try:
             if slots.locked():
                 self._publish({"status": f"waiting to pull {model} until another model's download ends"})
-            async with slots, contextlib.aclosing(_reports(model)) as reports:
+            async with slots, contextlib.aclosing(_reports(model, force)) as reports:
                 async for report in reports:
                     if "fraction" in report:
                         self._publish(_step(report, digest))
@@ -128,9 +135,9 @@ class Follower:
             pass
 
 
-async def _reports(model: str) -> AsyncGenerator[dict[str, Any], None]:
+async def _reports(model: str, force: bool) -> AsyncGenerator[dict[str, Any], None]:
     """Run the program and yield what it prints. Raises GatewayError with the message of the model store."""
-    process = await _start_program(model)
+    process = await _start_program(model, force)
     assert process.stdout is not None
     fault: GatewayError | None = None
     try:
@@ -156,10 +163,11 @@ def _fault(code: str, message: str) -> GatewayError:
     return from_code(code, message)
 
 
-async def _start_program(model: str) -> asyncio.subprocess.Process:
+async def _start_program(model: str, force: bool) -> asyncio.subprocess.Process:
     """Run the program in a process group of its own, so that its children are killed with it."""
+    forced = ["--force"] if force else []
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mlx_server.model_store", "ensure", "--json", model),
+        *(sys.executable, "-m", "mlx_server.model_store", "pull", "--json", *forced, model),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -182,11 +190,16 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
-    """Return one step of the progress. Clients draw a bar for a digest whose total is known."""
+    """Return one step of the progress. Clients draw a bar for a digest whose total is known.
+
+    Beside what Ollama has, `vestal` holds the speed in bytes per second, and the time that the rest takes.
+    """
     if not (total := report.get("bytes", 0)):
         return {"status": report["sentence"]}
     completed = round(report["fraction"] * total)
-    return {"status": f"pulling {digest[7:19]}", "digest": digest, "total": total, "completed": completed}
+    step = {"status": f"pulling {digest[7:19]}", "digest": digest, "total": total, "completed": completed}
+    speed = {key: report[key] for key in ("bytes_per_s", "remaining_s") if key in report}
+    return step | {"vestal": speed} if speed else step
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.gateway.errors import BadRequest, quoted
-
-MAX_DEPTH = 32
-"""How deep blocks and parentheses may be nested."""
-MAX_CHARS = 64 * 1024
-"""The longest template that is read. Ollama's own have up to 10,000 characters."""
+from mlx_server.model_store.ollama_store.go_syntax import (
+    MAX_CHARS,
+    MAX_DEPTH,
+    UntranslatableTemplate,
+    split_actions,
+)
 
 _WORD = re.compile(r'\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\$?(?:\.\w+)+|\$|\.|[()]|[^\s()]+)')
 _FUNCTIONS = ("eq", "ne", "and", "or", "not")
@@ -59,7 +60,11 @@ def render_go_template(template: str, values: Mapping[str, Value]) -> str:
     """Return the prompt up to the place of `.Response`. Raises BadRequest, which begins with `template:`."""
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
-    rendered = _rendered(_Parser(template).nodes(), values, values)
+    try:
+        nodes = _Parser(template).nodes()
+    except UntranslatableTemplate as error:
+        raise _refused(str(error)) from error
+    rendered = _rendered(nodes, values, values)
     out: list[str] = []
     with contextlib.suppress(_AnswerBegins):
         out.extend(rendered)
@@ -116,22 +121,6 @@ class _Parser:
         self._depth -= 1
         self._in_range = self._in_range and keyword != "range"
         return _Block(keyword, over, body, otherwise)
-
-
-def split_actions(template: str) -> Iterator[tuple[bool, str]]:
-    """Yield the texts and actions of a template: whether it is an action, and its content."""
-    at, trims = 0, False
-    while (start := template.find("{{", at)) >= 0:
-        end = template.find("}}", start)
-        if end < 0:
-            raise _refused("an action is not closed")
-        text, action = template[at:start], template[start + 2 : end]
-        text = text.lstrip() if trims else text
-        yield False, text.rstrip() if action[:1] == "-" and action[1:2].isspace() else text
-        trims = action[-1:] == "-" and action[-2:-1].isspace()
-        yield True, action.removeprefix("-").removesuffix("-" if trims else "").strip()
-        at = end + 2
-    yield False, template[at:].lstrip() if trims else template[at:]
 
 
 def _expression(text: str) -> Expression:

@@ -8,7 +8,7 @@ from typing import Any
 from mlx_server.gateway.dialects.bodies import Body, ListOf
 from mlx_server.gateway.dialects.chat.history import Role, chat_history
 from mlx_server.gateway.dialects.tools import call_arguments
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
 
 class CalledFunction(Body):
@@ -45,7 +45,7 @@ class Message(Body):
     name: str | None = None
     tool_call_id: str | None = None
 
-    def as_dict(self, field: str) -> dict[str, Any]:
+    def as_dict(self, field: str, images: ImageReader) -> dict[str, Any]:
         """Return the message, which stands in the body's `field`, in the form that chat templates take.
 
         Raises BadRequest.
@@ -58,25 +58,32 @@ class Message(Body):
             "reasoning_content": self.thinking,
         }
         given = {key: value for key, value in optional.items() if value is not None}
-        content = "\n".join(filter(None, (self.content, _placeholder(len(self.images or ())))))
+        if images.reads_in(self.role):
+            content: Content = with_images(self.content or "", self.images or (), f"{field}.images", images)
+        else:
+            content = "\n".join(filter(None, (self.content, _placeholder(len(self.images or ())))))
         return {"role": self.role, "content": content, **given}
 
 
-def chat_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
-    """Return the messages in the form that chat templates take.
+def with_images(text: str, sources: Sequence[Any], field: str, images: ImageReader) -> Content:
+    """Return the content of a message: its images, which stand in the body's `field`, and then its text.
 
-    Raises BadRequest, also for images since the user's last message: `model` reads text only. Earlier images
-    are replaced by a remark, so that the conversation can continue.
+    Ollama puts images before the text too. Raises BadRequest.
+    """
+    parts = [images.take(f"{field}.{number}", source) for number, source in enumerate(sources)]
+    return joined([*parts, text])
+
+
+def chat_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
+    """Return the messages in the form that chat templates take; their images go to `images`.
+
+    Raises BadRequest, also for images since the user's last message if the model reads text only. Earlier
+    images are then replaced by a remark, so that the conversation can continue.
     """
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=0)
-    if any(message.images for message in messages[last:]):
-        raise no_images(model)
-    return chat_history(message.as_dict(f"messages.{number}") for number, message in enumerate(messages))
-
-
-def no_images(model: str) -> BadRequest:
-    """Return the error for images, which no model here can see."""
-    return BadRequest("not_supported", f"model {model!r} reads text only; leave out `images`", field="images")
+    if any(message.images and not images.reads_in(message.role) for message in messages[last:]):
+        raise images.refusal("images", "images")
+    return chat_history(message.as_dict(f"messages.{n}", images) for n, message in enumerate(messages))
 
 
 def _placeholder(images: int) -> str:

@@ -1,27 +1,26 @@
-"""The bodies of Ollama's routes that make, copy and show models. Pure."""
+"""The bodies of Ollama's routes that pull, make, copy and show models. Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, NoReturn
 
-import jinja2
 from pydantic import Field, field_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, validated
-from mlx_server.gateway.dialects.ollama.go_template import MAX_CHARS
-from mlx_server.gateway.dialects.ollama.go_to_jinja import is_go_template, to_jinja
 from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages
 from mlx_server.gateway.dialects.ollama.options import Options
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.model_store import Preset
+from mlx_server.model_store.ollama_store.go_syntax import MAX_CHARS, UntranslatableTemplate
+from mlx_server.model_store.ollama_store.go_to_jinja import is_go_template, to_jinja
 
 _NOT_QUANTIZED = "weights are not quantized here: pull a model that is (mlx-community/NAME-4bit)"
 _NOT_MADE = {
     "modelfile": "a Modelfile is read by the client since Ollama 0.5.5: send `from`, `system`, `parameters`, "
     "`messages` and `template`",
-    "adapters": "adapters are not applied here: fuse them into the weights (mlx_lm.fuse)",
     "quantize": _NOT_QUANTIZED,
     "quantization": _NOT_QUANTIZED,
     "remote_host": "this server has no models of other servers",
@@ -31,6 +30,12 @@ _NOT_MADE = {
 
 _TRAINING_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 """Marks a model's answers for training; transformers reads it, and Jinja does not know it."""
+
+
+class PullBody(ModelBody):
+    """What /api/pull takes. Beside what Ollama has: `force` fetches what does not fit into memory, too."""
+
+    force: bool = False
 
 
 class ShowBody(ModelBody):
@@ -45,7 +50,9 @@ class CopyBody(Body):
 
 
 class CreateBody(ModelBody):
-    """/api/create: a model that is made `from` another one, or of uploaded `files` (name → digest)."""
+    """/api/create: a model that is made `from` another one, or of uploaded `files` (name → digest).
+    `adapters` has the uploaded files of one adapter.
+    """
 
     from_: str | None = Field(default=None, alias="from", max_length=255)
     files: dict[str, str] | None = None
@@ -91,7 +98,7 @@ class CreateBody(ModelBody):
             template=_in_jinja(template),
             template_source=template if is_go_template(template) else "",
             parameters=_as_read(self.parameters or {}),
-            messages=chat_messages(self.messages, self.model) if self.messages else (),
+            messages=chat_messages(self.messages, ImageReader(self.model)) if self.messages else (),
             licenses=tuple(text for text in licenses if text),
         )
 
@@ -99,9 +106,15 @@ class CreateBody(ModelBody):
 def _in_jinja(template: str) -> str:
     """Return a chat template in Jinja, translated if it is in Go's language. Raises BadRequest."""
     if is_go_template(template):
-        return to_jinja(template)
+        try:
+            return to_jinja(template)
+        except UntranslatableTemplate as error:
+            remedy = "send a chat template in Jinja, or leave it out to use that of the model"
+            raise BadRequest("not_supported", f"template: {error}; {remedy}", field="template") from error
     if len(template) > MAX_CHARS:
         raise BadRequest("invalid_request", f"template: it is longer than {MAX_CHARS} characters")
+    import jinja2  # at the first use: it takes 1.5 MB of memory, and few clients send templates
+
     try:
         environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
         environment.parse(_TRAINING_TAG.sub("", template))

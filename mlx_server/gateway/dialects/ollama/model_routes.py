@@ -9,7 +9,7 @@ from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama import DIALECT, making_routes, render_models
-from mlx_server.gateway.dialects.ollama.model_bodies import ShowBody
+from mlx_server.gateway.dialects.ollama.model_bodies import PullBody, ShowBody
 from mlx_server.gateway.dialects.ollama.pull import Pulls
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect
@@ -62,9 +62,9 @@ def router(context: GatewayContext) -> APIRouter:
         model = await context.installed_models.get(body.model)
         return JsonResponse(render_models.shown(model, body.model, with_tensors=bool(body.verbose)))
 
-    @routes.post("/api/pull", **takes(ModelBody, stream=NDJSON))
+    @routes.post("/api/pull", **takes(PullBody, stream=NDJSON))
     async def pull(http: Request) -> Response:
-        return await pulls.answer(http, await read_body(http, ModelBody, context.max_body_bytes))
+        return await pulls.answer(http, await read_body(http, PullBody, context.max_body_bytes))
 
     @routes.delete("/api/delete", response_class=Response, **takes(ModelBody))
     async def delete(http: Request) -> Response:

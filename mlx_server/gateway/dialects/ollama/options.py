@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mlx_server.gateway.dialects.bodies import Body, StopText, StopTexts, WholeNumber
+from mlx_server.gateway.dialects.bodies import Body, Stops, WholeNumber
 from mlx_server.gateway.dialects.sampling_fields import (
     INT32_LIMIT,
     ContextLength,
@@ -57,7 +57,7 @@ class Options(Body):
     frequency_penalty: float | None = None
     num_predict: WholeNumber | None = None
     num_ctx: ContextLength = None
-    stop: StopTexts | StopText | None = None
+    stop: Stops = None
 
     @model_validator(mode="before")
     @classmethod

@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama.download import KNOWN_NOWHERE, Download, Follower
+from mlx_server.gateway.dialects.ollama.model_bodies import PullBody
 from mlx_server.gateway.dialects.ollama.render import error_line, line
-from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedResponse, cancel_on_disconnect
 from mlx_server.gateway.errors import GatewayError, NotFound, listed, quoted
 from mlx_server.gateway.json_text import JsonResponse
@@ -38,10 +38,10 @@ class Pulls:
         self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
         self._numbers = itertools.count(1)
 
-    async def answer(self, http: Request, body: ModelBody) -> Response:
+    async def answer(self, http: Request, body: PullBody) -> Response:
         """Stream the progress, or return when the model is there. Raises NotFound if it has no source."""
         await self.check(body.model)
-        follower = self.follow(body.model)
+        follower = self.follow(body.model, force=body.force)
         if body.stream is not False:
             return StreamedResponse(follower, lines_of(_with_success(follower)), NDJSON)
         try:
@@ -63,13 +63,16 @@ class Pulls:
             )
             raise NotFound("model_not_found", message, model=model)
 
-    def follow(self, model: str) -> Follower:
-        """Return a new follower of the model's download, which is started if there is none."""
+    def follow(self, model: str, *, force: bool = False) -> Follower:
+        """Return a new follower of the model's download, which is started if there is none.
+
+        With `force` it is started although the model does not fit into memory.
+        """
         name = name_key(model)
         if name not in self._downloads:
             source = source_of(self._context.config, model)
             described = source.source if source else name
-            self._downloads[name] = Download(model, described, self._slots, self._ended)
+            self._downloads[name] = Download(model, described, self._slots, self._ended, force=force)
         return Follower(f"pull-{next(self._numbers)}", self._downloads[name])
 
     def _ended(self, download: Download) -> None:

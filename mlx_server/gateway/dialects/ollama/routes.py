@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.images import image_reader
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import Embeddings, embed
 from mlx_server.gateway.dialects.error_envelopes import request_id_headers
@@ -95,11 +96,12 @@ async def _read(
     generates = body.has_prompt
     model = await context.installed_models.get(body.model, "generate" if generates else None)
     seed = context.draw_seed(http)
+    images = image_reader(context, model, body.model)
 
     def translate() -> SendableRequest:
         if not generates:
             return sendable(with_preset(model, body, body.to_load_request(model.name)))
-        return sendable(with_preset(model, body, body.to_request(model.name, seed)))
+        return sendable(with_preset(model, body, body.to_request(model.name, seed, images)))
 
     request = await translated(http, translate)
     return _Asked(arrived_at, body.model, body.stream is not False, generates, body.unloads, request)

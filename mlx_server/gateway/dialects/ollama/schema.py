@@ -8,11 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber
 from mlx_server.gateway.dialects.ollama.go_template import render_go_template
-from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages, no_images
+from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages, with_images
 from mlx_server.gateway.dialects.ollama.options import EmbeddingOptions, Options
 from mlx_server.gateway.dialects.sampling_fields import INT32_LIMIT
 from mlx_server.gateway.dialects.tools import check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
     EmbeddingRequest,
@@ -146,14 +147,20 @@ class ChatBody(TextBody):
         """Return whether there are messages; without any the model is only loaded or unloaded."""
         return bool(self.messages)
 
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """Return the request for the model of this canonical name. Raises BadRequest."""
+    def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
+        """Return the request for the model of this canonical name.
+
+        `images` collects the images; without it, the model reads text only. Raises BadRequest.
+        """
+        images = images or ImageReader(self.model)
         calls = (call for message in self.messages or () for call in message.tool_calls or ())
         arguments = (call.function.arguments for call in calls)
         check_argument_texts(text for text in arguments if isinstance(text, str))
-        messages = chat_messages(self.messages or (), self.model)
+        messages = chat_messages(self.messages or (), images)
         tools = checked_tools(self.tools)
-        return self.generation_request(model, drawn_seed, kind="chat", messages=messages, tools=tools)
+        return self.generation_request(
+            model, drawn_seed, kind="chat", messages=messages, images=images.files, tools=tools
+        )
 
 
 class GenerateBody(TextBody):
@@ -167,22 +174,21 @@ class GenerateBody(TextBody):
 
     @property
     def has_prompt(self) -> bool:
-        """Return whether there is a prompt; without one the model is only loaded or unloaded.
+        """Return whether there is a prompt; without one the model is only loaded or unloaded."""
+        return bool(self.prompt or self.suffix or self.images)
 
-        Raises BadRequest for images.
-        """
-        if self.images:
-            raise no_images(self.model)
-        return bool(self.prompt or self.suffix)
-
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+    def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest.
 
         The prompt is a user's message after the tokens of `context`, rendered by the model's template or by
         one in Jinja. With `raw`, or rendered by a template in Go's language, it is the text that the model
-        continues; with `suffix`, the text before the gap that the model fills.
+        continues; with `suffix`, the text before the gap that the model fills. `images` collects the images;
+        without it, the model reads text only.
         """
         prompt = self.prompt or ""
+        images = images or ImageReader(self.model)
+        if self.images:
+            self._check_images(images)
         if self.raw:
             if self.template or self.system or self.context:
                 message = "raw: raw mode does not support template, system, or context"
@@ -199,16 +205,27 @@ class GenerateBody(TextBody):
                 model, drawn_seed, kind="text", prompt=prompt, suffix=self.suffix, **known
             )
         system = [{"role": "system", "content": self.system}] if self.system else []
-        messages = (*system, {"role": "user", "content": prompt})
+        content = with_images(prompt, self.images or (), "images", images)
+        messages = (*system, {"role": "user", "content": content})
         return self.generation_request(
             model,
             drawn_seed,
             kind="chat",
             messages=messages,
+            images=images.files,
             chat_template=self.template or None,
             shortens_text=True,
             **known,
         )
+
+    def _check_images(self, images: ImageReader) -> None:
+        """Raise BadRequest if the images of this body cannot be shown to the model."""
+        if not images.reads_images:
+            raise images.refusal("images", "images")
+        is_text = self.raw or self.suffix or (self.template and "{%" not in self.template)
+        if is_text:  # only the model's own template says where in the text an image belongs
+            message = "images: they need the model's chat template; leave out `raw`, `suffix` and `template`"
+            raise BadRequest("not_supported", message, field="images")
 
     def _template_values(self) -> dict[str, Any]:
         system = [{"Role": "system", "Content": self.system}] if self.system else []

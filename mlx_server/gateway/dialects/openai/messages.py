@@ -6,19 +6,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf
-from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder, unreadable
+from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder
 from mlx_server.gateway.dialects.chat.history import Role, chat_history, without_volatile_headers
 from mlx_server.gateway.dialects.chat.tool_choice import TEXT_INPUT
 from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning")
+IMAGE_PARTS = ("image_url", "input_image")
 
 
 class File(Body):
     filename: str | None = None
     file_data: str | None = None
+
+
+class ImageUrl(Body):
+    """A data URL, or an address. `detail` is ignored: the model's processor decides on the resolution."""
+
+    url: str | None = None
 
 
 class ContentPart(Body):
@@ -30,6 +38,11 @@ class ContentPart(Body):
     thinking: str | ListOf[ContentPart] | None = None
     reasoning: str | None = None
     file: File | None = None
+    image_url: str | ImageUrl | None = None
+
+    @property
+    def image_source(self) -> str | None:
+        return self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
 
     @property
     def as_text(self) -> str | None:
@@ -107,17 +120,17 @@ class Message(Body):
     def parts(self) -> Sequence[ContentPart]:
         return self.content if isinstance(self.content, list) else ()
 
-    @property
-    def unreadable_parts(self) -> list[str]:
-        """Return the types of the parts that are not text."""
-        return [part.type for part in self.parts if part.as_text is None]
+    def unreadable_parts(self, images: ImageReader) -> list[str]:
+        """Return the types of the parts that are no text, and no images that the model sees."""
+        seen = IMAGE_PARTS if images.reads_in(self.role) else ()
+        return [part.type for part in self.parts if part.as_text is None and part.type not in seen]
 
-    def as_dict(self, field: str) -> dict[str, Any]:
+    def as_dict(self, field: str, images: ImageReader) -> dict[str, Any]:
         """Return the message, which stands in the body's `field`, as chat templates take it.
 
         Raises BadRequest.
         """
-        message: dict[str, Any] = {"role": self.role, "content": self._text}
+        message: dict[str, Any] = {"role": self.role, "content": self._content(field, images)}
         thoughts = self.reasoning_content or self.reasoning or "".join(part.thoughts for part in self.parts)
         calls = [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(self.tool_calls or ())]
         if self.function_call and not calls:
@@ -130,34 +143,36 @@ class Message(Body):
         }
         return message | {key: value for key, value in optional.items() if value}
 
-    @property
-    def _text(self) -> str:
+    def _content(self, field: str, images: ImageReader) -> Content:
         if not isinstance(self.content, list):
             return self.content or self.refusal or ""
-        texts = [placeholder(part.type) if part.as_text is None else part.as_text for part in self.content]
-        if self.role == "system":
-            texts = [without_volatile_headers(text) for text in texts]
-        return "".join(texts)
+        parts: list[str | dict[str, Any]] = []
+        for number, part in enumerate(self.content):
+            if part.type in IMAGE_PARTS and images.reads_in(self.role):
+                parts.append(images.take(f"{field}.content.{number}.image_url", part.image_source))
+                continue
+            text = placeholder(part.type) if part.as_text is None else part.as_text
+            parts.append(without_volatile_headers(text) if self.role == "system" else text)
+        return joined(parts)
 
 
-def template_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
-    """Return the messages as chat templates take them.
+def template_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
+    """Return the messages as chat templates take them; their images go to `images`.
 
-    Raises BadRequest for arguments of a past call that are not an object, and if the last question has a part
-    that a text model cannot read; the message names `model` as the client spelled it. Such a part in an
-    earlier message, or in the result of a tool, becomes a sentence, because refusing it would refuse every
-    later turn too.
+    Raises BadRequest for arguments of a past call that are not an object, for an image that cannot be used,
+    and if the last question has a part that the model cannot read. Such a part in an earlier message, or in
+    the result of a tool, becomes a sentence, because refusing it would refuse every later turn too.
     """
     check_argument_texts(_argument_texts(messages))
     questions = (message for message in reversed(messages) if message.role == "user")
-    if (question := next(questions, None)) and question.unreadable_parts:
-        raise unreadable("messages.content", model, question.unreadable_parts[0])
-    return chat_history(message.as_dict(f"messages.{n}") for n, message in enumerate(messages))
+    if (question := next(questions, None)) and (parts := question.unreadable_parts(images)):
+        raise images.refusal("messages.content", parts[0])
+    return chat_history(message.as_dict(f"messages.{n}", images) for n, message in enumerate(messages))
 
 
-def replaced_parts(messages: Sequence[Message]) -> list[str]:
+def replaced_parts(messages: Sequence[Message], images: ImageReader) -> list[str]:
     """Return the types of the parts that are replaced by a sentence."""
-    return [part for message in messages for part in message.unreadable_parts]
+    return [part for message in messages for part in message.unreadable_parts(images)]
 
 
 def _argument_texts(messages: Sequence[Message]) -> Iterator[str]:

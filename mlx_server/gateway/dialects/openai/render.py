@@ -17,9 +17,10 @@ from mlx_server.gateway.dialects.error_envelopes import openai_body
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.json_text import json_bytes, json_text
 from mlx_server.model_store import ModelEntry
+from vestal.web import server_sent_events
 
 FLOAT32_BYTES = 4
-STREAM_END = b"data: [DONE]\n\n"
+STREAM_END = server_sent_events.frame(b"[DONE]")
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,9 @@ def base64_rows(embeddings: Embeddings) -> list[str]:
 
 
 def model(entry: ModelEntry) -> dict[str, Any]:
-    """Return an installed model as /v1/models lists it."""
-    return {"id": entry.name, "object": "model", "created": int(entry.modified), "owned_by": "vestal"}
+    """Return an installed model as /v1/models lists it; one with an adapter names its base as vLLM does."""
+    body = {"id": entry.name, "object": "model", "created": int(entry.modified), "owned_by": "vestal"}
+    return body | ({"parent": entry.preset.parent} if entry.adapter and entry.preset.parent else {})
 
 
 def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def _text(part: AnswerPart) -> dict[str, Any]:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: %s\n\n" % json_bytes(body)
+    return server_sent_events.frame(json_bytes(body))
 
 
 CHAT = AnswerShape(

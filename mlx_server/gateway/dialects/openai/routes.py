@@ -12,6 +12,7 @@ from mlx_server import protocol
 from mlx_server.gateway.dialects.anthropic import models as anthropic_models
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import embed
@@ -24,6 +25,7 @@ from mlx_server.gateway.dialects.streaming import (
 )
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
@@ -106,16 +108,20 @@ async def _read(
     model = await context.installed_models.get(body.model, "generate")
     context.check_answer_count(body.answer_count)
     seed = context.draw_seed(http)
-    asked = await translated(http, lambda: _translate(body, model, seed))
+    whole = await with_images(context, http, model, body)
+    images = image_reader(context, model, body.model)
+    asked = await translated(http, lambda: _translate(whole, model, seed, images))
     if sum(map(len, asked.prefixes)) > context.max_body_bytes:
         raise BadRequest("invalid_request", "echo: the prompts of all answers are too long; leave it out")
     context.report_skipped(DIALECT, asked.model, asked.skipped)
     return asked
 
 
-def _translate(body: schema.ChatBody | schema.CompletionBody, model: ModelEntry, drawn_seed: int) -> _Asked:
+def _translate(
+    body: schema.ChatBody | schema.CompletionBody, model: ModelEntry, drawn_seed: int, images: ImageReader
+) -> _Asked:
     times = body.n or 1
-    requests = [with_preset(model, body, each) for each in body.to_requests(model.name, drawn_seed)]
+    requests = [with_preset(model, body, each) for each in body.to_requests(model.name, drawn_seed, images)]
     prefixes = [prefix for prefix in map(body.echo_of, requests) for _ in range(times)]
     return _Asked(
         body.model,
@@ -127,7 +133,7 @@ def _translate(body: schema.ChatBody | schema.CompletionBody, model: ModelEntry,
         prefixes,
         body.call_rules,
         body.uses_functions,
-        body.skipped,
+        body.skipped(images),
     )
 
 

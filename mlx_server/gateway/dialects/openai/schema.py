@@ -18,6 +18,7 @@ from mlx_server.gateway.dialects.openai.messages import Message, replaced_parts,
 from mlx_server.gateway.dialects.openai.text_body import TextBody
 from mlx_server.gateway.dialects.sampling_fields import INT32_LIMIT, AnswerLimit, AnswerLimitOrZero
 from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
     EmbeddingRequest,
@@ -89,11 +90,14 @@ class ChatBody(TextBody):
     reasoning: Reasoning | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
+    def to_requests(
+        self, model: str, drawn_seed: int, images: ImageReader | None = None
+    ) -> list[GenerationRequest]:
         """Return the request, of which `n` answers are wanted, for the model of this canonical name.
 
-        Raises BadRequest.
+        `images` collects the images; without it, the model reads text only. Raises BadRequest.
         """
+        images = images or ImageReader(self.model)
         if "audio" in (self.modalities or ()):
             not_supported("modalities", "the models here write text only; leave out `audio`")
         chosen = self._chosen_tools
@@ -102,7 +106,8 @@ class ChatBody(TextBody):
         request = GenerationRequest(
             model=model,
             kind="chat",
-            messages=template_messages(self.messages, self.model),
+            messages=template_messages(self.messages, images),
+            images=images.files,
             tools=chosen.functions,
             tool_choice="required" if chosen.call_schema else "auto",
             think=self._thinks,
@@ -124,12 +129,11 @@ class ChatBody(TextBody):
         """Return whether calls are answered in the form that goes with `functions`."""
         return bool(self.functions) and not self.tools
 
-    @property
-    def skipped(self) -> dict[str, list[str]]:
+    def skipped(self, images: ImageReader) -> dict[str, list[str]]:
         web_search = ["web_search_options"] if self.web_search_options is not None else []
         return {
             "tools": [*self._chosen_tools.skipped, *web_search],
-            "parts": replaced_parts(self.messages),
+            "parts": replaced_parts(self.messages, images),
         }
 
     @cached_property
@@ -168,7 +172,9 @@ class CompletionBody(TextBody):
     best_of: WholeNumber | None = None
     logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
 
-    def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
+    def to_requests(
+        self, model: str, drawn_seed: int, images: ImageReader | None = None
+    ) -> list[GenerationRequest]:
         """Return a request for each prompt, of which `n` answers are wanted, for the model of this canonical
         name.
 

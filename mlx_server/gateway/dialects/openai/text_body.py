@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ModelName, StopText, StopTexts, WholeNumber
+from mlx_server.gateway.dialects.bodies import Body, ModelName, Stops, WholeNumber
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.sampling_fields import (
     AnswerLimit,
@@ -17,6 +17,7 @@ from mlx_server.gateway.dialects.sampling_fields import (
     make_sampling,
 )
 from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.protocol import Sampling
 
@@ -35,7 +36,7 @@ class TextBody(Body):
     temperature: Temperature = None
     top_p: Share = None
     max_tokens: AnswerLimit = None
-    stop: StopText | StopTexts | None = None
+    stop: Stops = None
     seed: WholeNumber | None = None
     n: WholeNumber | None = Field(default=None, ge=1, le=128)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
@@ -94,8 +95,7 @@ class TextBody(Body):
         """Return whether calls are answered in the form that goes with OpenAI's older `functions`."""
         return False
 
-    @property
-    def skipped(self) -> dict[str, list[str]]:
+    def skipped(self, images: ImageReader) -> dict[str, list[str]]:
         """Return the requested features that are not supported and are left out, for the log."""
         return {}
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from starlette.requests import Request
 
+from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.creation import Responses, new_id
 from mlx_server.gateway.dialects.responses.input_items import Item
@@ -20,6 +21,7 @@ from mlx_server.gateway.dialects.responses.stored import items_in
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader, text_of_content
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.protocol import Sampling
@@ -41,7 +43,9 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     Raises GatewayError, ClientDisconnected.
     """
     context = responses.context
-    model = (await context.installed_models.get(body.model, "generate")).loaded_as
+    entry = await context.installed_models.get(body.model, "generate")
+    body = await with_images(context, http, entry, body)
+    images = image_reader(context, entry, body.model)
     previous = responses.previous(body, responses.store.find)
     lists = previous.conversation if previous else ()
     seed = context.draw_seed(http)
@@ -52,7 +56,7 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
         items = [*earlier, *responses.read_items(body, earlier, make_id).items]
         if not items:
             raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
-        return _summary_request(body, model, seed, items), items
+        return _summary_request(body, entry.loaded_as, seed, items, images), items
 
     request, items = await translated(http, translate, added_bytes=sum(map(len, lists)))
     answers = context.generate([sendable(request)], http, DIALECT)
@@ -68,14 +72,17 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     return compacted, answers.id
 
 
-def _summary_request(body: CompactBody, model: str, seed: int, items: list[Item]) -> GenerationRequest:
+def _summary_request(
+    body: CompactBody, model: str, seed: int, items: list[Item], images: ImageReader
+) -> GenerationRequest:
     task = f"{TASK}\n\n{body.instructions}" if body.instructions else TASK
-    conversation = chat_messages(None, items)
-    length = sum(len(message["content"]) for message in conversation)
+    conversation = chat_messages(None, items, images)
+    length = sum(len(text_of_content(message["content"])) for message in conversation)
     return GenerationRequest(
         model=model,
         kind="chat",
         messages=(*conversation, {"role": "user", "content": task}),
+        images=images.files,
         think=False,
         sampling=Sampling(seed=seed, temperature=0.0),
         max_tokens=min(MAX_SUMMARY_TOKENS, max(LEAST_SUMMARY_TOKENS, length // CHARS_PER_TOKEN)),

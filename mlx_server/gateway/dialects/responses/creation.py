@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
+from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.events import ResponseEvents
@@ -34,6 +35,7 @@ from mlx_server.gateway.dialects.responses.stored import (
 )
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, kept_answer_of
 from mlx_server.gateway.requests.model_presets import with_preset
@@ -59,7 +61,8 @@ def _new_random_id(prefix: str) -> str:
 class Translated:
     """The translation of a request body.
 
-    `items` is `input` as JSON, `offered` are the tools, `sendable` is `request` encoded for the engine.
+    `items` is `input` as JSON, `offered` are the tools, `sendable` is `request` encoded for the engine,
+    `images` has the images.
     """
 
     input: InputItems
@@ -67,6 +70,7 @@ class Translated:
     offered: OfferedTools
     request: GenerationRequest
     sendable: SendableRequest
+    images: ImageReader
 
 
 class Responses:
@@ -161,6 +165,7 @@ class Responses:
             message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
             raise BadRequest("invalid_request", message, param="background")
         model = await self.context.installed_models.get(body.model, "generate")
+        body = await with_images(self.context, client, model, body)
         previous = self.previous(body, find)
         earlier = previous.conversation if previous else ()
         translation = partial(
@@ -172,6 +177,7 @@ class Responses:
             earlier,
             self.store.item,
             partial(with_preset, model, body),
+            image_reader(self.context, model, body.model),
         )
         return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
@@ -197,7 +203,7 @@ class Responses:
         skipped = {
             "tools": means.offered.skipped,
             "items": means.input.skipped,
-            "parts": unreadable_parts(means.input.items),
+            "parts": unreadable_parts(means.input.items, means.images),
         }
         self.context.report_skipped(DIALECT, body.model, skipped)
 
@@ -210,11 +216,12 @@ def translate(
     earlier: tuple[bytes, ...] = (),
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
+    images: ImageReader | None = None,
 ) -> Translated:
     """Translate the body for the model of this canonical name. Raises BadRequest, NotFound.
 
     `earlier` are the lists of items of the responses that it continues. `preset` adds to the request what the
-    model has of its own. All this is pure but for the ids of new items.
+    model has of its own, and `images` collects the images. All this is pure but for the ids of new items.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # also if the model is not given them: the response shows them
@@ -223,13 +230,16 @@ def translate(
     before = items_in(earlier)
     read = read_input(body.input, before, make_id, stored_item)
     items = (*before, *read.items)
+    images = images or ImageReader(body.model)
     if not items:
         raise BadRequest("invalid_request", "input: holds nothing that a model here can read", param="input")
+    messages = tuple(chat_messages(body.instructions, items, images))
     given = GenerationRequest(
         model=model,
         kind="chat",
         count_only=body.generate is False,
-        messages=tuple(chat_messages(body.instructions, items)),
+        messages=messages,
+        images=images.files,
         tools=offered.functions,
         tool_choice="required" if offered.call_schema else "auto",
         think=body.thinks,
@@ -242,7 +252,7 @@ def translate(
         shift=body.truncation == "auto",
     )
     request = preset(given)
-    return Translated(read, json_bytes(read.items), offered, request, sendable(request))
+    return Translated(read, json_bytes(read.items), offered, request, sendable(request), images)
 
 
 def _check_json(field: str, value: Any) -> None:

@@ -9,9 +9,10 @@ from mlx_server.gateway.dialects.answer_parts import AnswerPart
 from mlx_server.gateway.dialects.responses import resource
 from mlx_server.gateway.dialects.responses.output_items import Fields, OutputItems
 from mlx_server.gateway.json_text import json_bytes
+from vestal.web import server_sent_events
 from vestal.web.http_error import HttpError
 
-STREAM_END = b"data: [DONE]\n\n"
+STREAM_END = server_sent_events.frame(b"[DONE]")
 """The specification ends a stream so. OpenAI's own server does not, and its clients read over it."""
 
 
@@ -23,7 +24,7 @@ class Event(NamedTuple):
 
     def frame(self) -> bytes:
         """Return the event as a server-sent event."""
-        return b"event: %s\ndata: %s\n\n" % (self.type.encode(), self.data)
+        return server_sent_events.frame(self.data, self.type)
 
 
 class ResponseEvents:

@@ -16,22 +16,27 @@ from mlx_server.gateway.dialects.chat.history import chat_history, normalized_ro
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+IMAGE_PART = "input_image"
 COMPACTED = "The conversation before this point, in short:\n\n"
 _OPAQUE = "vestal1:"
 
 Message = dict[str, Any]
 
 
-def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Message]:
+def chat_messages(
+    instructions: str | None, items: Iterable[Item], images: ImageReader | None = None
+) -> list[Message]:
     """Return the messages of a conversation.
 
-    Raises BadRequest for a call whose arguments are no object, and for another server's compaction.
+    `images` collects the images; without it, the model reads text only. Raises BadRequest for a call whose
+    arguments are no object, for an image that cannot be used, and for another server's compaction.
     """
     items = list(items)
     check_argument_texts(item["arguments"] for item in items if item["type"] == "function_call")
-    messages = _Messages()
+    messages = _Messages(images or ImageReader(""))
     if instructions:
         messages.add({"role": "system", "content": instructions})
     for item in items:
@@ -39,10 +44,17 @@ def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Messa
     return list(chat_history(messages.finished()))
 
 
-def unreadable_parts(items: Iterable[Item]) -> list[str]:
+def unreadable_parts(items: Iterable[Item], images: ImageReader | None = None) -> list[str]:
     """Return the types of the parts that are replaced by a sentence, each once."""
-    parts = (part for item in items for part in _parts_of(item))
-    return sorted({part["type"] for part in parts if not _is_readable(part)})
+    reader = images or ImageReader("")
+    parts = ((part, reader.reads_in(_role_of(item))) for item in items for part in _parts_of(item))
+    return sorted(
+        {
+            part["type"]
+            for part, sees in parts
+            if not _is_readable(part) and not (sees and part["type"] == IMAGE_PART)
+        }
+    )
 
 
 def opaque(text: str) -> str:
@@ -65,7 +77,8 @@ def text_of_opaque(content: str) -> str | None:
 class _Messages:
     """Collects messages. `_turn` is the assistant's message that further items may belong to."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: ImageReader) -> None:
+        self._images = images
         self._messages: list[Message] = []
         self._turn: Message = {}
 
@@ -85,7 +98,7 @@ class _Messages:
                     self._close_turn()
                 self._turn["content"] = _text(item["content"])
             case "message":
-                self.add({"role": role, "content": _text(item["content"])})
+                self.add({"role": role, "content": self._content(item, item["content"])})
             case "reasoning":
                 if "content" in self._turn or "tool_calls" in self._turn:
                     self._close_turn()
@@ -96,9 +109,23 @@ class _Messages:
             case "custom_tool_call":
                 self._add_call(item, {"input": item["input"]})
             case "function_call_output" | "custom_tool_call_output":
-                self.add({"role": "tool", "tool_call_id": item["call_id"], "content": _text(item["output"])})
+                output = self._content(item, item["output"])
+                self.add({"role": "tool", "tool_call_id": item["call_id"], "content": output})
             case "compaction":
                 self.add({"role": "user", "content": COMPACTED + _summary(item)})
+
+    def _content(self, item: Item, content: str | Sequence[Item]) -> Content:
+        """Return the content of a message or of a function's output. Raises BadRequest."""
+        if isinstance(content, str) or not self._images.reads_in(_role_of(item)):
+            return _text(content)
+        parts: list[str | dict[str, Any]] = []
+        for number, part in enumerate(content):
+            if part["type"] == IMAGE_PART:
+                field = f"input.{item['id']}.{number}.image_url"
+                parts.append(self._images.take(field, part.get("image_url")))
+            else:
+                parts.append(_part_text(part))
+        return joined(parts)
 
     def _add_call(self, item: Item, arguments: dict[str, Any]) -> None:
         function = {"name": item["name"], "arguments": arguments}
@@ -130,6 +157,11 @@ def _thoughts(item: Item) -> str:
     text = "".join(part.get("text") or "" for part in item.get("content") or ())
     text = text or text_of_opaque(item.get("encrypted_content") or "") or ""
     return text or "".join(part.get("text") or "" for part in item.get("summary") or ())
+
+
+def _role_of(item: Item) -> str:
+    """Return the role of the message that an item becomes."""
+    return normalized_role(item["role"]) if item["type"] == "message" else "tool"
 
 
 def _parts_of(item: Item) -> Sequence[Item]:

@@ -38,7 +38,7 @@ class StoredResponse:
     @property
     def input_items(self) -> list[Item]:
         """Return all items that the model was given."""
-        return items_in((*self.earlier, self.items))
+        return items_in(self.lists)
 
     @property
     def item_ids(self) -> tuple[str, ...]:
@@ -51,14 +51,19 @@ class StoredResponse:
         return next((item for item in own if item["id"] == item_id), None)
 
     @property
+    def lists(self) -> tuple[bytes, ...]:
+        """Return the lists of items that it holds: its own, and those of the responses that it continues."""
+        return (*self.earlier, self.items)
+
+    @property
     def conversation(self) -> tuple[bytes, ...]:
         """Return the lists of items that a response continuing this one begins with."""
         return (*self.earlier, self.items, json_bytes(self.run.events.response["output"]))
 
     @property
     def size_bytes(self) -> int:
-        # The lists of earlier responses are shared with them; only the references count.
-        return len(self.items) + 8 * len(self.earlier) + sum(len(event.data) for event in self.run.log)
+        """Return the size of what it alone holds: the lists of earlier responses are shared with others."""
+        return 8 * len(self.earlier) + sum(len(event.data) for event in self.run.log)
 
 
 def items_in(lists: Iterable[bytes]) -> list[Item]:
@@ -86,6 +91,33 @@ class ResponseStore(Protocol):
         """Return an item of the input or the output of a kept response. It may be called from any thread."""
 
 
+class _SharedLists:
+    """Counts the bytes of lists of items, each once, however many responses hold it.
+
+    A response holds the lists of those that it continues, also after these were dropped: with images in them,
+    a conversation of short texts may hold much.
+    """
+
+    def __init__(self) -> None:
+        self.total_bytes = 0
+        self._holders: dict[int, int] = {}  # by the list's identity, which is its own as long as it is held
+
+    def hold(self, lists: Iterable[bytes]) -> None:
+        """Count the lists of a response that is kept from now on."""
+        for each in lists:
+            if id(each) not in self._holders:
+                self.total_bytes += len(each)
+            self._holders[id(each)] = self._holders.get(id(each), 0) + 1
+
+    def release(self, lists: Iterable[bytes]) -> None:
+        """Count them no longer, where no other response holds them."""
+        for each in lists:
+            self._holders[id(each)] -= 1
+            if not self._holders[id(each)]:
+                del self._holders[id(each)]
+                self.total_bytes -= len(each)
+
+
 class MemoryResponseStore:
     """Keeps ended responses for `keep_s` seconds, and drops the oldest ones if all together exceed
     `max_bytes`. Running responses are always kept; the gateway's queue limits their number.
@@ -97,12 +129,18 @@ class MemoryResponseStore:
         self._max_bytes = max_bytes
         self._responses: OrderedDict[str, StoredResponse] = OrderedDict()  # those that ended first come first
         self._sizes_bytes: dict[str, int] = {}
-        self._total_bytes = 0
+        self._own_bytes = 0
+        self._lists = _SharedLists()
         self._response_of: dict[str, StoredResponse] = {}  # by the id of an item
 
     @property
     def keeps_any(self) -> bool:
         return self._keep_s > 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Return what all ended responses hold."""
+        return self._own_bytes + self._lists.total_bytes
 
     def add(self, response: StoredResponse) -> None:
         self._drop_old()
@@ -118,13 +156,16 @@ class MemoryResponseStore:
         self._responses.move_to_end(response.id)
         self._note_items(response)
         self._sizes_bytes[response.id] = response.size_bytes
-        self._total_bytes += response.size_bytes
+        self._own_bytes += response.size_bytes
+        self._lists.hold(response.lists)
         self._drop_old()
 
     def remove(self, response_id: str) -> None:
         response = self._responses.pop(response_id, None)
         if response is not None:
-            self._total_bytes -= self._sizes_bytes.pop(response_id, 0)
+            if response_id in self._sizes_bytes:
+                self._own_bytes -= self._sizes_bytes.pop(response_id)
+                self._lists.release(response.lists)
             for item_id in response.item_ids:
                 if self._response_of.get(item_id) is response:
                     del self._response_of[item_id]
@@ -145,7 +186,7 @@ class MemoryResponseStore:
         for response in list(self._responses.values()):
             if response.ended_at is None:
                 continue
-            if response.ended_at > oldest_kept and self._total_bytes <= self._max_bytes:
+            if response.ended_at > oldest_kept and self.size_bytes <= self._max_bytes:
                 break
             self.remove(response.id)
 

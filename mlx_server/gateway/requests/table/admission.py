@@ -16,6 +16,7 @@ class Lane(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    RERANK = "rerank"
     CONTROL = "control"  # load or unload a model, count the tokens of a prompt
 
 

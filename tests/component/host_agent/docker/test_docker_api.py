@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from host_agent.errors import DockerUnavailable
 from host_agent.services.docker import container_activity
 from host_agent.services.docker.docker_api import DockerApi
 from tests.component.host_agent.docker.conftest import ID, FakeEngine, Handler, event
+from tests.services.docker_command import docker, python_image
 
 
 def answering(body: str | bytes, content_type: str = "application/json", status: int = 200) -> Handler:
@@ -193,24 +193,12 @@ async def test_silent_stream_of_events_is_cancelled_at_once(engine: FakeEngine, 
 def real_container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a container of the real engine, which is also its compose project."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    try:
-        images = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    except (OSError, subprocess.SubprocessError):
-        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here"
-        pytest.skip("no Docker engine answers")
-    image = os.environ.get("VESTAL_PYTHON_IMAGE") or next((name for name in images if "python" in name), "")
-    if not image:
-        pytest.skip("the Docker engine has no image with Python")
+    image = python_image()
     name = f"vestal-test-{os.getpid()}"
     label = f"com.docker.compose.project={name}"
-    _docker("run", "--detach", "--network", "none", "--name", name, "--label", label, image, "sleep", "600")
+    docker("run", "--detach", "--network", "none", "--name", name, "--label", label, image, "sleep", "600")
     yield name
-    _docker("rm", "--force", name)
-
-
-def _docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+    docker("rm", "--force", name)
 
 
 @pytest.mark.docker

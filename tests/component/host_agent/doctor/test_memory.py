@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from aiohttp import web
 from host_agent.doctor.memory import metal, oom_killed
 from host_agent.journal import Journal
 from tests.component.host_agent.doctor.conftest import faults, until
+from tests.services.docker_command import docker as run_docker
+from tests.services.docker_command import python_image
 from vestal.config import Config
 
 GIB = 1024**3
@@ -126,37 +127,19 @@ def test_kills_in_reports_skips_old_and_unreadable_reports(tmp_path: Path):
 @pytest.mark.docker
 def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DOCKER_HOST")
-    image = _image()
+    image = python_image()
     config = configure()
     labels = [f"{LABEL}.project={config.home.label}", f"{LABEL}.service=orchestrator"]
     arguments = [word for label in labels for word in ("--label", label)]
     limits = ["--memory", "64m", "--memory-swap", "64m", "--entrypoint", "python3"]
     name = config.home.label
     try:
-        _docker("run", "--name", name, *arguments, *limits, image, "-c", ALLOCATE_512_MIB, check=False)
+        run_docker("run", "--name", name, *arguments, *limits, image, "-c", ALLOCATE_512_MIB, check=False)
         (found,) = until(lambda: faults(oom_killed.diagnose(config)), "it is reported")
     finally:
-        _docker("rm", "--force", name, check=False)
-    assert "orchestrator was killed: it reached its limit of 64 MiB" in found.sentence
+        run_docker("rm", "--force", name, check=False)
+    assert "orchestrator was killed: it reached its limit of 64.0 MiB" in found.sentence
     assert "MEM_LIMIT=256m" in found.remedy
-
-
-def _image() -> str:
-    """Return an image with Python of this Docker engine; skip if there is no engine or no such image."""
-    try:
-        images = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    except (OSError, subprocess.SubprocessError):
-        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here"
-        pytest.skip("no Docker engine answers")
-    wanted = os.environ.get("VESTAL_PYTHON_IMAGE") or next((name for name in images if "python" in name), "")
-    if not wanted:
-        pytest.skip("the Docker engine has no image with Python")
-    return wanted
-
-
-def _docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=check)
-    return done.stdout
 
 
 def test_log_lines_of_the_last_hour_about_contention_are_a_fault(config: Config):

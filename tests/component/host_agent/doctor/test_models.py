@@ -108,3 +108,12 @@ def test_model_not_fetched_is_a_note_before_vestal_has_run_and_a_fault_after(con
     config.home.prepare()
     config.home.journal_db.touch()
     assert [found.level for found in missing_model.diagnose(config)] == ["fault"]
+
+
+def test_reranker_of_the_search_that_is_not_installed_is_reported_with_its_setting(configure, user: Path):
+    for name in ("chat", "vectors"):
+        weights(user / "mlx-models" / name)
+    settings = {"chat_model": "chat", "embed_model": "vectors", "rerank_model": "nobody:7b"}
+    (user / "vestal.yaml").write_text(json.dumps({"mlx": {"preload": []}, "orchestrator": settings}))
+    (found,) = faults(missing_model.diagnose(configure(VESTAL_MLX__MODELS_FOLDER=user / "mlx-models")))
+    assert "orchestrator.rerank_model asks for nobody:7b" in found.sentence

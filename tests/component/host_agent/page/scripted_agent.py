@@ -103,8 +103,11 @@ class ScriptedAgent:
     async def _stop(self) -> None:
         for queue in self._streams:
             queue.put_nowait(None)
-        if self._runner:
+        if self._runner and self._runner.server:
+            transports = [connection.transport for connection in self._runner.server.connections]
             await self._runner.cleanup()
+            for transport in filter(None, transports):
+                transport.abort()  # one whose client does not read would stay open
             self._runner = None
 
     async def _cancel_handlers(self) -> None:
@@ -112,6 +115,7 @@ class ScriptedAgent:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.01)  # closed transports close their sockets in the loop's next turns
 
     @web.middleware
     async def _guard(

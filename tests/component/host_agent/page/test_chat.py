@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.component.host_agent.page import section_answers as answers
 from tests.component.host_agent.page.section_helpers import (
@@ -168,3 +170,34 @@ def test_answer_continues_while_another_section_is_shown_and_stops_by_button(ope
     wait_for(lambda: stream.left)
     page.get_by_role("button", name="New chat").click()
     expect(page.get_by_role("article")).to_have_count(0)
+
+
+def test_image_is_shown_sent_with_its_message_and_again_in_the_next_turn(open_page, scripted, stream):
+    """Only a model with the capability `vision` is offered images."""
+    page = open_page("#chat")
+    expect(page.get_by_label("Model")).to_have_value("qwen3.5:9b")
+    expect(page.get_by_label("Images")).to_have_count(0)
+    tags = scripted.answers["GET", "/gateway/api/tags"]
+    tags["models"][1]["capabilities"] = ["completion", "vision"]
+    page.reload()
+    pixel = base64.b64decode("R0lGODlhAQABAIAAAAUEBAAAACwAAAAAAQABAAACAkQBADs=")
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "image/gif", "buffer": pixel} for name in ("a.gif", "b.gif")
+    ]
+    page.get_by_label("Images").set_input_files(files)
+    page.get_by_role("button", name="Remove b.gif").click()
+    ask(page, "What is it?")
+    expect(page.get_by_role("article", name="Your message").get_by_alt_text("a.gif")).to_be_visible()
+    stream.feed(said("A pixel."), DONE)
+    stream.end()
+    expect(page.get_by_role("article", name="Answer of")).to_have_attribute("aria-busy", "false")
+    ask(page, "Really?")
+    wait_for(lambda: len(bodies(scripted, *CHAT)) == 2)
+    first, second = (each["messages"] for each in bodies(scripted, *CHAT))
+    assert first == [{"role": "user", "content": "What is it?", "images": [base64.b64encode(pixel).decode()]}]
+    assert second[0] == first[0] and "images" not in second[2]
+    stream.feed(DONE)
+    stream.end()
+    large: FilePayload = {"name": "large.png", "mimeType": "image/png", "buffer": bytes(6 * 1024 * 1024)}
+    page.get_by_label("Images").set_input_files([large])
+    expect(page.get_by_text("over 5 MiB together")).to_be_visible()

@@ -55,6 +55,21 @@ def test_restart_button_needs_confirmation_which_a_double_click_does_not_give(pa
     assert ("POST", "/services/mlx_server/restart", {}) in scripted.asked
 
 
+def test_engine_behind_an_open_breaker_can_be_tried_now_if_asked_twice(open_page, scripted):
+    """The engine's row had no button at all while a person waited for its breaker."""
+    scripted.status = stories.troubled()
+    scripted.answers["POST", "/services/mlx_engine/start"] = {"state": "accepted"}
+    buttons = row(open_page(), "Engine").get_by_role("button")
+    expect(buttons).to_have_text(["try now"])
+    buttons.click()
+    expect(buttons).to_have_text(["Really try?"])
+    assert not [each for each in scripted.asked if each[0] == "POST"]
+    buttons.page.wait_for_timeout(400)
+    buttons.click()
+    expect(buttons).to_have_text(["try now"])
+    assert ("POST", "/services/mlx_engine/start", {}) in scripted.asked
+
+
 def test_stopped_service_has_only_a_start_button_and_an_absent_service_has_none(open_page, scripted):
     scripted.status = stories.status(
         ollama=stories.service("absent", process_pid=None), orchestrator=stories.service("stopped", "docker")

@@ -14,6 +14,7 @@ from tests.component.host_agent.page.section_helpers import (
     wait_for,
     wait_for_request,
 )
+from vestal.config.units import format_size
 
 
 def rows(page):
@@ -105,13 +106,36 @@ def test_pull_shows_its_progress_continues_in_other_sections_and_can_be_cancelle
     expect(bar).to_have_attribute("value", str(answers.GIB))
     expect(page.get_by_text("1.0 GiB of 4.0 GiB")).to_be_visible()
     page.get_by_role("link", name="Chat").click()
-    stream.feed({"status": "pulling 8f1e", "total": 4 * answers.GIB, "completed": 2 * answers.GIB})
+    speed = {"bytes_per_s": 45 * 1024**2, "remaining_s": 46.2}
+    stream.feed(
+        {"status": "pulling 8f1e", "total": 4 * answers.GIB, "completed": 2 * answers.GIB, "vestal": speed}
+    )
     page.get_by_role("link", name="Models").click()
-    expect(page.get_by_text("2.0 GiB of 4.0 GiB")).to_be_visible()
+    expect(page.get_by_text("2.0 GiB of 4.0 GiB · 45.0 MiB/s · 46 s left")).to_be_visible()
     page.get_by_role("button", name="Cancel the download of qwen3:4b").click()
     expect(bar).to_have_count(0)
     wait_for(lambda: stream.left)
     assert ("POST", "/gateway/api/pull", {"model": "qwen3:4b"}) in scripted.asked
+
+
+def test_page_formats_sizes_as_the_command_line_does(open_page, scripted):
+    """The command line said GB where the page said GiB: 10 % apart."""
+    sizes = [
+        0,
+        999,
+        1000,
+        1024,
+        93_400_000,
+        999 * 1024**2,
+        1000 * 1024**2,
+        3 * 1024**3,
+        128 * 1024**3,
+        10**16,
+    ]
+    scripted.answers |= answers.models()
+    page = open_page("#models")
+    shown = page.evaluate("sizes => import('/assets/format.js').then(({ bytes }) => sizes.map(bytes))", sizes)
+    assert shown == [format_size(size) for size in sizes]
 
 
 def test_failed_pull_shows_one_sentence_and_a_finished_pull_lists_the_model(open_page, scripted):

@@ -16,16 +16,16 @@ from mlx_server.engine.background_workers import BackgroundWorkers  # noqa: E402
 from mlx_server.engine.errors import EngineError  # noqa: E402
 from mlx_server.engine.generation.batch import BatchLimits  # noqa: E402
 from mlx_server.engine.generation.output_parser import OutputMarkers  # noqa: E402
-from mlx_server.engine.generation.prompts.render import PromptMaker  # noqa: E402
+from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker  # noqa: E402
 from mlx_server.engine.grammar.grammars import GrammarProcessor  # noqa: E402
-from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
+from mlx_server.engine.models.language_model import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
 from mlx_server.engine.scheduling.request_table import EngineRequests  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
 from mlx_server.protocol import Done, Event, Failed, Generate, Sampling  # noqa: E402
-from tests.component.mlx_server.engine.test_token_rows import ROWS, tiny_llama  # noqa: E402
+from tests.component.mlx_server.engine.generation.test_token_rows import ROWS, tiny_llama  # noqa: E402
 
 BAD = 7
 """A text with this token, and another one behind it, cannot be decoded."""

@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-NOT_AT_START = ("torch", "pandas", "scipy", "datasets", "llguidance", "mlx_lm.server", "fastapi", "uvicorn")
+NOT_AT_START = (
+    "torch",
+    "pandas",
+    "scipy",
+    "datasets",
+    "llguidance",
+    "mlx_lm.server",
+    "fastapi",
+    "uvicorn",
+    "mlx_vlm",
+)
 
 PROGRAM = f"""
 import json, sys

@@ -33,7 +33,7 @@ from mlx_server.protocol import (
     Unloaded,
 )
 from tests.component.mlx_server.engine.conftest import CHAT, EMBED, Engine, chat, engines_started
-from tests.small_models import shallow_models
+from tests.models.small_models import shallow_models
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 pytestmark = pytest.mark.model
@@ -66,7 +66,7 @@ class Case:
         return f"{self.rows},{self.prompt_tokens},{self.step_tokens},{self.kv_bits}"
 
 
-WHOLE = [Case(CHAT, 1, 1000, layers=0), Case(EMBED, 8, 256, layers=0)]
+WHOLE = [Case(CHAT, 1, 500, layers=0), Case(EMBED, 8, 256, layers=0)]
 SHALLOW = [Case(CHAT, 1, 1000), Case(CHAT, 4, 500), Case(CHAT, 1, 1000, step_tokens=512)]
 QUANTIZED = [
     Case(CHAT, rows, tokens, kv_bits=bits) for rows, tokens in ((1, 1000), (4, 500)) for bits in (8, 4)
@@ -164,7 +164,7 @@ def test_idle_model_is_unloaded_if_memory_holds_only_one(start_shallow):
 
 
 def test_request_without_memory_waits_or_is_refused_with_figures(start_real):
-    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="850m", MLX_PRELOAD_MODELS=CHAT)
+    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="780m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     story = "Tell me a very long story."
     engine.send(chat("first", story, max_tokens=1500))

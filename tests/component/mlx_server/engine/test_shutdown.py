@@ -9,7 +9,7 @@ import pytest
 
 from mlx_server.protocol import Done, Failed, Hello, Loading, Prefill, Ready, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat
-from tests.slow_disk import slow_disk
+from tests.disks.slow_disk import slow_disk
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 STAGES = [

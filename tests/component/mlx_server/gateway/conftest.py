@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.children import fake_engine
 from tests.waiting import looks
 
 REPO = Path(__file__).resolve().parents[4]
@@ -105,6 +105,7 @@ def make_model(folder: Path, **config: Any) -> None:
     """Write the smallest folder that the catalog takes for a model."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512, **config}))
+    (folder / "tokenizer.json").write_text("{}")
     header = json.dumps({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
 
@@ -112,11 +113,7 @@ def make_model(folder: Path, **config: Any) -> None:
 @pytest.fixture(scope="session")
 def text_of() -> Callable[[str, int], str]:
     """The fake engine's function from a prompt and a number of tokens to its text."""
-    spec = importlib.util.spec_from_file_location("fake_engine", REPO / "tests/children/fake_engine.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.text_of
+    return fake_engine.text_of
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,18 @@ def test_health_and_metrics_show_the_same_memory_and_prompt_cache(real_gateway):
     assert shown["vestal_prompt_cache_written_bytes_total"] == cache["written_bytes"]
 
 
+def test_accepted_guesses_of_an_answer_that_copies_are_counted(real_gateway):
+    prompt = "Owl: 🦉. Owl: 🦉. Owl: 🦉. Owl:"
+    body = {"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 30}
+    assert real_gateway.http.post("/v1/completions", json=body, timeout=60).status_code == 200
+    counted = 'vestal_draft_tokens_{}_total{{source="lookup"}}'
+    accepted = real_gateway.until(lambda: metrics(real_gateway)[counted.format("accepted")], "it is counted")
+    assert metrics(real_gateway)[counted.format("guessed")] >= accepted
+    assert real_gateway.health()["totals"]["draft_tokens_accepted"] >= accepted
+
+
 def test_figures_of_a_new_engine_begin_at_zero(real_gateway):
+    drafted = real_gateway.health()["totals"]["draft_tokens_accepted"]
     pid = real_gateway.engine_pid()
     real_gateway.kill_engine()
     real_gateway.until(
@@ -86,5 +97,6 @@ def test_figures_of_a_new_engine_begin_at_zero(real_gateway):
     )
     real_gateway.until(lambda: real_gateway.health()["status"] == "ok", "it serves", 60)
     assert real_gateway.health()["prompt_cache"]["hits_ram"] == 0
+    assert real_gateway.health()["totals"]["draft_tokens_accepted"] >= drafted, "it counts over all engines"
     ask(real_gateway, 4)
     real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["hits_disk"] > 0, "hits from disk")

@@ -141,9 +141,16 @@ def test_any_template_variable_is_used_or_refused(small_gateway):
 LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one word": "a" * 30_000_000}
 
 
-@pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize(
-    "path", ["/api/generate", "/api/chat", "/v1/completions", "/v1/messages/count_tokens", "/api/embed"]
+    ("path", "kind"),
+    [
+        # Each tokenizer reads all of them; the other routes lead to the first one's.
+        *(("/api/generate", kind) for kind in LONG),
+        *(("/api/embed", kind) for kind in LONG),
+        ("/api/chat", "one word"),
+        ("/v1/completions", "digits"),
+        ("/v1/messages/count_tokens", "words"),
+    ],
 )
 def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gateway, path, kind):
     pid, began = small_gateway.engine_pid(), time.monotonic()

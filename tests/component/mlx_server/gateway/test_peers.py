@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.streams import ROUTES, Stream, frames_of, messages, same_frames, text_of_frames
+from tests.services.streams import ROUTES, Stream, frames_of, messages, same_frames, text_of_frames
 
 KEY = "a-key-of-sixteen-or-more"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}

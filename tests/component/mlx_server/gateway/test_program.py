@@ -55,7 +55,7 @@ def test_start_with_a_wrong_configuration_fails_with_a_message(make_gateway, env
 
 def test_sigterm_finishes_the_stream_in_flight_and_refuses_new_requests(make_gateway, text_of):
     gateway = make_gateway().start().until_ok()
-    engine, content = gateway.engine_pid(), "tokens=150 step_ms=5"
+    engine, content = gateway.engine_pid(), "tokens=150 step_ms=20"
     with gateway.http.stream("POST", "/api/chat", json=gateway.chat(content)) as answer:
         lines = answer.iter_lines()
         text = json.loads(next(lines))["message"]["content"]

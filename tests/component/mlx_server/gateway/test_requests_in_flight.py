@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateways import serving
-from tests.streams import ROUTES
+from tests.services.gateways import serving
+from tests.services.streams import ROUTES
 
 TEXT = "tokens=4000 step_ms=10"
 SHOWN_ERROR = {

@@ -125,7 +125,15 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     none: Any = SimpleNamespace(session=None, ports={"gateway": 0})
     incidents = Incidents(journal)
     context = ListenerContext(
-        status_report, passes, journal, none, Sessions(TOKEN), none, none, incidents, none
+        status_report=status_report,
+        passes=passes,
+        journal=journal,
+        service_control=none,
+        sessions=Sessions(TOKEN),
+        upgrades=none,
+        upstreams=none,
+        incidents=incidents,
+        history=none,
     )
     server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()

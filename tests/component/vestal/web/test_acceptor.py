@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -116,3 +117,25 @@ def test_new_connection_waits_if_all_others_are_being_answered(
         for client in busy:
             client.settimeout(5)
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's descriptors")
+def test_service_without_a_descriptor_reports_it_once_and_accepts_when_there_is_one(
+    free_port: Callable[[], int],
+):
+    """Nothing said why an agent or a gateway did not answer while it could open nothing."""
+    port = free_port()
+    with service(port, 128, 40) as process, ExitStack() as stack:
+        assert ask(port)[0] == 200
+        used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+        free = next(number for number in range(128) if number not in used)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free, 128))
+        waiting = [connect(stack, port, IDLE) for _ in range(3)]
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck Too many open files\n"
+        time.sleep(0.1)  # some further attempts fail
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (128, 128))
+        for client in waiting:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        process.terminate()
+        assert "stuck" not in process.stdout.read()

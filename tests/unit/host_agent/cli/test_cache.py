@@ -4,7 +4,6 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +17,7 @@ from host_agent.cli.inspect import cache
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import Model
+from tests.services.http_servers import serving
 
 UNUSED_PORT = 1
 """A port on which nothing listens."""
@@ -55,13 +55,8 @@ def gateway() -> Iterator[HTTPServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Health)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(HTTPServer(("127.0.0.1", 0), Health)) as server:
+        yield server
 
 
 def vestal(folder: Path, *arguments: str, port: int = UNUSED_PORT) -> int:
@@ -111,7 +106,7 @@ def test_cache_ls_counts_unreadable_files(folder, capsys):
 def test_cache_command_without_a_cache_folder_succeeds(tmp_path, capsys):
     for what in ("ls", "verify", "clear"):
         assert vestal(tmp_path / "none", what) == 0
-    assert "0.0 MiB" in capsys.readouterr().out
+    assert "0 B" in capsys.readouterr().out
 
 
 def test_cache_verify_deletes_and_reports_corrupt_files(folder, capsys):

@@ -61,3 +61,23 @@ def test_completion_knows_commands_options_services_programs_and_the_folder_of_m
     assert all(name in text for name in parser.COMMANDS)
     assert all(service in text for service in LOG_FILES)
     assert "claude" in text and "since" in text and "my home" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("models", "list_models"),
+        ("models list --json", "list_models"),
+        ("models search qwen3 4bit -n 3", "search"),
+        ("models suggest --ram 24g --json", "suggest"),
+        ("models info qwen3:8b", "info"),
+        ("models ensure a b", "pull"),
+        ("models pull --yes a", "pull"),
+        ("models remove a", "remove"),
+        ("models rm a", "remove"),
+    ],
+)
+def test_every_action_on_models_names_a_module_that_exists(line: str, module: str):
+    options = parser.parse(shlex.split(line))
+    assert (options.command, options.module) == ("models", module)
+    assert callable(importlib.import_module(f"host_agent.cli.models.{module}").run)

@@ -72,7 +72,7 @@ def test_memory_bar_shows_each_part_within_the_limit():
     bar, legend, *_ = (plain(line) for line in memory_lines(HEALTH, 62))
     assert len(bar) == 62
     assert bar.count("█") == 12 + 3 + 4 + 6  # weights 20 %, KV 4 %, other 6 %, promised 10 %, each rounded up
-    assert legend == "3.0 GB of 10.0 GB · weights 2.0 GB · KV 400.0 MB"
+    assert legend == "2.8 GiB of 9.3 GiB · weights 1.9 GiB · KV 381 MiB"
 
 
 @pytest.mark.parametrize("memory", [None, {}, {"limit_bytes": None}, {"limit_bytes": 0}])
@@ -107,7 +107,7 @@ def test_narrow_terminal_shows_each_request_in_two_lines():
 def test_pipe_output_has_full_ids_and_one_line_for_each_request():
     lines = [plain(line) for line in plain_lines(REQUESTS, HEALTH)]
     assert lines[1] == (
-        "memory: 3.0 GB of 10.0 GB (weights 2.0 GB, KV 400.0 MB, other 600.0 MB, promised 1.0 GB)"
+        "memory: 2.8 GiB of 9.3 GiB (weights 1.9 GiB, KV 381 MiB, other 572 MiB, promised 954 MiB)"
     )
     assert lines[3].startswith(str(REQUEST["id"]))
     assert len(lines) == 5

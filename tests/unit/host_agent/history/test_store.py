@@ -16,7 +16,7 @@ from host_agent.history.sample import FIGURES, Sample
 from host_agent.history.store import UNSAVED_MAX, WHAT, HistoryStore
 from host_agent.journal import Journal
 from host_agent.journal.journal import RETRY_S
-from tests.full_disk import small_disk
+from tests.disks.full_disk import small_disk
 from vestal.best_effort.failures import FAILURES
 from vestal.platform.memory import Memory
 

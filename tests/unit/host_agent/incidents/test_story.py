@@ -239,6 +239,15 @@ def test_next_agent_reports_the_death_of_the_last_one_and_of_services_that_ended
     assert shown["restarts"] == 2
 
 
+@pytest.mark.parametrize(("last_alive_at", "duration_s"), [(70.0, 30), (900.0, 0), ("x", 0), (None, 0)])
+def test_death_of_the_agent_lasts_from_its_last_sign_of_life_to_the_next_start(last_alive_at, duration_s):
+    """An agent that had been dead for half a minute "lasted 0 s"."""
+    story = Story().at(0).write("agent", "agent_started").ready("mlx_server")
+    story.at(100).write("agent", "agent_started", last_alive_at=last_alive_at)
+    shown = story.one()
+    assert (shown["duration_s"], shown["began_at"], shown["open"]) == (duration_s, 100 - duration_s, False)
+
+
 def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
     story = (
         Story().at(10).write("agent", "agent_started", booted_at=0.0).ready("watchdog").ready("mlx_server")

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from host_agent.errors import HostAgentError
 from host_agent.services import child_environment
 from host_agent.services.docker.compose import Compose, last_lines
 from host_agent.services.orchestrator import knowledge_mounts
+from vestal import tracing
 from vestal.config import load
 
 
@@ -91,3 +93,63 @@ def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containe
 def test_compose_last_lines_are_joined_to_one_line():
     assert last_lines("one\n\ntwo\nthree\nfour\n") == "two; three; four"
     assert last_lines("") == "it printed nothing"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "from_container"),
+    [
+        ("http://127.0.0.1:4318", "http://host.docker.internal:4318"),
+        ("http://localhost", "http://host.docker.internal"),
+        ("https://me:word@LOCALHOST:4318/v1", "https://me:word@host.docker.internal:4318/v1"),
+        ("http://[::1]:4318/", "http://host.docker.internal:4318/"),
+        ("http://localhost.example.com:4318", "http://localhost.example.com:4318"),
+        ("https://collector:4318/127.0.0.1x", "https://collector:4318/127.0.0.1x"),
+    ],
+)
+def test_collector_on_this_machine_is_reached_by_name_from_a_container(endpoint: str, from_container: str):
+    variables = child_environment.container_traces({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+    assert (variables["VESTAL_TRACING"], variables["OTEL_EXPORTER_OTLP_ENDPOINT"]) == ("1", from_container)
+
+
+@pytest.mark.parametrize(
+    ("environment", "built_in"),
+    [
+        ({}, ""),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, ""),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, "1"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, ""),
+    ],
+)
+def test_image_gets_opentelemetry_only_if_traces_are_on(environment: dict[str, str], built_in: str):
+    assert child_environment.container_traces(environment)["VESTAL_TRACING"] == built_in
+
+
+def test_compose_passes_every_variable_about_traces_to_the_containers(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a")
+    given = Compose(config(tmp_path)).environment()
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://host.docker.internal:4318"
+    assert given["OTEL_TRACES_SAMPLER"] == "always_on"
+    assert given["VESTAL_TRACE_ATTRIBUTES"] == "team=a", (
+        "`docker` writes OTEL_RESOURCE_ATTRIBUTES about itself"
+    )
+    composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
+    passed_on = {name for name, value in composed["x-environment"].items() if value is None}
+    assert passed_on >= {*tracing.ENDPOINTS, "OTEL_TRACES_SAMPLER", "OTEL_SDK_DISABLED"}
+    assert composed["services"]["orchestrator"]["build"]["args"]["TRACING"] == "${VESTAL_TRACING:-}"
+
+
+def test_compose_passes_every_setting_of_the_orchestrator_to_the_containers(tmp_path: Path):
+    """A setting that docker-compose.yml does not name works natively, and is lost in a container."""
+    given = child_environment.orchestrator(config(tmp_path), child_environment.HOST_FROM_CONTAINER)
+    composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
+    assert composed["x-environment"].keys() >= given.keys()
+
+
+def test_reranker_of_the_search_is_none_unless_it_is_configured(tmp_path: Path):
+    def passed_on(**env: str) -> str:
+        return child_environment.orchestrator(config(tmp_path, **env), "127.0.0.1")["VESTAL_RERANK_MODEL"]
+
+    assert passed_on() == ""
+    assert passed_on(VESTAL_ORCHESTRATOR__RERANK_MODEL="bge-reranker") == "bge-reranker"

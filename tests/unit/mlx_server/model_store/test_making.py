@@ -201,6 +201,20 @@ def test_blob_with_an_invalid_digest_is_refused(config, digest):
     assert raised.value.code == "invalid_digest"
 
 
+def test_model_made_of_uploads_keeps_the_pooling_of_an_embedder(config, tmp_path):
+    """`ollama create` uploads the configurations in the folders of a model, such as 1_Pooling/config.json."""
+    blobs, source = Blobs(config.models_dir), write_model(tmp_path / "upload", model_type="bert")
+    files = {path.name: upload(blobs, path.read_bytes()) for path in source.iterdir()}
+    files |= {"tokenizer.json": upload(blobs, b"{}"), "1_Pooling/other.py": upload(blobs, b"print()")}
+    pooling = b'{"pooling_mode_cls_token": true}'
+    making.make_of_files(
+        config, "embedder", files | {"1_Pooling/config.json": upload(blobs, pooling)}, Preset()
+    )
+    entry = find(config, "embedder")
+    assert entry is not None and entry.kind == "embed"
+    assert [path.name for path in (entry.path / "1_Pooling").iterdir()] == ["config.json"]
+
+
 def test_upload_with_other_content_is_refused_and_deleted(config):
     blobs, digest = Blobs(config.models_dir), f"sha256:{'0' * 64}"
     upload = blobs.upload(digest)

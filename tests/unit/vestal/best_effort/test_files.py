@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from vestal.best_effort.failures import FAILURES
-from vestal.best_effort.files import KeptFile, replace_file, write_file
+from vestal.best_effort.files import FileWatch, KeptFile, replace_file, write_file
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -91,3 +92,40 @@ def test_kept_file_with_unchanged_text_stops_failing_once_the_disk_can_be_writte
         file.write("text")
     assert not file.keep()
     assert FAILURES.as_json()["same"]["failing_since"] is None
+
+
+def test_kept_file_is_read_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each second, an agent at rest looks at its files: it asks for their status and does not read them."""
+    file = KeptFile(tmp_path / "x", "kept")
+    read: list[Path] = []
+    file.write("text")
+    later = time.time() + 10
+    monkeypatch.setattr("vestal.best_effort.files.time.time", lambda: later)
+    assert not file.keep()
+    with monkeypatch.context() as counted:
+        counted.setattr("pathlib.Path.read_text", read.append)
+        assert not file.keep()
+    assert read == []
+    file.path.write_text("next")
+    assert file.keep()
+    assert file.path.read_text() == "text"
+
+
+def test_file_watch_trusts_no_file_that_changed_lately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file system keeps times in steps, within which a second change would not be noticed."""
+    path = tmp_path / "x"
+    path.write_text("text")
+    watch = FileWatch(path)
+    for _ in range(2):
+        assert not watch.is_unchanged()
+        watch.confirm()
+    now = time.time()
+    monkeypatch.setattr("vestal.best_effort.files.time.time", lambda: now + 10)
+    assert not watch.is_unchanged()
+    watch.confirm()
+    assert watch.is_unchanged()
+    watch.forget()
+    assert not watch.is_unchanged()
+    path.unlink()
+    watch.confirm()
+    assert not watch.is_unchanged()

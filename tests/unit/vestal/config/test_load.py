@@ -49,6 +49,7 @@ def only_problem(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("orchestrator:\n  knowledge: 7\n", 2, ["orchestrator.knowledge", '"7"', "section"]),
         ("orchestrator:\n  knowledge: {}\n", 2, ["orchestrator.knowledge", "at least 1"]),
         ("orchestrator:\n  knowledge:\n    a/b: notes\n", 3, ["knowledge.a/b", "letters, digits"]),
+        (f"orchestrator:\n  knowledge:\n    {'a' * 65}: notes\n", 3, ["knowledge.aaaa", "letters, digits"]),
         ("orchestrator:\n  knowledge:\n    ab: no,tes\n", 3, ["knowledge.ab", "no comma"]),
     ],
 )

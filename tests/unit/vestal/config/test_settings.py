@@ -74,6 +74,23 @@ def test_size_is_parsed_as_docker_writes_it(text: str, size: int):
 
 
 @pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KiB"),
+        (93_400_000, "89.1 MiB"),
+        (128 * 1024**3, "128 GiB"),
+        (3 * 1024**3 // 2, "1.5 GiB"),
+        (2_000 * 1024**4, "2000 TiB"),
+    ],
+)
+def test_size_is_formatted_in_powers_of_1024_that_are_called_so(count: int, text: str):
+    """The command line said GB, the page GiB; `host_agent/status_page/assets/format.js` has the same rule."""
+    assert units.format_size(count) == text
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [("all-minilm", "all-minilm:latest"), ("a:b", "a:b"), ("host:5000/x/y", "host:5000/x/y:latest")],
 )

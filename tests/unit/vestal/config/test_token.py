@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vestal.config import ConfigError, Home, ensure_token, read_token, restore_token
+from vestal.config import ConfigError, Home, KeptToken, ensure_token, read_token
 
 
 @pytest.fixture
@@ -38,11 +38,12 @@ def test_ensure_token_in_many_threads_at_once_makes_one_token(prepared: Home):
     assert sorted(path.name for path in prepared.root.glob(".token*")) == []
 
 
-def test_restore_token_writes_only_a_missing_or_changed_file(prepared: Home):
-    assert restore_token(prepared, "original")
-    assert not restore_token(prepared, "original")
+def test_kept_token_writes_only_a_missing_or_changed_file(prepared: Home):
+    assert KeptToken(prepared, "original").keep()
+    token = KeptToken(prepared, "original")
+    assert not token.keep()
     prepared.token.write_text("changed")
-    assert restore_token(prepared, "original")
+    assert token.keep()
     assert read_token(prepared) == "original"
 
 

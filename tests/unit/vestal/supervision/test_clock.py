@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from vestal.supervision import FakeClock
+from vestal.supervision import FakeClock, next_tick
 
 
 async def test_fake_clock_wakes_sleepers_in_the_order_they_are_due():
@@ -34,3 +34,19 @@ async def test_fake_clock_run_for_wakes_a_loop_each_time_it_is_due():
     await clock.run_for(35)
     assert ticks == [10, 20, 30]
     task.cancel()
+
+
+async def test_next_tick_ends_for_all_loops_at_the_same_whole_interval():
+    clock, ticks = FakeClock(now=0.3), []
+
+    async def loop(begins_at: float) -> None:
+        await clock.sleep(begins_at)
+        while True:
+            await next_tick(clock, 1.0)
+            ticks.append(clock.now())
+
+    tasks = [asyncio.create_task(loop(begins_at)) for begins_at in (0.1, 0.4)]
+    await clock.run_for(2.2)
+    assert ticks == [1, 1, 2, 2]
+    for task in tasks:
+        task.cancel()

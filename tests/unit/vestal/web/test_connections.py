@@ -78,11 +78,11 @@ def test_trickling_body_is_overdue_shortly_after_its_handler_should_have_refused
 def test_client_that_does_not_read_its_answer_is_overdue():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
-    table.report_unread(connection, 2.0)
+    table.report_unread(connection, True, 2.0)
     assert table.overdue(UNREAD_FOR_S) == []
-    table.report_unread(connection, None)
+    table.report_unread(connection, False, 2.0)
     assert table.overdue(2 * UNREAD_FOR_S) == []
-    table.report_unread(connection, 3.0)
+    table.report_unread(connection, True, 3.0)
     assert table.overdue(UNREAD_FOR_S + 3.1) == [connection]
 
 
@@ -121,3 +121,13 @@ def test_full_table_has_room_once_a_connection_is_being_closed():
     assert table.is_full
     table.closed(first)
     assert table.is_full
+
+
+def test_client_that_reads_again_is_not_the_one_idle_for_longest():
+    """A client that had just read was listed behind newer ones, and kept them from making room."""
+    table = ConnectionTable(2)
+    reader, silent = table.opened(Transport(), 0.0), table.opened(Transport(), 1.0)
+    table.report_unread(reader, True, 2.0)
+    table.report_unread(reader, False, 9.0)
+    assert table.to_drop(10.0) is silent
+    assert table.to_drop(10.0) is reader

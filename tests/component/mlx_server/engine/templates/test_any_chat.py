@@ -14,7 +14,7 @@ from mlx_lm.utils import load_tokenizer
 
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.generation.output_parser import OutputMarkers
-from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
 from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
 from mlx_server.engine.models.tokenizers import decoder_of
 from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation

@@ -44,6 +44,17 @@ def test_lru_group_lists_the_newest_key_first_without_removed_ones():
     assert (len(lru), lru.total_bytes, lru.group("a")) == (0, 0, [])
 
 
+def test_add_oldest_evicts_nothing_and_is_evicted_first():
+    lru = Lru(30)
+    lru.add({"used": 10})
+    assert lru.add_oldest("a", 10) and lru.add_oldest("b", 10)
+    assert not lru.add_oldest("c", 1)  # there is no room
+    lru.resize(40)
+    assert not lru.add_oldest("used", 10)  # it stays as recently used as it was
+    assert list(lru) == ["b", "a", "used"]
+    assert lru.resize(20) == ["b"]
+
+
 @given(st.integers(0, 50), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20))))
 def test_total_bytes_is_the_sum_of_the_keys_and_within_the_limit(limit, adds):
     lru, sizes = Lru(limit), dict[str, int]()

@@ -269,7 +269,7 @@ def test_restore_after_an_eviction_uses_the_blocks_that_the_match_holds(open_sto
     model.store.set_ram_limit(0)
     gathered = model.store.restore(find)
     assert gathered.value and gathered.value.tokens == WHOLE
-    model.store.record_restore(find, gathered, TAGS)
+    model.store.record_restore(find, gathered)
     assert model.get(PROMPT) == 0
 
 
@@ -344,3 +344,81 @@ def test_usage_counts_hits_by_tier_and_misses(open_store):
     use = second.store.usage()
     assert (use.hits_ram, use.hits_disk, use.misses) == (0, 3, 2)
     assert use.disk_bytes == first.store.usage().disk_bytes
+
+
+OTHER_PROMPT = list(range(100, 122))
+
+
+def preload(model, available=MANY):
+    """Read all slices of a model's blocks, and return the bytes in RAM."""
+    model.store.preload(model.keys, model.tags)
+    while job := model.store.preload_job(available):
+        job()
+    return model.store.ram_bytes
+
+
+def restarted(open_store, *prompts, **limits):
+    """Return the model of a new engine, after an earlier one has stored the prompts, the newest last."""
+    first = Model(open_store())
+    for prompt in prompts:
+        first.keep(prompt)
+        first.store.persist(5.0)
+    return Model(open_store(**limits))
+
+
+def test_preloaded_blocks_are_found_in_ram(open_store):
+    model = restarted(open_store, PROMPT)
+    assert preload(model) == 5 * BLOCK_BYTES
+    assert model.get(PROMPT) == WHOLE
+    assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (5, 0)
+    assert not model.store.has_preloads
+    assert preload(Model(model.store, "other")) == 5 * BLOCK_BYTES  # of which there is nothing
+
+
+def test_preload_takes_the_newest_prompt_within_half_of_the_ram_tier(open_store):
+    model = restarted(open_store, OTHER_PROMPT, PROMPT, ram=16 * BLOCK_BYTES)
+    size = model.store._disk.size_of(model.store._disk.newest()[0])  # a small file is mostly header
+    whole = Model(open_store(ram=2 * 5 * size + 2))
+    assert preload(whole) == 5 * BLOCK_BYTES
+    assert [whole.get(OTHER_PROMPT), whole.get(PROMPT)] == [WHOLE, WHOLE]
+    assert (whole.store.counts.hits_ram, whole.store.counts.hits_disk) == (5, 5)
+    assert preload(model, available=size - 1) == 0
+
+
+def test_preloaded_blocks_are_evicted_before_used_ones(open_store):
+    model = restarted(open_store, PROMPT)
+    model.keep(OTHER_PROMPT)
+    assert preload(model) == 10 * BLOCK_BYTES
+    model.store.free_ram(5 * BLOCK_BYTES)
+    assert model.get(OTHER_PROMPT) == WHOLE
+    assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (5, 0)
+
+
+def test_freeing_ram_ends_the_preload(open_store):
+    model = restarted(open_store, PROMPT)
+    model.store.preload(model.keys, model.tags)
+    model.store.free_ram(1)
+    assert model.store.preload_job(MANY) is None
+
+
+def test_preload_drops_damaged_and_missing_files(open_store, tmp_path):
+    model = restarted(open_store, PROMPT)
+    newest = model.store._disk.newest()
+    folder = tmp_path / "prompts"
+    (folder / f"{newest[1]}.safetensors").write_bytes(b"no block")
+    (folder / f"{newest[2]}.safetensors").unlink()
+    assert preload(model) == 3 * BLOCK_BYTES
+    assert (model.store.counts.broken, model.store.counts.missing) == (1, 1)
+    assert model.get(PROMPT) == SIZE
+    model.store.persist(5.0)
+    assert len(files(tmp_path)) == 3
+
+
+def test_preload_of_a_cleared_folder_ends(open_store, tmp_path):
+    model = restarted(open_store, PROMPT)
+    model.store.preload(model.keys, model.tags)
+    job = model.store.preload_job(MANY)
+    job()
+    shutil.rmtree(tmp_path / "prompts")
+    assert model.store.preload_job(MANY) is None
+    assert (model.store.ram_bytes, model.get(PROMPT)) == (0, 0)

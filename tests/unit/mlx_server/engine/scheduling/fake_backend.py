@@ -14,6 +14,7 @@ from mlx_server.engine.generation.batch import BatchLimits
 from mlx_server.engine.memory.guard import Tenant
 from mlx_server.engine.memory.ledger import Fits
 from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.models.weights.verification import Verification
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.backend import Backend
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request, RequestStatus
@@ -151,6 +152,21 @@ class FakeRunner(Runner):
         self.closed = True
 
 
+class FakeVerification(Verification):
+    """Finds the models damaged that the test names, and notes which models have answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.damaged, self.have_answered = list[tuple[str, str]](), list[str]()
+
+    def served(self, model: str) -> None:
+        self.have_answered.append(model)
+
+    def take_damaged(self) -> list[tuple[str, str]]:
+        found, self.damaged = self.damaged, []
+        return found
+
+
 class FakeEngine:
     """A scheduler over fakes. `events` holds all that it sent, `started` the ids in the order they ran."""
 
@@ -163,10 +179,12 @@ class FakeEngine:
         self.jobs: dict[str, Future] = {}  # of grammars, still to be compiled
         self.tokenizations: dict[str, Future] = {}  # of SLOW texts
         self.prompts: dict[str, PreparedPrompt] = {}  # the latest of each request
+        self.preloads = 0  # how often cached prompts could be read in advance
         self.loaders_broken = self.runners_broken = False
         self.requests: EngineRequests | None = None
         self.inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         guard: Any = self.guard
+        self.verification = FakeVerification()
         self.scheduler = Scheduler(
             EngineSettings(
                 preload=tuple(preload),
@@ -182,8 +200,20 @@ class FakeEngine:
             self._receive,
             Status(),
             lambda: self.now,
-            Backend(BlockStore(None, 0, 0), guard, self._load, self._make_runner, lambda: None, lambda: 0),
+            Backend(
+                BlockStore(None, 0, 0),
+                guard,
+                self._load,
+                self._make_runner,
+                lambda: None,
+                lambda: 0,
+                verification=self.verification,
+                preload_prompts=self._preload_prompts,
+            ),
         )
+
+    def _preload_prompts(self) -> None:
+        self.preloads += 1
 
     def _catalog(self) -> tuple[list[ModelEntry], list[BrokenModel]]:
         return [entry(name) for name in MODELS], [BrokenModel("broken:latest", "cut off")]

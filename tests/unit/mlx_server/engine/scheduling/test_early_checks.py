@@ -22,7 +22,9 @@ class Guard:
 
     most_tokens = 100
 
-    def check_possible(self, entry: Any, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
+    def check_possible(
+        self, entry: Any, op: Generate, prompt_tokens: int, limit_tokens: int, images: Any
+    ) -> None:
         if prompt_tokens > self.most_tokens:
             raise InsufficientMemory("It can never fit.", retryable=False)
 
@@ -39,7 +41,7 @@ class Runner:
             result.set_exception(self._error)
         else:
             generation = SimpleNamespace(prompt=range(self._tokens), limit_tokens=5)
-            result.set_result(SimpleNamespace(generation=generation))
+            result.set_result(SimpleNamespace(generation=generation, pictures=()))
         return result
 
 

@@ -45,13 +45,13 @@ class FakeGuard:
 
 
 class FakeModels:
-    """`evictions` is what `evictions_for_one_more` returns."""
+    """`evictions` is what `evictions_for` returns."""
 
     def __init__(self) -> None:
         self.evictions: list[Any] | None = []
         self.loaded = {name: SimpleNamespace(entry=entry(name)) for name in ("old", "older")}
 
-    def evictions_for_one_more(self) -> list[Any] | None:
+    def evictions_for(self, entry: ModelEntry) -> list[Any] | None:
         return self.evictions
 
     def get(self, name: str) -> Any:

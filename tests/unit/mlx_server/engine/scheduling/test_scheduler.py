@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.memory.wait_policy import RETRY_S
 from mlx_server.engine.scheduling.request import RequestStatus
+from mlx_server.engine.scheduling.scheduler import TOGETHER_S
 from mlx_server.protocol import (
     Cancel,
     Done,
@@ -128,6 +132,34 @@ def test_slow_prompt_delays_no_other_model_and_no_running_request(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
+def test_requests_that_arrive_together_are_processed_in_one_step_if_no_answer_runs(loaded):
+    """The first of eight prompts began alone, and the other seven waited for a step of a prompt."""
+    loaded.guard.places = 3
+    loaded.send(generate("first", steps=99), generate("second", steps=99, slow=True))
+
+    def make_tokens() -> None:
+        loaded.send(generate("third", steps=99))
+        loaded.end_tokenization("second")
+
+    threading.Timer(0.005, make_tokens).start()
+    loaded.turn()
+    assert loaded.requests is not None
+    assert {request.id for request in loaded.requests.select(RequestStatus.RUNNING)} == {
+        "first",
+        "second",
+        "third",
+    }
+
+
+def test_request_waits_no_longer_than_a_moment_for_one_that_takes_long_to_prepare(loaded):
+    loaded.guard.places = 3
+    began_s = time.monotonic()
+    loaded.send(generate("first", json_schema={}), generate("slow", slow=True), generate("second"))
+    loaded.turn()
+    assert time.monotonic() - began_s >= TOGETHER_S
+    assert (loaded.answer("second").reason, loaded.status("first")) == ("length", RequestStatus.PREPARING)
+
+
 def test_prompt_that_cannot_be_made_fails_only_its_request(loaded):
     loaded.send(generate("bad", slow=True), generate("good", slow=True), embed("text"))
     loaded.turn()
@@ -196,6 +228,33 @@ def test_model_whose_runner_cannot_be_made_fails_only_its_requests():
     engine.send(generate("b"))
     engine.turn(5)
     assert engine.answer("b").reason == "length"
+
+
+def test_model_found_damaged_is_unloaded_and_its_requests_fail_with_the_reason(loaded):
+    loaded.send(generate("runs", steps=99), generate("other", OTHER_CHAT, steps=2))
+    loaded.turn()
+    loaded.verification.damaged = [(CHAT, "/m/model.safetensors: it has changed; fetch the model again")]
+    loaded.turn(5)
+    failed = loaded.answer("runs")
+    assert failed.code == "model_load_failed" and "model.safetensors: it has changed" in failed.message
+    (unloaded,) = of(loaded, Unloaded)
+    assert unloaded.model == CHAT and unloaded.damage == failed.message
+    assert loaded.answer("other").reason == "length"
+
+
+def test_model_found_damaged_after_it_was_unloaded_changes_nothing(loaded):
+    loaded.verification.damaged = [("gone:latest", "damaged")]
+    loaded.turn()
+    assert not of(loaded, Unloaded)
+
+
+def test_model_is_verified_from_its_first_answer_on(loaded):
+    loaded.send(generate("slow", slow=True))
+    loaded.turn(2)
+    assert loaded.verification.have_answered == []
+    loaded.end_tokenization("slow")
+    loaded.turn(3)
+    assert loaded.verification.have_answered == [CHAT]
 
 
 def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
@@ -335,3 +394,21 @@ def test_second_shutdown_shortens_the_drain_and_never_lengthens_it(engine):
     engine.send(Shutdown(2.0))
     engine.turn()
     assert engine.scheduler._drain_until_s == pytest.approx(engine.now + 2.0)
+
+
+def test_cached_prompts_are_read_in_advance_unless_a_model_is_loaded_or_a_request_is_prepared():
+    engine = FakeEngine()
+    engine.send(generate("loads the model", steps=3))
+    engine.turn(2)
+    assert engine.preloads == 0
+    engine.turn(4)
+    assert engine.preloads > 0
+    engine.send(generate("is prepared", json_schema={"type": "object"}))
+    engine.turn()
+    assert engine.status("is prepared") is RequestStatus.PREPARING
+    before = engine.preloads
+    engine.turn()
+    assert engine.preloads == before
+    engine.end_job("is prepared")
+    engine.turn()
+    assert engine.preloads == before + 1

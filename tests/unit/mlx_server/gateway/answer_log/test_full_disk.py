@@ -12,7 +12,7 @@ import pytest
 
 from mlx_server.gateway.answer_log import Ended, Event, LogInUse
 from mlx_server.gateway.answer_log.file_names import FileName
-from tests.answer_log_fixtures import FaultyFolder, Logs, accepted, token
+from tests.disks.answer_log_fixtures import FaultyFolder, Logs, accepted, token
 from vestal.best_effort.failures import FAILURES
 
 RETRIED = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE]

@@ -23,7 +23,7 @@ from mlx_server.gateway.answer_log.earlier_files import START_GRACE_S
 from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.index import MAX_EXPIRED_IDS, UNFINISHED_KEEP_S
 from mlx_server.protocol import Token
-from tests.answer_log_fixtures import Logs, accepted, token
+from tests.disks.answer_log_fixtures import Logs, accepted, token
 
 DAY_S = 24 * 3600.0
 

@@ -20,7 +20,7 @@ from mlx_server.gateway.answer_log import (
     read_records,
 )
 from mlx_server.protocol import Done, Failed, Token, ToolCall, Usage
-from tests.answer_log_fixtures import accepted, token
+from tests.disks.answer_log_fixtures import accepted, token
 
 NUMBERS = st.integers(0, 5)
 # Surrogates too: a model's JSON may spell half of a pair, and the text that a client was given has it.

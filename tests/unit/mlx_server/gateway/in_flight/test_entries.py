@@ -11,7 +11,12 @@ from mlx_server import protocol
 from mlx_server.gateway.errors import RequestCancelled
 from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, PassedOn, in_flight
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
+from mlx_server.gateway.requests.model_requests import (
+    EmbeddingRequest,
+    GenerationRequest,
+    LoadRequest,
+    RerankRequest,
+)
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
@@ -269,28 +274,33 @@ def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(
     gateway.dispatcher.on_event(protocol.Failed(failing.id, "internal_error", "no"))
     embedding = gateway.dispatcher.submit(sendable(EmbeddingRequest(MODEL, ("a",))), "client", "ollama")
     gateway.dispatcher.on_event(protocol.Embedding(embedding.id, "", 3, 5))
+    ranking = gateway.dispatcher.submit(sendable(RerankRequest(MODEL, "q", ("a",))), "client", "rerank")
+    gateway.dispatcher.on_event(protocol.Reranked(ranking.id, (0.5,), 6))
     (without_tokens,) = gateway.submit()
     gateway.dispatcher.on_event(protocol.Done(without_tokens.id, "length", protocol.Usage(11, 0)))
     counting = GenerationRequest(MODEL, "text", prompt="a", count_only=True)
     counted = gateway.dispatcher.submit(sendable(counting), "client", "anthropic")
     gateway.dispatcher.on_event(protocol.Done(counted.id, "stop", protocol.Usage(9, 0)))
     totals = gateway.telemetry.totals()
-    assert totals["prompt_tokens"] == 7 + 5 + 11, "a prompt that is only counted is not taken in"
-    assert (totals["requests"], totals["failed"]) == (5, 1)
+    assert totals["prompt_tokens"] == 7 + 5 + 6 + 11, "a prompt that is only counted is not taken in"
+    assert (totals["requests"], totals["failed"]) == (6, 1)
     assert (totals["first_token_s"], totals["first_tokens"]) == (1.5, 1)
 
 
-def test_totals_of_the_prompt_cache_accumulate_across_engines(gateway):
+def test_totals_of_prompt_cache_and_drafts_accumulate_across_engines(gateway):
     """Each engine counts from 0 at its start; the totals must not drop when a new engine begins."""
 
-    def alive(hits_ram: int, hits_disk: int, misses: int) -> protocol.Alive:
+    def alive(hits_ram: int, hits_disk: int, misses: int, drafts: tuple[int, ...]) -> protocol.Alive:
         use = protocol.PromptCacheUse(hits_ram=hits_ram, hits_disk=hits_disk, misses=misses)
-        return protocol.Alive(1, False, 0, prompt_cache=use)
+        return protocol.Alive(1, False, 0, prompt_cache=use, drafts=protocol.DraftUse(*drafts))
 
-    gateway.dispatcher.on_event(alive(2, 1, 4))
-    gateway.dispatcher.on_event(alive(3, 1, 5))
+    gateway.dispatcher.on_event(alive(2, 1, 4, (1, 0, 0, 0)))
+    gateway.dispatcher.on_event(alive(3, 1, 5, (9, 4, 20, 12)))
     gateway.dispatcher.engine_lost()
     gateway.start_engine()
-    gateway.dispatcher.on_event(alive(0, 9, 6))
+    gateway.dispatcher.on_event(alive(0, 9, 6, (2, 1, 0, 0)))
     totals = gateway.telemetry.totals()
     assert (totals["cache_hits"], totals["cache_misses"]) == (4 + 9, 5 + 6)
+    assert (totals["draft_tokens_guessed"], totals["draft_tokens_accepted"]) == (11 + 20, 5 + 12)
+    names = ("lookup_guessed", "lookup_accepted", "model_guessed", "model_accepted")
+    assert [gateway.telemetry.of_engines[name] for name in names] == [11, 5, 20, 12]

@@ -87,8 +87,18 @@ def test_busy_machine_gives_a_request_to_a_free_peer_or_to_a_shorter_queue_only(
         assert chosen.is_free
         assert chosen.prefix_bytes == max(peer.prefix_bytes for peer in peers if peer.is_free)
     else:
-        assert chosen.waiting == min(machine.waiting for machine in (here, *peers) if machine.serves)
-        assert chosen is here or chosen.waiting < here.waiting
+        saved = [chosen.prefix_bytes - machine.prefix_bytes for machine in (here, *peers) if machine.serves]
+        longer = [chosen.waiting - machine.waiting for machine in (here, *peers) if machine.serves]
+        assert all(w * LONGER_PREFIX_BYTES <= p for w, p in zip(longer, saved, strict=True))
+
+
+def test_request_to_a_full_fleet_waits_longer_where_more_of_it_is_computed():
+    """A full fleet sent each turn to the shortest queue, where its whole conversation was computed anew."""
+    here = Machine(HERE, serves=True, running=2, waiting=2, slots=2, prefix_bytes=3 * LONGER_PREFIX_BYTES)
+    elsewhere = Machine("http://b", serves=True, running=2, waiting=1, slots=2)
+    assert machine_for(here, [elsewhere]) == HERE
+    assert machine_for(replace(here, waiting=5), [elsewhere]) == elsewhere.url
+    assert machine_for(replace(here, prefix_bytes=0), [elsewhere]) == elsewhere.url
 
 
 @given(st.lists(machines, max_size=5))

@@ -1,0 +1,144 @@
+"""A client that comes back: what was cut off is fetched by its id, or asked for again with its key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from benchmarks.client.frames import FrameReader, data_of
+from benchmarks.client.reading import Answer, read
+from benchmarks.client.requests import ClientRequest
+
+RETRY_S = 0.1
+"""A client tries again this long after it was cut off or refused."""
+BUSY = 503
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A request with its Idempotency-Key. `by_id`: a stream that is cut off is resumed by its id."""
+
+    ask: ClientRequest
+    key: str
+    by_id: bool
+
+
+@dataclass
+class Comebacks:
+    """How clients came back to an answer that was cut off: by its id, or by their key."""
+
+    cut_off: int = 0
+    by_id: int = 0
+    by_key: int = 0
+
+
+def _ignore() -> None:
+    """Count nothing."""
+
+
+@dataclass
+class Watcher:
+    """What the client counts: `refused` and `busy` are called at each attempt that ends so."""
+
+    comebacks: Comebacks
+    refused: Callable[[], None] = _ignore
+    busy: Callable[[], None] = _ignore
+
+
+@dataclass
+class _Progress:
+    """`frames` were received whole so far. `answer_id` is the id in the header of the first response."""
+
+    answer: Answer
+    frames: int = 0
+    answer_id: str = ""
+
+
+async def ask_until_answered(
+    session: aiohttp.ClientSession,
+    url: str,
+    sending: Sending,
+    timeout_s: float,
+    watcher: Watcher,
+) -> Answer:
+    """Send a request until its answer is whole, refused or too late, and return it.
+
+    Where a stream that was cut off is asked for again with its key, the frames that came before are skipped.
+    """
+    progress = _Progress(Answer())
+    answer, attempts = progress.answer, 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not await _attempt(session, url, sending, progress, watcher, attempts):
+                attempts += 1
+                await asyncio.sleep(RETRY_S)
+    except TimeoutError:
+        answer.fault = f"no end within {timeout_s:g} s, after {attempts} further attempts"
+    except (ValueError, KeyError) as error:
+        answer.fault = f"{type(error).__name__}: {error}"
+    return answer
+
+
+async def _attempt(
+    session: aiohttp.ClientSession,
+    url: str,
+    sending: Sending,
+    progress: _Progress,
+    watcher: Watcher,
+    attempts: int,
+) -> bool:
+    """Make one attempt, and return whether there is nothing more to do."""
+    ask, by_id = sending.ask, sending.by_id and bool(progress.answer_id)
+    if by_id:
+        address = f"{url}/v1/streams/{progress.answer_id}?from={progress.frames}"
+        opening = session.get(address)
+    else:
+        opening = session.post(url + ask.path, json=ask.body, headers={"Idempotency-Key": sending.key})
+    try:
+        async with opening as response:
+            if response.status == BUSY:
+                watcher.busy()
+                return False
+            if response.status != 200:
+                way = "by its id" if by_id else "by its key" if attempts else "at first"
+                progress.answer.fault = f"{response.status} {way}: {(await response.text())[:300]}"
+                return True
+            if attempts:
+                watcher.comebacks.by_id += by_id
+                watcher.comebacks.by_key += not by_id
+            progress.answer_id = response.headers.get("x-request-id", progress.answer_id)
+            await _read_response(ask, response, progress, skip=0 if by_id else progress.frames)
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, ConnectionRefusedError):
+            watcher.refused()
+        return False
+    except (aiohttp.ClientError, OSError):
+        watcher.comebacks.cut_off += 1
+        return False
+    answer = progress.answer
+    if not answer.finished and not answer.fault:
+        answer.fault = f"the response ends without the end of the answer, after {progress.frames} frames"
+    return True
+
+
+async def _read_response(
+    ask: ClientRequest, response: aiohttp.ClientResponse, progress: _Progress, skip: int
+) -> None:
+    """Add what arrives to the answer, except its first `skip` frames."""
+    if not ask.streams:
+        read(ask.path, progress.answer, json.loads(await response.read()), time.monotonic())
+        return
+    frames = FrameReader(response.content_type)
+    async for data in response.content.iter_any():
+        for frame in frames.feed(data):
+            if skip:
+                skip -= 1
+                continue
+            progress.frames += 1
+            if message := data_of(frame):
+                read(ask.path, progress.answer, json.loads(message), time.monotonic())

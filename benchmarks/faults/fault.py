@@ -1,0 +1,90 @@
+"""A fault: how it is made, which processes it replaces, and what shows that it was noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.faults.outcomes import MLX, NOBODY, Entry, Notices
+from benchmarks.processes.stack import is_alive
+
+if TYPE_CHECKING:
+    from benchmarks.faults.stack import FaultStack
+
+LOOK_S = 0.002
+
+
+@dataclass(frozen=True)
+class Made:
+    """A fault that was made at `at`. `noticed_at` is set if something else than the journal shows it."""
+
+    at: float
+    noticed_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the table.
+
+    `make` makes the fault and, if it lasts for a time, ends it. `stream` is the service whose return is
+    measured. `replaced` are the processes that are other ones afterwards; `stable` those that must have run
+    for a while before, so that no delay of an earlier restart is measured; by default the same.
+    `default_actor` acts without a trace in the journal.
+    """
+
+    name: str
+    make: Callable[[FaultStack], Made]
+    notices: Notices
+    stream: str = MLX
+    replaced: tuple[str, ...] = ()
+    stable: tuple[str, ...] | None = None
+    default_actor: str = NOBODY
+    limit_s: float = 150.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Faults that are made to one stack, in turn. `open_stack` takes the first of its ports; 0: free ones.
+
+    `lacking` returns why a fault cannot be made here, or nothing.
+    """
+
+    faults: tuple[Fault, ...]
+    open_stack: Callable[[int], AbstractContextManager[FaultStack]]
+    lacking: Callable[[Fault], str] = lambda fault: ""
+
+
+def signaled(name: str, number: signal.Signals) -> Callable[[FaultStack], Made]:
+    """Return a function that sends a signal to the process `name` of a stack."""
+
+    def make(stack: FaultStack) -> Made:
+        pid = stack.living_pid(name)
+        at = time.time()
+        os.kill(pid, number)
+        return Made(at)
+
+    return make
+
+
+def event_of(component: str, *events: str) -> Notices:
+    """Return a test for the first event of a component that shows the fault."""
+
+    def notices(entry: Entry) -> bool:
+        return entry.component == component and entry.event in events
+
+    return notices
+
+
+def until_dead(pid: int, timeout_s: float) -> bool:
+    """Wait until a process is dead, and return whether it is."""
+    end = time.monotonic() + timeout_s
+    while is_alive(pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_S)
+    return True

@@ -1,0 +1,38 @@
+"""The faults of what runs on the host, in the order in which a run with little time wants them."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.faults import ollama, processes, resources
+from benchmarks.faults.fault import Fault, Group, Made
+from benchmarks.faults.outcomes import Entry
+from benchmarks.faults.stack import FaultStack, can_mount
+
+
+def upgrade(stack: FaultStack) -> Made:
+    """Change the code of all packages and run `vestal up`, which replaces agent and gateway."""
+    stack.change_code(next(stack.changes))
+    at = time.time()
+    stack.up()
+    return Made(at)
+
+
+def _change_is_named(entry: Entry) -> bool:
+    return entry.event in ("agent_outdated", "gateway_outdated", "handover_began")
+
+
+UPGRADE = Fault("upgrade", upgrade, _change_is_named, replaced=("mlx_server",), limit_s=180.0)
+DISK = "only root of a Linux machine can mount a small disk"
+
+
+def _order(fault: Fault) -> bool:
+    return fault.name.endswith("_hang")  # half a minute and more each
+
+
+FAULTS = tuple(sorted((*processes.FAULTS, *ollama.FAULTS, *resources.FAULTS, UPGRADE), key=_order))
+GROUP = Group(
+    FAULTS,
+    lambda first_port: FaultStack(first_port=first_port),
+    lambda fault: DISK if fault.name == "disk_full" and not can_mount() else "",
+)

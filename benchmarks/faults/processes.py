@@ -1,0 +1,106 @@
+"""The faults of engine, gateway and agent: killed, aborted, suspended, out of memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults.fault import LOOK_S, Fault, Made, event_of, signaled, until_dead
+from benchmarks.faults.outcomes import AGENT
+from benchmarks.faults.stack import FaultStack, until
+
+MEMORY_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
+"""Version 1 and version 2 of Linux' control groups."""
+KILLED_WITHIN_S = 20.0
+REMOVED_WITHIN_S = 2.0
+WATCHDOG_WITHIN_S = 10.0
+
+
+def out_of_memory(stack: FaultStack) -> Made:
+    """Forbid the engine any more memory by a control group, so that the kernel kills it for want of memory.
+
+    The fault is the kill, which comes with the engine's next allocation. Where there is no such group (macOS,
+    no root), the engine gets SIGKILL.
+    """
+    pid = stack.living_pid("mlx_engine")
+    with _memory_group(pid) as limited:
+        if not limited or not until_dead(pid, KILLED_WITHIN_S):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            until_dead(pid, KILLED_WITHIN_S)
+        return Made(time.time() - LOOK_S)
+
+
+@contextlib.contextmanager
+def _memory_group(pid: int) -> Iterator[bool]:
+    """Move a process into a group of its own without any memory. Yield whether that was possible."""
+    root = next((group for group in MEMORY_GROUPS if (group / "cgroup.procs").exists()), None)
+    group = (root or MEMORY_GROUPS[0]) / f"vestal-fault-{pid}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes")
+        limit.write_text("65536")
+        (group / "cgroup.procs").write_text(str(pid))
+        limited = True
+    except OSError:
+        limited = False
+    try:
+        yield limited
+    finally:
+        until(lambda: _removed(group), REMOVED_WITHIN_S)
+
+
+def _removed(group: Path) -> bool:
+    """Remove a control group, which is possible once its last process is reaped. Return if it is gone."""
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
+def kill_agent(stack: FaultStack) -> Made:
+    """Kill the agent. The watchdog writes to its log that the agent is gone."""
+    log = stack.home / "logs" / "watchdog.log"
+    pid, size = stack.living_pid("agent"), _size(log)
+    at = time.time()
+    os.kill(pid, signal.SIGKILL)
+    while time.time() < at + WATCHDOG_WITHIN_S:
+        if _size(log) > size:
+            return Made(at, noticed_at=time.time())
+        time.sleep(LOOK_S)
+    return Made(at)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+_HUNG = ("health_failed", "health_overdue", "child_restarting", "child_killed", "child_exited")
+_ENGINE_ENDED, _GATEWAY_ENDED = event_of("mlx_engine", "child_exited"), event_of("mlx_server", "child_exited")
+_ENGINE, _GATEWAY = ("mlx_engine",), ("mlx_server", "mlx_engine")
+
+FAULTS = (
+    Fault("engine_kill", signaled("mlx_engine", signal.SIGKILL), _ENGINE_ENDED, replaced=_ENGINE),
+    Fault("engine_abrt", signaled("mlx_engine", signal.SIGABRT), _ENGINE_ENDED, replaced=_ENGINE),
+    Fault(
+        "engine_hang",
+        signaled("mlx_engine", signal.SIGSTOP),
+        event_of("mlx_engine", *_HUNG),
+        replaced=_ENGINE,
+    ),
+    Fault("engine_oom", out_of_memory, _ENGINE_ENDED, replaced=_ENGINE),
+    Fault("gateway_kill", signaled("mlx_server", signal.SIGKILL), _GATEWAY_ENDED, replaced=_GATEWAY),
+    Fault(
+        "gateway_hang",
+        signaled("mlx_server", signal.SIGSTOP),
+        event_of("mlx_server", *_HUNG),
+        replaced=_GATEWAY,
+    ),
+    Fault("agent_kill", kill_agent, event_of("agent", "agent_started"), AGENT, replaced=("agent",)),
+)

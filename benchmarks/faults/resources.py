@@ -1,0 +1,73 @@
+"""The faults of what the processes use: a full disk, and no descriptor left."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+
+from benchmarks.faults.fault import Fault, Made
+from benchmarks.faults.outcomes import Entry
+from benchmarks.faults.stack import FaultStack
+
+HOLD_S = 6.0
+"""The fault ends by itself after this time, as somebody deletes files, or as clients leave."""
+BLOCK_SIZES = (1 << 20, 1 << 12, 1)
+
+
+def fill_disk(stack: FaultStack) -> Made:
+    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S."""
+    filler = stack.home / "filler"
+    try:
+        with filler.open("ab", buffering=0) as file:
+            for size in BLOCK_SIZES:
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+        at = time.time()
+        time.sleep(HOLD_S)
+        return Made(at)
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+def take_descriptors(stack: FaultStack) -> Made:
+    """Lower the gateway's limit of descriptors to 0, so that it can open none, and restore it after HOLD_S.
+
+    Those that are open stay open.
+    """
+    pid = stack.living_pid("mlx_server")
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        at = time.time()
+        time.sleep(HOLD_S)
+        return Made(at)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _disk_is_named(entry: Entry) -> bool:
+    return entry.event == "disk_not_writable"
+
+
+def _descriptors_are_named(entry: Entry) -> bool:
+    named = ("connections_not_accepted", "connections_dropped", "health_failed")
+    return entry.component == "mlx_server" and entry.event in named
+
+
+FAULTS = (
+    Fault(
+        "disk_full",
+        fill_disk,
+        _disk_is_named,
+        stable=("mlx_server",),
+    ),
+    Fault(
+        "descriptors_gone",
+        take_descriptors,
+        _descriptors_are_named,
+        stable=("mlx_server",),
+    ),
+)

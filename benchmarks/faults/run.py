@@ -1,0 +1,126 @@
+"""Make every fault in turn, try by try, and log the figures of each try when it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from benchmarks.faults import containers, on_host, sleeping, table
+from benchmarks.faults.fault import Fault, Group
+from benchmarks.faults.stack import FaultStack
+from benchmarks.faults.tries import run_try
+from benchmarks.figures import VESTAL, Figure
+from benchmarks.scenario import Log, Scenario, Subjects, progress, run_alone
+
+TRIES = 20
+QUICK_TRIES = 3
+GROUPS = (on_host.GROUP, sleeping.GROUP, containers.GROUP)
+Done = Collection[tuple[str, int]]
+"""The tries that need no repetition: (fault, number)."""
+
+
+def run_faults(
+    log: Log,
+    groups: Sequence[Group],
+    tries: int,
+    only: Collection[str] = (),
+    done: Done = (),
+    first_port: int = 0,
+) -> None:
+    """Make each fault `tries` times, except what is done. Try 1 of all faults of a group comes before try 2.
+
+    A fault that cannot be made here is logged once as a failure with its reason.
+    """
+    for group in groups:
+        wanted = [fault for fault in group.faults if not only or fault.name in only]
+        able = [fault for fault in wanted if not _refused(log, group, fault)]
+        left = [(n, fault) for n in range(1, tries + 1) for fault in able if (fault.name, n) not in done]
+        if left:
+            _run_group(log, group, left, first_port)
+
+
+def _refused(log: Log, group: Group, fault: Fault) -> bool:
+    why = group.lacking(fault)
+    if why:
+        progress(f"{fault.name}: not measured here: {why}")
+        log(table.failure(fault.name, table.SERVED, 1, why))
+    return bool(why)
+
+
+def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port: int) -> None:
+    """Make the faults of one group. After a try that failed, the next one gets a new stack.
+
+    If a stack does not come up, what is left of the group fails with its last words.
+    """
+    while left:
+        with contextlib.ExitStack() as opened:
+            try:
+                stack = opened.enter_context(group.open_stack(first_port))
+            except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                for number, fault in left:
+                    log(table.failure(fault.name, table.SERVED, number, _words(error)))
+                progress(f"a stack for {left[0][1].name} did not come up: {_words(error)}")
+                return
+            while left:
+                number, fault = left.pop(0)
+                if not _logged(log, stack, number, fault):
+                    break
+
+
+def _logged(log: Log, stack: FaultStack, number: int, fault: Fault) -> bool:
+    """Make a try and log it. Return whether the stack can be used further."""
+    began = time.monotonic()
+    try:
+        got = run_try(stack, fault, random.Random(f"{fault.name} {number}"))
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        log(table.failure(fault.name, table.SERVED, number, _words(error)))
+        progress(f"{fault.name} {number}: {_words(error)}")
+        return False
+    for figure in table.figures(fault.name, number, got):
+        log(figure)
+    acted = ", ".join(got.actors)
+    progress(
+        f"{fault.name} {number}: noticed {_s(got.noticed_s)}, served again {_s(got.served_again_s)}, "
+        f"{got.lost} lost, {got.cut_offs} cut off, acted: {acted} (took {time.monotonic() - began:.0f} s)"
+    )
+    for reason in got.reasons:
+        progress(f"  lost: {reason[:300]}")
+    return not got.by_person
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[-300:] or type(error).__name__
+
+
+def _s(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.3f} s"
+
+
+def done_tries(found: Iterable[Figure]) -> set[tuple[str, int]]:
+    """Return the tries that have ended, by their figures: the row of the return is logged last of a try."""
+    rows = ((figure.row.split("/"), figure) for figure in found if figure.row.startswith("faults/"))
+    return {(parts[1], figure.round) for parts, figure in rows if parts[2] == table.SERVED}
+
+
+def _run(log: Log, subjects: Subjects, rounds: int) -> None:
+    if subjects.wants(VESTAL):
+        run_faults(log, GROUPS, rounds, done=done_tries(subjects.have))
+
+
+SCENARIO = Scenario(
+    name="faults",
+    about="each fault of one part: noticed after, served again after, requests lost, who had to act",
+    quick_s=0,
+    full_s=6 * 3600.0,
+    run=_run,
+    quick_rounds=QUICK_TRIES,
+    full_rounds=TRIES,
+    resumes_itself=True,
+)
+
+if __name__ == "__main__":
+    run_alone(SCENARIO, sys.argv[1:])

@@ -1,0 +1,82 @@
+"""Figures: what a benchmark measured, one JSON object a line. Runs store them, reports read them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+VESTAL = "vestal"
+"""The subject of our own figures. The other subjects are the names of peers."""
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value, or one failure to measure it.
+
+    `row` names what was measured, with slashes: `serving/tokens_per_s/4`. `subject` is `vestal` or a peer.
+    `value` has `unit`, and `better` says whether more or less of it is an advantage. A failure has `failed`,
+    one sentence with the last words of what failed, in place of `value`. `round` counts from 1; `at` is a
+    Unix time in seconds. `scenario` is filled in by the run that stores the figure.
+    """
+
+    row: str
+    subject: str
+    value: float | None = None
+    unit: str = ""
+    better: Better = "higher"
+    round: int = 1
+    at: float = field(default_factory=time.time)
+    failed: str | None = None
+    scenario: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.failed is None):
+            raise ValueError(f"A figure has either a value or a failure: {self.row} of {self.subject}.")
+
+
+def write(stream: IO[str], figure: Figure) -> None:
+    """Write a figure as one line and flush it, so that a killed run keeps all figures before its death."""
+    stream.write(to_line(figure))
+    stream.flush()
+
+
+def to_line(figure: Figure) -> str:
+    """Return a figure as a line of JSON. Fields that are empty are left out."""
+    kept = {name: value for name, value in asdict(figure).items() if value not in (None, "")}
+    return json.dumps(kept, ensure_ascii=False) + "\n"
+
+
+def read(path: Path) -> list[Figure]:
+    """Return the figures in a file, or none if there is no file.
+
+    A last line without an end is left out: its writer was killed within it. Raises ValueError on any other
+    line that is no figure, with its number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return list(parse(text.split("\n")[:-1], str(path)))
+
+
+def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
+    """Yield the figures of whole lines. Raise ValueError on a line that is none, with `source` and number."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield Figure(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{source}, line {number} is no figure: {error}") from error
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of the values does not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

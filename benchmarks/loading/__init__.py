@@ -1,0 +1,1 @@
+"""Measurements of how fast a large model is loaded."""

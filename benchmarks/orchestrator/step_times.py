@@ -1,0 +1,97 @@
+"""Run tasks whose steps do nothing: `python -m benchmarks.orchestrator.step_times TASKS`.
+
+Printed is JSON, in milliseconds: `steps`, the times between the end of a step and the begin of the next, in
+which the result is stored; `tasks`, the times from a task's submission to its last step; `undurable`, the
+times between steps if the same workflow runs without a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from orchestrator.tasks import workflow
+from orchestrator.tasks.database import SqliteTasks
+from orchestrator.tasks.steps import Steps
+from orchestrator.tasks.task_queue import TaskQueue
+
+AGENT = "lead"
+TASK_TIMEOUT_S = 30.0
+
+
+class IdleSteps:
+    """The steps plan, retrieve and answer without any work. Notes when each begins, in seconds."""
+
+    def __init__(self) -> None:
+        self.began: list[float] = []
+        self.answered = asyncio.Event()
+
+    def crew(self) -> tuple[str, ...]:
+        return (AGENT,)
+
+    async def plan(self, goal: str, say: Any) -> dict[str, Any]:
+        self.began.append(time.perf_counter())
+        return {"parts": [{"agent": AGENT, "goal": goal}], "note": ""}
+
+    async def retrieve(self, name: str, goal: str, say: Any) -> dict[str, Any]:
+        self.began.append(time.perf_counter())
+        return {"sources": [], "note": ""}
+
+    async def answer(self, *arguments: Any) -> dict[str, Any]:
+        self.began.append(time.perf_counter())
+        self.answered.set()
+        return {"text": "An answer.", "sources_used": 0}
+
+    def take(self) -> list[float]:
+        """Return the begins of the steps since the last call, and forget them."""
+        taken, self.began = self.began, []
+        self.answered.clear()
+        return taken
+
+
+async def measure(tasks: int, file: Path) -> dict[str, list[float]]:
+    """Run tasks one after the other, durably and not."""
+    idle = IdleSteps()
+    steps = cast(Steps, idle)
+    found: dict[str, list[float]] = {"steps": [], "tasks": [], "undurable": []}
+    queue = TaskQueue(SqliteTasks(file), steps, max_calls=2)
+    await queue.start()
+    for number in range(tasks + 1):
+        submitted = time.perf_counter()
+        await queue.submit(f"goal {number}", [], None)
+        await asyncio.wait_for(idle.answered.wait(), TASK_TIMEOUT_S)
+        began = idle.take()
+        if number:  # the first task of a process also loads what the others find loaded
+            found["steps"] += gaps_ms(began)
+            found["tasks"].append((began[-1] - submitted) * 1000)
+        await workflow.work({"goal": f"goal {number}", "agents": []}, steps, _directly, 2)
+        found["undurable"] += gaps_ms(idle.take())
+    while await queue.waiting():  # noqa: ASYNC110  # DBOS has no event for it
+        await asyncio.sleep(0.02)  # the last answer is being stored
+    return found
+
+
+def gaps_ms(times: list[float]) -> list[float]:
+    """Return the times between successive times in seconds, in milliseconds."""
+    return [(later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def _directly(name: str) -> workflow.Run:
+    async def run(work: Any, *arguments: Any) -> Any:
+        return await work(*arguments, lambda detail: None)
+
+    return run
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="vestal-bench-") as folder:
+        print(json.dumps(asyncio.run(measure(int(sys.argv[1]), Path(folder) / "tasks.db"))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The peers with which Vestal is compared: their environments, and how each is started.
+
+`python -m benchmarks.peers install NAME …` installs them; `python -m benchmarks.peers` lists them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.peers.process import Peer
+
+
+def every_peer() -> tuple[Peer, ...]:
+    """Return all peers, installed or not, in the order in which tables show them."""
+    from benchmarks.peers.serving import SERVING_PEERS
+    from benchmarks.peers.supervisors import SUPERVISOR_PEERS
+
+    return (*SERVING_PEERS, *SUPERVISOR_PEERS)
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the peers that can run here, by name."""
+    return {peer.name: peer.version() for peer in every_peer() if peer.available() is None}

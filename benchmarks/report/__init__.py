@@ -1,0 +1,11 @@
+"""What figures amount to: `benchmarks/RESULTS.md`, the plots, and the three of them in the README.
+
+| module     | job                                                                                    |
+|------------|----------------------------------------------------------------------------------------|
+| `summary`  | medians, spread, and Vestal against the best peer of a row (pure)                      |
+| `reasons`  | why a row is lost, from `reasons.yaml`                                                 |
+| `markdown` | the tables of a run as Markdown (pure)                                                 |
+| `bars`     | a bar chart as SVG, readable on light and dark pages (pure)                            |
+| `plots`    | which charts there are, and the README's block                                         |
+| `publish`  | writes all of these, and compares what is written with what the figures give           |
+"""

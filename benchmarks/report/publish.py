@@ -1,0 +1,108 @@
+"""Write `RESULTS.md`, the plots and the README's block from stored runs, or check what is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.faults import table as fault_table
+from benchmarks.report import reasons
+from benchmarks.report.markdown import Stored, TableMaker, lost_without_reason, run_markdown
+from benchmarks.report.plots import BEGIN, END, FOLDER, readme_block, svg_files
+from benchmarks.report.summary import rows_of
+from benchmarks.runs.registry import scenarios
+from benchmarks.runs.run_folder import RESULTS, RunFolder
+
+REPO = Path(__file__).resolve().parents[2]
+RESULTS_PAGE = "benchmarks/RESULTS.md"
+RUNS = re.compile(r"<!-- runs: (.+?) -->")
+HEAD = """# Results
+
+<!-- runs: {runs} -->
+<!-- Made by `python -m benchmarks.report publish {runs}` from benchmarks/results; do not edit. -->
+
+`make bench BENCH=full` measures all of this anew. A cell has the median of the rounds and, in brackets, the
+least and the most of them. The subjects took turns within each round. The last column compares with the best
+peer of the row: the median of the rounds' ratios, above 1 where Vestal is better, whether more or less of the
+unit is better.
+"""
+
+
+def stored(run: RunFolder) -> Stored:
+    """Return what a run has stored. Raises FileNotFoundError if there is no such run."""
+    if not run.figures_file.exists():
+        raise FileNotFoundError(f"There is no run {run.name} with figures in {run.path.parent}.")
+    ends = {name: end.ended for name, end in run.ends().items()}
+    return Stored(run.name, run.figures(), run.machine(), ends)
+
+
+def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
+    """Return `RESULTS.md`: each run apart, for figures of different runs are not comparable."""
+    about = {name: scenario.about for name, scenario in scenarios().items()}
+    parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
+    for number, run in enumerate(runs):
+        links = [f"![{name.removesuffix('.svg')}](results/plots/{name})" for name in svg_files(run.figures)]
+        plots = "\n" + "\n\n".join(links) + "\n" if number == 0 and links else ""
+        parts.append(f"## {run.name}\n\n{run_markdown(run, about, why, own_tables())}{plots}")
+    return "\n".join(parts)
+
+
+def own_tables() -> dict[str, TableMaker]:
+    """Return the tables of scenarios that have their own form."""
+    return {"faults": fault_table.markdown}
+
+
+def files(runs: Sequence[Stored], why: Sequence[reasons.Reason], readme: str) -> dict[str, str]:
+    """Return the content of each generated file by its path in the repository. `readme` is the README now."""
+    made = {RESULTS_PAGE: page(runs, why)}
+    made |= {f"{FOLDER}/{name}": text for name, text in svg_files(runs[0].figures).items()}
+    made["README.md"] = with_block(readme, readme_block(runs[0].figures))
+    return made
+
+
+def with_block(readme: str, block: str) -> str:
+    """Return the README with its block of figures replaced. Raises ValueError if it has no such block."""
+    if BEGIN not in readme or END not in readme:
+        raise ValueError(f"The README has no lines {BEGIN} and {END}.")
+    before, rest = readme.split(BEGIN, 1)
+    return before + block + rest.split(END, 1)[1]
+
+
+def published_runs(repo: Path = REPO) -> list[str]:
+    """Return the names of the runs of which `RESULTS.md` was made."""
+    found = RUNS.search((repo / RESULTS_PAGE).read_text(encoding="utf-8"))
+    return found[1].split() if found else []
+
+
+def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], list[str]]:
+    """Return the files that these runs give, and the lost rows without a reason."""
+    why = reasons.load()
+    results = repo / RESULTS.relative_to(REPO)
+    runs = [stored(RunFolder(results / name)) for name in names]
+    lacking = [row for run in runs for row in lost_without_reason(rows_of(run.figures), why)]
+    return files(runs, why, (repo / "README.md").read_text(encoding="utf-8")), lacking
+
+
+def write(made: dict[str, str], repo: Path = REPO) -> None:
+    """Write the files, and delete plots that there are no more."""
+    for old in (repo / FOLDER).glob("*.svg"):
+        if f"{FOLDER}/{old.name}" not in made:
+            old.unlink()
+    for name, text in made.items():
+        (repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo / name).write_text(text, encoding="utf-8")
+
+
+def out_of_date(made: dict[str, str], repo: Path = REPO) -> list[str]:
+    """Return the paths of generated files that are not what the figures give, or that are too many."""
+    plots = {f"{FOLDER}/{old.name}" for old in (repo / FOLDER).glob("*.svg")}
+    stale = [name for name, text in made.items() if not _is(repo / name, text)]
+    return stale + sorted(plots - made.keys())
+
+
+def _is(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except FileNotFoundError:
+        return False

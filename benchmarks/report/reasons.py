@@ -1,0 +1,36 @@
+"""Why a row is lost to a peer, from `reasons.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+FILE = Path(__file__).with_name("reasons.yaml")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason for lost rows. `rows` and `against`, the peer, are patterns with `*`."""
+
+    rows: str
+    because: str
+    against: str = "*"
+
+
+def load(file: Path = FILE) -> list[Reason]:
+    """Return the reasons in a file. Raises ValueError if an entry has unknown or missing keys."""
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    try:
+        return [Reason(**entry) for entry in entries]
+    except TypeError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+
+
+def reason_for(reasons: Sequence[Reason], row: str, peer: str) -> str | None:
+    """Return the first reason that fits the row and the peer, or None."""
+    fitting = (one for one in reasons if fnmatchcase(row, one.rows) and fnmatchcase(peer, one.against))
+    return next((" ".join(one.because.split()) for one in fitting), None)

@@ -1,0 +1,108 @@
+"""Medians and spread of stored figures, and how Vestal compares with the best peer of a row. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.figures import VESTAL, Better, Figure
+
+EQUAL = 0.005
+"""A ratio that differs from 1 by less than this is neither won nor lost: it is shown as 1.00."""
+
+
+@dataclass
+class Cell:
+    """The figures of one row and subject. `values` holds them by round; `failures` are sentences."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.values.values()) if self.values else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """Return the least and the most, or None without values."""
+        return (min(self.values.values()), max(self.values.values())) if self.values else None
+
+
+@dataclass
+class Row:
+    """One row of a table: its unit, what is better, and its cells by subject, in order of appearance."""
+
+    name: str
+    unit: str = ""
+    better: Better = "higher"
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Vestal against the best peer of a row. `ratio` is above 1 where Vestal is better.
+
+    It is None where a value is 0 or missing. Neither won nor lost means equal.
+    """
+
+    peer: str
+    ratio: float | None
+    won: bool
+    lost: bool
+
+
+def rows_of(figures: Iterable[Figure]) -> list[Row]:
+    """Return the rows of figures, in order of appearance. A later figure of the same round replaces one."""
+    rows: dict[str, Row] = {}
+    for figure in figures:
+        row = rows.setdefault(figure.row, Row(figure.row))
+        cell = row.cells.setdefault(figure.subject, Cell())
+        if figure.value is None:
+            cell.failures.append(figure.failed or "")
+        else:
+            row.unit, row.better = figure.unit, figure.better
+            cell.values[figure.round] = figure.value
+    return list(rows.values())
+
+
+def is_ours(subject: str) -> bool:
+    """Return whether the subject is Vestal, in its default or in another setting."""
+    return subject == VESTAL or subject.startswith((f"{VESTAL} ", f"{VESTAL}+"))
+
+
+def subjects_of(rows: Sequence[Row]) -> list[str]:
+    """Return the subjects of rows, Vestal first, then its variants, then the peers."""
+    found = dict.fromkeys(subject for row in rows for subject in row.cells)
+    return sorted(found, key=lambda subject: (subject != VESTAL, not is_ours(subject)))
+
+
+def compare(row: Row) -> Comparison | None:
+    """Compare Vestal with the best peer; return None if one of the two has no figures at all."""
+    ours = row.cells.get(VESTAL)
+    peers = {name: cell for name, cell in row.cells.items() if not is_ours(name)}
+    if ours is None or not peers:
+        return None
+    medians = {name: cell.median for name, cell in peers.items() if cell.median is not None}
+    if not medians:
+        return Comparison(next(iter(peers)), None, won=ours.median is not None, lost=False)
+    choose = max if row.better == "higher" else min
+    best = choose(medians, key=lambda name: medians[name])
+    if ours.median is None:
+        return Comparison(best, None, won=False, lost=True)
+    ratio = _ratio(ours, peers[best], row.better)
+    if ratio is None:
+        difference = ours.median - medians[best]
+        gain = difference if row.better == "higher" else -difference
+        return Comparison(best, None, won=gain > 0, lost=gain < 0)
+    return Comparison(best, ratio, won=ratio >= 1 + EQUAL, lost=ratio <= 1 - EQUAL)
+
+
+def _ratio(ours: Cell, theirs: Cell, better: Better) -> float | None:
+    """Return the median of the ratios of common rounds, or the ratio of the medians if there are none."""
+    pairs = [(ours.values[each], theirs.values[each]) for each in ours.values if each in theirs.values]
+    if not pairs and ours.median is not None and theirs.median is not None:
+        pairs = [(ours.median, theirs.median)]
+    if not pairs or any(value <= 0 for pair in pairs for value in pair):
+        return None
+    return statistics.median(a / b if better == "higher" else b / a for a, b in pairs)

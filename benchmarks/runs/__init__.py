@@ -1,0 +1,1 @@
+"""Runs of scenarios: stored figures, budgets, and going on after an interruption."""

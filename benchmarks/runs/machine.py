@@ -1,0 +1,78 @@
+"""Describe the machine and the versions of a run: a figure without them says nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.peers import installed_versions
+
+REPO = Path(__file__).resolve().parents[2]
+PROGRAM = ("vestal", "mlx_server", "host_agent", "orchestrator", "requirements", "pyproject.toml")
+"""What is measured. A change of anything else does not make a figure out of date."""
+PACKAGES = ("mlx", "mlx-lm", "numpy", "aiohttp", "uvicorn")
+
+
+def describe() -> dict[str, Any]:
+    """Return cores, processor, memory, system and versions, and the load at the time."""
+    return {
+        "began_at": round(time.time()),
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "accelerator": _accelerator(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "vestal": program_version(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "peers": installed_versions(),
+    }
+
+
+def program_version() -> str:
+    """Return the commit that last changed the program, with `+` after it if it has changes since."""
+    commit = _output("git", "log", "-1", "--format=%h", "--", *PROGRAM)
+    changed = _output("git", "status", "--porcelain", "--", *PROGRAM)
+    return (commit or "unknown") + ("+" if changed else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _accelerator() -> str:
+    """Return what MLX computes on: the name of the graphics processor, or `none`."""
+    if sys.platform == "darwin":
+        return "Metal"
+    return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none"
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

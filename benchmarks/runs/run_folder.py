@@ -1,0 +1,113 @@
+"""A stored run, a folder of `benchmarks/results`: its figures, how far each scenario came, the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figure, read, to_line
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+DONE, OUT_OF_TIME, FAILED, INTERRUPTED = "done", "out of time", "failed", "interrupted"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a scenario of a run ended: DONE, OUT_OF_TIME, FAILED or INTERRUPTED, after so many seconds."""
+
+    scenario: str
+    ended: str
+    seconds: float
+
+
+class RunFolder:
+    """The files of one run. Lines are appended whole and files replaced, so that `kill -9` spoils nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.figures_file = path / "figures.jsonl"
+        self._ends_file = path / "scenarios.jsonl"
+        self._machine_file = path / "machine.json"
+
+    def figures(self) -> list[Figure]:
+        """Return all figures stored so far."""
+        return read(self.figures_file)
+
+    def machine(self) -> dict[str, Any]:
+        """Return the description of machine and versions, or an empty one."""
+        try:
+            return dict(json.loads(self._machine_file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
+    def write_machine(self, machine: dict[str, Any]) -> None:
+        """Store the description of machine and versions."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self._machine_file, json.dumps(machine, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+    def skip(self, skipped: dict[str, str]) -> None:
+        """Add subjects that were left out, and why, to the description."""
+        machine = self.machine()
+        machine["skipped"] = machine.get("skipped", {}) | skipped
+        self.write_machine(machine)
+
+    # --- how far the scenarios came ---
+
+    def ends(self) -> dict[str, Ended]:
+        """Return how each scenario ended that has ended, the last end counting, with all its seconds."""
+        ends: dict[str, Ended] = {}
+        lines = self._ends_file.read_text().split("\n")[:-1] if self._ends_file.exists() else []
+        for line in lines:
+            end = Ended(**json.loads(line))
+            earlier = ends[end.scenario].seconds if end.scenario in ends else 0.0
+            ends[end.scenario] = Ended(end.scenario, end.ended, end.seconds + earlier)
+        return ends
+
+    def add_end(self, end: Ended) -> None:
+        """Store how a scenario ended."""
+        _append(self._ends_file, json.dumps(asdict(end)) + "\n")
+
+    def begin(self, scenario: str, *, resumes_itself: bool = False) -> int:
+        """Make the run ready for more rounds of a scenario, and return how many whole rounds it has.
+
+        A scenario goes round by round, so the last round that has figures may lack some: unless the scenario
+        is done, the figures of that round are dropped. So is what it reported of its own failure. One that
+        `resumes_itself` keeps all other figures, and has no whole rounds.
+        """
+        figures = self.figures()
+        own = [figure for figure in figures if figure.scenario == scenario]
+        last = max((figure.round for figure in own), default=0)
+        if scenario in (ends := self.ends()) and ends[scenario].ended == DONE:
+            return last
+        last = last if not resumes_itself else last + 1
+        kept = [figure for figure in figures if figure.scenario != scenario or 0 < figure.round < last]
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self.figures_file, "".join(map(to_line, kept)))
+        return 0 if resumes_itself else max(last - 1, 0)
+
+
+def new_run(results: Path, mode: str) -> RunFolder:
+    """Return the folder of a new run, named after its mode and the local time. It is not yet on disk."""
+    return RunFolder(results / f"{mode}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def latest_run(results: Path, mode: str) -> RunFolder | None:
+    """Return the latest run of this mode, or None. The names sort by time."""
+    found = sorted(path for path in results.glob(f"{mode}-*") if (path / "machine.json").exists())
+    return RunFolder(found[-1]) if found else None
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_suffix(file.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(text)

@@ -1,0 +1,108 @@
+"""Run scenarios one after the other, each within its budget of seconds, and store what they measure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.runs.run_folder import DONE, FAILED, INTERRUPTED, OUT_OF_TIME, Ended, RunFolder
+from benchmarks.runs.scenario_process import INTERRUPTED_CODE
+from benchmarks.runs.terminate import END_S, interrupt
+from benchmarks.scenario import Scenario, progress
+
+QUICK, FULL = "quick", "full"
+QUICK_RUN_S = 600.0
+"""The most that a quick run takes, with the interruption of its last scenario."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is asked for: its mode, only these scenarios and subjects (all if empty), and the rounds."""
+
+    mode: str
+    scenarios: Sequence[str] = ()
+    subjects: Sequence[str] = ()
+    rounds: int | None = None
+
+    def rounds_of(self, scenario: Scenario) -> int:
+        """Return how many rounds of a scenario are to be run."""
+        return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
+
+    def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
+        """Return the seconds that a scenario may take. A quick run as a whole has its limit, too."""
+        if self.mode == FULL:
+            return scenario.full_s
+        return min(scenario.quick_s, QUICK_RUN_S - END_S - since_begin_s)
+
+
+def is_whole(run: RunFolder, scenarios: Sequence[Scenario]) -> bool:
+    """Return whether all scenarios of a run are done, so that nothing is left to resume."""
+    ends = run.ends()
+    return all(one.name in ends and ends[one.name].ended == DONE for one in scenarios)
+
+
+def perform(
+    run: RunFolder,
+    order: Order,
+    scenarios: Sequence[Scenario],
+    start: Callable[[list[str]], subprocess.Popen[bytes]] | None = None,
+) -> int:
+    """Run what the order asks for and the run does not have yet. Return 0, or 1 if a scenario failed.
+
+    KeyboardInterrupt is passed on after the running scenario has ended; what it measured is kept.
+    """
+    began, failed = time.monotonic(), False
+    for scenario in scenarios:
+        if order.scenarios and scenario.name not in order.scenarios:
+            continue
+        if order.mode == QUICK and not scenario.quick_s:
+            progress(f"{scenario.name}: it is no part of a quick run.")
+            continue
+        if is_whole(run, [scenario]):
+            progress(f"{scenario.name}: done before.")
+            continue
+        have, rounds = (
+            run.begin(scenario.name, resumes_itself=scenario.resumes_itself),
+            order.rounds_of(scenario),
+        )
+        budget_s = order.budget_s(scenario, time.monotonic() - began)
+        if have < rounds and budget_s <= 0:
+            progress(f"{scenario.name}: no time is left for it.")
+            run.add_end(Ended(scenario.name, OUT_OF_TIME, 0))
+            continue
+        end = Ended(scenario.name, DONE, 0)
+        if have < rounds:
+            arguments = [str(run.path), scenario.name, str(rounds - have), str(have + 1), *order.subjects]
+            end = _one(run, scenario.name, (start or start_scenario)(arguments), budget_s)
+        run.add_end(end)
+        progress(f"{scenario.name}: {end.ended} after {end.seconds:.0f} s.")
+        failed |= end.ended == FAILED
+    return int(failed)
+
+
+def start_scenario(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Start the process of a scenario: out of reach of the terminal's Ctrl-C, which the runner passes on."""
+    command = [sys.executable, "-m", "benchmarks.runs.scenario_process", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _one(run: RunFolder, name: str, process: subprocess.Popen[bytes], budget_s: float) -> Ended:
+    began = time.monotonic()
+    try:
+        code = process.wait(budget_s)
+    except subprocess.TimeoutExpired:
+        progress(f"{name}: its {budget_s:.0f} s are spent; it is stopped.")
+        interrupt(process)
+        return Ended(name, OUT_OF_TIME, time.monotonic() - began)
+    except KeyboardInterrupt:
+        interrupt(process)
+        run.add_end(Ended(name, INTERRUPTED, time.monotonic() - began))
+        raise
+    finally:
+        if process.stdin:
+            process.stdin.close()
+    ended = {0: DONE, INTERRUPTED_CODE: INTERRUPTED}.get(code, FAILED)
+    return Ended(name, ended, time.monotonic() - began)

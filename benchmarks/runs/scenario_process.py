@@ -1,0 +1,81 @@
+"""Run one scenario in a process of its own and store its figures. The runner starts it and interrupts it.
+
+    python -m benchmarks.runs.scenario_process FOLDER SCENARIO ROUNDS FIRST [SUBJECT …]
+
+FIRST is the number of the first round. The process ends itself when its standard input ends, because then the
+runner is dead. Its exit code is 0, 1 after a failure, or 130 after an interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.figures import VESTAL, Figure, write
+from benchmarks.runs.registry import scenarios
+from benchmarks.runs.run_folder import RunFolder
+from benchmarks.runs.terminate import END_S, kill_tree
+from benchmarks.scenario import Scenario, Subjects, progress
+
+INTERRUPTED_CODE = 130
+NO_ROUND = 0
+"""The round of a scenario's own failure: it belongs to none."""
+
+
+def run_scenario(run: RunFolder, scenario: Scenario, rounds: int, first: int, subjects: Subjects) -> int:
+    """Run `rounds` rounds of a scenario, numbered from `first`; store figures; return the exit code."""
+    with run.figures_file.open("a", encoding="utf-8") as stream:
+
+        def log(figure: Figure) -> None:
+            write(stream, replace(figure, round=figure.round + first - 1, scenario=scenario.name))
+
+        try:
+            scenario.run(log, subjects, rounds)
+        except KeyboardInterrupt:
+            return INTERRUPTED_CODE
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            write(
+                stream,
+                Figure(scenario.name, VESTAL, failed=cause, round=NO_ROUND, scenario=scenario.name),
+            )
+            return 1
+        finally:
+            run.skip(subjects.skipped)
+    return 0
+
+
+def _end_with_the_runner() -> None:
+    """Interrupt this process when its standard input ends, and kill its process tree if it does not end."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(END_S)
+    kill_tree(os.getpid())
+
+
+def main(arguments: list[str], known: Callable[[], dict[str, Scenario]] = scenarios) -> int:
+    """Run the scenario that the arguments name, of those that are `known`; return the exit code."""
+    folder, name, rounds, first, *only = arguments
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    scenario = known()[name]
+    progress(f"\n{name}: {scenario.about}")
+    run = RunFolder(Path(folder))
+    have = [figure for figure in run.figures() if figure.scenario == name]
+    return run_scenario(run, scenario, int(rounds), int(first), Subjects(only, have=have))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

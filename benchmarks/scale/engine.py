@@ -1,0 +1,167 @@
+"""One machine's engine: requests in slots, steps of the batch, prompts, and the prompt cache.
+
+Between two events everything advances evenly. A turn of the engine is a step for all answers and one chunk
+of each prompt, as in `mlx_server/engine/generation/batch.py`: prompts and answers slow each other down.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from benchmarks.scale.events import EventLoop
+from benchmarks.scale.parameters import EngineParameters
+from benchmarks.scale.workload import Part, Turn
+
+NEARLY_TOKENS, NEARLY_S = 1e-6, 1e-9
+"""So little work counts as done: the simulated clock could not show the time that it takes."""
+
+
+class PromptCache:
+    """The parts of prompts whose keys and values are stored; the least recently used end goes first."""
+
+    def __init__(self, size_tokens: int) -> None:
+        self._size_tokens = size_tokens
+        self._parts: OrderedDict[str, int] = OrderedDict()
+        self.tokens = 0
+
+    def cached_tokens(self, parts: Iterable[Part]) -> int:
+        """Return how many tokens of the prompt's beginning are stored."""
+        cached = 0
+        for name, tokens in parts:
+            if name not in self._parts:
+                break
+            cached += tokens
+        return cached
+
+    def store(self, parts: Iterable[Part]) -> None:
+        """Store a prompt's parts, and use them: the beginning last, so that the end is the older one."""
+        for name, tokens in reversed(tuple(parts)):
+            if name not in self._parts:
+                self.tokens += tokens
+            self._parts[name] = tokens
+            self._parts.move_to_end(name)
+        while self.tokens > self._size_tokens:
+            _, tokens = self._parts.popitem(last=False)
+            self.tokens -= tokens
+
+
+@dataclass(eq=False)
+class Job:
+    """A turn in a slot: prompt tokens to compute (cached ones count less), and answer tokens to come."""
+
+    turn: Turn
+    prompt_left: float
+    answer_left: float
+
+
+class Engine:
+    """Runs turns. `on_finished` is called with each turn whose answer is complete."""
+
+    def __init__(
+        self, loop: EventLoop, parameters: EngineParameters, on_finished: Callable[[Turn], None]
+    ) -> None:
+        self._loop = loop
+        self._parameters = parameters
+        self._on_finished = on_finished
+        self.cache = PromptCache(parameters.cache_tokens)
+        self.waiting: deque[Turn] = deque()
+        self.jobs: list[Job] = []
+        self.is_up = True
+        self.busy_s = 0.0
+        self._advanced_at = 0.0
+        self._version = 0
+
+    def submit(self, turn: Turn) -> None:
+        """Run the turn, or let it wait for a slot."""
+        self._advance()
+        self.waiting.append(turn)
+        self._settle()
+
+    def kill(self) -> list[Turn]:
+        """End the engine; return the turns that it ran, first, and those that waited."""
+        self._advance()
+        turns = [job.turn for job in self.jobs] + list(self.waiting)
+        self.jobs.clear()
+        self.waiting.clear()
+        self.is_up = False
+        self._settle()
+        return turns
+
+    def start(self, turns: Iterable[Turn] = ()) -> None:
+        """Start the next engine, with the turns of the last one in their order."""
+        self._advance()
+        self.is_up = True
+        self.waiting.extendleft(reversed(tuple(turns)))
+        self._settle()
+
+    def _rates(self) -> tuple[float, float]:
+        """Return the tokens a second of each prompt, and of each answer."""
+        given = self._parameters
+        prompts = sum(job.prompt_left > 0 for job in self.jobs)
+        step_s = given.step_for(len(self.jobs) - prompts)
+        turn_s = step_s + prompts * given.prompt_step_tokens / given.prompt_tokens_per_s
+        return given.prompt_step_tokens / turn_s, 1 / turn_s
+
+    def _advance(self) -> None:
+        passed_s, self._advanced_at = self._loop.now - self._advanced_at, self._loop.now
+        if not self.jobs:
+            return
+        self.busy_s += passed_s
+        prompt_rate, answer_rate = self._rates()
+        for job in self.jobs:
+            if job.prompt_left > 0:
+                job.prompt_left -= prompt_rate * passed_s
+                if job.prompt_left < max(NEARLY_TOKENS, prompt_rate * NEARLY_S):
+                    job.prompt_left = 0.0
+                    self._begin_answer(job)
+            else:
+                done = min(answer_rate * passed_s, job.answer_left)
+                job.answer_left -= done
+                job.turn.given += done
+                if job.answer_left < max(NEARLY_TOKENS, answer_rate * NEARLY_S):
+                    job.answer_left = 0.0
+
+    def _begin_answer(self, job: Job) -> None:
+        turn = job.turn
+        self.cache.store(turn.parts)
+        if turn.first_token_at is None:
+            turn.first_token_at = self._loop.now
+        if turn.cut_off_at is not None:
+            turn.pauses_s.append(self._loop.now - turn.cut_off_at)
+            turn.cut_off_at = None
+
+    def _settle(self) -> None:
+        """Finish what is complete, fill the slots, and come back when the next part is complete."""
+        finished = [job for job in self.jobs if job.prompt_left == job.answer_left == 0]
+        self.jobs = [job for job in self.jobs if job not in finished]
+        while self.is_up and self.waiting and len(self.jobs) < self._parameters.slots:
+            self.jobs.append(self._job(self.waiting.popleft()))
+        self._version += 1
+        if self.jobs:
+            prompt_rate, answer_rate = self._rates()
+            left = (
+                job.prompt_left / prompt_rate if job.prompt_left > 0 else job.answer_left / answer_rate
+                for job in self.jobs
+            )
+            self._loop.after(min(left), lambda version=self._version: self._wake(version))  # type: ignore[misc]
+        for job in finished:
+            self.cache.store((*job.turn.parts, job.turn.answer_part))
+            self._on_finished(job.turn)
+
+    def _wake(self, version: int) -> None:
+        if version == self._version:
+            self._advance()
+            self._settle()
+
+    def _job(self, turn: Turn) -> Job:
+        cached = self.cache.cached_tokens(turn.parts)
+        has_whole_prompt = cached == turn.prompt_tokens
+        given = int(turn.given)
+        again = min(given, self._parameters.recomputed_tokens) if has_whole_prompt else given
+        computed = turn.prompt_tokens - cached + again
+        turn.computed_tokens += computed
+        restored = turn.prompt_tokens + given - computed
+        prompt_left = max(computed, 1) + restored * self._parameters.restored_token_cost
+        return Job(turn, prompt_left, max(turn.answer_tokens - turn.given, 0.0))

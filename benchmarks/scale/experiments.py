@@ -1,0 +1,189 @@
+"""Which cases are simulated, and the figures of each. All are functions of parameters and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from benchmarks.scale.fleet import Fleet, FleetSettings
+from benchmarks.scale.parameters import Parameters
+from benchmarks.scale.routing import Alone, FewestRequests, Placement, RoundRobin, Routing
+from benchmarks.scale.workers import Workers
+
+MACHINES = (1, 10, 100)
+LOADS = (20, 40, 60)
+"""Conversations that begin in an hour, for each machine."""
+PLOTTED_LOADS = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+WARM_UP_S, MEASURED_S = 600.0, 1800.0
+ALONE_MEASURED_S = 36_000.0
+"""One machine is simulated for longer, since few requests come to it."""
+FAILURE_LOAD, FAILURE_MACHINE_S = 50, 360_000.0
+"""So many seconds are shared by the machines: a single one is simulated for 100 hours, 100 for one."""
+WORKERS_S, SHARE_OF_CALLS, WORKER_DIES_EVERY_S = 3600.0, 0.7, 3600.0
+
+Make = Callable[[int, Parameters], Routing]
+
+
+def _vestal(machines: int, parameters: Parameters) -> Routing:
+    return Placement(machines, parameters.load.bytes_per_token)
+
+
+def _one_entry(machines: int, parameters: Parameters) -> Routing:
+    return Placement(machines, parameters.load.bytes_per_token, one_entry=True)
+
+
+ROUTINGS: dict[str, Make] = {
+    "each its own": lambda machines, parameters: Alone(),
+    "round robin": lambda machines, parameters: RoundRobin(),
+    "fewest requests": lambda machines, parameters: FewestRequests(),
+    "Vestal": _vestal,
+    "Vestal, one entry": _one_entry,
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a fleet served a load: seconds to the first token, and the share of computed prompt tokens."""
+
+    machines: int
+    routing: str
+    per_hour: int
+    requests: int
+    p50_s: float
+    p95_s: float
+    computed_share: float
+    moved_share: float
+
+
+@dataclass(frozen=True)
+class Survived:
+    """What deaths of engines and machines did to the answers of a fleet."""
+
+    machines: int
+    routing: str
+    requests: int
+    cut_off: int
+    continued: int
+    waited: int
+    began_again: int
+    pause_p50_s: float
+    pause_p95_s: float
+    most_taken_over: int
+
+
+@dataclass(frozen=True)
+class Worked:
+    """How workers served tasks on one Postgres. Shares are of one core of Postgres."""
+
+    workers: int
+    tasks: int
+    tasks_per_hour: int
+    repeated_calls_share: float
+    taken_over: int
+    pause_p50_s: float
+    pause_max_s: float
+    postgres_rest_share: float
+    postgres_share: float
+    connections: int
+    connections_busy: int
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which that share of them lies; 0 if there are none."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+def served(parameters: Parameters, machines: int, routing: str, per_hour: int, seed: int = 1) -> Served:
+    """Simulate a load without failures; what arrives while the caches fill is not counted."""
+    measured_s = ALONE_MEASURED_S if machines == 1 else MEASURED_S
+    settings = FleetSettings(machines, per_hour, WARM_UP_S + measured_s, seed)
+    fleet = Fleet(parameters, settings, ROUTINGS[routing](machines, parameters))
+    fleet.run()
+    turns = [turn for turn in fleet.turns if turn.arrived_at >= WARM_UP_S]
+    waits = [turn.first_token_at - turn.arrived_at for turn in turns if turn.first_token_at is not None]
+    computed = sum(turn.computed_tokens for turn in turns) / sum(turn.prompt_tokens for turn in turns)
+    moved = sum(turn.is_passed_on for turn in turns) / len(turns)
+    figures = (
+        round(figure, 3) for figure in (percentile(waits, 0.5), percentile(waits, 0.95), computed, moved)
+    )
+    return Served(machines, routing, per_hour, len(turns), *figures)
+
+
+def survived(
+    parameters: Parameters, machines: int, *, take_over: bool, rotated: bool, seed: int = 1
+) -> Survived:
+    """Simulate 100 hours of a machine with deaths. Without take-over, a balancer goes round the machines."""
+    settings = FleetSettings(
+        machines, FAILURE_LOAD, FAILURE_MACHINE_S / machines, seed, has_failures=True, rotated=rotated
+    )
+    name = "Vestal" if take_over else "round robin"
+    fleet = Fleet(parameters, settings, ROUTINGS[name](machines, parameters))
+    fleet.run()
+    pauses = [pause for turn in fleet.turns for pause in turn.pauses_s]
+    began_again = sum(turn.began_again > 0 for turn in fleet.turns)
+    waited = sum(turn.has_waited for turn in fleet.turns)
+    cut_off = sum(turn.was_cut_off for turn in fleet.turns)
+    return Survived(
+        machines,
+        f"{name}, peers in another order on each" if rotated else name,
+        len(fleet.turns),
+        cut_off,
+        cut_off - began_again - waited,
+        waited,
+        began_again,
+        round(percentile(pauses, 0.5), 2),
+        round(percentile(pauses, 0.95), 2),
+        max(fleet.taken_over),
+    )
+
+
+def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
+    """Simulate an hour of tasks that keep 70 % of the calls busy, while each worker dies once an hour."""
+    given = parameters.workers
+    workers = Workers(
+        given,
+        count,
+        share_of_calls=SHARE_OF_CALLS,
+        seconds=WORKERS_S,
+        dies_every_s=WORKER_DIES_EVERY_S,
+        seed=seed,
+    )
+    workers.run()
+    pauses = [pause for task in workers.tasks for pause in task.pauses_s]
+    calls = sum(task.calls for task in workers.tasks)
+    return Worked(
+        count,
+        len(workers.tasks),
+        round(len(workers.tasks) * 3600 / workers.loop.now),
+        round(calls / (len(workers.tasks) * given.calls_per_task) - 1, 4),
+        sum(len(task.pauses_s) > 0 for task in workers.tasks),
+        round(percentile(pauses, 0.5), 1),
+        round(max(pauses, default=0.0), 1),
+        round(workers.rest_share, 4),
+        round(workers.postgres_share, 4),
+        count * given.connections,
+        count * given.connections_busy,
+    )
+
+
+def all_figures(parameters: Parameters, say: Callable[[str], None]) -> dict[str, object]:
+    """Simulate every case, and return the figures as JSON takes them."""
+    found: dict[str, object] = {"parameters": parameters.digest}
+    rows = []
+    for machines in MACHINES:
+        for routing in ROUTINGS:
+            loads = sorted({*LOADS, *PLOTTED_LOADS}) if machines == 10 else LOADS
+            for per_hour in loads:
+                rows.append(asdict(served(parameters, machines, routing, per_hour)))
+                say(f"{machines} machines, {routing}, {per_hour} an hour: {rows[-1]['p95_s']:.1f} s")
+    found["served"] = rows
+    found["survived"] = [
+        asdict(survived(parameters, machines, take_over=take_over, rotated=rotated))
+        for machines in MACHINES
+        for take_over, rotated in ((False, False), (True, False), (True, True))
+        if machines > 1 or not rotated
+    ]
+    say("deaths are simulated")
+    found["worked"] = [asdict(worked(parameters, count)) for count in MACHINES]
+    return found

@@ -1,0 +1,146 @@
+"""What the simulation assumes of machines, load, failures and workers, read from parameters.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+FILE = Path(__file__).with_name("parameters.yaml")
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class EngineParameters:
+    """One machine's engine. `step_s` has the seconds of a step by the number of answers that it advances.
+
+    `restored_token_cost` is what a token from the prompt cache takes, as a share of a computed one's time.
+    """
+
+    slots: int
+    step_s: Mapping[int, float]
+    prompt_tokens_per_s: float
+    prompt_step_tokens: float
+    restored_token_cost: float
+    kv_bytes_per_token: int
+    cache_bytes: int
+    recomputed_tokens: int
+    restart_s: float
+
+    @property
+    def cache_tokens(self) -> int:
+        """Return how many tokens the prompt cache holds."""
+        return self.cache_bytes // self.kv_bytes_per_token
+
+    def step_for(self, answers: int) -> float:
+        """Return the seconds of a step for so many answers; between and beyond measured ones by a line."""
+        if answers == 0:
+            return 0.0
+        known = sorted(self.step_s)
+        if len(known) == 1:
+            return self.step_s[known[0]]
+        right = next((n for n in known[1:] if answers <= n), known[-1])
+        left = known[known.index(right) - 1]
+        slope = (self.step_s[right] - self.step_s[left]) / (right - left)
+        return self.step_s[left] + slope * (answers - left)
+
+
+@dataclass(frozen=True)
+class LoadParameters:
+    """Conversations: `beginnings` system prompts are shared by all of them; each turn adds `turn_tokens`."""
+
+    beginnings: int
+    beginning_tokens: int
+    turn_tokens: int
+    answer_tokens: float
+    turns: float
+    think_s: float
+    bytes_per_token: int
+    unevenness: float
+
+
+@dataclass(frozen=True)
+class FailureParameters:
+    """Mean times between the deaths of an engine and of a machine, and until who was cut off is back."""
+
+    engine_every_s: float
+    machine_every_s: float
+    machine_back_s: float
+    client_back_s: float
+
+
+@dataclass(frozen=True)
+class WorkerParameters:
+    """Workers of durable tasks, and the Postgres that they share."""
+
+    call_s: float
+    calls_per_task: int
+    calls_at_once: int
+    back_s: float
+    transactions_per_call: float
+    transactions_per_task: float
+    transactions_at_rest_per_s: float
+    transaction_s: float
+    connections: int
+    connections_busy: int
+    server_connections: int
+
+
+@dataclass(frozen=True)
+class GatewayParameters:
+    """The CPU time of a gateway: for its peers' polls and its own, a streamed token, and a placement."""
+
+    answer_health_s: float
+    ask_health_s: float
+    token_s: float
+    placement_s: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All of them, with the SHA-256 of the file's values."""
+
+    engine: EngineParameters
+    load: LoadParameters
+    failures: FailureParameters
+    workers: WorkerParameters
+    gateway: GatewayParameters
+    digest: str
+
+
+def read_parameters(path: Path = FILE) -> Parameters:
+    """Return the parameters of a file. Raises ValueError if one is missing, unknown or without a source."""
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sections = [
+        _section(kind, raw, name)
+        for name, kind in (
+            ("engine", EngineParameters),
+            ("load", LoadParameters),
+            ("failures", FailureParameters),
+            ("workers", WorkerParameters),
+            ("gateway", GatewayParameters),
+        )
+    ]
+    values = repr(
+        [sorted((key, str(dataclasses.asdict(s)[key])) for key in dataclasses.asdict(s)) for s in sections]
+    )
+    engine, load, failures, workers, gateway = sections
+    digest = hashlib.sha256(values.encode()).hexdigest()[:16]
+    return Parameters(engine, load, failures, workers, gateway, digest)
+
+
+def _section(kind: type[Any], raw: Mapping[str, Any], name: str) -> Any:
+    given = raw.get(name) or {}
+    wanted = {field.name for field in dataclasses.fields(kind)}
+    if wanted != set(given):
+        different = ", ".join(sorted(wanted ^ set(given)))
+        raise ValueError(f"The section `{name}` lacks a parameter, or has one that is unknown: {different}.")
+    for key, entry in given.items():
+        if not (isinstance(entry, dict) and "value" in entry and entry.get("source")):
+            raise ValueError(f"`{name}.{key}` needs a `value` and its `source`.")
+    return kind(**{key: entry["value"] for key, entry in given.items()})

@@ -1,0 +1,171 @@
+"""Durable tasks of many workers on one Postgres: calls to models, transactions, deaths and take-overs.
+
+Workers poll the queue, hold so many active tasks and take over after such a silence as the orchestrator's own
+constants say. Postgres is one core that works on one transaction after the other; what it does for workers at
+rest makes every transaction slower by its share of the time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from benchmarks.scale.events import EventLoop
+from benchmarks.scale.parameters import WorkerParameters
+from orchestrator.tasks.task_queue import POLL_S, max_active_tasks
+from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S
+
+
+@dataclass(eq=False)
+class Task:
+    """A task: the seconds of its calls, and how many of them are recorded as done."""
+
+    arrived_at: float
+    calls_s: tuple[float, ...]
+    done: int = 0
+    finished_at: float | None = None
+    finishes: int = 0
+    calls: int = 0
+    lost_at: float | None = None
+    pauses_s: list[float] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker: its active tasks in their order, those that wait for a free call, and its incarnation."""
+
+    active: dict[Task, None] = field(default_factory=dict)
+    waiting: deque[Task] = field(default_factory=deque)
+    calling: int = 0
+    life: int = 0
+    is_alive: bool = True
+
+
+class Workers:
+    """Runs a simulation; `tasks` are all tasks, each finished, when `run` returns."""
+
+    def __init__(
+        self,
+        parameters: WorkerParameters,
+        count: int,
+        *,
+        share_of_calls: float,
+        seconds: float,
+        dies_every_s: float = 0.0,
+        seed: int = 1,
+    ) -> None:
+        self.loop = EventLoop()
+        self.tasks: list[Task] = []
+        self.postgres_busy_s = 0.0
+        self._parameters, self._seconds = parameters, seconds
+        self._draw = random.Random(f"workers {seed}")
+        self._dies_every_s = dies_every_s
+        self._queue: deque[Task] = deque()
+        self._workers = [Worker() for _ in range(count)]
+        per_task_s = parameters.call_s * parameters.calls_per_task
+        self._rate = share_of_calls * count * parameters.calls_at_once / per_task_s
+        self.rest_share = count * parameters.transactions_at_rest_per_s * parameters.transaction_s
+        if self.rest_share >= 1:
+            raise ValueError(f"{count} workers at rest are more than one core of Postgres can bear.")
+        self._free_at = 0.0
+        self._unfinished = 0
+
+    @property
+    def postgres_share(self) -> float:
+        """Return for which share of the time Postgres's core was busy."""
+        return self.rest_share + self.postgres_busy_s / self.loop.now
+
+    def run(self) -> None:
+        """Simulate until the last task that arrived in time is finished."""
+        at = self._draw.expovariate(self._rate)
+        while at < self._seconds:
+            calls = tuple(
+                self._draw.expovariate(1 / self._parameters.call_s)
+                for _ in range(self._parameters.calls_per_task)
+            )
+            task = Task(at, calls)
+            self.tasks.append(task)
+            self.loop.at(at, lambda one=task: self._queue.append(one))  # type: ignore[misc]
+            at += self._draw.expovariate(self._rate)
+        self._unfinished = len(self.tasks)
+        for worker in self._workers:
+            self.loop.after(self._draw.random() * POLL_S, lambda one=worker: self._poll(one))  # type: ignore[misc]
+            self._plan_death(worker)
+        self.loop.run(lambda: self._unfinished > 0)
+
+    def _poll(self, worker: Worker) -> None:
+        most = max_active_tasks(self._parameters.calls_at_once)
+        while worker.is_alive and self._queue and len(worker.active) < most:
+            task = self._queue.popleft()
+            worker.active[task] = None
+            if task.lost_at is not None:
+                task.pauses_s.append(self.loop.now - task.lost_at)
+                task.lost_at = None
+            worker.waiting.append(task)
+            self._call(worker)
+        self.loop.after(POLL_S, lambda: self._poll(worker))
+
+    def _call(self, worker: Worker) -> None:
+        while worker.waiting and worker.calling < self._parameters.calls_at_once:
+            task, life = worker.waiting.popleft(), worker.life
+            worker.calling += 1
+            task.calls += 1
+            self.loop.after(
+                task.calls_s[task.done],
+                lambda task=task, life=life: self._called(worker, life, task),  # type: ignore[misc]
+            )
+
+    def _called(self, worker: Worker, life: int, task: Task) -> None:
+        if worker.life != life:  # the worker died during the call, and another one repeats it
+            return
+        worker.calling -= 1
+        given = self._parameters
+        is_last = task.done + 1 == len(task.calls_s)
+        count = given.transactions_per_call + (given.transactions_per_task if is_last else 0)
+        self._transact(count, lambda: self._recorded(worker, life, task))
+        self._call(worker)
+
+    def _recorded(self, worker: Worker, life: int, task: Task) -> None:
+        if worker.life != life:
+            return
+        task.done += 1
+        if task.done == len(task.calls_s):
+            worker.active.pop(task, None)
+            task.finished_at = self.loop.now
+            task.finishes += 1
+            self._unfinished -= 1
+        else:
+            worker.waiting.append(task)
+            self._call(worker)
+
+    def _transact(self, count: float, then: Callable[[], None]) -> None:
+        """Do so many transactions one after the other, once Postgres is free."""
+        work_s = count * self._parameters.transaction_s
+        self.postgres_busy_s += work_s
+        self._free_at = max(self._free_at, self.loop.now) + work_s / (1 - self.rest_share)
+        self.loop.at(self._free_at, then)
+
+    def _plan_death(self, worker: Worker) -> None:
+        if self._dies_every_s:
+            self.loop.after(self._draw.expovariate(1 / self._dies_every_s), lambda: self._die(worker))
+
+    def _die(self, worker: Worker) -> None:
+        worker.life += 1
+        worker.is_alive = False
+        worker.calling = 0
+        worker.waiting.clear()
+        lost = list(worker.active)
+        worker.active.clear()
+        for task in lost:
+            task.lost_at = self.loop.now
+        noticed_s = (
+            DEAD_AFTER_S + self._draw.uniform(0, 2) * BEAT_S
+        )  # a beat at most since the last, and a look
+        self.loop.after(noticed_s, lambda: self._queue.extendleft(lost))
+        self.loop.after(self._parameters.back_s, lambda: self._come_back(worker))
+
+    def _come_back(self, worker: Worker) -> None:
+        worker.is_alive = True
+        self._plan_death(worker)

@@ -1,0 +1,119 @@
+"""Conversations: when they begin, at which machine, what they share, and how long their turns are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks.scale.parameters import LoadParameters
+from mlx_server.gateway.peers.conversation import Asked
+
+Part = tuple[str, int]
+"""A part of a prompt: its name, and its tokens. Equal names mean equal tokens."""
+
+
+@dataclass(eq=False)
+class Conversation:
+    """A conversation at its present turn. `parts` is the whole prompt of that turn, in order."""
+
+    number: int
+    home: int
+    parts: list[Part]
+    turns: int
+    turn: int = 0
+
+
+@dataclass(eq=False)
+class Turn:
+    """One request: the prompt of a conversation's turn, and the answer's length. The rest is its history.
+
+    `given` tokens of the answer have been generated so far. Times are simulated seconds.
+    """
+
+    conversation: Conversation
+    parts: tuple[Part, ...]
+    answer_tokens: int
+    arrived_at: float
+    given: float = 0.0
+    placed_on: int = -1
+    origin: int = -1
+    is_passed_on: bool = False
+    is_taken_over: bool = False
+    first_token_at: float | None = None
+    finished_at: float | None = None
+    finishes: int = 0
+    computed_tokens: float = 0.0
+    cut_off_at: float | None = None
+    pauses_s: list[float] = field(default_factory=list)
+    began_again: int = 0
+    was_cut_off: bool = False
+    has_waited: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Return the length of the prompt."""
+        return sum(tokens for _, tokens in self.parts)
+
+    @property
+    def answer_part(self) -> Part:
+        """Return the answer as the part of the next turn's prompt."""
+        return f"c{self.conversation.number}.{self.conversation.turn}a", self.answer_tokens
+
+
+def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
+    """Return what the gateway reads from the turn's body: digests of its beginnings, with their sizes."""
+    size, beginnings = 0, []
+    for name, tokens in turn.parts:
+        size += tokens * bytes_per_token
+        beginnings.append((name.encode(), size))
+    return Asked("model", "", tuple(beginnings))
+
+
+class Workload:
+    """Draws conversations. The random numbers are its own, so that all policies get the same load."""
+
+    def __init__(self, load: LoadParameters, machines: int, per_hour: float, seed: int) -> None:
+        self._load = load
+        self._draw = random.Random(f"load {seed}")
+        self._rate = machines * per_hour / 3600
+        self._shares = [(n + 1) ** -load.unevenness for n in range(machines)]
+        self._homes = range(machines)
+        self._count = 0
+
+    def arrivals(self, until_s: float) -> Iterator[tuple[float, Conversation]]:
+        """Yield the beginnings of conversations: time, and conversation."""
+        at = self._draw.expovariate(self._rate)
+        while at < until_s:
+            yield at, self._conversation()
+            at += self._draw.expovariate(self._rate)
+
+    def _conversation(self) -> Conversation:
+        load, draw = self._load, self._draw
+        self._count += 1
+        shared = min(
+            int(draw.paretovariate(1.0)) - 1, load.beginnings - 1
+        )  # some beginnings are asked far more
+        (home,) = draw.choices(self._homes, self._shares)
+        turns = 1
+        while draw.random() > 1 / load.turns:
+            turns += 1
+        parts = [(f"s{shared}", load.beginning_tokens), (f"c{self._count}.0q", load.turn_tokens)]
+        return Conversation(self._count, home, parts, turns)
+
+    def turn(self, conversation: Conversation, now: float) -> Turn:
+        """Return the conversation's present turn."""
+        answer = max(1, round(self._draw.expovariate(1 / self._load.answer_tokens)))
+        return Turn(conversation, tuple(conversation.parts), answer, now)
+
+    def think_s(self) -> float:
+        """Return how long the client takes until its next turn."""
+        return self._draw.expovariate(1 / self._load.think_s)
+
+    def next_turn(self, done: Turn) -> Conversation | None:
+        """Return the conversation with its next turn, or None if it is over."""
+        one = done.conversation
+        one.parts.append(done.answer_part)
+        one.turn += 1
+        one.parts.append((f"c{one.number}.{one.turn}q", self._load.turn_tokens))
+        return one if one.turn < one.turns else None

@@ -1,0 +1,102 @@
+"""Scenarios: what is measured in one go, Vestal and its peers taking turns.
+
+A module with a scenario has it as `SCENARIO`, and `benchmarks/runs/registry.py` lists the module. Its command
+is `python -m benchmarks.ROOM.MODULE [ROUNDS]`, by `run_alone`.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.figures import Figure
+
+Log = Callable[[Figure], None]
+ROW = "{:<44} {:<22} {:>10} {:>10} {:>10}  {}"
+
+
+@dataclass
+class Subjects:
+    """Who is measured: all, or `only` the subjects with these names; and who had to be left out, and why."""
+
+    only: Collection[str] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
+    have: Sequence[Figure] = ()
+    """What the run has of this scenario, for a scenario that `resumes_itself`."""
+
+    def wants(self, name: str) -> bool:
+        """Return whether the subject is to be measured in this run."""
+        return not self.only or name in self.only
+
+    def skip(self, name: str, why: str) -> None:
+        """Leave out a subject that cannot run here, such as a peer that is not installed."""
+        if name not in self.skipped:
+            self.skipped[name] = why
+            progress(f"{name} is left out: {why}")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is measured together. `quick_s` and `full_s` are the seconds that it may take in a run.
+
+    With `quick_s` 0 it is no part of a quick run.
+
+    `run` logs each figure as soon as it has it; the subjects take turns, one round after the other, and
+    `round` counts from 1. Progress goes to stderr. `run` may be interrupted by KeyboardInterrupt and then
+    stops what it started. If it is run again in the same run, it begins with the first round that is not
+    whole; one that `resumes_itself` is called with all rounds, and finds in `subjects.have` what is there.
+    `quick_rounds` and `full_rounds` are the numbers of rounds that a run asks for.
+    """
+
+    name: str
+    about: str
+    quick_s: float
+    full_s: float
+    run: Callable[[Log, Subjects, int], None]
+    quick_rounds: int = 1
+    full_rounds: int = 5
+    resumes_itself: bool = False
+
+
+def progress(line: str) -> None:
+    """Print a line of progress on stderr: stdout is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_alone(scenario: Scenario, arguments: list[str]) -> None:
+    """Run a scenario outside a stored run, with the rounds of the first argument, and print its figures."""
+    if arguments and not (arguments[0].isdecimal() and int(arguments[0])):
+        raise SystemExit(f"ROUNDS must be a whole number of at least 1, not {arguments[0]!r}.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all servers are stopped
+    figures: list[Figure] = []
+    subjects = Subjects(only=arguments[1:])
+    try:
+        scenario.run(figures.append, subjects, int(arguments[0]) if arguments else scenario.full_rounds)
+    finally:
+        print(table(figures), flush=True)
+
+
+def table(figures: list[Figure]) -> str:
+    """Return the median, least and most of each row and subject as lines of text, in order of appearance."""
+    found: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        found.setdefault((figure.row, figure.subject), []).append(figure)
+    lines = [ROW.format("", "", "median", "least", "most", "").rstrip()]
+    for (row, subject), each in sorted(found.items(), key=lambda item: _order(figures, item[0][0])):
+        values = [figure.value for figure in each if figure.value is not None]
+        failed = next((figure.failed for figure in each if figure.failed is not None), "")
+        cells = (
+            [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))]
+            if values
+            else "---"
+        )
+        unit = next((figure.unit for figure in each if figure.unit), "")
+        lines.append(ROW.format(row, subject, *cells, f"{unit} {failed}".strip()).rstrip())
+    return "\n".join(lines)
+
+
+def _order(figures: list[Figure], row: str) -> int:
+    return next(number for number, figure in enumerate(figures) if figure.row == row)

@@ -1,0 +1,107 @@
+"""What clients of a server observe: tokens a second, the first token, the pauses within a text."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from benchmarks.client.reading import Answer
+from benchmarks.client.requests import FILLER, SUBJECTS
+from benchmarks.serving.servers import Server
+from benchmarks.serving.streaming import stream, tokens_of
+
+TOKENS_AN_ITEM, TOKENS_AROUND = 29.2, 40
+_numbers = itertools.count(time.time_ns() // 1_000_000 % 1_000_000)
+"""The first words of each prompt, so that no server has seen it before, in this process or an earlier one."""
+
+Messages = list[dict[str, str]]
+
+
+def unused_number() -> int:
+    """Return a number that no prompt has had before."""
+    return next(_numbers)
+
+
+def numbered_items(first: int, end: int) -> str:
+    """Return the lines of a list, some 29 tokens each, from number `first` to before `end`."""
+    return "\n".join(FILLER.format(n=n) for n in range(first, end))
+
+
+def story() -> Messages:
+    """Return a short prompt for prose, some 30 tokens without the model's own system prompt."""
+    number = unused_number()
+    text = f"{number}. Write a long story about {SUBJECTS[number % len(SUBJECTS)]}."
+    return [{"role": "user", "content": text}]
+
+
+def long_prompt(tokens: int) -> Messages:
+    """Return a prompt of some `tokens` tokens. At 30 it is a story's."""
+    items = round((tokens - TOKENS_AROUND) / TOKENS_AN_ITEM)
+    if items < 1:
+        return story()
+    content = f"List {unused_number()}:\n{numbered_items(1, items + 1)}\nWhat does the keeper note?"
+    return [{"role": "user", "content": content}]
+
+
+def request(server: Server, messages: Messages, tokens: int, **more: Any) -> dict[str, Any]:
+    """Return the body of a greedy, streamed chat completion of so many tokens."""
+    body: dict[str, Any] = {"model": server.model, "stream": True, "temperature": 0, "max_tokens": tokens}
+    return body | {"messages": messages, "stream_options": {"include_usage": True}, **more}
+
+
+async def ask(session: aiohttp.ClientSession, server: Server, body: dict[str, Any]) -> Answer:
+    """Send a request and return its answer. Raises RuntimeError if there is no text or it failed."""
+    answer = await stream(session, server.url, body)
+    if answer.fault or not answer.pieces_at:
+        raise RuntimeError(answer.fault or "The answer has no text.")
+    return answer
+
+
+def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[Answer], float, float]:
+    """Send requests at once; return their answers and the monotonic times of begin and end."""
+
+    async def all_of_them() -> tuple[list[Answer], float, float]:
+        async with aiohttp.ClientSession() as session:
+            began = time.monotonic()
+            found = await asyncio.gather(*(ask(session, server, one) for one in requests))
+            return list(found), began, time.monotonic()
+
+    return asyncio.run(all_of_them())
+
+
+def tokens_per_s(
+    server: Server, requests: Sequence[dict[str, Any]], *, from_first_text: bool = False
+) -> float:
+    """Return the tokens a second of simultaneous requests, from the first byte sent to the last received.
+
+    With `from_first_text`, the prompts do not count: the time begins with the first text of any of them.
+    Of a server that reports no number of tokens, as llama-cpp-python's, the tokens of the text are counted.
+    """
+    found, began, ended = answers(server, requests)
+    if from_first_text:
+        began = min(answer.pieces_at[0] for answer in found)
+    return sum(map(tokens_of, found)) / (ended - began)
+
+
+def first_token_s(server: Server, messages: Messages, tokens: int = 4) -> float:
+    """Return the seconds from the request to its first text."""
+    found, began, _ = answers(server, [request(server, messages, tokens)])
+    return found[0].pieces_at[0] - began
+
+
+def warm_up(server: Server) -> None:
+    """Send a short request: the first one to any server loads the model and compiles kernels."""
+    first_token_s(server, story(), 8)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that `share` of the values do not exceed. Raises ValueError if there are none."""
+    if not values:
+        raise ValueError("There are no values to take a percentile of.")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,0 +1,88 @@
+"""Let servers take turns at one measurement, and log what each of them gives: a value, or its last words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from benchmarks.figures import Better, Figure
+from benchmarks.scenario import Log, progress
+from benchmarks.serving.servers import Server, one_sentence
+
+Values = Mapping[str, float]
+"""Measured values by the name of the row."""
+
+Units = Mapping[str, tuple[str, Better]]
+"""By the name of the row: the unit, and whether more or less of it is better."""
+
+
+class Contest:
+    """The servers of a scenario. Each round begins with another of them, so that none is always the first.
+
+    A server that fails a measurement is logged at once, with its last words if its process has ended, and is
+    started again. If that fails too, it takes no further part.
+    """
+
+    def __init__(self, log: Log, servers: Sequence[Server]) -> None:
+        self._log = log
+        self._servers = list(servers)
+        self._lost: dict[str, str] = {}
+
+    def turn(
+        self,
+        number: int,
+        units: Units,
+        measure: Callable[[Server], Values],
+        among: Callable[[Server], bool] | None = None,
+    ) -> dict[str, Values]:
+        """Measure each server once, in round `number`; return the values of those that gave any, by name.
+
+        `units` has the unit of each row, and whether more or less of it is better. Only the servers for
+        which `among` returns True are measured, if it is given.
+        """
+        found: dict[str, Values] = {}
+        first = (number - 1) % max(len(self._servers), 1)
+        for server in [*self._servers[first:], *self._servers[:first]]:
+            if among and not among(server):
+                continue
+            began = time.monotonic()
+            try:
+                if server.name in self._lost:
+                    raise RuntimeError(self._lost[server.name])
+                values = measure(server)
+            except Exception as error:
+                failed = self._failure(server, error)
+                for row in units:
+                    self._log(Figure(row, server.name, failed=failed, round=number))
+                continue
+            found[server.name] = values
+            for row, value in values.items():
+                unit, better = units[row]
+                self._log(Figure(row, server.name, value, unit, better, number))
+            shown = ", ".join(f"{row} {value:.4g}" for row, value in values.items())
+            progress(f"  {number} {server.name}: {shown} ({time.monotonic() - began:.1f} s)")
+        return found
+
+    def warm_up(self, call: Callable[[Server], None]) -> None:
+        """Call this with each server. One that fails it will fail its measurements, too, and say why."""
+        for server in self._servers:
+            try:
+                call(server)
+            except Exception as error:
+                self._failure(server, error)
+
+    def _failure(self, server: Server, error: Exception) -> str:
+        if server.name in self._lost:
+            return self._lost[server.name]
+        if server.is_alive:
+            failed = one_sentence(str(error) or type(error).__name__)
+            progress(f"{server.name} failed: {failed}")
+            return failed
+        failed = one_sentence(f"It died. {server.last_words()}")
+        progress(f"{server.name} failed: {failed}")
+        try:
+            server.until_restarted()
+        except Exception as again:
+            self._lost[server.name] = one_sentence(f"It died, and did not start again: {again}")
+            progress(f"{server.name}: {self._lost[server.name]}")
+        return failed

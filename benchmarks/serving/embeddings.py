@@ -1,0 +1,95 @@
+"""Measure embedded texts a second, in batches of 64 short texts.
+
+    python -m benchmarks.serving.embeddings [ROUNDS]
+    BENCH_OTHER=FOLDER python -m benchmarks.serving.embeddings [ROUNDS]
+
+FOLDER is a checkout of another version, which takes turns with this one. Both have the built-in embedding
+model. CPU time is that of gateway and engine together.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+import urllib.request
+from functools import partial
+
+import psutil
+
+from benchmarks.figures import Better
+from benchmarks.scenario import Log, Scenario, Subjects, run_alone
+from benchmarks.serving.servers import Server
+from benchmarks.serving.starting import measure_in_rounds
+
+MODEL = "all-minilm"
+TEXTS, BATCHES = 64, 3
+WORDS = (
+    "engine",
+    "request",
+    "memory",
+    "model",
+    "cache",
+    "answer",
+    "number",
+    "paper",
+    "river",
+    "stone",
+    "music",
+)
+SHORTEST_WORDS, LONGEST_WORDS = 4, 20
+TIMEOUT_S = 120.0
+SPEED, CPU = "serving/embeddings_per_s", "serving/embeddings_cpu_ms_a_text"
+UNITS: dict[str, tuple[str, Better]] = {SPEED: ("texts/s", "higher"), CPU: ("ms", "lower")}
+
+
+def measure(log: Log, subjects: Subjects, rounds: int) -> None:
+    loads_the_model = partial(embed, seed=0)
+    measure_in_rounds(log, subjects, rounds, UNITS, loads_the_model, batches, peers=())
+
+
+def batches(server: Server, number: int) -> dict[str, float]:
+    """Embed some batches; return the texts a second, and the CPU time of each text in ms."""
+    before, began = _cpu_s(server), time.perf_counter()
+    for batch in range(BATCHES):
+        embed(server, number * BATCHES + batch)
+    took, used = time.perf_counter() - began, _cpu_s(server) - before
+    return {SPEED: TEXTS * BATCHES / took, CPU: used / (TEXTS * BATCHES) * 1e3}
+
+
+def embed(server: Server, seed: int) -> None:
+    """Embed one batch. Raises RuntimeError if the vectors are not as many as the texts."""
+    body = json.dumps({"model": MODEL, "input": short_texts(seed)}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/embeddings", body, headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        vectors = json.load(answer)["data"]
+    if len(vectors) != TEXTS:
+        raise RuntimeError(f"There are {len(vectors)} vectors for {TEXTS} texts.")
+
+
+def short_texts(seed: int) -> list[str]:
+    """Return new texts of 4 to 20 words, such as titles and sentences."""
+    drawn = random.Random(seed)
+    lengths = [drawn.randint(SHORTEST_WORDS, LONGEST_WORDS) for _ in range(TEXTS)]
+    return [" ".join(drawn.choices(WORDS, k=length)) for length in lengths]
+
+
+def _cpu_s(server: Server) -> float:
+    process = psutil.Process(server.pid)
+    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+
+
+SCENARIO = Scenario(
+    "embeddings",
+    "texts a second in batches of 64",
+    quick_s=20,
+    full_s=120,
+    run=measure,
+    quick_rounds=3,
+    full_rounds=10,
+)
+
+if __name__ == "__main__":
+    run_alone(SCENARIO, sys.argv[1:])

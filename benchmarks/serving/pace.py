@@ -1,0 +1,98 @@
+"""Measure the pauses between the parts of a text: alone, and while a prompt of 6,000 tokens is read.
+
+    python -m benchmarks.serving.pace [ROUNDS [SUBJECT …]]
+
+A stream runs alone for some tokens; then the long prompt arrives, and its first token ends the measurement.
+The time of that first token is a figure, too: a server may keep the pace by letting the prompt wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import aiohttp
+
+from benchmarks.client.reading import Answer
+from benchmarks.figures import Better
+from benchmarks.scenario import Log, Scenario, Subjects, run_alone
+from benchmarks.serving.asking import ask, long_prompt, percentile, request, story, warm_up
+from benchmarks.serving.servers import Server
+from benchmarks.serving.starting import measure_in_rounds
+from benchmarks.serving.streaming import stream
+
+PROMPT_TOKENS = 6_000
+ALONE_PARTS = 40
+MOST_TOKENS = 1_500
+LOOK_S = 0.005
+ROW = "serving/inter_token_ms/{}/{}"
+SLOWER = ROW.format("beside_prefill", "p99_over_p50_alone")
+FIRST = "serving/inter_token_ms/beside_prefill/first_token_of_the_prompt_s"
+SHARES = {"p50": 0.5, "p99": 0.99}
+UNITS: dict[str, tuple[str, Better]] = {
+    ROW.format(place, name): ("ms", "lower") for place in ("alone", "beside_prefill") for name in SHARES
+} | {SLOWER: ("×", "lower"), FIRST: ("s", "lower")}
+
+
+def measure(log: Log, subjects: Subjects, rounds: int) -> None:
+    measure_in_rounds(
+        log, subjects, rounds, UNITS, warm_up, lambda server, number: asyncio.run(pauses(server))
+    )
+
+
+async def pauses(server: Server) -> dict[str, float]:
+    """Return the pauses of a stream in ms, alone and while the long prompt is read, by row."""
+    answer = Answer()
+    async with aiohttp.ClientSession() as session:
+        body = request(server, story(), MOST_TOKENS)
+        running_stream = asyncio.ensure_future(stream(session, server.url, body, answer))
+        while len(answer.pieces_at) < ALONE_PARTS and not running_stream.done():  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        if running_stream.done():
+            raise RuntimeError(answer.fault or "The stream ended before the long prompt arrived.")
+        arrived_at = time.monotonic()
+        prompt = await ask(session, server, request(server, long_prompt(PROMPT_TOKENS), 1))
+        first_at = prompt.pieces_at[0]
+        ended = running_stream.done()
+        running_stream.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running_stream
+    if ended and answer.fault:
+        raise RuntimeError(answer.fault)
+    alone, beside = split(answer.pieces_at, arrived_at, first_at)
+    found: dict[str, float] = {}
+    for place, gaps in (("alone", alone), ("beside_prefill", beside)):
+        found |= {ROW.format(place, name): percentile(gaps, share) * 1e3 for name, share in SHARES.items()}
+    found[SLOWER] = found[ROW.format("beside_prefill", "p99")] / found[ROW.format("alone", "p50")]
+    return found | {FIRST: first_at - arrived_at}
+
+
+def split(pieces_at: Sequence[float], arrived_at: float, first_at: float) -> tuple[list[float], list[float]]:
+    """Return the pauses that ended before the prompt arrived, and those that touch its prefill, in seconds.
+
+    A stream that is silent from before the arrival until after the prompt's first token has one long pause.
+    If no part came after the arrival, the pause lasts until the first token.
+    """
+    gaps = list(pairwise(pieces_at))
+    alone = [end - begin for begin, end in gaps if end <= arrived_at]
+    beside = [end - begin for begin, end in gaps if end > arrived_at and begin < first_at]
+    if pieces_at and pieces_at[-1] < first_at:
+        beside.append(first_at - pieces_at[-1])
+    return alone, beside
+
+
+SCENARIO = Scenario(
+    "pace",
+    "pauses between the parts of a text, alone and beside a prompt of 6,000 tokens",
+    quick_s=65,
+    full_s=1200,
+    run=measure,
+    full_rounds=2,
+)
+
+if __name__ == "__main__":
+    run_alone(SCENARIO, sys.argv[1:])

@@ -1,0 +1,73 @@
+"""Send a streamed chat completion and read its answer, from a server that speaks OpenAI's API, or nearly.
+
+Peers leave out what OpenAI's own server always sends: the `finish_reason` of a part, the `usage` at the end.
+So the end of an answer is its `finish_reason` or `[DONE]`, and missing token counts are those of its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from functools import cache
+from typing import Any
+
+import aiohttp
+from tokenizers import Tokenizer
+
+from benchmarks.client.reading import Answer
+from benchmarks.client.requests import MODEL
+from benchmarks.processes.gateway import installed_models
+
+CHAT = "/v1/chat/completions"
+TIMEOUT_S = 240.0
+
+
+async def stream(
+    session: aiohttp.ClientSession, url: str, body: dict[str, Any], answer: Answer | None = None
+) -> Answer:
+    """Send a request and return its answer. A failure of server or network is in the answer's `fault`.
+
+    A caller that passes an `answer` can watch it grow.
+    """
+    answer = answer or Answer()
+    try:
+        async with asyncio.timeout(TIMEOUT_S), session.post(url + CHAT, json=body) as response:
+            if response.status != 200:
+                answer.fault = f"{response.status}: {(await response.text())[:200]}"
+            else:
+                async for line in response.content:
+                    read_line(answer, line, time.monotonic())
+    except TimeoutError:
+        answer.fault = f"no end within {TIMEOUT_S:g} s"
+    except (aiohttp.ClientError, ValueError, OSError) as error:
+        answer.fault = f"{type(error).__name__}: {error}"
+    return answer
+
+
+def read_line(answer: Answer, line: bytes, at: float) -> None:
+    """Add one line of a stream, received `at`, to an answer. Raises ValueError if its data is no JSON."""
+    data = line.strip().removeprefix(b"data:").strip()
+    if data == b"[DONE]":
+        if not answer.finished:
+            answer.end("done")
+    elif data.startswith(b"{"):  # not a keep-alive comment or the name of an event
+        said = json.loads(data)
+        if said.get("error"):
+            answer.fault = json.dumps(said["error"])[:200]
+        for choice in said.get("choices") or ():
+            answer.add((choice.get("delta") or {}).get("content") or "", at)
+            if choice.get("finish_reason"):
+                answer.end(choice["finish_reason"])
+        if said.get("usage"):
+            answer.tokens = said["usage"].get("completion_tokens") or answer.tokens
+
+
+def tokens_of(answer: Answer) -> int:
+    """Return how many tokens an answer has: what the server says, or else what its text gives."""
+    return answer.tokens or len(_tokenizer().encode(answer.text, add_special_tokens=False).ids)
+
+
+@cache
+def _tokenizer() -> Any:
+    return Tokenizer.from_file(str(installed_models() / MODEL.replace(":", "__") / "tokenizer.json"))

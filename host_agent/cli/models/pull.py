@@ -1,0 +1,75 @@
+"""`vestal models pull`: fetch models that are missing, and show how fast that goes and how long it takes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+from typing import Any
+
+from host_agent.cli.models.download_view import DownloadView, download_view
+from host_agent.cli.run import image_packages, model_store
+from host_agent.cli.run.progress import Progress
+from vestal.config import Config
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    """Return 0 if all models are there, and 1 if one is not, which a sentence on stderr explains.
+
+    On a terminal, whoever pulls a model that does not fit into memory is asked whether to go on.
+    """
+    if options.json:
+        return model_store.run("pull", "--json", *(["--force"] if options.force else []), *options.names)
+    refused = _fetch(options.names, force=options.force)
+    too_large = [name for name, error in refused.items() if error["code"] == "insufficient_memory"]
+    for name in too_large:
+        if confirm(f"{refused[name]['message']} Fetch it all the same?"):
+            del refused[name]
+            refused |= _fetch([name], force=True)
+    image_packages.install_if_needed(config, Progress())
+    for error in refused.values():
+        print(f"vestal: {error['message']} {error['remedy']}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; return False without asking if no person can answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().casefold() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
+
+
+def _fetch(names: list[str], *, force: bool) -> dict[str, dict[str, str]]:
+    """Fetch the models and show the progress. Return the errors by the names of the models."""
+    refused: dict[str, dict[str, str]] = {}
+    lines = model_store.json_lines("pull", *(["--force"] if force else []), *names)
+    with download_view() as view, contextlib.closing(lines):
+        try:
+            for line in lines:
+                _show(view, json.loads(line), refused)
+        except subprocess.CalledProcessError as error:
+            if not refused:  # it has printed the reason itself: the settings are wrong
+                refused[""] = _without_report(error)
+    return refused
+
+
+def _show(view: DownloadView, update: dict[str, Any], refused: dict[str, dict[str, str]]) -> None:
+    if "error" in update:
+        refused[update["model"]] = update["error"]
+        view.end(update["model"])
+    elif "fraction" in update:
+        view.show(update)
+
+
+def _without_report(error: subprocess.CalledProcessError) -> dict[str, str]:
+    return {
+        "code": "fetch_failed",
+        "message": f"The model store's program ended with exit code {error.returncode}.",
+        "remedy": "`vestal doctor` says more.",
+    }

@@ -1,0 +1,176 @@
+"""Attention between the tokens of each text, for texts that are padded or packed.
+
+Padded texts are the rows of a batch. Packed texts stand one after the other in one row, those of the same
+length together: there is no padding to compute, but attention takes a call for each length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+QUERIES_AT_ONCE = 1024
+"""Without a fused kernel the scores of these queries, with all keys, are in memory at one time."""
+
+Rope = Callable[[mx.array], mx.array]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the heads of a layer attend: their number, the rotary positions (None if there are none), and how
+    many tokens away a visible key is at most (None: all are visible).
+    """
+
+    count: int
+    rope: Rope | None = None
+    distance: int | None = None
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
+        """Return the attention of `queries` to `keys`, all (batch, length, hidden), in the same shape.
+
+        `mask` (batch, 1, 1, length) is True for the keys of texts; None if there is no padding.
+        """
+        batch, length, hidden = queries.shape
+        q, k, v = (self._split(x) for x in (queries, keys, values))
+        if self.rope is not None:
+            q, k = self.rope(q), self.rope(k)
+        if self.distance is not None:
+            mask = visible_within(mask, length, self.distance)
+        scale = (hidden // self.count) ** -0.5
+        parts = [
+            mx.fast.scaled_dot_product_attention(
+                q[:, :, start : start + QUERIES_AT_ONCE], k, v, scale=scale, mask=_rows(mask, start)
+            )
+            for start in range(0, length, QUERIES_AT_ONCE)
+        ]
+        out = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
+        return out.swapaxes(1, 2).reshape(batch, length, hidden)
+
+    def _split(self, x: mx.array) -> mx.array:
+        """Return (batch, length, hidden) as (batch, heads, length, hidden / heads)."""
+        return x.reshape(*x.shape[:2], self.count, -1).swapaxes(1, 2)
+
+
+def _rows(mask: mx.array | None, start: int) -> mx.array | None:
+    """Return the rows of a mask that belong to the queries from `start` on."""
+    return mask if mask is None or mask.shape[2] == 1 else mask[:, :, start : start + QUERIES_AT_ONCE]
+
+
+def visible_keys(mask: mx.array | None) -> mx.array | None:
+    """Return the mask of attention for a mask of tokens, (batch, length); None if no text is padded."""
+    return None if mask is None else mask[:, None, None, :].astype(mx.bool_)
+
+
+def visible_within(mask: mx.array | None, length: int, distance: int) -> mx.array | None:
+    """Return a mask of attention to the keys that are at most `distance` tokens from the query.
+
+    `mask` is that of `visible_keys`. If no key is farther away, it is returned itself.
+    """
+    if length <= distance + 1:
+        return mask
+    positions = mx.arange(length)
+    near = (mx.abs(positions[:, None] - positions[None]) <= distance)[None, None]
+    return near if mask is None else mask & near
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Texts in the rows of a batch; `mask` is that of `visible_keys`."""
+
+    mask: mx.array | None
+
+    def attend(self, heads: Heads, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        """Return the attention within each text, in the shape of `queries`."""
+        return heads.attend(queries, keys, values, self.mask)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Texts one after the other in one row: `groups` has the number of texts and their length, in order."""
+
+    groups: tuple[tuple[int, int], ...]
+
+    def attend(self, heads: Heads, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        """Return the attention within each text, in the shape of `queries`."""
+        is_short = all(length <= QUERIES_AT_ONCE for _, length in self.groups)
+        if heads.rope is None and heads.distance is None and is_short and queries.dtype == mx.float32:
+            return mx.array(self._attend_by_numpy(heads.count, queries, keys, values))
+        each = zip(self.split(queries), self.split(keys), self.split(values), strict=True)
+        parts = [heads.attend(q, k, v, None).reshape(1, -1, queries.shape[2]) for q, k, v in each]
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+
+    @np.errstate(all="ignore")  # damaged weights make numbers that are refused with the vectors
+    def _attend_by_numpy(self, heads: int, *arrays: mx.array) -> np.ndarray:
+        """Return the attention as `attend`. The many small steps take a third of the time that MLX's take."""
+        queries, keys, values = (np.array(x, copy=False)[0] for x in arrays)
+        out = np.empty(arrays[0].shape, np.float32)
+        width = queries.shape[1] // heads
+        start = 0
+        for texts, length in self.groups:
+            shape, part = (texts, length, heads, width), slice(start, start + texts * length)
+            q, k, v = (x[part].reshape(shape).swapaxes(1, 2) for x in (queries, keys, values))
+            scores = (q * np.float32(width**-0.5)) @ k.swapaxes(2, 3)
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=-1, keepdims=True)
+            out[0, part].reshape(shape)[...] = (scores @ v).swapaxes(1, 2)
+            start = part.stop
+        return out
+
+    def split(self, x: mx.array) -> Iterator[mx.array]:
+        """Yield the part of each group in x (1, tokens, hidden): (texts, length, hidden)."""
+        start = 0
+        for texts, length in self.groups:
+            end = start + texts * length
+            yield x[:, start:end].reshape(texts, length, x.shape[2])
+            start = end
+
+    def positions(self) -> mx.array:
+        """Return the position of each token in its text."""
+        return mx.concatenate([mx.tile(mx.arange(length), texts) for texts, length in self.groups])
+
+
+Layout = Padded | Packed
+
+
+class LayeredEncoder(nn.Module):
+    """An encoder that can stop after each layer."""
+
+    def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None) -> mx.array:
+        """Return the hidden states of padded texts, as `build_encoder` describes it."""
+        *_, last = self.padded(ids, mask, types)
+        return last
+
+    def padded(
+        self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states of padded texts after each layer. The last ones are the result."""
+        raise NotImplementedError
+
+
+class TextEncoder(LayeredEncoder):
+    """An encoder whose texts may be padded or packed."""
+
+    def padded(
+        self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states of padded texts after each layer. The last ones are the result."""
+        return self.states(ids, mx.arange(ids.shape[1]), types, Padded(visible_keys(mask)))
+
+    def packed(self, ids: mx.array, layout: Packed) -> Iterator[mx.array]:
+        """Yield the hidden states (1, tokens, hidden) of packed texts, whose token ids are (1, tokens), after
+        each layer.
+        """
+        return self.states(ids, layout.positions(), None, layout)
+
+    def states(
+        self, ids: mx.array, positions: mx.array, types: mx.array | None, layout: Layout
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states of token ids, which have these positions in their texts, after each layer.
+        The last ones are the result.
+        """
+        raise NotImplementedError

@@ -1,0 +1,62 @@
+"""Language models that embed: each token sees those before it, and the last one stands for the text.
+
+The layers are mlx-lm's. The padding is behind the text, where no token sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.base import create_attention_mask
+
+from mlx_server.engine.embeddings.architectures.attention import LayeredEncoder
+
+_MODULES = {"mistral": "llama"}
+"""The module of mlx-lm that has a model type, if it has another name."""
+
+
+class Decoder(LayeredEncoder):
+    """Computes hidden states (batch, length, hidden) of token ids (batch, length), which are padded behind.
+
+    `mask` and `types` have no effect.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.model = body
+
+    def padded(
+        self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states of padded texts after each layer."""
+        x = self.model.embed_tokens(ids)
+        causal = create_attention_mask(x, None)
+        for layer in self.model.layers:
+            x = layer(x, causal, None)
+            yield x
+        yield self.model.norm(x)
+
+
+def create(config: Mapping[str, Any]) -> nn.Module:
+    """Return the encoder that `config` describes. Raises ValueError or TypeError if it is not supported."""
+    model_type = str(config["model_type"])
+    theirs = importlib.import_module(f"mlx_lm.models.{_MODULES.get(model_type, model_type)}")
+    body = theirs.Model(theirs.ModelArgs.from_dict(dict(config))).model
+    if getattr(body, "swa_idx", None) is not None:
+        raise ValueError("layers that see only near tokens are not supported in a language model that embeds")
+    return Decoder(body)
+
+
+_BODY = ("embed_tokens.", "layers.", "norm.")
+
+
+def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """Return the weights under the names of the encoder's attributes; those of heads keep their names.
+
+    Sentence-transformers saves language models without the prefix `model.`.
+    """
+    return {f"model.{name}" if name.startswith(_BODY) else name: weight for name, weight in weights.items()}

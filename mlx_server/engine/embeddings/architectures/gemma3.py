@@ -1,0 +1,72 @@
+"""Gemma 3 as an encoder (EmbeddingGemma): mlx-lm's layers, in which all tokens see each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.gemma3_text import Gemma3Model, ModelArgs
+
+from mlx_server.engine.embeddings.architectures import decoder
+from mlx_server.engine.embeddings.architectures.attention import (
+    LayeredEncoder,
+    visible_keys,
+    visible_within,
+)
+
+rename = decoder.rename
+
+
+class Gemma3(LayeredEncoder):
+    """Computes hidden states (batch, length, hidden) of token ids, as `build_encoder` describes it.
+
+    There are no token types. Of the layers, each last of a pattern sees all tokens, and the others see those
+    within half of the window.
+    """
+
+    def __init__(self, args: ModelArgs) -> None:
+        super().__init__()
+        self.model = Gemma3Model(args)
+
+    def padded(
+        self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
+    ) -> Iterator[mx.array]:
+        """Yield the hidden states of padded texts after each layer."""
+        body = self.model
+        x = body.embed_tokens(ids)
+        x = x * mx.array(body.args.hidden_size**0.5, mx.float32).astype(x.dtype)
+        visible = visible_keys(mask)
+        near = visible_within(visible, ids.shape[1], body.window_size // 2)
+        for layer in body.layers:
+            x = layer(x, near if layer.self_attn.is_sliding else visible)
+            yield x
+        yield body.norm(x)
+
+
+def create(config: Mapping[str, Any]) -> nn.Module:
+    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    ropes = config.get("rope_parameters") or {}
+    args = ModelArgs.from_dict(dict(config))
+    args.sliding_window_pattern = _pattern(config)
+    args.rope_theta = _theta(ropes, "full_attention", args.rope_theta)
+    args.rope_local_base_freq = _theta(ropes, "sliding_attention", args.rope_local_base_freq)
+    return Gemma3(args)
+
+
+def _theta(ropes: Mapping[str, Any], kind: str, default: float) -> float:
+    """Return the base of the rotary positions; newer configurations have one for each kind of layer."""
+    return float((ropes.get(kind) or {}).get("rope_theta") or default)
+
+
+def _pattern(config: Mapping[str, Any]) -> int:
+    """Return after how many layers one sees all tokens. Raises ValueError if the layers follow no pattern."""
+    kinds = config.get("layer_types")
+    if not kinds:
+        return int(config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6)
+    full = [kind == "full_attention" for kind in kinds]
+    pattern = full.index(True) + 1 if True in full else len(full) + 1
+    if full != [(i + 1) % pattern == 0 for i in range(len(full))]:
+        raise ValueError("its layer_types follow no pattern")
+    return pattern

@@ -1,0 +1,51 @@
+"""Divide texts into batches of similar length. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+MAX_BATCH_TOKENS = 2048
+"""The padded tokens of one forward pass. Other requests run between two passes."""
+
+MAX_PADDING_TOKENS = 256
+"""The padding of one forward pass, which costs as much as tokens. A pass costs something by itself, too."""
+
+
+def batch_by_length(
+    lengths: Sequence[int],
+    max_tokens: int = MAX_BATCH_TOKENS,
+    max_padding: int = MAX_PADDING_TOKENS,
+) -> Iterator[list[int]]:
+    """Yield the indices of `lengths` in groups of similar length.
+
+    A group, padded to its longest text, has at most `max_tokens` tokens, of which at most `max_padding` are
+    padding, unless it is a single text.
+    """
+    batch: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        length = lengths[index]
+        whole = length * (len(batch) + 1)
+        if batch and (whole > max_tokens or whole - tokens - length > max_padding):
+            yield batch
+            batch, tokens = [], 0
+        batch.append(index)
+        tokens += length
+    if batch:
+        yield batch
+
+
+def pack_by_length(lengths: Sequence[int], max_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[int]]:
+    """Yield the indices of `lengths`, the smallest first, in groups of at most `max_tokens` tokens unless it
+    is a single text.
+    """
+    batch: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and tokens + lengths[index] > max_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(index)
+        tokens += lengths[index]
+    if batch:
+        yield batch

@@ -1,0 +1,281 @@
+"""mlx-lm's GenerationBatch, with drafts: a step may check several guessed tokens of each request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import GenerationBatch
+
+from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
+from mlx_server.engine.generation.drafting.draft_length import cost_of_a_guess
+from mlx_server.engine.generation.drafting.draft_model import Asked, DraftModel
+from mlx_server.engine.generation.drafting.drafter import Draft, Drafter, Plan
+from mlx_server.engine.generation.drafting.rules import DraftRules, Rewindable
+from mlx_server.engine.generation.drafting.step_costs import StepCosts
+from mlx_server.engine.kv.kv_cache import BatchKV
+
+MOST_STEP_TOKENS = 32
+"""How many tokens of all requests together a step with drafts may compute. Beyond it a step takes so much
+longer that the requests without a draft would lose more than the others win."""
+
+
+class DraftBatch(GenerationBatch):
+    """A GenerationBatch in which requests with a `Drafter` may get several tokens in one step.
+
+    `drafters` has them by uid. A guess is accepted if it equals the token that the request's own sampler
+    draws at that position, after its own logits processors. So texts are those of a batch without drafts, as
+    far as the arithmetic of a longer step is the same. While `may_guess` is false, steps are plain: they make
+    and check no guesses. `last_was_plain` is true after a plain step. What plain steps take is recorded in
+    `costs` by the caller of `next`.
+    """
+
+    drafters: dict[int, Drafter]
+    counts: DraftCounts
+    costs: StepCosts
+    draft_model: DraftModel | None
+    begin_step: Callable[[int], None]
+    _next_tokens: Any
+    _next_logprobs: list[mx.array]
+    may_guess: bool
+    last_was_plain: bool
+
+    @classmethod
+    def over(
+        cls,
+        model: Any,
+        sampler: Any,
+        counts: DraftCounts,
+        begin_step: Callable[[int], None] = lambda tokens: None,
+        draft_model: DraftModel | None = None,
+    ) -> DraftBatch:
+        """Return an empty batch, which counts its guesses in `counts`. `begin_step` is called before each
+        step, with the number of tokens that the step computes. `draft_model` guesses where the text does not.
+        """
+        batch: DraftBatch = cls.empty(model, sampler)
+        batch.drafters, batch.counts, batch.begin_step = {}, counts, begin_step
+        batch.draft_model, batch.costs = draft_model, StepCosts()
+        batch.may_guess, batch.last_was_plain = True, False
+        return batch
+
+    def next(self) -> list[Any]:
+        """Return the next tokens of each request, in order: one, and those of its draft that were right."""
+        has_read = self.may_guess and self._read_for_draft_model()
+        plan = self._plan() if self.may_guess else None
+        self.last_was_plain = plan is None and not has_read
+        if plan is not None:
+            return self._checked(plan)
+        for uid in self.uids:
+            if drafter := self.drafters.get(uid):
+                drafter.record_plain()
+        self.begin_step(len(self.uids))
+        responses: list[Any] = super().next()
+        return responses
+
+    def remove(self, uid: int) -> None:
+        """Forget the guesses for a request that leaves the batch."""
+        self.drafters.pop(uid, None)
+        if self.draft_model is not None:
+            self.draft_model.remove(uid)
+
+    # --- guessing ---
+
+    @property
+    def _can_check(self) -> bool:
+        """Return True if the caches can drop tokens, so that a wrong guess can be taken back."""
+        return bool(self.drafters) and all(isinstance(cache, BatchKV) for cache in self.prompt_cache)
+
+    def _read_for_draft_model(self) -> bool:
+        """Let the draft model read a slice of a request that it is to guess for. Return False if it has read
+        nothing.
+        """
+        if self.draft_model is None or not self.uids or not self._can_check:
+            return False
+        wanted = {
+            uid: self.tokens[row]
+            for row, uid in enumerate(self.uids)
+            if (drafter := self.drafters.get(uid)) and drafter.model_length.tokens and self.tokens[row]
+        }
+        return self.draft_model.read_slice(wanted)
+
+    def _plan(self) -> Plan | None:
+        """Return the next step if drafting is worth it now.
+
+        The drawn tokens are still being computed in the background. They are only waited for if half of the
+        requests promise a guess, by the tokens before the drawn one or by the draft model: a wait costs a
+        step of eight requests a tenth of its pace.
+        """
+        rows = range(len(self.uids))
+        limit = MOST_STEP_TOKENS // max(len(self.uids), 1) - 1
+        if limit <= 0 or not self._can_check:
+            return None
+        own, by_model = [self._length(row, limit) for row in rows], [0] * len(rows)
+        if self.draft_model is not None:
+            by_model = [self._model_length(row, limit) for row in rows]
+        promising = sum(1 for row in rows if by_model[row] or (own[row] and self._promises(row)))
+        if not promising or 2 * promising < len(rows):
+            return None
+        drawn: list[int] = self._next_tokens.tolist()
+        drafts = [self._own_draft(row, drawn[row], own[row], by_model[row]) for row in rows]
+        guess_s = self._add_model_drafts(drafts, drawn, by_model)
+        with_draft = sum(bool(draft.tokens) for draft in drafts)
+        plan = Plan(drawn, drafts, guess_s)
+        if with_draft and 2 * with_draft >= len(rows):
+            return plan
+        for uid, draft in zip(self.uids, drafts, strict=True):
+            if draft.guessed_by_model:  # the grammar has left too little of the guesses
+                self.drafters[uid].record(Draft((), draft.guessed_by_model), 0, 0.0, self._to_guess(plan))
+        return None
+
+    def _length(self, row: int, limit: int) -> int:
+        """Return how many tokens may be guessed for a request from its text and its grammar."""
+        drafter = self.drafters.get(self.uids[row])
+        return 0 if drafter is None or not self._may_draft(row) else min(drafter.length.tokens, limit)
+
+    def _model_length(self, row: int, limit: int) -> int:
+        """Return how many tokens the draft model may guess for a request."""
+        drafter, uid = self.drafters.get(self.uids[row]), self.uids[row]
+        if drafter is None or self.draft_model is None or not self._may_draft(row):
+            return 0
+        ready = self.draft_model.can_guess(uid, len(self.tokens[row]))
+        return min(drafter.model_length.tokens, limit) if ready else 0
+
+    def _may_draft(self, row: int) -> bool:
+        return all(part.can_draft for part in self._rules(row))
+
+    def _promises(self, row: int) -> bool:
+        """Return True if the tokens before the drawn one let expect a guess."""
+        drafter = self.drafters[self.uids[row]]
+        drafter.lookup.read(self.tokens[row])
+        return bool(self._rules(row)) or bool(drafter.lookup.guess(None, 2))
+
+    def _rules(self, row: int) -> list[DraftRules]:
+        return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
+
+    def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
+        """Return what a request's text and grammar offer, of `length` tokens at most.
+
+        The grammar takes in the drawn token also if only the draft model may guess, `by_model` tokens.
+        """
+        if not (length or by_model):
+            return Draft()
+        tokens = self.drafters[self.uids[row]].lookup.guess(drawn, length) if length else []
+        for part in self._rules(row):
+            tokens = part.draft_after(drawn, tokens)[: length or by_model]
+        return Draft(tokens)
+
+    def _add_model_drafts(self, drafts: list[Draft], drawn: Sequence[int], lengths: Sequence[int]) -> float:
+        """Let the draft model guess for the requests without a draft, and return the seconds that it took.
+
+        It does not guess if too few requests would have a draft then.
+        """
+        began_s = time.perf_counter()
+        rows = [row for row, draft in enumerate(drafts) if lengths[row] and not draft.tokens]
+        others = sum(bool(draft.tokens) for draft in drafts)
+        if self.draft_model is None or not rows or 2 * (len(rows) + others) < len(drafts):
+            return 0.0
+        asked = [
+            Asked(
+                self.uids[row],
+                self.tokens[row],
+                drawn[row],
+                lengths[row],
+                self.samplers[row] or self.fallback_sampler,
+            )
+            for row in rows
+        ]
+        guesses = self.draft_model.guess(asked, self._next_logprobs[0].shape[-1])
+        for row in rows:
+            tokens = guessed = guesses.get(self.uids[row], [])
+            for part in self._rules(row):
+                tokens = part.allowed(tokens)
+            drafts[row] = Draft(tokens, len(guessed))
+        return time.perf_counter() - began_s
+
+    def _to_guess(self, plan: Plan) -> float:
+        """Return what a token of the draft model's guesses has cost, in tokens."""
+        guessed = sum(draft.guessed_by_model for draft in plan.drafts)
+        return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
+
+    # --- checking ---
+
+    def _checked(self, plan: Plan) -> list[Any]:
+        """Compute the drawn tokens and the drafts in one step, and return the tokens that are right."""
+        drafts = [draft.tokens for draft in plan.drafts]
+        width = 1 + max(map(len, drafts))
+        rows = [[token, *draft] for token, draft in zip(plan.drawn, drafts, strict=True)]
+        self.begin_step(len(rows) * width)
+        logits = self.model(
+            mx.array([row + [0] * (width - len(row)) for row in rows]), cache=self.prompt_cache
+        )
+        logprobs, samples = self._sampled(logits, rows)
+        accepted = [_accepted(draft, drew) for draft, drew in zip(drafts, samples, strict=True)]
+        for cache in self.prompt_cache:
+            cache.drop_last([width - 1 - kept for kept in accepted])
+        responses = []
+        self._weigh(plan, accepted, width)
+        for row, kept in enumerate(accepted):
+            right = rows[row][: 1 + kept]
+            known = [self._next_logprobs[row], *logprobs[row][:kept]]
+            responses += [self._response(row, *pair) for pair in zip(right, known, strict=True)]
+            self._keep(row, right, len(rows[row]))
+        self._next_tokens = mx.array([drew[kept] for drew, kept in zip(samples, accepted, strict=True)])
+        self._next_logprobs = [logprobs[row][kept] for row, kept in enumerate(accepted)]
+        return responses
+
+    def _weigh(self, plan: Plan, accepted: Sequence[int], width: int) -> None:
+        """Record how each draft of a step of `width` tokens for each request fared, and what it has cost."""
+        requests, guessed = len(plan.drafts), sum(len(draft.tokens) for draft in plan.drafts)
+        to_check, to_guess = cost_of_a_guess(requests, requests * (width - 1), guessed), self._to_guess(plan)
+        for uid, draft, kept in zip(self.uids, plan.drafts, accepted, strict=True):
+            if drafter := self.drafters.get(uid):
+                drafter.record(draft, kept, to_check, to_guess)
+            self.counts.add(len(draft.tokens), kept, by_model=draft.guessed_by_model > 0)
+
+    def _sampled(self, logits: mx.array, rows: list[list[int]]) -> tuple[list[Any], list[list[int]]]:
+        """Return, for each row, the log-probabilities after each of its tokens, and what its sampler draws.
+
+        `logits` has the shape (rows, tokens of the longest row, vocabulary).
+        """
+        everywhere = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        logprobs: list[Any] = []
+        samples: list[Any] = []
+        for row, tokens in enumerate(rows):
+            sampler = self.samplers[row] or self.fallback_sampler
+            processors = self.logits_processors[row] or ()
+            if not processors:
+                own = [everywhere[row, i] for i in range(len(tokens))]
+            else:
+                context = self._token_context[row].update_and_fetch(mx.array(tokens[:1]))
+                own = []
+                for i in range(len(tokens)):
+                    so_far = mx.concatenate([context, mx.array(tokens[1 : i + 1])]) if i else context
+                    processed = logits[row : row + 1, i]
+                    for processor in processors:
+                        processed = processor(so_far, processed)
+                    own.append((processed - mx.logsumexp(processed, axis=-1, keepdims=True))[0])
+            logprobs.append(own)
+            samples.append(mx.concatenate([sampler(each[None]) for each in own]))
+        mx.eval(samples)
+        return logprobs, [sample.tolist() for sample in samples]
+
+    def _keep(self, row: int, right: list[int], computed: int) -> None:
+        """Record that a request keeps the tokens `right` of those that were computed for it."""
+        self.tokens[row].extend(right)
+        self._num_tokens[row] += len(right)
+        if self.logits_processors[row] and len(right) > 1:
+            self._token_context[row].update_and_fetch(mx.array(right[1:]))
+        for part in (*(self.logits_processors[row] or ()), self.samplers[row]):
+            if isinstance(part, Rewindable):
+                part.rewind(computed - len(right))
+
+    def _response(self, row: int, token: int, logprobs: mx.array) -> Any:
+        return self.Response(self.uids[row], token, logprobs, None, None, None)
+
+
+def _accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
+    """Return how many of the first guesses equal what was drawn at their positions."""
+    pairs = zip(draft, drawn, strict=False)
+    return next((i for i, (guess, token) in enumerate(pairs) if guess != token), len(draft))

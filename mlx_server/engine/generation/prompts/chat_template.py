@@ -1,0 +1,118 @@
+"""A model's chat template: the text of a conversation, with tools and images, and what the template needs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation.prompts.conversation import TemplateNeeds
+from mlx_server.engine.generation.prompts.template_probe import TemplateProbe
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimitExceeded,
+    TemplateProcessDied,
+)
+from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+from mlx_server.engine.generation.prompts.templates.remote_render import rendered_by
+from mlx_server.engine.vision.pictures import with_markers, without_numbers
+
+if TYPE_CHECKING:
+    from mlx_server.engine.vision.pictures import Picture
+
+
+def _reserved_variables() -> frozenset[str]:
+    """Return the argument names of transformers' rendering functions, which clients cannot use as template
+    variables.
+    """
+    functions = (PreTrainedTokenizerBase.apply_chat_template, chat_template_utils.render_jinja_template)
+    names = {name for function in functions for name in inspect.signature(function).parameters}
+    return frozenset(names - {"documents"} | {"messages", "template_kwargs"})
+
+
+RESERVED_VARIABLES = _reserved_variables()
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The chat template of a model's tokenizer.
+
+    `process` renders it. It is None if the model has none, or if mlx-lm or the tokenizer's class renders it
+    in Python, as code that does not come with the model. With `renders_to_tokens`, such a class returns
+    tokens instead of text. A request may bring another template, as `chat_template` in `arguments`.
+    """
+
+    tokenizer: Any
+    process: TemplateProcess | None
+    renders_to_tokens: bool = False
+
+    def render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
+    ) -> str | Sequence[int]:
+        """Return the text of a chat, or its token ids if the tokenizer's class renders to tokens."""
+        if self.process is None:
+            tokenize = self.renders_to_tokens
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=tokenize, tools=tools, **arguments
+            )
+        else:
+            with rendered_by(self.process):
+                rendered = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, tools=tools, **arguments
+                )
+        return rendered if isinstance(rendered, str) else list(rendered)
+
+    def render_with_images(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        arguments: dict[str, Any],
+        pictures: Sequence[Picture],
+        marker: str,
+    ) -> str:
+        """Return the text of a chat, with the texts of `pictures` where the template has put the `marker` of
+        an image. A template that knows no parts of contents gets texts with markers in them.
+
+        Raises RequestError if the text has another number of markers, and whatever the template raises.
+        """
+        objection: Exception | None = None
+        for shaped in (without_numbers(messages), with_markers(messages, marker)):
+            try:
+                rendered = self.render(shaped, tools, arguments)
+            except (TemplateLimitExceeded, TemplateProcessDied):
+                raise
+            except Exception as error:  # a template is a program: it may raise anything
+                objection = error
+                continue
+            pieces = rendered.split(marker) if isinstance(rendered, str) else []
+            if len(pieces) == len(pictures) + 1:
+                texts = [*(picture.text for picture in pictures), ""]
+                return "".join(piece + text for piece, text in zip(pieces, texts, strict=True))
+            objection = RequestError(
+                "invalid_request",
+                f"The chat template of the model has places for {max(len(pieces) - 1, 0)} images, and "
+                f"{len(pictures)} were sent; if a text contains {marker}, leave it out.",
+            )
+        assert objection is not None
+        raise objection
+
+    def needs(self, chat_template: str | None, call_markers: tuple[str, str]) -> TemplateNeeds:
+        """Return what `chat_template`, or else the model's own, needs: it renders probes."""
+        own = {} if chat_template is None else {"chat_template": chat_template}
+
+        def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+            rendered = self.render(messages, tools, {"add_generation_prompt": True, **own})
+            return rendered if isinstance(rendered, str) else str(self.tokenizer.decode(rendered))
+
+        return TemplateProbe(render, call_markers).needs(self.uses_tools(chat_template))
+
+    def uses_tools(self, chat_template: str | None = None) -> bool:
+        """Return True if the template has a place for tools: `chat_template`, or the model's own."""
+        if chat_template is not None:
+            return "tools" in chat_template
+        template = str(getattr(self.tokenizer, "chat_template", ""))
+        return bool(self.tokenizer.has_tool_calling) or "tools" in template

@@ -1,0 +1,153 @@
+"""Make token ids of a chat with a model's chat template, in a shape that the template takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlx_server.engine.errors import EngineError, RequestError
+from mlx_server.engine.generation.prompts.chat_template import RESERVED_VARIABLES, ChatTemplate
+from mlx_server.engine.generation.prompts.conversation import (
+    STRICTEST,
+    TemplateNeeds,
+    fit_messages,
+    fit_tools,
+)
+from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS, check_length, texts_of
+from mlx_server.engine.generation.prompts.messages import check_tools, normalize_messages
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimitExceeded,
+    TemplateProcessDied,
+)
+from mlx_server.engine.generation.prompts.text_tokens import TextTokens
+from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
+from mlx_server.engine.vision.pictures import image_order
+from mlx_server.protocol import Generate
+
+if TYPE_CHECKING:
+    from mlx_server.engine.vision.pictures import Picture
+
+MAX_REASON_CHARS = 300
+"""Some of transformers' objections quote the whole chat."""
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """Makes token ids of chats.
+
+    `needs_of` returns the shape of conversation that a request's template requires. `marker` is the text that
+    a template writes in place of an image; None if the model takes no images.
+    """
+
+    texts: TextTokens
+    template: ChatTemplate
+    context_tokens: int
+    needs_of: Callable[[Generate], TemplateNeeds]
+    marker: str | None = None
+
+    def of_chat(self, op: Generate, pictures: Sequence[Picture]) -> list[int]:
+        """Return the token ids of a request's chat.
+
+        Raises RequestError for a chat that cannot be rendered, EngineError if the template process fails.
+        """
+        if not op.messages:
+            raise RequestError("empty_prompt", "There are no messages: send at least one.")
+        if not self.texts.tokenizer.has_chat_template and op.chat_template is None:
+            raise RequestError(
+                "not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt."
+            )
+        if op.chat_template is not None and self.template.process is None:
+            raise RequestError(
+                "invalid_request",
+                f"Model {op.model} writes its prompts in code of its own: make it again without a template.",
+            )
+        if reserved := RESERVED_VARIABLES & (op.template or {}).keys():
+            raise RequestError("invalid_request", f"{min(reserved)!r} cannot be a variable of a template.")
+        check_tools(op.tools or ())
+        messages = normalize_messages(op.messages)
+        if len(messages) > 1 and _is_empty_answer(messages[-1]):
+            del messages[-1]
+        # The last message may be the beginning of an answer, written by the client: the model continues it.
+        continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+        try:
+            return self._tokens_of_chat(op, messages, continues, pictures)
+        except EngineError:
+            raise
+        except TemplateLimitExceeded as error:
+            raise RequestError(
+                "invalid_request",
+                f"The chat template of {op.model} {error} and was stopped: shorten the messages, or use "
+                "another model.",
+            ) from error
+        except TemplateProcessDied as error:
+            raise EngineError(
+                "internal_error", f"The chat template of {op.model} ended its process: {error}."
+            ) from error
+        except Exception as error:  # a template is a program that comes with the model: it may raise anything
+            reason = " ".join(str(error)[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
+            raise RequestError(
+                "invalid_request", f"The chat template of {op.model} refuses these messages: {reason}"
+            ) from error
+
+    def _tokens_of_chat(
+        self, op: Generate, messages: list[dict[str, Any]], continues: bool, pictures: Sequence[Picture]
+    ) -> list[int]:
+        """Return the token ids of a chat whose last message the answer may continue.
+
+        A chat that the template refuses is rendered again in the shape that any template takes, and then with
+        its last message complete. Raises EngineError, and the template's first objection.
+        """
+        options = {"add_generation_prompt": not continues, "continue_final_message": continues}
+        own = self.needs_of(op)
+        attempts = [(own, options), (replace(STRICTEST, text_parts=own.text_parts), options)]
+        if continues:
+            attempts.append((own, {"add_generation_prompt": True}))
+        objections: list[Exception] = []
+        for needs, given in attempts:
+            try:
+                return self.render(op, messages, needs, given, pictures)
+            except (EngineError, TemplateLimitExceeded, TemplateProcessDied):
+                raise
+            except Exception as objection:  # a template is a program: it may raise anything
+                objections.append(objection)
+        raise objections[0]
+
+    def render(
+        self,
+        op: Generate,
+        messages: list[dict[str, Any]],
+        needs: TemplateNeeds,
+        options: dict[str, bool],
+        pictures: Sequence[Picture],
+    ) -> list[int]:
+        """Return the token ids of the rendered chat. Raises EngineError, and whatever the template raises."""
+        tools = list(op.tools or ())
+        if needs.plain_tools or (tools and not self.template.uses_tools(op.chat_template)):
+            messages, tools = describe_tools(messages, tools), []
+        variables = {} if op.think is None else {"enable_thinking": op.think}
+        own = {} if op.chat_template is None else {"chat_template": op.chat_template}
+        arguments = {**options, **variables, **(op.template or {}), **own}
+        fitted, tools_given = fit_messages(messages, needs), fit_tools(tools, needs)
+        rendered: str | Sequence[int]
+        if order := image_order(fitted):
+            assert self.marker is not None
+            ordered = [pictures[number] for number in order]
+            rendered = self.template.render_with_images(fitted, tools_given, arguments, ordered, self.marker)
+        else:
+            rendered = self.template.render(fitted, tools_given, arguments)
+        if not isinstance(rendered, str):
+            return list(rendered)
+        if op.chat_template is not None:
+            rendered = self.texts.with_start(rendered)
+        if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # made long by the template
+            check_length(op, [rendered], self.texts.tokenizer, self.context_tokens)
+        return self.texts.encode(rendered, add_special_tokens=False)
+
+
+def _is_empty_answer(message: dict[str, Any]) -> bool:
+    """Return whether the message is an assistant's message without content, which the answer
+    cannot continue.
+    """
+    said = ("content", "tool_calls", "reasoning_content", "thinking")
+    return message.get("role") == "assistant" and not any(message.get(key) for key in said)

@@ -1,0 +1,79 @@
+"""Make token ids of texts with a model's tokenizer: plain prompts, and gaps between two texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation.prompts.infilling import infill_tokens
+from mlx_server.engine.generation.prompts.length_check import tokenization_error
+from mlx_server.engine.generation.prompts.token_ids import check_client_ids
+from mlx_server.protocol import Generate
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """Makes token ids of texts. `token_rows` is how many tokens the model has weights for, if known."""
+
+    tokenizer: Any
+    token_rows: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """Return the number below which the token ids of clients have to be."""
+        known = len(self.tokenizer)
+        return known if self.token_rows is None else min(known, self.token_rows)
+
+    def of_prompt(self, op: Generate) -> list[int]:
+        """Return the tokens of a prompt that is no chat. Raises RequestError."""
+        if op.prompt_ids is not None:
+            check_client_ids(op.prompt_ids, self.limit)
+            return list(op.prompt_ids)
+        prompt = op.prompt or ""
+        if op.suffix is not None:
+            return self._infill(op.model, prompt, op.suffix)
+        bos = self.tokenizer.bos_token
+        adds_special_tokens = op.adds_special_tokens and (bos is None or not prompt.startswith(bos))
+        return self.encode(prompt, adds_special_tokens) if prompt else []
+
+    @property
+    def infill_ends(self) -> frozenset[int]:
+        """Return the tokens that end the answer to a request with a suffix."""
+        markers = infill_tokens(self.tokenizer)
+        return markers.ends if markers else frozenset()
+
+    def _infill(self, model: str, before: str, after: str) -> list[int]:
+        markers = infill_tokens(self.tokenizer)
+        if markers is None:
+            raise RequestError(
+                "invalid_request",
+                f"Model {model} does not support insert: its tokenizer has no tokens for the text before and "
+                "after a gap. Leave out the suffix.",
+            )
+        texts = (self.encode(text, add_special_tokens=False) for text in (before, after))
+        return markers.prompt(self.start(), *texts)
+
+    def start(self) -> list[int]:
+        """Return the token that the tokenizer puts before every text, if there is one.
+
+        It is not always the `bos_token`: SmolLM2's is the one that begins each message.
+        """
+        start = self.encode("", add_special_tokens=True)[:1]
+        return start if start == [self.tokenizer.bos_token_id] else []
+
+    def with_start(self, rendered: str) -> str:
+        """Return a rendered chat after the text of the token that the tokenizer puts before every text.
+
+        A model's own chat template writes that token. Templates that a model was made with do not: Ollama
+        puts it before what they make, and models that lack it, such as Gemma, answer nonsense.
+        """
+        bos = self.tokenizer.bos_token
+        return f"{bos}{rendered}" if bos and not rendered.startswith(bos) and self.start() else rendered
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Return the tokens of a text. Raises RequestError if the tokenizer cannot read it."""
+        try:
+            return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot
+            raise tokenization_error(error) from error

@@ -1,0 +1,70 @@
+"""A language model in memory: its weights, its tokenizer, and what was derived from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlx_server.engine.generation.detokenizer import Decode
+from mlx_server.engine.generation.output_parser import OutputMarkers
+from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
+from mlx_server.engine.grammar.grammars import Grammars
+from mlx_server.engine.vision.loading import TEXT_ONLY, ImageSupport
+
+if TYPE_CHECKING:  # imported only for a model with a vision part
+    from mlx_server.engine.vision.vision import Vision
+
+
+@dataclass(frozen=True, eq=False)
+class SharedWeights:
+    """The weights of a model, and what was derived from its files. The model itself and all of its adapters
+    hold the same one, so it is freed with the last of them. `model` has no adapter. `images` reads images;
+    it is the reason if that cannot be done. `vision` computes with them.
+    """
+
+    model: Any
+    config: dict[str, Any]
+    tokenizer: Any
+    end_tokens: frozenset[int]
+    grammars: Grammars
+    images: ImageSupport | str = TEXT_ONLY
+    vision: Vision | None = None
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that generates text, its tokenizer (mlx-lm's wrapper), and what was derived from both.
+
+    `decode` returns the text of token ids. `identity` identifies everything that determines the model's keys
+    and values: its files, and the types of its weights. Cached prompts are only used under the same identity.
+    `shared` has the weights that this model shares with others, if it does; `adapter_bytes` is the size of
+    those that are its own. `vision` reads images, if the model can. `draft` is the smaller model that guesses
+    tokens for this one.
+    """
+
+    model: Any
+    tokenizer: Any
+    context_tokens: int
+    end_tokens: frozenset[int]
+    grammars: Grammars
+    markers: OutputMarkers
+    identity: str
+    prompts: PromptMaker
+    decode: Decode
+    shared: SharedWeights | None = None
+    adapter_bytes: int = 0
+    vision: Vision | None = None
+    draft: Any = None
+
+    def close(self) -> None:
+        """End the model's template process."""
+        if self.prompts.templates is not None:
+            self.prompts.templates.close()
+
+
+def arrays_of(model: Any) -> list[mx.array]:
+    """Return the arrays of weights of an mlx.nn module."""
+    return [array for _, array in tree_flatten(model.parameters())]

@@ -1,0 +1,82 @@
+"""Compute the angles of rotary positions once for all layers of a step, on a CPU.
+
+MLX has no kernel for rotary positions on a CPU, and computes them by some 27 operations, twice in each layer:
+1,600 of the 4,650 operations of a step of a model with 30 layers, which took 5 of 66 ms. All layers rotate by
+the same angles, if their caches hold the same array of positions (`share_offsets`). The results are equal bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def share_rotations(model: nn.Module) -> None:
+    """Let the model's layers share the angles, unless Metal has a kernel for them."""
+    if mx.metal.is_available():
+        return
+    for module in model.modules():
+        if type(module) is nn.RoPE and not module.traditional:
+            module.__class__ = SharedRotation
+
+
+@dataclass(frozen=True)
+class _Angles:
+    """The cosines and signed sines of a step's positions, and what they were computed for."""
+
+    offset: int | mx.array
+    key: tuple[int, int, float, float]
+    cos: mx.array
+    sin: mx.array
+
+    def fit(self, offset: int | mx.array, key: tuple[int, int, float, float]) -> bool:
+        """Return whether these are the angles for the positions `offset`. Two arrays are not compared."""
+        if isinstance(self.offset, int) and isinstance(offset, int):
+            return self.offset == offset and self.key == key
+        return self.offset is offset and self.key == key
+
+
+_last: list[_Angles] = []
+"""The angles that were computed last. Only the MLX thread uses them."""
+
+
+class SharedRotation(nn.RoPE):
+    """Rotary positions that rotate all of a head, and whose halves are the pairs (not `traditional`)."""
+
+    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+        """Rotate `x`, of shape (rows, heads, tokens, dims), whose first tokens have the positions `offset`:
+        one for all rows, or one for each.
+        """
+        if x.ndim != 4 or x.shape[-1] != self.dims or x.dtype != mx.float32:
+            rotated: mx.array = super().__call__(x, offset)
+            return rotated
+        angles = self._angles(offset, x.shape[2])
+        half = self.dims // 2
+        swapped = mx.concatenate([x[..., half:], x[..., :half]], axis=-1)
+        return x * angles.cos + swapped * angles.sin
+
+    def _angles(self, offset: int | mx.array, tokens: int) -> _Angles:
+        key = (tokens, self.dims, self.base, self.scale)
+        if not _last or not _last[0].fit(offset, key):
+            _last[:] = [_computed(offset, key)]
+        return _last[0]
+
+
+def _computed(offset: int | mx.array, key: tuple[int, int, float, float]) -> _Angles:
+    """Compute the angles as MLX's own operation does, in the same order and precision."""
+    tokens, dims, base, scale = key
+    half = dims // 2
+    positions = mx.arange(tokens, dtype=mx.float32)
+    if isinstance(offset, int):
+        positions = positions + float(offset)
+    else:
+        positions = offset.reshape(-1, 1, 1).astype(mx.float32) + positions
+    frequencies = mx.exp(mx.arange(0, -half, -1, dtype=mx.float32) * (math.log(base) / half))
+    theta = (positions * scale)[..., None] * frequencies  # (tokens, half) or (rows, 1, tokens, half)
+    cos, sin = mx.cos(theta), mx.sin(theta)
+    both = mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
+    return _Angles(offset, key, *both)

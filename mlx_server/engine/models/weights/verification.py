@@ -1,0 +1,140 @@
+"""Verify the weights of loaded models in the background, after their first answer.
+
+The thread has the lowest priority and rests between chunks, so that it takes at most a quarter of a core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from mlx_server.engine.log import log_event
+from mlx_server.engine.models.weights.checks import UsedFile, changed_content, read_again
+from mlx_server.engine.models.weights.digest_file import DigestFile
+from mlx_server.engine.models.weights.digests import FileDigest
+
+REST_PER_WORK = 3.0
+"""The thread rests for three times as long as a chunk took."""
+
+_LOWEST_NICENESS = 19
+_DARWIN_THREAD, _DARWIN_BACKGROUND = 3, 0x1000  # of setpriority(2) on macOS
+
+
+class Verification:
+    """The files of loaded models that are still to be verified, and the thread that reads them.
+
+    `wake` is called from that thread when a file is damaged. `rest` waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        digests: DigestFile | None = None,
+        wake: Callable[[], None] = lambda: None,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.digests = digests or DigestFile()
+        self._wake, self._rest = wake, rest
+        self._lock = threading.Lock()
+        self._unserved: dict[str, Sequence[UsedFile]] = {}  # by model: loaded, without an answer yet
+        self._files: dict[str, Sequence[UsedFile]] = {}  # by model: all of a loaded model
+        self._queue: deque[UsedFile] = deque()
+        self._verified: set[UsedFile] = set()
+        self._damaged: list[tuple[str, str]] = []
+        self._thread: threading.Thread | None = None
+
+    def loaded(self, model: str, files: Sequence[UsedFile]) -> None:
+        """Take the files of a model that has just been loaded."""
+        with self._lock:
+            self._unserved[model] = self._files[model] = files
+            self._verified.update(file for file in files if file.was_read)
+
+    def unloaded(self, model: str) -> None:
+        """Forget a model. A file that is being read is read to its end."""
+        with self._lock:
+            self._unserved.pop(model, None)
+            self._files.pop(model, None)
+            in_use = {file for files in self._files.values() for file in files}
+            self._queue = deque(file for file in self._queue if file in in_use)
+
+    def served(self, model: str) -> None:
+        """Begin to verify a model, which has just answered. Every further call does nothing."""
+        if model not in self._unserved:
+            return
+        with self._lock:
+            self._queue.extend(self._unserved.pop(model, ()))
+            if self._queue and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="verification", daemon=True)
+                self._thread.start()
+
+    def served_all(self) -> None:
+        """Begin to verify every loaded model."""
+        for model in list(self._unserved):
+            self.served(model)
+
+    def take_damaged(self) -> list[tuple[str, str]]:
+        """Return the models that were found damaged since the last call, each with a sentence about it."""
+        if not self._damaged:
+            return []
+        with self._lock:
+            found, self._damaged = self._damaged, []
+            return found
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until nothing is left to verify."""
+        if (thread := self._thread) is not None:
+            thread.join(timeout_s)
+
+    def _run(self) -> None:
+        _take_lowest_priority()
+        while True:
+            with self._lock:
+                file = self._queue.popleft() if self._queue else None
+                if file is None:
+                    self._thread = None
+                    return
+            if file not in self._verified:
+                self._verify(file)
+
+    def _verify(self, file: UsedFile) -> None:
+        started_s, found = time.monotonic(), None
+        chunk_s = started_s
+        for step in read_again(file):
+            if isinstance(step, str):
+                found = step
+            else:
+                self._rest(REST_PER_WORK * (time.monotonic() - chunk_s))
+                chunk_s = time.monotonic()
+        if found is None:
+            log_event("weights_not_verified", cause="the file has changed since", file=str(file.path))
+        elif file.sha256 in (None, found):
+            self._verified.add(file)
+            self.digests.put(file.path, FileDigest(file.stamp, found))
+            seconds = round(time.monotonic() - started_s, 1)
+            log_event("weights_verified", file=str(file.path), first=file.sha256 is None, seconds=seconds)
+        else:
+            self._report_damage(file, found, str(file.sha256))
+
+    def _report_damage(self, file: UsedFile, found: str, recorded: str) -> None:
+        """Record that the file is damaged, so that the next load reads it before use, and wake the scheduler.
+
+        Every model that uses the file is concerned: those with adapters share their base's files.
+        """
+        self.digests.put(file.path, FileDigest(file.stamp, recorded, is_damaged=True))
+        sentence = changed_content(file.path, found, recorded)
+        with self._lock:
+            self._damaged += [(model, sentence) for model, files in self._files.items() if file in files]
+        self._wake()
+
+
+def _take_lowest_priority() -> None:
+    """Give the calling thread the lowest priority for the processor and, on macOS, for the disk."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "darwin":
+            os.setpriority(_DARWIN_THREAD, 0, _DARWIN_BACKGROUND)
+        else:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_NICENESS)

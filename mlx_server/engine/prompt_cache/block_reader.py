@@ -1,0 +1,76 @@
+"""Read blocks from disk on any thread, ahead of the MLX thread, which moves them to RAM."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mlx_server.engine.log import log_event
+from mlx_server.engine.prompt_cache.blob import Corrupt
+from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
+from mlx_server.engine.prompt_cache.prefix_match import Tags
+
+
+@dataclass
+class ReadAhead:
+    """What was read and is not in RAM yet, and the files that could not be read.
+
+    `restored` was read for a request, `preloaded` before any asked.
+    """
+
+    restored: dict[str, Entry] = field(default_factory=dict)
+    preloaded: dict[str, Entry] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+class BlockReader:
+    """Reads and checks files. `read_file` returns the bytes of a key's file, or raises OSError."""
+
+    def __init__(self, read_file: Callable[[str], bytes]) -> None:
+        self._read_file = read_file
+        self._lock = threading.Lock()
+        self._ahead = ReadAhead()
+
+    def get(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Value | None:
+        """Return the value of `key` for a request; None if its file cannot be read.
+
+        The key is then appended to `missing` or `broken`.
+        """
+        with self._lock:  # it may just have been read
+            entry = self._ahead.restored.get(key) or self._ahead.preloaded.get(key)
+        if entry is None:
+            entry = self._read(key, tags, missing, broken)
+            if entry is None:
+                return None
+            with self._lock:
+                self._ahead.restored[key] = entry
+        return entry.value
+
+    def preload(self, keys: list[str], tags: Tags) -> None:
+        """Read the values of `keys`, for the next `take`."""
+        for key in keys:
+            missing, broken = list[str](), list[str]()
+            entry = self._read(key, tags, missing, broken)
+            with self._lock:
+                if entry is not None:
+                    self._ahead.preloaded[key] = entry
+                self._ahead.missing += missing
+                self._ahead.broken += broken
+
+    def take(self) -> ReadAhead:
+        """Return what was read since the last call."""
+        with self._lock:
+            taken, self._ahead = self._ahead, ReadAhead()
+        return taken
+
+    def _read(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Entry | None:
+        try:
+            return Entry(unpack(key, self._read_file(key), tags["identity"]), tags)
+        except FileNotFoundError:  # deleted by another engine or by `vestal cache clear`
+            missing.append(key)
+        except (OSError, Corrupt) as error:
+            log_event("cache_block_dropped", cause=str(error), key=key)
+            broken.append(key)
+        return None

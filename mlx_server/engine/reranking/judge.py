@@ -1,0 +1,157 @@
+"""Rerankers that are language models: how much more likely is it that the next token is "yes" than "no"?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import qwen3
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.utils import dequantize_model, load_model
+from tokenizers import Tokenizer
+
+from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
+from mlx_server.engine.reranking.pairs import INSTRUCTION, JudgePrompt
+from mlx_server.engine.reranking.reranker import Reranker, ends_in_sigmoid
+from mlx_server.model_store.files.weight_files import read_json_object
+
+CLASSIFIER = "Qwen3ForSequenceClassification"
+
+
+class Judge(nn.Module):
+    """A language model that is asked for "yes" or "no". `Reranker` explains what it is called with.
+
+    Its logits are those of the token `yes`, less those of the token `no` if there is one.
+    """
+
+    def __init__(self, language_model: Any, yes: int, no: int | None) -> None:
+        super().__init__()
+        self.language_model, self.yes, self.no = language_model, yes, no
+
+    def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array, lengths: mx.array) -> mx.array:
+        last = _last_states(self.language_model, ids, lengths)
+        if "lm_head" in self.language_model:
+            logits = self.language_model.lm_head(last)
+        else:
+            logits = self.language_model.model.embed_tokens.as_linear(last)
+        return logits[:, self.yes] if self.no is None else logits[:, self.yes] - logits[:, self.no]
+
+
+class JudgeWithHead(nn.Module):
+    """A language model whose head for tokens was replaced by one for the score. Called as `Judge` is."""
+
+    def __init__(self, language_model: Any) -> None:
+        super().__init__()
+        self.language_model = language_model
+
+    def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array, lengths: mx.array) -> mx.array:
+        return self.language_model.score(_last_states(self.language_model, ids, lengths))[:, 0]
+
+
+def _last_states(language_model: Any, ids: mx.array, lengths: mx.array) -> mx.array:
+    """Return the hidden state of the last token of each row: (batch, hidden).
+
+    The beginning that all rows share, which is instruction and query, is computed once. No mask is needed:
+    causal attention does not see the padding behind the tokens.
+    """
+    rows, caches = ids.shape[0], None
+    shared = shared_tokens(ids, lengths) if rows > 1 else 0
+    if shared:
+        first = make_prompt_cache(language_model)
+        language_model.model(ids[:1, :shared], first)
+        caches = [_repeated(cache, rows) for cache in first]
+        ids, lengths = ids[:, shared:], lengths - shared
+    hidden = language_model.model(ids, caches)
+    return hidden[mx.arange(rows), lengths - 1]
+
+
+def shared_tokens(ids: mx.array, lengths: mx.array) -> int:
+    """Return the number of tokens at the beginning that all rows have, less than the shortest row has."""
+    is_same = mx.all(ids == ids[:1], axis=0).astype(mx.int32)
+    return cast(int, mx.minimum(mx.cumprod(is_same).sum(), lengths.min() - 1).item())
+
+
+def _repeated(cache: KVCache, rows: int) -> KVCache:
+    """Return a cache for `rows` rows that all have the keys and values of the one row in `cache`."""
+    repeated = KVCache()
+    keys, values = cache.keys_and_values()
+    repeated.state = (mx.repeat(keys, rows, axis=0), mx.repeat(values, rows, axis=0), cache.offset)
+    return repeated
+
+
+class _Qwen3WithScore(qwen3.Model):
+    """mlx-lm's Qwen3 with the head `score` of a classifier with one label."""
+
+    def __init__(self, args: Any) -> None:
+        super().__init__(args)
+        self.score = nn.Linear(args.hidden_size, 1, bias=False)
+
+
+def load_judge(
+    folder: Path, config: dict[str, Any], sentence_config: dict[str, Any], context_tokens: int
+) -> Reranker:
+    """Return the language model in `folder` as a reranker. Its weights are read from the disk when they are
+    evaluated.
+
+    Raises OSError, ValueError, KeyError or RequestError if the folder does not hold a supported model.
+    """
+    is_classifier = CLASSIFIER in (config.get("architectures") or ())
+    if is_classifier:
+        language_model, _ = load_model(
+            folder,
+            lazy=True,
+            model_config={"tie_word_embeddings": True},  # the classifier has no head for tokens
+            get_model_classes=lambda config: (_Qwen3WithScore, qwen3.ModelArgs),
+        )
+    else:
+        language_model, _ = load_model(folder, lazy=True)
+    if not mx.metal.is_available():
+        # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
+        if config.get("quantization"):
+            language_model = dequantize_model(language_model)
+        language_model.set_dtype(mx.float32)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+    def encode(texts: Any) -> list[list[int]]:
+        return [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    pairs = JudgePrompt(encode, _default_instruction(sentence_config))
+    (probe,) = pairs.pairs("probe", ["probe"], None)
+    rows = language_model.model.embed_tokens.weight.shape[0]
+    check_tokenizer_ids(probe.ids, rows, folder.name)
+    model: nn.Module = (
+        JudgeWithHead(language_model)
+        if is_classifier
+        else Judge(language_model, *_answers(folder, tokenizer))
+    )
+    model.eval()
+    return Reranker(
+        model=model,
+        tokenizer=pairs,
+        context_tokens=context_tokens,
+        token_rows=rows,
+        applies_sigmoid=ends_in_sigmoid(config, sentence_config),
+        probe=probe,
+    )
+
+
+def _answers(folder: Path, tokenizer: Tokenizer) -> tuple[int, int | None]:
+    """Return the tokens for yes and no: those that sentence-transformers' module names, or the words."""
+    module = folder / "1_LogitScore" / "config.json"
+    named = read_json_object(module) if module.is_file() else {}
+    yes = named.get("true_token_id", tokenizer.token_to_id("yes"))
+    no = named.get("false_token_id", None if "true_token_id" in named else tokenizer.token_to_id("no"))
+    if not isinstance(yes, int) or not (no is None or isinstance(no, int)):
+        raise ValueError('its vocabulary has no token "yes"')
+    return yes, no
+
+
+def _default_instruction(sentence_config: dict[str, Any]) -> str:
+    """Return the instruction for requests without one, from sentence-transformers' configuration."""
+    prompts = sentence_config.get("prompts")
+    prompt = prompts.get(sentence_config.get("default_prompt_name")) if isinstance(prompts, dict) else None
+    return prompt if isinstance(prompt, str) and prompt else INSTRUCTION

@@ -1,0 +1,73 @@
+"""Act on what a load does: it advances, needs room, ends with a model, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlx_server.engine.errors import EngineError, LoadError
+from mlx_server.engine.log import log_event
+from mlx_server.engine.scheduling.backend import MakeRunner
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
+from mlx_server.engine.scheduling.loads import Evict, LoadAdvanced, LoadCompleted, LoadRefused, Loads
+from mlx_server.engine.scheduling.request import RequestStatus
+from mlx_server.engine.scheduling.request_table import EngineRequests
+from mlx_server.engine.scheduling.starter import Starter
+from mlx_server.engine.scheduling.unloader import Unloader
+from mlx_server.protocol import Event, Load, Loaded, Loading
+
+
+class LoadOutcomes:
+    """Advances the load, and starts or fails the requests that wait for it. `send` is called with the events
+    that this causes.
+    """
+
+    def __init__(
+        self,
+        loads: Loads,
+        requests: EngineRequests,
+        models: LoadedModels,
+        starter: Starter,
+        unloader: Unloader,
+        make_runner: MakeRunner,
+        send: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._loads, self._requests, self._models = loads, requests, models
+        self._starter, self._unloader, self._make_runner = starter, unloader, make_runner
+        self._send, self._clock = send, clock
+
+    def advance(self) -> None:
+        """Advance the load by one step."""
+        for outcome in self._loads.step(self._clock):
+            match outcome:
+                case LoadAdvanced(name, fraction):
+                    self._send(Loading(name, round(fraction, 6)))
+                case Evict(model):
+                    self._unloader.unload(model, "evicted")
+                case LoadCompleted():
+                    self._add_model(outcome)
+                case LoadRefused(name, error):
+                    self._refuse(name, error)
+
+    def _refuse(self, name: str, error: EngineError) -> None:
+        """Fail the requests that wait for a model which cannot be loaded."""
+        log_event("model_load_failed", cause=str(error), model=name, code=error.code)
+        for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
+            self._starter.fail(request, error)
+
+    def _add_model(self, load: LoadCompleted) -> None:
+        """Add a model that has just been loaded, and start the requests that waited for it."""
+        name = load.entry.name
+        try:
+            runner = self._make_runner(load.entry, load.weights, self._requests)
+        except Exception as error:  # mlx-lm cannot make this model's caches, and never will
+            self._refuse(name, LoadError(name, f"{error} ({type(error).__name__})"))
+            return
+        model = self._models.add(load.entry, load.weights, runner, self._clock())
+        log_event("model_loaded", model=name, bytes=model.bytes, load_s=round(load.load_s, 3))
+        waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
+        if not any(isinstance(request.op, Load) for request in waiting):
+            self._send(Loaded(name, model.bytes, load.load_s))
+        for request in waiting:
+            if self._models.get(name) is model:  # else evicted for an earlier request: the others wait on
+                self._starter.start(request, model, load.load_s)

@@ -1,0 +1,136 @@
+"""Run the requests of a loaded embedding model or reranker, one batch of texts at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from typing import Literal
+
+from mlx_server.engine.background_workers import BackgroundWorker
+from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
+from mlx_server.engine.embeddings.encoder import Encoder
+from mlx_server.engine.errors import EngineError, wrong_kind
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.reranking.rerank_job import RerankJob
+from mlx_server.engine.reranking.reranker import Reranker
+from mlx_server.engine.scheduling.request import BatchJob, PreparedPrompt, Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import EngineRequests
+from mlx_server.engine.scheduling.runners.runner import Runner
+from mlx_server.protocol import Embed, Event, Generate, Rerank
+
+
+class BatchRunner(Runner):
+    """Computes, in each step, one batch of texts of one request. `worker` tokenizes texts; `close` also
+    closes it.
+    """
+
+    kind: Literal["embed", "rerank"]
+
+    def __init__(self, model: str, requests: EngineRequests, worker: BackgroundWorker) -> None:
+        super().__init__(model, requests)
+        self._worker = worker
+        self._threads = ThreadsForProducts()
+
+    @abstractmethod
+    def _job(self, request: Request, now: float) -> BatchJob:
+        """Return the job for a request. Raises RequestError if the model cannot do what it asks for."""
+
+    def check(self, op: Generate) -> Future[PreparedPrompt]:
+        raise wrong_kind(op, self.kind)
+
+    def tokenize(self, request: Request, now: float) -> None:
+        job = self._job(request, now)
+        request.tokenization = Future()
+        self._requests.move(request, RequestStatus.TOKENIZING)
+        self._worker.submit(partial(self._tokenize_slice, job, request.tokenization))
+
+    def _tokenize_slice(self, job: BatchJob, result: Future[BatchJob]) -> None:
+        """Tokenize some of a request's texts on the worker's thread; the next slice comes after the other
+        requests.
+
+        Each slice wakes the MLX thread, which counts as progress: many megabytes take minutes.
+        """
+        if result.cancelled():
+            return
+        try:
+            with confined(job.id, "tokenizing its texts"):
+                is_last = job.tokenize_slice()
+        except EngineError as error:
+            with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+                result.set_exception(error)
+            return
+        if is_last:
+            with contextlib.suppress(InvalidStateError):
+                result.set_result(job)
+        else:
+            self._worker.submit(partial(self._tokenize_slice, job, result))
+
+    def take_tokens(self, request: Request) -> Sequence[Event]:
+        request.batch_job = request.tokenization.result()
+        self._requests.move(request, RequestStatus.RUNNING)
+        return ()
+
+    def step(self, clock: Callable[[], float]) -> Iterator[Event]:
+        """Compute one batch of the first request. If that request has more texts, it moves behind the
+        others.
+        """
+        request = self._requests.first(RequestStatus.RUNNING, model=self._model)
+        if request is None:
+            return
+        self._threads.begin()
+        try:
+            is_last = request.batch_job.step()
+        finally:
+            self._threads.end(0)
+        if not is_last:
+            self._requests.move_to_back(request)
+            return
+        self._requests.finish(request)
+        try:
+            with confined(request.id, "packing its results"):
+                answer: Event = request.batch_job.answer(clock())
+        except EngineError as error:
+            answer = error.failed(request.id)
+        yield answer
+
+    def close(self) -> None:
+        super().close()
+        self._worker.close()
+
+
+class EmbeddingRunner(BatchRunner):
+    """Makes vectors of texts with an encoder."""
+
+    kind = "embed"
+
+    def __init__(
+        self, model: str, requests: EngineRequests, encoder: Encoder, worker: BackgroundWorker
+    ) -> None:
+        super().__init__(model, requests, worker)
+        self._encoder = encoder
+
+    def _job(self, request: Request, now: float) -> BatchJob:
+        if not isinstance(request.op, Embed):
+            raise wrong_kind(request.op, self.kind)
+        return EmbeddingJob(request.op, self._encoder, now, request.load_s)
+
+
+class RerankRunner(BatchRunner):
+    """Scores documents with a reranker."""
+
+    kind = "rerank"
+
+    def __init__(
+        self, model: str, requests: EngineRequests, reranker: Reranker, worker: BackgroundWorker
+    ) -> None:
+        super().__init__(model, requests, worker)
+        self._reranker = reranker
+
+    def _job(self, request: Request, now: float) -> BatchJob:
+        if not isinstance(request.op, Rerank):
+            raise wrong_kind(request.op, self.kind)
+        return RerankJob(request.op, self._reranker, now, request.load_s)

@@ -1,0 +1,95 @@
+"""The steps in which prompts that are not in the batch yet use MLX: their scores, and their images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlx_server.engine.errors import EngineError
+from mlx_server.engine.grammar.grammars import Grammars
+from mlx_server.engine.prompt_cache.model_cache import ModelCache
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.scheduling.request import Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import EngineRequests
+from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
+from mlx_server.engine.vision.pictures import cache_keys
+from mlx_server.protocol import Event, Prefill
+
+
+class PromptSteps:
+    """Computes a part of one prompt's scores and a part of one prompt's images in each step.
+
+    `grammars` are those of the model: they know the bytes of each token.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        requests: EngineRequests,
+        preparation: TextPreparation,
+        cache: ModelCache,
+        grammars: Grammars,
+    ) -> None:
+        self._model, self._requests, self._preparation = model, requests, preparation
+        self._cache, self._grammars = cache, grammars
+
+    @property
+    def can_step(self) -> bool:
+        """Return whether a prompt waits for such a step."""
+        return self._next_to_score() is not None or self._next_with_images() is not None
+
+    def step(self) -> Iterator[Event]:
+        """Score some tokens of one prompt and compute some of another's images; yield the events."""
+        if request := self._next_to_score():
+            yield self._score(request)
+        if request := self._next_with_images():
+            yield self._read_images(request)
+
+    def _next_to_score(self) -> Request | None:
+        """Return the first request whose prompt has tokens to score."""
+        preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
+        return next((request for request in preparing if request.jobs.can_score), None)
+
+    def _score(self, request: Request) -> Event:
+        """Score some tokens of a request's prompt, and return the event that this causes."""
+        scorer = request.jobs.scorer
+        assert scorer is not None
+        try:
+            if request.jobs.grammar:
+                request.jobs.grammar.result()  # the vocabulary may be unreadable
+            rows = scorer.compute()  # not in the fence: an error of MLX must end the engine
+            with confined(request.id, "scoring its prompt"):
+                return Prefill(
+                    request.id,
+                    scorer.add(rows, self._grammars.token_bytes),
+                    len(request.generation.prompt),
+                )
+        except EngineError as error:
+            self._requests.finish(request)
+            return error.failed(request.id)
+
+    def _next_with_images(self) -> Request | None:
+        """Return the first request whose images have not been read."""
+        preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
+        return next((request for request in preparing if request.jobs.can_read_images), None)
+
+    def _read_images(self, request: Request) -> Event:
+        """Compute a part of a request's images, and return the event that this causes."""
+        images = request.jobs.images
+        assert images is not None
+        try:
+            if not images.has_begun:
+                self._preparation.begin_images(request)
+            elif not images.done.done():
+                images.compute(request.id)
+                self._cache_images(request)
+            return Prefill(request.id, images.cached, len(request.generation.prompt))
+        except EngineError as error:
+            self._requests.finish(request)
+            return error.failed(request.id)
+
+    def _cache_images(self, request: Request) -> None:
+        """Store what is computed of a prompt with images, so that an engine that dies now loses little."""
+        images = request.jobs.images
+        if images is not None and (caches := images.batched()):
+            keys = cache_keys(images.tokens[: images.cached], request.pictures)
+            self._cache.store_computed(request.stored_blocks, keys, caches, 0, whole=False)

@@ -1,0 +1,57 @@
+"""Add features of images to the hidden states behind the first layers of a text model, as Qwen3-VL does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+
+
+class Deepstack:
+    """What is added behind the first `layers` layers of one text model, while `adding` is active."""
+
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+        self._added: Sequence[mx.array] = ()
+
+    def install(self, model: Any) -> None:
+        """Let the first layers of mlx-lm's `model` ask this object what to add. Their weights keep their
+        names.
+        """
+        for number, layer in enumerate(model.layers[: self._layers]):
+            if not hasattr(layer, "_deepstack"):
+                layer.__class__ = _adding_class(type(layer))
+                layer._deepstack = _Place(self, number)
+
+    @contextmanager
+    def adding(self, features: Sequence[mx.array]) -> Iterator[None]:
+        """Add these features, for each layer of shape (1, tokens, width), in the enclosed forward pass."""
+        self._added = features
+        try:
+            yield
+        finally:
+            self._added = ()
+
+    def behind(self, layer: int, hidden: mx.array) -> mx.array:
+        """Return the hidden states behind a layer, with what is to be added."""
+        return hidden + self._added[layer].astype(hidden.dtype) if layer < len(self._added) else hidden
+
+
+class _Place:
+    """The number of a layer. It is an object of its own, since a layer takes a tuple for parameters."""
+
+    def __init__(self, deepstack: Deepstack, number: int) -> None:
+        self.deepstack, self.number = deepstack, number
+
+
+def _adding_class(own: type[Any]) -> type[Any]:
+    """Return a class of layers that behave as `own`, and then add features."""
+
+    def call(self: Any, *arguments: Any, **named: Any) -> mx.array:
+        hidden: mx.array = own.__call__(self, *arguments, **named)
+        place = self._deepstack
+        return place.deepstack.behind(place.number, hidden)
+
+    return type(own.__name__, (own,), {"__call__": call})

@@ -1,0 +1,38 @@
+"""Let the tokens of an image attend to each other in both directions, as Gemma 3 was trained to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_server.engine.vision.pictures import PlacedPicture
+
+
+def same_image(placed: Sequence[PlacedPicture], start: int, end: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return for each pair of the tokens `start` to `end` whether both are of the same image."""
+    same = np.zeros((end - start, end - start), dtype=np.bool_)
+    for one in placed:
+        inside = slice(max(one.start - start, 0), max(min(one.end, end) - start, 0))
+        same[inside, inside] = True
+    return same
+
+
+class BothDirections:
+    """A layer's cache, whose mask also lets through the pairs of new tokens in `allowed`."""
+
+    def __init__(self, cache: Any, allowed: mx.array) -> None:
+        self._cache, self._allowed = cache, allowed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def make_mask(self, tokens: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        """Return the mask of the new tokens, of shape (tokens, earlier and new tokens)."""
+        mask = self._cache.make_mask(tokens, return_array=True, window_size=window_size)
+        if not isinstance(mask, mx.array):
+            return mask  # one token, which may attend to all before it
+        earlier = mx.zeros((tokens, mask.shape[-1] - tokens), dtype=mx.bool_)
+        return mask | mx.concatenate([earlier, self._allowed], axis=1)

@@ -1,0 +1,151 @@
+"""Compute the keys and values of a prompt's beginning up to its last image, in slices, so that streams can
+continue in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_server.engine.kv.kv_cache import RequestKV, as_request_kv
+from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.vision.feature_cache import ImageFeatures
+from mlx_server.engine.vision.image_masks import same_image
+from mlx_server.engine.vision.pictures import PlacedPicture
+from mlx_server.engine.vision.tower_layers import TowerRun
+from mlx_server.engine.vision.vision import Vision
+
+LoadInputs = Callable[[int], "Future[dict[str, Any]]"]
+"""Begins to make the tower's inputs for the image of this number again, on a background thread."""
+
+
+class ImagePrefill:
+    """Processes the images of one prompt, and the texts between them. Only the MLX thread may use it.
+
+    `done` is set after the last image. `caches` then hold the first `cached` of the `tokens`, those of the
+    prompt and of the answer so far, and a batch can go on from there. `restored` of them came from the prompt
+    cache.
+    """
+
+    def __init__(
+        self,
+        vision: Vision,
+        model: Any,
+        tokens: Sequence[int],
+        placed: Sequence[PlacedPicture],
+        step_tokens: int,
+        load_inputs: LoadInputs,
+    ) -> None:
+        self.done: Future[None] = Future()
+        self.caches: list[Any] = []
+        self.cached = self.restored = 0
+        self.has_begun = False
+        self._vision, self._model, self.tokens, self._placed = vision, model, tokens, placed
+        self._step_tokens, self._load_inputs = step_tokens, load_inputs
+        self._end = placed[-1].end
+        self._positions, self._offset = vision.positions(len(tokens), placed)
+        self._features: dict[int, ImageFeatures] = {}
+        self._inputs: dict[int, Future[dict[str, Any]]] = {}
+        self._tower_run: TowerRun | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return True if a slice can be computed: the tower's inputs are made."""
+        return all(inputs.done() for inputs in self._inputs.values())
+
+    def begin(self, caches: list[Any], cached: int) -> None:
+        """Begin behind the first `cached` tokens, whose keys and values are in `caches`."""
+        self.has_begun = True
+        self.caches = [as_request_kv(cache) for cache in caches]
+        self.cached = self.restored = cached
+        for one in self._placed:
+            if one.end <= cached:
+                continue
+            known = self._vision.tower.known(one.picture)
+            if known is not None:
+                self._features[one.number] = known
+            elif one.picture.inputs is None:
+                self._inputs[one.number] = self._load_inputs(one.number)
+        self._finish_if_done()
+
+    def compute(self, request: str) -> None:
+        """Compute some layers of the tower for one image, or the text model for one slice of the prompt.
+
+        Raises EngineError for an error that concerns the request alone.
+        """
+        end = self._next_end()
+        for one in self._placed:
+            if one.start < end and one.end > self.cached and one.number not in self._features:
+                self._run_tower(request, one)
+                return
+        with confined(request, "joining its images"):
+            features = self._features_of(self.cached, end)
+            positions = None if self._positions is None else self._positions[:, self.cached : end]
+            pairs = same_image(self._placed, self.cached, end)
+            tokens = self.tokens[self.cached : end]
+            self._vision.forward(self._model, tokens, features, self.caches, positions, pairs)
+        mx.eval([cache.state for cache in self.caches])  # an error of MLX ends the engine
+        self.cached = end
+        self._finish_if_done()
+
+    def batched(self) -> list[Any]:
+        """Return the caches as those of a batch with one row, without a copy; [] if they cannot be cut."""
+        if not all(isinstance(cache, (RequestKV, QuantizedRequestKV)) for cache in self.caches):
+            return []
+        return [cache.merge([cache]) for cache in self.caches]
+
+    def _next_end(self) -> int:
+        """Return where the next slice ends: not within an image whose tokens attend in both directions."""
+        end = min(self.cached + self._step_tokens, self._end)
+        if self._vision.both_directions:
+            end = max([end, *(one.end for one in self._placed if one.start < end < one.end)])
+        return end
+
+    def _run_tower(self, request: str, one: PlacedPicture) -> None:
+        tower = self._vision.tower
+        if self._tower_run is None:
+            with confined(request, "reading its images"):
+                inputs = one.picture.inputs
+                if inputs is None:
+                    inputs = self._inputs.pop(one.number).result()
+                self._tower_run = tower.begin(one.picture, inputs)
+        if self._tower_run.advance(tower.slice_s):  # an error of MLX ends the engine
+            self._features[one.number] = features = self._tower_run.features
+            self._tower_run = None
+            tower.keep(one.picture, features)
+
+    def _features_of(self, start: int, end: int) -> ImageFeatures:
+        """Return the embeddings of tokens `start` to `end`, and what is added behind the first layers, each
+        of shape (1, tokens, width).
+        """
+        own = self._vision.embed_tokens(mx.array([list(self.tokens[start:end])]))
+        deep: list[mx.array] = []
+        for one in self._placed:
+            rows = self._rows(one)
+            inside = [(at, row) for row, at in enumerate(rows) if start <= at < end]
+            if not inside:
+                continue
+            at = mx.array([position - start for position, _ in inside])
+            found = self._features[one.number]
+            chosen = mx.array([row for _, row in inside])
+            own[0, at] = found.embeddings[chosen].astype(own.dtype)
+            deep = deep or [mx.zeros_like(own) for _ in found.deep]
+            for added, features in zip(deep, found.deep, strict=True):
+                added[0, at] = features[chosen].astype(own.dtype)
+        return ImageFeatures(own, tuple(deep))
+
+    def _rows(self, one: PlacedPicture) -> list[int]:
+        """Return the index in the prompt of each of an image's embeddings. Other tokens may stand between."""
+        image_token = self._vision.tower.image_token
+        return [at for at in range(one.start, one.end) if self.tokens[at] == image_token]
+
+    def _finish_if_done(self) -> None:
+        if self.cached >= self._end and not self.done.done():
+            for cache in self.caches:
+                cache.position_offset = self._offset
+            self._features.clear()
+            self.done.set_result(None)

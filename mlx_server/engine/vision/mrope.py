@@ -1,0 +1,86 @@
+"""Rotary embeddings whose positions are given for a step, of models with M-RoPE, on the MLX thread.
+
+mlx-lm's text models count positions on by themselves, which is right for texts. While a step of a prompt with
+images is computed, the positions in time, height and width are given by `MRope.at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_server.engine.vision.positions import Positions
+
+
+class MRope:
+    """The positions of one text model. `sections` says how many frequencies turn with each of the three."""
+
+    def __init__(self, sections: Sequence[int], base: float, interleaved: bool) -> None:
+        self._base = base
+        self._axis = mx.array(_axes(sections, interleaved))
+        self._cos_sin: tuple[mx.array, mx.array] | None = None
+
+    def install(self, model: Any) -> None:
+        """Let the layers of mlx-lm's `model` ask this object for positions."""
+        for layer in model.layers:
+            if "self_attn" in layer:  # not a layer of linear attention, which has no positions
+                layer.self_attn.rope = _SwitchedRope(self, layer.self_attn.rope)
+
+    @contextmanager
+    def at(self, positions: Positions) -> Iterator[None]:
+        """Use these `positions`, of shape (3, tokens), for the enclosed forward pass of so many tokens."""
+        count = self._axis.shape[0]
+        frequencies = self._base ** (-mx.arange(count, dtype=mx.float32) / count)
+        own = mx.array(positions.astype(np.float32))[self._axis]  # (frequencies, tokens)
+        angles = own.T * frequencies
+        angles = mx.concatenate([angles, angles], axis=-1)
+        self._cos_sin = mx.cos(angles), mx.sin(angles)
+        try:
+            yield
+        finally:
+            self._cos_sin = None
+
+    def rotate(self, x: mx.array, own: Any, offset: Any) -> mx.array:
+        """Return `x`, of shape (rows, heads, tokens, width), rotated by the positions that are given, or else
+        by the model's `own` embedding.
+        """
+        if self._cos_sin is None:
+            return own(x, offset=offset)
+        cos, sin = self._cos_sin
+        half = cos.shape[-1] // 2  # the rest of a head, if there is one, is not rotated
+        first, second, rest = mx.split(x, [half, 2 * half], axis=-1)
+        turned = mx.concatenate([-second, first], axis=-1)
+        rotated = (x[..., : 2 * half] * cos + turned * sin).astype(x.dtype)
+        return rotated if rest.shape[-1] == 0 else mx.concatenate([rotated, rest], axis=-1)
+
+
+class _SwitchedRope:
+    """Takes the place of a layer's rotary embedding."""
+
+    def __init__(self, positions: MRope, own: Any) -> None:
+        self._positions, self._own = positions, own
+
+    def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
+        return self._positions.rotate(x, self._own, offset)
+
+
+def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
+    """Return which of the three positions each frequency is turned by."""
+    if not interleaved:
+        return [axis for axis, count in enumerate(sections) for _ in range(count)]
+    axes = [0] * sum(sections)
+    for axis in (1, 2):
+        axes[axis : 3 * sections[axis] : 3] = [axis] * len(axes[axis : 3 * sections[axis] : 3])
+    return axes
+
+
+def mrope_of(config: Mapping[str, Any], interleaved: bool) -> MRope:
+    """Return the positions of the model with this configuration. Raises KeyError or TypeError."""
+    text = config.get("text_config") or config
+    scaling = text.get("rope_scaling") or text.get("rope_parameters") or config["rope_scaling"]
+    base = text.get("rope_theta") or scaling.get("rope_theta") or config["rope_theta"]
+    return MRope(scaling["mrope_section"], float(base), interleaved)

@@ -1,0 +1,24 @@
+"""Find the text models of families that mlx-lm has under other names, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlx_lm import utils
+
+_OWN = frozenset({"idefics3", "smolvlm"})
+_OTHER_NAMES = {"lfm2_vl": "lfm2-vl"}
+
+
+def model_classes(config: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the classes of a text model and of its configuration, for mlx-lm's `load_model`."""
+    kind = str(config.get("model_type"))
+    if kind in _OWN:
+        from mlx_server.engine.vision.idefics3_text import (  # a text-only engine needs no Llama
+            Model,
+            ModelArgs,
+        )
+
+        return Model, ModelArgs
+    known = utils._get_classes({**config, "model_type": _OTHER_NAMES.get(kind, kind)})
+    return known[0], known[1]

@@ -1,0 +1,112 @@
+"""What a model with a vision tower has beside its text model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import dequantize_model
+
+from mlx_server.engine.vision.deepstack import Deepstack
+from mlx_server.engine.vision.families import VisionFamily
+from mlx_server.engine.vision.feature_cache import ImageFeatures
+from mlx_server.engine.vision.image_masks import BothDirections
+from mlx_server.engine.vision.mrope import MRope, mrope_of
+from mlx_server.engine.vision.pictures import PlacedPicture
+from mlx_server.engine.vision.positions import Positions, mrope_positions
+from mlx_server.engine.vision.tower import VisionTower, load_tower
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A model's tower, and how its text model is called for a prompt with images. Only the MLX thread may
+    use it.
+    """
+
+    tower: VisionTower
+    embed_tokens: Callable[[mx.array], mx.array]
+    mrope: MRope | None = None
+    merge_size: int = 1
+    deepstack: Deepstack | None = None
+    both_directions: bool = False
+
+    def install(self, text_model: Any) -> None:
+        """Prepare a text model for `forward`: the one that was loaded with this, or one with an adapter."""
+        if self.mrope is not None:
+            self.mrope.install(text_model)
+        if self.deepstack is not None:
+            self.deepstack.install(text_model)
+
+    def positions(self, tokens: int, placed: Sequence[PlacedPicture]) -> tuple[Positions | None, int]:
+        """Return the positions of a prompt's tokens, and what is added to the index of each later token.
+
+        The positions are None for a text model that numbers the tokens of images like others.
+        """
+        return (None, 0) if self.mrope is None else mrope_positions(tokens, placed, self.merge_size)
+
+    def forward(
+        self,
+        model: Any,
+        tokens: Sequence[int],
+        features: ImageFeatures,
+        caches: Sequence[Any],
+        positions: Positions | None,
+        same_image: Any,
+    ) -> mx.array:
+        """Call the text model with the embeddings of some tokens. Return logits, (1, tokens, vocabulary).
+
+        `features` are those of all these tokens. `same_image` says which pairs of tokens are of one image.
+        """
+        if self.both_directions:
+            caches = [BothDirections(cache, mx.array(same_image)) for cache in caches]
+        with ExitStack() as given:
+            if self.mrope is not None and positions is not None:
+                given.enter_context(self.mrope.at(positions))
+            if self.deepstack is not None:
+                given.enter_context(self.deepstack.adding(features.deep))
+            logits: mx.array = model(
+                mx.array([tokens]), cache=list(caches), input_embeddings=features.embeddings
+            )
+        return logits
+
+    def arrays(self) -> list[mx.array]:
+        """Return the weights of the tower and the projector."""
+        return [array for _, array in tree_flatten(self.tower.model.parameters())]
+
+
+def load_vision(
+    folder: Path,
+    config: Mapping[str, Any],
+    family: VisionFamily,
+    text_model: Any,
+    image_token: int,
+    processor: Any,
+) -> Vision:
+    """Return the vision part of the model in `folder`; its weights are read when they are evaluated.
+
+    Raises anything if the files do not fit together.
+    """
+    embed_tokens = _embedding_of(text_model)
+    tower = load_tower(folder, config, embed_tokens, image_token)
+    if not mx.metal.is_available():  # as the text model: other types are slow on a CPU
+        if config.get("quantization"):
+            tower.model = dequantize_model(tower.model)
+        tower.model.set_dtype(mx.float32)
+    mrope = mrope_of(config, family.interleaved) if family.mrope else None
+    merge_size = int(getattr(processor.image_processor, "merge_size", 1))
+    deep_layers = len((config.get("vision_config") or {}).get("deepstack_visual_indexes") or ())
+    deepstack = Deepstack(deep_layers) if deep_layers else None
+    vision = Vision(tower, embed_tokens, mrope, merge_size, deepstack, family.both_directions)
+    vision.install(text_model)
+    return vision
+
+
+def _embedding_of(text_model: Any) -> Callable[[mx.array], mx.array]:
+    """Return the function from tokens to embeddings of one of mlx-lm's models."""
+    inner = getattr(text_model, "language_model", text_model)
+    return getattr(inner, "model", inner).embed_tokens

@@ -1,0 +1,1 @@
+"""Images in requests: recognized, measured and bounded without decoding, and fetched if that is allowed."""

@@ -1,0 +1,185 @@
+"""Fetch images from addresses of the web, for a gateway whose setting `mlx.image_urls` allows it.
+
+Each name is resolved here, and the connection goes to the very addresses that were checked, so that a name
+whose addresses change in between leads nowhere else. A redirection is checked like the first address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from mlx_server.gateway.images.files import refused
+from mlx_server.gateway.images.public_addresses import (
+    PORTS,
+    ForbiddenAddress,
+    IpAddress,
+    checked_url,
+    is_public,
+    literal_address,
+)
+
+MAX_REDIRECTS = 5
+TIMEOUT_S, CONNECT_TIMEOUT_S = 30.0, 10.0
+"""What all images of a request may take together, and one connection."""
+CHUNK_BYTES = 64 * 1024
+_REDIRECTIONS = frozenset((301, 302, 303, 307, 308))
+
+Resolve = Callable[[str, int], Awaitable[Iterable[str]]]
+"""Returns the addresses of a name, for a port."""
+Reserve = Callable[[int], Awaitable[None]]
+"""Awaited with the number of bytes that all images take, before they are held. It may raise."""
+
+
+async def resolve_name(host: str, port: int) -> list[str]:
+    """Return the addresses that the system knows for a name. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+class ImageFetcher:
+    """Fetches the images of one request: at most `max_bytes` of each, and `max_total_bytes` of all."""
+
+    def __init__(
+        self,
+        max_bytes: int,
+        max_total_bytes: int,
+        reserve: Reserve,
+        *,
+        resolve: Resolve = resolve_name,
+        is_allowed: Callable[[IpAddress], bool] = is_public,
+        ports: dict[str, int] = PORTS,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._reserve = reserve
+        self._resolver = _CheckedResolver(resolve, is_allowed)
+        self._is_allowed = is_allowed
+        self._ports = ports
+        self._timeout_s = timeout_s
+        self._total_bytes = 0
+        self._times: Counter[str] = Counter()
+
+    async def fetch(self, sources: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+        """Return the files by their address. `sources` has the body's field and the address of each image.
+
+        An address that comes several times is fetched once, and counts as often as it comes. Raises
+        BadRequest, which names the field, and the errors of `reserve`.
+        """
+        found: dict[str, bytes] = {}
+        self._times = Counter(address for _, address in sources)
+        first_fields: dict[str, str] = {}
+        for field, address in sources:
+            first_fields.setdefault(address, field)
+        connector = aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False, limit=4)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            auto_decompress=False,
+            headers={"User-Agent": "vestal", "Accept": "image/*", "Accept-Encoding": "identity"},
+        ) as session:
+            deadline = asyncio.get_running_loop().time() + self._timeout_s
+            for address, field in first_fields.items():
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        found[address] = await self._one(session, address, field)
+                except TimeoutError:
+                    raise refused(field, f"could not be fetched within {self._timeout_s:g} s") from None
+                except ForbiddenAddress as error:
+                    raise refused(field, f"is not fetched: its address {error}") from None
+                except (aiohttp.ClientError, OSError, ValueError) as error:
+                    reason = _cause(error)
+                    if isinstance(reason, ForbiddenAddress):
+                        raise refused(field, f"is not fetched: its address {reason}") from None
+                    raise refused(field, f"could not be fetched ({str(error)[:200]})") from error
+        return found
+
+    async def _one(self, session: aiohttp.ClientSession, address: str, field: str) -> bytes:
+        """Return a file. Raises ForbiddenAddress, BadRequest, and what aiohttp raises."""
+        url = self._checked(address)
+        for _ in range(MAX_REDIRECTS + 1):
+            async with session.get(url, allow_redirects=False) as response:
+                if response.status not in _REDIRECTIONS:
+                    return await self._content(response, field, self._times[address])
+                url = self._checked(str(url.join(URL(response.headers.get("Location", "")))))
+        raise refused(field, f"could not be fetched: its address redirects over {MAX_REDIRECTS} times")
+
+    def _checked(self, address: str) -> URL:
+        """Return an address that may be asked, unless it is a name, which the resolver checks."""
+        url = checked_url(address, self._ports)
+        literal = literal_address(url.host or "")
+        if literal is not None and not self._is_allowed(literal):
+            raise ForbiddenAddress("is not on the public internet")
+        return url
+
+    async def _content(self, response: aiohttp.ClientResponse, field: str, times: int) -> bytes:
+        if response.status != 200:
+            raise refused(field, f"could not be fetched: its server answered {response.status}")
+        self._check_size(response.content_length or 0, field, times)
+        parts: list[bytes] = []
+        size_bytes = 0
+        async for part in response.content.iter_chunked(CHUNK_BYTES):
+            size_bytes += len(part)
+            self._check_size(size_bytes, field, times)
+            await self._reserve(self._total_bytes + size_bytes * times)
+            parts.append(part)
+        self._total_bytes += size_bytes * times
+        return b"".join(parts)
+
+    def _check_size(self, size_bytes: int, field: str, times: int) -> None:
+        """Raise BadRequest if an image is too large, alone or with those before it."""
+        if size_bytes > self._max_bytes:
+            most = f"{self._max_bytes} bytes (mlx.max_image_bytes)"
+            raise refused(field, f"has over {most}; send a smaller one")
+        if self._total_bytes + size_bytes * times > self._max_total_bytes:
+            raise refused(
+                field, "makes the request longer than mlx.max_body_bytes; send fewer or smaller ones"
+            )
+
+
+class _CheckedResolver(AbstractResolver):
+    """Resolves names for the connector, which connects to the addresses that it gets from here."""
+
+    def __init__(self, resolve: Resolve, is_allowed: Callable[[IpAddress], bool]) -> None:
+        self._resolve = resolve
+        self._is_allowed = is_allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name. Raises ForbiddenAddress if one of them is not allowed."""
+        found = [ipaddress.ip_address(each) for each in await self._resolve(host, port)]
+        if not all(map(self._is_allowed, found)):
+            raise ForbiddenAddress("is not on the public internet")
+        return [self._result(host, port, address) for address in found]
+
+    def _result(self, host: str, port: int, address: IpAddress) -> ResolveResult:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        return ResolveResult(
+            hostname=host,
+            host=str(address),
+            port=port,
+            family=family,
+            proto=0,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+        )
+
+    async def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error in a chain of causes."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error

@@ -1,0 +1,63 @@
+"""Decide which addresses of the web an image may be fetched from. Pure.
+
+A client could otherwise have this machine ask for pages that only it can reach: a router's, another service
+of its own, a cloud's metadata.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from yarl import URL
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class ForbiddenAddress(ValueError):
+    """Nothing may be fetched from this address; the text says why, as part of a sentence."""
+
+
+def is_public(address: IpAddress) -> bool:
+    """Return whether an address belongs to the public internet, and so to no network of this machine.
+
+    An IPv6 address that stands for an IPv4 address (mapped, 6to4, Teredo, NAT64) is as public as that one.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+        if address.scope_id or address.is_site_local:
+            return False
+    is_special = address.is_multicast or address.is_reserved or address.is_unspecified
+    return address.is_global and not is_special
+
+
+def literal_address(host: str) -> IpAddress | None:
+    """Return the address that a host is written as; None for a name, which has to be resolved."""
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def checked_url(text: str, ports: dict[str, int] = PORTS) -> URL:
+    """Return the address as a URL. Raises ForbiddenAddress.
+
+    Only http and https on their own ports are allowed, and no user or password.
+    """
+    try:
+        url = URL(text)
+        scheme, host, port, has_user = url.scheme, url.host, url.port, bool(url.user or url.password)
+    except ValueError as error:
+        raise ForbiddenAddress(f"is no valid address ({error})") from None
+    if scheme not in ports or not host:
+        raise ForbiddenAddress("is not of the form https://HOST/PATH")
+    if has_user:
+        raise ForbiddenAddress("has a user or a password in it")
+    if port != ports[scheme]:
+        raise ForbiddenAddress(f"has the port {port}; only {ports[scheme]} is allowed for {scheme}")
+    return url

@@ -1,0 +1,109 @@
+"""Collect the images of one request, and the parts of messages that stand for them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.gateway.images.files import ImageLimits, image_file, is_address, refused, too_many
+
+IMAGE: dict[str, Any] = {"type": "image"}
+"""The part of a message that stands for the next image of the request."""
+READING_ROLES = ("user", "tool")
+"""The roles of the messages in which a model sees images. Templates have no place for them in others."""
+
+Content = str | list[dict[str, Any]]
+"""The content of a message: text, or a list of parts if it holds images."""
+
+
+class ImageReader:
+    """The images of one request for one model, whose name is spelled as the client did.
+
+    If the model does not read images, `reason` says why, unless it is a text model. `files` are the images in
+    the order in which their parts stand in the messages.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        limits: ImageLimits | None = None,
+        *,
+        reads_images: bool = False,
+        reason: str = "",
+    ) -> None:
+        self.model = model
+        self.reads_images = reads_images
+        self._reason = reason
+        self._limits = limits or ImageLimits()
+        self._files: list[str] = []
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    def reads_in(self, role: str) -> bool:
+        """Return whether the model sees the images in a message of this role."""
+        return self.reads_images and role in READING_ROLES
+
+    def take(self, field: str, source: object) -> dict[str, Any]:
+        """Take the next image, given as base64, as a data URL or by an address that was fetched before.
+
+        Return its part of the message. Raises BadRequest, which names the body's `field`.
+        """
+        if not isinstance(source, str) or not source:
+            raise refused(field, "is missing; send its file in base64 (there is no files API here)")
+        if len(self._files) >= self._limits.max_images:
+            raise too_many(field, self._limits.max_images)
+        if is_address(source) and not self._limits.fetches_urls:
+            remedy = "send the image itself as a data URL, or switch mlx.image_urls on"
+            message = f"{field}: images are not fetched from addresses here; {remedy}"
+            raise BadRequest("not_supported", message, field=field)
+        self._files.append(image_file(field, source, self._limits))
+        return IMAGE
+
+    def refusal(self, field: str, part_type: str) -> BadRequest:
+        """Return the error for a part in the question itself that the model cannot read."""
+        remedy = (
+            "leave out `images`"
+            if part_type == "images"
+            else f"leave out the part of type {quoted(part_type)}"
+        )
+        if part_type not in IMAGE_TYPES or not self._reason:
+            kind = "reads text and images only" if self.reads_images else "reads text only"
+            return BadRequest("not_supported", f"{field}: model {self.model!r} {kind}; {remedy}", field=field)
+        message = f"{field}: model {self.model!r} reads text only here, as {self._reason}; {remedy}"
+        return BadRequest("not_supported", message, field=field)
+
+
+IMAGE_TYPES = ("image", "image_url", "input_image", "images")
+"""The types that dialects give to the parts that are images."""
+
+
+def joined(parts: Iterable[str | dict[str, Any]]) -> Content:
+    """Return the content with these texts and images, in their order; a string if there are only texts."""
+    content: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, dict):
+            content.append(part)
+        elif part and content and content[-1]["type"] == "text":
+            content[-1] = {"type": "text", "text": content[-1]["text"] + part}
+        elif part:
+            content.append({"type": "text", "text": part})
+    if all(part["type"] == "text" for part in content):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def text_of_content(content: Content) -> str:
+    """Return the text of a content, without its images."""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def parts_of(content: Content) -> list[str | dict[str, Any]]:
+    """Return the texts and images of a content in the form that `joined` takes."""
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] if part["type"] == "text" else part for part in content]

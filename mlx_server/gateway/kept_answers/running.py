@@ -1,0 +1,91 @@
+"""The answers that run in a gateway, each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Scope
+
+from mlx_server.gateway.answer_log import AnswerLog
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
+from mlx_server.gateway.kept_answers.rendering import Receive
+
+MAX_GONE = 1000
+
+
+class RunningAnswers:
+    """The running answers by id and by key, and the latest ids of answers that ended and are not in the log.
+
+    `app` is the application below the middleware: it makes the responses.
+    """
+
+    def __init__(self, answer_log: AnswerLog) -> None:
+        self.app: ASGIApp | None = None
+        self._log = answer_log
+        self._gone: dict[str, None] = {}  # the latest last
+        self._by_id: dict[str, KeptAnswer] = {}
+        self._by_key: dict[str, KeptAnswer] = {}
+
+    def all(self) -> tuple[KeptAnswer, ...]:
+        """Return all running answers, the oldest first."""
+        return tuple(self._by_id.values())
+
+    def get(self, answer_id: str) -> KeptAnswer | None:
+        """Return the running answer with this id, if there is one."""
+        return self._by_id.get(answer_id)
+
+    def of_key(self, key_digest: str) -> KeptAnswer | None:
+        """Return the running answer to the request with this key, if there is one."""
+        return self._by_key.get(key_digest)
+
+    def is_gone(self, answer_id: str) -> bool:
+        """Return whether the answer ran here and is not kept."""
+        return answer_id in self._gone
+
+    def run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
+        """Run the request of an answer in a task: `app` makes its response."""
+        keep(scope, answer)
+        self._by_id[answer.id] = answer
+        if answer.head.key_digest:
+            self._by_key[answer.head.key_digest] = answer
+        answer.task = asyncio.ensure_future(self._make_response(answer, scope, receive))
+
+    async def _make_response(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
+        error: Exception | None = None
+        try:
+            assert self.app is not None
+            await self.app(scope, receive, answer.rendering.take)
+        except Exception as raised:
+            error = raised
+        finally:
+            answer.rendering.end(error)
+            answer.body.is_whole.set()
+            asyncio.get_running_loop().call_soon(self.release, answer)
+
+    def release(self, answer: KeptAnswer) -> None:
+        """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
+        if not answer.is_over:
+            return
+        if answer.is_accepted and not self._log.has(answer.id):
+            self._gone[answer.id] = None
+            while len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]
+        if self._by_id.get(answer.id) is answer:
+            del self._by_id[answer.id]
+        key = answer.head.key_digest
+        if key and self._by_key.get(key) is answer:
+            del self._by_key[key]
+
+    @property
+    def written_requests(self) -> set[str]:
+        """Return the ids of the requests, for the engine, that another gateway could go on with."""
+        written = (answer.request_ids for answer in self._by_id.values() if self._log.has(answer.id))
+        return {request_id for ids in written for request_id in ids}
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Return whether the route of any answer runs that is not, or not yet, written down."""
+        return any(
+            not answer.rendering.is_complete and not self._log.has(answer.id)
+            for answer in self._by_id.values()
+        )

@@ -1,0 +1,139 @@
+"""Compare a model's forecast with a memory limit: does it fit, and with how long a context? Pure.
+
+The engine, the gateway's list of models, the command line and the page all use these functions, so that they
+agree on what fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlx_server.memory_forecast.forecast import ENGINE_BYTES, Forecast
+from mlx_server.memory_forecast.kv import GROWTH_TOKENS
+
+GIB = 1024**3
+USUAL_CONTEXT_TOKENS = 8192
+"""The context that a chat with a few documents takes; a model that lacks it is of little use."""
+CONTEXTS_TOKENS = (USUAL_CONTEXT_TOKENS, 32 * 1024, 128 * 1024)
+"""The contexts for which a forecast is shown, besides the longest one of the model."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one request with `context_tokens` tokens needs, with the engine and the model, and what there is.
+
+    `context_tokens` is None for the smallest request, which is what the engine demands to load a model.
+    """
+
+    needed_bytes: int
+    limit_bytes: int
+    context_tokens: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Return True if the engine can load the model and answer the request within the limit."""
+        return self.needed_bytes <= self.limit_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `fits`, `needed_bytes`, `limit_bytes`, and `context_tokens` if it is not None."""
+        found = {"fits": self.fits} | asdict(self)
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def fit(forecast: Forecast, limit_bytes: int, context_tokens: int | None = None) -> Fit:
+    """Return how a model of this forecast fits into `limit_bytes`.
+
+    With `context_tokens`, one request of that length is counted, of at most the model's own context; without,
+    the smallest request.
+    """
+    needed = forecast.load_bytes
+    if context_tokens is not None and forecast.kv is not None:
+        context_tokens = min(context_tokens, forecast.context_tokens)
+        needed = max(needed, forecast.resident_bytes + forecast.requests_bytes(1, context_tokens))
+    return Fit(ENGINE_BYTES + needed, limit_bytes, context_tokens)
+
+
+def contexts_of(forecast: Forecast) -> list[int]:
+    """Return the contexts, in tokens, for which a forecast is worth showing; empty for a model without KV."""
+    if forecast.kv is None:
+        return []
+    own = forecast.context_tokens
+    return [*(tokens for tokens in CONTEXTS_TOKENS if tokens < own), own]
+
+
+def longest_context(forecast: Forecast, limit_bytes: int) -> int:
+    """Return the most tokens with which one request fits, of at most the model's context; 0 if none does.
+
+    For a model without KV, that is its whole context.
+    """
+    if not fit(forecast, limit_bytes).fits:
+        return 0
+    if fit(forecast, limit_bytes, forecast.context_tokens).fits:
+        return forecast.context_tokens
+    low, high = 0, forecast.context_tokens // GROWTH_TOKENS
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (
+            (middle, high) if fit(forecast, limit_bytes, middle * GROWTH_TOKENS).fits else (low, middle - 1)
+        )
+    return low * GROWTH_TOKENS
+
+
+def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
+    """Return the machine's memory less 2 GiB or 15 % (whichever is more), and at most what its GPU can hold.
+
+    On a small machine the limit is at least half of the memory.
+    """
+    limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
+    return min(limit, gpu_bytes) if gpu_bytes else limit
+
+
+def metal_limit_bytes(total_bytes: int, wired_limit_bytes: int = 0) -> int:
+    """Return the memory that Metal gives to one process on a Mac with `total_bytes` of memory.
+
+    That is the system's wired limit (`iogpu.wired_limit_mb`) if one is set (not 0), else two thirds of the
+    memory up to 32 GiB and three quarters above, as Metal's recommended working set is.
+    """
+    if wired_limit_bytes:
+        return min(wired_limit_bytes, total_bytes)
+    return total_bytes * 2 // 3 if total_bytes <= 32 * GIB else total_bytes * 3 // 4
+
+
+def sentence(forecast: Forecast, limit_bytes: int) -> str:
+    """Return the forecast in words, to follow the model's name.
+
+    Such as `fits: 18.2 of 24.0 GiB with 8k context; at 32k it does not` or
+    `does not fit: it needs 41.2 GiB, and models may have 24.0 GiB`.
+    """
+    least = fit(forecast, limit_bytes)
+    if not least.fits:
+        return f"does not fit: it needs {_gib(least.needed_bytes)}, and models may have {_gib(limit_bytes)}"
+    contexts = contexts_of(forecast)
+    if not contexts:
+        return f"fits: {_of(least)}"
+    fits = [each for tokens in contexts if (each := fit(forecast, limit_bytes, tokens)).fits]
+    if not fits:
+        longest = longest_context(forecast, limit_bytes) or 1
+        some = fit(forecast, limit_bytes, longest)
+        return f"fits only with a short context: {_of(some)} with {context_text(longest)} context"
+    first, last = fits[0], fits[-1]
+    text = f"fits: {_of(first)} with {context_text(contexts[0])} context"
+    if last is not first:
+        text += f", {_gib(last.needed_bytes)} with {context_text(contexts[len(fits) - 1])}"
+    if len(fits) < len(contexts):
+        text += f"; at {context_text(contexts[len(fits)])} it does not"
+    return text
+
+
+def context_text(tokens: int) -> str:
+    """Return `8k` for 8192 tokens, and `500` for 500."""
+    return f"{tokens // 1024}k" if tokens >= 1024 else str(tokens)
+
+
+def _of(found: Fit) -> str:
+    return f"{found.needed_bytes / GIB:.1f} of {_gib(found.limit_bytes)}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"

@@ -1,0 +1,10 @@
+"""LoRA adapters: small trained additions to a model's weights, read and checked without mlx.
+
+read_adapter(folder, base)           what an adapter's files say, checked against the model that it adapts
+configured_adapters(config, name)    the adapters that the configuration has for a model
+"""
+
+from mlx_server.model_store.adapters.adapter import Adapter, read_adapter
+from mlx_server.model_store.adapters.configured import configured_adapters, configured_folder, fetched_folder
+
+__all__ = ["Adapter", "configured_adapters", "configured_folder", "fetched_folder", "read_adapter"]

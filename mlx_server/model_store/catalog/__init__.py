@@ -1,0 +1,16 @@
+"""The models that can be loaded: configured ones that are installed, and folders in `mlx.models_folder`."""
+
+from mlx_server.model_store.catalog.entry import BrokenModel, ModelEntry, entry_of
+from mlx_server.model_store.catalog.folders import configured_folder, source_path
+from mlx_server.model_store.catalog.listing import catalog, find, survey
+
+__all__ = [
+    "BrokenModel",
+    "ModelEntry",
+    "catalog",
+    "configured_folder",
+    "entry_of",
+    "find",
+    "source_path",
+    "survey",
+]

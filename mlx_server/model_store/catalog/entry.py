@@ -1,0 +1,147 @@
+"""A model on disk in the terms of Ollama's API, and how it is read from the files of its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_server.model_store.adapters import Adapter
+from mlx_server.model_store.catalog.folders import ModelFolder
+from mlx_server.model_store.files import model_folder
+from mlx_server.model_store.files.model_kind import Kind
+from mlx_server.model_store.preset import Preset
+from vestal.config import canonical
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model on disk, in the terms of Ollama's `/api/tags` and `/api/show`.
+
+    `name` is canonical. `bytes` is the size of all files, `weights_bytes` that of the tensors. `digest`
+    (sha256, hex) identifies the model: its configuration, its tokenizer, and the headers and sizes of its
+    weight files, and its preset. `modified` is in seconds since the epoch.
+
+    `weights_name` is the name under which an engine loads the weights: a model that was made from another
+    shares its parent's, and so the memory that they take. `parameters` counts the weights. `architecture` has
+    the figures of `/api/show`, such as `embedding_length`, under their names without the model family.
+    `no_images_reason` says why a model that was made for images is served for text only; else it is empty.
+
+    `adapter` is added to the weights in `path`, which are those of `preset.parent`. Models whose weights are
+    the same files, with the same configuration, tokenizer and templates, have the same `weights_id`, and one
+    copy of all that in memory. `draft` is the smaller model that guesses tokens for this one.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    bytes: int
+    weights_bytes: int
+    modified: float
+    format: str
+    family: str
+    parameter_size: str
+    quantization: str
+    context_tokens: int
+    digest: str
+    weights_name: str = ""
+    parameters: int = 0
+    architecture: dict[str, int] = field(default_factory=dict, hash=False)
+    capabilities: tuple[str, ...] = ()
+    license: str = ""
+    no_images_reason: str = ""
+    preset: Preset = Preset()
+    adapter: Adapter | None = None
+    weights_id: str = ""
+    draft: ModelEntry | None = None
+
+    @property
+    def loaded_as(self) -> str:
+        """Return the name that the engine is given for this model."""
+        return self.weights_name or self.name
+
+    @property
+    def made_from(self) -> str:
+        """Return for people what the model was made from: its parent and adapter; "" if from nothing."""
+        if self.adapter is None:
+            return self.preset.parent
+        own = self.adapter.settings
+        return f"{self.preset.parent or self.path} + {own.method} of rank {own.rank}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the model as programs read it: `vestal models list --json`."""
+        hidden = ("preset", "license", "architecture", "adapter", "weights_id", "draft")
+        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        adapter = {"adapter": self.adapter.as_json()} if self.adapter else {}
+        draft = {"draft": self.draft.name} if self.draft else {}
+        return shown | {"path": str(self.path), "parent": self.preset.parent} | adapter | draft
+
+
+@dataclass(frozen=True)
+class BrokenModel:
+    """A folder with the files of a model that cannot be loaded; `reason` names the file and the fault. The
+    fault may be that of its draft model, and not its own.
+    """
+
+    name: str
+    reason: str
+    has_wrong_draft: bool = False
+
+
+def entry_of(name: str, folder: Path, context_tokens: int | None = None) -> ModelEntry:
+    """Return the model in `folder` under `name`, wherever the folder is. Raises UnreadableModel.
+
+    `context_tokens` is the configured context, which the model's own bounds.
+    """
+    found = ModelFolder(canonical(name), folder, context_tokens)
+    return entry_in(found, model_folder.read_facts(folder))
+
+
+def entry_in(found: ModelFolder, facts: model_folder.ModelFacts) -> ModelEntry:
+    context_tokens = found.context_tokens
+    return ModelEntry(
+        name=found.name,
+        path=found.folder,
+        kind=facts.kind,
+        bytes=facts.bytes,
+        weights_bytes=facts.weights_bytes,
+        modified=found.installed_at if found.preset is not None else facts.modified,
+        format="mlx",
+        family=facts.family,
+        parameter_size=_format_count(facts.parameters),
+        quantization=facts.quantization,
+        context_tokens=min(context_tokens or facts.context_tokens, facts.context_tokens),
+        digest=facts.digest,
+        parameters=facts.parameters,
+        architecture=_architecture(facts.config),
+        capabilities=facts.capabilities,
+        license=facts.license,
+        no_images_reason=facts.no_images_reason,
+        weights_id=f"{facts.digest}-{facts.texts_digest}-{facts.weights_file[0]}-{facts.weights_file[1]}",
+    )
+
+
+_FIGURES = {
+    "embedding_length": ("hidden_size", "n_embd"),
+    "block_count": ("num_hidden_layers", "n_layer"),
+    "feed_forward_length": ("intermediate_size", "n_inner"),
+    "attention.head_count": ("num_attention_heads", "n_head"),
+    "attention.head_count_kv": ("num_key_value_heads",),
+    "vocab_size": ("vocab_size",),
+}
+"""Ollama's name for a figure of an architecture, and the names in `config.json`, GPT-2's last."""
+
+
+def _architecture(config: dict[str, Any]) -> dict[str, int]:
+    """Return the architecture's figures from the text model's configuration; empty for other layouts."""
+    text = config.get("text_config")
+    both = config | text if isinstance(text, dict) else config
+    figures = {name: next((both[k] for k in keys if k in both), None) for name, keys in _FIGURES.items()}
+    return {name: value for name, value in figures.items() if isinstance(value, int) and value > 0}
+
+
+def _format_count(parameters: int) -> str:
+    """Return a number of parameters as Ollama writes it: `134.52M`, `8.0B`."""
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.1f}B"
+    return f"{parameters / 1e6:.2f}M"

@@ -1,0 +1,100 @@
+"""The folders that may hold models: configured ones, those in `mlx.models_folder`, those of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlx_server.model_store import layout
+from mlx_server.model_store.adapters import configured_adapters, fetched_folder
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files import model_folder
+from mlx_server.model_store.preset import Preset, from_manifest
+from mlx_server.model_store.sources.source import PathSource, parse_source
+from vestal.config import Config, canonical
+from vestal.platform.exhaustion import raise_if_exhausted
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that may be a model, its name, and what is known of it besides its files.
+
+    The model was made with `adapter`. `adapters` has the folders of the configured ones, by the names of the
+    models that they make.
+    """
+
+    name: str
+    folder: Path
+    context_tokens: int | None = None
+    preset: Preset | None = None
+    installed_at: float = 0.0
+    adapter: Path | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+
+
+def model_folders(config: Config) -> Iterator[ModelFolder]:
+    """Yield each possible model: configured ones, those in `mlx.models_folder`, other ones of the store.
+
+    Of the latter, those that were made from others come last.
+    """
+    for name, settings in config.models.items():
+        if folder := configured_folder(config, name):
+            adapters = {made: path for made, path in configured_adapters(config, name) if path}
+            yield ModelFolder(canonical(name), folder, settings.context_tokens, adapters=adapters)
+    for folder in _subfolders(config.mlx.models_folder):
+        if model_folder.looks_like_model(folder):
+            yield ModelFolder(canonical(layout.model_name(folder.name)), folder)
+    others = [found for found in map(_in_store, _subfolders(config.models_dir)) if found]
+    yield from sorted(others, key=lambda found: (found.preset is not None, found.name))
+
+
+def _in_store(folder: Path) -> ModelFolder | None:
+    """Return the model in a folder of the store, by the name in its manifest; None if it has none."""
+    manifest = layout.read_manifest(folder)
+    name, path, installed_at = (manifest.get(key) for key in ("name", "path", "installed_at"))
+    if folder.name.startswith(".") or not isinstance(name, str) or not name:
+        return None
+    files = Path(path) if isinstance(path, str) else folder
+    at = float(installed_at) if isinstance(installed_at, int | float) else 0.0
+    return ModelFolder(
+        canonical(name), files, None, from_manifest(manifest), at, adapter=fetched_folder(folder)
+    )
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise_if_exhausted(error)
+        return []
+
+
+def configured_folder(config: Config, name: str) -> Path | None:
+    """Return the folder that holds, or will hold, the files of the configured model `name`.
+
+    Returns None if the model is not configured, or its source cannot be parsed.
+    """
+    settings = config.model_source(name)
+    if settings is None:
+        return None
+    try:
+        source = parse_source(name, settings.source)
+    except ModelStoreError:
+        return None
+    if isinstance(source, PathSource):
+        path = source_path(config, source)
+        if path.suffix != ".gguf":
+            return path
+    installed = layout.installed_path(config.models_dir, canonical(name))
+    in_hub_cache = layout.read_manifest(installed).get("path")
+    return Path(in_hub_cache) if isinstance(in_hub_cache, str) else installed
+
+
+def source_path(config: Config, source: PathSource) -> Path:
+    """Return the absolute path of `source`.
+
+    `~` is the user's home; a relative path starts in the folder of the configuration file.
+    """
+    base = config.file.parent if config.file else Path.cwd()
+    return (base / Path(source.path).expanduser()).absolute()

@@ -1,0 +1,161 @@
+"""The steps after an encoder that a sentence-transformers model names in its files: pooling, projections,
+length. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""The ways to make one vector of a text's hidden states, in the order in which several are concatenated."""
+
+_POOLING_FLAGS = {
+    **{f"pooling_mode_{mode}_tokens": mode for mode in ("max", "mean", "weightedmean")},
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""The flags of older files, and the mode that each one chooses."""
+
+_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+}
+_SENTENCE = "sentence_embedding"
+"""The name of the vector of a text, which later steps take and replace."""
+
+
+class UnsupportedModules(ValueError):
+    """The files name a step that is not supported; the text says which one."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """One entry of `modules.json`: the class with its full name, its folder, and what is there: the content
+    of config.json and the names of the tensors in model.safetensors.
+    """
+
+    type: str
+    path: str
+    config: Mapping[str, Any]
+    tensor_names: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Return the name of the class without its package, such as `Pooling`."""
+        return self.type.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A projection of vectors. Its weights are in `path`; `activation` is one of identity, tanh, relu, gelu,
+    silu and sigmoid.
+    """
+
+    path: str
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+
+
+@dataclass(frozen=True)
+class SentenceSteps:
+    """What happens to the hidden states of a text: the vectors of all modes of `pooling` are concatenated and
+    go through `projections`. The prompt's tokens take part in the pooling if `pools_prompt`.
+    """
+
+    pooling: tuple[str, ...]
+    pools_prompt: bool
+    projections: tuple[Dense, ...]
+    normalizes: bool
+
+
+def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceSteps:
+    """Return the steps that `modules` describe; without modules, only `default_pooling`.
+
+    Raises UnsupportedModules, which names the first step that is not supported.
+    """
+    if not modules:
+        return SentenceSteps((default_pooling,), pools_prompt=True, projections=(), normalizes=False)
+    pooling: tuple[str, ...] = ()
+    pools_prompt, normalizes = True, False
+    projections: list[Dense] = []
+    for position, module in enumerate(modules):
+        if not module.type.startswith("sentence_transformers."):
+            raise UnsupportedModules(f"its module {module.type} is code of its own, which is not run")
+        if module.name == "Transformer" and position == 0:
+            continue
+        if module.name == "Pooling" and not pooling and not projections:
+            pooling, pools_prompt = (
+                pooling_modes(module.config),
+                bool(module.config.get("include_prompt", True)),
+            )
+        elif module.name == "Dense" and pooling and not normalizes:
+            projections.append(_dense(module))
+        elif module.name == "Normalize" and pooling:
+            normalizes = True
+        elif module.name != "Dropout":  # dropout does nothing after the training
+            raise UnsupportedModules(f"its module {module.name} at position {position} is not supported")
+    if not pooling:
+        raise UnsupportedModules("its modules have no Pooling: it does not make one vector of a text")
+    return SentenceSteps(pooling, pools_prompt, tuple(projections), normalizes)
+
+
+def check_sizes(hidden_size: int, steps: SentenceSteps) -> None:
+    """Raise UnsupportedModules if a projection does not take what the step before it makes."""
+    size = hidden_size * len(steps.pooling)
+    for dense in steps.projections:
+        if dense.in_features != size:
+            raise UnsupportedModules(
+                f"its projection {dense.path} takes {dense.in_features} numbers, not {size}"
+            )
+        size = dense.out_features
+
+
+def pooling_modes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the pooling modes in the configuration of a Pooling module; `mean` if it names none.
+
+    Raises UnsupportedModules for an unknown mode.
+    """
+    named = config.get("pooling_mode")
+    if named is None:
+        unknown = [key for key in config if key.startswith("pooling_mode_") and key not in _POOLING_FLAGS]
+        chosen = {_POOLING_FLAGS[key] for key in _POOLING_FLAGS if config.get(key)}
+        for key in unknown:
+            if config[key]:
+                raise UnsupportedModules(f"its pooling mode {key} is unknown")
+        return tuple(mode for mode in POOLING_MODES if mode in chosen) or ("mean",)
+    modes = tuple(named) if isinstance(named, list) else (named,)
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise UnsupportedModules(f"its pooling mode {mode!r} is unknown")
+    return modes
+
+
+def _dense(module: Module) -> Dense:
+    config, where = module.config, f"its projection {module.path}"
+    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if activation not in _ACTIVATIONS:
+        raise UnsupportedModules(f"{where} has the activation {activation!r}, which is not supported")
+    of_sentence = config.get("module_input_name") in (None, _SENTENCE)
+    if not of_sentence or config.get("module_output_name") not in (None, _SENTENCE):
+        raise UnsupportedModules(f"{where} does not project the vector of a text")
+    if config.get("use_residual"):
+        raise UnsupportedModules(f"{where} has a residual connection, which is not supported")
+    sizes = config.get("in_features"), config.get("out_features")
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise UnsupportedModules(f"{where} does not name its sizes")
+    return Dense(
+        module.path,
+        int(config["in_features"]),
+        int(config["out_features"]),
+        bool(config.get("bias", True)),
+        _ACTIVATIONS[activation],
+    )

@@ -1,0 +1,129 @@
+"""Forecast a model's memory from its files, installed or on the hub, which may lack some of the figures."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlx_server.memory_forecast.fit import default_limit_bytes, metal_limit_bytes
+from mlx_server.memory_forecast.forecast import Forecast, forecast, forecast_from_weights_only
+from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.weights import Arithmetic, Headers
+from mlx_server.model_store.catalog import ModelEntry
+from mlx_server.model_store.files import image_support, weight_files
+from vestal.config import Config
+from vestal.platform import commands, memory
+
+ON_METAL = sys.platform == "darwin"
+"""Whether MLX computes on Metal, as on every Mac that it runs on. Only the engine may import MLX to ask."""
+METAL = Arithmetic(dense_float32=False, fused_attention=True)
+THIS_MACHINE = Arithmetic(dense_float32=not ON_METAL, fused_attention=ON_METAL)
+METAL_STEP_TOKENS = 512
+PREFILL_STEP_TOKENS = METAL_STEP_TOKENS if ON_METAL else 128
+"""Prompt tokens in one step. 128 take a small model half a second on a CPU; steps of 256 were not faster."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The configuration and the weight headers in a model's folder, read without loading the model."""
+
+    config: dict[str, Any]
+    headers: Headers
+    tokenizer_file_bytes: int = 0
+
+
+def files_of(entry: ModelEntry) -> Files:
+    """Return the configuration and headers of a model's folder. Raise UnreadableModel."""
+    tokenizer = entry.path / "tokenizer.json"
+    size = tokenizer.stat().st_size if tokenizer.is_file() else 0
+    return Files(weight_files.read_config(entry.path), weight_files.read_headers(entry.path), size)
+
+
+def forecast_of(
+    entry: ModelEntry,
+    files: Files,
+    arithmetic: Arithmetic,
+    *,
+    step_tokens: int,
+    kv: KvQuantization | None,
+) -> Forecast:
+    """Return the forecast of an installed model.
+
+    If its files say too little, it is a forecast of its weights only: a model with an odd configuration may
+    still load.
+    """
+    of_base = forecast_of_files(
+        files,
+        arithmetic,
+        kind=entry.kind,
+        context_tokens=entry.context_tokens,
+        weights_bytes=entry.weights_bytes,
+        step_tokens=step_tokens,
+        kv=kv,
+    )
+    draft = None
+    if entry.draft is not None:  # its keys and values are never quantized
+        own = files_of(entry.draft)
+        draft = forecast_of(entry.draft, own, arithmetic, step_tokens=step_tokens, kv=None)
+    return replace(of_base, adapter_bytes=_adapter_bytes(entry, arithmetic), draft=draft)
+
+
+def _adapter_bytes(entry: ModelEntry, arithmetic: Arithmetic) -> int:
+    """Return what the model's adapter takes in memory. It is converted to float32 where weights are."""
+    if entry.adapter is None:
+        return 0
+    return entry.adapter.parameters * 4 if arithmetic.dense_float32 else entry.adapter.weights_bytes
+
+
+def forecast_of_files(
+    files: Files,
+    arithmetic: Arithmetic,
+    *,
+    kind: str,
+    context_tokens: int,
+    weights_bytes: int,
+    step_tokens: int = PREFILL_STEP_TOKENS,
+    kv: KvQuantization | None = None,
+) -> Forecast:
+    """Return the forecast of a model of this `kind`, a word of `ModelEntry`, from `files`."""
+    try:
+        return forecast(
+            files.config,
+            files.headers,
+            arithmetic,
+            step_tokens=step_tokens,
+            context_tokens=context_tokens,
+            embeds=kind != "generate",
+            tokenizer_file_bytes=files.tokenizer_file_bytes,
+            kv=kv,
+            reads_images=files.config.get("model_type") in image_support.FAMILIES,
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return forecast_from_weights_only(weights_bytes)
+
+
+def forecast_of_installed(config: Config, entry: ModelEntry) -> Forecast:
+    """Return the forecast of an installed model on this machine. Raise UnreadableModel or OSError."""
+    kv = kv_quantization_of(config, entry.name)
+    return forecast_of(entry, files_of(entry), THIS_MACHINE, step_tokens=PREFILL_STEP_TOKENS, kv=kv)
+
+
+def kv_quantization_of(config: Config, name: str) -> KvQuantization | None:
+    """Return how the KV cache of model `name` is quantized by the configuration; None if it is not."""
+    bits = config.kv_quantization(name)
+    return KvQuantization(*bits) if bits else None
+
+
+def machine_limit_bytes(config: Config) -> int:
+    """Return the memory that models may have on this machine: as configured, or the engine's own default."""
+    if (configured := config.mlx.memory_limit_bytes) is not None:
+        return configured
+    total = memory.read().total_bytes
+    return default_limit_bytes(total, metal_limit_bytes(total, wired_limit_bytes()) if ON_METAL else None)
+
+
+def wired_limit_bytes() -> int:
+    """Return the wired limit that is set on this Mac (`iogpu.wired_limit_mb`); 0 if none is, or elsewhere."""
+    text = commands.output("sysctl", "-n", "iogpu.wired_limit_mb") if ON_METAL else None
+    return int(text) * 1024**2 if text and text.strip().isdigit() else 0

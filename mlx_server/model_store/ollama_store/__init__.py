@@ -1,0 +1,1 @@
+"""Reading of Ollama's own store of models, and import of its models."""

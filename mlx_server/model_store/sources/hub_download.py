@@ -1,0 +1,173 @@
+"""Download the large files of a repository into the hub's cache, so that an interrupted download continues.
+
+The hub's library deletes a file whose download ends early (since its version 2). So the large files are
+fetched here first, by the library's own `http_get`, which sends `Range`; each is renamed to the name that it
+has in the cache, its sha256, when its content has been compared with it. The library then finds it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files.integrity import sha256_of
+from mlx_server.model_store.sources.hub_repository import HubFile, Repository
+
+CONNECTIONS = 4
+"""Files that are downloaded at once. One connection to the hub's storage gives some 50 MB/s."""
+CHUNK_BYTES = 1024 * 1024
+"""How much is written at once; the library's own 10 MB would be lost with each kill."""
+_LOOK_S = 0.2
+_SUFFIX = ".vestal-incomplete"
+
+
+class Blobs:
+    """The files of a repository in the hub's cache."""
+
+    def __init__(self, cache: Path, repository: Repository) -> None:
+        self.folder = cache / ("models--" + repository.repo.replace("/", "--")) / "blobs"
+        self._repository = repository
+
+    @property
+    def large(self) -> list[HubFile]:
+        """Return the files that are downloaded here: those whose sha256 is known, and that HTTP can carry."""
+        from huggingface_hub import constants
+
+        most = constants.MAX_HTTP_DOWNLOAD_SIZE
+        return [file for file in self._repository.files if file.sha256 and file.bytes <= most]
+
+    def present_bytes(self) -> int:
+        """Return how much of the large files is there, complete or not."""
+        return sum(min(self._size(file), file.bytes) for file in self.large)
+
+    def missing(self) -> list[HubFile]:
+        """Return the large files that are not complete, the largest first."""
+        absent = [file for file in self.large if not self.path(file).exists()]
+        return sorted(absent, key=lambda file: -file.bytes)
+
+    def path(self, file: HubFile) -> Path:
+        """Return where the complete file is in the cache."""
+        return self.folder / str(file.sha256)
+
+    def partial_path(self, file: HubFile) -> Path:
+        """Return where the part of the file is that has been downloaded."""
+        return self.folder / f"{file.sha256}{_SUFFIX}"
+
+    def delete_abandoned(self) -> None:
+        """Delete the parts of files that the repository no longer has, unless a process downloads them."""
+        wanted = {self.partial_path(file) for file in self.large}
+        for partial in set(self.folder.glob(f"*{_SUFFIX}")) - wanted:
+            with contextlib.suppress(OSError), partial.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
+
+    def _size(self, file: HubFile) -> int:
+        for path in (self.path(file), self.partial_path(file)):
+            try:
+                return path.stat().st_size
+            except OSError:
+                continue
+        return 0
+
+
+def download(name: str, repository: Repository, blobs: Blobs) -> None:
+    """Download the large files that are missing. Raises ModelStoreError, or the first error of the library.
+
+    The other files are not waited for then. The threads are daemons, so that a process that is terminated
+    does not wait for them either.
+    """
+    waiting: queue.SimpleQueue[HubFile] = queue.SimpleQueue()
+    missing = blobs.missing()
+    for file in missing:
+        waiting.put(file)
+    blobs.folder.mkdir(parents=True, exist_ok=True)
+    blobs.delete_abandoned()
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        while not problems:
+            try:
+                _download(name, repository, waiting.get_nowait(), blobs)
+            except queue.Empty:
+                return
+            except BaseException as error:
+                problems.append(error)
+
+    threads = [
+        threading.Thread(target=work, name=f"hub-download-{number}", daemon=True)
+        for number in range(min(CONNECTIONS, len(missing)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and not problems:
+            thread.join(_LOOK_S)
+    if problems:
+        raise problems[0]
+
+
+def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) -> None:
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, CHUNK_BYTES)
+    partial = blobs.partial_path(file)
+    with _locked(partial) as descriptor:
+        if blobs.path(file).exists():  # another process was faster
+            partial.unlink(missing_ok=True)
+            return
+        with os.fdopen(os.dup(descriptor), "r+b", buffering=0) as target:
+            present = target.seek(0, os.SEEK_END)
+            if present > file.bytes:
+                target.truncate(present := target.seek(0))
+            http_get(
+                hf_hub_url(repository.repo, file.name, revision=repository.commit),
+                target,
+                resume_size=present,
+                headers=build_hf_headers() | {"Accept-Encoding": "identity"},
+                expected_size=file.bytes,
+                displayed_filename=file.name,
+            )
+        if sha256_of(partial) != file.sha256:
+            partial.unlink()
+            raise mismatch(name, repository.repo, file.name)
+        partial.rename(blobs.path(file))
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[int]:
+    """Open the partial file and hold its lock, so that two processes do not append to it."""
+    while True:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(descriptor, partial):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return True if the open file is still at `path`: its former owner may have renamed or deleted it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def mismatch(name: str, repo: str, filename: str) -> ModelStoreError:
+    """Return the error for a file whose content is not what the hub announced. It must have been deleted."""
+    return ModelStoreError(
+        "checksum_mismatch",
+        f"{filename} of {repo}, the source of model {name}, was damaged during the download.",
+        f"It has been removed; run `vestal models pull {name}` again.",
+    )

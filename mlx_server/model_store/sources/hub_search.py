@@ -1,0 +1,117 @@
+"""Search the hub for repositories that Vestal can serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_server.memory_forecast.weights import Arithmetic
+from mlx_server.model_store.files.model_kind import Kind, classify
+from mlx_server.model_store.sources.hub_errors import explained
+
+TIMEOUT_S = 15.0
+_EXPANDED = ["config", "downloads", "gated", "pipeline_tag", "safetensors", "tags"]
+_MLX_FILTER = ("mlx", "safetensors")
+_ENCODER_TASKS: dict[str, Kind] = {
+    "feature-extraction": "embed",
+    "sentence-similarity": "embed",
+    "text-ranking": "rerank",
+}
+"""The tasks of the hub whose models are served in their authors' own format; few have one for MLX."""
+_GENERATING_TASKS = frozenset(
+    {"", "text-generation", "image-text-to-text", "any-to-any", "text2text-generation"}
+)
+_OTHER_FORMATS = frozenset({"gguf", "gptq", "awq", "bitsandbytes", "compressed-tensors", "onnx-only"})
+_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+}
+_BITS = re.compile(r"(?<![0-9])([2-8])[-_]?bit", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A repository that can be served. `parameters` counts the numbers of each type in its weight files; it
+    is empty if the hub does not know them.
+    """
+
+    repo: str
+    kind: Kind
+    downloads: int
+    gated: bool
+    license: str
+    parameters: Mapping[str, int]
+
+    @property
+    def weights_bytes(self) -> int:
+        """Return the size of the weight files; 0 if it is unknown."""
+        return sum(count * _BYTES.get(dtype, 1) for dtype, count in self.parameters.items())
+
+    def loaded_bytes(self, arithmetic: Arithmetic) -> int:
+        """Return the bytes of the weights in memory; 0 if they are unknown.
+
+        MLX's CPU build converts them to float32; the name of the repository says how many bits they have.
+        """
+        if not arithmetic.dense_float32:
+            return self.weights_bytes
+        match = _BITS.search(self.repo)
+        packed = self.parameters.get("U32", 0) * 32 // (int(match[1]) if match else 4)
+        floats = sum(count for dtype, count in self.parameters.items() if dtype in ("F16", "BF16", "F32"))
+        return 4 * (packed + (0 if packed else floats))
+
+
+def search(words: str, limit: int) -> list[SearchResult]:
+    """Return up to `limit` repositories whose names have `words`, the most downloaded ones first.
+
+    Those for MLX come first; then embedders and rerankers in their authors' format. Raises ModelStoreError.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    def reach() -> None:
+        """Send one request: `list_models` would try for half a minute to reach a hub that is not there."""
+        url = f"{constants.ENDPOINT}/api/models"
+        params, headers = {"limit": "1"}, build_hf_headers()
+        hf_raise_for_status(get_session().get(url, params=params, headers=headers, timeout=TIMEOUT_S))
+
+    def ask(tags: tuple[str, ...]) -> list[Any]:
+        found = HfApi().list_models(
+            search=words or None, filter=tags, sort="downloads", limit=4 * limit, expand=_EXPANDED
+        )
+        return list(found)
+
+    with explained("", ""):
+        reach()
+        for_mlx, all_formats = ask(_MLX_FILTER), ask(("safetensors",))
+    results = [*_served(for_mlx), *(each for each in _served(all_formats) if each.kind != "generate")]
+    return list({each.repo: each for each in results}.values())[:limit]
+
+
+def _served(found: Iterable[Any]) -> list[SearchResult]:
+    return [result for info in found if (result := _result(info)) is not None]
+
+
+def _result(info: Any) -> SearchResult | None:
+    """Return one answer of the hub; None if Vestal cannot serve it."""
+    tags, task = set(info.tags or ()), info.pipeline_tag or ""
+    kind = _ENCODER_TASKS.get(task, "generate")
+    if kind == "generate" and task not in _GENERATING_TASKS or tags & _OTHER_FORMATS:
+        return None
+    config = info.config or {}
+    if kind != "generate" and config:
+        known = classify(config, (), (), {"pipeline_tag": task})
+        if known.reason:
+            return None
+    return SearchResult(
+        repo=info.id,
+        kind=kind,
+        downloads=info.downloads or 0,
+        gated=bool(info.gated),
+        license=next(
+            (tag.removeprefix("license:") for tag in sorted(tags) if tag.startswith("license:")), ""
+        ),
+        parameters=dict((info.safetensors or {}).get("parameters") or {}),
+    )

@@ -1,0 +1,104 @@
+"""Choose a model for each task by the memory that it would take on a machine, from a table kept as data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from mlx_server.memory_forecast.fit import USUAL_CONTEXT_TOKENS, Fit, fit, longest_context
+from mlx_server.memory_forecast.forecast import Forecast, forecast_from_figures
+from mlx_server.memory_forecast.weights import SLICE_BYTES, Arithmetic, Weights
+from mlx_server.model_store.forecasts import METAL_STEP_TOKENS
+
+TABLE = Path(__file__).with_name("suggestions.yaml")
+Task = Literal["chat", "code", "small", "embed", "rerank", "vision"]
+TASKS: tuple[Task, ...] = get_args(Task)
+_WITHOUT_KV = frozenset({"embed", "rerank"})
+_NUMBER_BYTES = {"F32": 4}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A row of the table: a model, and the figures from which its memory is forecast."""
+
+    name: str
+    source: str
+    task: Task
+    reason: str
+    license: str
+    parameters: int
+    weights_bytes: int
+    quantization: str
+    context_tokens: int
+    config: dict[str, Any]
+
+    def forecast(self, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> Forecast:
+        """Return the forecast, by the code that the engine's ledger uses for the files of a model."""
+        dense = arithmetic.dense_float32
+        stored, number = self.weights_bytes, _NUMBER_BYTES.get(self.quantization, 2)
+        weights = Weights(4 * self.parameters if dense else stored, SLICE_BYTES, 4 if dense else number)
+        return forecast_from_figures(
+            self.config,
+            weights,
+            arithmetic,
+            step_tokens=step_tokens,
+            context_tokens=self.context_tokens,
+            embeds=self.task in _WITHOUT_KV,
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model for a task; None if none of the table fits.
+
+    One request with `longest_context_tokens` fits.
+    """
+
+    task: Task
+    suggestion: Suggestion | None
+    fit: Fit | None = None
+    longest_context_tokens: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the choice as programs read it."""
+        if self.suggestion is None or self.fit is None:
+            return {"task": self.task, "name": None}
+        row = {key: value for key, value in asdict(self.suggestion).items() if key != "config"}
+        more = {"longest_context_tokens": self.longest_context_tokens, "command": self.command}
+        return row | {"vestal": self.fit.as_json()} | more
+
+    @property
+    def command(self) -> str:
+        """Return the command that gets the model."""
+        return f"vestal models pull {self.suggestion.name}" if self.suggestion else ""
+
+
+@functools.cache
+def suggestions() -> tuple[Suggestion, ...]:
+    """Return the rows of the table."""
+    return tuple(Suggestion(**row) for row in yaml.safe_load(TABLE.read_text("utf-8")))
+
+
+def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> list[Choice]:
+    """Return for each task the best model that fits into `limit_bytes` with the usual context.
+
+    If none fits with that, the first one that can be loaded at all is chosen.
+    """
+    return [_choose(task, suggestions(), limit_bytes, arithmetic, step_tokens) for task in TASKS]
+
+
+def _choose(
+    task: Task, rows: Sequence[Suggestion], limit_bytes: int, arithmetic: Arithmetic, step_tokens: int
+) -> Choice:
+    of_task = [(row, row.forecast(arithmetic, step_tokens)) for row in rows if row.task == task]
+    for context_tokens in (USUAL_CONTEXT_TOKENS, None):
+        for row, forecast in of_task:
+            found = fit(forecast, limit_bytes, context_tokens)
+            if found.fits:
+                return Choice(task, row, found, longest_context(forecast, limit_bytes))
+    return Choice(task, None)

@@ -1,0 +1,34 @@
+"""Rank the best finds of a search again, by a model that reads the question and each find together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import BackendError
+from orchestrator.knowledge.llm_interfaces import Reranker
+
+CANDIDATES = 40
+"""The finds that are ranked: as many as each ranking of a search for few results returns."""
+WAIT_S = 5.0
+"""A person waits, and the finds are in a good order already."""
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Scores finds with `model`, for at most `wait_s` seconds."""
+
+    client: Reranker
+    model: str
+    wait_s: float = WAIT_S
+
+    async def scores(self, query: str, texts: Sequence[str]) -> tuple[list[float] | None, str]:
+        """Return one score per text, in order; None and a note if the model did not give them in time."""
+        try:
+            async with asyncio.timeout(self.wait_s):
+                return await self.client.rerank(self.model, query, list(texts)), ""
+        except TimeoutError:
+            return None, f"not ranked by {self.model}: it did not answer within {self.wait_s:g} s"
+        except BackendError as error:
+            return None, f"not ranked by {self.model}: {error.message}"

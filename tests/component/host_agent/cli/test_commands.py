@@ -1,0 +1,112 @@
+"""Commands of `vestal` that need no stack, or lack one: exit codes, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.component.host_agent.cli.conftest import sentence
+from tests.services import in_process
+
+
+def test_token_makes_and_prints_the_token(vestal, home: Path):
+    assert vestal("token").stdout == (home / "token").read_text()
+
+
+def test_logs_of_an_unknown_service_lists_the_services(vestal):
+    done = vestal("logs", "foo")
+    assert done.returncode == 64
+    assert "mlx_engine" in sentence(done)
+
+
+def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
+    (home / "logs").mkdir()
+    (home / "logs" / "engine.log").write_text("one\ntwo\nthree\n")
+    done = vestal("logs", "-n", "2", "mlx_engine")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["mlx_engine", "two"],
+        ["mlx_engine", "three"],
+    ]
+    assert json.loads(vestal("logs", "--json", "-n", "1").stdout)["line"] == "three"
+    assert vestal("logs", "--grep", "one").stdout.split() == ["mlx_engine", "one"]
+
+
+@pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "("), ("--lines", "-1")])
+def test_logs_with_an_invalid_option_value_fails_with_one_sentence(vestal, mistake: tuple[str, str]):
+    done = vestal("logs", *mistake)
+    assert done.returncode == 64
+    assert mistake[1] in sentence(done)
+
+
+def test_recover_dry_run_without_an_agent_shows_what_it_would_do(vestal, home: Path):
+    done = vestal("recover", "--dry-run")
+    assert done.returncode == 1
+    assert "would start it" in done.stdout
+    assert not (home / "run").exists()
+
+
+def test_cache_clear_keeps_the_links_that_the_engine_needs(vestal, home: Path):
+    for folder in ("blas", "kv"):
+        (home / "cache" / folder).mkdir(parents=True)
+        (home / "cache" / folder / "file").write_bytes(b"x" * 1024)
+    done = vestal("cache", "clear")
+    assert done.returncode == 0
+    assert [path.name for path in (home / "cache").iterdir()] == ["blas"]
+
+
+def test_install_dry_run_writes_nothing(vestal, home: Path):
+    done = vestal("install", "--dry-run", XDG_CONFIG_HOME=str(home / "config"))
+    assert done.returncode == 0, done.stderr
+    assert "would write" in done.stdout
+    assert not (home / "config").exists()
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [
+        ("ORCHESTRATOR", ("search", "fox")),
+        ("MLX", ("chat", "smollm2:135m", "Hello?")),
+        ("AGENT", ("recover", "--dry-run")),
+    ],
+)
+def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
+    vestal, home: Path, service: str, command: tuple[str, ...]
+):
+    """Earlier, Ctrl-C printed nothing in most commands, and was lost during an import."""
+    home.mkdir(exist_ok=True)
+    (home / "token").write_text("t")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections, never answers
+        silent.settimeout(30)
+        port = str(silent.getsockname()[1])
+        with vestal.start(*command, **{f"VESTAL_{service}_PORT": port}) as started:
+            try:
+                with silent.accept()[0]:
+                    started.send_signal(signal.SIGINT)
+                    _, errors = started.communicate(timeout=30)
+            finally:
+                started.kill()
+    assert started.returncode == 130
+    assert errors.startswith("vestal: Interrupted. ") and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("demo",), ("top",), ("chat",), ("chat", "smollm2:135m", "Hello?")])
+def test_command_that_needs_the_mlx_server_names_the_remedy_if_there_is_none(
+    vestal, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello?"))
+    done = in_process.vestal(command, vestal.env)
+    assert done.returncode == 69
+    assert sentence(done).endswith("`vestal status` says why, `vestal up` starts it.")
+
+
+def test_chat_from_an_empty_pipe_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
+    done = in_process.vestal(("chat",), vestal.env)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "There is no question" in sentence(done)

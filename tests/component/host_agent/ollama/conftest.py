@@ -1,0 +1,117 @@
+"""A program that behaves like Ollama, on a PATH and a port of its own, and an agent that finds it there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.children import stand_in_ollama
+from tests.component.host_agent.conftest import AgentUnderTest
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+class StandIn:
+    """A program `ollama` on a PATH of its own, a file that controls it, and the servers started by hand."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.program = stand_in_ollama.install(folder / "bin")
+        self.control, self.port, self.home = folder / "control.json", port, folder / "user"
+        self.home.mkdir()
+        self.by_hand: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.program.parent}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "STAND_IN_OLLAMA": str(self.control),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
+        }
+
+    def misbehave(self, **how: Any) -> None:
+        """Control the servers from now on; without arguments they work again."""
+        fresh = self.control.with_suffix(".new")
+        fresh.write_text(json.dumps(how))
+        fresh.rename(self.control)
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        """Start a server as a person would, in a session that has ended."""
+        process = subprocess.Popen(
+            [str(self.program), "serve"],
+            env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.by_hand.append(process)
+        return process
+
+    def generate(self, model: str = "smollm2:135m", timeout_s: float = 5) -> dict[str, Any]:
+        body = json.dumps({"model": model, "prompt": "one", "stream": False}).encode()
+        url = f"http://127.0.0.1:{self.port}/api/generate"
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=timeout_s) as reply:
+            return json.loads(reply.read())
+
+    def runners(self) -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if str(self.program) in line and "runner" in line and process.status() != "zombie":
+                    found.append(process.pid)
+        return found
+
+
+@pytest.fixture
+def ollama(tmp_path: Path, free_port: Callable[[], int], agent: AgentUnderTest) -> Iterator[StandIn]:
+    stand_in = StandIn(tmp_path, free_port())
+    own = {
+        "VESTAL_OLLAMA__MANAGE": "auto",
+        "OLLAMA_BASE_URL": f"http://127.0.0.1:{stand_in.port}",
+        "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.1",
+        "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.05",
+    }
+    agent.env |= stand_in.env | own
+    yield stand_in
+    stand_in.misbehave()
+    if agent.process and agent.process.poll() is None:
+        agent.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            agent.process.communicate(timeout=10)
+    for process in stand_in.by_hand:
+        process.kill()
+        process.wait()
+    for pid in stand_in.runners():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def status_of(agent: AgentUnderTest) -> dict[str, Any]:
+    return agent.status()["services"]["ollama"]
+
+
+def ready(agent: AgentUnderTest, but: int | None = None) -> int:
+    """Wait until a server is ready and return its PID, which is not `but`."""
+
+    def found() -> int | None:
+        seen = status_of(agent)
+        pid = seen["process_pid"]
+        return pid if seen["state"] == "ready" and pid != but else None
+
+    return int(agent.until(found, "Ollama is ready"))

@@ -1,0 +1,280 @@
+"""The probe of Ollama's models: silence is a fault, and so is an empty answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+from aiohttp import web
+
+from host_agent.services.ollama import OllamaService
+from host_agent.services.ollama.probe import OllamaProbe
+from host_agent.services.ollama.runners import RunnerLook
+from tests.children import stand_in_ollama
+from vestal.config import load
+from vestal.config.settings import OllamaSection
+from vestal.platform.processes import process_lookup
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
+from vestal.supervision import Event, MemoryStateStore
+
+
+class Server:
+    """A running program that behaves like `ollama serve`."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port, self.control = port, folder / "control.json"
+        self.section = OllamaSection(base_url=f"http://127.0.0.1:{port}", probe_interval_s=0.001)
+        env = os.environ | {"OLLAMA_HOST": f"127.0.0.1:{port}", "STAND_IN_OLLAMA": str(self.control)}
+        command = [str(stand_in_ollama.install(folder)), "serve"]
+        self.process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                self.ask("/api/version")
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("the stand-in does not come up")
+
+    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body else None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data=data, timeout=5) as reply:
+            return json.loads(reply.read())
+
+    def misbehave(self, **how: Any) -> None:
+        """Control the server from now on; without arguments it works again."""
+        fresh = self.control.with_suffix(".new")
+        fresh.write_text(json.dumps(how))
+        fresh.rename(self.control)
+
+    def runners(self) -> tuple[int, ...]:
+        return tuple(child.pid for child in psutil.Process(self.process.pid).children())
+
+    def runner_snapshots(self) -> tuple[ProcessSnapshot, ...]:
+        return tuple(filter(None, map(process_lookup.snapshot, self.runners())))
+
+    async def until_runner(self, busy: bool) -> None:
+        """Wait until the runner uses the CPU, or does not: it looks now and then at what it is to do."""
+        cpu_s = lambda: sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.runners())  # noqa: E731
+        async with asyncio.timeout(10):
+            while True:
+                before = cpu_s()
+                await asyncio.sleep(0.3)
+                if (cpu_s() > before) == busy:
+                    return
+
+
+@pytest.fixture
+def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
+    running = Server(tmp_path, free_port())
+    yield running
+    running.misbehave()
+    running.process.terminate()
+    running.process.wait()
+
+
+def probe(
+    server: Server, session: aiohttp.ClientSession, token_timeout_s: float = 0.3, **settings: Any
+) -> OllamaProbe:
+    section = server.section.model_copy(update=settings)
+    look = RunnerLook(session, server.runner_snapshots, lambda: None)
+    return OllamaProbe(section, session, look, token_timeout_s)
+
+
+async def test_check_loads_no_model_if_none_is_loaded(server, session):
+    check = await probe(server, session).check()
+    assert check.verdict.ok
+    assert server.ask("/api/ps") == {"models": []}
+
+
+async def test_check_loads_the_configured_probe_model(server, session):
+    check = await probe(server, session, token_timeout_s=30, probe_model="all-minilm").check()
+    assert check.verdict.ok
+    assert [m["name"] for m in server.ask("/api/ps")["models"]] == ["all-minilm:latest"]
+
+
+async def test_check_keeps_a_loaded_model_and_its_unload_time(server, session):
+    body = {"model": "smollm2:135m", "options": {"num_ctx": 2048}, "keep_alive": "60s"}
+    server.ask("/api/generate", prompt="one", **body)
+    (before,), runners = server.ask("/api/ps")["models"], server.runners()
+    under_test = probe(server, session)
+    for _ in range(3):
+        assert (await under_test.check()).verdict.ok
+    (after,) = server.ask("/api/ps")["models"]
+    assert server.runners() == runners
+    assert after["context_length"] == 2048
+    moved = datetime.fromisoformat(after["expires_at"]) - datetime.fromisoformat(before["expires_at"])
+    assert abs(moved.total_seconds()) < 5
+
+
+@pytest.mark.parametrize("model", ["smollm2:135m", "all-minilm:latest"])
+async def test_check_with_empty_answers_fails_even_with_status_200(server, session, model: str):
+    server.ask("/api/embed" if "minilm" in model else "/api/generate", model=model, prompt="one", input="one")
+    server.misbehave(empty=True)
+    under_test = probe(server, session)
+    assert not (await under_test.check()).verdict.ok
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+
+
+async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_otherwise(server, session):
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", busy=True)
+    await server.until_runner(busy=True)
+    under_test = probe(server, session)
+    check = await under_test.check()
+    assert (check.verdict.ok, check.verdict.busy) == (True, True)
+    server.misbehave(hang="tokens")
+    await server.until_runner(busy=False)
+    async with asyncio.timeout(30):
+        while (check := await under_test.check()).verdict.ok:
+            pass  # the CPU time since the last look is from before
+    assert "no token within" in check.verdict.detail
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+
+
+async def test_check_of_a_runner_that_uses_cpu_without_progress_stays_hung(server, session):
+    """A prefill that stalled and burned CPU was busy for 15 minutes, and after one failure busy again."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", busy=True, slots="stand")
+    await server.until_runner(busy=True)
+    under_test = probe(server, session, no_progress_s=2)
+    check = await under_test.check()
+    assert check.verdict.busy
+    assert "after 2 s it counts as hung" in check.verdict.detail
+    async with asyncio.timeout(30):
+        while (check := await under_test.check()).verdict.ok:
+            pass
+    (runner,) = server.runners()
+    assert f"its runner (PID {runner}) uses " in check.verdict.detail
+    assert "has made no progress for " in check.verdict.detail
+    assert "its /slots: slot 0 has read 512 and written 0 tokens" in check.verdict.detail
+    for _ in range(3):
+        assert not (await under_test.check()).verdict.ok
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+
+
+async def test_check_of_a_runner_whose_tokens_advance_is_busy(server, session):
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="advance")  # as on a GPU: no CPU is used
+    under_test = probe(server, session, no_progress_s=0.2)
+    await under_test.check()
+    for _ in range(4):
+        check = await under_test.check()
+        assert check.verdict.busy
+        assert "makes progress (its /slots: slot 0 has read " in check.verdict.detail
+
+
+async def test_check_of_a_runner_whose_slots_do_not_answer_hangs_after_the_limit(server, session):
+    """The loop of llama-server that answers /slots is the one that computes: here it never returns."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", busy=True, slots="hang")
+    await server.until_runner(busy=True)
+    under_test = probe(server, session, no_progress_s=1)
+    assert (await under_test.check()).verdict.busy
+    check = await under_test.check()
+    assert not check.verdict.ok
+    assert "its /slots does not answer" in check.verdict.detail
+
+
+async def test_check_of_a_runner_with_idle_slots_hangs_at_once(server, session):
+    """Nothing works on the request: Ollama itself has lost it."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="idle")
+    check = await probe(server, session).check()
+    assert not check.verdict.ok
+    assert "its slots are idle" in check.verdict.detail
+
+
+async def test_judgement_on_a_silent_model_is_recorded_once_with_its_evidence(server, session, home):
+    events: list[Event] = []
+    environment = {
+        "VESTAL_HOME": str(home),
+        "OLLAMA_BASE_URL": server.section.base_url,
+        "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.001",
+        "VESTAL_OLLAMA__NO_PROGRESS_S": "1",
+    }
+    config, store = load(environment, cwd=home), MemoryStateStore()
+    under_test = OllamaService(config, session, store, events.append, token_timeout_s=0.3)
+    await under_test.check()
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="stand")
+    for _ in range(3):
+        await under_test.check()
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+    recorded = [(e.component, e.event, e.fields.get("judgement")) for e in events]
+    assert recorded == [
+        ("ollama", "silence_judged", "busy"),
+        ("ollama", "silence_judged", "hangs"),
+        ("ollama", "silence_ended", None),
+    ]
+    assert "its /slots: slot 0 has read 512" in events[1].cause
+
+
+async def test_third_failed_check_in_a_row_means_down_and_requests_a_pass(server, session, home):
+    requested: list[str] = []
+    environment = {
+        "VESTAL_HOME": str(home),
+        "OLLAMA_BASE_URL": server.section.base_url,
+        "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.001",
+    }
+    config = load(environment, cwd=home)
+    under_test = OllamaService(config, session, MemoryStateStore(), lambda event: None, requested.append)
+    assert (await under_test.check_until_certain()).verdict.ok
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(empty=True)
+    observations = []
+    for _ in range(3):
+        await under_test.watch_once()
+        observations.append((under_test.observation.failures, under_test.observation.is_down, len(requested)))
+    assert observations == [(1, False, 0), (2, False, 0), (3, True, 1)]
+    assert "Ollama is down: it answers 200 with an empty text" in requested[0]
+    await under_test.watch_once()
+    assert len(requested) == 1, "the failures after that request no further passes"
+    under_test.machine_woke(60.0)
+    assert (await under_test.check()).failures == 1, "what failed before the sleep does not count"
+    server.misbehave()
+    assert not (await under_test.check()).is_down
+
+
+async def test_check_whose_probe_is_reset_meanwhile_ends_as_busy(session, free_port):
+    """A restart by hand resets the probe, which must not cancel those who wait for the check."""
+    asked, port = asyncio.Event(), free_port()
+
+    async def listed(request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.5", "models": [{"name": "smollm2:135m", "size": 1}]})
+
+    async def never(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.add_routes([web.get(f"/api/{name}", listed) for name in ("version", "tags", "ps")])
+    app.add_routes([web.post("/api/generate", never)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    look = RunnerLook(session, lambda: (), lambda: None)
+    under_test = OllamaProbe(
+        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, look, token_timeout_s=30
+    )
+    checking = asyncio.create_task(under_test.check())
+    await asyncio.wait_for(asked.wait(), 10)
+    under_test.reset()
+    assert (await asyncio.wait_for(checking, 10)).verdict.ok
+    await runner.cleanup()

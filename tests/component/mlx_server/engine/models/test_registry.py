@@ -1,0 +1,94 @@
+"""Several models at once: one load for all who ask, progress, other streams that go on, keep-alive."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+from msgspec.structs import replace
+
+from mlx_server.protocol import (
+    Alive,
+    Cancel,
+    Done,
+    Embed,
+    Embedding,
+    Load,
+    Loaded,
+    Loading,
+    Ready,
+    Token,
+    Unloaded,
+)
+from tests.component.mlx_server.engine.conftest import CHAT, EMBED, Engine, chat
+
+pytestmark = pytest.mark.model
+TWIN = "twin:latest"
+
+
+@pytest.fixture(scope="module")
+def engine(start_real, models_dir: Path, tmp_path_factory) -> Engine:
+    """Start an engine with the chat model and, in a folder, a copy of it."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "twin").mkdir()
+    for path in (models_dir / "smollm2__135m").iterdir():
+        os.symlink(path, folder / "twin" / path.name)
+    (folder / "twin" / "notes.txt").write_text("With a file of its own, it shares no weights in memory.")
+    made: Engine = start_real(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MODELS_FOLDER=str(folder))
+    made.wait(lambda e: isinstance(e, Ready))
+    return made
+
+
+def times_of_tokens(engine: Engine, id: str, until) -> list[float]:
+    """Return the arrival time of each further token of request `id`, up to the event `until`."""
+    came: list[float] = []
+    at = len(engine.events)
+    while True:
+        for event in engine.events[at:]:
+            if isinstance(event, Token) and event.id == id:
+                came.append(time.monotonic())
+            if until(event):
+                return came
+        at = len(engine.events)
+        engine._receive(time.monotonic() + 40)
+
+
+def test_load_is_shared_reports_progress_and_stalls_no_stream(engine):
+    engine.send(chat("stream", "Tell me a very long story.", max_tokens=2000))
+    before = times_of_tokens(engine, "stream", lambda e: isinstance(e, Token) and e.index == 30)
+    engine.send(Load("one", TWIN), Load("two", TWIN))
+    during = times_of_tokens(engine, "stream", lambda e: isinstance(e, Loaded) and e.id == "two")
+    engine.send(Cancel("stream"))
+    assert engine.answer("one", Loaded).load_s == engine.answer("two", Loaded).load_s > 0
+    assert sum(line["event"] == "model_loaded" and line["model"] == TWIN for line in engine.logged()) == 1
+    fractions = [e.fraction for e in engine.events if isinstance(e, Loading) and e.model == TWIN]
+    assert fractions == sorted(fractions) and fractions[0] == 0.0 and fractions[-1] > 0.9
+    assert len(set(fractions)) == len(fractions)
+    gaps = [b - a for a, b in zip(during, during[1:], strict=False)]
+    usual = median(b - a for a, b in zip(before, before[1:], strict=False))
+    print("usual", usual, "during", len(gaps), max(gaps), sorted(gaps)[-5:])
+    assert len(gaps) >= 5  # it went on all the while
+    # Beside each step 50 ms of slices, or one large tensor; on a machine with other things to do.
+    assert max(gaps) < 10 * usual + 0.5
+
+
+def test_keep_alive_zero_unloads_after_the_request_and_a_negative_one_never(engine):
+    engine.send(Embed("once", EMBED, ("text",), keep_alive_s=0.0))
+    assert isinstance(engine.answer("once", Embedding), Embedding)
+    engine.wait(lambda e: isinstance(e, Unloaded) and e.model == EMBED)
+    engine.send(Load("stay", EMBED, keep_alive_s=-1.0))
+    engine.answer("stay", Loaded)
+    at = len(engine.events)
+    alive = engine.wait(lambda e: isinstance(e, Alive) and e in engine.events[at:])
+    assert {m.model: m.expires_in_s for m in alive.loaded}[EMBED] is None
+
+
+def test_keep_alive_runs_from_the_end_of_the_last_request(engine):
+    engine.send(replace(chat("short stay", "Say hello.", max_tokens=20, keep_alive_s=1.0), model=TWIN))
+    assert engine.answer("short stay", Done).usage.completion_tokens > 0
+    began = time.monotonic()
+    engine.wait(lambda e: isinstance(e, Unloaded) and e.model == TWIN)
+    assert 0.5 < time.monotonic() - began < 5

@@ -1,0 +1,135 @@
+"""A gateway whose disk becomes full while it serves: nothing is lost, and nothing ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.component.mlx_server.gateway.conftest import REPO, Gateway, make_model
+from tests.disks.full_disk import FullDisk, small_disk
+
+STREAMS = 8
+TOKENS = 300
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FullDisk]:
+    with small_disk(tmp_path) as disk:
+        yield disk
+
+
+@pytest.fixture
+def gateway(disk: FullDisk, free_port: Callable[[], int]) -> Iterator[Gateway]:
+    """A gateway whose home and log are on the small disk. Its own output is its log, as under the agent."""
+    make_model(disk.folder / "found" / "chat", model_type="llama")
+    gateway = Gateway(disk.folder, free_port(), VESTAL_MLX__MODELS_FOLDER=str(disk.folder / "found"))
+    yield gateway.start().until_ok()
+    gateway.stop()
+
+
+class Streams:
+    """Eight streams, each read by a thread of its own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.texts = [""] * STREAMS
+        self.done = [False] * STREAMS
+        self._gateway = gateway
+        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(STREAMS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, number: int) -> None:
+        body = self._gateway.chat(f"tokens={TOKENS} step_ms=10 stream {number}")
+        with self._gateway.http.stream("POST", "/api/chat", json=body) as answer:
+            for line in answer.iter_lines():
+                part = json.loads(line)
+                self.texts[number] += part["message"]["content"]
+                self.done[number] = part["done"]
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.join(30)
+
+
+def test_full_disk_under_eight_streams_loses_no_text_and_ends_no_process(
+    gateway: Gateway, disk: FullDisk, text_of
+):
+    """The gateway once ended because it could not write a log line, and so did each restart."""
+    assert gateway.process is not None
+    pid = gateway.process.pid
+    streams = Streams(gateway)
+    gateway.until(lambda: all(streams.texts), "all streams run")
+    disk.fill(pid)
+    gateway.kill_engine()  # the next engine starts on the full disk
+    gateway.until(lambda: gateway.health()["status"] == "ok", "another engine serves")
+    assert gateway.http.post("/api/chat", json=gateway.chat("while it is full")).status_code == 200
+    log = gateway.health()["write_failures"]["mlx_server"]["log"]
+    assert log["failed"] > 0
+    assert log["failing_since"] is not None
+    streams.finish()
+    disk.free()
+    freed_at = time.monotonic()
+    assert gateway.http.post("/api/chat", json=gateway.chat("freed")).status_code == 200
+    assert time.monotonic() - freed_at < 2
+    assert gateway.process.poll() is None
+    assert gateway.health()["pid"] == pid
+    assert gateway.health()["write_failures"]["mlx_server"]["log"]["failing_since"] is None
+    assert streams.done == [True] * STREAMS
+    texts = [text_of(f"tokens={TOKENS} step_ms=10 stream {number}", TOKENS) for number in range(STREAMS)]
+    assert streams.texts == texts
+    events = _events(gateway.home / "gateway.log")
+    (dropped,) = (event for event in events if event["event"] == "log_lines_dropped")
+    assert dropped["lines"] >= log["failed"]
+    assert events[-1]["event"] == "request_finished", "what follows is logged again"
+
+
+def _events(log: Path) -> list[dict[str, Any]]:
+    """Return the events in a log. A line that was cut off by the full disk is skipped."""
+    found = []
+    for line in log.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def test_gateway_starts_and_serves_on_a_full_disk(gateway: Gateway, disk: FullDisk):
+    """The home exists, and everything else in it is gone: logs, PID files, the prompt cache."""
+    assert gateway.process is not None
+    gateway.process.terminate()
+    assert gateway.process.wait(20) == 0
+    for name in ("run", "logs", "cache"):
+        subprocess.run(["rm", "-rf", str(gateway.home / name)], check=True)
+    disk.fill()
+    gateway.start().until_ok()
+    assert gateway.http.post("/api/chat", json=gateway.chat("served")).status_code == 200
+    disk.free()
+    engine = gateway.home / "run" / "mlx_engine.json"
+    gateway.until(engine.exists, "the engine's PID file is written")
+    assert json.loads(engine.read_text())["pid"] == gateway.engine_pid()
+
+
+def test_gateway_whose_output_is_a_broken_pipe_serves(gateway: Gateway, free_port: Callable[[], int]):
+    gateway.stop()
+    other = Gateway(gateway.home, free_port(), VESTAL_MLX__MODELS_FOLDER=str(gateway.home / "found"))
+    other.process = subprocess.Popen(
+        [sys.executable, *other.program],
+        env=other.env,
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert other.process.stdout is not None
+    other.process.stdout.close()
+    other.until_ok()
+    assert other.http.post("/api/chat", json=other.chat("served")).status_code == 200
+    assert other.health()["write_failures"]["mlx_server"]["log"]["error"] == "Broken pipe"
+    assert other.stop() == 0

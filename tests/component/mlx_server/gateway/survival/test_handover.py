@@ -1,0 +1,181 @@
+"""A gateway hands over to its successor under load: no stream breaks off, and no connection is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.services.gateways import Gateways, serving
+from tests.services.streams import ROUTES, Stream, frames_of, messages, text_of_frames
+
+
+@pytest.fixture
+def gateways(make_gateway: Callable[..., Any], request: pytest.FixtureRequest) -> Iterator[Gateways]:
+    """A gateway that serves, with settings of the test's own."""
+    settings = getattr(request, "param", {"VESTAL_MLX__MAX_RUNNING": "16"})
+    with serving(make_gateway(**settings)) as gateways:
+        yield gateways
+
+
+REQUEST = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+class Prober:
+    """Makes a new connection every 20 ms, and counts those that are refused or not answered."""
+
+    def __init__(self, port: int) -> None:
+        self.made = 0
+        self.failed: list[str] = []
+        self._ends = threading.Event()
+        self._port = port
+        self._thread = threading.Thread(target=self._probe)
+        self._thread.start()
+
+    def _probe(self) -> None:
+        while not self._ends.wait(0.02):
+            self.made += 1
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), 20) as connection:
+                    connection.sendall(REQUEST)
+                    answer = connection.recv(100)
+                    if not answer.startswith(b"HTTP/1.1 200"):
+                        self.failed.append(repr(answer))
+            except OSError as error:
+                self.failed.append(repr(error))
+
+    def end(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+
+def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_connection(gateways, text_of):
+    """An upgrade used to cost 29 s of refusals, and every stream."""
+    gateway = gateways.gateway
+    prompt = "upgraded tokens=5000 step_ms=50"
+    paths = [*ROUTES, "/v1/chat/completions", "/api/chat"]
+    streams = [Stream(gateway.http, path, ROUTES[path](prompt, stream=True)) for path in paths]
+    prober = Prober(gateway.port)
+    for _ in range(3):
+        for stream in streams:
+            stream.until(len(stream.frames) + 10 if stream.content else 10)
+        gateways.replace()
+    for stream in streams:
+        stream.until(len(stream.frames) + 20)
+        assert not stream.is_cut
+        stream.leave()
+    prober.end()
+    assert (prober.failed, prober.made > 20) == ([], True)
+    whole = text_of(prompt, 5000)
+    for path, stream in zip(paths, streams, strict=True):
+        assert len(text_of_frames(stream.frames)) > 50, path
+        assert whole.startswith(text_of_frames(stream.frames)), path
+    gateway.http.close()
+    assert [process.wait(15) for process in gateways.all[:-1]] == [0, 0, 0]
+
+
+def test_answers_without_streaming_are_served_by_the_successor_in_every_dialect(gateways):
+    """Answers of /v1/responses were once a 404, because the old gateway deleted them as refused requests."""
+    gateway = gateways.gateway
+
+    def post(path: str) -> httpx.Response:
+        return gateway.http.post(path, json=ROUTES[path]("whole tokens=60 step_ms=50", stream=False))
+
+    with ThreadPoolExecutor() as clients:
+        waiting = {path: clients.submit(post, path) for path in ROUTES}
+        written = len(ROUTES)
+        gateway.until(
+            lambda: len(list((gateway.home / "answers").glob("*.open"))) == written, "they are written down"
+        )
+        gateways.replace()
+        answers = {path: future.result() for path, future in waiting.items()}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(ROUTES, 200)
+    for path, answer in answers.items():
+        body = answer.json()
+        counts = {**body, **body.get("usage", {})}
+        assert 60 in (counts.get(name) for name in ("completion_tokens", "output_tokens", "eval_count")), path
+
+
+def test_request_on_a_connection_from_before_is_forwarded_to_the_successor(gateways):
+    gateway = gateways.gateway
+    body = json.dumps(messages("forwarded tokens=4")).encode()
+    head = f"POST /v1/chat/completions?x=%2F HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), 30) as connection:
+        connection.sendall(head.encode())
+        gateways.replace()
+        gateway.until(lambda: gateway.events("handed_over"), "it has handed over")
+        connection.sendall(b"\r\n" + body)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert json.load(answer)["usage"]["completion_tokens"] == 4
+    assert gateway.health()["pid"] == gateways.all[-1].pid
+
+
+@pytest.mark.parametrize(
+    "gateways",
+    [{"VESTAL_MLX__MAX_RUNNING": "16", "VESTAL_MLX__KEEP_ANSWERS_S": "0"}],
+    indirect=True,
+)
+def test_gateway_that_writes_nothing_down_finishes_what_runs_before_it_hands_over(gateways):
+    gateway = gateways.gateway
+    streams = [
+        Stream(gateway.http, path, make("x tokens=40 step_ms=40", stream=True))
+        for path, make in ROUTES.items()
+    ]
+    for stream in streams:
+        stream.until(3)
+    prober = Prober(gateway.port)
+    gateways.replace()
+    for stream in streams:
+        stream.join()
+        assert not stream.is_cut
+    gateway.until(lambda: gateway.health()["pid"] == gateways.all[-1].pid, "the successor serves")
+    prober.end()
+    assert prober.failed == []
+
+
+def test_predecessor_that_is_killed_while_it_hands_over_leaves_its_answers_to_the_successor(
+    gateways, text_of
+):
+    gateway, prompt = gateways.gateway, "killed tokens=5000 step_ms=40"
+    stream = Stream(gateway.http, "/api/chat", messages(prompt, stream=True)).until(5)
+    old = gateways.all[-1]
+    gateways.start()
+    old.kill()
+    old.wait()
+    stream.join()
+    assert stream.is_cut
+    rest = b""
+    query = {"from": len(stream.frames)}
+    with gateway.http.stream("GET", f"/v1/streams/{stream.id}", params=query) as again:
+        for piece in again.iter_raw():
+            rest += piece
+            if rest.count(b"\n") > 20:
+                break
+    frames = stream.frames + frames_of(rest[: rest.rindex(b"\n") + 1])
+    assert text_of(prompt, 5000).startswith(text_of_frames(frames))
+
+
+def test_second_request_to_hand_over_changes_nothing_and_a_stop_ends_it(gateways):
+    gateway = gateways.gateway
+    stream = Stream(gateway.http, "/api/chat", messages("x tokens=400 step_ms=50", stream=True)).until(3)
+    old = gateways.all[-1]
+    gateways.replace()
+    old.send_signal(signal.SIGUSR1)
+    gateway.until(lambda: gateway.events("handed_over"), "it has handed over")
+    time.sleep(0.2)
+    assert old.poll() is None
+    old.terminate()
+    assert old.wait(10) == 0
+    stream.join()
+    assert stream.is_cut

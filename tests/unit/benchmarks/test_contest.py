@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.client.reading import Answer
+from benchmarks.figures import Better, Figure
+from benchmarks.serving import streaming
+from benchmarks.serving.asking import percentile
+from benchmarks.serving.contest import Contest
+from benchmarks.serving.pace import split
+from benchmarks.serving.servers import one_sentence
+from benchmarks.serving.streaming import read_line
+
+ROW = "serving/tokens_per_s/1"
+UNITS: dict[str, tuple[str, Better]] = {ROW: ("tok/s", "higher")}
+
+
+@dataclass
+class FakeServer:
+    """A server whose process can die, and that comes back unless it `stays_dead`."""
+
+    name: str
+    stays_dead: bool = False
+    is_alive: bool = True
+    url: str = "http://127.0.0.1:9"
+    model: str = "bench"
+    pid: int = 1
+    restarts: list[bool] = field(default_factory=list)
+
+    def last_words(self) -> str:
+        return f"{self.name} ended with -11. Its log ends:\n  libc++abi: terminating"
+
+    def kill(self) -> None:
+        self.is_alive = False
+
+    def until_restarted(self) -> None:
+        self.restarts.append(not self.stays_dead)
+        if self.stays_dead:
+            raise TimeoutError("no module named mlx")
+        self.is_alive = True
+
+
+def speed(server: FakeServer) -> dict[str, float]:
+    return {ROW: 10.0}
+
+
+def dying(server: FakeServer) -> dict[str, float]:
+    if server.name == "peer":
+        server.kill()
+        raise ConnectionResetError("Connection reset by peer")
+    return speed(server)
+
+
+def contest(*servers: FakeServer) -> tuple[Contest, list[Figure]]:
+    logged: list[Figure] = []
+    return Contest(logged.append, servers), logged
+
+
+def test_servers_take_turns_and_each_round_begins_with_another():
+    it, logged = contest(FakeServer("vestal"), FakeServer("peer"))
+    for number in (1, 2):
+        it.turn(number, UNITS, speed)  # type: ignore[arg-type]
+    assert [(figure.round, figure.subject) for figure in logged] == [
+        (1, "vestal"), (1, "peer"), (2, "peer"), (2, "vestal"),
+    ]  # fmt: skip
+
+
+def test_peer_that_dies_is_logged_with_its_last_words_and_started_again(capsys: pytest.CaptureFixture[str]):
+    peer = FakeServer("peer")
+    it, logged = contest(peer, FakeServer("vestal"))
+    it.turn(1, UNITS, dying)  # type: ignore[arg-type]
+    assert logged[0].failed == "It died. peer ended with -11. Its log ends: libc++abi: terminating"
+    assert logged[1].value == 10.0
+    assert "libc++abi: terminating" in capsys.readouterr().err
+    it.turn(2, UNITS, speed)  # type: ignore[arg-type]
+    assert peer.restarts == [True] and logged[-1].value == 10.0
+
+
+def test_peer_that_does_not_start_again_fails_at_once_in_all_further_rounds():
+    peer = FakeServer("peer", stays_dead=True)
+    it, logged = contest(peer)
+    it.turn(1, UNITS, dying)  # type: ignore[arg-type]
+    it.turn(2, UNITS, speed)  # type: ignore[arg-type]
+    assert len(peer.restarts) == 1
+    assert logged[1].failed == "It died, and did not start again: no module named mlx"
+
+
+def test_failure_of_a_living_server_is_logged_without_a_restart():
+    peer = FakeServer("peer")
+    it, logged = contest(peer)
+
+    def refuse(server: object) -> dict[str, float]:
+        raise RuntimeError("500: the context is full")
+
+    it.turn(1, UNITS, refuse)
+    assert logged[0].failed == "500: the context is full" and not peer.restarts
+
+
+def test_turn_returns_the_values_of_those_that_gave_any():
+    it, _ = contest(FakeServer("peer", stays_dead=True), FakeServer("vestal"))
+    assert it.turn(1, UNITS, dying) == {"vestal": {ROW: 10.0}}  # type: ignore[arg-type]
+
+
+def test_last_words_keep_the_end_of_a_long_log():
+    shown = one_sentence("begin " + "x " * 1000 + "end")
+    assert shown.startswith("begin") and shown.endswith("end") and len(shown) < 450
+
+
+def test_pauses_beside_a_prompt_are_those_that_touch_its_prefill():
+    alone, beside = split([0, 1, 2, 5, 9, 10], arrived_at=3, first_at=8)
+    assert alone == [1, 1] and beside == [3, 4]
+
+
+def test_stream_that_is_silent_until_the_prompt_is_read_has_one_pause_to_that_point():
+    assert split([0, 1], arrived_at=2, first_at=8) == ([1], [7])
+
+
+def test_percentile_is_a_value_that_occurred():
+    assert percentile([3, 1, 2], 0.5) == 2 and percentile([3, 1, 2], 0.99) == 3
+    with pytest.raises(ValueError):
+        percentile([], 0.5)
+
+
+# --- what peers stream ---
+
+
+def read(*lines: bytes) -> Answer:
+    answer = Answer()
+    for at, line in enumerate(lines):
+        read_line(answer, line, at)
+    return answer
+
+
+def test_stream_without_finish_reason_in_its_parts_is_read():
+    """rapid-mlx 0.10 and fusion-mlx leave `finish_reason` out of all parts but the last."""
+    answer = read(
+        b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n',
+        b": keep-alive\n",
+        b'data: {"choices": [{"delta": {"content": "b"}, "finish_reason": "length"}]}\n',
+        b'data: {"choices": [], "usage": {"completion_tokens": 2}}\n',
+        b"data: [DONE]\n",
+    )
+    assert (answer.text, answer.tokens, answer.finished, answer.reason) == ("ab", 2, True, "length")
+    assert answer.pieces_at == [0, 2] and not answer.fault
+
+
+def test_stream_that_breaks_off_is_not_finished():
+    """llama-cpp-python ends the connection of a killed server's stream without a word."""
+    assert not read(b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n').finished
+
+
+def test_stream_that_ends_with_done_alone_is_finished():
+    assert read(b'data: {"choices": [{"delta": {"content": "a"}}]}\n', b"data: [DONE]\n").finished
+
+
+def test_error_within_a_stream_is_a_fault():
+    assert "no memory" in read(b'data: {"error": {"message": "no memory"}}\n').fault
+
+
+def test_tokens_of_an_answer_without_usage_are_those_of_its_text(monkeypatch: pytest.MonkeyPatch):
+    """llama-cpp-python streams no `usage`."""
+
+    class Words:
+        def encode(self, text: str, add_special_tokens: bool) -> SimpleNamespace:
+            return SimpleNamespace(ids=text.split())
+
+    monkeypatch.setattr(streaming, "_tokenizer", Words)
+    answer = read(b'data: {"choices": [{"delta": {"content": "three words here"}}]}\n')
+    assert streaming.tokens_of(answer) == 3

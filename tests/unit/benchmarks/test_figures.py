@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.figures import Figure, read, to_line, write
+from benchmarks.scenario import Subjects, table
+
+
+def figure(row: str = "serving/tokens_per_s/4", subject: str = "vestal", value: float = 42.1) -> Figure:
+    return Figure(row, subject, value, "tok/s", "higher", round=1, at=1_800_000_000)
+
+
+def test_figure_is_written_as_one_line_of_json_with_the_agreed_fields():
+    stream = io.StringIO()
+    write(stream, figure())
+    assert json.loads(stream.getvalue()) == {
+        "row": "serving/tokens_per_s/4",
+        "subject": "vestal",
+        "value": 42.1,
+        "unit": "tok/s",
+        "better": "higher",
+        "round": 1,
+        "at": 1_800_000_000,
+    }
+
+
+def test_figures_written_are_read_back_also_failures(tmp_path: Path):
+    lost = Figure("serving/tokens_per_s/4", "vllm-mlx", failed="It ended with 1: no module\u2028named “mlx”")
+    file = tmp_path / "figures.jsonl"
+    file.write_text(to_line(figure()) + to_line(lost), encoding="utf-8")
+    assert read(file) == [figure(), lost]
+
+
+def test_line_that_a_killed_run_left_half_written_is_no_figure(tmp_path: Path):
+    file = tmp_path / "figures.jsonl"
+    file.write_text(to_line(figure()) + to_line(figure())[:30], encoding="utf-8")
+    assert read(file) == [figure()]
+
+
+def test_line_that_is_no_figure_is_named_by_its_number(tmp_path: Path):
+    file = tmp_path / "figures.jsonl"
+    file.write_text(to_line(figure()) + '{"row": "x"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2"):
+        read(file)
+
+
+def test_figure_with_neither_value_nor_failure_is_refused():
+    with pytest.raises(ValueError, match="either"):
+        Figure("serving/memory", "vestal")
+
+
+def test_missing_peer_is_reported_once_on_stderr(capsys: pytest.CaptureFixture[str]):
+    subjects = Subjects()
+    subjects.skip("monit", "It is not installed.")
+    subjects.skip("monit", "It is not installed.")
+    assert subjects.skipped == {"monit": "It is not installed."}
+    assert capsys.readouterr().err.count("monit") == 1
+
+
+def test_table_shows_the_median_of_each_row_and_the_reason_of_a_failure():
+    lost = Figure("serving/tokens_per_s/4", "vllm-mlx", failed="It ended with 1.")
+    shown = table([figure(value=1), figure(value=30), figure(value=40), lost])
+    assert "30" in shown.splitlines()[1].split() and "It ended with 1." in shown

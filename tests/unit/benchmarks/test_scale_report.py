@@ -1,0 +1,64 @@
+"""docs/scale.md says what the simulation gives with the parameters and the code that there are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scale import report
+from benchmarks.scale.__main__ import FIGURES
+from benchmarks.scale.experiments import served, worked
+from benchmarks.scale.parameters import FILE, read_parameters
+
+PARAMETERS = read_parameters()
+RECORDED = json.loads(FIGURES.read_text(encoding="utf-8"))
+REMEDY = "run `python -m benchmarks.scale`"
+
+
+def test_recorded_figures_are_those_of_the_present_parameters():
+    assert RECORDED["parameters"] == PARAMETERS.digest, REMEDY
+
+
+@pytest.mark.parametrize(
+    ("routing", "per_hour"), [("Vestal", 10), ("round robin", 20), ("Vestal, one entry", 10)]
+)
+def test_recorded_figures_of_a_load_come_out_again(routing: str, per_hour: int):
+    assert asdict(served(PARAMETERS, 10, routing, per_hour)) in RECORDED["served"], REMEDY
+
+
+def test_recorded_figures_of_workers_come_out_again():
+    assert asdict(worked(PARAMETERS, 10)) in RECORDED["worked"], REMEDY
+
+
+def test_tables_and_plots_are_those_of_the_recorded_figures():
+    text = report.PAGE.read_text(encoding="utf-8")
+    assert report.page(text, report.tables(RECORDED, PARAMETERS)) == text, REMEDY
+    for name, drawn in report.plots(RECORDED).items():
+        assert (report.PLOTS / name).read_text(encoding="utf-8") == drawn, REMEDY
+
+
+def test_page_without_a_place_for_a_table_is_refused():
+    with pytest.raises(ValueError, match="routing"):
+        report.page("# Empty", {"routing": "| |"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("  slots: {value: 5,", "  slots: {worth: 5,", "engine.slots"),
+        ("  slots: {", "  places: {", "places"),
+        ('source: "mlx.max_running, the default"', 'source: ""', "source"),
+    ],
+)
+def test_parameter_that_is_unknown_or_has_no_source_is_refused(
+    tmp_path: Path, before: str, after: str, message: str
+):
+    other = tmp_path / "parameters.yaml"
+    text = FILE.read_text(encoding="utf-8")
+    assert before in text
+    other.write_text(text.replace(before, after), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_parameters(other)

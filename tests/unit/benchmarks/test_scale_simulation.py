@@ -1,0 +1,207 @@
+"""The simulation of benchmarks/scale: requests are conserved, and queues behave as queueing theory says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.scale.engine import Engine, PromptCache
+from benchmarks.scale.events import EventLoop
+from benchmarks.scale.fleet import Fleet, FleetSettings
+from benchmarks.scale.parameters import EngineParameters, read_parameters
+from benchmarks.scale.routing import Alone, FewestRequests, Placement, RoundRobin, Routing
+from benchmarks.scale.workers import Workers
+from benchmarks.scale.workload import Conversation, Turn
+
+PARAMETERS = read_parameters()
+FREQUENT = dataclasses.replace(
+    PARAMETERS,
+    failures=dataclasses.replace(
+        PARAMETERS.failures, engine_every_s=120.0, machine_every_s=300.0, machine_back_s=60.0
+    ),
+)
+ROUTINGS: list[Callable[[int], Routing]] = [
+    lambda machines: Alone(),
+    lambda machines: RoundRobin(),
+    lambda machines: FewestRequests(),
+    lambda machines: Placement(machines, 4),
+    lambda machines: Placement(machines, 4, one_entry=True),
+]
+
+
+def run(machines: int, routing: Routing, seed: int, *, has_failures: bool, rotated: bool = False) -> Fleet:
+    given = FleetSettings(machines, 60, 600, seed, has_failures=has_failures, rotated=rotated)
+    fleet = Fleet(FREQUENT, given, routing)
+    fleet.run()
+    return fleet
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 6), st.sampled_from(ROUTINGS), st.integers(0, 1000), st.booleans(), st.booleans())
+def test_each_request_finishes_exactly_once_whatever_dies(
+    machines: int, make: Callable[[int], Routing], seed: int, has_failures: bool, rotated: bool
+):
+    fleet = run(machines, make(machines), seed, has_failures=has_failures, rotated=rotated)
+
+    assert all(turn.finishes == 1 for turn in fleet.turns)
+    assert fleet.in_system == 0
+    assert not any(node.engine.jobs or node.engine.waiting for node in fleet.nodes)
+    for turn in fleet.turns:
+        assert turn.first_token_at is not None and turn.finished_at is not None
+        assert turn.arrived_at <= turn.first_token_at <= turn.finished_at
+        assert math.isclose(turn.given, turn.answer_tokens, rel_tol=1e-3, abs_tol=1e-3)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from(ROUTINGS), st.integers(0, 1000), st.booleans())
+def test_requests_in_the_fleet_follow_littles_law(
+    make: Callable[[int], Routing], seed: int, has_failures: bool
+):
+    fleet = run(3, make(3), seed, has_failures=has_failures)
+
+    stays_s = sum(turn.finished_at - turn.arrived_at for turn in fleet.turns if turn.finished_at is not None)
+    assert math.isclose(fleet.turn_seconds, stays_s, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=5)
+def test_same_seed_gives_the_same_figures_and_every_routing_the_same_load(seed: int):
+    first, again = (run(4, Placement(4, 4), seed, has_failures=True) for _ in range(2))
+    other = run(4, RoundRobin(), seed, has_failures=False)
+
+    assert [turn.finished_at for turn in first.turns] == [turn.finished_at for turn in again.turns]
+    begun = [turn for turn in first.turns if turn.conversation.turn == 0 or turn.parts[-1][0].endswith(".0q")]
+    assert sorted(turn.arrived_at for turn in begun) == sorted(
+        turn.arrived_at for turn in other.turns if turn.parts[-1][0].endswith(".0q")
+    )
+
+
+def mean_wait_s(slots: int, load: float, draw_s: Callable[[random.Random], float], requests: int) -> float:
+    """Return the mean wait for a slot of an engine whose step takes as long for one answer as for many."""
+    token_s = 0.001
+    flat = dataclasses.replace(
+        PARAMETERS.engine, slots=slots, step_s={1: token_s}, prompt_tokens_per_s=1e12, cache_bytes=0
+    )
+    loop, draw = EventLoop(), random.Random(7)
+    turns: list[Turn] = []
+    engine = Engine(loop, flat, lambda turn: setattr(turn, "finished_at", loop.now))
+    at = 0.0
+    for number in range(requests):
+        at += draw.expovariate(load * slots)  # the mean service takes a second
+        tokens = max(1, round(draw_s(draw) / token_s))
+        turn = Turn(Conversation(number, 0, [], 1), ((str(number), 1),), tokens, at)
+        turns.append(turn)
+        loop.at(at, partial(engine.submit, turn))
+    loop.run()
+    stays_s = sum(turn.finished_at - turn.arrived_at for turn in turns if turn.finished_at is not None)
+    return (stays_s - sum(turn.answer_tokens for turn in turns) * token_s) / len(turns)
+
+
+@pytest.mark.parametrize(
+    ("name", "draw_s", "squared_variation"),
+    [
+        ("constant", lambda draw: 1.0, 0.0),
+        ("exponential", lambda draw: draw.expovariate(1.0), 1.0),
+    ],
+)
+def test_engine_with_one_slot_waits_as_pollaczek_and_khinchine_say(
+    name: str, draw_s: Callable[[random.Random], float], squared_variation: float
+):
+    load = 0.6
+    expected_s = load / (1 - load) * (1 + squared_variation) / 2
+
+    assert mean_wait_s(1, load, draw_s, 8000) == pytest.approx(expected_s, rel=0.12)
+
+
+def test_engine_with_five_slots_waits_as_erlang_says():
+    slots, load = 5, 0.8
+    offered = slots * load
+    busy = offered**slots / math.factorial(slots) / (1 - load)
+    waits_at_all = busy / (sum(offered**n / math.factorial(n) for n in range(slots)) + busy)
+    expected_s = waits_at_all / (slots - offered)
+
+    found_s = mean_wait_s(slots, load, lambda draw: draw.expovariate(1.0), 8000)
+
+    assert found_s == pytest.approx(expected_s, rel=0.15)
+
+
+def test_prompt_slows_the_answers_beside_it_down_and_ends_later_for_them():
+    def first_token_s(answers: int) -> float:
+        loop = EventLoop()
+        engine = Engine(loop, PARAMETERS.engine, lambda turn: None)
+        for number in range(answers):
+            engine.submit(Turn(Conversation(number, 0, [], 1), ((f"a{number}", 1),), 400, 0.0))
+        late = Turn(Conversation(9, 0, [], 1), (("long", 2950),), 1, 5.0)
+        loop.at(5.0, lambda: engine.submit(late))
+        loop.run()
+        assert late.first_token_at is not None
+        return late.first_token_at - late.arrived_at
+
+    assert first_token_s(0) == pytest.approx(10.0)  # 2,950 tokens at 295 a second
+    beside = 2950 / 128 * (128 / 295 + PARAMETERS.engine.step_for(3))
+    assert first_token_s(3) == pytest.approx(beside, rel=0.01)
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), max_size=30))
+def test_prompt_cache_holds_its_size_and_loses_ends_before_beginnings(prompts: list[list[int]]):
+    cache = PromptCache(1000)
+    for prompt in prompts:
+        parts = [("/".join(map(str, prompt[: end + 1])), 150) for end in range(len(prompt))]
+        cache.store(parts)
+        assert cache.cached_tokens(parts) == 150 * len(parts)  # what was stored last is whole
+        assert cache.tokens <= 1000
+    held = set(cache._parts)
+    assert all(name.rpartition("/")[0] in held for name in held if "/" in name)
+
+
+def test_conversation_stays_where_its_prefix_is_and_leaves_a_dead_machine():
+    fleet = Fleet(PARAMETERS, FleetSettings(3, 60, 0.0), Placement(3, 4))
+    routing, nodes = Placement(3, 4), fleet.nodes
+    for node in nodes:
+        node.look(0.5)
+    busy = Turn(Conversation(0, 0, [], 1), (("other", 100),), 1, 0.0)
+    for _ in range(PARAMETERS.engine.slots):
+        nodes[0].engine.submit(busy)
+    turn = Turn(Conversation(1, 0, [], 2), (("s", 1700), ("q", 100)), 10, 1.0)
+    placed, _ = routing.place(turn, 0, nodes, 1.0)
+    assert placed != 0
+
+    nodes[0].engine.kill()
+    nodes[0].engine.start()
+    following = Turn(turn.conversation, (*turn.parts, ("a", 10), ("q2", 100)), 10, 2.0)
+    assert routing.place(following, 0, nodes, 2.0) == (placed, 0.0)
+
+    nodes[placed].is_alive = False
+    here, delay_s = routing.place(following, 0, nodes, 2.5)
+    assert here == 0 and delay_s > 0
+    assert routing.place(following, 0, nodes, 3.0) == (0, 0.0)  # a refused peer is not asked again at once
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 8), st.integers(0, 1000))
+def test_each_task_finishes_once_though_its_workers_die_and_the_seed_decides_when(count: int, seed: int):
+    workers = Workers(PARAMETERS.workers, count, share_of_calls=0.5, seconds=900, dies_every_s=300, seed=seed)
+    workers.run()
+
+    again = Workers(PARAMETERS.workers, count, share_of_calls=0.5, seconds=900, dies_every_s=300, seed=seed)
+    again.run()
+    assert [task.finished_at for task in again.tasks] == [task.finished_at for task in workers.tasks]
+    assert all(task.finishes == 1 and task.done == len(task.calls_s) for task in workers.tasks)
+    assert all(task.calls >= len(task.calls_s) for task in workers.tasks)
+
+
+def test_more_waiting_workers_than_postgres_bears_are_refused():
+    with pytest.raises(ValueError, match="one core of Postgres"):
+        Workers(PARAMETERS.workers, 1000, share_of_calls=0.5, seconds=1)
+
+
+def test_step_between_and_beyond_the_measured_ones_lies_on_their_line():
+    engine: EngineParameters = dataclasses.replace(PARAMETERS.engine, step_s={1: 0.1, 4: 0.16, 8: 0.24})
+    assert [engine.step_for(n) for n in (0, 1, 2, 4, 6, 10)] == pytest.approx([0, 0.1, 0.12, 0.16, 0.2, 0.28])

@@ -1,0 +1,311 @@
+"""Conversations that clients send are rendered by every chat template, however strict."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.generation.prompts.conversation import TemplateNeeds, fit_messages
+from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
+from mlx_server.engine.generation.prompts.template_probe import TemplateProbe
+from mlx_server.engine.generation.prompts.templates.limits import TemplateLimitExceeded
+from mlx_server.engine.generation.prompts.templates.renderer import make_environment
+from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
+from mlx_server.protocol import Generate
+from tests.models.model_templates import ALL, CHATML, DEEPSEEK_V31, GEMMA, GPT_OSS, LLAMA, MISTRAL, QWEN
+
+ENVIRONMENT = make_environment()
+TOOLS = ({"type": "function", "function": {"name": "weather"}},)
+
+
+class TemplateTokenizer:
+    """Renders a template, and makes a token of each letter."""
+
+    has_chat_template, has_tool_calling, bos_token = True, False, "<s>"
+
+    def __init__(self, template: str) -> None:
+        self.chat_template = template
+        self._compiled = ENVIRONMENT.from_string(template)
+        self.renderings = 0
+
+    def __len__(self) -> int:
+        return 0x110000
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def apply_chat_template(
+        self, messages: list[dict], *, tokenize: bool, continue_final_message: bool = False, **variables: Any
+    ) -> str:
+        self.renderings += 1
+        return self._compiled.render(messages=messages, bos_token="<s>", **variables)
+
+
+MAKERS = {
+    name: PromptMaker(TemplateTokenizer(template), None, 10**6).with_needs() for name, template in ALL.items()
+}
+
+
+def rendered(template: str, *messages: dict[str, Any], tools: tuple[dict, ...] = ()) -> str:
+    maker = MAKERS[template]
+    return "".join(map(chr, maker.tokens(Generate("r", "m", "chat", messages=messages, tools=tools))))
+
+
+def said(role: str, content: str | list[dict[str, str]], **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def call(city: str, **more: Any) -> dict[str, Any]:
+    return {"function": {"name": "weather", "arguments": {"city": city}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("template", "needs"),
+    [
+        (CHATML, TemplateNeeds(plain_tools=True)),
+        (
+            MISTRAL,
+            TemplateNeeds(
+                "first",
+                alternation=True,
+                answer_after_tools=True,
+                short_call_ids=True,
+                no_stray_results=True,
+            ),
+        ),
+        (GEMMA, TemplateNeeds("nowhere", alternation=True, plain_tools=True)),
+        (QWEN, TemplateNeeds("first", user=True)),
+        (LLAMA, TemplateNeeds(single_calls=True)),
+        (
+            GPT_OSS,
+            TemplateNeeds(
+                "first",
+                single_calls=True,
+                whole_tools=True,
+                one_text=True,
+                no_headers=True,
+                no_stray_results=True,
+            ),
+        ),
+        (DEEPSEEK_V31, TemplateNeeds("first", argument_texts=True)),
+    ],
+    ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
+)
+def test_probe_finds_what_each_models_template_needs(template, needs):
+    assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
+
+
+def test_probe_of_a_template_that_renders_nothing_or_exceeds_limits_returns_the_default():
+    def refuse(messages: list, tools: list | None) -> str:
+        raise ValueError("never")
+
+    calls = []
+
+    def take_long(messages: list, tools: list | None) -> str:
+        calls.append(messages)
+        raise TemplateLimitExceeded("took longer than 5 s")
+
+    assert TemplateProbe(refuse).needs(uses_tools=True) == TemplateNeeds()
+    assert TemplateProbe(take_long).needs(uses_tools=True) == TemplateNeeds()
+    assert len(calls) == 1, "each probe would take as long"
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_system_message_in_the_middle_keeps_its_place(template):
+    """Claude Code sends one; at the front it would empty the prompt cache with each turn."""
+    turns = (said("user", "One"), said("assistant", "Two"), said("system", "Brief"), said("user", "Three"))
+    text = rendered(template, *turns)
+    assert text.index("One") < text.index("Two") < text.index("Brief") < text.index("Three")
+    assert rendered(template, *turns[:2], said("user", "Other")).startswith(text[: text.index("Two")])
+
+
+def test_system_message_in_the_middle_is_unchanged_if_the_template_renders_it():
+    turns = [said("user", "One"), said("system", "Brief"), said("user", "Two")]
+    assert fit_messages(turns, MAKERS["chatml"].needs) == turns
+    assert "<|im_start|>system\nBrief<|im_end|>" in rendered("chatml", *turns)
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_system_message_alone_or_last_is_rendered(template):
+    assert "Brief" in rendered(template, said("system", "Brief"))
+    assert "Brief" in rendered(template, said("user", "Hi"), said("system", "Brief"))
+
+
+def test_mistral_ids_are_nine_letters_and_digits_and_results_keep_their_calls():
+    """Ours are longer, and Ollama's history has none: both were a 400."""
+    ours = [call("Oslo", id="call_0123456789abcdef_0"), call("Rome", id="call_0123456789abcdef_1")]
+    results = [said("tool", f'"{i}"', tool_call_id=ours[i]["id"]) for i in (1, 0)]
+    asked = said("assistant", "", tool_calls=ours)
+    (system, made, second, first) = fit_messages(
+        [said("user", "Hi"), asked, *results], MAKERS["mistral"].needs
+    )
+    ids = [made["id"] for made in made["tool_calls"]]
+    assert all(len(made) == 9 and made.isalnum() for made in ids) and len(set(ids)) == 2
+    assert [first["tool_call_id"], second["tool_call_id"]] == ids
+    nameless = said("assistant", "", tool_calls=[call("Oslo"), call("Rome")])
+    text = rendered(
+        "mistral", said("user", "Hi"), nameless, said("tool", "1"), said("tool", "2"), tools=TOOLS
+    )
+    assert text == rendered(
+        "mistral", said("user", "Hi"), nameless, said("tool", "1"), said("tool", "2"), tools=TOOLS
+    )
+    assert text.count("[TOOL_RESULTS]") == 2
+
+
+def test_mistral_id_that_fits_is_kept():
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo", id="abcDEF123")]))
+    assert '"id": "abcDEF123"' in rendered(
+        "mistral", *turns, said("tool", "5", tool_call_id="abcDEF123"), tools=TOOLS
+    )
+
+
+@pytest.mark.parametrize("template", ["gpt-oss", "llama"])
+def test_two_calls_of_one_message_are_rendered_one_after_the_other(template):
+    """gpt-oss' template renders the first alone, and takes the second result for that of the first."""
+    asked = said("assistant", "", tool_calls=[call("Oslo", id="a"), call("Rome", id="b")])
+    results = (said("tool", "rain", tool_call_id="b"), said("tool", "sun", tool_call_id="a"))
+    text = rendered(template, said("user", "Hi"), asked, *results, tools=TOOLS)
+    assert text.index("Oslo") < text.index("sun") < text.index("Rome") < text.index("rain")
+
+
+def test_thinking_of_any_dialect_reaches_the_template():
+    """gpt-oss reads `thinking`, others read `reasoning_content`, which is what the gateway sends."""
+    asked = said("assistant", "", tool_calls=[call("Oslo")], reasoning_content="Look it up.")
+    turns = (said("user", "Hi"), asked, said("tool", "rain"))
+    assert "analysis<|message|>Look it up.<|end|>" in rendered("gpt-oss", *turns, tools=TOOLS)
+    both = (said("user", "Hi"), asked | {"content": "A moment."}, said("tool", "rain"))
+    assert "Look it up.\n\nA moment.<|end|>" in rendered("gpt-oss", *both, tools=TOOLS)
+
+
+def test_answer_kept_with_its_harmony_headers_is_rendered_without_them():
+    """Some servers show the headers, so clients send them back; gpt-oss' template refuses that."""
+    raw = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    )
+    text = rendered("gpt-oss", said("user", "Hi"), said("assistant", raw), said("user", "So?"))
+    assert "<|channel|>final<|message|>Yes.<|end|>" in text and "Hm." not in text
+
+
+def test_tool_without_description_is_rendered_by_a_template_that_reads_it():
+    assert "type weather" in rendered("gpt-oss", said("user", "Hi"), tools=TOOLS)
+
+
+def test_user_message_after_a_result_is_rendered():
+    """Claude Code sends results and the user's text together."""
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    assert "[TOOL_RESULTS]" in (text := rendered("mistral", *turns, said("user", "And now?"), tools=TOOLS))
+    assert text.endswith("[INST]And now?[/INST]")
+
+
+def test_empty_answer_is_rendered_by_a_template_that_wants_some_content():
+    """An answer that was cancelled before its first token stands in the history of a client."""
+    text = rendered("ministral", said("user", "Hi"), said("assistant", ""), said("user", "And now?"))
+    assert text.endswith("[INST]And now?[/INST]")
+    calls = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    assert rendered("ministral", *calls, said("user", "So?"), tools=TOOLS).endswith("[INST]So?[/INST]")
+
+
+def test_call_that_the_template_drops_is_text_in_the_models_own_markers():
+    """Granite's and LFM2's templates render tools and results, and nothing of the calls."""
+    maker = PromptMaker(TemplateTokenizer(ALL["granite"]), None, 10**6, call_markers=("<|tool_call|>", ""))
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    text = "".join(
+        map(chr, maker.with_needs().tokens(Generate("r", "m", "chat", messages=turns, tools=TOOLS)))
+    )
+    assert '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|end_of_text|>' in text
+    assert "available_tools" in text and "<|start_of_role|>tool<|end_of_role|>5" in text
+
+
+def test_empty_assistant_message_at_the_end_begins_an_answer():
+    turns = (said("user", "Hi"), said("assistant", ""))
+    assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
+
+
+def test_content_in_parts_is_rendered_together_with_merged_text():
+    parts = [{"type": "text", "text": "Be brief"}]
+    turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
+    assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
+
+
+def test_calls_become_text_if_the_template_has_no_place_for_them():
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    text = rendered("gemma", *turns)
+    assert '"city": "Oslo"' in text and "<tool_response>\n5" in text
+
+
+@pytest.mark.parametrize("template", ["gpt-oss", "mistral"])
+def test_tool_result_without_a_call_becomes_text_if_the_template_refuses_it(template):
+    """A client that shortens its history may leave a result without its call."""
+    turns = (said("user", "Hi"), said("assistant", "Yes?"), said("tool", "stray"), said("user", "So?"))
+    assert "<tool_response>\nstray" in rendered(template, *turns, tools=TOOLS)
+
+
+def test_system_message_that_the_template_would_move_with_each_turn_stays_before_the_first():
+    """Mistral Nemo's puts it before the user's last message: each turn lost the prompt cache."""
+    first = (said("system", "Brief"), said("user", "One"))
+    text = rendered("nemo", *first)
+    assert rendered("nemo", *first, said("assistant", "Two"), said("user", "Three")).startswith(text)
+    assert text.count("Brief") == 1
+
+
+def test_message_that_a_template_refuses_although_fitted_is_rendered_plainly():
+    """No probe shows that this template objects to a word."""
+    template = CHATML.replace(
+        "{{ m.content }}",
+        "{{ m.content }}{% if m.role == 'system' and 'x' in m.content %}"
+        "{{ raise_exception('no x') }}{% endif %}",
+    )
+    maker = PromptMaker(TemplateTokenizer(template), None, 10**6).with_needs()
+    assert maker.needs.system == "anywhere"
+    refused = Generate("r", "m", "chat", messages=(said("system", "x"), said("user", "Hi")))
+    assert "".join(map(chr, maker.tokens(refused))).startswith("<|im_start|>user\nx\n\nHi")
+
+
+ROLES = st.sampled_from(["system", "user", "assistant", "tool", "call", "calls"])
+
+
+@given(st.lists(ROLES, min_size=1, max_size=7), st.booleans(), st.sampled_from(sorted(ALL)))
+def test_any_order_of_roles_is_rendered_without_losing_content(roles, offers_tools, template):
+    messages = []
+    for i, role in enumerate(roles):
+        calls = [call(f"<{i}.{n}>") for n in range({"call": 1, "calls": 2}.get(role, 0))]
+        spoken = said("assistant" if calls else role, "" if calls else f"<{i}>")
+        messages.append({**spoken, "tool_calls": calls} if calls else spoken)
+    before = json.dumps(messages)
+    text = rendered(template, *messages, tools=TOOLS if offers_tools else ())
+    assert all(message["content"] in text for message in messages)
+    assert all(f"<{i}.0>" in text for i, role in enumerate(roles) if role in ("call", "calls"))
+    assert json.dumps(messages) == before
+
+
+SMOLVLM = (
+    "{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% elif part['type'] == 'image' %}<image>{% endif %}{% endfor %}|{% endfor %}"
+)
+
+
+def test_template_that_loops_over_parts_gets_every_text_as_a_part():
+    """SmolVLM's and Idefics' templates render nothing of a content that is a string."""
+    maker = PromptMaker(TemplateTokenizer(SMOLVLM), None, 10**6).with_needs()
+    assert maker.needs.text_parts
+    messages = (
+        said("system", "Be brief."),
+        said("user", "Hello"),
+        said("assistant", "Yes?"),
+        said("user", "Go"),
+    )
+    text = "".join(map(chr, maker.tokens(Generate("r", "m", "chat", messages=messages))))
+    assert text == "system:Be brief.|user:Hello|assistant:Yes?|user:Go|"
+    assert not any(other.needs.text_parts for other in MAKERS.values())
+
+
+def test_result_of_a_tool_with_an_image_keeps_it_where_results_become_text():
+    image = {"type": "image", "index": 0}
+    message = {"role": "tool", "content": [{"type": "text", "text": "A plot:"}, image]}
+    (shaped,) = describe_tools([message], [])
+    assert shaped["role"] == "user"
+    assert image in shaped["content"]

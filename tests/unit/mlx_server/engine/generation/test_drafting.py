@@ -1,0 +1,138 @@
+"""Guesses come from the text's own past, and their length follows how they fare."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.generation.drafting.draft_length import (
+    FIRST_LENGTH,
+    MOST_LENGTH,
+    DraftLength,
+    cost_of_a_guess,
+)
+from mlx_server.engine.generation.drafting.prompt_lookup import MATCH_TOKENS, PromptLookup
+from mlx_server.engine.generation.drafting.step_costs import StepCosts
+
+COST = cost_of_a_guess(1, 4, 4)
+
+
+def lookup_of(tokens: list[int]) -> PromptLookup:
+    lookup = PromptLookup()
+    lookup.read(tokens)
+    return lookup
+
+
+@pytest.mark.parametrize(
+    ("known", "drawn", "limit", "guess"),
+    [
+        ([1, 2, 3, 4, 5, 1, 2], 3, 2, [4, 5]),
+        ([1, 2, 3, 4, 5, 1, 2, 3], None, 2, [4, 5]),
+        ([1, 2, 3, 4, 1, 2, 3, 9, 1, 2], 3, 1, [9]),  # the last occurrence counts
+        ([1, 2, 3, 4, 5, 1, 2], 3, 9, [4, 5, 1, 2, 3, 4, 5, 1, 2]),  # as if the text repeated itself
+        ([7, 7, 7, 7], 7, 3, [7, 7, 7]),
+        ([1, 2, 3, 4, 5], 6, 4, []),
+        ([1, 2], 1, 4, []),
+        ([], 1, 4, []),
+        ([1, 2, 3, 4, 1, 2], 3, 0, []),
+    ],
+)
+def test_lookup_guesses_what_followed_last_time(known, drawn, limit, guess):
+    assert lookup_of(known).guess(drawn, limit) == guess
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 3), st.integers(1, 12), st.integers(0, 60))
+def test_lookup_guess_follows_an_earlier_occurrence(tokens, drawn, limit, cut):
+    """The tokens may be read at once or bit by bit, and a guess is always a true continuation of the past."""
+    bit_by_bit = lookup_of(tokens[:cut])
+    bit_by_bit.read(tokens)
+    guess = bit_by_bit.guess(drawn, limit)
+    assert guess == lookup_of(tokens).guess(drawn, limit)
+    whole = [*tokens, drawn]
+    last = whole[-MATCH_TOKENS:]
+    earlier = [i for i in range(len(tokens) - MATCH_TOKENS) if tokens[i : i + MATCH_TOKENS] == last]
+    assert bool(guess) == bool(earlier)
+    if guess:
+        begin = earlier[-1] + MATCH_TOKENS
+        assert len(guess) == limit
+        assert guess[: len(whole) - begin] == whole[begin : begin + limit]
+
+
+def test_lookup_reads_more_tokens_than_it_had_room_for():
+    lookup = lookup_of([1, 2, 3])
+    lookup.read([1, 2, 3, *range(4, 5000), 1, 2])
+    assert lookup.guess(3, 3) == [4, 5, 6]
+
+
+def test_guess_costs_more_the_more_requests_run_and_the_more_is_computed_for_it():
+    assert 0.1 < cost_of_a_guess(1, 4, 4) < 0.2
+    assert 0.4 < cost_of_a_guess(4, 16, 16) < 0.5
+    assert cost_of_a_guess(4, 16, 8) == 2 * cost_of_a_guess(4, 16, 16)
+    assert cost_of_a_guess(8, 8, 8) < 1
+
+
+def test_draft_length_grows_while_all_guesses_are_right():
+    length = DraftLength()
+    assert length.tokens == FIRST_LENGTH
+    for _ in range(4):
+        length.record(length.tokens, length.tokens, COST)
+    assert length.tokens == MOST_LENGTH
+    length.record(MOST_LENGTH, 2, COST)
+    assert length.tokens == 3
+
+
+def test_draft_length_pauses_when_guesses_do_not_pay_and_longer_each_time():
+    length = DraftLength()
+    pauses: list[int] = []
+    for _ in range(3):
+        while length.tokens:
+            length.record(length.tokens, 0, COST)
+        pause = 0
+        while not length.tokens:
+            length.record_plain()
+            pause += 1
+        pauses.append(pause)
+    assert pauses == [16, 32, 64]
+    length.record(4, 4, COST)
+    while length.tokens:
+        length.record(length.tokens, 0, COST)
+    assert length._pause_tokens == 16
+
+
+@given(st.lists(st.floats(0, 1), max_size=400))
+def test_draft_length_never_wastes_more_than_it_saves_by_much(shares):
+    """Whatever is accepted, the cost of guesses exceeds what they saved by a few steps for each pause."""
+    length = DraftLength()
+    saved, pauses, was_paused = 0.0, 0, False
+    for share in shares:
+        if guessed := length.tokens:
+            accepted = int(share * guessed)
+            saved += accepted - COST * guessed
+            length.record(guessed, accepted, COST)
+            was_paused = False
+        else:
+            pauses += not was_paused
+            was_paused = True
+            length.record_plain()
+    assert saved >= -(7.0 + 5.0 * (pauses + 1))
+
+
+def test_guesses_of_a_draft_model_cost_the_tokens_of_plain_steps_in_that_time():
+    costs = StepCosts()
+    assert costs.cost_of_a_guess(1, 0.02, 4) == 0.0, "nothing to compare with yet"
+    costs.record_plain(1, 0.1)
+    costs.record_plain(4, 0.2)
+    assert costs.cost_of_a_guess(1, 0.02, 4) == pytest.approx(0.05)
+    assert costs.cost_of_a_guess(4, 0.02, 4) == pytest.approx(0.1), "four requests wait"
+    assert costs.cost_of_a_guess(8, 0.02, 4) == pytest.approx(0.2), "the nearest number that was measured"
+    assert costs.cost_of_a_guess(1, 9.0, 4) == 1.0, "a guess saves no more than a token"
+    assert costs.cost_of_a_guess(1, 0.0, 0) == 0.0
+
+
+def test_step_that_was_held_up_hardly_changes_the_average():
+    costs = StepCosts()
+    for _ in range(10):
+        costs.record_plain(1, 0.1)
+    costs.record_plain(1, 60.0)
+    assert costs.cost_of_a_guess(1, 0.1, 1) > 0.7

@@ -1,0 +1,71 @@
+"""Slices of a prompt are as large as the running answers can bear."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.generation.prefill_pace import FEWEST_TOKENS, PrefillPace
+
+
+def paced(pace: PrefillPace, step_s: float, fixed_s: float, token_s: float, steps: int = 60) -> list[float]:
+    """Return the seconds of each step beside answers, on a machine whose slices cost so much."""
+    took = []
+    for _ in range(steps):
+        tokens = pace.slice_tokens(1)
+        took.append(step_s + fixed_s + tokens * token_s)
+        pace.record_slice(tokens, took[-1])
+    return took
+
+
+def test_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
+    pace = PrefillPace(512)
+    pace.record_step(0.05)
+    paced(pace, 0.05, 0.0, 0.004)
+    assert pace.slice_tokens(0) == 512
+    assert pace.slice_tokens(1) < 512
+
+
+@given(
+    st.floats(0.005, 0.5),
+    st.floats(0, 1),
+    st.floats(0.01, 0.09),
+    st.integers(FEWEST_TOKENS, 2048),
+)
+def test_steps_with_a_slice_come_to_take_at_most_three_times_the_pace(step_s, fixed, token, most):
+    """Whatever a slice costs at all and for each token, unless the smallest slice is too slow already."""
+    pace = PrefillPace(most)
+    pace.record_step(step_s)
+    took = paced(pace, step_s, fixed * step_s, token * step_s)
+    smallest_s = step_s * (1 + fixed + FEWEST_TOKENS * token)
+    assert max(took[20:]) <= max(3 * step_s, smallest_s) * 1.001
+    assert FEWEST_TOKENS <= pace.slice_tokens(4) <= most
+
+
+def test_slices_use_the_time_they_may_take():
+    pace = PrefillPace(512)
+    pace.record_step(0.1)
+    assert 0.25 < paced(pace, 0.1, 0.02, 0.004)[-1] < 0.28
+
+
+def test_single_slow_step_does_not_make_slices_tiny():
+    pace = PrefillPace(512)
+    pace.record_step(0.1)
+    paced(pace, 0.1, 0.0, 0.001)
+    usual = pace.slice_tokens(1)
+    pace.record_slice(usual, 60.0)
+    assert pace.slice_tokens(1) >= usual // 2
+
+
+def test_end_of_a_prompt_says_nothing_about_slices():
+    pace = PrefillPace(512)
+    pace.record_step(0.1)
+    usual = pace.slice_tokens(1)
+    pace.record_slice(3, 0.1)
+    assert pace.slice_tokens(1) == usual
+
+
+def test_slices_stay_small_until_the_pace_of_the_answers_is_known():
+    pace = PrefillPace(512)
+    assert not pace.knows_step
+    assert max(paced(pace, 0.1, 0.0, 0.001)) == 0.1 + 2 * FEWEST_TOKENS * 0.001

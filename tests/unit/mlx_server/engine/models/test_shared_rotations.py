@@ -1,0 +1,121 @@
+"""Layers that share the angles of rotary positions compute exactly what MLX's own operation does."""
+
+from __future__ import annotations
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+
+import mlx.nn as nn  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV, share_offsets  # noqa: E402
+from mlx_server.engine.models import shared_rotations  # noqa: E402
+from mlx_server.engine.models.shared_rotations import SharedRotation, share_rotations  # noqa: E402
+
+
+class Layers(nn.Module):
+    def __init__(self, *rotations: nn.Module) -> None:
+        super().__init__()
+        self.rotations = list(rotations)
+
+
+@pytest.fixture(autouse=True)
+def without_metal(monkeypatch):
+    monkeypatch.setattr(shared_rotations.mx.metal, "is_available", lambda: False)
+
+
+def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
+    model = Layers(nn.RoPE(dims, base=base, scale=scale))
+    share_rotations(model)
+    (rotation,) = model.rotations
+    assert type(rotation) is SharedRotation
+    return rotation
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([2, 8, 64]),
+    st.sampled_from([10_000.0, 500_000.0, 3.0]),
+    st.sampled_from([1.0, 0.25]),
+    st.integers(1, 5),
+    st.one_of(st.integers(0, 9_000), st.lists(st.integers(-5, 9_000), min_size=1, max_size=4)),
+)
+def test_rotated_vectors_equal_mlxs_own_bit_for_bit(dims, base, scale, tokens, offset):
+    rows = len(offset) if isinstance(offset, list) else 2
+    at = mx.array(offset) if isinstance(offset, list) else offset
+    x = mx.random.normal((rows, 3, tokens, dims))
+    mine, own = shared(dims, base, scale)(x, at), nn.RoPE(dims, base=base, scale=scale)(x, at)
+    assert mx.array_equal(mine, own).item()
+
+
+def test_angles_of_other_positions_are_not_used_again():
+    rotation, other = shared(8), shared(8, base=3.0)
+    x = mx.random.normal((1, 2, 1, 8))
+    for offset in (3, 4, mx.array([3]), mx.array([4]), 3):
+        for layer in (rotation, other, rotation):
+            own = nn.RoPE(8, base=layer.base)(x, offset)
+            assert mx.array_equal(layer(x, offset), own).item()
+
+
+def test_layers_of_a_step_compute_the_angles_once(monkeypatch):
+    computed = []
+    real = shared_rotations._computed
+
+    def counted(*of):
+        computed.append(of)
+        return real(*of)
+
+    monkeypatch.setattr(shared_rotations, "_computed", counted)
+    caches = [BatchKV([0, 2]) for _ in range(4)]
+    rotation, x = shared(8), mx.random.normal((2, 3, 1, 8))
+    for step in range(3):
+        share_offsets(caches)
+        for cache in caches:
+            before = cache.offset
+            for _ in range(2):  # queries and keys
+                rotation(x, cache.offset)
+            cache.update_and_fetch(x, x)
+            assert before is not cache.offset, "a shared array must not be changed in place"
+        assert len(computed) == step + 1
+        assert [cache.offset.tolist() for cache in caches] == [[step + 1, step - 1]] * 4
+
+
+@pytest.mark.parametrize("change", ["extend", "filter", "drop"])
+def test_positions_of_all_layers_stay_equal_when_the_batch_changes(change):
+    caches = [BatchKV([0, 2]) for _ in range(3)]
+    keys = mx.zeros((2, 1, 4, 8))
+    share_offsets(caches)
+    for cache in caches:
+        cache.update_and_fetch(keys, keys)
+        if change == "filter":
+            cache.filter([1])
+        elif change == "drop":
+            cache.drop_last([1, 2])
+        else:
+            joining = RequestKV()
+            joining.update_and_fetch(keys[:1], keys[:1])
+            cache.extend(RequestKV.merge([joining]))
+    before = [cache.offset.tolist() for cache in caches]
+    share_offsets(caches)
+    assert [cache.offset.tolist() for cache in caches] == before
+    assert all(cache.offset is caches[0].offset for cache in caches)
+
+
+def test_caches_of_another_class_keep_their_own_positions():
+    caches = [RequestKV(), RequestKV()]
+    caches[0].offset = 3
+    share_offsets(caches)
+    assert [cache.offset for cache in caches] == [3, 0]
+    share_offsets([])
+
+
+def test_rotation_of_a_part_of_the_head_and_other_kinds_are_mlxs_own():
+    part, pairs = nn.RoPE(4), nn.RoPE(8, traditional=True)
+    share_rotations(Layers(part, pairs))
+    assert type(pairs) is nn.RoPE
+    x = mx.random.normal((1, 2, 3, 8))
+    assert mx.array_equal(part(x, 5), nn.RoPE(4)(x, 5)).item()
+    half = mx.random.normal((1, 2, 3, 4)).astype(mx.float16)
+    assert part(half, 5).dtype == mx.float16

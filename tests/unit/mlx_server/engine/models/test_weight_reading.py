@@ -1,0 +1,61 @@
+"""The order in which slices of weights are begun and awaited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_server.engine.models.weights import reading
+from mlx_server.memory_forecast.weights import IN_FLIGHT_BYTES, SLICE_BYTES
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of `nbytes`, known by its number."""
+
+    number: int
+    nbytes: int
+
+
+class Disk:
+    """Notes which bytes are being read at a time."""
+
+    def __init__(self) -> None:
+        self.begun: list[Array] = []
+        self.completed: list[Array] = []
+        self.most_bytes = 0
+
+    def begin(self, arrays: list[Array]) -> None:
+        self.begun += arrays
+        in_flight = sum(a.nbytes for a in self.begun) - sum(a.nbytes for a in self.completed)
+        self.most_bytes = max(self.most_bytes, in_flight)
+
+    def complete(self, arrays: list[Array]) -> None:
+        self.completed += arrays
+
+
+def read(*sizes: int) -> tuple[Disk, list[float]]:
+    disk = Disk()
+    arrays = [Array(number, size) for number, size in enumerate(sizes)]
+    return disk, list(reading.read(arrays, disk.begin, disk.complete))
+
+
+def test_read_begins_slices_while_others_are_read_and_bounds_what_is_in_flight():
+    disk, fractions = read(*[SLICE_BYTES] * 12)
+    assert disk.most_bytes == IN_FLIGHT_BYTES
+    assert [a.number for a in disk.completed] == list(range(12))
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0 and len(fractions) == 12
+
+
+def test_read_of_small_arrays_puts_them_into_slices_and_completes_the_last_one():
+    disk, fractions = read(*[SLICE_BYTES // 4] * 6)
+    assert len(fractions) == 2 and fractions[-1] == 1.0
+    assert len(disk.completed) == 6
+
+
+def test_read_of_an_array_larger_than_the_bound_completes_it_before_the_next():
+    disk, _ = read(2 * IN_FLIGHT_BYTES, 2 * IN_FLIGHT_BYTES)
+    assert disk.most_bytes == 2 * IN_FLIGHT_BYTES
+
+
+def test_read_of_no_weights_ends_at_once():
+    assert read()[1] == []

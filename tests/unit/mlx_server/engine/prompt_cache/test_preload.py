@@ -1,0 +1,53 @@
+"""The choice of the blocks that are read into RAM in advance: the newest of one model, within the budget."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.prompt_cache import preload
+from mlx_server.engine.prompt_cache.keys import PrefixKeys
+from mlx_server.engine.prompt_cache.preload import SLICE_BYTES, PreloadQueue, newest_of
+
+MODEL, OTHER = PrefixKeys("model", 4), PrefixKeys("other", 4)
+FIRST, SECOND = MODEL.of_blocks(range(12)), MODEL.of_blocks(range(50, 58))
+(SNAPSHOT,) = MODEL.of_snapshots(range(7), [7])
+FOREIGN = OTHER.of_blocks(range(12))
+sizes = st.lists(st.one_of(st.none(), st.integers(0, 2 * SLICE_BYTES)), max_size=30)
+
+
+def test_newest_of_keeps_the_order_and_leaves_out_other_models():
+    newest = [*SECOND, FOREIGN[0], SNAPSHOT, *FIRST, *FOREIGN[1:]]
+    assert newest_of(MODEL, newest) == [*SECOND, SNAPSHOT, *FIRST]
+    assert newest_of(OTHER, newest) == FOREIGN
+
+
+def test_newest_of_leaves_out_a_block_whose_predecessor_is_gone():
+    assert newest_of(MODEL, [FIRST[0], FIRST[2], *SECOND[1:]]) == [FIRST[0]]
+
+
+def test_newest_of_considers_a_bounded_number_of_blocks(monkeypatch):
+    monkeypatch.setattr(preload, "MOST_BLOCKS", 2)
+    assert newest_of(MODEL, FIRST) == FIRST[:2]
+
+
+@given(sizes, st.integers(0, 8 * SLICE_BYTES))
+def test_slices_are_the_newest_keys_within_the_budget(of_keys, budget):
+    known = dict(zip(map(str, range(len(of_keys))), of_keys, strict=True))
+    queue, read, left = PreloadQueue(known), list[str](), budget
+    while keys := queue.take(known.__getitem__, left):
+        taken = [known[key] or 0 for key in keys]
+        assert len(keys) == 1 or sum(taken) <= SLICE_BYTES
+        left -= sum(taken)
+        read += keys
+    assert left >= 0
+    wanted = [key for key, size in known.items() if size is not None]
+    assert read == wanted[: len(read)]
+    if len(read) < len(wanted):
+        assert (known[wanted[len(read)]] or 0) > left
+
+
+def test_queue_that_exceeds_the_budget_is_not_continued_when_the_budget_grows():
+    queue = PreloadQueue(["large", "small"])
+    assert queue.take({"large": 10, "small": 1}.__getitem__, 5) == []
+    assert queue.take({"large": 10, "small": 1}.__getitem__, 50) == []

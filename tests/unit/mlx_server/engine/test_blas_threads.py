@@ -1,0 +1,198 @@
+"""More threads are used only while other processes leave the cores idle, and only while that is faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.blas_threads import other_processes, threads_for_products
+from mlx_server.engine.blas_threads.thread_choice import StepThreadChoice, ThreadChoice
+from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine_environment import THREADS_CHOSEN
+
+
+@pytest.mark.parametrize(("others", "threads"), [(0.0, 2), (0.1, 2), (0.3, 1), (1.0, 1), (2.0, 1), (None, 1)])
+def test_choice_follows_what_other_processes_use(others, threads):
+    assert ThreadChoice(1, 2).choose(others, 0.0) == threads
+
+
+def test_choice_pauses_when_more_threads_are_slower_and_longer_each_time():
+    choice = ThreadChoice(1, 2)
+    choice.record(1, 512, 2.0, 0.0)
+    choice.record(2, 512, 4.0, 10.0)
+    assert [choice.choose(0.0, now) for now in (10.0, 39.9, 40.1)] == [1, 1, 2]
+    choice.record(2, 512, 4.0, 50.0)
+    assert [choice.choose(0.0, now) for now in (109.0, 111.0)] == [1, 2]
+    choice.record(2, 512, 1.0, 120.0)
+    choice.record(2, 512, 9.0, 130.0)
+    assert [choice.choose(0.0, now) for now in (159.0, 161.0)] == [1, 2]
+
+
+def test_choice_learns_nothing_from_short_slices():
+    choice = ThreadChoice(1, 2)
+    choice.record(1, 512, 2.0, 0.0)
+    choice.record(2, 3, 4.0, 10.0)
+    choice.record(2, 512, 0.0, 10.0)
+    assert choice.choose(0.0, 11.0) == 2
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(0, 600), st.floats(0, 5), st.floats(0, 60))))
+def test_choice_never_uses_more_threads_beside_a_busy_process(slices):
+    choice, now = ThreadChoice(1, 2), 0.0
+    for threads, tokens, seconds, later in slices:
+        now += later
+        choice.record(threads, tokens, seconds, now)
+        assert choice.choose(1.0, now) == 1
+        assert choice.choose(0.0, now) in (1, 2)
+
+
+class Machine:
+    """A machine with two cores: what OpenBLAS is set to, and what /proc/stat says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Any) -> None:
+        self.set: list[int] = []
+        self.running = 2
+        self.now_s = self.busy_s = self.own_s = 0.0
+        self._stat = folder / "stat"
+        self._ticks = threads_for_products.os.sysconf("SC_CLK_TCK")
+        monkeypatch.setenv(THREADS_CHOSEN, "1")
+        monkeypatch.setattr(other_processes, "_PROC_STAT", self._stat)
+        monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 1)
+        monkeypatch.setattr(threads_for_products.blas, "set_threads", self.set.append)
+        monkeypatch.setattr(threads_for_products.os, "sched_getaffinity", lambda _: {0, 1})
+        monkeypatch.setattr(threads_for_products.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(other_processes.time, "process_time", lambda: self.own_s)
+        self.run(0.0, 0.0, 0.0)
+
+    def run(self, seconds: float, others: float, own: float) -> None:
+        """Let `seconds` pass, in which this process and others keep so many cores busy."""
+        self.now_s += seconds
+        self.own_s += own * seconds
+        self.busy_s += (own + others) * seconds
+        self._stat.write_text(
+            f"cpu  {int(self.busy_s * self._ticks)} 0 0 999 0 0 0 0 0 0\nprocs_running {self.running}\n"
+        )
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path) -> Machine:
+    return Machine(monkeypatch, tmp_path)
+
+
+def test_slice_gets_more_threads_while_only_this_process_is_busy(machine):
+    threads = ThreadsForProducts()
+    for _ in range(3):
+        threads.begin()
+        machine.run(1.0, others=0.05, own=1.0)
+        threads.end(512)
+    assert machine.set == [2, 1, 2, 1]  # nothing is known before the first slice
+
+
+def test_slice_gets_one_thread_beside_a_busy_process(machine):
+    threads = ThreadsForProducts()
+    for _ in range(3):
+        threads.begin()
+        machine.run(1.0, others=0.9, own=1.0)
+        threads.end(512)
+    assert machine.set == []
+
+
+@pytest.mark.parametrize(("running", "set_to"), [(1, [2, 1]), (2, [])])
+def test_slice_after_a_long_rest_looks_at_what_runs_now(machine, running, set_to):
+    threads = ThreadsForProducts()
+    threads.begin()
+    threads.end(0)
+    machine.running = running
+    machine.run(60.0, others=0.0, own=0.0)
+    threads.begin()
+    threads.end(512)
+    assert machine.set == set_to
+
+
+@pytest.mark.parametrize("fault", ["user's number", "another BLAS", "no /proc"])
+def test_threads_stay_where_they_cannot_be_chosen(machine, monkeypatch, fault):
+    if fault == "user's number":
+        monkeypatch.delenv(THREADS_CHOSEN)
+    elif fault == "another BLAS":
+        monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 0)
+    threads = ThreadsForProducts()
+    for _ in range(3):
+        if fault == "no /proc":
+            machine._stat.unlink(missing_ok=True)
+        threads.begin()
+        if fault != "no /proc":
+            machine.run(1.0, others=0.0, own=1.0)
+        threads.end(512)
+    assert machine.set == []
+
+
+def test_step_of_few_answers_gets_one_thread_whatever_the_machine_does():
+    choice = StepThreadChoice(1, 2)
+    for _ in range(100):
+        choice.record(3, 1, 0.01, 0.0)
+    assert choice.choose(3, 0.0, 0.0) == 1
+
+
+def test_step_gets_more_threads_once_the_speed_with_few_is_known_and_loses_them_if_slower():
+    choice = StepThreadChoice(1, 2)
+    for _ in range(3):
+        assert choice.choose(8, 0.0, 0.0) == 1
+        choice.record(8, 1, 0.13, 0.0)
+    assert [choice.choose(rows, others, 0.0) for rows, others in ((8, 0.0), (8, 0.5), (16, 0.0))] == [2, 1, 1]
+    for _ in range(3):
+        choice.record(8, 2, 0.3, 10.0)
+    assert [choice.choose(8, 0.0, now) for now in (10.0, 39.0, 41.0)] == [1, 1, 2]
+
+
+def test_speeds_of_steps_with_different_threads_are_not_mixed():
+    choice = StepThreadChoice(1, 2)
+    for _ in range(100):  # never 24 tokens in a row with the same threads
+        choice.record(8, 1, 0.1, 0.0)
+        choice.record(8, 2, 0.1, 0.0)
+    assert choice.choose(8, 0.0, 0.0) == 1
+
+
+def test_steps_get_more_threads_on_an_idle_machine_and_give_them_back_for_a_rest(machine):
+    threads = ThreadsForProducts()
+    for _ in range(12):
+        threads.begin_step(8)
+        machine.run(0.1 if machine.set == [] else 0.07, others=0.05, own=1.0)
+    assert machine.set == [2]
+    threads.rest()
+    assert machine.set == [2, 1]
+
+
+def test_steps_beside_a_busy_process_keep_one_thread(machine):
+    threads = ThreadsForProducts()
+    for _ in range(30):
+        threads.begin_step(8)
+        machine.run(0.1, others=0.6, own=1.0)
+    assert machine.set == []
+
+
+def test_time_between_steps_that_a_slice_or_a_rest_took_says_nothing_about_steps(machine):
+    threads = ThreadsForProducts()
+    for _ in range(12):
+        threads.begin_step(8)
+        machine.run(0.1, others=0.0, own=1.0)
+        threads.begin()
+        threads.begin_step(8)  # answers are continued within the slice
+        machine.run(1.0, others=0.0, own=1.0)
+        threads.end(0)
+        threads.begin_step(8)
+        machine.run(0.1, others=0.0, own=1.0)
+        threads.rest()
+    threads.begin_step(8)
+    assert machine.set == [2, 1] * 12  # for the slices; the steps' speed was never known
+
+
+def test_fast_steps_use_what_the_last_long_window_showed(machine):
+    machine.running = 3  # this process' own threads, which compute in the background
+    threads = ThreadsForProducts()
+    for _ in range(40):
+        threads.begin_step(16)
+        machine.run(0.02 if machine.set == [] else 0.015, others=0.0, own=2.0)
+    assert machine.set == [2]

@@ -1,0 +1,114 @@
+"""Where the images of a prompt stand, under which keys they are cached, and at which positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.vision.feature_cache import FeatureCache, ImageFeatures
+from mlx_server.engine.vision.pictures import (
+    Picture,
+    cache_keys,
+    image_order,
+    number_images,
+    place,
+    with_markers,
+    without_numbers,
+)
+from mlx_server.engine.vision.positions import mrope_positions
+
+IMAGE, ROW = 99, 98
+
+
+def picture(digest: bytes, *ids: int, grid: tuple[int, int, int] | None = None) -> Picture:
+    return Picture(digest, "", ids, ids.count(IMAGE), grid)
+
+
+ONE, TWO = picture(b"one", IMAGE, ROW, IMAGE), picture(b"two", IMAGE, IMAGE, grid=(1, 2, 4))
+
+
+def test_place_finds_pictures_with_other_tokens_between_their_own():
+    tokens = [1, IMAGE, ROW, IMAGE, 2, IMAGE, IMAGE, 3]
+    assert [(p.number, p.start, p.end) for p in place([ONE, TWO], [0, 1], tokens, IMAGE)] == [
+        (0, 1, 4),
+        (1, 5, 7),
+    ]
+
+
+def test_place_of_a_shortened_chat_has_the_pictures_that_are_left():
+    (placed,) = place([ONE, TWO], [1], [1, IMAGE, IMAGE, 3], IMAGE)
+    assert (placed.picture, placed.number, placed.start) == (TWO, 1, 1)
+
+
+def test_place_looks_behind_the_tokens_of_an_earlier_context():
+    (placed,) = place([TWO], [0], [IMAGE, 1, IMAGE, IMAGE, 3], IMAGE, begin=2)
+    assert placed.start == 2
+
+
+def test_place_refuses_image_tokens_that_a_text_contains():
+    with pytest.raises(RequestError, match="marker"):
+        place([TWO], [0], [IMAGE, 1, IMAGE, IMAGE, 3], IMAGE)
+
+
+def test_cache_keys_differ_by_content_and_are_no_token_ids():
+    tokens = [1, IMAGE, IMAGE, 3]
+    other = picture(b"TWO", IMAGE, IMAGE)
+    keys = [cache_keys(tokens, place([each], [0], tokens, IMAGE)) for each in (TWO, other)]
+    assert keys[0] != keys[1]
+    assert [key[0] for key in keys] == [1, 1]
+    assert all(min(key[1:3]) > 1 << 40 and key[3] == 3 for key in keys)
+    assert cache_keys(tokens, ()) is tokens
+
+
+def test_cache_keys_of_a_prompt_that_is_computed_in_part_are_the_beginning_of_the_whole():
+    tokens = [1, IMAGE, IMAGE, 3]
+    placed = place([TWO], [0], tokens, IMAGE)
+    assert cache_keys(tokens[:2], placed) == cache_keys(tokens, placed)[:2]
+
+
+def test_images_are_numbered_through_all_messages_and_named_without_numbers_in_templates():
+    image, text = {"type": "image"}, {"type": "text", "text": "and"}
+    messages: list[dict[str, Any]] = [
+        {"content": [image, text, image]},
+        {"content": "no"},
+        {"content": [image]},
+    ]
+    numbered = number_images(messages, 3)
+    assert image_order(numbered) == [0, 1, 2]
+    assert image_order(numbered[2:]) == [2]
+    assert without_numbers(numbered) == messages
+    assert with_markers(numbered, "<i>")[0]["content"] == "<i>\nand<i>\n"
+
+
+def test_images_without_as_many_parts_are_refused():
+    with pytest.raises(RequestError, match="1 image parts, and 2"):
+        number_images([{"content": [{"type": "image"}]}], 2)
+
+
+def test_mrope_positions_count_patches_and_the_text_goes_on_behind_the_largest():
+    tokens = [1, 2, IMAGE, IMAGE, 3, 4]
+    positions, offset = mrope_positions(6, place([TWO], [0], tokens, IMAGE), merge_size=2)
+    assert positions.T.tolist() == [[0] * 3, [1] * 3, [2, 2, 2], [2, 2, 3], [4] * 3, [5] * 3]
+    assert offset == 0
+    wide = picture(b"wide", *[IMAGE] * 4, grid=(1, 4, 4))
+    tokens = [1, *[IMAGE] * 4, 3, 4]
+    positions, offset = mrope_positions(7, place([wide], [0], tokens, IMAGE), merge_size=2)
+    assert positions[:, -2:].T.tolist() == [[3] * 3, [4] * 3]
+    assert offset == -2
+
+
+def test_features_are_kept_up_to_a_limit_of_bytes_and_the_least_used_go():
+    def features(size: int) -> ImageFeatures:
+        return ImageFeatures(np.zeros(size, np.uint8))
+
+    cache = FeatureCache(100)
+    cache.put(1, features(40))
+    cache.put(2, features(40))
+    assert cache.get(1) is not None
+    cache.put(3, features(40))
+    assert (cache.get(2), cache.nbytes) == (None, 80)
+    cache.put(4, features(101))
+    assert (cache.get(4), cache.nbytes) == (None, 80)

@@ -1,0 +1,99 @@
+"""Requests are encoded before they are taken in: what cannot be sent is refused, and holds nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mlx_server import protocol
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.requests.model_requests import (
+    EmbeddingRequest,
+    GenerationRequest,
+    LoadRequest,
+    RerankRequest,
+    UnloadRequest,
+)
+from mlx_server.gateway.requests.sendable import repeated, sendable
+from mlx_server.gateway.requests.table.admission import Lane
+
+
+def chat(**fields: Any) -> GenerationRequest:
+    return GenerationRequest("m", "chat", messages=({"role": "user", "content": "hi"},), **fields)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"json_schema": {"maximum": math.inf}},
+            "the JSON schema of the answer, maximum: a number is over 1.8e308",
+        ),
+        ({"tools": ({"x": [math.nan]},)}, "tools.0.x.0: NaN is not a JSON number"),
+        ({"template": {"x": -math.inf}}, "the variables for the chat template, x: a number is over 1.8e308"),
+        ({"json_schema": nested(955)}, "the JSON schema of the answer: JSON nested deeper than 500 levels."),
+        ({"tools": (nested(955),)}, "tools: JSON nested deeper than 500 levels."),
+    ],
+)
+def test_sendable_of_an_unencodable_request_raises_a_sentence_in_the_clients_terms(fields, sentence):
+    with pytest.raises(BadRequest) as caught:
+        sendable(chat(**fields))
+    assert caught.value.message.startswith(sentence)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+
+
+def test_sendable_of_a_request_over_the_frame_limit_raises():
+    with pytest.raises(BadRequest, match="limit"):
+        sendable(GenerationRequest("m", "text", prompt="a" * protocol.MAX_FRAME_BYTES))
+
+
+def test_sendable_frame_carries_id_seed_and_the_tokens_that_the_client_has():
+    request = sendable(chat(sampling=protocol.Sampling(seed=7), max_tokens=3))
+    assert (request.model, request.lane) == ("m", Lane.GENERATE)
+    sent = protocol.decode_op(request.frame("r1", [4, 5]))
+    expected = chat(sampling=protocol.Sampling(seed=7), max_tokens=3).operation()
+    assert isinstance(sent, protocol.Generate)
+    assert isinstance(expected, protocol.Generate)
+    assert (sent.id, sent.emitted, sent.sampling.seed, sent.max_tokens) == ("r1", (4, 5), 7, 3)
+    assert sent.messages == expected.messages
+
+
+@pytest.mark.parametrize("text", ["half a pair: \ud83d", "😀"])
+def test_sendable_request_with_any_text_is_sent_unchanged(text):
+    request = sendable(GenerationRequest("m", "text", prompt=text))
+    sent = protocol.decode_op(request.frame("r", [1, 2]))
+    assert isinstance(sent, protocol.Generate)
+    assert (sent.prompt, sent.emitted) == (text, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("request_", "operation"),
+    [
+        (EmbeddingRequest("m", ("a",), False, 3.0), protocol.Embed("r", "m", ("a",), False, 3.0)),
+        (
+            RerankRequest("m", "q", ("a",), "find", False, 7, True),
+            protocol.Rerank("r", "m", "q", ("a",), "find", False, 7, True),
+        ),
+        (LoadRequest("m", -1.0), protocol.Load("r", "m", -1.0)),
+        (UnloadRequest("m"), protocol.Unload("r", "m")),
+    ],
+)
+def test_sendable_request_without_tokens_is_the_same_operation_for_every_engine(request_, operation):
+    assert protocol.decode_op(sendable(request_).frame("r", [])) == operation
+
+
+def test_repeated_requests_share_their_encoded_form_and_differ_in_their_seeds():
+    """128 answers to a prompt of 32 MB must not take 128 times the memory."""
+    first, second = repeated([sendable(chat(sampling=protocol.Sampling(seed=2**63 - 1)))], 2)
+    assert first._prepared is second._prepared
+    seeds = [protocol.decode_op(each.frame("r", [])).sampling.seed for each in (first, second)]  # type: ignore[union-attr]
+    assert seeds == [2**63 - 1, 0]

