@@ -6,6 +6,7 @@ Content-Security-Policy, fails the test, unless `page.expected` has a part of it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,11 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser import WIDE, OpenPage, launched
 from tests.component.host_agent.page.scripted_agent import ScriptedAgent
+
+
+# The page as it is first drawn has neither: the button comes with the agent's answer.
+SHOWS_DATA = "header button"
+WAITING = re.compile(r"^(Asking the agent…|Loading…)$")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,8 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
             page.clock.install()
         page.goto((url or scripted.url) + hash, wait_until="commit")
         if ready:
-            expect(page.get_by_role("navigation")).to_be_visible()
+            expect(page.locator(SHOWS_DATA)).to_be_visible()
+            expect(page.get_by_text(WAITING)).to_have_count(0)
         return page
 
     yield open_it

@@ -14,10 +14,9 @@ def row(page, title):
 
 
 def test_services_are_shown_as_a_tree_below_their_parents(page):
-    names = page.locator(".tree tbody tr").evaluate_all("rows => rows.map(r => r.className)")
-    assert names == [
-        "depth-0", "depth-1", "depth-2", "depth-1", "depth-1", "depth-2", "depth-2",
-    ]  # fmt: skip
+    expect(page.locator(".tree tbody tr")).to_have_class(
+        ["depth-0", "depth-1", "depth-2", "depth-1", "depth-1", "depth-2", "depth-2"]
+    )
     expect(row(page, "Engine")).to_contain_text(", below Gateway")
     expect(row(page, "Nightly")).to_contain_text(", below Docker")
 
