@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, expect
 from tests.browser import WIDE, OpenPage, launched
 from tests.component.host_agent.page.scripted_agent import ScriptedAgent
 
-
 # The page as it is first drawn has neither: the button comes with the agent's answer.
 SHOWS_DATA = "header button"
 WAITING = re.compile(r"^(Asking the agent…|Loading…)$")
