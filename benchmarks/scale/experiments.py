@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from benchmarks.figures import percentile
 from benchmarks.scale.fleet import Fleet, FleetSettings
 from benchmarks.scale.parameters import Parameters
 from benchmarks.scale.routing import Alone, FewestRequests, Placement, RoundRobin, Routing
@@ -88,12 +89,6 @@ class Worked:
     connections_busy: int
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which that share of them lies; 0 if there are none."""
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
-
-
 def served(parameters: Parameters, machines: int, routing: str, per_hour: int, seed: int = 1) -> Served:
     """Simulate a load without failures; what arrives while the caches fill is not counted."""
     measured_s = ALONE_MEASURED_S if machines == 1 else MEASURED_S
@@ -132,8 +127,8 @@ def survived(
         cut_off - began_again - waited,
         waited,
         began_again,
-        round(percentile(pauses, 0.5), 2),
-        round(percentile(pauses, 0.95), 2),
+        round(percentile(pauses or [0.0], 0.5), 2),
+        round(percentile(pauses or [0.0], 0.95), 2),
         max(fleet.taken_over),
     )
 
@@ -158,7 +153,7 @@ def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
         round(len(workers.tasks) * 3600 / workers.loop.now),
         round(calls / (len(workers.tasks) * given.calls_per_task) - 1, 4),
         sum(len(task.pauses_s) > 0 for task in workers.tasks),
-        round(percentile(pauses, 0.5), 1),
+        round(percentile(pauses or [0.0], 0.5), 1),
         round(max(pauses, default=0.0), 1),
         round(workers.rest_share, 4),
         round(workers.postgres_share, 4),

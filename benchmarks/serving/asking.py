@@ -97,11 +97,3 @@ def first_token_s(server: Server, messages: Messages, tokens: int = 4) -> float:
 def warm_up(server: Server) -> None:
     """Send a short request: the first one to any server loads the model and compiles kernels."""
     first_token_s(server, story(), 8)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that `share` of the values do not exceed. Raises ValueError if there are none."""
-    if not values:
-        raise ValueError("There are no values to take a percentile of.")
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -18,9 +18,9 @@ from itertools import pairwise
 import aiohttp
 
 from benchmarks.client.reading import Answer
-from benchmarks.figures import Better
+from benchmarks.figures import Better, percentile
 from benchmarks.scenario import Log, Scenario, Subjects, run_alone
-from benchmarks.serving.asking import ask, long_prompt, percentile, request, story, warm_up
+from benchmarks.serving.asking import ask, long_prompt, request, story, warm_up
 from benchmarks.serving.servers import Server
 from benchmarks.serving.starting import measure_in_rounds
 from benchmarks.serving.streaming import stream

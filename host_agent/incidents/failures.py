@@ -41,6 +41,8 @@ def of_exit(entry: Entry, *, by_person: bool = False) -> Failure:
     number, code = entry.fields.get("signal"), entry.fields.get("code")
     if _is_number(number) and number > 0:
         name = signal_name(number)
+        if number == signal.SIGILL:
+            return Failure("crashed", f"{name}: a library has an instruction that this processor lacks")
         if number not in SENT_BY_ANYBODY:
             return Failure("crashed", name)
         verb = "was killed" if number == signal.SIGKILL else "was terminated"

@@ -8,7 +8,6 @@ import pytest
 from benchmarks.client.reading import Answer
 from benchmarks.figures import Better, Figure
 from benchmarks.serving import streaming
-from benchmarks.serving.asking import percentile
 from benchmarks.serving.contest import Contest
 from benchmarks.serving.pace import split
 from benchmarks.serving.servers import one_sentence
@@ -116,12 +115,6 @@ def test_pauses_beside_a_prompt_are_those_that_touch_its_prefill():
 
 def test_stream_that_is_silent_until_the_prompt_is_read_has_one_pause_to_that_point():
     assert split([0, 1], arrived_at=2, first_at=8) == ([1], [7])
-
-
-def test_percentile_is_a_value_that_occurred():
-    assert percentile([3, 1, 2], 0.5) == 2 and percentile([3, 1, 2], 0.99) == 3
-    with pytest.raises(ValueError):
-        percentile([], 0.5)
 
 
 # --- what peers stream ---

@@ -189,14 +189,6 @@ def test_table_has_every_try_and_counts_a_missing_time_as_never(tries: list[Outc
     assert (cells[4] == "never") == math.isinf(table.percentile(times, 0.5))
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.99, 1.0]))
-def test_percentile_is_a_value_that_the_share_of_values_does_not_exceed(values: list[float], share: float):
-    got = table.percentile(values, share)
-    assert got in values
-    assert sum(value <= got for value in values) >= share * len(values)
-    assert sum(value < got for value in values) < share * len(values)
-
-
 def test_table_names_the_reason_of_a_fault_that_was_not_measured_and_other_rows_are_left_out():
     found = [table.failure("container_kill", table.SERVED, 1, "no Docker engine answers")]
     other = Figure("serving/ttft", "vestal", 1.0)

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from benchmarks.figures import Figure, read, to_line, write
+from benchmarks.figures import Figure, percentile, read, to_line, write
 from benchmarks.scenario import Subjects, table
 
 
@@ -65,3 +67,16 @@ def test_table_shows_the_median_of_each_row_and_the_reason_of_a_failure():
     lost = Figure("serving/tokens_per_s/4", "vllm-mlx", failed="It ended with 1.")
     shown = table([figure(value=1), figure(value=30), figure(value=40), lost])
     assert "30" in shown.splitlines()[1].split() and "It ended with 1." in shown
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([0.5, 0.99, 1.0]))
+def test_percentile_is_a_value_that_the_share_of_values_does_not_exceed(values: list[float], share: float):
+    got = percentile(values, share)
+    assert got in values
+    assert sum(value <= got for value in values) >= share * len(values)
+    assert sum(value < got for value in values) < share * len(values)
+
+
+def test_percentile_of_nothing_is_an_error():
+    with pytest.raises(ValueError):
+        percentile([], 0.5)

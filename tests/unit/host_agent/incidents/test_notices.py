@@ -44,6 +44,14 @@ def breaker() -> Watch:
     return watch.write("breaker_opened", cause="killed by SIGSEGV", open_s=60)
 
 
+def test_engine_that_met_an_unknown_instruction_is_explained():
+    """An OpenBLAS that was built for AVX-512 alone ended the engine by SIGILL on other processors."""
+    watch = Watch().at(5).write("child_exited", signal=4, code=None)
+    watch.write("breaker_opened", cause="killed by SIGILL", open_s=60)
+    (notice,) = watch.notices()
+    assert "crashed (SIGILL: a library has an instruction that this processor lacks)" in notice.text
+
+
 def test_open_breaker_gives_one_notice_with_sentence_and_remedy_and_one_when_it_is_over():
     watch = breaker()
     (notice,) = watch.notices()
