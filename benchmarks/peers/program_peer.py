@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.peers.models import BenchModel
 from benchmarks.peers.process import PeerFailed, RunningProcess, answers
 from benchmarks.processes.gateway import free_port
-from mlx_server.engine_environment import BLAS_VARIABLE, THREADS_CHOSEN, engine_environment
+from mlx_server.blas.variables import BLAS_VARIABLE, NARROW_VARIABLE
+from mlx_server.engine_environment import THREADS_CHOSEN, engine_environment
 
 SENT_MODEL = "bench"
 LONGEST_CONTEXT = 8192
@@ -133,7 +134,8 @@ def mlx_environment(folder: Path) -> dict[str, str]:
     runs, as our engine does. On a busy one, fewer are faster; BENCH_PEER_THREADS sets the number.
     """
     found = engine_environment(folder)
-    found.pop(THREADS_CHOSEN, None)
+    for ours in (THREADS_CHOSEN, NARROW_VARIABLE):
+        found.pop(ours, None)
     if library := found.pop(BLAS_VARIABLE, os.environ.get(BLAS_VARIABLE, "")):
         found["LD_PRELOAD"] = library
     if sys.platform == "linux":

@@ -20,8 +20,8 @@ from mlx_server.engine.grammar.grammars import Grammars
 from mlx_server.engine.kv.request_caches import can_drop_tokens
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
-from mlx_server.engine.models.narrow_products import multiply_in_parts
 from mlx_server.engine.models.plausibility import logits_fault
+from mlx_server.engine.models.products_in_parts import multiply_in_parts
 from mlx_server.engine.models.shared_rotations import share_rotations
 from mlx_server.engine.models.tokenizers import (
     decoder_of,

