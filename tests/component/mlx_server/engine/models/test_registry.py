@@ -69,10 +69,21 @@ def test_load_is_shared_reports_progress_and_stalls_no_stream(engine):
     assert len(set(fractions)) == len(fractions)
     gaps = [b - a for a, b in zip(during, during[1:], strict=False)]
     usual = median(b - a for a, b in zip(before, before[1:], strict=False))
-    print("usual", usual, "during", len(gaps), max(gaps), sorted(gaps)[-5:])
     assert len(gaps) >= 5  # it went on all the while
-    # Beside each step 50 ms of slices, or one large tensor; on a machine with other things to do.
-    assert max(gaps) < 10 * usual + 0.5
+    # Beside each step, 50 ms of slices or one large tensor; other processes of this machine prolong some steps.
+    assert median(gaps) < 5 * usual + 0.1
+    assert largest_part_without_a_token(engine, "stream") < 0.7  # the largest tensor is 0.21 of the model
+
+
+def largest_part_without_a_token(engine: Engine, id: str) -> float:
+    """Return the largest fraction of TWIN that was loaded between two tokens of request `id`."""
+    largest, at_token, loaded = 0.0, 0.0, 0.0
+    for event in engine.events:
+        if isinstance(event, Loading) and event.model == TWIN:
+            loaded = event.fraction
+        elif isinstance(event, Token) and event.id == id:
+            largest, at_token = max(largest, loaded - at_token), loaded
+    return largest
 
 
 def test_keep_alive_zero_unloads_after_the_request_and_a_negative_one_never(engine):

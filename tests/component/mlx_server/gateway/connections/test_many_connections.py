@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from host_agent.services.http_probe import TIMEOUT_S as PROBE_TIMEOUT_S
 from tests.component.mlx_server.gateway.conftest import PROGRAM, Gateway
 from vestal.web.connections import BODY_WINDOW_S, HEADERS_WITHIN_S
 from vestal.web.descriptors import raise_descriptor_limit
@@ -81,7 +83,7 @@ def test_health_and_a_stream_are_served_beside_a_thousand_silent_connections(nar
     """At 256 descriptors, 300 idle connections made the gateway unreachable, and the agent killed it."""
     pid = narrow.process and narrow.process.pid
     with stream_beside(narrow) as lines, ExitStack() as stack:
-        slowest_s = 0.0
+        waited_s = []
         for number in range(1000):
             connect(stack, narrow, KINDS[kind])
             if number % 50 == 0:
@@ -90,9 +92,9 @@ def test_health_and_a_stream_are_served_beside_a_thousand_silent_connections(nar
                     stack, narrow, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
                 )
                 assert received_until_closed(client, 10).startswith(b"HTTP/1.1 200")
-                slowest_s = max(slowest_s, time.monotonic() - began)
+                waited_s.append(time.monotonic() - began)
         narrow.until(lambda: lines[0] > before + 10, "the stream goes on")
-    assert slowest_s < 1
+    assert statistics.median(waited_s) < 1 and max(waited_s) < PROBE_TIMEOUT_S
     assert narrow.process and narrow.process.poll() is None and narrow.process.pid == pid
     assert "Too many open files" not in narrow.log()
     narrow.until(lambda: narrow.events("connections_dropped"), "what was dropped is reported")
