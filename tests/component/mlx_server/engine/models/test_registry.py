@@ -70,7 +70,7 @@ def test_load_is_shared_reports_progress_and_stalls_no_stream(engine):
     gaps = [b - a for a, b in zip(during, during[1:], strict=False)]
     usual = median(b - a for a, b in zip(before, before[1:], strict=False))
     assert len(gaps) >= 5  # it went on all the while
-    # Beside each step, 50 ms of slices or one large tensor; other processes of this machine prolong some steps.
+    # Beside each step, 50 ms of slices or one large tensor. Other processes of this machine prolong some.
     assert median(gaps) < 5 * usual + 0.1
     assert largest_part_without_a_token(engine, "stream") < 0.7  # the largest tensor is 0.21 of the model
 
