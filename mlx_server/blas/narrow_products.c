@@ -12,16 +12,17 @@ typedef void sgemm(int order, int transpose_a, int transpose_b, int m, int n, in
                    int lda, const float *b, int ldb, float beta, float *c, int ldc);
 
 static sgemm *pass_on;           /* OpenBLAS's own function */
-static int (*count_threads)(void); /* how many threads OpenBLAS uses now; so many are used here */
+static int (*count_threads)(void); /* how many threads OpenBLAS uses now */
 
 void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
     pass_on = function;
     count_threads = threads;
 }
 
-/* With more rows, OpenBLAS is as fast. Below LEAST_WIDTH there is little to save. */
-enum { MOST_ROWS = 8, LEAST_WIDTH = 32 };
-enum { LEAST_OF_A_THREAD = 100000 }; /* weights; with fewer, a second thread begins too late */
+/* OpenBLAS needs as long for these rows with all threads as for one row, and longer than this with one thread.
+   There are no threads here: two groups of threads that wait for work take each other's cores. Below
+   LEAST_WIDTH there is little to save. */
+enum { MOST_ROWS = 4, MOST_ROWS_BESIDE_ONE_THREAD = 8, LEAST_WIDTH = 32 };
 enum { LANES = 8, OUTPUTS_PER_PASS = 12 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -68,13 +69,12 @@ FOR_ROWS(2, 2)
 FOR_ROWS(3, 2)
 FOR_ROWS(4, 3)
 
-/* Compute the outputs from `first` to before `last`. */
-static void multiply(ptrdiff_t first, ptrdiff_t last, ptrdiff_t rows, ptrdiff_t width, float alpha, const float *x,
-                     ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+static void multiply(ptrdiff_t rows, ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x, ptrdiff_t ldx,
+                     const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
     /* The further rows of x find this part of W in the processor's cache. */
-    ptrdiff_t pass = rows > 4 ? OUTPUTS_PER_PASS : last - first;
-    for (ptrdiff_t n = first; n < last; n += pass) {
-        ptrdiff_t count = last - n < pass ? last - n : pass;
+    ptrdiff_t pass = rows > 4 ? OUTPUTS_PER_PASS : outputs;
+    for (ptrdiff_t n = 0; n < outputs; n += pass) {
+        ptrdiff_t count = outputs - n < pass ? outputs - n : pass;
         const float *from = w + n * ldw;
         for (ptrdiff_t r = 0; r < rows; r += 4) {
             const float *of = x + r * ldx;
@@ -89,27 +89,12 @@ static void multiply(ptrdiff_t first, ptrdiff_t last, ptrdiff_t rows, ptrdiff_t 
     }
 }
 
-/* Each thread computes some of the outputs. */
-static void multiply_by_threads(ptrdiff_t outputs, ptrdiff_t rows, ptrdiff_t width, float alpha, const float *x,
-                                ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
-    ptrdiff_t threads = outputs * width < LEAST_OF_A_THREAD ? 1 : count_threads();
-    if (threads <= 1) {
-        multiply(0, outputs, rows, width, alpha, x, ldx, w, ldw, beta, y, ldy);
-        return;
-    }
-    ptrdiff_t share = (outputs / threads + OUTPUTS_PER_PASS) / OUTPUTS_PER_PASS * OUTPUTS_PER_PASS;
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (ptrdiff_t part = 0; part < threads; part++) {
-        ptrdiff_t first = part * share, last = first + share < outputs ? first + share : outputs;
-        if (first < last) multiply(first, last, rows, width, alpha, x, ldx, w, ldw, beta, y, ldy);
-    }
-}
-
 void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a,
                  int lda, const float *b, int ldb, float beta, float *c, int ldc) {
-    if (order == ROW_MAJOR && transpose_a == AS_IT_IS && transpose_b == TRANSPOSED && m > 0 && m <= MOST_ROWS &&
+    int is_narrow = m > 0 && (m <= MOST_ROWS || (m <= MOST_ROWS_BESIDE_ONE_THREAD && count_threads() == 1));
+    if (is_narrow && order == ROW_MAJOR && transpose_a == AS_IT_IS && transpose_b == TRANSPOSED &&
         n >= LEAST_WIDTH && k >= LEAST_WIDTH)
-        multiply_by_threads(n, m, k, alpha, a, lda, b, ldb, beta, c, ldc);
+        multiply(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     else
         pass_on(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

@@ -16,8 +16,6 @@ from pathlib import Path
 _SOURCE = Path(__file__).with_suffix(".c")
 _COMPILERS = ("cc", "gcc", "clang")
 _OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC")
-_THREADS = ("-fopenmp",)
-"""A compiler without OpenMP builds a library that computes with one thread."""
 _BUILT_WITHIN_S = 60.0
 _CPUINFO = Path("/proc/cpuinfo")
 _TELLING = ("flags", "Features", "model name", "CPU part")
@@ -49,7 +47,7 @@ def _digest() -> str:
     that one lacks.
     """
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    digest.update(repr((_OPTIONS, _THREADS, platform.machine(), _processor())).encode())
+    digest.update(repr((_OPTIONS, platform.machine(), _processor())).encode())
     return digest.hexdigest()[:12]
 
 
@@ -62,17 +60,10 @@ def _processor() -> list[str]:
 
 
 def _build(compiler: str, library: Path) -> None:
-    """Compile the source, with threads if possible. Raises OSError, subprocess.SubprocessError."""
+    """Compile the source. Raises OSError, subprocess.SubprocessError."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=".narrow-") as folder:
         built = Path(folder) / library.name
         command = [compiler, *_OPTIONS, "-o", str(built), str(_SOURCE)]
-        try:
-            _run([*command, *_THREADS])
-        except subprocess.SubprocessError:
-            _run(command)
+        subprocess.run(command, check=True, capture_output=True, timeout=_BUILT_WITHIN_S)
         built.replace(library)  # in one step: an engine that starts at the same moment must find all of it
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=_BUILT_WITHIN_S)

@@ -70,8 +70,12 @@ class ThreadChoice:
 class StepThreadChoice:
     """Chooses the threads for steps that compute one token, or a few, of each of several answers.
 
-    What more threads gain depends on the rows. So each doubling of the rows has a choice of its own.
+    More threads pay from some rows on, and the more the more rows there are. So each doubling of the rows has
+    a choice of its own.
     """
+
+    FEWEST_ROWS = 4
+    """With fewer rows, reading the weights takes all the time, and more threads gain nothing."""
 
     def __init__(self, few: int, most: int) -> None:
         self.few, self.most = few, most
@@ -80,10 +84,14 @@ class StepThreadChoice:
 
     def choose(self, rows: int, others_cores: float | None, now: float) -> int:
         """Return the number of threads for a step that computes `rows` tokens."""
+        if rows < self.FEWEST_ROWS:
+            return self.few
         return self._choice(rows).choose(others_cores, now)
 
     def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
         """Record a step."""
+        if rows < self.FEWEST_ROWS:
+            return
         size = rows.bit_length()
         before = self._counted.get(size)
         if before is None or before[0] != threads:

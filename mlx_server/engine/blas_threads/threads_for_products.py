@@ -67,7 +67,9 @@ class ThreadsForProducts:
         now = time.monotonic()
         if self._step is not None:
             self._steps.record(self._step.rows, self._step.threads, now - self._step.began_s, now)
-        threads = self._steps.choose(rows, self._others.busy_cores(now), now)
+        threads = self._few
+        if rows >= StepThreadChoice.FEWEST_ROWS:
+            threads = self._steps.choose(rows, self._others.busy_cores(now), now)
         self._step = _Step(now, rows, threads)
         self._use(threads)
 

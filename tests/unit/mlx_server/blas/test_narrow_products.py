@@ -58,15 +58,12 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     rows=st.integers(1, 8),
     outputs=st.one_of(st.integers(32, 90), st.integers(2000, 2100)),
     width=st.integers(32, 80),
-    threads=st.integers(1, 3),
     spare=st.integers(0, 5),
     alpha=st.sampled_from([1.0, -0.5]),
     beta=st.sampled_from([0.0, 1.0, 0.25]),
     seed=st.integers(0, 9),
 )
-def test_narrow_product_equals_that_of_numpy(
-    library, rows, outputs, width, threads, spare, alpha, beta, seed
-):
+def test_narrow_product_equals_that_of_numpy(library, rows, outputs, width, spare, alpha, beta, seed):
     random = np.random.default_rng(seed)
     whole = [random.standard_normal((n, k + spare), np.float32) for n, k in
              ((rows, width), (outputs, width), (rows, outputs))]  # fmt: skip
@@ -76,7 +73,6 @@ def test_narrow_product_equals_that_of_numpy(
     if not beta:
         y[:] = np.nan  # BLAS does not read the result then
     products = Products(library)
-    products.threads = threads
     products(x, weight, y, alpha, beta)
     assert products.passed_on == 0
     np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
@@ -84,11 +80,18 @@ def test_narrow_product_equals_that_of_numpy(
 
 
 @pytest.mark.parametrize(
-    ("rows", "outputs", "width", "transposed"),
-    [(9, 64, 64, TRANSPOSED), (1, 31, 64, TRANSPOSED), (1, 64, 31, TRANSPOSED), (1, 64, 64, AS_IT_IS)],
+    ("rows", "outputs", "width", "threads", "transposed"),
+    [
+        (9, 64, 64, 1, TRANSPOSED),
+        (5, 64, 64, 2, TRANSPOSED),
+        (1, 31, 64, 1, TRANSPOSED),
+        (1, 64, 31, 1, TRANSPOSED),
+        (1, 64, 64, 1, AS_IT_IS),
+    ],
 )
-def test_other_products_are_passed_on(library, rows, outputs, width, transposed):
+def test_other_products_are_passed_on(library, rows, outputs, width, threads, transposed):
     products = Products(library)
+    products.threads = threads
     y = np.zeros((rows, outputs), np.float32)
     x, weight = np.ones((rows, width), np.float32), np.ones((outputs, width), np.float32)
     products(x, weight, y, transposed=transposed)
@@ -109,11 +112,6 @@ def test_library_that_cannot_be_built_is_left_out(tmp_path, monkeypatch):
     assert narrow_library([tmp_path / "a file"]) is None
     monkeypatch.setattr(narrow_products, "_OPTIONS", ("-no-such-option",))
     assert narrow_library([tmp_path / "blas"]) is None
-
-
-def test_compiler_without_openmp_builds_a_library_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(narrow_products, "_THREADS", ("-no-such-option",))
-    assert narrow_library([tmp_path]) is not None
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="there is no package for it")
