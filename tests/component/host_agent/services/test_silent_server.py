@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -119,7 +120,8 @@ async def test_computing_server_is_busy_and_hung_at_the_limit(start):
     async with asyncio.timeout(20):
         while not (result := await short.ask(server.process.pid)).hung:
             assert result.alive, "it computes all the time"
-    assert "longer than 1.5 s, although it works" in result.detail
+    # On a busy machine it may have to wait for a CPU at that moment.
+    assert re.search(r"longer than 1\.5 s, although it (works|waits for a CPU)", result.detail)
 
 
 async def test_server_without_free_descriptors_is_busy_and_answers_once_connections_close(

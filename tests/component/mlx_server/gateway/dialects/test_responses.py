@@ -121,7 +121,7 @@ def test_first_events_are_sent_while_the_request_waits_behind_others(make_gatewa
 
 
 def test_first_events_are_sent_while_the_request_waits_for_an_engine(make_gateway, text_of):
-    gateway = make_gateway({"slow_start_s": 2}).start()
+    gateway = make_gateway({"slow_start_s": 8}).start()
     gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
     began, created = time.monotonic(), []
     found = stream(gateway, "early tokens=3", lambda event: created.append(time.monotonic() - began))
