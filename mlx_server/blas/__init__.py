@@ -35,19 +35,11 @@ def preload() -> str:
     return f"reference (slow): no OpenBLAS found; {remedy}"
 
 
-def core_name() -> str:
-    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`.
-
-    Return an empty text if another BLAS is loaded.
-    """
-    return _core_name(ctypes.CDLL(None))
-
-
 def has_small_kernels() -> bool:
     """Return whether OpenBLAS has kernels for this processor that multiply small matrices without copying
     them. Only those for processors with AVX-512 do.
     """
-    return core_name().lower() in _CORES_WITH_SMALL_KERNELS
+    return _has_small_kernels(ctypes.CDLL(None))
 
 
 def threads() -> int:
@@ -64,7 +56,7 @@ def set_threads(count: int) -> None:
 def _load(library: str) -> None:
     """Let MLX find this BLAS, and before it our products of few rows. Raises OSError."""
     blas = ctypes.CDLL(library)
-    if _core_name(blas).lower() not in _CORES_WITH_SMALL_KERNELS:
+    if not _has_small_kernels(blas):
         _load_narrow_products(blas)
     ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
@@ -79,7 +71,14 @@ def _load_narrow_products(blas: ctypes.CDLL) -> None:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
+def _has_small_kernels(library: ctypes.CDLL) -> bool:
+    return _core_name(library).lower() in _CORES_WITH_SMALL_KERNELS
+
+
 def _core_name(library: ctypes.CDLL) -> str:
+    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`; an empty
+    text if the library is another BLAS.
+    """
     name = getattr(library, "openblas_get_corename", None)
     if name is None:
         return ""

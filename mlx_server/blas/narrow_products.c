@@ -11,7 +11,7 @@ enum { ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112 };
 typedef void sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a,
                    int lda, const float *b, int ldb, float beta, float *c, int ldc);
 
-static sgemm *pass_on;           /* OpenBLAS's own function */
+static sgemm *pass_on;             /* OpenBLAS's own function */
 static int (*count_threads)(void); /* how many threads OpenBLAS uses now */
 
 void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
@@ -19,9 +19,9 @@ void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
     count_threads = threads;
 }
 
-/* OpenBLAS needs as long for these rows with all threads as for one row, and longer than this with one thread.
-   There are no threads here: two groups of threads that wait for work take each other's cores. Below
-   LEAST_WIDTH there is little to save. */
+/* Up to MOST_ROWS rows of x, this is faster than OpenBLAS with all its threads; up to MOST_ROWS_BESIDE_ONE_THREAD,
+   it is faster only while OpenBLAS has one thread. Below LEAST_WIDTH there is little to save. There are no threads
+   here: two groups of threads that wait for work take each other's cores. */
 enum { MOST_ROWS = 4, MOST_ROWS_BESIDE_ONE_THREAD = 8, LEAST_WIDTH = 32 };
 enum { LANES = 8, OUTPUTS_PER_PASS = 12 };
 

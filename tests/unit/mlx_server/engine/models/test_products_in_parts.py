@@ -26,9 +26,9 @@ class Layers(nn.Module):
 
 @pytest.fixture
 def on_cpu_with(monkeypatch) -> Any:
-    """Return a function that sets the kind of processor that OpenBLAS reports, on a machine without Metal."""
+    """Return a function that sets the processor that OpenBLAS reports, on a machine without Metal."""
     monkeypatch.setattr(products_in_parts.mx.metal, "is_available", lambda: False)
-    return lambda core: monkeypatch.setattr(blas, "core_name", lambda: core)
+    return lambda core: monkeypatch.setattr(blas, "_core_name", lambda library: core)
 
 
 @pytest.mark.parametrize("outputs", [2 * PART_ROWS, 3 * PART_ROWS + 1, 4 * PART_ROWS + 100])

@@ -1,0 +1,33 @@
+"""Make a library once, in the first folder that can be written."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def made_once(name: str, folders: Iterable[Path], make: Callable[[Path], None]) -> Path | None:
+    """Return the file `name` in the first of the folders that has it or in which it can be made.
+
+    `make` writes it to the path it is given, and raises OSError or subprocess.SubprocessError if it cannot.
+    Return None if no folder has it and it cannot be made in any of them.
+    """
+    for folder in folders:
+        library = folder / name
+        try:
+            if not library.exists():
+                _make(library, make)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return library
+    return None
+
+
+def _make(library: Path, make: Callable[[Path], None]) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=f".{library.name}-") as folder:
+        whole = Path(folder) / library.name
+        make(whole)
+        whole.replace(library)  # in one step: an engine that starts at the same moment must find all of it
