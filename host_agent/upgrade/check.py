@@ -4,6 +4,7 @@ It imports every module of the agent, reads the settings, and looks whether a fo
 theirs, so that a broken update is refused and the agent goes on.
 """
 
+import contextlib
 import importlib
 import json
 import pkgutil
@@ -19,13 +20,20 @@ from vestal.platform.commands import run_async
 
 CHECK = ("-m", "host_agent.cli.main", "agent", "--check")
 TIMEOUT_S = 60.0
+NEED_AN_EXTRA = frozenset({"vestal.tracing.tracer"})
+"""Modules that import packages which `make up` does not install. They are used only where a setting asks."""
 
 
 def import_all() -> None:
-    """Import every module of the agent. Raises whatever one of them raises."""
+    """Import every module of the agent, those that need an extra if it is installed. Raises whatever one of
+    them raises.
+    """
     for package in (vestal, host_agent):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
+            if module.name.endswith("__main__"):
+                continue
+            may_be_missing = (ModuleNotFoundError,) if module.name in NEED_AN_EXTRA else ()
+            with contextlib.suppress(*may_be_missing):
                 importlib.import_module(module.name)
 
 
