@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 IMPORT_ALL = """
 import importlib.machinery, importlib.metadata, re, sys
 from pathlib import Path
