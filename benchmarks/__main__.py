@@ -1,4 +1,4 @@
-"""Measure Vestal beside its peers: `make bench`, `make bench BENCH=full`, `make bench BENCH="NAME …"`.
+"""Measure Vestal and its peers: `make bench`, `make bench BENCH=full`, `make bench BENCH="NAME …"`.
 
 python -m benchmarks [quick]           every scenario once, in at most 10 minutes
 python -m benchmarks full              every scenario in several rounds; goes on where it was stopped

@@ -25,9 +25,9 @@ THREADS_CHOSEN = "VESTAL_BLAS_THREADS_CHOSEN"
 def engine_environment(cache_dir: Path) -> dict[str, str]:
     """Return the variables to add to the engine's environment, and make the libraries that they name.
 
-    The libraries are made once, beside the package of OpenBLAS, or in `cache_dir` if that folder cannot be
-    written. The result is empty on macOS. If the packages are missing or the copy of OpenBLAS cannot be made,
-    the engine uses the system's OpenBLAS, or the slow reference BLAS; its `hello` event says which.
+    The libraries are made once, in the folder of OpenBLAS's package, or in `cache_dir` if that folder cannot
+    be written. The result is empty on macOS. If the packages are missing or the copy of OpenBLAS cannot be
+    made, the engine uses the system's OpenBLAS, or the slow reference BLAS; its `hello` event says which.
     """
     if not sys.platform.startswith("linux"):
         return {}

@@ -6,7 +6,7 @@
 | `load`         | the clients                                                                            |
 | `verdict`      | is a text the undisturbed one, or is a part of it lost or doubled?                     |
 | `disturbances` | the plan of kills and upgrades                                                         |
-| `disturber`    | carries the plan out; `killing` has the ways in which an engine dies                   |
+| `disturber`    | carries the plan out; `killing` has the faults by which an engine dies                   |
 | `pauses`       | which kill or upgrade a stream paused for, and how long                                |
 | `tally`        | all counts, with a `histogram` of pauses for each cause; `state` keeps them in a file  |
 | `table`        | the counts as Markdown                                                                 |

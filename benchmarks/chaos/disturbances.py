@@ -28,7 +28,7 @@ class Disturbance:
 def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[Disturbance]:
     """Return all disturbances in their order.
 
-    The victims take turns. Half of the engines get SIGKILL, the rest die in the other ways in turn. The
+    The victims take turns. Half of the engines get SIGKILL, the rest die by the other faults in turn. The
     upgrades are spread evenly over the kills.
     """
     draw, made, engines = random.Random(seed), [], 0

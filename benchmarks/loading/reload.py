@@ -1,4 +1,4 @@
-"""Measure how fast a large model is loaded, beside `dd` of the same files, and a restart with that model.
+"""Measure how fast a large model is loaded, compared with `dd` of its files, and a restart with that model.
 
     python -m benchmarks.loading.reload [ROUNDS]
 
@@ -107,7 +107,7 @@ def _measure_loads(
     log: Log, subjects: Subjects, rounds: int, folder: Path, dtype: str, stored_bytes: int
 ) -> None:
     files = sorted(folder.glob("*.safetensors"))
-    ways: dict[str, Callable[[], float]] = {
+    loaders: dict[str, Callable[[], float]] = {
         DD: lambda: _dd_s(files),
         VESTAL: lambda: _load_s(OURS, folder),
         MLX_LM: lambda: _load_s(THEIRS, folder),
@@ -117,7 +117,7 @@ def _measure_loads(
         for state in states:
             row = f"reload/{dtype}/{state}_gb_per_s"
             rates: dict[str, float] = {}
-            for subject, seconds in ways.items():
+            for subject, seconds in loaders.items():
                 if not subjects.wants(subject) and subject != DD:
                     continue
                 _drop(files) if state == "cold" else _dd_s(files)
@@ -211,7 +211,7 @@ def _one_sentence(error: Exception) -> str:
 
 SCENARIO = Scenario(
     "reload",
-    "load of a large model, cold and from the page cache, beside dd and mlx_lm; a restart with it",
+    "load of a large model, cold and from the page cache, compared with dd and mlx_lm; a restart with it",
     quick_s=35,
     full_s=600,
     run=measure,

@@ -114,7 +114,7 @@ class ServiceControl:
                 await self._restart_child(service)
 
     async def _restart_child(self, service: str) -> None:
-        """Restart a child. A gateway that can hand over is replaced beside it, and loses no request."""
+        """Restart a child. A gateway that can hand over is replaced while it serves, and loses no request."""
         if service == MLX_SERVER and await self._mlx.can_hand_over(self._supervisor.status()[service]):
             await self._supervisor.hand_over_child(service)
         else:
@@ -143,7 +143,7 @@ class ServiceControl:
     async def _try_engine(self) -> None:
         """Start an engine that was given up, or whose breaker is open, although its trial is not due yet.
 
-        Only a new gateway does that, to which the present one hands its requests over.
+        Only a new gateway does that; the present one transfers its requests to it.
         """
         engine = await self._mlx.engine_status(fresh=True)
         if engine is None or engine.state not in GIVEN_UP:

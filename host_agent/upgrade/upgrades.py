@@ -140,14 +140,16 @@ class Upgrades:
                 await self._supervisor.restart_child(part, why, reset=True)
 
     async def _replace_gateway(self, why: str) -> None:
-        """Replace the gateway by a successor beside it; one that cannot hand over is restarted."""
+        """Replace the gateway while it serves; one that cannot hand over is restarted."""
         with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
             await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
         status = self._supervisor.status()[MLX_SERVER]
         if await self._mlx.can_hand_over(status):
             requests = self._mlx.requests or 0
             go_on = f" ({requests} request{'' if requests == 1 else 's'} go on)" if requests else ""
-            self._note(MLX_SERVER, f"{why}; another is started beside it{go_on}", event="gateway_outdated")
+            self._note(
+                MLX_SERVER, f"{why}; another is started while it serves{go_on}", event="gateway_outdated"
+            )
             await self._supervisor.hand_over_child(MLX_SERVER)
             self._note(MLX_SERVER, "replaced", event="gateway_replaced")
             return

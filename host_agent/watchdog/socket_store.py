@@ -1,8 +1,8 @@
 """The gateway's listening sockets, kept open by the watchdog while no agent lives.
 
-The agent hands them to its watchdog, and the next agent takes them back: a connection that is made meanwhile
-waits, and a gateway that the next agent adopts can hand over to a successor. They go over a Unix socket in
-the `run` folder, which only the owner can enter.
+The agent passes them to its watchdog, and the next agent gets them from it: a connection that is made
+meanwhile waits, and a gateway that the next agent adopts can hand over to a successor. They go over a Unix
+socket in the `run` folder, which only the owner can enter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Serves HTTP from the start of a gateway to its end: takes up answers, listens, and drains or hands over."""
+"""Serve HTTP from the start of a gateway to its end: take up answers, listen, and drain or hand over."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Child:
         return self._handovers.predecessors()
 
     async def hand_over(self) -> None:
-        """Replace the process by a successor that starts beside it, and return once that serves.
+        """Replace the process by a successor that starts while it serves, and return once that serves.
 
         Raises HandoverRefused; the process then goes on as before.
         """

@@ -188,7 +188,7 @@ class Supervisor:
         await child.wait_for_launch()
 
     async def hand_over_child(self, name: str) -> None:
-        """Replace a child's process by a successor that starts beside it, and return once that serves.
+        """Replace a child's process by a successor that starts while it serves, and return once that serves.
 
         The predecessor stays until its clients have what they wait for (see `handover.plan`). Raises
         HandoverRefused; the process then goes on as before.

@@ -60,7 +60,7 @@ def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt
         raise HostAgentError("Each story was over before its engine could be killed.")
     undisturbed = Story(gateway, model, prompt, tokens)
     if failure := undisturbed.tell(None).failure:
-        raise HostAgentError(f"The story went on, but cannot be told again to compare it: {failure}")
+        raise HostAgentError(f"The story went on, but cannot be generated again to compare it: {failure}")
     result = story.result(undisturbed.shown)
     is_proven = demo_report.survived(result)
     style = "green" if is_proven else "yellow"

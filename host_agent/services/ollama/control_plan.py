@@ -22,7 +22,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """How an action is carried out, in one of three ways. Either the owner's `commands` are run in order. Or
+    """How an action is carried out. There are three forms. Either the owner's `commands` are run in order. Or
     the process `terminate_pid` is terminated and, with `start_own`, the agent's own server is started. Or
     nothing is done, and `refusal` says who can act.
     """

@@ -1,10 +1,10 @@
 """Decide how many threads the next slice of a prompt, or the next step of answers, gets. Pure.
 
 OpenBLAS's threads wait for each other after every product, so one that finds its core taken slows all of them
-down. Measured on two cores: 295 tokens of a prompt a second with two threads and 215 with one; beside a busy
-process, 70 with two and 175 with one. A step of eight answers takes 90 ms with two threads and 135 with one;
-beside a busy process 320 and 135. So more threads are used only while cores are idle, and not again for a
-while after they were found to be slower.
+down. Measured on two cores: 295 tokens of a prompt a second with two threads and 215 with one; with another
+busy process, 70 with two and 175 with one. A step of eight answers takes 90 ms with two threads and 135 with
+one; with another busy process 320 and 135. So more threads are used only while cores are idle, and not again
+for a while after they were found to be slower.
 """
 
 from __future__ import annotations

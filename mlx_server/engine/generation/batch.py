@@ -225,7 +225,7 @@ class Batch:
             processed = generator._counters.prompt_tokens - before
         finally:
             self._threads.end(0 if answers else processed)
-        self._last_was_plain = False  # the next step waits for what was computed beside the slice
+        self._last_was_plain = False  # the next step waits for what was computed with the slice
         if answers and processed >= slice_tokens:
             self._pace.record_slice(slice_tokens, time.monotonic() - began_s)
         return list(prompts), list(tokens)

@@ -36,7 +36,7 @@ class PrefillPace:
         return self._step_s is not None
 
     def slice_tokens(self, answers: int) -> int:
-        """Return how many tokens of each prompt the next step processes beside `answers` running answers."""
+        """Return how many tokens of each prompt the next step processes while `answers` answers run."""
         return self.most_tokens if not answers else max(min(int(self._tokens), self.most_tokens), 1)
 
     def record_step(self, seconds: float) -> None:
@@ -45,7 +45,7 @@ class PrefillPace:
         self._step_s = seconds if known is None else known + _WEIGHT * (seconds - known)
 
     def record_slice(self, tokens: int, seconds: float) -> None:
-        """Record how long a step took that processed `tokens` of each prompt beside running answers."""
+        """Record how long a step took that processed `tokens` of each prompt while answers ran."""
         if self._step_s is None or tokens < self.slice_tokens(1):
             return  # the end of a prompt: it says little about slices of full size
         slice_s = max(seconds - self._step_s, 1e-6)

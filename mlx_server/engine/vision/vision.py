@@ -1,4 +1,4 @@
-"""What a model with a vision tower has beside its text model."""
+"""What a model with a vision tower has in addition to its text model."""
 
 from __future__ import annotations
 

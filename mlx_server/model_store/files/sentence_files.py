@@ -1,4 +1,4 @@
-"""Read the files that sentence-transformers puts beside a model: modules, prompts, lengths, front matter."""
+"""Read the files that sentence-transformers adds to a model: modules, prompts, lengths, front matter."""
 
 from __future__ import annotations
 

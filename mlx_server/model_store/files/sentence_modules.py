@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""The ways to make one vector of a text's hidden states, in the order in which several are concatenated."""
+"""How one vector is made of a text's hidden states, in the order in which several are concatenated."""
 
 _POOLING_FLAGS = {
     **{f"pooling_mode_{mode}_tokens": mode for mode in ("max", "mean", "weightedmean")},

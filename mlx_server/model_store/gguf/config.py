@@ -20,7 +20,7 @@ _CLASSES = {
 }  # fmt: skip
 _ACTIVATIONS = {"phi": "gelu_new", "gemma": "gelu_pytorch_tanh", "gemma2": "gelu_pytorch_tanh"}
 _POOLING = {1: "mean_tokens", 2: "cls_token", 3: "lasttoken"}
-"""llama.cpp's numbers for the ways in which an embedder pools, with the names of sentence-transformers."""
+"""llama.cpp's numbers for how an embedder pools, with the names of sentence-transformers."""
 _MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 _MAX_SIZE = 1 << 24
 """Larger than any dimension of a model, and small enough that a product of three is an exact number."""

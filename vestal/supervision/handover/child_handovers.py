@@ -3,7 +3,7 @@
 For a supervisor that dies at any point, the PID files name every process:
 
     gateway.json             the child's process
-    gateway.successor-*      one that starts beside it; the next supervisor kills it
+    gateway.successor-*      one that starts while it serves; the next supervisor kills it
     gateway.predecessor-*    one that was or is asked to hand over; the next supervisor asks it again
 
 If a predecessor's file names the child's process itself, the supervisor died just before it asked.

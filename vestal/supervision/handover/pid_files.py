@@ -10,7 +10,8 @@ from vestal.supervision.processes.pid_file import KeptPidFile, read_pid_file
 
 
 class HandoverFiles:
-    """Beside `gateway.json`: `gateway.successor-12.json` and `gateway.predecessor-34.json`, with the PIDs.
+    """The PID files of a handover: beyond `gateway.json`, there are `gateway.successor-12.json` and
+    `gateway.predecessor-34.json`, with the PIDs.
 
     A child without a PID file has none of these either.
     """

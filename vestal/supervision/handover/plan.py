@@ -1,6 +1,6 @@
 """Decide what follows in one handover from a process, the predecessor, to another one, its successor. Pure.
 
-    PREPARING    the successor starts beside the predecessor, which serves
+    PREPARING    the successor starts while the predecessor serves
     REFUSED      the successor ended, hung, or is no longer wanted: it is killed; the predecessor goes on
     TAKING_OVER  the predecessor was asked to hand over; the successor is the child's process from here on
     TAKEN_OVER   the successor serves; the predecessor stays until its last client has what it waits for

@@ -192,7 +192,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
     """Return one step of the progress. Clients draw a bar for a digest whose total is known.
 
-    Beside what Ollama has, `vestal` holds the speed in bytes per second, and the time that the rest takes.
+    In addition to Ollama's fields, `vestal` holds the speed in bytes per second, and the time that the rest
+    takes.
     """
     if not (total := report.get("bytes", 0)):
         return {"status": report["sentence"]}

@@ -33,7 +33,7 @@ _TRAINING_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 
 class PullBody(ModelBody):
-    """What /api/pull takes. Beside what Ollama has: `force` fetches what does not fit into memory, too."""
+    """The body of /api/pull. `force`, which Ollama lacks, fetches also what does not fit into memory."""
 
     force: bool = False
 
