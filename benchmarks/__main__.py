@@ -75,7 +75,7 @@ def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
 
 
 def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
-    """Return the latest full run, if it is of this version of the program and has something left to do."""
+    """Return the latest full run if it is of this version of the program and is not finished, else None."""
     run = None if asked.new else latest_run(results, FULL)
     if run is None:
         return None

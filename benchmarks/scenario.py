@@ -20,7 +20,9 @@ ROW = "{:<44} {:<22} {:>10} {:>10} {:>10}  {}"
 
 @dataclass
 class Subjects:
-    """Who is measured: all, or `only` the subjects with these names; and who had to be left out, and why."""
+    """The subjects of a run: which are measured (all, or `only` those with these names), and which were
+    `skipped`, with the reasons.
+    """
 
     only: Collection[str] = ()
     skipped: dict[str, str] = field(default_factory=dict)
@@ -40,14 +42,14 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is measured together. `quick_s` and `full_s` are the seconds that it may take in a run.
+    """A measurement of Vestal and its peers together. A run gives it `quick_s` or `full_s` seconds.
 
     With `quick_s` 0 it is no part of a quick run.
 
     `run` logs each figure as soon as it has it; the subjects take turns, one round after the other, and
     `round` counts from 1. Progress goes to stderr. `run` may be interrupted by KeyboardInterrupt and then
-    stops what it started. If it is run again in the same run, it begins with the first round that is not
-    whole; one that `resumes_itself` is called with all rounds, and finds in `subjects.have` what is there.
+    stops what it started. If it is run again in the same run, it begins with the first incomplete round; one
+    that `resumes_itself` is called with all rounds, and finds the stored figures in `subjects.have`.
     `quick_rounds` and `full_rounds` are the numbers of rounds that a run asks for.
     """
 

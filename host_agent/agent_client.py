@@ -15,7 +15,7 @@ HEALTH_TIMEOUT_S = 2.0
 
 
 class AgentClient:
-    """Opens one connection for each call."""
+    """Calls the agent's HTTP API, with one connection for each call."""
 
     def __init__(self, config: Config, port: int | None = None) -> None:
         """Call the agent on `port`, or on the port of the settings."""

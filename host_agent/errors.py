@@ -12,8 +12,8 @@ HostAgentError
 ├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
 ├── InvalidOption       an option of a command has a value that means nothing
-├── UpgradeRefused      what is installed cannot start, so that what runs goes on
-├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it
+├── UpgradeRefused      the installed version cannot start, so the old processes keep running
+├── NotPossible         the action is not possible: Vestal only watches the service, or it has another owner
 ├── DockerUnavailable   the Docker engine does not answer
 ├── ComposeFailed       `docker compose` failed (the message has its last lines)
 └── NotInstalled        launchd or systemd did not accept the jobs (the message has the reason)

@@ -1,1 +1,3 @@
-"""What all other packages build on: configuration, supervision, platform and web. It imports none of them."""
+"""The foundation of all other packages of this project: configuration, supervision, platform and web. It
+imports none of those packages.
+"""

@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 
 async def one_pass_s(session: aiohttp.ClientSession) -> float:
-    """Run one recovery pass. Return its seconds, from the times in its report."""
+    """Run one recovery pass and return its duration in seconds, from the times in its report."""
     async with session.post("/recover", json={}) as reply:
         run_id = (await reply.json())["run_id"]
     report: dict[str, Any] = {"state": "running"}

@@ -35,9 +35,10 @@ PROCESSES = {
 
 
 class Disturber:
-    """Carries out the plan, beginning where the tally is. `is_due` says if the time of a number has come.
+    """Carries out the plan, and continues after the disturbances that the tally has already counted.
 
-    The next one waits until the stack serves again after the last one.
+    `is_due` returns whether the load has come far enough for the disturbance with this number. Each one waits
+    until the stack serves again after the one before.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Disturber:
         self._draw = random.Random(f"{seed} {tally.done}")
 
     async def run(self) -> None:
-        """Return when all is done, or when the stack does not come back."""
+        """Carry out each disturbance that is left. Print those after which the stack did not serve again."""
         for number in range(self._tally.done, len(self._plan)):
             while not self._is_due(number):  # noqa: ASYNC110 - it depends on the load
                 await asyncio.sleep(LOOK_S)

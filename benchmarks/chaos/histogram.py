@@ -37,12 +37,12 @@ class Histogram:
         return math.nan
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` takes."""
+        """Return the histogram as a dictionary that `from_json` reads."""
         return {"max_s": self.max_s, "buckets": sorted(self._buckets.items())}
 
     @classmethod
     def from_json(cls, kept: dict[str, object]) -> Histogram:
-        """Return the histogram that `to_json` was called on. Raises LookupError, TypeError, ValueError."""
+        """Return the histogram that `to_json` wrote. Raises LookupError, TypeError, ValueError."""
         histogram = cls()
         histogram.max_s = float(kept["max_s"])  # type: ignore[arg-type]
         histogram._buckets = Counter(dict(kept["buckets"]))  # type: ignore[call-overload]

@@ -34,7 +34,7 @@ class Deaths:
         self._deaths.append(death)
 
     def cause_at(self, at: float) -> str:
-        """Return the cause of the latest one before this time, or NONE if there was none yet."""
+        """Return the cause of the latest kill or upgrade before this time, or NONE if there was none yet."""
         earlier = [death.cause for death in self._deaths if death.at <= at]
         return earlier[-1] if earlier else NONE
 

@@ -41,7 +41,7 @@ SAVE_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; docs and defaults are there."""
+    """The options of `python -m benchmarks.chaos`; its command line describes them and has their defaults."""
 
     requests: int
     kills: int
@@ -59,13 +59,13 @@ class Options:
     first_port: int
 
     def identity(self) -> dict[str, object]:
-        """Return what must be equal in all parts of a run that is resumed."""
+        """Return the settings that must not change between the parts of a resumed run."""
         names = ("requests", "kills", "upgrades", "clients", "seed")
         return {name: getattr(self, name) for name in names} | {"kill": ",".join(self.kill)}
 
 
 class Soak:
-    """A run, whose counts are in `state` also after an interruption."""
+    """One run of the chaos test. Its counts are saved in `state`, from which it can be resumed."""
 
     def __init__(self, options: Options) -> None:
         self.state = state.State()
@@ -78,7 +78,7 @@ class Soak:
         self._date = time.strftime("%Y-%m-%d %H:%M")
 
     async def run(self) -> None:
-        """Run until all is done, or the time is over. Raises StateError, TimeoutError."""
+        """Send all requests while the stack is disturbed. Raises StateError, TimeoutError."""
         options = self._options
         if options.state:
             self.state = state.load(options.state, options.identity())
@@ -184,7 +184,7 @@ class Soak:
     # --- what is said afterwards ---
 
     def unfinished(self) -> Iterator[str]:
-        """Yield what was ordered and is not done; nothing if the run was to end by the clock."""
+        """Yield how many requests and disturbances were not made; nothing if the run ends by the clock."""
         tally = self.state.tally
         if self._options.minutes is None:
             if tally.sent < self._options.requests:
@@ -193,7 +193,7 @@ class Soak:
                 yield f"{len(self._plan) - tally.done} kills and upgrades not done"
 
     def facts(self) -> dict[str, str]:
-        """Return how the run was made, for the head of its result."""
+        """Return the date, machine, load and settings of the run, for the head of its result."""
         options, tally = self._options, self.state.tally
         memory = f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB"
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory}"

@@ -17,7 +17,7 @@ class StateError(Exception):
 
 @dataclass
 class State:
-    """A run. `texts` are the undisturbed answers by the number of the request, in the order of the mix."""
+    """The state of a run. `texts` are the undisturbed answers by request number, in the order of the mix."""
 
     tally: Tally = field(default_factory=Tally)
     texts: list[str] = field(default_factory=list)

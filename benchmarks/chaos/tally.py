@@ -1,4 +1,4 @@
-"""What a run counts, in a bounded amount of memory. Pure."""
+"""The counts of a run, in a bounded amount of memory. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE_CHARS = 600
 
 @dataclass
 class CauseTally:
-    """The effects of one cause.
+    """The effects of one cause, such as an engine's SIGKILL or an upgrade.
 
     `count` is how often it was done. `without_effect` counts kills after which the stack did not serve again
     in time, and upgrades that replaced nothing. `refused` and `busy` are attempts of clients that ended with
@@ -60,7 +60,7 @@ class Tally:
         return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
 
     def judged(self, verdict: TextVerdict, sample: str) -> None:
-        """Count an answer. The first samples of answers that are not equal are kept."""
+        """Count an answer by its verdict. Of answers that are not equal, keep the first few samples."""
         self.verdicts[verdict] += 1
         if verdict is not TextVerdict.EQUAL and len(self.samples) < MAX_SAMPLES:
             self.samples.append(f"{verdict}: {sample}"[:SAMPLE_CHARS])
@@ -77,7 +77,7 @@ class Tally:
             yield f"{self.equal_share:.2%} equal, less than {least_equal:.1%}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the tally as a dictionary that `from_json` reads."""
         return {
             "elapsed_s": self.elapsed_s,
             "verdicts": dict(self.verdicts),
@@ -90,7 +90,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Tally:
-        """Return the tally that `to_json` was called on. Raises LookupError, TypeError, ValueError."""
+        """Return the tally that `to_json` wrote. Raises LookupError, TypeError, ValueError."""
         tally = cls()
         tally.elapsed_s = float(kept["elapsed_s"])
         tally.verdicts = Counter(kept["verdicts"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class FrameReader:
-    """Puts the bytes of one connection together to whole frames. What was cut off is no frame."""
+    """Joins the bytes of one connection into whole frames. A frame that was cut off is dropped."""
 
     def __init__(self, content_type: str) -> None:
         self._end = b"\n\n" if content_type.startswith("text/event-stream") else b"\n"

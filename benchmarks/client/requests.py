@@ -68,7 +68,7 @@ def make_requests(count: int, seed: int) -> list[ClientRequest]:
 
 
 def comes_back_by_id(number: int) -> bool:
-    """Return how the client of request `number` comes back: half do so by id, and each kind in turn."""
+    """Return whether the client of request `number` resumes by id: half of each kind do, others by key."""
     return (number + number // len(_ASKS)) % 2 == 0
 
 

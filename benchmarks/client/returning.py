@@ -1,4 +1,6 @@
-"""A client that comes back: what was cut off is fetched by its id, or asked for again with its key."""
+"""A client that comes back after a cut-off: it resumes the answer by its id, or sends the request again with
+its key.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ BUSY = 503
 
 @dataclass(frozen=True)
 class Sending:
-    """A request with its Idempotency-Key. `by_id`: a stream that is cut off is resumed by its id."""
+    """A request with its Idempotency-Key. `by_id`: the client resumes a stream that was cut off by its id."""
 
     ask: ClientRequest
     key: str
@@ -30,7 +32,7 @@ class Sending:
 
 @dataclass
 class Comebacks:
-    """How clients came back to an answer that was cut off: by its id, or by their key."""
+    """Counts how clients came back to an answer that was cut off: by its id, or by their key."""
 
     cut_off: int = 0
     by_id: int = 0
@@ -43,7 +45,7 @@ def _ignore() -> None:
 
 @dataclass
 class Watcher:
-    """What the client counts: `refused` and `busy` are called at each attempt that ends so."""
+    """Counts what happens to clients: `refused` is called for a refused connection, `busy` for a 503."""
 
     comebacks: Comebacks
     refused: Callable[[], None] = _ignore
@@ -52,7 +54,9 @@ class Watcher:
 
 @dataclass
 class _Progress:
-    """`frames` were received whole so far. `answer_id` is the id in the header of the first response."""
+    """What a client has received so far: the answer, the number of whole `frames`, and the `answer_id` in the
+    header of the first response.
+    """
 
     answer: Answer
     frames: int = 0
@@ -66,9 +70,9 @@ async def ask_until_answered(
     timeout_s: float,
     watcher: Watcher,
 ) -> Answer:
-    """Send a request until its answer is whole, refused or too late, and return it.
+    """Send a request until its answer is whole, refused or too late, and return the answer.
 
-    Where a stream that was cut off is asked for again with its key, the frames that came before are skipped.
+    If a stream that was cut off is requested again with its key, the frames already received are skipped.
     """
     progress = _Progress(Answer())
     answer, attempts = progress.answer, 0

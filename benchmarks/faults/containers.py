@@ -124,7 +124,7 @@ def open_stack(first_port: int) -> Iterator[FaultStack]:
 
 
 def kill_container(stack: FaultStack) -> Made:
-    """Send SIGKILL to the container's main process. For Docker, `docker kill` would be a person's wish."""
+    """Send SIGKILL to the container's main process. After `docker kill`, Docker would not restart it."""
     pid = stack.living_pid(CONTAINER)
     at = time.time()
     os.kill(pid, signal.SIGKILL)
@@ -132,7 +132,7 @@ def kill_container(stack: FaultStack) -> Made:
 
 
 def overrun_container(stack: FaultStack) -> Made:
-    """Fill the container's memory until the kernel kills the orchestrator. The fault is that kill."""
+    """Fill the container's memory until the kernel kills the orchestrator. That kill is the fault."""
     assert isinstance(stack, ContainerStack)
     main = psutil.Process(stack.living_pid(CONTAINER))
     victim = next(iter(main.children()), main).pid  # Docker's init is its parent

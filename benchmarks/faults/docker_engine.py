@@ -26,7 +26,7 @@ LOOK_S = 0.05
 
 
 def lacking() -> str:
-    """Return why no Docker engine of its own can run here; empty if one can."""
+    """Return why the benchmark cannot run a Docker engine of its own here; empty if it can."""
     if sys.platform != "linux" or os.getuid() != 0 or not shutil.which("dockerd") or not shutil.which("ip"):
         return "only root of a Linux machine with dockerd can run a Docker engine of its own"
     if _run("docker", "compose", "ls").returncode:

@@ -1,4 +1,4 @@
-"""A fault: how it is made, which processes it replaces, and what shows that it was noticed."""
+"""A fault: how it is injected, which processes it replaces, and what shows that it was noticed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ LOOK_S = 0.002
 
 @dataclass(frozen=True)
 class Made:
-    """A fault that was made at `at`. `noticed_at` is set if something else than the journal shows it."""
+    """The time at which a fault was injected (`at`), in seconds since 1970.
+
+    `noticed_at` is when it was noticed, if something other than the journal shows that.
+    """
 
     at: float
     noticed_at: float | None = None
@@ -29,12 +32,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row of the table.
+    """One row of the fault table: how a fault is injected, and what is observed of it.
 
-    `make` makes the fault and, if it lasts for a time, ends it. `stream` is the service whose return is
-    measured. `replaced` are the processes that are other ones afterwards; `stable` those that must have run
-    for a while before, so that no delay of an earlier restart is measured; by default the same.
-    `default_actor` acts without a trace in the journal.
+    `make` injects the fault and, if it lasts for a time, ends it. `stream` is the service whose recovery is
+    measured. `replaced` names the processes that must have been replaced afterwards; `stable` those that must
+    have run for a while before, so that no delay of an earlier restart is measured; by default the same.
+    `default_actor` is who heals the fault without a trace in the journal.
     """
 
     name: str
@@ -49,9 +52,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Group:
-    """Faults that are made to one stack, in turn. `open_stack` takes the first of its ports; 0: free ones.
+    """Faults that are injected into one stack, in turn.
 
-    `lacking` returns why a fault cannot be made here, or nothing.
+    `open_stack` takes the first of the stack's ports; 0: free ones. `lacking` returns why a fault cannot be
+    injected on this machine, or an empty text.
     """
 
     faults: tuple[Fault, ...]
@@ -72,7 +76,7 @@ def signaled(name: str, number: signal.Signals) -> Callable[[FaultStack], Made]:
 
 
 def event_of(component: str, *events: str) -> Notices:
-    """Return a test for the first event of a component that shows the fault."""
+    """Return a function that recognizes journal entries of this component with one of these events."""
 
     def notices(entry: Entry) -> bool:
         return entry.component == component and entry.event in events

@@ -1,4 +1,4 @@
-"""What one try of a fault came to, from the times of requests and of the journal's events. Pure.
+"""The outcome of one try of a fault, from the times of requests and of the journal's events. Pure.
 
 All times are Unix times in seconds by one clock.
 """
@@ -73,7 +73,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One try in figures. `noticed_s` and `served_again_s` are None if that was not seen.
+    """The figures of one try. `noticed_s` and `served_again_s` are None if that did not happen.
 
     `lost` counts the requests without a whole answer, `cut_offs` the broken connections whose clients came
     back. `actors` are those that healed the fault, in the order in which they acted. `reasons` say why
@@ -114,7 +114,7 @@ ACTORS = {
 
 
 def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Outcome:
-    """Return what a try came to. `default_actor` acts without a trace in the journal, as Docker does."""
+    """Return the outcome of a try. `default_actor` acts without a trace in the journal, as Docker does."""
     after = [entry for entry in observed.entries if observed.fault_at <= entry.at <= observed.until]
     noticed_at = observed.noticed_at
     if noticed_at is None:

@@ -44,7 +44,7 @@ class Load:
 
 
 class Prober:
-    """Sends the requests of several loads from `start` to `stop`, and keeps what became of each."""
+    """Sends the requests of several loads from `start` to `stop`, and records the result of each."""
 
     def __init__(self, loads: list[Load]) -> None:
         self._loads = loads
@@ -111,7 +111,7 @@ class Prober:
 
 
 async def _last_answers(running: set[asyncio.Task[None]]) -> None:
-    """Wait for the last answers. What is late is cancelled, and so counts as lost."""
+    """Wait for the last answers. Requests that take too long are cancelled, and so count as lost."""
     if running:
         _, late = await asyncio.wait(running, timeout=LAST_ANSWERS_WITHIN_S)
         for task in late:

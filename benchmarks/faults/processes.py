@@ -23,8 +23,8 @@ WATCHDOG_WITHIN_S = 10.0
 def out_of_memory(stack: FaultStack) -> Made:
     """Forbid the engine any more memory by a control group, so that the kernel kills it for want of memory.
 
-    The fault is the kill, which comes with the engine's next allocation. Where there is no such group (macOS,
-    no root), the engine gets SIGKILL.
+    That kill is the fault; it comes with the engine's next allocation. Without control groups (macOS, no
+    root), the engine gets SIGKILL.
     """
     pid = stack.living_pid("mlx_engine")
     with _memory_group(pid) as limited:

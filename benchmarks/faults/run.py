@@ -1,4 +1,4 @@
-"""Make every fault in turn, try by try, and log the figures of each try when it has ended."""
+"""Inject every fault in turn, try by try, and log the figures of each try when it has ended."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def run_faults(
     done: Done = (),
     first_port: int = 0,
 ) -> None:
-    """Make each fault `tries` times, except what is done. Try 1 of all faults of a group comes before try 2.
+    """Inject each fault `tries` times, except the tries in `done`. Try 1 of all faults of a group comes
+    before try 2.
 
-    A fault that cannot be made here is logged once as a failure with its reason.
+    A fault that cannot be injected on this machine is logged once as a failure with its reason.
     """
     for group in groups:
         wanted = [fault for fault in group.faults if not only or fault.name in only]
@@ -52,9 +53,9 @@ def _refused(log: Log, group: Group, fault: Fault) -> bool:
 
 
 def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port: int) -> None:
-    """Make the faults of one group. After a try that failed, the next one gets a new stack.
+    """Inject the faults of one group. After a try that failed, the next one gets a new stack.
 
-    If a stack does not come up, what is left of the group fails with its last words.
+    If a stack does not start, the remaining tries of the group fail with its last words.
     """
     while left:
         with contextlib.ExitStack() as opened:
@@ -101,7 +102,9 @@ def _s(seconds: float | None) -> str:
 
 
 def done_tries(found: Iterable[Figure]) -> set[tuple[str, int]]:
-    """Return the tries that have ended, by their figures: the row of the return is logged last of a try."""
+    """Return the fault and number of each finished try: those with a figure for the return of the service,
+    which is logged last.
+    """
     rows = ((figure.row.split("/"), figure) for figure in found if figure.row.startswith("faults/"))
     return {(parts[1], figure.round) for parts, figure in rows if parts[2] == table.SERVED}
 

@@ -59,7 +59,7 @@ def compile_clock(folder: Path) -> Path:
 def sleep(stack: FaultStack) -> Made:
     """Stop all processes of the stack, set the clocks that go on in a sleep forward, and continue them.
 
-    The fault is the wake.
+    The fault begins with the wake.
     """
     sleepers = stack.processes()
     for process in sleepers:

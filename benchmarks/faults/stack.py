@@ -1,4 +1,4 @@
-"""The stack to which the faults are made: a home on a small disk of its own, and an Ollama that stands in."""
+"""The stack into which faults are injected: a home on a small disk of its own, and a stand-in for Ollama."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class FaultStack(StackProcess):
         return model
 
     def entries(self, since: int) -> list[tuple[int, Entry]]:
-        """Return the events of the journal after a number, with their numbers, in this machine's time.
+        """Return the journal's events after number `since`, with their numbers, in this machine's time.
 
         Raises OSError, ValueError.
         """
@@ -135,7 +135,7 @@ class FaultStack(StackProcess):
         return max((int(each["seq"]) for each in self.ask_agent("/journal?newest=1")["events"]), default=0)
 
     def ask_agent(self, path: str) -> dict[str, Any]:
-        """Return what the agent answers to a GET. Raises OSError, ValueError."""
+        """Return the JSON object that the agent answers to a GET. Raises OSError, ValueError."""
         token = (self.home / "token").read_text().strip()
         request = urllib.request.Request(self.agent_url + path, headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
@@ -165,7 +165,7 @@ class FaultStack(StackProcess):
         return all((pid := self.pid(name)) and pid != old and is_alive(pid) for name, old in before.items())
 
     def help(self) -> None:
-        """Do what a person would do to a stack that does not serve again."""
+        """Run `vestal up`, as a person would do if the stack does not serve again."""
         progress("the stack does not serve again by itself: `vestal up`")
         self.up()
 

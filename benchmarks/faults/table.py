@@ -30,12 +30,12 @@ RULE = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
 
 
 def row(fault: str, what: str) -> str:
-    """Return the name of a row of figures."""
+    """Return the name of the row that holds the figure `what` of a fault."""
     return f"faults/{fault}/{what}"
 
 
 def figures(fault: str, number: int, got: Outcome) -> Iterator[Figure]:
-    """Yield the figures of one try, which is the round with this number. That of the return comes last."""
+    """Yield the figures of one try, whose number is the round. The time until the return comes last."""
     values: dict[str, float] = {LOST: got.lost, CUT_OFFS: got.cut_offs, ACTED: float(got.by_person)}
     for what, value in values.items():
         yield Figure(row(fault, what), VESTAL, value, UNITS[what], "lower", number)

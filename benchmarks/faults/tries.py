@@ -1,4 +1,4 @@
-"""One try of a fault: the load before it, the fault, the return, and what was observed of all that."""
+"""One try of a fault: send load, inject the fault, wait for the recovery, and return the outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELPED_WITHIN_S = 60.0
 
 
 def run_try(stack: FaultStack, fault: Fault, draw: random.Random) -> Outcome:
-    """Make the fault once and return what it came to. Raise TimeoutError if the stack is not well before."""
+    """Inject the fault once and return the outcome. Raises TimeoutError if the stack is not steady before."""
     stack.until_steady(fault.replaced if fault.stable is None else fault.stable)
     since = stack.newest_entry()
     prober = Prober(stack.loads(fault.stream))

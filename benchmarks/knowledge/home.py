@@ -39,7 +39,7 @@ class KnowledgeHome:
         )
 
     def search_with(self, reranking: Reranking | None) -> KnowledgeSearch:
-        """Return a search of this knowledge whose finds are ranked so; None: not ranked again."""
+        """Return a search of this knowledge whose results `reranking` ranks again; None: nothing does."""
         return KnowledgeSearch(self.store, self.vectors, self.ranker, self._embedder, MODEL, reranking)
 
 

@@ -80,7 +80,7 @@ class StandInControl:
 
 
 class ReachableModels(Protocol):
-    """Models with the URL by which a container reaches them."""
+    """A stand-in for the models. `inside` is the URL by which a container reaches it."""
 
     @property
     def inside(self) -> str: ...

@@ -45,7 +45,7 @@ def steady(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def _work(models: StandInControl, one: Container, number: int, cycles: int) -> None:
-    """Run tasks, and cycles until there were `cycles`; delete old tasks, as nightly does."""
+    """Run some tasks, wait for `cycles` cycles in all and for the tasks to be done, and delete old tasks."""
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)
     for task in range(TASKS_A_SAMPLE):
@@ -72,7 +72,7 @@ def _show(cycles: int, seconds: float, held: dict[str, Any]) -> None:
 
 
 def _flat(seen: list[dict[str, Any]]) -> bool:
-    """Compare the last samples with those after everything was loaded and KEPT tasks existed."""
+    """Return whether each figure grew by at most FLAT since the first samples in which KEPT tasks existed."""
     kept = KEPT // TASKS_A_SAMPLE + 1
     good = True
     for name, read in FIGURES.items():

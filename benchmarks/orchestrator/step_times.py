@@ -1,6 +1,6 @@
 """Run tasks whose steps do nothing: `python -m benchmarks.orchestrator.step_times TASKS`.
 
-Printed is JSON, in milliseconds: `steps`, the times between the end of a step and the begin of the next, in
+It prints JSON, in milliseconds: `steps`, the times between the end of a step and the start of the next, in
 which the result is stored; `tasks`, the times from a task's submission to its last step; `undurable`, the
 times between steps if the same workflow runs without a database.
 """
@@ -25,7 +25,7 @@ TASK_TIMEOUT_S = 30.0
 
 
 class IdleSteps:
-    """The steps plan, retrieve and answer without any work. Notes when each begins, in seconds."""
+    """The steps plan, retrieve and answer without any work. It records when each starts, in seconds."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -48,7 +48,7 @@ class IdleSteps:
         return {"text": "An answer.", "sources_used": 0}
 
     def take(self) -> list[float]:
-        """Return the begins of the steps since the last call, and forget them."""
+        """Return the start times of the steps since the last call, in seconds, and forget them."""
         taken, self.began = self.began, []
         self.answered.clear()
         return taken
@@ -77,7 +77,7 @@ async def measure(tasks: int, file: Path) -> dict[str, list[float]]:
 
 
 def gaps_ms(times: list[float]) -> list[float]:
-    """Return the times between successive times in seconds, in milliseconds."""
+    """Return the gaps in milliseconds between successive times, which are in seconds."""
     return [(later - earlier) * 1000 for earlier, later in zip(times, times[1:], strict=False)]
 
 

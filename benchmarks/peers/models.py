@@ -19,7 +19,7 @@ DRAFT_LAYERS = 6
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A model with the same weights in several forms. `gguf` holds float32; `draft` is a folder."""
+    """One model in several forms: a folder of safetensors, a float32 GGUF file, and a smaller draft model."""
 
     folder: Path
     gguf: Path | None = None

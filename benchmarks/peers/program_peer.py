@@ -63,9 +63,9 @@ class RunningPeer:
         self._process.kill()
 
     def restart_after_kill(self) -> None:
-        """Kill the server unless it is dead, and start it again: none of the peers does that by itself.
+        """Kill the server unless it is dead, start it again, and wait until it answers on the same address.
 
-        Returns once it answers on the same address. Raises PeerFailed.
+        None of the peers restarts by itself. Raises PeerFailed.
         """
         self._process.restart_after_kill()
 

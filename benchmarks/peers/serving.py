@@ -27,7 +27,7 @@ class ServingPeer(Peer, Protocol):
     """A server that can be compared with ours."""
 
     def start(self, model: BenchModel) -> RunningPeer:
-        """Start the server with a model, and return once it answers. Raise PeerFailed with its last words."""
+        """Start the server with a model, and wait until it answers. Raise PeerFailed with its last words."""
 
 
 def _mlx_lm(launch: Launch) -> list[str]:
@@ -60,7 +60,7 @@ def _fusion_mlx(launch: Launch) -> list[str]:
 
 
 def _llama_cpp(launch: Launch) -> list[str]:
-    """Return the command. By default this server breaks off an answer when another request comes."""
+    """Return the command. Its setting keeps the server from aborting an answer when another request comes."""
     address = ["--host", "127.0.0.1", "--port", str(launch.port), "--model_alias", SENT_MODEL]
     model = ["--model", str(launch.model.gguf), "--n_ctx", str(LONGEST_CONTEXT)]
     cores = str(os.cpu_count() or 1)

@@ -66,7 +66,7 @@ class SupervisorPeer(Peer, Protocol):
     """A supervisor that can be compared with ours."""
 
     def start(self, folder: Path, child: Path) -> RunningProcess:
-        """Start it in the foreground, with an executable file as its child. Raise PeerFailed.
+        """Start the supervisor in the foreground, with an executable file as its child. Raise PeerFailed.
 
         Settings and log go to `folder`.
         """
@@ -74,7 +74,7 @@ class SupervisorPeer(Peer, Protocol):
 
 @dataclass(frozen=True)
 class ForegroundSupervisor:
-    """A supervisor that one command starts. `command` writes its settings and returns it."""
+    """A supervisor that one command starts. `command` writes its settings and returns that command."""
 
     name: str
     why_not: Callable[[], str | None]

@@ -1,4 +1,4 @@
-"""What figures amount to: `benchmarks/RESULTS.md`, the plots, and the three of them in the README.
+"""Turn figures into reports: `benchmarks/RESULTS.md`, the plots, and the three plots in the README.
 
 | module     | job                                                                                    |
 |------------|----------------------------------------------------------------------------------------|

@@ -18,7 +18,7 @@ TableMaker = Callable[[Sequence[Figure]], str]
 
 @dataclass(frozen=True)
 class Stored:
-    """What a stored run consists of. `ends` has how each scenario ended."""
+    """A stored run. `ends` says for each scenario how it ended."""
 
     name: str
     figures: Sequence[Figure]
@@ -131,7 +131,7 @@ def _failures(rows: Sequence[Row]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return foreign text so that Markdown shows it as it is."""
+    """Return a text as inline code on one line, so that Markdown does not interpret it."""
     return "`" + " ".join(text.split()).replace("`", "'") + "`"
 
 

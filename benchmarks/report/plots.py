@@ -129,7 +129,7 @@ def _bar(plot: Plot, rows: dict[str, Row], name: str, subject: str) -> Bar:
 
 
 def _in_words(plot: Plot, groups: Sequence[Group]) -> str:
-    """Return what a chart shows as one line of text, for who cannot see it."""
+    """Return the content of a chart as one line of text, for readers who cannot see the chart."""
     shown = (
         f"{group.label}: " + ", ".join(f"{bar.name} {bar.shown}" for bar in group.bars) for group in groups
     )

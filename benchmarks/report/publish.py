@@ -30,7 +30,7 @@ unit is better.
 
 
 def stored(run: RunFolder) -> Stored:
-    """Return what a run has stored. Raises FileNotFoundError if there is no such run."""
+    """Return the figures, machine and ends of a run. Raises FileNotFoundError if there is no such run."""
     if not run.figures_file.exists():
         raise FileNotFoundError(f"There is no run {run.name} with figures in {run.path.parent}.")
     ends = {name: end.ended for name, end in run.ends().items()}
@@ -38,7 +38,7 @@ def stored(run: RunFolder) -> Stored:
 
 
 def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
-    """Return `RESULTS.md`: each run apart, for figures of different runs are not comparable."""
+    """Return `RESULTS.md`: a section for each run, because figures of different runs are not comparable."""
     about = {name: scenario.about for name, scenario in scenarios().items()}
     parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
     for number, run in enumerate(runs):
@@ -76,7 +76,7 @@ def published_runs(repo: Path = REPO) -> list[str]:
 
 
 def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], list[str]]:
-    """Return the files that these runs give, and the lost rows without a reason."""
+    """Return the files that are generated from these runs, and the lost rows without a reason."""
     why = reasons.load()
     results = repo / RESULTS.relative_to(REPO)
     runs = [stored(RunFolder(results / name)) for name in names]
@@ -85,7 +85,7 @@ def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], 
 
 
 def write(made: dict[str, str], repo: Path = REPO) -> None:
-    """Write the files, and delete plots that there are no more."""
+    """Write the files, and delete plots that are no longer among them."""
     for old in (repo / FOLDER).glob("*.svg"):
         if f"{FOLDER}/{old.name}" not in made:
             old.unlink()
@@ -95,7 +95,7 @@ def write(made: dict[str, str], repo: Path = REPO) -> None:
 
 
 def out_of_date(made: dict[str, str], repo: Path = REPO) -> list[str]:
-    """Return the paths of generated files that are not what the figures give, or that are too many."""
+    """Return the paths of generated files that differ from `made`, and of plots that are not in it."""
     plots = {f"{FOLDER}/{old.name}" for old in (repo / FOLDER).glob("*.svg")}
     stale = [name for name, text in made.items() if not _is(repo / name, text)]
     return stale + sorted(plots - made.keys())

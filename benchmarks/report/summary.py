@@ -25,7 +25,7 @@ class Cell:
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Return the least and the most, or None without values."""
+        """Return the smallest and the largest value, or None if there are no values."""
         return (min(self.values.values()), max(self.values.values())) if self.values else None
 
 
@@ -41,9 +41,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Vestal against the best peer of a row. `ratio` is above 1 where Vestal is better.
-
-    It is None where a value is 0 or missing. Neither won nor lost means equal.
+    """Vestal against the best peer of a row. `ratio` is above 1 if Vestal is better, and None if a value is 0
+    or missing. If neither `won` nor `lost` is true, the two are equal.
     """
 
     peer: str

@@ -1,1 +1,1 @@
-"""Runs of scenarios: stored figures, budgets, and going on after an interruption."""
+"""Runs of scenarios: they store figures, keep to budgets, and resume after an interruption."""

@@ -1,4 +1,4 @@
-"""A stored run, a folder of `benchmarks/results`: its figures, how far each scenario came, the machine."""
+"""A stored run, a folder of `benchmarks/results`: its figures, how each scenario ended, and the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DONE, OUT_OF_TIME, FAILED, INTERRUPTED = "done", "out of time", "failed", "inter
 
 @dataclass(frozen=True)
 class Ended:
-    """How a scenario of a run ended: DONE, OUT_OF_TIME, FAILED or INTERRUPTED, after so many seconds."""
+    """How a scenario of a run ended (DONE, OUT_OF_TIME, FAILED or INTERRUPTED), and its duration."""
 
     scenario: str
     ended: str
@@ -51,7 +51,7 @@ class RunFolder:
         _replace(self._machine_file, json.dumps(machine, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
     def skip(self, skipped: dict[str, str]) -> None:
-        """Add subjects that were left out, and why, to the description."""
+        """Add the subjects that were left out, and the reasons, to the description of the machine."""
         machine = self.machine()
         machine["skipped"] = machine.get("skipped", {}) | skipped
         self.write_machine(machine)
@@ -59,7 +59,7 @@ class RunFolder:
     # --- how far the scenarios came ---
 
     def ends(self) -> dict[str, Ended]:
-        """Return how each scenario ended that has ended, the last end counting, with all its seconds."""
+        """Return by name how each scenario last ended, with the seconds of all its parts together."""
         ends: dict[str, Ended] = {}
         lines = self._ends_file.read_text().split("\n")[:-1] if self._ends_file.exists() else []
         for line in lines:
@@ -73,11 +73,11 @@ class RunFolder:
         _append(self._ends_file, json.dumps(asdict(end)) + "\n")
 
     def begin(self, scenario: str, *, resumes_itself: bool = False) -> int:
-        """Make the run ready for more rounds of a scenario, and return how many whole rounds it has.
+        """Prepare the run for more rounds of a scenario, and return how many complete rounds are stored.
 
-        A scenario goes round by round, so the last round that has figures may lack some: unless the scenario
-        is done, the figures of that round are dropped. So is what it reported of its own failure. One that
-        `resumes_itself` keeps all other figures, and has no whole rounds.
+        Unless the scenario is done, the figures of its last round are deleted, because that round may be
+        incomplete, and so are the failures that it reported for itself. The figures of a scenario that
+        `resumes_itself` are kept, except those failures; it counts as having no complete rounds.
         """
         figures = self.figures()
         own = [figure for figure in figures if figure.scenario == scenario]

@@ -20,7 +20,7 @@ QUICK_RUN_S = 600.0
 
 @dataclass(frozen=True)
 class Order:
-    """What a run is asked for: its mode, only these scenarios and subjects (all if empty), and the rounds."""
+    """The request for a run: its mode, the scenarios and subjects to include (empty: all), and the rounds."""
 
     mode: str
     scenarios: Sequence[str] = ()
@@ -32,7 +32,7 @@ class Order:
         return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
 
     def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
-        """Return the seconds that a scenario may take. A quick run as a whole has its limit, too."""
+        """Return the seconds that a scenario may take. A quick run also has a limit for all scenarios."""
         if self.mode == FULL:
             return scenario.full_s
         return min(scenario.quick_s, QUICK_RUN_S - END_S - since_begin_s)

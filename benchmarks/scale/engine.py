@@ -1,7 +1,8 @@
-"""One machine's engine: requests in slots, steps of the batch, prompts, and the prompt cache.
+"""The simulated engine of one machine: requests in slots, steps of the batch, prompts, and the prompt cache.
 
-Between two events everything advances evenly. A turn of the engine is a step for all answers and one chunk
-of each prompt, as in `mlx_server/engine/generation/batch.py`: prompts and answers slow each other down.
+Between two events all requests advance at constant rates. Each pass of the engine is one step for all answers
+and one chunk of each prompt, as in `mlx_server/engine/generation/batch.py`, so that prompts and answers slow
+each other down.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ NEARLY_TOKENS, NEARLY_S = 1e-6, 1e-9
 
 
 class PromptCache:
-    """The parts of prompts whose keys and values are stored; the least recently used end goes first."""
+    """The parts of prompts whose keys and values are stored; the least recently used is dropped first."""
 
     def __init__(self, size_tokens: int) -> None:
         self._size_tokens = size_tokens
@@ -36,7 +37,7 @@ class PromptCache:
         return cached
 
     def store(self, parts: Iterable[Part]) -> None:
-        """Store a prompt's parts, and use them: the beginning last, so that the end is the older one."""
+        """Store the parts of a prompt and mark them as used, the beginning as the most recent one."""
         for name, tokens in reversed(tuple(parts)):
             if name not in self._parts:
                 self.tokens += tokens
@@ -49,7 +50,7 @@ class PromptCache:
 
 @dataclass(eq=False)
 class Job:
-    """A turn in a slot: prompt tokens to compute (cached ones count less), and answer tokens to come."""
+    """A turn in a slot: the prompt tokens left to compute (cached ones cost less) and answer tokens left."""
 
     turn: Turn
     prompt_left: float
@@ -57,7 +58,7 @@ class Job:
 
 
 class Engine:
-    """Runs turns. `on_finished` is called with each turn whose answer is complete."""
+    """Simulates one machine's engine. `on_finished` is called with each turn when its answer is complete."""
 
     def __init__(
         self, loop: EventLoop, parameters: EngineParameters, on_finished: Callable[[Turn], None]
@@ -80,7 +81,7 @@ class Engine:
         self._settle()
 
     def kill(self) -> list[Turn]:
-        """End the engine; return the turns that it ran, first, and those that waited."""
+        """Stop the engine; return the turns that were running, followed by those that waited."""
         self._advance()
         turns = [job.turn for job in self.jobs] + list(self.waiting)
         self.jobs.clear()
@@ -90,14 +91,14 @@ class Engine:
         return turns
 
     def start(self, turns: Iterable[Turn] = ()) -> None:
-        """Start the next engine, with the turns of the last one in their order."""
+        """Start a new engine, with the turns of the killed one in their order."""
         self._advance()
         self.is_up = True
         self.waiting.extendleft(reversed(tuple(turns)))
         self._settle()
 
     def _rates(self) -> tuple[float, float]:
-        """Return the tokens a second of each prompt, and of each answer."""
+        """Return the speeds of each prompt and of each answer, in tokens a second."""
         given = self._parameters
         prompts = sum(job.prompt_left > 0 for job in self.jobs)
         step_s = given.step_for(len(self.jobs) - prompts)
@@ -133,7 +134,7 @@ class Engine:
             turn.cut_off_at = None
 
     def _settle(self) -> None:
-        """Finish what is complete, fill the slots, and come back when the next part is complete."""
+        """Finish complete turns, fill the slots, and schedule a call for when the next part is complete."""
         finished = [job for job in self.jobs if job.prompt_left == job.answer_left == 0]
         self.jobs = [job for job in self.jobs if job not in finished]
         while self.is_up and self.waiting and len(self.jobs) < self._parameters.slots:

@@ -1,4 +1,4 @@
-"""The event loop of the simulation: calls what is due, in the order of time."""
+"""The event loop of the simulation: it runs scheduled calls in the order of simulated time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class EventLoop:
-    """Holds what is to be called at which simulated second. `now` is the time of the running call."""
+    """Holds the scheduled calls by simulated second. `now` is the time of the running call."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -16,15 +16,15 @@ class EventLoop:
         self._numbers = itertools.count()
 
     def at(self, time_s: float, call: Callable[[], None]) -> None:
-        """Call it at a time, or now if that is over."""
+        """Schedule a call for a simulated time, or for now if that time has passed."""
         heapq.heappush(self._due, (max(time_s, self.now), next(self._numbers), call))
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Call it after a delay."""
+        """Schedule a call after a delay in simulated seconds."""
         self.at(self.now + delay_s, call)
 
     def run(self, while_true: Callable[[], bool] = lambda: True) -> None:
-        """Call everything that is due, until nothing is left or the condition is false."""
+        """Run the scheduled calls in order, until none is left or `while_true` returns False."""
         while self._due and while_true():
             self.now, _, call = heapq.heappop(self._due)
             call()

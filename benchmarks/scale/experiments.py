@@ -44,7 +44,9 @@ ROUTINGS: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Served:
-    """How a fleet served a load: seconds to the first token, and the share of computed prompt tokens."""
+    """How a fleet served a load: seconds to the first token, and the share of prompt tokens that were
+    computed, not taken from a cache.
+    """
 
     machines: int
     routing: str
@@ -58,7 +60,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Survived:
-    """What deaths of engines and machines did to the answers of a fleet."""
+    """The effects of deaths of engines and machines on the answers of a fleet."""
 
     machines: int
     routing: str
@@ -74,7 +76,7 @@ class Survived:
 
 @dataclass(frozen=True)
 class Worked:
-    """How workers served tasks on one Postgres. Shares are of one core of Postgres."""
+    """How workers served tasks on one Postgres. Postgres's shares are the busy shares of its one core."""
 
     workers: int
     tasks: int
@@ -90,7 +92,7 @@ class Worked:
 
 
 def served(parameters: Parameters, machines: int, routing: str, per_hour: int, seed: int = 1) -> Served:
-    """Simulate a load without failures; what arrives while the caches fill is not counted."""
+    """Simulate a load without failures. Requests that arrive while the caches fill are not counted."""
     measured_s = ALONE_MEASURED_S if machines == 1 else MEASURED_S
     settings = FleetSettings(machines, per_hour, WARM_UP_S + measured_s, seed)
     fleet = Fleet(parameters, settings, ROUTINGS[routing](machines, parameters))

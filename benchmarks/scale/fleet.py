@@ -18,7 +18,7 @@ RETRY_S = 1.0
 
 @dataclass(eq=False)
 class MachineNode:
-    """A machine. `slots` never changes; `back_at` is when it is back, if it is dead."""
+    """A simulated machine. `slots` are those of its engine; `back_at` is when a dead machine returns."""
 
     number: int
     engine: Engine
@@ -29,7 +29,7 @@ class MachineNode:
     health: dict[str, object] = field(default_factory=dict)
 
     def look(self, now: float) -> None:
-        """Note what its /health answers now."""
+        """Store in `health` what the machine's /health would answer now."""
         engine = self.engine
         requests = {
             "running": len(engine.jobs),
@@ -43,7 +43,7 @@ class MachineNode:
 
 @dataclass
 class FleetSettings:
-    """What is simulated. `rotated`: each machine's list of peers begins with the machine after it."""
+    """The settings of a simulation. `rotated`: each machine's list of peers begins with the next machine."""
 
     machines: int
     per_hour: float
@@ -54,7 +54,7 @@ class FleetSettings:
 
 
 class Fleet:
-    """Runs a simulation; `turns` are all requests, each finished, when `run` returns."""
+    """Simulates a fleet. When `run` returns, `turns` has all requests, each finished."""
 
     def __init__(self, parameters: Parameters, settings: FleetSettings, routing: Routing) -> None:
         self.loop = EventLoop()
@@ -77,7 +77,7 @@ class Fleet:
         self._lag_tokens = MIRROR_S / engine.step_for(engine.slots)
 
     def run(self) -> None:
-        """Simulate until the last conversation that began in time is over."""
+        """Simulate until every conversation that began within the simulated seconds is over."""
         for at, conversation in self._workload.arrivals(self._settings.seconds):
             self._unfinished_conversations += 1
             self.loop.at(at, lambda one=conversation: self._arrive(one))  # type: ignore[misc]
@@ -185,7 +185,7 @@ class Fleet:
         self.loop.after(self._draw.expovariate(1 / every_s), lambda: self._machine_dies(node))
 
     def _cut_off(self, turn: Turn, dead: int) -> None:
-        """Decide where a turn goes on whose machine died: from the records that a machine has, or anew."""
+        """Decide where a turn continues whose machine died: where its records are, or from the start."""
         self._note_cut(turn)
         if not self._routing.has_take_over:
             self.loop.after(self._parameters.failures.client_back_s, lambda: self._begin_again(turn))
@@ -198,7 +198,7 @@ class Fleet:
             self.loop.after(DEAD_AFTER_S, lambda: self._take_over(turn, holder))
 
     def _wait_for(self, turn: Turn, dead: int) -> None:
-        """Let the turn go on from the machine's own log, once that is back."""
+        """Continue the turn from the dead machine's own log, once that machine is back."""
         turn.has_waited = True
         self.loop.at(self.nodes[dead].back_at, lambda: self._submit(turn, dead))
 
@@ -208,7 +208,7 @@ class Fleet:
             turn.cut_off_at = self.loop.now
 
     def _holder(self, turn: Turn, dead: int) -> int | None:
-        """Return who has the records: the origin of what was passed on, else the first living peer."""
+        """Return the machine with a turn's records: the one that passed it on, else the first living peer."""
         if turn.is_taken_over:  # an answer that came from another machine is copied to no third one
             return None
         if turn.is_passed_on:
@@ -228,7 +228,7 @@ class Fleet:
         self._submit(turn, holder)
 
     def _begin_again(self, turn: Turn) -> None:
-        """Let the client send the request again: nobody has what was generated."""
+        """Let the client send the request again: no machine has the generated tokens."""
         turn.given, turn.is_taken_over = 0.0, False
         turn.began_again += 1
         self._send(turn)

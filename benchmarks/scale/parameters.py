@@ -1,4 +1,4 @@
-"""What the simulation assumes of machines, load, failures and workers, read from parameters.yaml."""
+"""The simulation's assumptions about machines, load, failures and workers, read from parameters.yaml."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class EngineParameters:
 
 @dataclass(frozen=True)
 class LoadParameters:
-    """Conversations: `beginnings` system prompts are shared by all of them; each turn adds `turn_tokens`."""
+    """The conversations: each begins with one of `beginnings` system prompts; each turn adds
+    `turn_tokens`.
+    """
 
     beginnings: int
     beginning_tokens: int
@@ -66,7 +68,9 @@ class LoadParameters:
 
 @dataclass(frozen=True)
 class FailureParameters:
-    """Mean times between the deaths of an engine and of a machine, and until who was cut off is back."""
+    """The mean times between deaths of an engine and of a machine, and how long a machine, or a client whose
+    request was cut off, takes to come back.
+    """
 
     engine_every_s: float
     machine_every_s: float
@@ -93,7 +97,7 @@ class WorkerParameters:
 
 @dataclass(frozen=True)
 class GatewayParameters:
-    """The CPU time of a gateway: for its peers' polls and its own, a streamed token, and a placement."""
+    """A gateway's CPU seconds: to answer or send a /health poll, to stream a token, to place a request."""
 
     answer_health_s: float
     ask_health_s: float
@@ -103,7 +107,7 @@ class GatewayParameters:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All of them, with the SHA-256 of the file's values."""
+    """All parameters of the simulation, with the SHA-256 of the file's values."""
 
     engine: EngineParameters
     load: LoadParameters

@@ -44,7 +44,7 @@ CREW = "agents:\n" + "".join(
 
 @dataclass
 class Cost:
-    """What the server has done: transactions, and the CPU seconds of all its processes."""
+    """The work of the Postgres server: transactions, and the CPU seconds of all its processes."""
 
     transactions: float
     cpu_s: float
@@ -54,7 +54,7 @@ class Cost:
 
 
 class Server:
-    """The database, and what it has cost so far."""
+    """A database on a real Postgres server, and the server's cost so far."""
 
     def __init__(self, postgres: RealPostgres) -> None:
         self.url = postgres.new_database()
@@ -164,7 +164,7 @@ class Stack:
         return self._server.cost().since(before), _ask(f"{self._models}/work")["calls"]
 
     def at_rest(self) -> Cost:
-        """Return what the server does in a second while no task runs."""
+        """Return the server's cost of one second in which no task runs."""
         before, began = self._server.cost(), time.monotonic()
         time.sleep(REST_S)
         spent = self._server.cost().since(before)

@@ -1,4 +1,4 @@
-"""Which machine a turn goes to: Vestal's own rule, and what stands in front of machines that share nothing.
+"""Choose the machine for a turn: Vestal's own rule, and balancers in front of machines that share nothing.
 
 `Placement` holds what each gateway knows, and asks `mlx_server/gateway/peers`: the machine is chosen by
 `machine_for`, the beginnings are remembered by `PrefixMemory`, the peers' load is what `PeerState` makes of a
@@ -21,7 +21,7 @@ from mlx_server.gateway.peers.polling import POLL_S, PeerState
 
 
 class Node(Protocol):
-    """A machine as routing sees it. `looked_at` is when its /health was asked last, and answered `health`."""
+    """A machine as routing sees it: `health` is its last answer to /health, at the time `looked_at`."""
 
     number: int
     is_alive: bool
@@ -40,7 +40,7 @@ class Routing(Protocol):
         ...
 
     def place(self, turn: Turn, entry: int, nodes: Sequence[Node], now: float) -> tuple[int, float]:
-        """Return the machine that serves the turn, and after how many seconds it has it."""
+        """Return the machine that serves the turn, and the seconds until the turn arrives there."""
         ...
 
 
@@ -97,7 +97,7 @@ class FewestRequests(Alone):
 
 
 class Placement:
-    """Vestal's rule. `one_entry`: all clients use the first machine's gateway, and not each its own."""
+    """Routes turns by Vestal's rule. `one_entry`: all clients use the first machine's gateway."""
 
     has_take_over = True
 
@@ -114,7 +114,7 @@ class Placement:
 
 
 class _Gateway:
-    """What one gateway knows of the others, as `mlx_server/gateway/peers/others.py` has it."""
+    """The knowledge of one gateway about the others, as in `mlx_server/gateway/peers/others.py`."""
 
     def __init__(self, number: int, machines: int) -> None:
         self._number = number
@@ -149,7 +149,7 @@ class _Gateway:
         return machines
 
     def _hear(self, url: str, state: PeerState, node: Node, now: float) -> None:
-        """Take the answers to the polls since the last time: only what they leave behind matters."""
+        """Update a peer's state with its latest polls, answered and missed, since the last call."""
         if node.looked_at > self._heard_at[url]:
             self._heard_at[url] = node.looked_at
             state.heard(node.health, node.looked_at)

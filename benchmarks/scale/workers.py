@@ -44,7 +44,7 @@ class Worker:
 
 
 class Workers:
-    """Runs a simulation; `tasks` are all tasks, each finished, when `run` returns."""
+    """Simulates workers. When `run` returns, `tasks` has all tasks, each finished."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Workers:
             self._call(worker)
 
     def _transact(self, count: float, then: Callable[[], None]) -> None:
-        """Do so many transactions one after the other, once Postgres is free."""
+        """Take the time of `count` transactions in a row once Postgres is free, then call `then`."""
         work_s = count * self._parameters.transaction_s
         self.postgres_busy_s += work_s
         self._free_at = max(self._free_at, self.loop.now) + work_s / (1 - self.rest_share)

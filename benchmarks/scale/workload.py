@@ -71,7 +71,7 @@ def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
 
 
 class Workload:
-    """Draws conversations. The random numbers are its own, so that all policies get the same load."""
+    """Draws conversations, with its own random numbers, so that all routing rules get the same load."""
 
     def __init__(self, load: LoadParameters, machines: int, per_hour: float, seed: int) -> None:
         self._load = load
@@ -82,7 +82,7 @@ class Workload:
         self._count = 0
 
     def arrivals(self, until_s: float) -> Iterator[tuple[float, Conversation]]:
-        """Yield the beginnings of conversations: time, and conversation."""
+        """Yield each conversation with the time at which it begins, in simulated seconds."""
         at = self._draw.expovariate(self._rate)
         while at < until_s:
             yield at, self._conversation()
@@ -107,7 +107,7 @@ class Workload:
         return Turn(conversation, tuple(conversation.parts), answer, now)
 
     def think_s(self) -> float:
-        """Return how long the client takes until its next turn."""
+        """Return the seconds that the client waits before its next turn."""
         return self._draw.expovariate(1 / self._load.think_s)
 
     def next_turn(self, done: Turn) -> Conversation | None:

@@ -1,4 +1,4 @@
-"""What clients of a server observe: tokens a second, the first token, the pauses within a text."""
+"""Measure what a server's clients observe: tokens a second, the first token, the pauses within a text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def story() -> Messages:
 
 
 def long_prompt(tokens: int) -> Messages:
-    """Return a prompt of some `tokens` tokens. At 30 it is a story's."""
+    """Return a prompt of about `tokens` tokens. For about 30 tokens, it is the prompt of `story`."""
     items = round((tokens - TOKENS_AROUND) / TOKENS_AN_ITEM)
     if items < 1:
         return story()
@@ -79,8 +79,8 @@ def tokens_per_s(
 ) -> float:
     """Return the tokens a second of simultaneous requests, from the first byte sent to the last received.
 
-    With `from_first_text`, the prompts do not count: the time begins with the first text of any of them.
-    Of a server that reports no number of tokens, as llama-cpp-python's, the tokens of the text are counted.
+    With `from_first_text`, the prompts do not count: the time begins with the first text of any of them. If a
+    server reports no number of tokens, as llama-cpp-python's does not, the tokens of its text are counted.
     """
     found, began, ended = answers(server, requests)
     if from_first_text:

@@ -1,4 +1,4 @@
-"""Let servers take turns at one measurement, and log what each of them gives: a value, or its last words."""
+"""Let servers take turns at one measurement, and log for each of them a value, or its last words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Units = Mapping[str, tuple[str, Better]]
 class Contest:
     """The servers of a scenario. Each round begins with another of them, so that none is always the first.
 
-    A server that fails a measurement is logged at once, with its last words if its process has ended, and is
-    started again. If that fails too, it takes no further part.
+    If a server fails a measurement, the failure is logged at once. A server whose process has ended is logged
+    with its last words and started again; if that fails too, it takes no further part.
     """
 
     def __init__(self, log: Log, servers: Sequence[Server]) -> None:
@@ -64,7 +64,7 @@ class Contest:
         return found
 
     def warm_up(self, call: Callable[[Server], None]) -> None:
-        """Call this with each server. One that fails it will fail its measurements, too, and say why."""
+        """Call `call` with each server. Errors are not logged as figures: the measurements will fail, too."""
         for server in self._servers:
             try:
                 call(server)

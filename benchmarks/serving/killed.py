@@ -61,13 +61,13 @@ async def kill_under_load(server: Server) -> dict[str, float]:
 
 
 def _next_parts_at(streams: list[Answer], killed_at: float) -> float:
-    """Return when the streams went on, the median of them."""
+    """Return the median of the times at which the streams continued after the kill (monotonic seconds)."""
     after = [next((at for at in answer.pieces_at if at > killed_at), killed_at) for answer in streams]
     return statistics.median(after)
 
 
 async def _text_again_at(session: aiohttp.ClientSession, server: Server) -> float:
-    """Send a request again and again until it is answered; return when its first text came."""
+    """Send requests until one is answered; return the time of its first text, in monotonic seconds."""
     end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         answer = Answer()

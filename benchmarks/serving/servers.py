@@ -1,4 +1,4 @@
-"""What a server of a comparison can do, and Vestal's gateway as one of them."""
+"""The interface of a server in a comparison, and Vestal's gateway as one of them."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ LOOP_S = 6.0
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What is done to a supervisor, and the unit of each figure that it gives. Less of all is better.
+    """A disturbance of a supervisor, and the unit of each figure that it yields. Lower is always better.
 
-    All supervisors are observed at once: they mostly wait.
+    All supervisors are disturbed at the same time, since they mostly wait.
     """
 
     about: str
@@ -55,7 +55,7 @@ DISTURBANCES = (
 
 
 def run(log: Log, subjects: Subjects, rounds: int) -> None:
-    """Disturb each supervisor in each way, round after round, and log each figure and each failure."""
+    """Expose each supervisor to every disturbance in each round, and log the figures and failures."""
     contestants = _contestants(subjects)
     for number in range(1, rounds + 1):
         for disturbance in DISTURBANCES:

@@ -31,7 +31,7 @@ PASS_END_S = 5.0  # for so long a replacement waits for a recovery pass that run
 class Agent:
     """Supervises every service of one home on this machine.
 
-    `kept_files` are written again whenever they are missing, as long as the agent runs.
+    While the agent runs, it writes `kept_files` again whenever they are missing or changed.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Agent:
     async def run(self, stop: asyncio.Event, handed_over: HandedOver) -> UpgradeRequest | None:
         """Run until `stop` is set, then stop every child in order and return None.
 
-        If the agent is to be replaced before that, leave the children running and return what is to be
-        executed; `handed_over` then has what the next program needs.
+        If the agent is to be replaced before that, leave the children running and return the program to
+        execute; `handed_over` then has the sockets and the upgrade report that this program needs.
         """
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
@@ -98,9 +98,9 @@ class Agent:
 
 
 def _last_sign_of_life(journal: Journal) -> float:
-    """Return when an agent last wrote an event or a sample into the journal's file; 0 if none ever did.
+    """Return the time (seconds since 1970) of the newest event or sample in the journal; 0 without any.
 
-    An agent at rest writes a sample every 10 s, and may write no event for hours.
+    An idle agent writes a sample every 10 s, and may write no event for hours.
     """
     events = [float(entry["ts"]) for entry in journal.newest(1)]
     return max([*events, newest_sample_at(journal)])
@@ -130,7 +130,7 @@ async def _stop_comes_first(stop: asyncio.Event, other: asyncio.Event) -> bool:
 
 
 async def _leave_children(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
-    """Stop what this program does, and leave every child running for the next one."""
+    """Stop the loops and the listener, and leave every child running for the program that comes next."""
     journal.record("agent", "agent_replacing")
     await loops.stop()
     with contextlib.suppress(TimeoutError):
@@ -158,7 +158,7 @@ async def _stop(components: Components, loops: BackgroundLoops, journal: Journal
 
 
 async def _stop_supervised(stop: Callable[[], Awaitable[None]], journal: Journal) -> None:
-    """Stop, and record a process that does not end: the others must be stopped all the same."""
+    """Call `stop`. Record a SupervisionError and do not raise it: other processes must be stopped too."""
     try:
         await stop()
     except SupervisionError as error:

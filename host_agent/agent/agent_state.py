@@ -1,6 +1,6 @@
-"""What is known of an agent that does not answer: whether it runs, is stopped by SIGSTOP, or hangs.
+"""Find out why an agent does not answer: it does not run, is stopped by SIGSTOP, or hangs.
 
-Every command that reaches no agent says this, and the remedy that fits.
+Every command that reaches no agent prints the reason and the remedy.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class SilentAgent:
 
 
 def of_silent_agent(config: Config) -> SilentAgent:
-    """Return why no agent of this home answers. Nothing is asked of the agent itself."""
+    """Return why no agent of this home answers, without sending a request to the agent."""
     identity = single_instance.running(config.home)
     if identity is None:
         sentence = f"No agent runs for {config.home.root}."
@@ -64,7 +64,7 @@ def of_silent_agent(config: Config) -> SilentAgent:
 
 
 def listens_elsewhere(config: Config) -> int | None:
-    """Return the port that the running agent was started with, where the configuration has another one."""
+    """Return the port that the agent was started with, or None if the configuration has the same port."""
     started_with = running_settings.read(config.home)
     if started_with is None or started_with.port == config.agent.port:
         return None

@@ -1,4 +1,4 @@
-"""What the agent does without being asked: each loop runs until the agent stops, and restarts if it fails."""
+"""The agent's periodic work: each loop runs until the agent stops, and is restarted if it fails."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ Loop = Callable[[], Awaitable[None]]
 
 
 class BackgroundLoops:
-    """Owns one asyncio task for each loop."""
+    """Runs each background loop of the agent in an asyncio task of its own."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class BackgroundLoops:
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_files(self) -> None:
-        """Write again what was deleted or changed, or could not be written on a full disk."""
+        """Restore deleted or changed files at each interval, and write what a full disk has held up."""
         token = KeptToken(self._config.home, self._token)  # every client reads it
         while True:
             if token.keep():
@@ -125,8 +125,8 @@ class BackgroundLoops:
         """Request a recovery pass for each container that Docker will not restart by itself.
 
         Docker restarts neither an unhealthy container nor one that a person killed. The delay leaves time for
-        someone who is recreating the container. A pass that is already running is joined and looks again: it
-        may be waiting for this very container, which has died a second time.
+        someone who is recreating the container. A pass that is already running is joined and checks again:
+        it may be waiting for this very container, which has died a second time.
         """
         while True:
             reason = await self._components.containers.deaths.pass_requests.get()

@@ -81,7 +81,7 @@ async def build(
 ) -> Components:
     """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command.
 
-    `handed_over` is what the last program of this process has left.
+    `handed_over` is what this agent got from the program that it replaced in this process, if any.
     """
     incidents = Incidents(journal)
     store = JsonStateStore(config.home.root / "supervision.json")

@@ -56,7 +56,7 @@ async def _run(
 ) -> None:
     """Run the agent until a signal stops it. If it is to be replaced, execute the new program in its place.
 
-    Where that is impossible, the agent starts again as it was; its services have gone on.
+    If that is impossible, start the old agent again; its services keep running throughout.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -20,10 +20,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class HandedOver:
-    """What the last program of this process has left, or nothing.
+    """What an agent that replaces itself passes to the next program; empty after an ordinary start.
 
     `listening` are the sockets of the listener and of the gateway. `lock` is the descriptor of the lock on
-    the home. `report` is how far the upgrade has come.
+    the home. `report` is the report of the upgrade that is under way.
     """
 
     listening: list[socket.socket] = field(default_factory=list)
@@ -32,7 +32,7 @@ class HandedOver:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "HandedOver":
-        """Read the variable and remove it. A descriptor that is not what the variable says is left alone."""
+        """Read the variable VESTAL_AGENT_INHERITS and remove it. An invalid value counts as empty."""
         try:
             fields = json.loads(environment.pop(VARIABLE, "") or "{}")
             sockets = InheritedSockets.of_descriptors(int(fd) for fd in fields.get("sockets", ()))
@@ -42,13 +42,13 @@ class HandedOver:
             return cls()
 
     def sockets(self) -> InheritedSockets:
-        """Return the sockets by address and port."""
+        """Return the sockets in a form that finds one by its address and port."""
         return InheritedSockets(self.listening)
 
     def execute(self, command: Sequence[str], environment: MutableMapping[str, str]) -> NoReturn:
-        """Replace this program by `command`. Raises OSError if that is impossible.
+        """Replace this program by `command` with `execve`. Raises OSError if that is impossible.
 
-        The caller has blocked the signals to stop: one that arrives before the new program handles it waits.
+        The caller has blocked STOP_SIGNALS, so that one that arrives meanwhile waits for the new program.
         """
         kept = [each.fileno() for each in self.listening]
         named = {"sockets": kept, "lock": self.lock, "report": self.report}
@@ -58,5 +58,5 @@ class HandedOver:
 
 
 def accept_stop_signals() -> None:
-    """Let the signals through that were held back while the program was replaced, once they have handlers."""
+    """Unblock STOP_SIGNALS, which are blocked while a program replaces another. Set their handlers before."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

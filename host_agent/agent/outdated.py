@@ -1,7 +1,7 @@
-"""Which processes of this home run older code or settings than are installed. No process is asked.
+"""Find the processes of this home that run older code or settings than are installed.
 
-The agent writes down what it was started with (`running_settings`); every other process has it in its
-environment.
+No request is sent to them: the digest with which a process was started is in its environment, and that of
+the agent in a file (`running_settings`).
 """
 
 from host_agent.agent import running_settings, single_instance
@@ -15,12 +15,12 @@ REMEDY = "`vestal up` replaces it; no request is lost meanwhile."
 
 
 def parts(config: Config) -> dict[str, str]:
-    """Return why each part that runs is out of date, as the end of a sentence, for those that are."""
+    """Return by name the running parts of Vestal that are out of date, each with the reason in words."""
     return comparison.outdated(_running(config.home), installed.of_parts(config))
 
 
 def parts_with_older_code(config: Config) -> list[str]:
-    """Return the parts that run other code than is installed, whatever their settings."""
+    """Return the running parts of Vestal whose code differs from the installed code; ignore settings."""
     wanted = installed.of_parts(config)
     running = {part: digest for part, digest in _running(config.home).items() if part in wanted}
     return [

@@ -1,4 +1,4 @@
-"""What the running agent was started with, in a file, to notice that code or settings have changed since."""
+"""A file with what the running agent was started with, which shows later whether code or settings changed."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from vestal.config import Config, Home
 class RunningSettings:
     """The listener's port, and the digest of the code and of all settings, `CODE.SETTINGS`.
 
-    It is a digest because settings may hold secrets. Older versions wrote that of the settings alone.
+    It is a digest because settings may hold secrets. Older versions wrote the digest of the settings alone.
     """
 
     port: int
@@ -31,14 +31,14 @@ def of(config: Config) -> RunningSettings:
 
 
 def write(config: Config) -> KeptFile:
-    """Write what the agent that starts now runs with, and return the file, which is to be kept."""
+    """Write the port and digest of the agent that starts now. Return the file; the caller keeps it intact."""
     file = KeptFile(_path(config.home), "settings")
     file.write(json.dumps(asdict(of(config))))
     return file
 
 
 def read(home: Home) -> RunningSettings | None:
-    """Return what the last agent of this home wrote, or None if there is no readable file."""
+    """Return the port and digest that the last agent of this home wrote; None if no file can be read."""
     try:
         fields = json.loads(_path(home).read_text())
         return RunningSettings(int(fields["port"]), str(fields["digest"]))

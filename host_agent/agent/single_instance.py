@@ -26,7 +26,7 @@ def pid_file(home: Home) -> Path:
 def running(home: Home) -> ProcessIdentity | None:
     """Return the process of the agent that runs for this home, or None.
 
-    Where no PID file names it, which may have been deleted a moment ago, it is searched for.
+    If no PID file names it (the file may have been deleted), search the process table.
     """
     identity = read_pid_file(pid_file(home))
     if identity and identity.alive():
@@ -42,7 +42,10 @@ def _search(home: Home) -> ProcessIdentity | None:
 
 
 class SingleInstance:
-    """Holds the lock from `acquire` to `release`, or until this process ends. `pid_file` is to be kept."""
+    """Holds the lock from `acquire` to `release`, or until this process ends.
+
+    `pid_file` names this process; the agent writes it again if somebody deletes it.
+    """
 
     def __init__(self, home: Home, inherited: int | None = None) -> None:
         self._home = home
@@ -63,7 +66,7 @@ class SingleInstance:
 
     @property
     def descriptor(self) -> int | None:
-        """Return the descriptor that holds the lock."""
+        """Return the file descriptor that holds the lock; None before `acquire`."""
         return self._descriptor
 
     def release(self) -> None:
@@ -75,7 +78,7 @@ class SingleInstance:
 
 
 def _take_inherited(descriptor: int | None) -> int | None:
-    """Return a lock that was inherited; None if it is none, and has to be taken."""
+    """Return the inherited `descriptor` if it holds the lock, else None: the caller then takes the lock."""
     if descriptor is None:
         return None
     try:
@@ -87,7 +90,10 @@ def _take_inherited(descriptor: int | None) -> int | None:
 
 
 def _lock(home: Home) -> int | None:
-    """Lock the home's folder, or a file in it where the file system has no locks for folders (NFS)."""
+    """Lock the home's folder, or a file in it if the file system cannot lock folders (NFS).
+
+    Return the descriptor, or None if another process holds the lock.
+    """
     try:
         return try_lock(home.root)
     except OSError:

@@ -13,7 +13,10 @@ TIMEOUT_S = 10.0
 
 
 class GatewayClient:
-    """Opens one connection for each call. Every call raises GatewayUnreachable if no MLX server answers."""
+    """Calls the MLX server's HTTP API, with one connection for each call.
+
+    Every call raises GatewayUnreachable if no MLX server answers.
+    """
 
     def __init__(self, config: Config) -> None:
         self.url = f"http://127.0.0.1:{config.mlx.port}"

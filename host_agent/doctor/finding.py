@@ -1,4 +1,4 @@
-"""What a diagnosis is, and what it reports."""
+"""The types of a diagnosis and of the findings that it reports."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -3,7 +3,7 @@ file.
 
 | module      | what it is                                                                              |
 |-------------|-----------------------------------------------------------------------------------------|
-| `sample`    | what is known at one time or of one span, how it is packed, and how spans are joined      |
+| `sample`    | the figures of one moment or span of time, how they are packed, and how spans are joined  |
 | `counters`  | a gateway's counters, and how much each grew between two readings                         |
 | `plot`      | samples on the regular grid of a plot: rates, means, and null where nothing is known      |
 | `store`     | the two tables, one of fine samples for a day and one of coarse ones for weeks            |

@@ -34,7 +34,7 @@ class Entry(NamedTuple):
         return value[:MAX_TEXT] if isinstance(value, str) else ""
 
     def ids(self) -> list[str]:
-        """Return the ids of requests in the fields `ids` or `id`, without a gateway's suffix."""
+        """Return the ids of requests in the fields `ids` or `id`, without the suffix after a dot."""
         one = self.fields.get("id")
         if isinstance(one, str):
             return [one.partition(".")[0]] if one else []

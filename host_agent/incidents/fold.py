@@ -60,7 +60,7 @@ class IncidentFold:
         """Take the next entries, which are rows of the journal's file.
 
         `parse` decodes the fields of an entry, and is called only if they are needed. An agent that starts
-        after a crash storm reads twenty thousand rows, so that this loop does nothing twice.
+        after a crash storm reads twenty thousand rows, so this loop must be fast.
         """
         ledger, known, methods = self.ledger, self._known, self._methods
         for seq, ts, component, event, cause, text in rows:

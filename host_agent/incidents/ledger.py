@@ -47,7 +47,7 @@ class Ledger:
         return changed
 
     def begin(self, seq: int, ts: float) -> None:
-        """Begin the entry `seq` at `ts`: let no further fault join incidents that ended long before it."""
+        """Begin with journal entry `seq`, recorded at `ts`. No fault joins incidents that ended long ago."""
         self._seq = seq
         if not 0.0 <= ts - self._retired_at < 1.0 and self.live:
             self._retired_at = ts

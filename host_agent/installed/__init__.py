@@ -1,1 +1,1 @@
-"""What is installed, as digests, to notice that a process runs older code or settings."""
+"""Digests of the installed code and settings, by which Vestal notices processes that run older ones."""

@@ -1,4 +1,4 @@
-"""Compare what runs with what is installed, by digest, and say what has to be replaced and why. Pure."""
+"""Compare the digests of running processes with those installed, and say what to replace and why. Pure."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def why_outdated(running: str | None, installed: str) -> str:
 
 
 def outdated(running: Mapping[str, str | None], installed: Mapping[str, str]) -> dict[str, str]:
-    """Return why each part that runs and is out of date has to be replaced."""
+    """Return by name the running parts of Vestal that are out of date, each with the reason in words."""
     found = {
         part: why_outdated(digest, installed[part]) for part, digest in running.items() if part in installed
     }

@@ -1,6 +1,6 @@
 """Digests of the code that a part of Vestal runs: its source files, the installed packages, and Python.
 
-Names and contents count, not times: a checkout there and back changes every file's time and nothing else.
+A digest covers names and contents but not file times, which change when a person switches between branches.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ def digest(part: str, settings: str) -> str:
 
 
 def all_settings(config: Config) -> str:
-    """Return all settings as text, for a part that passes them on; not the file that they are from."""
+    """Return all settings as text, whichever file they are from. Used for a part that passes settings on."""
     return config.model_dump_json(exclude={"home", "file"})
 
 
 def code_digest(part: str) -> str:
-    """Return the digest of the code as it is on the disk now."""
+    """Return the digest of the code of a part as it is on the disk now."""
     folders = SOURCES[part]
     if not folders:
         return "-"
@@ -77,10 +77,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _packages(extra_lock: Path | None = None) -> str:
-    """Return the digest of the installed packages of the lock, and of an extra's.
+    """Return the digest of the installed packages in the lock file, and in `extra_lock` if it is given.
 
-    `RECORD` lists the hash of every file of a package. Where nothing of it has changed since the last call,
-    it is not read again.
+    A package's file `RECORD` lists the hash of every file. It is read again only if it has changed.
     """
     hashed = hashlib.sha256()
     for folder in sorted(_package_folders(extra_lock)):
@@ -110,7 +109,7 @@ def _package_folders(extra_lock: Path | None) -> Iterator[Path]:
 
 
 def _locked_names(lock: Path) -> frozenset[str]:
-    """Return the names in a lock; empty if there is none, and then every installed package counts."""
+    """Return the names of packages in a lock file. Without the file, return none: all packages then count."""
     try:
         return frozenset(_normalized(name) for name in LOCKED_NAME.findall(lock.read_text()))
     except OSError:

@@ -115,7 +115,7 @@ class JournalDatabase:
         return connection.execute(query, arguments).fetchall()
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction, and return its result. It reads and writes tables of its own."""
+        """Run `work`, which uses tables of its own, in one transaction, and return its result."""
         connection = self._opened()
         with connection:
             return work(connection)

@@ -94,10 +94,10 @@ class Journal:
         return [*saved, *self._unsaved][-limit:] if limit else []
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction, and return its result. It uses tables of its own in the journal's
-        file.
+        """Run `work` in one transaction, and return its result.
 
-        Raises sqlite3.Error or OSError if the file cannot be read or written; a damaged one is replaced then.
+        `work` uses tables of its own in the journal's file. Raises sqlite3.Error or OSError if the file
+        cannot be read or written; a damaged one is replaced then.
         """
         if time.monotonic() - self._failed_at >= RETRY_S:
             self._open()

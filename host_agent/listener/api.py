@@ -25,10 +25,10 @@ ACTIONS = "restart|stop|start"
 
 
 class Api:
-    """One method for each route."""
+    """The handlers of the listener's routes, one method for each."""
 
     def __init__(self, context: ListenerContext, port: int, cookie: str, headers: Mapping[str, str]) -> None:
-        """`headers` are the headers that every response has, streams included."""
+        """Build the handlers. `headers` are added to every response, streams included."""
         self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
         self._streams = EventStreams(context.journal)
@@ -118,7 +118,7 @@ class Api:
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def page(self, request: web.Request) -> web.Response:
-        """Return the page, or exchange the key of a one-time link for the cookie that its data calls need."""
+        """Return the status page, or exchange the key of a one-time link for the cookie that it needs."""
         key = request.query.get("key")
         if key is None:
             return self._page.response(request)

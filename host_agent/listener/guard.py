@@ -24,7 +24,7 @@ DENIALS_EACH_S = 10.0
 
 
 class Guard(AiohttpGuard):
-    """The middleware around every route. It takes the token, or the cookie that a one-time link gave."""
+    """The middleware around every route. It accepts the token, or the cookie that a one-time link gave."""
 
     response_headers = {
         "X-Content-Type-Options": "nosniff",

@@ -109,9 +109,7 @@ def check_request(body: dict[str, Any]) -> None:
 
 
 class RetryAdviceCache:
-    """Caches the retry advice that `look` finds for MLX and Ollama, so that simultaneous clients cause one
-    look.
-    """
+    """Caches the retry advice for MLX and Ollama, so that simultaneous clients share one call of `look`."""
 
     def __init__(self, look: Callable[[], Awaitable[Advice]]) -> None:
         self._look = look
@@ -122,8 +120,9 @@ class RetryAdviceCache:
         self._looked_at = float("-inf")
 
     async def get(self) -> Advice:
-        """Return the advice for those of `mlx` and `ollama` that are down and that no pass will start. If
-        `look` takes longer than ADVICE_WITHIN_S, return its last answer, or nothing if that is too old.
+        """Return the advice for those of `mlx` and `ollama` that are down and that no pass will start.
+
+        If `look` takes longer than ADVICE_WITHIN_S, return its last answer, or none if that is too old.
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last
@@ -133,7 +132,7 @@ class RetryAdviceCache:
         return self._last if self._age_s() <= ADVICE_STALE_S else {}
 
     def _begin_waiting(self) -> None:
-        """Look, unless a look is under way, and set a new `_answer_due` when it has ended or is late."""
+        """Call `look` unless a call is under way. Set a new `_answer_due` when that has ended or is late."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._update(), name="retry advice")
         due = self._answer_due = asyncio.Event()

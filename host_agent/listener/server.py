@@ -70,13 +70,13 @@ class Listener:
         self._tasks = [asyncio.create_task(self._follow_bridge())]
 
     def duplicate_sockets(self) -> list[socket.socket]:
-        """Return duplicates of the sockets: connections wait in them for the next program of this process."""
+        """Return duplicates of the listening sockets, in which new connections wait for the next agent."""
         return [each.dup() for each in self._sockets if each.fileno() >= 0]
 
     async def stop_accepting(self) -> None:
-        """Accept nothing more, and return once the connections that were accepted have their answers.
+        """Accept no more connections, and wait until the accepted ones have their answers.
 
-        One that sends no request, or waits for its answer for long, is waited for ANSWERS_WITHIN_S at most.
+        Give up after ANSWERS_WITHIN_S, because a connection may send no request or need a slow answer.
         """
         for site in list(self._runner.sites):
             await site.stop()

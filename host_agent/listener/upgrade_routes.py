@@ -1,4 +1,4 @@
-"""The routes of upgrades: begin or join one, and read how far it has come and what runs."""
+"""The routes of upgrades: begin or join an upgrade, and read its report and the digests of what runs."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ class UpgradeRoutes:
         return [web.post("/upgrade", self.begin), web.get("/upgrade", self.report)]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Replace what runs older code or settings than are installed; join an upgrade that is under way."""
+        """Begin to replace the processes that run older code or settings, or join the upgrade under way."""
         await read_object(request)
         begun = self._context.upgrades.begin()
         return web.json_response({"state": "started" if begun else "joined"}, status=202)

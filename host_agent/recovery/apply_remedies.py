@@ -25,7 +25,7 @@ BY_PASS = "a recovery pass"
 
 
 class HostRemedies:
-    """Applies remedies. Every restart is spent from `budget`; `stop_s` is from SIGTERM to SIGKILL."""
+    """Applies remedies. Each restart counts against `budget`. SIGKILL follows SIGTERM after `stop_s`."""
 
     def __init__(
         self,

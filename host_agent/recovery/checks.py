@@ -32,7 +32,7 @@ class ProbeFinding:
 class HostChecks:
     """Gathers the facts of this machine. `specs` are those of the supervisor's children.
 
-    `orchestrator` asks the orchestrator if that runs in a container.
+    `orchestrator` is the health check of an orchestrator that runs in a container.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All facts of one look. The services are in the order in which a pass handles them."""
+    """All facts of one round of checks. The services are in the order in which a pass handles them."""
 
     services: tuple[ServiceFacts, ...]
     ports: tuple[PortFacts, ...] = ()

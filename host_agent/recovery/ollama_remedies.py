@@ -6,7 +6,7 @@ from host_agent.services.ollama import OllamaService
 
 
 class OllamaRemedies:
-    """Carries remedies out. `stop_s` is the time between SIGTERM and SIGKILL."""
+    """Carries out the remedies for Ollama. `stop_s` is the time between SIGTERM and SIGKILL, in seconds."""
 
     def __init__(self, service: OllamaService, stop_s: float) -> None:
         self._service, self._stop_s = service, stop_s

@@ -18,21 +18,21 @@ RECHECK_INTERVAL_S = 0.25
 
 
 class Checks(Protocol):
-    """How a pass sees the machine."""
+    """The interface through which a recovery pass checks the machine."""
 
     async def gather(self) -> Facts:
-        """Look at every service now."""
+        """Check every service now, and return the facts."""
 
 
 class Remedies(Protocol):
-    """How a pass acts on the machine."""
+    """The interface through which a recovery pass acts on the machine."""
 
     async def apply(self, remedy: Remedy) -> None:
         """Carry a remedy out; raise an exception whose text is a sentence if that is not possible."""
 
 
 class RecoveryPass:
-    """Looks at the machine at least once, and again for callers who joined. Writes one report."""
+    """One recovery pass, with one report: `look` runs at least once, and again for callers who joined."""
 
     def __init__(
         self, checks: Checks, remedies: Remedies, journal: Journal, report: Report, settle_s: float
@@ -45,8 +45,8 @@ class RecoveryPass:
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
         """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.
 
-        Once a caller has joined, the look ends early so that the caller's own look can begin. The last look
-        is followed by no other, so it also waits for services that need no further remedy.
+        When a caller joins, end early, so that the next call can begin with the checks for this caller. If
+        `is_last`, no call follows, so also wait for services that need no further remedy.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()

@@ -7,7 +7,7 @@ RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)
 
 
 class RestartBudget:
-    """Counts the restarts of each service within the last hour. The checks read it, the remedies spend it."""
+    """Counts the restarts of each service within the last hour. Checks read the count, remedies add to it."""
 
     def __init__(self) -> None:
         self._spent: dict[str, Intensity] = {}

@@ -30,7 +30,7 @@ class Job:
 
 
 def parse_launchctl_list(output: str) -> tuple[Job, ...]:
-    """Return the jobs in the output of `launchctl list`: PID or `-`, last exit status and label, by tabs."""
+    """Return the jobs in the output of `launchctl list`: PID or `-`, exit status and label, tab-separated."""
     jobs = []
     for line in output.splitlines():
         fields = line.split("\t")

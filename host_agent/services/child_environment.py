@@ -23,7 +23,7 @@ def common(config: Config) -> dict[str, str]:
 
 
 def orchestrator(config: Config, host: str) -> dict[str, str]:
-    """Return the orchestrator's settings.
+    """Return the orchestrator's settings as environment variables.
 
     `host` is this machine's name as the orchestrator sees it: 127.0.0.1 natively, host.docker.internal in a
     container.

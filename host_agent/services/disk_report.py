@@ -23,7 +23,8 @@ NAMES = {
 class DiskReport:
     """Reports failed writes, and records in the journal when they begin and end.
 
-    `mlx_failures` returns what the gateway reported last of itself and its engine; `ask_mlx` asks it again.
+    `mlx_failures` returns the failed writes of the gateway and its engine, as the gateway reported them last;
+    `ask_mlx` asks the gateway again.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DiskReport:
         }
 
     async def record_change(self) -> None:
-        """Look at the disk. Record an event if writes fail, or succeed again, since the last call."""
+        """Check for failed writes. Record an event if they have begun or ended since the last call."""
         if error := find_obstacle(self._home.root):
             FAILURES.failed("disk", error, count=0)
         else:

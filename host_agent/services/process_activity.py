@@ -1,4 +1,4 @@
-"""Read what the kernel shows of a server's process and of its port, for the judgement of a silent server."""
+"""Read what the kernel shows of a server's process and port, to judge a server that does not answer."""
 
 import asyncio
 from functools import partial

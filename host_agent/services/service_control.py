@@ -141,9 +141,9 @@ class ServiceControl:
         os.kill(await self._engine_pid(), signal.SIGTERM)
 
     async def _try_engine(self) -> None:
-        """Start an engine that was given up, or whose breaker is open, although its trial is not due yet.
+        """Replace the gateway, so that a new one starts an engine that was given up or has an open breaker.
 
-        Only a new gateway does that; the present one transfers its requests to it.
+        The old gateway hands its requests over if it can. Raises NotPossible if its engine was not given up.
         """
         engine = await self._mlx.engine_status(fresh=True)
         if engine is None or engine.state not in GIVEN_UP:

@@ -139,7 +139,7 @@ class StatusReport:
         """Return the gateway's status, and the engine's as the gateway reports it now; None if it does not
         answer.
 
-        A gateway that is up is as its answer says: its supervisor's last probe may be ten seconds old.
+        The gateway's own answer counts, because its supervisor's last probe may be ten seconds old.
 
         If the gateway was replaced during the query, the query is repeated, so that both are of the same
         gateway.

@@ -1,7 +1,7 @@
 """Try the program that is installed before an agent is replaced by it: `vestal agent --check`.
 
-It imports every module of the agent, reads the settings, and looks whether a foreign program holds a port of
-theirs, so that a broken update is refused and the agent goes on.
+It imports every module of the agent, reads the settings, and checks that no foreign program holds a
+configured port, so that a broken update is refused and the old agent keeps running.
 """
 
 import contextlib
@@ -25,8 +25,9 @@ NEED_AN_EXTRA = frozenset({"vestal.tracing.tracer"})
 
 
 def import_all() -> None:
-    """Import every module of the agent, those that need an extra if it is installed. Raises whatever one of
-    them raises.
+    """Import every module of the agent. Raises any exception that an import raises.
+
+    A module that needs an optional package is skipped if the package is missing.
     """
     for package in (vestal, host_agent):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -43,7 +44,10 @@ def report(config: Config) -> str:
 
 
 async def run(request: UpgradeRequest) -> Mapping[str, str]:
-    """Run the check, and return the digests. Raises UpgradeRefused with its last line."""
+    """Run the check in the new program, and return the digest of each part of Vestal.
+
+    Raises UpgradeRefused, with the last line that the check printed, if it failed.
+    """
     done = await run_async(request.executable, *CHECK, timeout_s=TIMEOUT_S, env=request.environment)
     lines = [line for line in done.text.splitlines() if line.strip()]
     last = lines[-1] if lines else "it wrote nothing"

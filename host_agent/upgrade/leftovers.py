@@ -1,4 +1,4 @@
-"""Stop the services of an earlier program of this process that the settings no longer have."""
+"""Stop the services that the agent ran before an upgrade and that the settings no longer include."""
 
 from host_agent.services import IN_CONTAINERS, OLLAMA, terminate
 from vestal.config import Config
@@ -7,9 +7,9 @@ from vestal.supervision.processes.process_group import reap
 
 
 async def stop_unwanted(config: Config, supervisor: Supervisor) -> list[str]:
-    """Stop native orchestrators where they run in containers now, and Ollama where it is switched off.
+    """Stop native orchestrators if they run in containers now, and Ollama if it is switched off.
 
-    Return a line about each.
+    Return a line about each process that was stopped.
     """
     names = [name for name in IN_CONTAINERS if name not in supervisor.status()]
     if config.ollama.manage == "off":

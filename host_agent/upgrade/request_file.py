@@ -1,7 +1,7 @@
-"""The environment in which `vestal up` asks for an upgrade: settings may stand in it.
+"""The request of `vestal up` for an upgrade: Python and environment (settings included) of the new agent.
 
-It goes by a file that only its owner can write, and not by HTTP: a client of the listener may not choose
-what the agent executes.
+It is passed in a file that only its owner can write, and not by HTTP: a client of the listener may not choose
+the program that the agent executes.
 """
 
 import contextlib
@@ -19,28 +19,28 @@ from vestal.config import Config, Home
 
 @dataclass(frozen=True)
 class UpgradeRequest:
-    """The Python program that is to run the agent, and its environment."""
+    """The Python executable that is to run the new agent, and its environment."""
 
     executable: str
     environment: dict[str, str]
 
 
 def write(config: Config) -> None:
-    """Ask for this program's own Python and environment. Raises OSError."""
+    """Write a request for an agent with the Python and environment of this process. Raises OSError."""
     environment = {**os.environ, **child_environment.common(config)}
     write_file(_path(config.home), json.dumps({"executable": sys.executable, "environment": environment}))
 
 
 def remove(home: Home) -> None:
-    """Withdraw what was asked for and has not been taken."""
+    """Delete the request, if no agent has taken it."""
     with contextlib.suppress(OSError):
         _path(home).unlink(missing_ok=True)
 
 
 def take(home: Home) -> UpgradeRequest:
-    """Return what was asked for, and remove the file. Without one it is what this process has itself.
+    """Return the request, and delete its file; if there is none, return a request as `own` does.
 
-    The log of the agent stays the one that it has.
+    The environment keeps the log file of this process: the new agent writes to the same log.
     """
     asked: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -56,7 +56,7 @@ def take(home: Home) -> UpgradeRequest:
 
 
 def own() -> UpgradeRequest:
-    """Return this process's own Python and environment."""
+    """Return a request for the Python and environment of this process."""
     return UpgradeRequest(sys.executable, dict(os.environ))
 
 

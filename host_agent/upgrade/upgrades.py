@@ -1,6 +1,6 @@
 """One upgrade at a time: the agent replaces itself if it is out of date, and then what it supervises.
 
-The report of an upgrade goes with the agent into the program that replaces it, which finishes the upgrade.
+The agent passes the report of an upgrade to the program that replaces it, which finishes the upgrade.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ ADOPTION_TIMEOUT_S = 30.0
 class Upgrades:
     """Runs upgrades. `agent_is_to_be_replaced` is set once the agent has to execute `request`.
 
-    `report` is how far the upgrade that an earlier program of this process has begun has come.
+    `report` is the report of an upgrade that this program has to finish, because the agent that it replaced
+    began it; empty if there is none.
     """
 
     def __init__(
@@ -75,13 +76,13 @@ class Upgrades:
         return True
 
     def go_on(self) -> None:
-        """Finish the upgrade by which this program has replaced an earlier one."""
+        """Finish the upgrade that replaced the earlier agent by this one; do nothing if there was none."""
         if self._report["state"] == "replacing_agent":
             self._note(AGENT, "replaced", event="agent_replaced")
             self._task = asyncio.create_task(self._finish(), name="upgrade")
 
     def agent_was_not_replaced(self, why: str) -> None:
-        """Report that the program could not be executed."""
+        """Report that the new program could not be executed, for the reason `why`."""
         self._refuse(UpgradeRefused(f"The agent could not be replaced, and goes on: {why}."))
 
     async def stop(self) -> None:

@@ -59,7 +59,7 @@ async def stop_leftover(home: Home) -> bool:
 
 
 async def take_sockets_back(home: Home) -> list[socket.socket]:
-    """Return the gateway's sockets that the watchdog of an earlier agent has kept; none without one.
+    """Return the gateway's sockets that the watchdog of an earlier agent has kept; empty if none runs.
 
     A watchdog that does not answer is ended: it might hold the sockets, and nobody else could bind them.
     """
@@ -95,7 +95,7 @@ class AgentWatchdog:
             await stop_leftover(self._config.home)
 
     async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
-        """Have the watchdog keep these sockets, if it does not already. One that is away gets them later."""
+        """Pass these sockets to the watchdog, unless it has them. If that fails, a later call tries again."""
         pid = self.pid
         if pid is None:
             return
@@ -120,7 +120,7 @@ class AgentWatchdog:
         await self._supervisor.detach()
 
     async def stop(self) -> None:
-        """End the watchdog: the agent is about to end because somebody wants it to."""
+        """End the watchdog before the agent ends as requested, so that it does not start another."""
         await self._supervisor.stop()
 
     def describe(self) -> str:

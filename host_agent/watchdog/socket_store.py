@@ -1,7 +1,7 @@
 """The gateway's listening sockets, kept open by the watchdog while no agent lives.
 
-The agent passes them to its watchdog, and the next agent gets them from it: a connection that is made
-meanwhile waits, and a gateway that the next agent adopts can hand over to a successor. They go over a Unix
+The agent passes them to its watchdog, and the next agent gets them back: a connection that is made meanwhile
+waits, and a gateway that the next agent adopts can hand over to a successor. They are passed over a Unix
 socket in the `run` folder, which only the owner can enter.
 """
 
@@ -28,7 +28,7 @@ class StoreUnreachable(Exception):
 
 
 class SocketStore:
-    """The watchdog's side. It answers one caller at a time, within TIMEOUT_S."""
+    """Keeps the sockets in the watchdog. It answers one caller at a time, and waits TIMEOUT_S for each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +36,7 @@ class SocketStore:
         self._listening: socket.socket | None = None
 
     def start(self) -> None:
-        """Listen. A path that is too long, or a full disk, leaves the watchdog without a store."""
+        """Listen on the Unix socket. On an error (a path too long, a full disk) the watchdog has no store."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -77,7 +77,10 @@ class SocketStore:
 
 
 def put(path: Path, sockets: Sequence[socket.socket]) -> None:
-    """Have the watchdog keep duplicates of these sockets, and nothing else. Raises StoreUnreachable."""
+    """Have the watchdog keep duplicates of these sockets instead of those that it has.
+
+    Raises StoreUnreachable if the watchdog does not answer.
+    """
     _call(path, PUT, [each.fileno() for each in sockets])
 
 

@@ -1,7 +1,7 @@
-"""Threads for work that does not touch MLX: making tokens, compiling grammars, reading the prompt cache.
+"""Threads for work that does not use MLX: tokenizing, compiling grammars, reading the prompt cache.
 
 llguidance lets other threads run while it compiles a schema, but not while it reads a vocabulary, which takes
-0.3 s for 49,000 tokens, once for each model. `Grammars.prepare` does that before it is needed.
+0.3 s for 49,000 tokens, once for each model. `Grammars.read_vocabulary` does that ahead of need.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class BackgroundWorker:
-    """One thread that runs its jobs in order. It calls `wake` after each."""
+    """One thread that runs the submitted jobs in order, and calls `wake` after each."""
 
     def __init__(self, name: str, wake: Callable[[], None]) -> None:
         self._wake = wake

@@ -1,8 +1,8 @@
-"""Imports transformers 0.4 s faster, and mlx-lm without its change of this process's limits.
+"""Import transformers 0.4 s faster, and mlx-lm without its change of this process's limits.
 
-The first shortens each start, and each pause of a stream after a crash. To learn what it could import,
-transformers reads all of its 1,600 source files, twice. The result of the first scan is written to the folder
-where Python keeps the compiled sources, and read from there at the next start.
+The faster import shortens each start, and each pause of a stream after a crash. To learn what it could
+import, transformers reads all of its 1,600 source files, twice. The result of the first scan is written to
+the folder where Python keeps the compiled sources, and read from there at the next start.
 
 mlx-lm sets the limit of open files to 2,048 as it is imported. That lowers a higher limit, and where the hard
 limit is below 4,096 it raises ValueError, so that no engine could start.

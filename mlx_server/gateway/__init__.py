@@ -1,4 +1,5 @@
-"""The HTTP side of the MLX server: holds the clients, and survives the engine. It never imports mlx.
+"""The HTTP side of the MLX server: it holds the clients' connections, and survives crashes of the engine. It
+never imports mlx.
 
 README.md in this folder describes how a request passes through it, and where to add a dialect.
 """

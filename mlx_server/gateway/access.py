@@ -1,4 +1,4 @@
-"""The gateway's access policy: programs of this machine and its containers, and others with the API key."""
+"""The gateway's access policy: local programs and containers are admitted; all others need the API key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def access_policy(
     `host_names` returns additional names of this machine that a `Host` header may have. Connections to its
     `keyless_addresses` need no API key, nor do those over loopback. `origins` are pages that may use the
     gateway besides those that Ollama admits by default: of this machine, and of programs with a web view.
-    `peer_key` lets gateways on other machines in, to what they need of this one.
+    `peer_key` admits gateways on other machines to PEER_PATHS.
 
     Bodies may have any Content-Type, because Ollama's server takes any: `curl -d` sends a JSON body as a
     form, and `fetch` sends it as text/plain. A browser page that would use that to skip the CORS preflight is

@@ -69,8 +69,8 @@ def create_app(
 ) -> FastAPI:
     """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`.
 
-    `peers` are the gateways on other machines that finish what this one cannot serve; `mirrored` is where
-    others keep a copy of their answers here; `in_flight` shows the requests of this gateway.
+    `peers` are the gateways on other machines that finish what this one cannot serve; `mirrored` holds
+    the copies of their answers that they store here; `in_flight` shows the requests of this gateway.
     """
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
@@ -119,7 +119,9 @@ def create_app(
         return failed(request, error)
 
     async def system_error(request: Request, error: Exception) -> Response:
-        """Return 503 if no descriptor or memory was left for the request. Anything else is a bug."""
+        """Return 503 if no descriptor or memory was left for the request. Any other error is a bug, and is
+        raised again.
+        """
         assert isinstance(error, OSError)
         if not is_exhausted(error):
             raise error

@@ -1,4 +1,4 @@
-"""What happened to the engine and its requests, for the host agent's journal (GET /events, a long poll).
+"""The newest events of the engine and its requests, for the host agent's journal (GET /events, a long poll).
 
 The agent is not the engine's parent, and would otherwise only see that the number of restarts went up. Its
 status page shows what died, why, and what was done about it.
@@ -47,7 +47,7 @@ class EngineEventBuffer:
         self._waiting = 0
 
     def add(self, event: Event) -> None:
-        """Store the event if it is about the engine. The gateway's stop ends all waiting."""
+        """Store the event if it is about the engine or its requests. End all waits when the gateway stops."""
         if event.component == COMPONENT or event.event in ABOUT_REQUESTS:
             self._events.append(event)
             self._wake()
@@ -60,9 +60,9 @@ class EngineEventBuffer:
         self._changed = asyncio.Event()
 
     async def after(self, seq: int, wait_s: float) -> list[Event]:
-        """Return the events with a higher number. If there are none, wait up to `wait_s` for one.
+        """Return the events with a number above `seq`. If there is none, wait for one up to `wait_s` seconds.
 
-        Raises Unavailable if MAX_WAITING others wait already.
+        Raises Unavailable if MAX_WAITING other requests wait already.
         """
         if (found := self._newer(seq)) or wait_s <= 0 or self._closing:
             return found

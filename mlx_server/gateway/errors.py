@@ -90,7 +90,7 @@ class RequestCancelled(GatewayError):
 
 
 class InsufficientStorage(GatewayError):
-    """A request that cannot succeed later either. A header asks clients not to retry."""
+    """A request failed, and would fail later too. A header of the response asks clients not to retry."""
 
     status = 507
 

@@ -66,7 +66,9 @@ def is_outdated(state: State, *, is_idle: bool) -> bool:
 
 
 def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
-    """Return the body of GET /health. `engine` also holds what the agent's GET /status shows of a service."""
+    """Return the body of GET /health. Its field `engine` also holds what the host agent's GET /status shows
+    of a service.
+    """
     child = engine.status()
     is_idle = not (dispatcher.count(RequestPhase.RUNNING) or engine.loading)
     if engine.ready and is_outdated(child.state, is_idle=is_idle):
@@ -101,7 +103,9 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
 
 
 def _write_failures(engine: EngineSupervisor) -> dict[str, Any]:
-    """Return by process what could not be written, such as log lines on a full disk, and what fails now."""
+    """Return, by process and by what was to be written (such as the log), how many writes have failed, and
+    since when they fail without a success.
+    """
     dropped = engine.report.log_lines_dropped
     engine_log = {"log": {"failed": dropped, "failing_since": None, "error": ""}}
     return {"mlx_server": FAILURES.as_json(), "mlx_engine": engine_log if dropped else {}}

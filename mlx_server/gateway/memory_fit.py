@@ -19,8 +19,8 @@ from vestal.config import Config
 
 
 class MemoryFit:
-    """The memory needs of the installed models. Each model is forecast once; a changed one has another
-    digest.
+    """Forecasts how much memory each installed model needs. A forecast is kept for the digest of the model,
+    which changes with its files.
     """
 
     def __init__(self, config: Config) -> None:

@@ -15,7 +15,7 @@ from vestal.supervision import Clock
 
 @dataclass(frozen=True)
 class GatewayParts:
-    """The parts that the program makes, and closes, unless `serving` does so earlier."""
+    """The components that `main` makes and closes, unless `serving` closes one earlier."""
 
     config: Config
     clock: Clock

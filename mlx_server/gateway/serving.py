@@ -1,4 +1,4 @@
-"""Serve HTTP from the start of a gateway to its end: take up answers, listen, and drain or hand over."""
+"""Serve HTTP from the start of a gateway to its end: resume answers, listen, and drain or hand over."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ HAND_OVER = signal.SIGUSR1.name
 
 
 async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Queue[str]) -> None:
-    """Serve until one of the `signals` (their names), then drain, or hand over to the successor."""
+    """Serve until the name of a signal is in the queue `signals`; then drain, or, after SIGUSR1, hand over to
+    the successor.
+    """
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
@@ -98,7 +100,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
 
 
 def _this_machine(parts: GatewayParts) -> Machine:
-    """Return this machine as the choice of a machine for a request sees it."""
+    """Return the state and load of this machine, from which `peers.choice` decides where a request runs."""
     dispatcher = parts.dispatcher
     return Machine(
         HERE,
@@ -110,9 +112,9 @@ def _this_machine(parts: GatewayParts) -> Machine:
 
 
 async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
-    """Have the dispatcher and the answer log handle what is due, every TICK_S, until cancelled.
+    """Handle the timeouts of the dispatcher and of the answer log every TICK_S, until cancelled.
 
-    Other machines are asked to go on with what waits for an engine that comes late.
+    While the next engine is far away, other machines are asked to finish the waiting requests.
     """
     dispatcher, clock = parts.dispatcher, parts.clock
     offer_at = clock.now()
@@ -132,9 +134,10 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
 async def _drain(
     parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
 ) -> None:
-    """Refuse new requests and let those in flight finish, for `mlx.drain_s` or until a second signal.
+    """Refuse new requests and let those in flight finish, for up to `mlx.drain_s` seconds or until a second
+    signal; then fail the others.
 
-    What a peer takes over is finished there, and read by its clients through this gateway meanwhile.
+    An answer that a peer takes over is finished there, while its client reads it through this gateway.
     """
     dispatcher, clock = parts.dispatcher, parts.clock
 
@@ -156,7 +159,9 @@ async def _drain(
 async def _hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, handed_over: HandedOver, signals: asyncio.Queue[str]
 ) -> None:
-    """Hand over, and stay while clients read on through this gateway, or until another signal."""
+    """Hand over to the successor, and wait until no client reads through this gateway, or for another
+    signal.
+    """
     mlx = parts.config.mlx
     successor = Successor(f"http://{LOOPBACK}:{mlx.port}", mlx.api_key)
     leaving = asyncio.ensure_future(hand_over(parts, keeper, handed_over, successor))

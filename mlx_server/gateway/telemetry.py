@@ -104,8 +104,8 @@ class Telemetry:
         self.engine_events.add(event)
 
     def delivered(self) -> None:
-        """Count a token or an answer that a client gets. The first is an event: the agent, which restarts a
-        gateway that has died, spares one that served clients.
+        """Count a token or a whole answer that a client gets, and write an event for the first one, which
+        tells the host agent that this gateway has served clients.
         """
         if not self.deliveries:
             self.emit(FIRST_DELIVERY, pid=os.getpid())

@@ -21,7 +21,7 @@ CONTEXTS_TOKENS = (USUAL_CONTEXT_TOKENS, 32 * 1024, 128 * 1024)
 
 @dataclass(frozen=True)
 class Fit:
-    """What one request with `context_tokens` tokens needs, with the engine and the model, and what there is.
+    """The memory for the engine, a model and one request of `context_tokens` tokens, and the limit for it.
 
     `context_tokens` is None for the smallest request, which is what the engine demands to load a model.
     """

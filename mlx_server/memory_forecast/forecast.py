@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def shared_bytes(self) -> int:
-        """Return the bytes that the model and its adapters hold together, once."""
+        """Return the bytes that the model shares with those that add an adapter to it, and are held once."""
         return self.weights.bytes + self.tokenizer_bytes
 
     @property

@@ -153,7 +153,7 @@ def _stateful_layers(own: Mapping[str, Any], layers: int) -> int:
 
 
 def _state_floats(own: Mapping[str, Any]) -> int:
-    """Return the numbers in one layer's state per request. float32 counts twice relative to 16 bits."""
+    """Return how many 16-bit numbers one layer's state takes per request; a float32 number counts twice."""
     heads = int(own.get("linear_num_value_heads") or 0)
     if heads:
         keys = int(own.get("linear_num_key_heads") or heads) * int(own["linear_key_head_dim"])
@@ -165,7 +165,10 @@ def _state_floats(own: Mapping[str, Any]) -> int:
 
 
 def _latent_floats(own: Mapping[str, Any]) -> int:
-    """Return the numbers per token with multi-head latent attention (latent or heads); 0 otherwise."""
+    """Return how many numbers a layer of multi-head latent attention stores for a token; 0 without it.
+
+    Some models store the latent, others the keys and values of all heads.
+    """
     rank = own.get("kv_lora_rank")
     if not isinstance(rank, int):
         return 0
@@ -178,7 +181,7 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
 
 
 def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Return the mean rows of the projections of keys and values per layer; 0 if they are fused."""
+    """Return the mean number of rows per layer of the projections of keys and values (0 if fused)."""
     rows = {"k": 0, "v": 0}
     layers: set[str] = set()
     for name, shape in shapes.items():

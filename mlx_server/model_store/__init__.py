@@ -5,7 +5,7 @@ survey(config)                      the same, and the folders that are broken mo
 find(config, name)                  one model that can be loaded
 ensure(config, names, on_progress)  fetch the models that are missing
 remove(config, name)                delete a model that was fetched or made
-make(config, name, base, preset)    make a model from another one, with whose files it shares the disk
+make(config, name, base, preset)    make a model from another one, whose files it shares
 
 Nothing in this package imports mlx, except the converter, which runs in a process of its own.
 """

@@ -1,10 +1,10 @@
 """`python -m mlx_server.model_store ensure|pull|list|remove [NAME ...]`, which Vestal's other processes run.
 
-`ensure` and `pull` fetch what is missing, without names that of `mlx.preload`. `pull` first compares the
-memory that a model of the hub needs with the machine's, and refuses one that does not fit, unless with
-`--force`. Progress is printed to stdout, one line each. With `--json` each line is an object: {"model",
-"fraction", "sentence", "bytes"} for progress, where `bytes` is the size of the download or 0 while it is
-unknown, and {"bytes_per_s", "remaining_s"} once they are known; {"model", "error": {"code", "message",
+`ensure` and `pull` fetch the named models that are missing; without names, those of `mlx.preload`. `pull`
+first compares the memory that a model of the hub needs with the machine's, and refuses one that does not fit,
+unless with `--force`. Progress is printed to stdout, one line each. With `--json` each line is an object:
+{"model", "fraction", "sentence", "bytes"} for progress, where `bytes` is the size of the download or 0 while
+it is unknown, and {"bytes_per_s", "remaining_s"} once they are known; {"model", "error": {"code", "message",
 "remedy"}} for a failure; {"models": [...]} for a list; {"model", "removed"} for a removal. SIGTERM stops a
 fetch, kills the tools that it runs, and deletes its staging folder; what was downloaded from the hub is kept.
 

@@ -91,8 +91,10 @@ def stage_uploads(name: str, uploads: Mapping[str, Path], staged: Path, base: Pa
 
 
 def stage_inherited(name: str, adapter: Adapter, staged: Path, store: Path) -> str:
-    """Give the model in `staged` the adapter of the model that it is made from. Return what the manifest
-    has for it: files in the store are linked, those of the user's are used in their place.
+    """Give the model in `staged` the adapter of the model that it is made from.
+
+    Files in the store are linked into `staged`; files of the user's are used where they are. Return the
+    adapter's folder as the manifest records it.
     """
     if store not in adapter.path.parents:
         return str(adapter.path)

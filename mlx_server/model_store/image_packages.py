@@ -14,5 +14,5 @@ def missing_image_packages() -> tuple[str, ...]:
 
 
 def reads_heic() -> bool:
-    """Return whether the decoder for HEIC is installed, which no lock has."""
+    """Return whether `pillow-heif`, the decoder for HEIC, is installed. Vestal does not install it itself."""
     return importlib.util.find_spec("pillow_heif") is not None

@@ -177,7 +177,10 @@ def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> P
 
 
 def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
-    """Return the GGUF file that `source` names; a folder of safetensors would be used in its place."""
+    """Return the GGUF file that `source` names.
+
+    Raises ModelStoreError if it is not a GGUF file. (A folder of safetensors is used where it is.)
+    """
     path = source_path(config, source)
     if path.suffix == ".gguf" and path.is_file():
         return path

@@ -35,7 +35,7 @@ from vestal.config.units import format_size
 class HubModel:
     """A model of the hub that has not been downloaded: its repository, its facts, and its forecast here.
 
-    `entry.path` is gone, and `entry.digest` is not that of the downloaded model.
+    The folder `entry.path` no longer exists, and `entry.digest` is not that of the downloaded model.
     """
 
     name: str

@@ -36,7 +36,7 @@ class Preset:
 
     @property
     def shown_template(self) -> str:
-        """Return the template as it was given."""
+        """Return the template as it was given: in Go's language if it was translated from that."""
         return self.template_source or self.template
 
     @property

@@ -23,7 +23,7 @@ class ReportStep(Protocol):
 
 
 def ignore_progress(_name: str, _fraction: float, _sentence: str, _total_bytes: int) -> None:
-    """Report to nobody: an `OnProgress` that does nothing."""
+    """Do nothing. This is the `OnProgress` of callers that want no reports."""
 
 
 def sub_progress(step: ReportStep, start: float, end: float) -> ReportStep:
@@ -40,7 +40,9 @@ RATE_WINDOW_S = 10.0
 
 
 class Rate:
-    """The speed of a download, from what was done at which times. Bytes of an earlier download do not count.
+    """Measures the speed of a download from the bytes that it has at certain times.
+
+    Bytes of an earlier download do not count.
 
     Times are in seconds, of any clock that only rises.
     """

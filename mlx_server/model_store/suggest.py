@@ -54,9 +54,9 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Choice:
-    """A model for a task; None if none of the table fits.
+    """The model that is suggested for a task; `suggestion` is None if no model of the table fits.
 
-    One request with `longest_context_tokens` fits.
+    `longest_context_tokens` is the longest context with which one request fits.
     """
 
     task: Task

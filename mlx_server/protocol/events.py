@@ -170,7 +170,7 @@ class Failed(EngineEvent, frozen=True):
 
 
 class Alive(EngineEvent, frozen=True):
-    """Sign of life, sent each second by the link's thread, even while the MLX thread works or hangs.
+    """The engine's heartbeat, which its main thread sends each second, even while the MLX thread hangs.
 
     `progress` counts the steps of the MLX thread. If `working` is True and `progress` has not changed for a
     long time, the MLX thread hangs. `active_bytes` is what MLX has allocated, `footprint_bytes` the memory of

@@ -29,7 +29,7 @@ class Generate(Operation, frozen=True):
     With `shift`, more is dropped, so that the answer has room (`max_tokens`, but at most an eighth of the
     context), and a text loses its beginning. With `shortens_text`, a chat's last message does too.
 
-    `images` holds each image file (PNG, JPEG, WebP, GIF or HEIC, as the client sent it) in standard base64,
+    `images` holds each image file (PNG, JPEG, WebP, GIF, AVIF or HEIC, as it was sent) in standard base64,
     in the order in which image parts stand in the messages. The content of a message with images is a list
     of parts, `{"type": "text", "text": str}` and `{"type": "image"}`; every other content is a string. Only
     a chat has images.

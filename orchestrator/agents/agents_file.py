@@ -27,7 +27,7 @@ class AgentsFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def error(self, key: KeyPath, reason: str) -> ConfigError:
-        """Return the error for a key, or for a key that is missing in it. It names the file and the line."""
+        """Return an error with file, line and key. A key that is missing has the line of its parent."""
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1)
         return ConfigError(f"{self.path}:{line}: {'.'.join(key)} {reason}")
 

@@ -1,4 +1,4 @@
-"""The figures of GET /metrics."""
+"""The metrics of GET /metrics: uptime, cycles, backends, tasks, knowledge and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PREFIX = "vestal_orchestrator_"
 
 
 async def text(container: Container, runner: CycleRunner, uptime_s: float) -> str:
-    """Return the figures as they are now, as Prometheus text."""
+    """Return the present metrics as Prometheus text."""
     knowledge = await asyncio.to_thread(container.knowledge.counts)
     unfinished = await container.tasks.waiting()
     return render(

@@ -1,1 +1,1 @@
-"""Cycles: what one does and when, and the record of what it did."""
+"""Cycles: periodic rounds of health check, tasks, knowledge and report, with their schedule and records."""

@@ -23,7 +23,7 @@ class CyclePhase(StrEnum):
 
 @dataclass(frozen=True)
 class CycleFacts:
-    """Everything that a plan depends on."""
+    """The facts from which a cycle is planned. `memory_fraction` is the used share of the memory limit."""
 
     backends: tuple[Backend, ...]
     chat_model: str
@@ -44,7 +44,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a phase."""
+    """The result of a phase: its state, the reason in words, and figures for the record of the cycle."""
 
     phase: CyclePhase
     state: str  # done | skipped | failed

@@ -13,9 +13,10 @@ from orchestrator.knowledge.store import Known
 
 @dataclass
 class Scan:
-    """The result.
+    """The differences between a folder's files and the stored ones.
 
-    `touched` files have another date and the same content; `gone` files no longer exist as text.
+    `files` counts all text files. `changed` files have new content, `touched` ones another date and the same
+    content; `gone` files no longer exist as text.
     """
 
     files: int = 0

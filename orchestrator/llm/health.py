@@ -133,15 +133,15 @@ class HealthBoard:
         return {name: b.until - now for name, b in self.breakers.items() if not b.admits(now)}
 
     def outage_reported(self, names: Iterable[str]) -> tuple[Backend, ...]:
-        """Record that the outage of these was reported to the host agent. Return all backends with their new
-        state.
+        """Record that the outage of the named backends was reported to the host agent. Return all backends
+        with their new state.
         """
         self._presence = self._presence.after_post(names)
         self.backends = self._presence.judged(self.backends)
         return self.backends
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when the health of a backend has changed, or after `timeout_s` seconds."""
+        """Wait until the health of a backend changes, but for at most `timeout_s` seconds."""
         try:
             await asyncio.wait_for(self._changed.wait(), timeout_s)
         except TimeoutError:

@@ -22,11 +22,11 @@ class Presence:
     reported: frozenset[str] = frozenset()
 
     def after_check(self, backends: Iterable[Backend]) -> Presence:
-        """Record which backends a check found healthy."""
+        """Return this record with the backends that a check found healthy added to `seen`."""
         return replace(self, seen=self.seen | {b.name for b in backends if b.healthy})
 
     def after_post(self, reported: Iterable[str]) -> Presence:
-        """Record which outages the host agent accepted."""
+        """Return this record with the outages that the host agent accepted added to `reported`."""
         return replace(self, reported=self.reported | set(reported))
 
     def judged(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:

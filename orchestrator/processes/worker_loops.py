@@ -1,6 +1,4 @@
-"""The loops of a process that runs tasks; how it returns its tasks when it stops, and ends
-after a failure.
-"""
+"""Run the loops of a process that works on tasks; requeue its tasks at a stop; end it if a loop fails."""
 
 from __future__ import annotations
 

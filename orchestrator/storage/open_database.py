@@ -11,9 +11,10 @@ from orchestrator.storage.sqlite import SqliteDatabase
 
 
 def open_database(config: Config) -> Database:
-    """Return the database, ready for use; a SQLite file on a disk that is full or read-only is used later.
+    """Return the database that the settings name, ready for use.
 
-    Raise ConfigError for a permanent fault, DatabaseFailed if Postgres does not answer.
+    A SQLite database is also returned while its disk is full or read-only: it is then prepared at its first
+    use after that. Raise ConfigError for a permanent fault, DatabaseFailed if Postgres does not answer.
     """
     if config.database_url:
         from orchestrator.storage.postgres import PostgresDatabase

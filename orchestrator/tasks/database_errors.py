@@ -39,7 +39,7 @@ class ErrorHandler:
         self._reported = ""
 
     def __call__(self, context: Any) -> DatabaseFailed | None:
-        """If a client waits, return the error to raise. Otherwise wait for the database, and have DBOS try
+        """Return the error to raise if a client waits. Otherwise wait for the database, and have DBOS try
         again.
         """
         cause = cause_of(context.original_exception)

@@ -18,8 +18,8 @@ POLL_S = 1.0  # no event announces freed memory, so poll
 
 
 class StepGate:
-    """Gives fewer than `max_running` turns from 80 % of the memory limit on, and none from 90 %, in order of
-    arrival.
+    """Lets steps begin in order of arrival. From 80 % of the memory limit on, fewer than `max_running` run at
+    once, and from 90 % on none begins.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class StepGate:
 
     @asynccontextmanager
     async def turn(self, say: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for a turn, reporting why with `say`. The turn ends with the block."""
+        """Wait for a turn, and report with `say` why a step has to wait. The turn ends with the block."""
         since = self._clock()
         held = not self._may_begin(since)
         if held:

@@ -33,7 +33,9 @@ class StepRetry:
         return StepRetry(now if self.since is None else self.since, self.waits + 1, bad)
 
     def exhausted(self, error: OrchestratorError, now: float) -> bool:
-        """Return True if the step must give up. An absent backend is waited for for a day."""
+        """Return True if the step must give up: after a day for an absent backend or database, after half an
+        hour for a missing model, and otherwise after twelve failed answers.
+        """
         waited_s = now - (now if self.since is None else self.since)
         if isinstance(error, AWAY):
             return waited_s > MAX_DOWN_S

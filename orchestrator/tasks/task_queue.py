@@ -78,7 +78,7 @@ class TaskQueue:
         return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
-        """Import and launch DBOS, once. Unfinished tasks continue. Raise DatabaseFailed, and start later."""
+        """Import and launch DBOS once; unfinished tasks continue. Call it again after a DatabaseFailed."""
         async with self._starting, self._translated():
             if self._dbos is not None:
                 return

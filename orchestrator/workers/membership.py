@@ -107,7 +107,7 @@ class Membership:
 
     @contextmanager
     def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:
-        """Remove a dead worker after the block. Yield False if another did it or its heartbeat moved."""
+        """Remove a dead worker after the block. Yield False if another did so, or if its heartbeat moved."""
         with self._database.briefly_locked(LOCK):
             if self.beats().get(worker, last) != last:
                 yield False

@@ -77,7 +77,7 @@ class FileWatch:
         return self._seen is not None and self._seen == self._read
 
     def confirm(self) -> None:
-        """Note that the file, read after the last call of `is_unchanged`, is as it should be."""
+        """Record that the content which the caller read after the last `is_unchanged` is the right one."""
         self._read = self._seen
 
     def forget(self) -> None:

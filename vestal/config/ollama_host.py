@@ -35,7 +35,7 @@ def base_url(env: Mapping[str, str]) -> str | None:
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:
-    """Return scheme, host, port and path of the value."""
+    """Return scheme, host, port and path of an OLLAMA_HOST value. Missing parts get their defaults."""
     scheme, given, rest = text.partition("://")
     default_port = SCHEME_PORTS.get(scheme, DEFAULT_PORT)
     if not given:

@@ -1,8 +1,8 @@
-"""The number of the format in which the state folder is written. Pure.
+"""The number of the format in which the state folder (`$VESTAL_HOME`) is written. Pure.
 
-A program that reads a lower number migrates the folder; a higher one is refused, since an older program would
-misread or destroy what a newer one keeps there. Format 1 is the folder without a number as it was until then,
-with the number: everything in it stays as it is.
+A program migrates a folder with a lower number, and refuses one with a higher number, because an older
+program would misread or destroy what a newer one keeps there. Format 0 is a folder without a number, as the
+first versions wrote it. Format 1 is the same folder with the number: nothing else in it differs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MAX_DIGITS = 9
 
 @dataclass(frozen=True)
 class FormatJudgement:
-    """What to do with a folder.
+    """The decision whether a program may use a state folder, and whether it has to migrate the folder first.
 
-    `migrate_from` is the format from which it has to be migrated, None if it is current. `refusal` is the
-    sentence with which every program refuses to use it, empty if it may be used.
+    `migrate_from` is the number of the older format that the folder has; None if no migration is needed.
+    `refusal` is the sentence with which every program refuses to use the folder; empty if it may be used.
     """
 
     migrate_from: int | None = None
@@ -27,9 +27,9 @@ class FormatJudgement:
 
 
 def judge(text: str | None, folder: str) -> FormatJudgement:
-    """Judge the contents of the folder's format file; `text` is None without one.
+    """Judge the contents of the folder's format file; `text` is None if there is no such file.
 
-    An empty file is what a full disk has left of one, and counts as none.
+    An empty file counts as a missing one, because a full disk may leave an empty file behind.
     """
     words = (text or "").split()
     if not words:

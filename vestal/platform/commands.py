@@ -25,7 +25,7 @@ PLAIN_OUTPUT = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command wrote to stdout and stderr, or in `text` the reason why it did not run to its end."""
+    """A command's exit code, and in `text` its output or the reason why it did not run to its end."""
 
     exit_code: int
     text: str

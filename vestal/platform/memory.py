@@ -23,7 +23,7 @@ class Memory:
 
     @property
     def wired_fraction(self) -> float | None:
-        """Return the wired share of all memory, from 0 to 1."""
+        """Return the wired share of all memory, from 0 to 1; None where `wired_bytes` is None."""
         return None if self.wired_bytes is None else self.wired_bytes / self.total_bytes
 
     @property

@@ -19,10 +19,11 @@ _QUEUE_SIZES = re.compile(r"(\d+)/\d+/\d+\s+(\S+)")  # unaccepted / incomplete /
 
 @dataclass(frozen=True)
 class TcpQueues:
-    """One port. A connection that its client has closed counts until the server has closed it too.
+    """The numbers of connections to one TCP port that wait, have unread data, or are accepted.
 
-    `waiting` connections wait to be accepted, `unread` ones were accepted and have data that the server has
-    not read, `accepted` is the number of all accepted ones.
+    `waiting` connections wait to be accepted; `unread` ones were accepted and have data that the server has
+    not read; `accepted` is the number of all accepted ones. A connection that its client has closed counts
+    until the server has closed it too.
     """
 
     waiting: int = 0

@@ -53,7 +53,7 @@ _STUCK_PREDECESSOR_S = 10.0
 
 
 class Child:
-    """One supervised child.
+    """One supervised child: its process, its state, and the tasks that watch the process.
 
     `on_change` is called after each change of its state, `on_restart_siblings` when it died and its siblings
     may have to restart with it. `lifecycle` is its state, which `lifecycle.transition.step` replaces.
@@ -159,20 +159,20 @@ class Child:
 
     @property
     def predecessors(self) -> list[int]:
-        """Return the PIDs of the processes that have handed over, or are to, and have not ended."""
+        """Return the PIDs of the processes that were asked to hand over to this one and have not ended."""
         return self._handovers.predecessors()
 
     async def hand_over(self) -> None:
-        """Replace the process by a successor that starts while it serves, and return once that serves.
+        """Launch a successor while the process serves, and wait until the successor serves in its place.
 
         Raises HandoverRefused; the process then goes on as before.
         """
         await self._handovers.hand_over(lambda: self.lifecycle)
 
     async def wait_for_predecessors(self) -> None:
-        """Return once the processes that have handed over, or were to take over, are gone.
+        """Wait until all processes are gone that have handed over, or were to take over and did not.
 
-        One that does not end on SIGKILL is not waited for without end.
+        The wait is bounded, because a process may not even end on SIGKILL.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.spec.policy.stop_timeout_s + _STUCK_PREDECESSOR_S):
@@ -183,7 +183,7 @@ class Child:
         self._process.keep_files()
 
     async def wait_for_launch(self) -> None:
-        """Return once no launch is under way."""
+        """Wait until no launch is under way."""
         await self._tasks.wait("launch")
 
     async def detach(self) -> None:

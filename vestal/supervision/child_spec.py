@@ -21,7 +21,7 @@ ReadActivity = Callable[[int], Awaitable[ProcessActivity]]
 
 
 class ProcessHandle(Protocol):
-    """A running process and its process group."""
+    """The interface of a running process and its process group."""
 
     @property
     def pid(self) -> int:
@@ -32,7 +32,7 @@ class ProcessHandle(Protocol):
         """Return when the process started (see `processes.start_time`); with the PID, this identifies it."""
 
     async def wait(self) -> ExitStatus:
-        """Return once the process has been reaped and its group is gone."""
+        """Wait until the process has been reaped and its group is gone, and return its exit status."""
 
     def terminate(self) -> None:
         """Send SIGTERM to the group."""

@@ -19,7 +19,7 @@ class Clock(Protocol):
         """Return the seconds since 1970, for people and for files."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return once `seconds` of this clock have passed."""
+        """Wait until `seconds` of this clock have passed."""
 
 
 class SystemClock:
@@ -34,7 +34,7 @@ class SystemClock:
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Return once `seconds` have passed."""
+        """Wait until `seconds` have passed."""
         await asyncio.sleep(max(0.0, seconds))
 
 
@@ -64,7 +64,7 @@ class FakeClock:
         return self._now + self._wall_offset
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock was advanced by `seconds`."""
+        """Wait until the clock was advanced by `seconds`."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return

@@ -34,12 +34,12 @@ class NamedTasks:
         return self._tasks.pop(name, None)
 
     async def wait(self, name: str) -> None:
-        """Return once no task of this name runs."""
+        """Wait until no task of this name runs."""
         while (task := self._tasks.get(name)) is not None:
             await asyncio.wait([task])
 
     async def cancel_all(self) -> None:
-        """Cancel every task, and return once all have ended."""
+        """Cancel every task, and wait until all have ended."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

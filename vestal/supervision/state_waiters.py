@@ -9,7 +9,7 @@ from vestal.supervision.lifecycle.states import State
 
 
 class StateWaiters:
-    """The callers that wait, each for one child and a set of states."""
+    """The callers that wait, each for one child to enter one of a set of states."""
 
     def __init__(self) -> None:
         self._waiters: list[tuple[str, Collection[State], asyncio.Future[None]]] = []
@@ -21,7 +21,7 @@ class StateWaiters:
                 arrived.set_result(None)
 
     async def wait(self, name: str, states: Collection[State], timeout_s: float) -> None:
-        """Return at the first notification of one of the states; raise TimeoutError after `timeout_s`."""
+        """Wait until the child is reported in one of the states. Raises TimeoutError after `timeout_s`."""
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (name, states, arrived)
         self._waiters.append(waiter)

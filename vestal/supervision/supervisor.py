@@ -103,7 +103,7 @@ class Supervisor:
     # --- all children ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Adopt or start every child that was not stopped by hand, and return once they are launched.
+        """Adopt or start every child that was not stopped by hand, and wait until they are launched.
 
         ONE_FOR_ONE launches all at once. Under the other strategies, a child is launched when the one before
         it is up, and this returns earlier.
@@ -157,7 +157,7 @@ class Supervisor:
     # --- one child ------------------------------------------------------------------------------------------
 
     async def start_child(self, name: str, cause: str = "asked to start", *, reset: bool = False) -> None:
-        """Start a child, even if it was stopped by hand, and return once it is launched.
+        """Start a child, even if it was stopped by hand, and wait until it is launched.
 
         An open breaker stays open unless a person asks for `reset`.
         """
@@ -174,7 +174,7 @@ class Supervisor:
         await child.wait_for_predecessors()
 
     async def restart_child(self, name: str, cause: str = "asked to restart", *, reset: bool = False) -> None:
-        """Stop and start a child, and return once it is launched. Counts neither for backoff nor for
+        """Stop and start a child, and wait until it is launched. This counts neither for backoff nor for
         intensity.
 
         A child in BACKOFF or behind an open breaker starts no earlier than it would have, unless `reset` is
@@ -188,7 +188,7 @@ class Supervisor:
         await child.wait_for_launch()
 
     async def hand_over_child(self, name: str) -> None:
-        """Replace a child's process by a successor that starts while it serves, and return once that serves.
+        """Launch a successor while a child's process serves, and wait until the successor serves instead.
 
         The predecessor stays until its clients have what they wait for (see `handover.plan`). Raises
         HandoverRefused; the process then goes on as before.
@@ -203,7 +203,7 @@ class Supervisor:
         return await self._child(name).check_health()
 
     async def wait_for(self, name: str, states: Collection[State], timeout_s: float) -> ChildStatus:
-        """Return the status of a child once it is in one of `states`. Raises WaitTimeout."""
+        """Wait until a child is in one of `states`, and return its status. Raises WaitTimeout."""
         child = self._child(name)
         wanted = frozenset(states)
         if child.lifecycle.state not in wanted:
@@ -230,7 +230,7 @@ class Supervisor:
             raise UnknownChild(f"there is no child {name!r}; there are: {known}", child=name) from None
 
     async def _wait_while_stopping(self, child: Child) -> None:
-        """Return once the child is not in STOPPING. Raises StopTimeout."""
+        """Wait until the child is not in STOPPING. Raises StopTimeout."""
         policy = child.spec.policy
         limit_s = max(policy.stop_timeout(planned=True), policy.stop_timeout(planned=False)) + _STUCK_S
         try:
@@ -247,7 +247,7 @@ class Supervisor:
         self._instruct_soon()
 
     def _report_giving_up(self, child: Child) -> None:
-        """Emit an event when a child becomes OPEN or FAILED, and when it is back."""
+        """Emit an event when a child becomes OPEN or FAILED, and when it recovers from that."""
         name, now = child.name, child.lifecycle
         if now.state in GAVE_UP and name not in self._gave_up:
             self._gave_up[name] = now.cause if now.state is State.OPEN else now.detail

@@ -42,7 +42,7 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 class Acceptor:
-    """Serves the connections of one listening socket. Several may share a table.
+    """Accepts and serves the connections of one listening socket. Several acceptors may share a `table`.
 
     `make_protocol` makes the protocol of a connection, which reports to the table. `report_dropped` is called
     with the number of connections that were closed to make room; `report_stuck` with the error if no
@@ -83,7 +83,7 @@ class Acceptor:
         self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Return when the connections that were just accepted have their protocols."""
+        """Wait until the connections that were just accepted have their protocols."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _resume(self) -> None:

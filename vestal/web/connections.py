@@ -43,7 +43,7 @@ class Phase(Enum):
 
 
 class BodyProgress:
-    """The time by which the next part of a body must have arrived. `deadline` moves as bytes arrive."""
+    """The deadline for the next part of a request body, in monotonic seconds. It moves as bytes arrive."""
 
     def __init__(self, now: float) -> None:
         self.deadline = now + BODY_WINDOW_S
@@ -59,7 +59,9 @@ class BodyProgress:
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One open connection. `since` is when its phase began, `active_at` when it last was not silent."""
+    """One open connection. In monotonic seconds, `since` is when its phase began, and `active_at` when bytes
+    last arrived, a request was answered, or the client began or stopped reading.
+    """
 
     transport: Transport
     since: float
@@ -158,7 +160,7 @@ class ConnectionTable:
         return connection
 
     def idle_since(self, before: float) -> list[Connection]:
-        """Return the connections that have rested between two requests since before that time."""
+        """Return the connections that have waited for another request since before that monotonic time."""
         return [
             connection
             for connection in self._silent

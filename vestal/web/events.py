@@ -21,7 +21,7 @@ def line_of(record: Mapping[str, Any]) -> str:
 class EventWriter:
     """Numbers the events of one program, and writes each as one line. Any thread may call it.
 
-    `stream` is asked for the stream at each event, since tests exchange sys.stdout.
+    `stream` returns the stream to write to. It is called for each event, since tests replace sys.stdout.
     """
 
     def __init__(

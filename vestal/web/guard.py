@@ -24,7 +24,7 @@ _MAX_LENGTH_DIGITS = 18
 
 @dataclass(frozen=True)
 class RequestHead:
-    """What is known of a request before its body is read.
+    """The parts of a request that are known before its body is read.
 
     `headers` are the raw names and values, in any case and with duplicates. `local_address` is the address of
     this machine that the connection came to. `http_version` is `1.0` or `1.1`.
@@ -42,7 +42,7 @@ class RequestHead:
 
     @cached_property
     def _values_by_name(self) -> dict[bytes, list[bytes]]:
-        """The values of each header by its name in lower case: a check looks for a dozen headers."""
+        """Return the values of each header by its name in lower case, computed once for a dozen look-ups."""
         found: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
             found.setdefault(name.lower(), []).append(value)
@@ -51,18 +51,21 @@ class RequestHead:
 
 @dataclass(frozen=True)
 class Policy:
-    """What one service lets in.
+    """The rules by which one service admits requests.
 
-    `token_hint` ends the sentence of a 401 and says where the token is. `host_names` are what the service may
-    be called in `Host`, and `host_suffixes` how such a name may end. `admits_hostless`: an HTTP/1.0 request
-    may lack the header, as that version has it and simple probes do; no browser sends one. `origins` are the
-    pages that may use the service; None: only its own pages may. `origin_hint` ends the sentence that refuses
-    a page. `needs_token` takes the local address of the connection, and returns whether a request to it needs
-    the token. `key_header` is a header that carries the token if `Authorization` does not say Bearer.
-    `open_paths` need no token for GET and HEAD, nor do paths that begin with one of `open_prefixes`.
-    `has_session` takes the value of the cookie `cookie_name`, and returns whether it replaces the token.
-    `json_only`: a body must be declared as JSON. `other_token` is that of programs which may use only the
-    paths that begin with one of `other_token_prefixes`; a request that shows it may come to any Host.
+    `token_hint`       the end of the sentence of a 401, which says where the token is
+    `host_names`       the names that a Host header may have; `host_suffixes`: how further names may end
+    `admits_hostless`  an HTTP/1.0 request may lack the Host header, as that version has it and simple probes
+                       do; no browser sends one
+    `origins`          the pages that may use the service; None: only its own pages may
+    `origin_hint`      the end of the sentence that refuses a page
+    `open_paths`       paths that need no token for GET and HEAD; `open_prefixes`: beginnings of further ones
+    `needs_token`      takes the local address of a connection, and returns whether its requests need a token
+    `key_header`       a header that carries the token if `Authorization` does not say Bearer
+    `has_session`      takes the value of the cookie `cookie_name`, and returns whether it replaces the token
+    `json_only`        a body must be declared as JSON
+    `other_token`      the token of programs that may use only paths with one of `other_token_prefixes`; a
+                       request that shows it may come to any Host
     """
 
     token: bytes
@@ -198,7 +201,7 @@ def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _shows_other_token(head: RequestHead, policy: Policy) -> bool:
-    """Return whether the request shows `other_token`, for a path that it is for."""
+    """Return whether the request shows `other_token`, and its path is one that this token admits."""
     if not policy.other_token or not head.path.startswith(policy.other_token_prefixes):
         return False
     given = bearer_of(head.headers)

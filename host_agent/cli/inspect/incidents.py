@@ -111,7 +111,7 @@ def _state(incident: dict[str, Any]) -> Cell:
 
 
 def _named_once(facts: list[tuple[str, Cell]]) -> list[list[Cell]]:
-    """Return the rows without names that repeat the name in the row above."""
+    """Return a row for each fact. The name is left out if the row above has the same name."""
     names = [name for name, _ in facts]
     return [
         [(name if not at or name != names[at - 1] else "", "dim"), fact]

@@ -58,7 +58,7 @@ def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[Instal
 
 
 def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
-    """Return the fitting model to use, or None: one that is in memory first, then the largest."""
+    """Return the largest loaded model that fits, else the largest that fits; None if none does."""
     fitting = [model for model in models if not needs.lacking(model)]
     return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)
 

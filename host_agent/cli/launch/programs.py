@@ -28,9 +28,10 @@ _CODEX = 'model_providers.vestal={name = "Vestal", base_url = "$url/v1", wire_ap
 class Program:
     """One program, and how it is pointed at the MLX server without writing a file.
 
-    `command` is started with `environment` added to the shell's; an empty value keeps one of the shell's from
-    sending the user's words, or their key, to a service elsewhere. `configuration` shows what to write into
-    `configuration_file` to make that permanent. `version` was tried, by the test in `tried_by` or by hand.
+    `command` is started with `environment` added to the shell's variables. An empty value overrides a
+    variable of the shell that would make the program send the user's words, or their key, to a service
+    elsewhere. `configuration` shows what to write into `configuration_file` to make that permanent. `version`
+    is the version that was tried, by the test in `tried_by` or by hand.
     """
 
     title: str
@@ -47,7 +48,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is started: a command, and the variables that are set for it."""
+    """How a program is started: its command line, and the environment variables that are set for it."""
 
     command: tuple[str, ...]
     environment: dict[str, str]

@@ -25,7 +25,7 @@ class DownloadView(Protocol):
     def show(self, update: Update) -> None: ...
 
     def end(self, model: str) -> None:
-        """Show no more of a model, which has failed."""
+        """Stop showing a model whose download has failed."""
 
 
 @contextlib.contextmanager
@@ -90,5 +90,5 @@ class Bars:
 
 
 def is_download(update: Update) -> bool:
-    """Return True if the update is about bytes, whose number is known, and not the last one."""
+    """Return True if the update reports an unfinished download whose size in bytes is known."""
     return bool(update["bytes"]) and update["fraction"] < 1.0

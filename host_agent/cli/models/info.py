@@ -1,4 +1,4 @@
-"""`vestal models info`: what a model is and takes in memory, whether it is installed or on the hub."""
+"""`vestal models info`: describe a model, installed or on the hub, and the memory that it takes."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Return 0 if all models are there, and 1 if one is not, which a sentence on stderr explains.
+    """Fetch the models. Return 0, or 1 if one could not be fetched; stderr then has the reason.
 
-    On a terminal, whoever pulls a model that does not fit into memory is asked whether to go on.
+    On a terminal, ask before fetching a model that does not fit into memory.
     """
     if options.json:
         return model_store.run("pull", "--json", *(["--force"] if options.force else []), *options.names)

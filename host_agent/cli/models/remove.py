@@ -19,7 +19,7 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class Removal:
-    """A model to remove, and what is to be said about it before."""
+    """A model to remove; `about` is what the user is told before confirming."""
 
     name: str
     about: str
@@ -57,7 +57,7 @@ def _asks(options: argparse.Namespace) -> bool:
 
 
 def _removal(config: Config, name: str) -> Removal:
-    """Return what removing model `name` means. Raises ModelRefused if Vestal cannot remove it."""
+    """Return the removal of model `name`. Raises ModelRefused if Vestal cannot remove it."""
     entries, broken = survey(config)
     entry = find(config, name)
     named = entry or find_named(name, broken, lambda each: each.name)

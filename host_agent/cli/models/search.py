@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _fit(result: SearchResult, limit_bytes: int) -> Fit | None:
-    """Return whether the weights fit, of which alone a search shows the size; None if it shows none."""
+    """Return whether the weights fit into `limit_bytes`; None if the search result has no size."""
     loaded_bytes = result.loaded_bytes(THIS_MACHINE)
     return fit(forecast_from_weights_only(loaded_bytes), limit_bytes) if loaded_bytes else None
 

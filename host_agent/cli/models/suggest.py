@@ -67,7 +67,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _supposed(ram: str) -> Machine:
-    """Return a Mac with so much memory and no Docker."""
+    """Return the machine that `--ram` describes: a Mac with that much memory and no Docker.
+
+    Raises InvalidOption if `ram` is no size.
+    """
     try:
         total = size_bytes(ram)
     except ValueError as error:

@@ -14,7 +14,7 @@ TIMEOUT_S = 60.0  # for each wait; a stream of events sends something every 15 s
 
 
 class OrchestratorClient:
-    """Opens one connection for each call.
+    """Calls the orchestrator's HTTP API, with one connection for each call.
 
     Every call raises OrchestratorUnreachable, or OrchestratorRefused with the orchestrator's message.
     """

@@ -13,7 +13,7 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Run the agent until it is stopped, and return the exit code. With `--check`, only try that it can.
+    """Run the agent until it is stopped, and return the exit code. With `--check`, only test that it can run.
 
     With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
     """

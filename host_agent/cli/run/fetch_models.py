@@ -21,7 +21,7 @@ class ModelsMissing(HostAgentError):
 
 
 def fetch_missing(config: Config, progress: Progress) -> None:
-    """Fetch what is missing of `mlx.preload`. Raises ModelsMissing if a model cannot be fetched."""
+    """Fetch the missing models of `mlx.preload`. Raises ModelsMissing if a model cannot be fetched."""
     if not config.mlx.preload:
         return
     if problem := _fetch(progress):
@@ -29,7 +29,7 @@ def fetch_missing(config: Config, progress: Progress) -> None:
 
 
 def _fetch(progress: Progress) -> str:
-    """Fetch what is missing, and show the progress.
+    """Fetch the missing models, and show the progress.
 
     Return a sentence for each model that could not be fetched.
     """

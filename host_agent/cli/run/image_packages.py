@@ -28,9 +28,9 @@ def models_for_images(config: Config) -> list[str]:
 
 
 def missing_or_outdated(lock: Path) -> tuple[str, ...]:
-    """Return the packages of the lock that are not installed, or not in a version that it names.
+    """Return the packages in the lock file that are not installed in a version that it names.
 
-    Without a lock, return those that are missing.
+    Without a lock file, return the packages that are not installed at all.
     """
     try:
         pinned = PINNED.findall(lock.read_text())
@@ -55,9 +55,10 @@ def install_if_needed(
     missing: Callable[[], Sequence[str]] = lambda: missing_or_outdated(LOCK),
     run: Run | None = None,
 ) -> None:
-    """Install the packages for images if a model needs them and they are missing, or of another version.
+    """Install the packages for images if a model needs them and they are missing or outdated.
 
-    A failure is only shown, such as that of a machine without a network: the models serve their text without.
+    A failure, for example without a network, is shown and not raised: without the packages the models still
+    serve text.
     """
     if not (lacking := missing()) or not (models := models_for_images(config)):
         return

@@ -1,4 +1,4 @@
-"""Have the agent replace what runs older code or settings than are installed, and show how it goes."""
+"""Have the agent replace the processes that run older code or settings, and show the progress."""
 
 import time
 
@@ -19,10 +19,11 @@ MOST_UPGRADES = 3
 
 
 def replace_outdated(config: Config, progress: Progress) -> None:
-    """Replace what is out of date, and return once that is done. Nothing happens if nothing is.
+    """Replace the processes that are out of date, if any, and wait until that is done.
 
-    Raises UpgradeRefused if the new code or settings cannot start; what runs then goes on. An agent that
-    cannot replace itself, because it is too old or does not answer, is stopped with its services.
+    Raises UpgradeRefused if the new code or settings cannot start; the old processes then keep running.
+    An agent that cannot replace itself, because it is too old or does not answer, is stopped with its
+    services.
     """
     why = outdated.parts(config)
     if not why or single_instance.running(config.home) is None:

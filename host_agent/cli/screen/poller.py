@@ -13,9 +13,7 @@ ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
 
 
 class Poller:
-    """Calls `ask` after each call of `ask_soon`, and each 2 s while `is_needed`; puts the results into
-    `events`.
-    """
+    """Calls `ask` every 2 s while `is_needed`, and after `ask_soon`; puts the results into `events`."""
 
     def __init__(self, ask: Callable[[], FeedEvent], events: SimpleQueue[FeedEvent]) -> None:
         self._ask, self._events = ask, events

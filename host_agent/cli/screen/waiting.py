@@ -20,7 +20,7 @@ def waiting_for(what: str) -> Iterator[None]:
     """While the block runs, show `what` and the elapsed seconds, unless the block ends within the first
     second.
 
-    Nothing is shown unless stderr is a terminal, and nothing of it stays.
+    Nothing is shown unless stderr is a terminal. The text is erased at the end.
     """
     if not sys.stderr.isatty():
         yield

@@ -1,4 +1,4 @@
-"""The settings or the agents' file are wrong, or a process still runs with earlier code or settings."""
+"""Diagnose errors in the settings or the agents' file, and processes that run earlier code or settings."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +11,9 @@ NAME = "configuration"
 
 
 def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """Report invalid settings (`config` then has the defaults), or settings that the agent
-    does not have yet.
+    """Report invalid settings, or else the processes that run with earlier code or settings.
+
+    `problems` say why the settings are invalid; `config` then has the defaults.
     """
     for problem in problems:
         remedy = "Correct it. Until then, everything below is checked with the defaults."

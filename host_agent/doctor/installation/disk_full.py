@@ -1,4 +1,4 @@
-"""The disk is full, or nearly: models, caches, logs and the journal need room."""
+"""Diagnose a full or nearly full disk: models, caches, logs and the journal need space."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""On Linux the engine uses a slow BLAS: the one in MLX's wheel is some twenty times slower at prefill."""
+"""Diagnose a slow BLAS on Linux: the one in MLX's wheel makes prefill some twenty times slower."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Vestal's own folder cannot be written, belongs to another user, or holds a damaged journal."""
+"""Diagnose a Vestal home that cannot be written, belongs to another user, or holds a damaged journal."""
 
 import errno
 import os

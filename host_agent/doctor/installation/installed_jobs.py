@@ -1,4 +1,4 @@
-"""A job of launchd or systemd starts a Python or a checkout that was moved since its installation."""
+"""Diagnose launchd or systemd jobs whose Python or checkout was moved after they were installed."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,4 @@
-"""A package that the MLX server needs is missing or cannot be loaded, so that the server dies
-at its start.
-"""
+"""Diagnose packages that are missing or cannot be loaded, so that the MLX server dies at its start."""
 
 import subprocess
 import sys

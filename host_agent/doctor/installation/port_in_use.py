@@ -1,4 +1,4 @@
-"""Another program holds one of Vestal's ports: which process, whose, and since when."""
+"""Diagnose ports of Vestal that another program holds: which process, whose, and since when."""
 
 from collections.abc import Iterator
 

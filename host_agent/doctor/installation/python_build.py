@@ -1,4 +1,4 @@
-"""The Python that runs Vestal cannot load MLX: on a Mac it must be built for arm64, not run under Rosetta."""
+"""Diagnose a Python that cannot load MLX: on a Mac it must be built for arm64, not run under Rosetta."""
 
 import platform
 import sys

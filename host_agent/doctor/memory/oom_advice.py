@@ -15,7 +15,7 @@ LIMIT_SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 
 
 def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | None:
-    """Assess the output of `docker inspect` of a container; None if it runs, or ended for another reason.
+    """Return a fault if the memory limit killed this container, else None. `inspect` is its Docker record.
 
     `docker_bytes` is the memory of the Docker engine (Docker Desktop's virtual machine); 0 for unknown.
     """
@@ -33,7 +33,10 @@ def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | N
 
 
 def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Iterable[Finding]:
-    """Assess the `container_died` events of the agent's journal, oldest first: the newest of each service."""
+    """Yield a fault for each service whose container was killed at its memory limit, by its newest event.
+
+    `events` are the `container_died` events of the agent's journal, oldest first.
+    """
     newest = {
         str(event["component"]): event
         for event in events

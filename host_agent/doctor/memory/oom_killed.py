@@ -1,4 +1,4 @@
-"""A container was killed at its memory limit, or one of Vestal's processes was killed by the kernel."""
+"""Diagnose containers killed at their memory limit, and processes that the kernel killed to free memory."""
 
 import asyncio
 import contextlib

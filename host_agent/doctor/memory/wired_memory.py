@@ -1,4 +1,4 @@
-"""Wired memory has accumulated after crashes: no restart frees it, and each kill may strand more."""
+"""Diagnose wired memory that crashes have left behind: no restart frees it, and each kill may add more."""
 
 import sys
 from collections.abc import Iterator

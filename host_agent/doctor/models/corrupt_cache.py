@@ -1,4 +1,4 @@
-"""Files of the prompt cache are corrupt, or contain a different block than their name says.
+"""Diagnose files of the prompt cache that are corrupt, or contain a different block than their name says.
 
 The engine deletes such a file when it reads it. This diagnosis checks for a few seconds and deletes nothing;
 `vestal cache verify` uses the same check on every file.

@@ -1,4 +1,4 @@
-"""A model that the configuration asks for cannot be used: unknown, not fetched, elsewhere, or broken."""
+"""Diagnose configured models that cannot be used: unknown, not fetched, elsewhere, or broken."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ollama does not show the models that this user has: it runs as another user, or reads another folder."""
+"""Diagnose an Ollama that hides this user's models: it runs as another user, or reads another folder."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ class OllamaServer:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare the models that Ollama shows with those in this user's folder; only on this machine."""
+    """Compare the models that Ollama shows with those in this user's folder, if it runs on this machine."""
     url = config.ollama.base_url
     if config.ollama.manage == "off" or not http_get.is_local(url):
         return
@@ -54,7 +54,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_hidden_models(shown: Set[str], hidden: Set[str], folder: Path, server: OllamaServer) -> Finding:
-    """Assess that Ollama shows the models `shown` and not `hidden`, which are in this user's `folder`.
+    """Assess an Ollama that shows the models `shown`, but not the models `hidden` in this user's `folder`.
 
     If it shows any models, the finding is only a note, since these may be the models that the user wants.
     """

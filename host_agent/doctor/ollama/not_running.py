@@ -1,4 +1,4 @@
-"""Ollama is installed, and its server does not run. A process named `ollama-mcp` is not the server."""
+"""Diagnose an installed Ollama whose server does not run. A process named `ollama-mcp` is not the server."""
 
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit

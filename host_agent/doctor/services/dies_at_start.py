@@ -1,4 +1,4 @@
-"""A service ends within seconds of its start: show its last log lines, and what they mean."""
+"""Diagnose services that end within seconds of their start: show the last log lines, and what they mean."""
 
 import re
 import time

@@ -21,7 +21,7 @@ UNREQUESTED_CAUSES = ("exit code ", "killed by ", "ended, ", LAUNCH_FAILED)
 
 @dataclass(frozen=True)
 class EarlyDeath:
-    """The newest of `times` early ends of a service in a row.
+    """The newest early end of a service; `times` is how many it has had in a row.
 
     `run_s` is how long the process ran. `gave_up` is True if the supervisor no longer restarts it.
     """

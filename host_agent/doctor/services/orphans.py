@@ -1,4 +1,4 @@
-"""Processes that nobody supervises: servers without a parent, zombies, Ollama's runners without a server."""
+"""Diagnose processes that nobody supervises: orphaned servers, zombies, Ollama's runners without a server."""
 
 import json
 import os

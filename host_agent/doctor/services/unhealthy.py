@@ -1,4 +1,4 @@
-"""A service is failed, degraded or stopped, as the agent reports. The other diagnoses look for the reason."""
+"""Diagnose services that the agent reports as unhealthy. The other diagnoses look for the reason."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

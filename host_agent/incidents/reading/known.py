@@ -36,9 +36,8 @@ class Known:
     """Facts from earlier entries that are needed to read later ones. Times are seconds since 1970.
 
     `last_ts` is the time of the previous entry. `agent_runs`: an agent started, at `agent_started_at`, and
-    was
-    not stopped since. Until `starting_until`, services that do not run yet are being started, which is no
-    fault.
+    was not stopped since. Until `starting_until`, services that do not run yet are being started, which is
+    no fault.
     """
 
     traces: dict[str, ProcessTrace] = field(default_factory=dict)

@@ -52,7 +52,7 @@ class RequestsSource:
             self._frame = b""
 
     async def _follow(self, publish: Publish) -> float:
-        """Publish each list of one connection. Return the delay in seconds before the next connection."""
+        """Publish each list that one connection delivers. Return the seconds until the next connection."""
         loop = asyncio.get_running_loop()
         no_limit = aiohttp.ClientTimeout(total=None)
         async with (

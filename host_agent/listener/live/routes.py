@@ -34,7 +34,7 @@ class LiveRoutes:
         status: Callable[[], Awaitable[dict[str, Any]]],
         headers: Mapping[str, str],
     ) -> None:
-        """`status` returns the body of GET /status. `headers` are added to each response."""
+        """Build the sources. `status` returns the body of GET /status; each response gets `headers`."""
         upstreams = context.upstreams
         self._headers = {**headers, "Content-Type": MEDIA_TYPE}
         self._hub = Hub(

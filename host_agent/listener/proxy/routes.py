@@ -48,7 +48,7 @@ class ProxyRoutes:
     """One handler for all paths below /gateway/ and /orchestrator/."""
 
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
-        """`headers` are added to each response."""
+        """Take the services to reach, and the `headers` that are added to each response."""
         self._upstreams, self._headers = upstreams, headers
         self._lasting: set[asyncio.Task[web.StreamResponse]] = set()
 

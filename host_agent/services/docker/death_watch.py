@@ -25,7 +25,7 @@ UNHEALTHY, HEALTHY = "health_status: unhealthy", "health_status: healthy"
 
 
 class DeathWatch:
-    """Explains deaths from live evidence. One task runs `run`; readers ask `explanation_of`."""
+    """Explains containers' deaths by Docker's events. One task runs `run`; others call `explanation_of`."""
 
     def __init__(
         self,
@@ -70,9 +70,7 @@ class DeathWatch:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def run(self) -> None:
-        """Follow the events until cancelled; a Docker engine that does not answer is asked again after
-        RETRY_S.
-        """
+        """Follow Docker's events until cancelled. If the engine does not answer, try again after RETRY_S."""
         while True:
             try:
                 self._following = True

@@ -28,7 +28,7 @@ class GatewayAnswer:
 def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
     """Return what an answer to GET /health says about the gateway with this PID.
 
-    Another gateway that holds the port answers in its place. It is no sign of life of this one.
+    An answer with another PID is from another gateway that holds the port; this one then counts as failed.
     """
     answering = reply.fields.get("pid", pid)
     if answering != pid:
@@ -44,9 +44,9 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
 
 
 def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
-    """Return the status of a running gateway, with the state and words of its newest answer.
+    """Return the status of a running gateway, with `state` and `detail` of its newest answer, `reply`.
 
-    The rest, such as its failed checks, is for its supervisor to say.
+    All other fields, such as its failed checks, are those of its supervisor.
     """
     if gateway.state not in UP or gateway.process_pid is None or gateway.health_check_failures:
         return gateway
@@ -93,7 +93,7 @@ def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
 
 
 def read_write_failures(reply: Reply) -> dict[str, Any]:
-    """Return what gateway and engine could not write, by process; empty if the answer does not say."""
+    """Return the failed writes of gateway and engine, by process; empty if the answer has none."""
     failures = reply.fields.get("write_failures")
     return failures if isinstance(failures, dict) else {}
 
@@ -104,7 +104,7 @@ def _engine_detail(reply: Reply) -> str:
 
 
 def request_count(reply: Reply) -> int | None:
-    """Return how many requests the gateway runs, queues or keeps for its next engine."""
+    """Return how many requests the gateway runs, queues or keeps for its next engine; None if unknown."""
     counts = reply.fields.get("requests")
     if not isinstance(counts, dict):
         return None

@@ -17,7 +17,7 @@ RETRY_S = 1.0
 
 
 class EngineEvents:
-    """Follows one gateway, and its successor where it is replaced."""
+    """Follows the events of the gateway, and those of its successor when it is replaced."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class EngineEvents:
         self._recorded_until = newest[0]["ts"] if newest else 0.0
 
     async def follow(self) -> None:
-        """Copy events until cancelled; a gateway that does not answer is asked again after RETRY_S."""
+        """Copy events until cancelled. If the gateway does not answer, try again after RETRY_S."""
         while True:
             try:
                 await self._fetch()
@@ -43,7 +43,7 @@ class EngineEvents:
                 await asyncio.sleep(RETRY_S)
 
     async def _fetch(self) -> None:
-        """Ask once for the events after the last one and record them; raise NoAnswer without a list."""
+        """Ask once for newer events, and record them. Raise NoAnswer if the gateway returns no list."""
         query = f"since={self._seq}&instance={self._instance}&wait_s={WAIT_S:g}"
         reply = await http_probe.get(self._session, f"{self._url}?{query}", ANSWER_TIMEOUT_S)
         events = reply.fields.get("events")

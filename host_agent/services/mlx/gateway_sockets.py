@@ -23,10 +23,10 @@ GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_op
 
 
 class GatewaySockets:
-    """Binds the gateway's sockets before each launch, and has the gateway inherit them.
+    """Binds the gateway's sockets before each launch, and lets the gateway inherit them.
 
-    An address that cannot be bound is left to the gateway, which says why and what helps. So is the Docker
-    bridge's until it exists.
+    An address that cannot be bound is left to the gateway, which reports the reason and the remedy. The
+    address of the Docker bridge is left to the gateway too until the bridge exists.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class GatewaySockets:
         inherited: InheritedSockets,
         environment: Callable[[], Mapping[str, str]] = lambda: {},
     ) -> None:
-        """Take the sockets that the agent has inherited. Each gateway gets what `environment` returns too."""
+        """Take the sockets that the agent inherited. `environment` returns more variables for a gateway."""
         self._port = config.mlx.port
         self._configured = config.mlx.bind
         self._environment = environment

@@ -98,14 +98,14 @@ class MlxService:
         )
 
     def _digest(self) -> dict[str, str]:
-        """Return the variable with what a gateway that is launched now runs."""
+        """Return the environment variable with the digest of the code and settings of a new gateway."""
         return {digests.DIGEST_VARIABLE: digests.digest(MLX_SERVER, settings_text(self._config))}
 
     async def can_hand_over(self, gateway: ChildStatus) -> bool:
-        """Return whether the gateway can hand over, by its last answer if it gives none now.
+        """Return whether the gateway can hand its requests over to a successor, by its newest answer.
 
-        A successor needs the sockets beforehand. An agent that has adopted the gateway from one that died, or
-        whose settings name another port, does not have them: then the gateway is stopped and started.
+        The agent must have the listening sockets for the successor. It lacks them if it adopted the gateway
+        from an agent that died, or if its settings name another port: then a restart is needed.
         """
         if gateway.state not in UP or gateway.process_pid is None or not self.sockets.held:
             return False
@@ -118,7 +118,7 @@ class MlxService:
         return self._requests
 
     def on_gateway_event(self, event: Event) -> None:
-        """Take note that a gateway has served a client, if `event` says so."""
+        """Remember the gateway in `event` if the event reports its first answer to a client."""
         if event.event == FIRST_DELIVERY:
             self._served = event.fields.get("pid")
 
@@ -149,7 +149,7 @@ class MlxService:
             log.exception("an answer of the MLX server could not be recorded")
 
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
-        """Return the engine's status as `answer` has it, or None."""
+        """Return the engine's status by the gateway's `answer`; None if the gateway does not answer."""
         answer = await self.answer(fresh)
         return answer.engine if answer else None
 
@@ -173,7 +173,7 @@ def settings_text(config: Config) -> str:
 
 
 def _handover_policy(config: Config) -> HandoverPolicy:
-    """Return how long a handover may take. Without a log of answers, the old gateway first finishes them."""
+    """Return how long a handover may take: without a log of answers, the old gateway finishes them first."""
     drain_s = 0.0 if config.mlx.keep_answers_s else config.mlx.drain_s
     return HandoverPolicy(
         ready_timeout_s=READY_TIMEOUT_S,

@@ -40,7 +40,7 @@ class Discovery:
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
         """Return the owner of the server.
 
-        `own_pid` is the PID of the agent's own server; `fresh` looks again.
+        `own_pid` is the PID of the agent's own server. With `fresh`, ignore the remembered owner.
         """
         if not self._address.local:
             return owner_of(OwnershipEvidence(address=self._address.url))

@@ -60,7 +60,7 @@ def installed() -> bool:
 
 
 def has_manifests() -> bool:
-    """Return whether this user has models. A server that lists none then looks elsewhere."""
+    """Return whether this user has models on disk. If so, a server that lists none reads another folder."""
     folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models") / "manifests"
     try:
         return any(path.is_file() for path in folder.rglob("*"))

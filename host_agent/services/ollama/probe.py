@@ -34,9 +34,9 @@ class CheckResult:
 
 
 class OllamaProbe:
-    """Probes one server.
+    """Probes one Ollama server.
 
-    `look` looks at its runners, to judge a model that does not answer. `on_judgement` is called with each new
+    `look` reads its runners, to judge a model that does not answer. `on_judgement` is called with each new
     judgement on such a model, and with None once the model has answered.
     """
 
@@ -120,7 +120,7 @@ class OllamaProbe:
         return verdict
 
     async def _judge_silence(self) -> RunnerJudgement:
-        """Look at the runners, and judge whether the model is busy or hangs."""
+        """Read the activity of the runners, and judge whether the model is busy or hangs."""
         readings = await self._look.readings()
         now = time.monotonic()
         self._watch = self._watch.after(readings, now)

@@ -36,7 +36,7 @@ class RunnerActivity(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a runner.
+    """What a runner was seen to do at one time.
 
     `mark` is a value that changes whenever the runner makes progress. None means that no mark could be read
     although the runner should have one: its loop is in the middle of a step. `evidence` says in words what
@@ -50,7 +50,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class RunnerReading:
-    """One look at the runner with this PID. `cores` is how many CPU cores it uses."""
+    """The reading of the runner with this PID. `cores` is how many CPU cores it uses."""
 
     pid: int
     cores: float
@@ -62,7 +62,7 @@ SHOWS_NOTHING = Reading(RunnerActivity.HIDDEN, None, "it has no /slots, and its 
 
 
 def read_slots(reply: Reply) -> Reading:
-    """Return the reading in the answer to GET /slots."""
+    """Return the reading of a runner by its answer to GET /slots."""
     if reply.status == LOADING:
         return Reading(RunnerActivity.LOADING, None, "it loads its model")
     if reply.status != OK or not isinstance(reply.body, list):
@@ -77,7 +77,7 @@ def read_slots(reply: Reply) -> Reading:
 
 
 def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
-    """Return the reading in the last lines of Ollama's log, each with its offset in the file.
+    """Return the reading of a runner by the last lines of Ollama's log, each with its offset in the file.
 
     A progress line shows that the runner works if its part is unfinished and only GET requests, such as our
     own checks, were logged after it. The end or cancellation of a request would leave another line.

@@ -30,9 +30,9 @@ PORT_OPTION = "--port"
 
 
 class RunnerLook:
-    """Looks at the runners of one server.
+    """Observes the runners of one Ollama server.
 
-    `runners` returns its runners, `log` the path of its log, or None if it is not known.
+    `runners` returns its runners, `log` the path of its log, or None if that is unknown.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ RECHECK_INTERVAL_S = 0.1
 
 
 class OllamaService:
-    """Observes Ollama. Checks that are asked for at the same time are one check.
+    """Observes Ollama. Simultaneous callers of `check` share one check.
 
     `request_pass` is called with a reason if a recovery pass is needed.
     """
@@ -178,7 +178,7 @@ class OllamaService:
         return None
 
     def _is_old(self) -> bool:
-        """Return whether the last observation may no longer be true."""
+        """Return whether the last observation is too old, or the agent's own server has changed since."""
         child = self.controller.status()
         changed = (child.process_pid, child.state) != self._observed_child
         return changed or time.monotonic() - self._observed_at > CACHE_S

@@ -22,7 +22,7 @@ BUSY_CORES_WITHOUT_SLOT = (
 
 @dataclass(frozen=True)
 class RunnerJudgement:
-    """The model hangs, or is busy. `basis` is a word for the evidence; `detail` describes it."""
+    """Says whether a silent model hangs or is busy. `basis` names the evidence, `detail` describes it."""
 
     hangs: bool
     basis: str
@@ -33,14 +33,14 @@ class RunnerJudgement:
 class ProgressWatch:
     """The last progress mark of each runner and the time of its last change, in monotonic seconds.
 
-    `advanced` holds the PIDs whose mark changed at the last look. A watch lasts while probes get no answer.
+    `advanced` holds the PIDs whose mark the last reading changed. A watch lasts while probes get no answer.
     """
 
     marks: Mapping[int, tuple[object, float]] = field(default_factory=dict)
     advanced: frozenset[int] = frozenset()
 
     def after(self, readings: Iterable[RunnerReading], now: float) -> "ProgressWatch":
-        """Return the watch after another look at the runners."""
+        """Return the watch after another reading of each runner."""
         marks: dict[int, tuple[object, float]] = {}
         advanced = set()
         for runner in readings:
@@ -101,7 +101,7 @@ def judge(
 
 
 def _limit_s(runner: RunnerReading, no_progress_s: float) -> float:
-    """Return for how long this runner may stand still."""
+    """Return for how many seconds this runner may make no progress before it counts as hung."""
     return no_progress_s if runner.cores >= BUSY_CORES else min(STANDSTILL_S, no_progress_s)
 
 

@@ -41,8 +41,9 @@ class Look:
     """One observation of this machine.
 
     `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
-    is what the gateway answers now, None without an answer; `reported` is its last answer. `containers` has
-    the container of each service, or is the sentence that says why none could be listed.
+    is the engine's status as the gateway answers now, None without an answer; `reported` is the status in the
+    gateway's last answer. `containers` has the status of each service's container, or is the sentence that
+    says why none could be listed.
     """
 
     agent: ServiceStatus

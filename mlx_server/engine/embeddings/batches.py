@@ -36,8 +36,9 @@ def batch_by_length(
 
 
 def pack_by_length(lengths: Sequence[int], max_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[int]]:
-    """Yield the indices of `lengths`, the smallest first, in groups of at most `max_tokens` tokens unless it
-    is a single text.
+    """Yield the indices of `lengths`, the smallest first, in groups.
+
+    A group has at most `max_tokens` tokens, unless it is a single text.
     """
     batch: list[int] = []
     tokens = 0

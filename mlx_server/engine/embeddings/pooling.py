@@ -21,10 +21,10 @@ _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
 
 
 def pool(hidden: mx.array, lengths: Sequence[int], prompt_tokens: int, modes: Sequence[str]) -> mx.array:
-    """Return a float32 vector for each text: those of all `modes`, one after the other.
+    """Return a float32 vector for each text: the vectors of all pooling `modes`, concatenated.
 
     `hidden` is (batch, length, hidden); text i has the first `lengths[i]` columns. The first `prompt_tokens`
-    take no part.
+    of them are left out.
     """
     hidden = hidden.astype(mx.float32)
     length = mx.array(list(lengths))[:, None]
@@ -62,6 +62,6 @@ def project(vectors: mx.array, steps: SentenceSteps, weights: Mapping[str, mx.ar
 
 
 def output_size(hidden_size: int, steps: SentenceSteps) -> int:
-    """Return how many numbers a vector has."""
+    """Return how many numbers a text's vector has after the pooling and the projections of `steps`."""
     sizes = [dense.out_features for dense in steps.projections]
     return sizes[-1] if sizes else hidden_size * len(steps.pooling)

@@ -17,8 +17,8 @@ from mlx_server.model_store.files import sentence_files
 class TextTokenizer:
     """A tokenizer, and the `prompt` that goes before each text.
 
-    It adds `special_tokens` tokens to each text, the last `closing_tokens` of them behind it. With the
-    opening ones, the prompt has `prompt_tokens`.
+    It adds `special_tokens` tokens to each text, the last `closing_tokens` of them behind it.
+    `prompt_tokens` counts the special tokens before a text and the tokens of the prompt; 0 without a prompt.
     """
 
     tokenizer: Tokenizer

@@ -20,7 +20,7 @@ TokenBytes = Callable[[int], bytes]
 
 
 def to_numpy(logprobs: mx.array) -> Array:
-    """Return an MLX array as float32, computed."""
+    """Evaluate an MLX array, and return it as a numpy array of float32."""
     return np.array(logprobs.astype(mx.float32))
 
 

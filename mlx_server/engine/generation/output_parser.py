@@ -143,7 +143,7 @@ class OutputParser:
                 return released
 
     def push_control(self, token: int) -> OutputPiece:
-        """Return nothing: all markers are found in the text."""
+        """Return an empty piece: this parser finds all markers in the text."""
         return OutputPiece()
 
     def flush(self) -> OutputPiece:

@@ -64,7 +64,7 @@ class CounterSampler:
         return mx.argmax(logits + mx.random.gumbel(logits.shape, key=key), axis=-1)
 
     def rewind(self, calls: int) -> None:
-        """Undo the last calls: the next call draws for their first position again."""
+        """Undo the last `calls` calls: the next call draws for the first of their positions again."""
         self._position -= calls
 
 
@@ -99,8 +99,9 @@ def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
 
 
 def make_processors(sampling: Sampling) -> list[Processor]:
-    """Return the penalties and the bias, without those that change nothing: BatchGenerator is faster without
-    any.
+    """Return the logits processors for the penalties and the bias that change anything.
+
+    BatchGenerator is faster without any.
     """
     bias: list[Processor] = [LogitBias(sampling.logit_bias)] if sampling.logit_bias else []
     neutral = sampling.repeat_penalty in (0.0, 1.0) and not (

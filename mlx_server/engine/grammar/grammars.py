@@ -242,7 +242,7 @@ class GrammarProcessor:
             return []
 
     def rewind(self, calls: int) -> None:
-        """Undo the last calls."""
+        """Undo the last `calls` calls."""
         try:
             if self._fault is None:
                 self._constraint.rewind(calls)

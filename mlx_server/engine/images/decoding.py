@@ -1,7 +1,7 @@
 """Decode image files to RGB with Pillow: turned as their EXIF data say, on white where they are transparent.
 
-The functions take long for a large image, and belong into a background worker. They touch neither MLX nor
-the models.
+The functions take long for a large image, and belong in a background worker. They use neither MLX nor the
+models.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def decode_all(images: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Imag
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     """Return the first frame of an image file as Pillow's image in RGB with 8 bits a channel.
 
-    Raises RequestError: no image of a known format, damaged or cut off, or over `max_pixels`, which is
-    checked from the header before anything is decoded.
+    Raises RequestError if the file has no known format, is damaged or cut off, or has more than `max_pixels`
+    pixels, which is checked from the header before anything is decoded.
     """
     from PIL import Image
 
@@ -104,7 +104,7 @@ def _check_size(image: Image, max_pixels: int) -> None:
 
 
 def _turned(image: Image) -> Image:
-    """Return the image as its EXIF data say that it was held; as it is if they cannot be read."""
+    """Return the image rotated upright as its EXIF data say; unchanged if they cannot be read."""
     from PIL import ImageOps
 
     try:
@@ -114,7 +114,7 @@ def _turned(image: Image) -> Image:
 
 
 def _as_rgb(image: Image) -> Image:
-    """Return the image in RGB. What is transparent shows white, as on the page of a browser."""
+    """Return the image in RGB, with white behind transparent parts, as on the page of a browser."""
     from PIL import Image
 
     if image.mode in _16_BIT_MODES:  # a plain conversion would cut all values over 255

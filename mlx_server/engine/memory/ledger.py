@@ -41,8 +41,8 @@ class MemoryReading:
 @dataclass(frozen=True)
 class Holding:
     """The memory of a model that is loaded or being loaded. `reserved_bytes` are reserved for its requests.
-    Of `bytes`, those are its own that are not in `shared_bytes`, which it holds together with the other
-    holdings of the same `shared`.
+    `shared_bytes` of its `bytes` are held together with the other holdings that have the same `shared`; the
+    rest is its own.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Holding:
 @dataclass(frozen=True)
 class Need:
     """The memory that something needs: `bytes` now, or `alone_bytes` if only the model
-    `staying` were loaded. What is held as `shared` stays too.
+    `staying` were loaded. The weights that holdings share as `shared` stay too.
     """
 
     bytes: int

@@ -241,7 +241,7 @@ def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozense
 def _in_background(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
     """Run `work` in a thread, yield `fraction` until it is done, and return its result.
 
-    For work that does not use MLX and takes longer than a step of the models in memory.
+    Use this for work that does not use MLX and takes longer than a step of the models in memory.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         result = pool.submit(work)

@@ -20,9 +20,11 @@ if TYPE_CHECKING:  # imported only for a model with a vision part
 
 @dataclass(frozen=True, eq=False)
 class SharedWeights:
-    """The weights of a model, and what was derived from its files. The model itself and all of its adapters
-    hold the same one, so it is freed with the last of them. `model` has no adapter. `images` reads images;
-    it is the reason if that cannot be done. `vision` computes with them.
+    """The weights of a model, and what was derived from its files.
+
+    The model itself and all models that add an adapter to it refer to the same object, so it is freed with
+    the last of them. `model` has no adapter. `images` reads the images of requests, or is a text: the reason
+    why they cannot be read. `vision` computes with images.
     """
 
     model: Any

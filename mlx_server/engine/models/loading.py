@@ -64,7 +64,7 @@ def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, Non
 
 
 def _load_kind(entry: ModelEntry, shared: SharedWeights | None) -> Loader:
-    """Load a model as its kind wants it."""
+    """Load a model in steps, with the loader for its kind: text generation, embedding or reranking."""
     if entry.kind == "embed":
         return (yield from _load_encoder(entry))
     if entry.kind == "rerank":
@@ -105,7 +105,7 @@ def _vision_bytes(weights: Weights) -> int:
 
 
 def shared_bytes(weights: Weights) -> int:
-    """Return how many of these bytes all models with the same weights hold together, once."""
+    """Return how many bytes of `weights` are shared with other models, which hold them together once."""
     shared = getattr(weights, "shared", None)
     if shared is None:
         return 0

@@ -37,7 +37,7 @@ def multiply_in_parts(model: nn.Module) -> None:
 
 
 class LinearInParts(nn.Linear):
-    """A Linear layer with float32 weights and more than PART_ROWS outputs."""
+    """A Linear layer that computes products in parts. It has float32 weights, and over PART_ROWS outputs."""
 
     def __call__(self, x: mx.array) -> mx.array:
         y = product(x, self.weight)
@@ -45,7 +45,7 @@ class LinearInParts(nn.Linear):
 
 
 class EmbeddingInParts(nn.Embedding):
-    """An Embedding with float32 weights that is also the output layer of its model."""
+    """A float32 Embedding that is also its model's output layer, which it computes in parts."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         """Return the logits of each token, as the base class does."""

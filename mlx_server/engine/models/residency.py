@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class Resident:
     """A loaded model. Unless it is `busy` with requests, it expires at `expires_s` (infinity: never).
 
-    Models with the same `weights` share them in memory; those of a model without any are its own.
+    Models with the same `weights` share them in memory; a model whose `weights` is empty shares none.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Resident:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Return what is equal for models that share their weights."""
+        """Return a key that is equal for the models that share their weights."""
         return ("shared", self.weights) if self.weights else ("own", self.name)
 
 

@@ -34,7 +34,7 @@ class _Angles:
     sin: mx.array
 
     def fit(self, offset: int | mx.array, key: tuple[int, int, float, float]) -> bool:
-        """Return whether these are the angles for the positions `offset`. Two arrays are not compared."""
+        """Return whether these are the angles for the positions `offset`; an array fits only itself."""
         if isinstance(self.offset, int) and isinstance(offset, int):
             return self.offset == offset and self.key == key
         return self.offset is offset and self.key == key

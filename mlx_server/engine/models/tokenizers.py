@@ -70,10 +70,9 @@ def renders_to_tokens(tokenizer: Any) -> bool:
 
 
 def has_template_text(tokenizer: Any) -> bool:
-    """Return whether chats are rendered by a Jinja template: from the model's files, or if they have none,
-    from a model that is made of it.
+    """Return whether a Jinja template renders chats, and not Python code of mlx-lm or the tokenizer's class.
 
-    For some models, mlx-lm or the tokenizer's class renders them by Python code instead.
+    The template is in the model's files, or in a preset that was made for the model.
     """
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 

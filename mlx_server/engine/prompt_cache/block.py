@@ -25,7 +25,7 @@ RAW = {
 
 @dataclass(frozen=True)
 class Block:
-    """One block. Each group has the shape (arrays, heads, tokens, width).
+    """The keys and values of consecutive tokens. Each group has the shape (arrays, heads, tokens, width).
 
     `order` has the group of each array, layer by layer. `ids` are the tokens.
     """

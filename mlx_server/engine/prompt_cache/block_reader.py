@@ -14,9 +14,9 @@ from mlx_server.engine.prompt_cache.prefix_match import Tags
 
 @dataclass
 class ReadAhead:
-    """What was read and is not in RAM yet, and the files that could not be read.
+    """The entries that were read and are not in the RAM tier yet, and the keys that could not be read.
 
-    `restored` was read for a request, `preloaded` before any asked.
+    `restored` was read for a request, `preloaded` before any request asked for it.
     """
 
     restored: dict[str, Entry] = field(default_factory=dict)

@@ -29,7 +29,7 @@ PAUSE_AFTER_FAILURE_S = 60.0
 
 @dataclass
 class WriteCounts:
-    """What was written since the start of the engine."""
+    """Counts since the start of the engine: blocks and bytes written, and blocks that could not be."""
 
     blocks: int = 0
     bytes: int = 0
@@ -69,7 +69,7 @@ class DiskTier:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of a group, the newest first."""
+        """Return the keys of the blocks whose PARENT part (see `keys.py`) is `name`, the newest first."""
         return self._index.group(name)
 
     def newest(self) -> list[str]:
@@ -148,7 +148,7 @@ class DiskTier:
         self.mark_used(chain)  # otherwise the next engine would evict the beginning of the chain first
 
     def mark_used(self, chain: Sequence[str]) -> None:
-        """Record the use of a chain, in the index and in the files' times for the next engine."""
+        """Record the use of a chain of blocks, in the index and in the files' times for the next engine."""
         self._index.use(chain)
         present = [key for key in reversed(chain) if key in self._index]
 

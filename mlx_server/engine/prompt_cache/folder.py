@@ -30,14 +30,16 @@ _RUN_ID = uuid.uuid4().hex[:8]
 
 @dataclass(frozen=True)
 class FolderContents:
-    """Key and size of each file, least recently used first; and how many temporary files were deleted."""
+    """The key and size (bytes) of each file, least recently used first; and how many temporary files were
+    deleted.
+    """
 
     files: tuple[tuple[str, int], ...]
     swept: int
 
 
 class BlockFolder:
-    """Block files by key.
+    """The folder in which each block has a file named by its key.
 
     Every method except `identity` may raise OSError (FileNotFoundError for a missing file).
     """
@@ -90,8 +92,9 @@ class BlockFolder:
             raise
 
     def touch(self, key: str) -> None:
-        """Set the file's time, which the next engine uses for eviction, in nanoseconds (the kernel's clock is
-        coarse).
+        """Set the time of the file to now: the next engine evicts files in the order of their times.
+
+        The time is given in nanoseconds, because the kernel's own clock is coarse.
         """
         now = time.time_ns()
         os.utime(self._file(key), ns=(now, now))

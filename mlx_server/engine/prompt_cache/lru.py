@@ -65,7 +65,7 @@ class Lru:
         return list(reversed(self._groups.get(name, {})))
 
     def use(self, chain: Iterable[str]) -> None:
-        """Mark a chain as used.
+        """Mark the keys of `chain`, which belong to consecutive blocks, as used.
 
         Its end is evicted first, since a block cannot be used without those before it.
         """

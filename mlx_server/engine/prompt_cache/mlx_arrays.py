@@ -41,7 +41,7 @@ def can_be_cut(caches: Sequence[Any]) -> bool:
 
 
 def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
-    """Return blocks of `size` with `tokens`, which begin at `start` in row `row` of a batch.
+    """Return `tokens`, which begin at `start` in row `row` of a batch, as blocks of `size` tokens each.
 
     The data is copied once, from MLX's memory to the blocks.
     """

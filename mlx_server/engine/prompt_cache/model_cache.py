@@ -57,7 +57,7 @@ class ModelCache:
             return None
 
     def preload(self) -> None:
-        """Let the store read what is on disk of this model ahead of the requests. It never raises."""
+        """Queue this model's blocks on disk to be read into RAM ahead of requests. It never raises."""
         try:
             self._store.preload(self._keys, self._tags)
         except Exception as error:

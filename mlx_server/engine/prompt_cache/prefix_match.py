@@ -54,7 +54,7 @@ class HitCounts:
 
 @dataclass
 class RestoreProgress:
-    """The state of one `BlockStore.restore`."""
+    """The state of one call of `BlockStore.restore`; `used`, `missing` and `broken` are keys."""
 
     match: PrefixMatch
     used: list[str] = field(default_factory=list)

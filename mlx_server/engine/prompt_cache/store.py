@@ -180,7 +180,7 @@ class BlockStore:
         self._disk.put(entries, chain)
 
     def retry_unwritten(self) -> None:
-        """Queue again what could not be written before. Called in idle moments."""
+        """Queue the unwritten blocks again for writing. The scheduler calls this when it is idle."""
         self._forget_cleared()
         unwritten = self._disk.unwritten()
         self._disk.abandon([key for key in unwritten if key not in self._entries])
@@ -247,7 +247,7 @@ class BlockStore:
     # --- internal ---
 
     def _apply_changes(self) -> None:
-        """Apply what happened meanwhile: a deleted folder, blocks that were read on another thread."""
+        """Apply the changes by others: a deleted folder, and blocks that another thread has read."""
         read = self._reader.take()
         if self._forget_cleared():
             return

@@ -15,7 +15,7 @@ Job = Callable[[], None]
 
 
 class WriteBehind:
-    """Owns the thread. Waiting jobs hold at most `limit_bytes`; further jobs are refused."""
+    """The writing thread and its queue. Waiting jobs hold at most `limit_bytes`; others are refused."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -28,7 +28,7 @@ class WriteBehind:
     def put(self, job: Job, size: int = 0) -> bool:
         """Queue a job that holds `size` bytes.
 
-        Return False if too much waits. An exception of the job is logged.
+        Return False if the waiting jobs hold too many bytes. An exception of the job is logged.
         """
         with self._lock:
             if size and self._waiting_bytes + size > self._limit_bytes:

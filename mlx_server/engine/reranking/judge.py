@@ -40,7 +40,7 @@ class Judge(nn.Module):
 
 
 class JudgeWithHead(nn.Module):
-    """A language model whose head for tokens was replaced by one for the score. Called as `Judge` is."""
+    """A language model whose output layer was replaced by one for the score. It is called as `Judge` is."""
 
     def __init__(self, language_model: Any) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def _last_states(language_model: Any, ids: mx.array, lengths: mx.array) -> mx.ar
 
 
 def shared_tokens(ids: mx.array, lengths: mx.array) -> int:
-    """Return the number of tokens at the beginning that all rows have, less than the shortest row has."""
+    """Return with how many equal tokens all rows begin; at most one less than the shortest row has."""
     is_same = mx.all(ids == ids[:1], axis=0).astype(mx.int32)
     return cast(int, mx.minimum(mx.cumprod(is_same).sum(), lengths.min() - 1).item())
 

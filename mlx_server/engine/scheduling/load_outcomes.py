@@ -1,4 +1,4 @@
-"""Act on what a load does: it advances, needs room, ends with a model, or is refused."""
+"""Act on the outcomes of a load: it advances, needs memory, ends with a model, or is refused."""
 
 from __future__ import annotations
 

@@ -102,7 +102,10 @@ class LoadedModels:
         return residency.next_expiry_s(self._residents())
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
-        """Return the models to unload so that the number allows `entry`; None if too many are busy."""
+        """Return the models to unload so that the limit on their number allows `entry` as one more.
+
+        Return None if too many are busy.
+        """
         names = residency.victims(self._residents(), self._limit, entry.weights_id)
         return None if names is None else [self._models[name] for name in names]
 
@@ -138,7 +141,7 @@ class LoadedModels:
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
     def _counted_with(self) -> dict[str, str]:
-        """Return, by what models share, the name of the model that it is counted with."""
+        """Return, by the id of shared weights, the name of the model with which the weights are counted."""
         found: dict[str, str] = {}
         for name, model in sorted(self._models.items(), key=lambda item: item[1].entry.adapter is not None):
             if shared := _shared_as(model):
@@ -166,5 +169,5 @@ class LoadedModels:
 
 
 def _shared_as(model: LoadedModel) -> str:
-    """Return what the weights that a model shares with others are known as; "" if it shares none."""
+    """Return the id of the weights that a model shares with others; "" if it shares none."""
     return model.entry.weights_id if model.shared_bytes else ""

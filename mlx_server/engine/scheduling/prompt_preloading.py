@@ -19,7 +19,7 @@ first: they need the processor for what they read themselves."""
 
 
 class PromptPreloading:
-    """Lets `worker` read one slice after another. `free_bytes` returns the memory that nothing has reserved.
+    """Lets `worker` read cached prompts, one slice after another. `free_bytes` returns the unreserved memory.
 
     Only the MLX thread may use it. The worker, which does nothing else, wakes that thread after each slice.
     """

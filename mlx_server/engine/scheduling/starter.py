@@ -72,7 +72,7 @@ class Starter:
     def _take_tokens(self) -> None:
         """Move on the requests whose tokens have been made, first come first served across models.
 
-        A generation takes its turn for memory.
+        A generation then joins the queue for memory.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING):
             model = self._models.get(request.model)

@@ -1,4 +1,4 @@
-"""Add features of images to the hidden states behind the first layers of a text model, as Qwen3-VL does."""
+"""Add features of images to the hidden states after the first layers of a text model, as Qwen3-VL does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mlx.core as mx
 
 
 class Deepstack:
-    """What is added behind the first `layers` layers of one text model, while `adding` is active."""
+    """Adds features after the first `layers` layers of one text model, while `adding` is active."""
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
@@ -27,7 +27,7 @@ class Deepstack:
 
     @contextmanager
     def adding(self, features: Sequence[mx.array]) -> Iterator[None]:
-        """Add these features, for each layer of shape (1, tokens, width), in the enclosed forward pass."""
+        """Add `features`, an array (1, tokens, width) for each layer, in the enclosed forward pass."""
         self._added = features
         try:
             yield
@@ -35,12 +35,12 @@ class Deepstack:
             self._added = ()
 
     def behind(self, layer: int, hidden: mx.array) -> mx.array:
-        """Return the hidden states behind a layer, with what is to be added."""
+        """Return the hidden states after a layer, increased by its features if there are any."""
         return hidden + self._added[layer].astype(hidden.dtype) if layer < len(self._added) else hidden
 
 
 class _Place:
-    """The number of a layer. It is an object of its own, since a layer takes a tuple for parameters."""
+    """The number of a layer. It is an object, because mlx.nn takes a tuple in a layer for parameters."""
 
     def __init__(self, deepstack: Deepstack, number: int) -> None:
         self.deepstack, self.number = deepstack, number

@@ -1,4 +1,4 @@
-"""Keeps what the tower has computed of the last images, by the images' content."""
+"""A cache of what a model's vision tower has computed of the last images, by the images' content."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ class FeatureCache:
         self.nbytes = 0
 
     def get(self, key: int) -> ImageFeatures | None:
-        """Return the features of the image with this key, if they are here."""
+        """Return the features of the image with this key; None if they are not cached."""
         found = self._features.get(key)
         if found is not None:
             self._features.move_to_end(key)
         return found
 
     def put(self, key: int, features: ImageFeatures) -> None:
-        """Keep the features of an image; those that were not used for longest go. Features that are larger
-        than the limit are not kept.
+        """Store the features of an image, and drop the least recently used ones beyond the limit.
+
+        Features that are larger than the limit are not stored.
         """
         if key in self._features or features.nbytes > self._limit_bytes:
             return

@@ -26,9 +26,9 @@ LoadInputs = Callable[[int], "Future[dict[str, Any]]"]
 class ImagePrefill:
     """Processes the images of one prompt, and the texts between them. Only the MLX thread may use it.
 
-    `done` is set after the last image. `caches` then hold the first `cached` of the `tokens`, those of the
-    prompt and of the answer so far, and a batch can go on from there. `restored` of them came from the prompt
-    cache.
+    `tokens` are those of the prompt and of the answer so far. `done` is set after the last image: then
+    `caches` hold the first `cached` tokens, and a batch can go on from there. `restored` of those came from
+    the prompt cache.
     """
 
     def __init__(

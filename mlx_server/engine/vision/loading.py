@@ -28,7 +28,7 @@ _VERSIONS = ("mlx-vlm", "pillow")
 
 @dataclass(frozen=True)
 class ImageSupport:
-    """What reads the images of a model's requests, before its tower is loaded."""
+    """The parts of a model that turn image files into its tower's inputs; the tower need not be loaded."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -46,9 +46,9 @@ class ImageSupport:
 
 
 def read_image_support(folder: Path, config: Mapping[str, Any], tokenizer: Any) -> ImageSupport | str:
-    """Return what reads the images of the model in `folder`, or the reason why it gets none.
+    """Return what reads images for the model in `folder`, or a text: the reason why it gets no images.
 
-    `tokenizer` is that of transformers. It takes up to seconds, and any thread may call this.
+    `tokenizer` is that of transformers. This takes up to seconds, and any thread may call it.
     """
     if not config.get("vision_config"):  # most models: their files need not be read again
         return TEXT_ONLY

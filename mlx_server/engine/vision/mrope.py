@@ -17,7 +17,10 @@ from mlx_server.engine.vision.positions import Positions
 
 
 class MRope:
-    """The positions of one text model. `sections` says how many frequencies turn with each of the three."""
+    """The rotary positions of one text model.
+
+    `sections` says how many frequencies rotate by the position in time, in height and in width.
+    """
 
     def __init__(self, sections: Sequence[int], base: float, interleaved: bool) -> None:
         self._base = base
@@ -59,7 +62,7 @@ class MRope:
 
 
 class _SwitchedRope:
-    """Takes the place of a layer's rotary embedding."""
+    """Replaces a layer's rotary embedding: it rotates by the given positions, if there are any."""
 
     def __init__(self, positions: MRope, own: Any) -> None:
         self._positions, self._own = positions, own
@@ -69,7 +72,7 @@ class _SwitchedRope:
 
 
 def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
-    """Return which of the three positions each frequency is turned by."""
+    """Return, for each frequency, the position that it rotates by: 0 time, 1 height, 2 width."""
     if not interleaved:
         return [axis for axis, count in enumerate(sections) for _ in range(count)]
     axes = [0] * sum(sections)

@@ -1,7 +1,8 @@
 """The positions of tokens of which some stand for images, in models with M-RoPE. Pure.
 
-Each token has three positions: in time, height and width. Those of a text are equal, and count on from the
-largest before it. The tokens of an image have the place of their patch, counted from the same number.
+Each token has three positions: in time, height and width. For a token of text, all three are the number after
+the largest position before it. For a token of an image, they are that number plus the patch's time, row and
+column in the image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads image files as a model's processor does, on the thread that makes the model's tokens."""
+"""Read image files as a model's processor does, on the thread that makes the model's tokens."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ImageReader:
         return picture
 
     def inputs_of(self, image: str) -> dict[str, Any]:
-        """Return what the tower needs of an image that was read before."""
+        """Return the tower's inputs by name (numpy arrays) for a base64 image that `read` has read before."""
         data = base64.b64decode(image)
         inputs = self._process(self._digest(data), data).inputs
         assert inputs is not None
@@ -111,7 +111,7 @@ def _numpy(value: Any) -> Any:
 
 
 def _shape(pixels: Any) -> tuple[int, ...]:
-    """Return the shape of the pixels: of an array, or of a list of arrays as of one with the largest."""
+    """Return the shape of an array of pixels; of a list, its length and the shape of its largest array."""
     if isinstance(pixels, list):
         return (len(pixels), *max((_shape(each) for each in pixels), key=math.prod, default=()))
     return tuple(int(size) for size in getattr(pixels, "shape", ()))

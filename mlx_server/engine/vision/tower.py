@@ -44,8 +44,8 @@ class _TextEmbeddings:
 
 
 class VisionTower:
-    """Computes the embeddings of images. `calls` counts the images that it was run for; `slice_s` is for how
-    long it computes before other requests get a step.
+    """Computes the embeddings of images. `calls` counts the images for which it was run. It computes for
+    `slice_s` seconds before other requests get a step.
     """
 
     def __init__(self, model: Any, image_token: int, features: FeatureCache | None = None) -> None:
@@ -56,7 +56,7 @@ class VisionTower:
         self._layers = TowerLayers(model)
 
     def known(self, picture: Picture) -> ImageFeatures | None:
-        """Return the features of an image if they were computed lately."""
+        """Return the features of an image; None if they are not cached."""
         return self.features.get(picture.key)
 
     def begin(self, picture: Picture, inputs: Mapping[str, Any]) -> TowerRun:
@@ -81,7 +81,7 @@ class VisionTower:
         return TowerRun(features, outputs)
 
     def keep(self, picture: Picture, features: ImageFeatures) -> None:
-        """Keep the features of an image, which are computed, for its next request."""
+        """Cache the computed features of an image for the next request that has it."""
         self.features.put(picture.key, features)
 
 

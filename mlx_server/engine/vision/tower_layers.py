@@ -64,7 +64,7 @@ class TowerRun:
         """The next one last. The features need the last layer, or not even that one."""
 
     def advance(self, slice_s: float = SLICE_S, now: Callable[[], float] = time.perf_counter) -> bool:
-        """Compute layers until `slice_s` have passed, at least one. Return True if the features are there."""
+        """Compute layers until `slice_s` have passed, at least one. Return True if all is computed."""
         end = now() + slice_s
         while self._outputs:
             mx.eval(self._outputs.pop())

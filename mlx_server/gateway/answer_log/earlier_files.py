@@ -17,7 +17,9 @@ a client comes back for."""
 
 @dataclass(frozen=True)
 class EarlierFile:
-    """A file that is taken over. `size_bytes` is that of its whole records."""
+    """A file that is taken over from an earlier gateway. `size_bytes` counts its whole records only;
+    `written_s` is when it was last written, in seconds since 1970.
+    """
 
     name: FileName
     size_bytes: int
@@ -25,10 +27,10 @@ class EarlierFile:
     suspended: bool = False
 
     def since_s(self, now: float, wall: float, keep_s: float) -> float:
-        """Return the monotonic time at which the state of its answer began, for the index.
+        """Return the monotonic time, in seconds, at which the answer in the file ended or was suspended.
 
         A time in the future counts as now. An answer that is to be finished counts from now, whatever the
-        clock says.
+        clock says. Any other is kept for at least START_GRACE_S from now, or for `keep_s` if that is less.
         """
         if not (self.name.ended or self.suspended):
             return now
@@ -37,10 +39,10 @@ class EarlierFile:
 
 @dataclass
 class Found:
-    """The files that were found, in the order in which their answers were accepted.
+    """The usable files of earlier gateways, in the order in which their answers were accepted.
 
-    `notes` are the events to write about it, each with its name, its cause and its fields. `error` is set if
-    the folder cannot be used now.
+    `notes` are the events to write about files that are skipped or cut, each with its name, its cause and its
+    fields. `error` is set if the folder cannot be used now.
     """
 
     files: list[EarlierFile] = field(default_factory=list)
@@ -51,7 +53,7 @@ class Found:
 
 
 def take_over(folder: AnswerFolder) -> Found:
-    """Lock the folder, and return what is in it. Raises LogInUse, and no OSError."""
+    """Lock the folder, and return the files in it. Raises LogInUse; an OSError becomes `Found.error`."""
     found = Found()
     try:
         folder.make()
@@ -95,7 +97,9 @@ def clear(folder: AnswerFolder) -> None:
 
 
 def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
-    """Return the file if its answer can be used. An unfinished file is read up to its last whole record."""
+    """Return the file, or None if its answer cannot be used. An unfinished file is read up to its last whole
+    record.
+    """
     taken = EarlierFile(file.name, file.size_bytes, file.written_s)
     if file.name.ended:
         return taken

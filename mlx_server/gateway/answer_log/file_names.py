@@ -13,7 +13,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{1,80}", re.A)
 
 @dataclass(frozen=True)
 class FileName:
-    """What the name of a file says, so that it need not be read at a start.
+    """The facts that the name of an answer's file holds, so that a start need not read the file.
 
     `number` counts the answers in the order of their acceptance, and makes the name unique if a file system
     ignores case.

@@ -38,7 +38,7 @@ class FoundFile:
 
 
 class AnswerFolder:
-    """The folder. Methods raise OSError unless they say otherwise."""
+    """The folder of the answer log. Its methods raise OSError unless their docstrings say otherwise."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class AnswerFolder:
             self.path.chmod(0o700)
 
     def lock(self) -> None:
-        """Hold the lock until `unlock` or the end of the process. Raises LogInUse."""
+        """Take the lock, and hold it until `unlock` or the end of the process. Raises LogInUse."""
         self._lock = try_lock(self.path.with_name(self.path.name + ".lock"))
         if self._lock is None:
             raise LogInUse(self.path)
@@ -89,8 +89,8 @@ class AnswerFolder:
     def create(self, name: FileName) -> int:
         """Make a file that does not exist yet, and return a descriptor for writing.
 
-        Makes the folder too if somebody has deleted it, or if the disk was full at the start; then the lock
-        is still to be had, and it is an OSError if another gateway has it.
+        Makes the folder too if somebody has deleted it, or if the disk was full at the start, and takes the
+        lock if it is not held yet. Raises OSError (EBUSY) if another gateway holds it.
         """
         if self._lock is None or not self.path.is_dir():
             self.make()
@@ -133,8 +133,8 @@ class AnswerFolder:
 class AnswerFile:
     """A file of one answer, to which bytes are appended.
 
-    `size_bytes` is how much of it is written. A file that `exists` and is missing when it is opened is an
-    error, and so is one that should not exist: no file may lack its beginning.
+    `size_bytes` is how much of it is written. `append` raises OSError if the file of an answer that `exists`
+    is missing, or if the file of a new answer exists already: no file may lack its beginning.
     """
 
     def __init__(self, folder: AnswerFolder, name: FileName, size_bytes: int = 0, *, exists: bool) -> None:
@@ -163,7 +163,7 @@ class AnswerFile:
             view = view[written:]
 
     def read(self) -> bytes:
-        """Return what was written."""
+        """Return all bytes that were written."""
         return self._folder.read(self.name)[: self.size_bytes] if self._exists else b""
 
     def end(self) -> None:

@@ -37,7 +37,7 @@ class Entry:
 
 
 class Index:
-    """The answers of the log. A suspended one expires as one that ended does."""
+    """Finds answers, and chooses those to delete. A suspended answer expires as an ended one does."""
 
     def __init__(self, keep_s: float, max_bytes: int, max_answers: int) -> None:
         self.total_bytes = 0
@@ -55,9 +55,10 @@ class Index:
         return self._unfinished.get(answer_id) or self._ended.get(answer_id)
 
     def add(self, entry: Entry) -> None:
-        """Add an answer whose id is not in the log, after those that were accepted, or ended, before it.
+        """Add an answer whose id is not in the log. Unfinished answers must be added in the order of their
+        acceptance, and ended ones in the order of their ends.
 
-        Of several with one key, the last is found by it.
+        If several answers have the same key, `id_of_key` finds the last one.
         """
         (self._ended if entry.name.ended else self._unfinished)[entry.name.id] = entry
         self.total_bytes += entry.size_bytes
@@ -70,7 +71,7 @@ class Index:
         self.total_bytes += size_bytes
 
     def suspend(self, entry: Entry, suspended: bool, now: float) -> None:
-        """Record that an answer's client left, or that it is taken up again."""
+        """Record that an answer's client left (`suspended` is True), or that the answer is resumed."""
         if entry.suspended != suspended:
             entry.suspended, entry.since_s = suspended, now
 

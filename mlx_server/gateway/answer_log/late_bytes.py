@@ -1,4 +1,4 @@
-"""Bytes that the writing thread makes: packing a large body would keep the event loop from all streams."""
+"""Records that the writing thread packs, because packing a large body would block the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_PACKED_AT_ONCE_BYTES = 256 * 1024
 
 
 class LateBytes:
-    """The bytes that `make` returns, of which there are `size_bytes`."""
+    """A stand-in for `size_bytes` bytes, which the writing thread gets by calling `make`."""
 
     def __init__(self, size_bytes: int, make: Callable[[], bytes]) -> None:
         self._size_bytes = size_bytes
@@ -27,7 +27,10 @@ Chunk = bytes | LateBytes
 
 
 def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
-    """Return the record of a request with this body, now or later. Raises ValueError as `pack_record`."""
+    """Return the packed record of a request with this body, or LateBytes that pack a large one later.
+
+    Raises ValueError as `pack_record` does.
+    """
     size_bytes = sum(map(len, body))
 
     def make() -> bytes:

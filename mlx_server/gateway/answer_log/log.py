@@ -77,7 +77,7 @@ class AnswerLog:
         return log
 
     def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
-        """Start the file of an accepted request. `body` are the parts of its body, if that is not in it."""
+        """Start the file of an accepted request. `body` are the parts of its body, if `accepted` has none."""
         key = accepted.key_digest
         if not (may_be_in_a_name(accepted.id) and (key is None or may_be_in_a_name(key))):
             return self._skip(accepted.id, "its id or key cannot be part of a file's name")
@@ -147,7 +147,9 @@ class AnswerLog:
         return 0 if entry is None else entry.size_bytes
 
     async def data(self, answer_id: str) -> bytes | None:
-        """Return the records of an answer as they are written; None if it is not in the log."""
+        """Return the records of an answer as the bytes of its file; None if it is not in the log, or can no
+        longer be read.
+        """
         entry = self._index.get(answer_id)
         if entry is None:
             return None
@@ -173,7 +175,7 @@ class AnswerLog:
         return self.status(answer_id) in ("open", "ended")
 
     async def flush(self) -> None:
-        """Return once everything appended so far is written, or the disk has refused it."""
+        """Wait until everything appended so far is written, or the disk has refused it."""
         if self._flushing is None:  # those who call in one turn of the event loop wait for one flush
             self._flushing = asyncio.ensure_future(self._flush_once())
         await asyncio.shield(self._flushing)
@@ -216,7 +218,7 @@ class AnswerLog:
         self._drop(self._index.surplus())
 
     def _drop(self, entries: Iterable[Entry]) -> None:
-        """Delete answers whose ids are still known as those of answers that are no longer kept."""
+        """Delete answers, and remember that they are no longer kept (`status` is `expired`)."""
         dropped = list(entries)
         if not dropped:
             return
@@ -241,7 +243,7 @@ class AnswerLog:
         self._expired_ids_changed = True
 
     def _adopt(self, found: earlier_files.Found, keep_s: float) -> None:
-        """Add what earlier gateways left."""
+        """Add the answers that earlier gateways left, and write the events about them."""
         now, wall = self._clock.now(), self._clock.wall()
         for event, cause, fields in found.notes:
             self._emit(event, cause, **fields)

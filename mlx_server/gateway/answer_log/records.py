@@ -23,7 +23,7 @@ _HEADER = struct.Struct(">II")
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="record", tag=str.lower):
-    """A record as it is written, with its class name in lower case."""
+    """Base class of the records as they are written. The field `record` has the class name in lower case."""
 
 
 class Accepted(_Stored, frozen=True):
@@ -56,7 +56,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Silence(_Stored, frozen=True):
-    """The client was sent a sign of life here, as no event came for a while."""
+    """The client was sent a keep-alive at this point, because no event had come for a while."""
 
     answer: int
 
@@ -66,7 +66,7 @@ class Left(_Stored, frozen=True):
 
 
 class TakenUp(_Stored, frozen=True):
-    """The suspended request goes on."""
+    """The suspended request was resumed."""
 
 
 class Ended(_Stored, frozen=True):
@@ -81,7 +81,7 @@ class _StoredEvent(_Stored, frozen=True, tag="event"):
 
 
 class _EventFrame(_Stored, frozen=True, tag="frame"):
-    """An `Event` that MessagePack cannot carry, because of lone surrogates: as a frame of the protocol."""
+    """An `Event` that MessagePack cannot hold because of lone surrogates: kept as a frame of the protocol."""
 
     answer: int
     frame: bytes
@@ -114,7 +114,8 @@ def _pack_event(record: Event) -> bytes:
 
 
 def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
-    """Return the size of the packed record of a request, whose own body is empty, with a body of this size.
+    """Return the size in bytes of the packed record of a request whose body has `body_bytes` bytes. In
+    `accepted`, the body is empty.
 
     MessagePack writes the length of bytes in 1, 2 or 4 bytes after the type. Raises ValueError as
     `pack_record` does.

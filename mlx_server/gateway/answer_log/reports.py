@@ -27,8 +27,8 @@ _OTHER_REMEDY = "See that the gateway may write there."
 class WritingReports:
     """Writes one event when writing begins to fail, and one when it works again.
 
-    The writing thread calls the methods; their effects are those of the event loop in which this was made.
-    `lose` is called with the name of an answer's file that was given up.
+    The writing thread calls the methods, except `too_slow`. What they do happens in the event loop in which
+    the object was made. `lose` is called with the name of each file whose answer was given up.
     """
 
     def __init__(self, folder: Path, emit: Emit, lose: Callable[[FileName], None]) -> None:
@@ -49,7 +49,7 @@ class WritingReports:
         self._soon(self._lose, name)
 
     def too_slow(self) -> None:
-        """Record that more waits for the disk than there is room for."""
+        """Record that too many bytes wait for the disk. Only the event loop calls this method."""
         error = OSError(errno.ETIMEDOUT, "too much waits for the disk, which is slow or full")
         FAILURES.failed(WHAT, error)
         self._say_stopped(error)

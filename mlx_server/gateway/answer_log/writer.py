@@ -1,7 +1,7 @@
 """The thread that writes the answers' files, so that a slow disk does not block the event loop.
 
-All that waits for a file is written in one piece. If the disk cannot be written, it waits here and is tried
-again: a file holds the beginning of its answer at every moment, and never lacks anything before its end.
+All bytes that wait for a file are written in one piece. If a write fails, the bytes stay in memory, in their
+order, and are tried again: at every moment a file holds the beginning of its answer without a gap.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Pending:
 
 
 class Writer:
-    """Owns the thread. The event loop calls all methods; none of them waits for the disk."""
+    """Owns the writing thread. The event loop calls all public methods; none of them waits for the disk."""
 
     def __init__(
         self, folder: AnswerFolder, reports: WritingReports, max_waiting_bytes: int = MAX_WAITING_BYTES
@@ -101,7 +101,7 @@ class Writer:
             self._touch(number)
 
     def remove(self, name: FileName) -> None:
-        """Delete a file, and what waits for it."""
+        """Delete a file, and the bytes that wait to be written to it."""
         with self._lock:
             pending = self._files.setdefault(
                 name.number, _Pending(AnswerFile(self._folder, name, exists=True))
@@ -111,7 +111,7 @@ class Writer:
             self._touch(name.number)
 
     def read(self, name: FileName) -> Future[bytes]:
-        """Return what was appended to a file, whether or not the disk has taken it. May raise OSError."""
+        """Return a future of all bytes that were appended to a file, written or not. May raise OSError."""
         future: Future[bytes] = Future()
         self._put(lambda: self._read(name, future))
         return future
@@ -176,9 +176,9 @@ class Writer:
             idle = not (touched or jobs)
 
     def _wait(self, idle: bool, gather_s: float) -> None:
-        """Wait for a job, or until `gather_s` have passed; if idle, since there is something to write.
+        """Wait for a job, but at most `gather_s` seconds. If `idle`, first wait until there is work at all.
 
-        While records keep coming, nobody has to wake the thread: it looks for them itself.
+        While records keep coming, nobody has to wake the thread: it checks for them every `gather_s` seconds.
         """
         if idle:
             with self._lock:
@@ -190,7 +190,9 @@ class Writer:
                 self._bell.get(timeout=gather_s)
 
     def _write_all(self, numbers: list[int]) -> bool:
-        """Write to these files. Return False if the disk refused; what is left is in `_touched` again."""
+        """Write to the files with these numbers. Return False if a write failed; `_touched` then has the
+        files to try again.
+        """
         grew, error = False, None
         for number in numbers:
             pending = self._files[number]
@@ -231,7 +233,7 @@ class Writer:
         return written > 0
 
     def _handle_failure(self, pending: _Pending, error: OSError) -> None:
-        """Have the file tried again, or give its answer up."""
+        """Put the file into `_touched` to be tried again; if the error will not pass, give its answer up."""
         with self._lock:
             if error.errno in _TRIED_AGAIN:
                 self._touched[pending.file.name.number] = None

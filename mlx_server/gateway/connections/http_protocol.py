@@ -85,7 +85,7 @@ class HttpProtocol(ReportedConnection, H11Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one application on sockets that listen. Acceptor explains what is reported."""
+    """Serves one application on listening sockets. `Acceptor` explains the two report functions."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class HttpServer(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections by our own bounds; uvicorn itself has no socket."""
+        """Accept connections with `Acceptor`, which bounds their number; uvicorn itself gets no socket."""
         await super().startup(sockets=[])
         for listening in sockets or ():
             acceptor = Acceptor(
@@ -135,7 +135,7 @@ class HttpServer(uvicorn.Server):
         )
 
     def _make_websocket(self, **options: Any) -> asyncio.Protocol:
-        """Return the protocol that takes a connection over. Its library is imported with the first one."""
+        """Return the protocol of a WebSocket connection. Its library is imported at the first call."""
         from mlx_server.gateway.connections.websocket_protocol import WebSocketProtocol
 
         return WebSocketProtocol(self._table, **options)

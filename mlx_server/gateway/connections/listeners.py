@@ -135,7 +135,7 @@ class Listeners:
             server.stop_accepting()
 
     def open_connections(self, close_idle_for_s: float) -> int:
-        """Close the connections that have rested this long, and return how many are open."""
+        """Close connections that have been idle for this many seconds. Return how many were open before."""
         for connection in self._table.idle_since(asyncio.get_running_loop().time() - close_idle_for_s):
             connection.transport.close()
         return len(self._table)

@@ -13,7 +13,9 @@ from vestal.web.connections import ConnectionTable, Phase
 
 
 class WebSocketProtocol(ReportedConnection, WebSocketsSansIOProtocol):
-    """One WebSocket. The application reports each request and answer by a function in the ASGI scope."""
+    """One WebSocket connection. Through a function in the ASGI scope, the application reports when an answer
+    starts and when it ends.
+    """
 
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
         super().__init__(table, **options)

@@ -32,7 +32,7 @@ class AnswerToolCall(msgspec.Struct, frozen=True):
 
 
 class AnswerPart(msgspec.Struct, frozen=True):  # one for each token: a dataclass takes 0.7 µs more to make
-    """What one event added to an answer, or what all of them did.
+    """The content that one event added to an answer, or that all its events added.
 
     `thinking` and `tool_calls` are not contained in `text`. `logprobs` belong to the tokens of `text`. `done`
     is None in every part but the last.
@@ -51,7 +51,7 @@ class AnswerPart(msgspec.Struct, frozen=True):  # one for each token: a dataclas
 
 
 class AnswerAssembler:
-    """Makes parts of one request's events.
+    """Converts the events of one request to `AnswerPart`s.
 
     A token whose text the engine holds back (an incomplete character, the possible start of a stop string)
     makes a part without content; its log probabilities come with the part that has the text.

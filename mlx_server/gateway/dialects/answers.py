@@ -36,8 +36,8 @@ class Answers:
 
     The items of all answers are read in the order in which they arrived. `earlier` are items that an earlier
     reader was given: they are read again first, so that the same frames result. `record` is given each new
-    item as it arrives. Every method that waits raises GatewayError if a request failed, and
-    ClientDisconnected.
+    item as it arrives. Keep-alives are sent only while `needs_signs_of_life` returns True. Every method that
+    waits raises GatewayError if a request failed, and ClientDisconnected.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Answers:
         return max(0.0, left_s)
 
     async def wait_for_start(self) -> None:
-        """Return at the first event of any answer, or when a stream must begin without one.
+        """Wait for the first event of any answer, or until a stream must begin without one.
 
         Raises the error of a request that has failed by then.
         """
@@ -120,7 +120,7 @@ class Answers:
     async def parts(self) -> AsyncIterator[tuple[int, AnswerPart] | None]:
         """Yield the parts that have content or are an end, as they arrive, with the number of the answer.
 
-        Yield None if none has arrived for a while, so that the client is sent a sign of life.
+        Yield None if none has arrived for a while, so that the client is sent a keep-alive.
         """
         watch = asyncio.ensure_future(self._mark_silence())
         try:
@@ -130,7 +130,7 @@ class Answers:
             watch.cancel()
 
     def begin_silent(self) -> None:
-        """Add a sign of life to a stream that begins before any event."""
+        """Add a keep-alive to a stream that begins before any event."""
         if not self.has_begun and self._arrived.empty() and self._needs_signs_of_life():
             self._put(0, Silence(0))
 
@@ -152,7 +152,7 @@ class Answers:
             unfinished -= part.done is not None
 
     async def _mark_silence(self) -> None:
-        """Mark a silence whenever no event was read since the last look."""
+        """Add a `Silence` to the items whenever no event was read for SILENCE_S, until all requests ended."""
         while True:
             before = self._events_read
             await self._clock.sleep(SILENCE_S)

@@ -22,7 +22,9 @@ _SCOPE_KEY = "vestal.body_share"
 
 
 class BodyBudget:
-    """Gives out `limit_bytes` in order of arrival. `parsing` is held while a large body is parsed."""
+    """Shares `limit_bytes` of memory among requests, in order of arrival. The lock `parsing` is held while a
+    large body is parsed.
+    """
 
     def __init__(self, limit_bytes: int, wait_s: float = WAIT_S) -> None:
         self.parsing = asyncio.Lock()
@@ -56,7 +58,7 @@ class BodyBudget:
             raise
 
     def give_back(self, share_bytes: int) -> None:
-        """Return a share to those who wait."""
+        """Take a share back, and grant it to the requests that wait."""
         self._free_bytes += share_bytes
         self._grant()
 

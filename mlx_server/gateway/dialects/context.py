@@ -32,7 +32,7 @@ def _discard(event: str, cause: str = "", **fields: Any) -> None:
 
 @dataclass(frozen=True)
 class GatewayContext:
-    """What a dialect's router is made with.
+    """The settings and services of the gateway that the routes of a dialect use.
 
     `keeper` finds the answers that earlier requests have. `emit` writes an event: its name, its cause in
     words, and its fields.
@@ -50,7 +50,7 @@ class GatewayContext:
         return self.config.mlx.max_body_bytes
 
     def random_for(self, http: HTTPConnection) -> random.Random:
-        """Return the random numbers of a request, which are the same again when it is resumed."""
+        """Return the source of a request's random numbers; a resumed request draws the same ones again."""
         kept = kept_answer_of(http.scope)
         return kept.random if kept else random.SystemRandom()
 
@@ -124,7 +124,7 @@ class GatewayContext:
     ) -> Answers:
         """Submit all requests, or none if the queue cannot take them all. Raises GatewayError.
 
-        `outlives_client`: their answer is made to its end even if nobody waits for it.
+        With `outlives_client`, the answers are finished even if no client waits for them.
         """
         kept = kept_answer_of(http.scope)
         tickets: list[Ticket] = []

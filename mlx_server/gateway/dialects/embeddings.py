@@ -53,7 +53,7 @@ class Embeddings:
                 yield _unit_vector(row[:dimensions]) if is_cut else row
 
     def json_rows(self, dimensions: int | None = None) -> list[msgspec.Raw]:
-        """Return each of `rows` as JSON, which takes half the memory of the numbers. Raises as `rows`."""
+        """Return each of `rows` as JSON, which takes half the memory of the numbers. Raises BadRequest."""
         return [msgspec.Raw(json_bytes(row)) for row in self.rows(dimensions)]
 
     async def response(self, answer: Callable[[], dict[str, Any]]) -> Response:

@@ -1,10 +1,12 @@
 """Streamed answers: they begin within a second, are never silent for long, and end if the client leaves.
 
-Until a stream begins, a failure is answered with its own HTTP status. That is at the first event, and at the
-latest BEGIN_AFTER_S after the request was taken in: the engine's early checks come before that.
-From then on a failure is the dialect's error event. While nothing comes, because the request waits for its
-turn, its model or an engine, or because its prompt is long, the dialect's sign of life is sent
-(`AnswerRenderer.idle`); docs/decisions/0021-never-silent.md says which, and why.
+A stream begins at the first event, and at the latest BEGIN_AFTER_S after the request was taken in: the
+engine's early checks come before that. A failure before the beginning is answered with its own HTTP status; a
+later one is the dialect's error event.
+
+While nothing comes, because the request waits for its turn, its model or an engine, or because its prompt is
+long, the dialect's keep-alive is sent (`AnswerRenderer.idle`); docs/decisions/0021-never-silent.md says
+which, and why.
 """
 
 from __future__ import annotations
@@ -59,10 +61,11 @@ class AnswerRenderer(Protocol):
 async def stream_answers(
     http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Return a streamed response when it is time for its headers. Raises the error of a request that fails
-    before that.
+    """Wait until the stream must begin, and return the streamed response. Raises the error of a request that
+    fails before that.
 
-    `renderer_for` is called then: `answers.prompt_tokens` is known, unless no engine could check the request.
+    `renderer_for` is called at the beginning of the stream. By then `answers.prompt_tokens` is known, unless
+    no engine could check the request.
     """
     await cancel_on_disconnect(http, answers, answers.wait_for_start())
     try:

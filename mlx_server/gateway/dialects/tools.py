@@ -1,4 +1,4 @@
-"""The functions that a client offers: checks them, and makes the schema of a call that is required. Pure."""
+"""Check the functions that a client offers, and make the JSON schema of a required call. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
 def check_argument_texts(texts: Iterable[str]) -> None:
     """Raise TooLarge if the arguments of all past calls hold too many values.
 
-    The count of the body's values does not see into its texts.
+    The arguments are JSON within strings, into which the count of the body's values does not look.
     """
     raw = b",".join(text.encode("utf-8", "replace") for text in texts)
     if len(raw) > SMALL_BYTES:

@@ -14,12 +14,11 @@ T = TypeVar("T")
 
 
 async def translated(http: HTTPConnection, translate: Callable[[], T], *, added_bytes: int = 0) -> T:
-    """Return the result of `translate` for the body of `http`; raise its exceptions. `added_bytes` are
-    counted in addition to the body.
+    """Return the result of `translate`, which translates the body of `http`; raise its exceptions.
 
-    It must be pure, since for a large body it runs in a thread, like the parsing before it and one at a time
-    with that. Messages and tools for the template, the schema of a call, and the encoding for the engine take
-    0.5 s if a body has a million values.
+    `translate` must be pure: if the body or `added_bytes` are large, it runs in a thread, and only one body
+    is parsed or translated at a time. The translation (messages and tools for the template, the schema of a
+    call, and the encoding for the engine) takes 0.5 s for a body with a million values.
     """
     share = share_of(http)
     if not share.held_bytes and added_bytes <= SMALL_BYTES:

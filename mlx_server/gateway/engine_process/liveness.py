@@ -21,7 +21,7 @@ PACE_FACTOR = 3.0
 
 
 class EngineLiveness:
-    """One engine's signs of life. Any event but `Alive` is progress, and so is an `Alive` with more steps.
+    """Judges an engine by its events. Any event but `Alive` is progress; so is an `Alive` with more steps.
 
     `progress_timeout_s` bounds the time without progress, and without any event; `probe_interval_s` is the
     time between probes of an idle engine. All times are monotonic seconds.

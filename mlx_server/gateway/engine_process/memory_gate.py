@@ -15,7 +15,9 @@ POLL_S = 0.25
 
 
 class MemoryGate:
-    """Awaited before each launch. `read_headroom` returns the state of the machine's memory."""
+    """Delays each launch of an engine, for which the supervisor awaits the gate. `read_headroom` returns the
+    state of the machine's memory.
+    """
 
     def __init__(
         self, read_headroom: Callable[[], Headroom], clock: Clock, timeout_s: float = TIMEOUT_S
@@ -23,10 +25,10 @@ class MemoryGate:
         self._read_headroom, self._clock, self._timeout_s = read_headroom, clock, timeout_s
 
     async def __call__(self) -> None:
-        """Return when there is enough memory.
+        """Wait until there is enough memory.
 
-        Raises LaunchError if there is too little at the timeout. A start without memory would fail and strand
-        more of it, so it is better not tried.
+        Raises LaunchError if there is too little after `timeout_s` seconds. A start without memory would fail
+        and strand more of it, so it is better not tried.
         """
         deadline = self._clock.now() + self._timeout_s
         while (headroom := self._read_headroom()).shortage:

@@ -20,9 +20,10 @@ MIN_AGE_S = 600.0
 
 
 class RecyclePolicy:
-    """The decision for one engine, which started at `started_at` (monotonic seconds).
+    """Decides when one engine is replaced, which started at `started_at` (monotonic seconds).
 
-    `max_footprint_bytes` None: OVER_LIMIT_FACTOR times the engine's own limit. `max_age_s` 0: any age.
+    If `max_footprint_bytes` is None, OVER_LIMIT_FACTOR times the engine's own limit is allowed. If
+    `max_age_s` is 0, any age is allowed.
     """
 
     def __init__(self, max_footprint_bytes: int | None, max_age_s: float, started_at: float) -> None:

@@ -40,7 +40,7 @@ class Recycler:
         self._policy = self._new_policy(self._clock.now())
 
     def check(self, session: EngineSession, busy: bool) -> None:
-        """Replace the engine of `session` if that is due. `busy`: it has running requests."""
+        """Replace the engine of `session` if that is due. `busy` is True if it has running requests."""
         report = session.report
         cause = self._policy.due(report.footprint_bytes, report.limit_bytes, busy, self._clock.now())
         under_way = self._replacement is not None and not self._replacement.done()

@@ -20,9 +20,9 @@ class EngineSession:
     """The gateway's view of one engine process, from its launch until its link closes.
 
     `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
-    once somebody asked the engine to exit: its exit is then not a crash, and no request gets a strike for it.
-    `fault` is what was found wrong with the engine before it was ended, such as that it hangs; empty if
-    nothing. `on_ready` is called when the engine is ready to serve.
+    once somebody asked the engine to exit: its exit is then no crash, and is not counted against its
+    requests. `fault` is what was found wrong with the engine before it was ended, such as that it hangs;
+    empty if nothing. `on_ready` is called when the engine is ready to serve.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class EngineSession:
     # --- health ---
 
     async def wait_until_ready(self, timeout_s: float) -> None:
-        """Return when the engine reports that it is ready, or after `timeout_s`."""
+        """Wait until the engine reports that it is ready, but at most `timeout_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._became_ready.wait()

@@ -18,7 +18,7 @@ NOT_FORWARDED = frozenset({"/requests/events"})
 
 
 class HandedOver:
-    """Whether this gateway has handed over, and to which one."""
+    """Holds the `successor` to which this gateway has handed over; None before that."""
 
     successor: Successor | None = None
 

@@ -1,9 +1,10 @@
-"""What a gateway does when its agent asks it to hand over (SIGUSR1), in order.
+"""The steps of a gateway whose agent asks it to hand over (SIGUSR1), in order.
 
 1. It accepts no more connections; the sockets stay open in the agent and in the successor.
-2. New requests on its connections are forwarded. What runs and is not written down is finished.
-3. Its engines end, and its answers are read from the successor, which the free lock of the log lets begin.
-4. It stays until its clients have gone.
+2. It forwards new requests on its connections. It finishes the running requests that the answer log lacks.
+3. It stops its engine and releases the lock of the answer log, for which the successor waits. Its clients
+   read the rest of their answers from the successor, through this gateway.
+4. It runs until its clients have gone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ IDLE_S = 5.0
 async def hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, state: HandedOver, successor: Successor
 ) -> None:
-    """Hand over, and return when no client is left, or after MAX_STAY_S. It may be cancelled at any point."""
+    """Hand over, and wait until no client is left, or for MAX_STAY_S. It may be cancelled at any point."""
     clock, dispatcher, listeners = parts.clock, parts.dispatcher, parts.listeners
     parts.telemetry.emit("handing_over", "a successor is ready")
     listeners.stop_accepting()

@@ -1,4 +1,4 @@
-"""Another gateway that goes on with the answers of this one: reads them, and forwards requests to it."""
+"""Read answers from another gateway, which continues those of this one, and forward requests to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ACCEPTED_AFTER_S = 1.0
 class Successor:
     """The gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to it if there is one.
 
-    `connect_s` is how long a request waits until it accepts the connection.
+    `connect_s` is how many seconds a request waits until that gateway accepts the connection.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, connect_s: float = CONNECT_S) -> None:
@@ -46,7 +46,7 @@ class Successor:
 
     @property
     def key_headers(self) -> dict[str, str]:
-        """Return the header that shows it the key."""
+        """Return the header with the API key; no header if there is no key."""
         return {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
 
     def client(self) -> aiohttp.ClientSession:
@@ -60,9 +60,10 @@ class Successor:
         return self._session
 
     async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
-        """Send an answer from a frame on, until its end. Raises BrokenOff, OSError.
+        """Read an answer from the other gateway, and send it to the client, from frame number `first_frame`
+        to its end. Raises BrokenOff, and the `connection_failures`.
 
-        `has_started`: the status and the headers have been sent already.
+        With `has_started`, the status and the headers have been sent already.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
@@ -73,8 +74,8 @@ class Successor:
     async def copy_answer_from_next(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
     ) -> None:
-        """Do what `copy_answer` does, and read from the next gateway if this one dies before it has sent
-        anything. Raises BrokenOff.
+        """Do what `copy_answer` does; if the other gateway dies before it has sent anything, read from the
+        one that follows it at the same address. Raises BrokenOff.
         """
         has_sent = False
 
@@ -99,9 +100,10 @@ class Successor:
             await asyncio.sleep(RETRY_S)
 
     async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
-        """Forward a whole HTTP request, and send its response to the client. Raises BrokenOff, OSError.
+        """Forward a whole HTTP request, and send its response to the client. Raises BrokenOff, and the
+        `connection_failures`.
 
-        `own_key`: authenticate with this gateway's key instead of the client's.
+        With `own_key`, authenticate with this gateway's key instead of the client's.
         """
         from yarl import URL
 
@@ -121,13 +123,15 @@ class Successor:
             await _copy(answer, send, has_started=False)
 
     async def close(self) -> None:
-        """Close all connections to it."""
+        """Close all connections to the other gateway."""
         if self._session is not None:
             await self._session.close()
 
 
 async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool) -> None:
-    """Send the status, headers and body. The connection is closed then: its client is to make a new one."""
+    """Send the status, headers and body of `answer` to the client, whose connection is closed afterwards, so
+    that the client makes a new one.
+    """
     if not has_started:
         headers = [*_forwarded(answer.raw_headers), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

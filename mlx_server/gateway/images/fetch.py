@@ -1,7 +1,7 @@
-"""Fetch images from addresses of the web, for a gateway whose setting `mlx.image_urls` allows it.
+"""Fetch images by their URLs, for a gateway whose setting `mlx.image_urls` allows it.
 
-Each name is resolved here, and the connection goes to the very addresses that were checked, so that a name
-whose addresses change in between leads nowhere else. A redirection is checked like the first address.
+Each host name is resolved here, and the connection goes to the very IP addresses that were checked, so that a
+name whose addresses change in between leads nowhere else. A redirect is checked like the first URL.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class ImageFetcher:
         self._times: Counter[str] = Counter()
 
     async def fetch(self, sources: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-        """Return the files by their address. `sources` has the body's field and the address of each image.
+        """Return the files by their URLs. `sources` has the body's field and the URL of each image.
 
-        An address that comes several times is fetched once, and counts as often as it comes. Raises
+        A URL that occurs several times is fetched once, but counts towards the limits each time. Raises
         BadRequest, which names the field, and the errors of `reserve`.
         """
         found: dict[str, bytes] = {}
@@ -105,7 +105,7 @@ class ImageFetcher:
         return found
 
     async def _one(self, session: aiohttp.ClientSession, address: str, field: str) -> bytes:
-        """Return a file. Raises ForbiddenAddress, BadRequest, and what aiohttp raises."""
+        """Return the file at a URL. Raises ForbiddenAddress, BadRequest, and the errors of aiohttp."""
         url = self._checked(address)
         for _ in range(MAX_REDIRECTS + 1):
             async with session.get(url, allow_redirects=False) as response:
@@ -115,7 +115,9 @@ class ImageFetcher:
         raise refused(field, f"could not be fetched: its address redirects over {MAX_REDIRECTS} times")
 
     def _checked(self, address: str) -> URL:
-        """Return an address that may be asked, unless it is a name, which the resolver checks."""
+        """Return the URL if it may be fetched. Raises ForbiddenAddress. A host name is left to the resolver
+        to check.
+        """
         url = checked_url(address, self._ports)
         literal = literal_address(url.host or "")
         if literal is not None and not self._is_allowed(literal):

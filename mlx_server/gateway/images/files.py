@@ -15,7 +15,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What one request may hold, from the settings of the section `mlx`.
+    """The limits on the images of one request, from the settings of the section `mlx`.
 
     `reads_heic` is True if the engine's environment has the decoder for HEIC, which is an extra.
     `fetches_urls` is the setting `mlx.image_urls`.
@@ -40,15 +40,15 @@ def too_many(field: str, max_images: int) -> BadRequest:
 
 
 def is_address(source: str) -> bool:
-    """Return whether an image is given by an address of the web."""
+    """Return whether an image is given by an http or https URL."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
 def image_file(field: str, source: str, limits: ImageLimits) -> str:
     """Return an image file, given as base64 or as a data URL, in standard base64.
 
-    Raises BadRequest, which names `field`: no base64, no image of a known format, or over the limits. The
-    media type of a data URL is not looked at, since clients guess it.
+    Raises BadRequest, which names `field`, if the source is not base64, is no image of a known format, or is
+    over the limits. The media type of a data URL is ignored, since clients guess it.
     """
     text = _payload(field, source)
     if len(text) * 3 // 4 > limits.max_bytes * 2:  # before it is decoded; twice, as there may be line breaks
@@ -95,7 +95,7 @@ def _payload(field: str, source: str) -> str:
 def _decoded(field: str, text: str) -> tuple[bytes, bool]:
     """Return the bytes in base64, and whether it is written in the standard way. Raises BadRequest.
 
-    Line breaks, missing padding and the alphabet for addresses are read too.
+    Line breaks, missing padding and the URL-safe alphabet are read too.
     """
     try:
         return binascii.a2b_base64(text, strict_mode=True), True

@@ -1,4 +1,4 @@
-"""Find the images that a body names by their address, and put their files in place of the addresses. Pure.
+"""Find the images that a body names by URL, and put their files in place of the URLs. Pure.
 
 A body is either the JSON that arrived, or what was validated from it.
 """
@@ -20,12 +20,12 @@ _IMAGE_FIELDS = {"image_url": ("image_url",), "input_image": ("image_url",), "im
 
 
 def addresses_in(body: Any) -> list[tuple[str, str]]:
-    """Return the path and the address of each image that a body names by its address, in their order."""
+    """Return the path in the body and the URL of each image that is named by URL, in their order."""
     return list(_addresses(body, ""))
 
 
 def with_files(body: Any, files: Mapping[str, bytes]) -> Any:
-    """Return the body with data URLs in place of the addresses; the body itself stays as it is."""
+    """Return a copy of the body with the `files` as data URLs in place of the URLs that are their keys."""
     data_urls = {
         address: f"data:;base64,{base64.b64encode(data).decode('ascii')}" for address, data in files.items()
     }
@@ -42,7 +42,7 @@ def _addresses(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
-    """Yield the parts of a value in which addresses of images may stand, and such addresses themselves."""
+    """Yield the parts of a value that may hold URLs of images, and such URLs themselves, with their names."""
     if isinstance(value, list | tuple):
         yield from enumerate(value)
         return

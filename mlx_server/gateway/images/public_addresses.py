@@ -37,7 +37,7 @@ def is_public(address: IpAddress) -> bool:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """Return the address that a host is written as; None for a name, which has to be resolved."""
+    """Return the IP address that `host` is written as; None for a name, which has to be resolved."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:

@@ -64,7 +64,7 @@ class RequestsInFlight:
         return {**listed, "totals": self._telemetry.totals()}
 
     async def cancel(self, request_id: str) -> None:
-        """Cancel a request. Raises NotFound, or GatewayError if it cannot be cancelled at present."""
+        """Cancel a request. Raises NotFound, or Conflict while another machine is asked to continue it."""
         if self._keeper is not None and request_id in self._keeper.offered:
             raise errors.Conflict("request_passed_on", PASSED_ON)
         if not (self._dispatcher.cancel(request_id) or await self._cancel_elsewhere(request_id)):

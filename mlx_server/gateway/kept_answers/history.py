@@ -1,4 +1,4 @@
-"""What the reader of a request's answers has been given, in order: events and silences. Pure."""
+"""The items that a request's client was given, in order: the engine's events, and keep-alives. Pure."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 
 
 class MirroredElsewhere(Protocol):
-    """Answers that run on other machines, and are mirrored here. Each method goes on with one here."""
+    """Answers that run on other machines and are mirrored here. Each method continues an answer here and
+    returns it; None if it is not mirrored.
+    """
 
     async def find(self, answer_id: str) -> KeptAnswer | None: ...
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
@@ -38,8 +40,8 @@ class MirroredElsewhere(Protocol):
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
-    `offers` go to the gateways on other machines; `mirrored` are answers of theirs. `is_closed`: another
-    gateway has the log.
+    `offers` asks gateways on other machines to continue answers; `mirrored` continues answers of theirs.
+    `is_closed` is True once the log was closed, so that another gateway can have it.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
@@ -65,22 +67,22 @@ class AnswerKeeper:
 
     @property
     def written_requests(self) -> set[str]:
-        """Return the ids of the requests, for the engine, that another gateway could go on with."""
+        """Return the engine's ids of the requests that another gateway could continue from the log."""
         return self._running.written_requests
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether the route of any answer runs that is not, or not yet, written down."""
+        """Return whether the route of any answer runs that is not, or not yet, in the log."""
         return self._running.has_unwritten
 
     def use_app(self, app: ASGIApp) -> None:
-        """Have the responses made by the application below the middleware."""
+        """Set the ASGI application below the middleware, which makes the responses."""
         self._running.app = app
 
     # --- new requests ---
 
     def start(self, scope: Scope, receive: Receive, key_digest: str | None = None) -> KeptAnswer:
-        """Start a request, whose body is read from `receive`."""
+        """Start a request, whose body is read from `receive`, and return its answer."""
         head = Accepted(
             format=FORMAT,
             id=secrets.token_hex(16),
@@ -105,7 +107,7 @@ class AnswerKeeper:
         return answer
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
-        """Go on with an answer that was begun on another machine, under its id. Raises HttpError."""
+        """Continue an answer that was begun on another machine, under the same id. Raises HttpError."""
         head = records[0]
         assert isinstance(head, Accepted)
         self.log.begin(head)
@@ -117,7 +119,9 @@ class AnswerKeeper:
         return self._take_up(records)
 
     def offer_running(self, error: HttpError) -> None:
-        """Offer what runs here to the other machines. What none of them takes goes on here."""
+        """Offer the answers that run here to other machines, because of `error`. Those that no machine takes
+        continue here.
+        """
         self.offers.offer_running(self.running, error)
 
     # --- earlier requests ---
@@ -127,7 +131,7 @@ class AnswerKeeper:
         return self._running.get(answer_id) is not None or self.is_logged(answer_id)
 
     def is_logged(self, answer_id: str) -> bool:
-        """Return whether the answer can be found again."""
+        """Return whether the answer is in the log, and can be found again."""
         return self.log.has(answer_id)
 
     def forget(self, answer_id: str) -> None:
@@ -139,9 +143,9 @@ class AnswerKeeper:
             self.log.forget(answer_id)
 
     async def find(self, answer_id: str) -> KeptAnswer:
-        """Return the answer with this id, which goes on if it had stopped.
+        """Return the answer with this id, and resume it if it had stopped.
 
-        Raises HttpError: it is unknown (404), or no longer kept (410).
+        Raises HttpError if the answer is unknown (404) or no longer kept (410).
         """
         answer = self._running.get(answer_id)
         if answer is not None and not answer.client_left.is_set():
@@ -168,7 +172,9 @@ class AnswerKeeper:
             raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Return the answer that the first request with this key has; None without one. Raises HttpError."""
+        """Return the answer to the first request with this idempotency key; None if there is none. Raises
+        HttpError.
+        """
         answer = self._running.of_key(key_digest)
         if answer is not None and not answer.client_left.is_set():
             return answer
@@ -187,7 +193,7 @@ class AnswerKeeper:
         return await self._running_elsewhere(records) or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """Return an unfinished answer that another machine goes on with, for reading it there, else None."""
+        """Return an unfinished answer that another machine continues, so that it is read there; else None."""
         head = records[0]
         assert isinstance(head, Accepted)
         if self.offers.others is None or isinstance(records[-1], Ended):
@@ -220,10 +226,10 @@ class AnswerKeeper:
         return answer
 
     async def take_up_unfinished(self, application: Any) -> int:
-        """Go on with every request that an earlier gateway left unfinished, and return their number.
+        """Resume every request that an earlier gateway left unfinished, and return their number.
 
-        One whose client had left waits until somebody asks for it. `application` is what the routes find
-        under `app` in their scope.
+        A request whose client had left waits until somebody asks for it. `application` is what the routes
+        find under `app` in their scope.
         """
         self._application = application
         taken_up = 0
@@ -239,7 +245,9 @@ class AnswerKeeper:
         return taken_up
 
     def move_to(self, elsewhere: CopyElsewhere) -> int:
-        """Write nothing down from now on; clients read the rest elsewhere. Return how many answers do."""
+        """Write no more to the log, and have clients read the rest of their answers from `elsewhere`. Return
+        the number of these answers.
+        """
         for answer in self.running:
             if self.is_logged(answer.id):
                 answer.move_to(elsewhere)
@@ -247,18 +255,18 @@ class AnswerKeeper:
         return sum(answer.elsewhere is not None for answer in self.running)
 
     def detach(self) -> None:
-        """Write nothing down from now on: the answers that run here go on in another gateway."""
+        """Write no more to the log: another gateway continues the answers that run here."""
         self._is_detached = True
         for answer in self.running:
             answer.detach()
 
     def sweep(self) -> None:
-        """Delete what has been kept for long enough. To be called every few seconds."""
+        """Delete the expired answers. This must be called every few seconds."""
         if not self.is_closed:
             self.log.sweep()
 
     async def close(self) -> None:
-        """End all runs; what is unfinished stays so in the log."""
+        """End all runs, and close the log, in which unfinished answers stay unfinished."""
         self.detach()
         tasks = [answer.task for answer in self.running if answer.task is not None]
         tasks += self.offers.tasks

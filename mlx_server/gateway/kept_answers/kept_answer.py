@@ -1,4 +1,4 @@
-"""One HTTP request that generates, apart from the connection that it came by."""
+"""One HTTP request that generates an answer, independent of the connection by which it came."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SCOPE_KEY = "vestal.kept_answer"
 
 
 class KeptAnswer:
-    """A request from its arrival to the end of its answers; `head` describes it as the log keeps it.
+    """A request from its arrival to the end of its answers; `head` is its first record in the log.
 
-    `history` is what its clients have been given before, by an earlier run. `random` is the source of every
-    random number that the request needs, and `created_s` its time (seconds since the epoch): they are the
-    same in each run, so that each makes the same frames. `on_over` is called when nothing of it runs any
+    `history` holds the items that an earlier run gave to its clients. `random` is the source of every random
+    number that the request needs, and `created_s` its time (seconds since the epoch): they are the same in
+    each run, so that each makes the same frames. `on_over` is called when nothing of the request runs any
     more. `offer` is called with an error before the response shows it: it may call `begin_offer`, and
-    `settle` later. `outlives_client`: it goes on although nobody follows it.
+    `settle` later. With `outlives_client`, the request continues even if no client follows it.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class KeptAnswer:
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int) -> None:
-        """Record that its `count` requests were submitted, and write it down, unless an earlier run has."""
+        """Record that its `count` requests were submitted, and begin its file in the log, unless an earlier
+        run has.
+        """
         self._is_accepted = True
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
@@ -127,16 +129,18 @@ class KeptAnswer:
 
     @property
     def is_written_down(self) -> bool:
-        """Return whether the log was given its beginning."""
+        """Return whether its file in the log was begun."""
         return self._was_accepted or self._is_accepted
 
     @property
     def whole_head(self) -> Accepted:
-        """Return its description with the body, which must have arrived, and must not be written down."""
+        """Return `head` with the body, which must have arrived, and must not be in the log yet."""
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write down an item that its reader is given. An error ends it, and is not kept."""
+        """Write an item that the client is given to the log. An error ends the answer, which is then not kept
+        unless another machine is asked to continue it.
+        """
         if self.is_detached:
             return
         if isinstance(item, Silence):
@@ -161,7 +165,7 @@ class KeptAnswer:
             self._on_over(self)
 
     def fail(self, error: HttpError) -> None:
-        """Note the error that its response is going to show; another machine may be asked first."""
+        """Record the error that the response is going to show; another machine may be asked first."""
         if self.is_detached or self.failure is not None:
             return
         self.failure = error
@@ -179,12 +183,12 @@ class KeptAnswer:
             self._log.ended(self.id)
 
     async def wait_until_written(self) -> None:
-        """Return when what it was given so far is written down, and at the latest after MAX_WRITE_S.
+        """Wait until all items so far are written to the log, but at most MAX_WRITE_S.
 
-        No frame is sent before what it is made from is written. Otherwise the gateway may die in between, and
-        a sign of life of the next one would take the number of a frame that the client has already: it would
-        be given the text of that frame twice; and the tokens of several answers would come in another order.
-        A disk that is slower than MAX_WRITE_S holds up nothing.
+        No frame is sent before the items that it is made from are written. Otherwise the gateway may die in
+        between, and a keep-alive of the next one would take the number of a frame that the client already
+        has: the client would get the text of that frame twice, and the tokens of several answers in another
+        order. Once the disk has been slower than MAX_WRITE_S, nothing waits until it has caught up.
         """
         if self._written is not None and self._disk_is_slow and not self._written.done():
             return
@@ -203,10 +207,10 @@ class KeptAnswer:
 
     @property
     def needs_signs_of_life(self) -> bool:
-        """Return whether a client waits for the next frame of its stream.
+        """Return whether keep-alives are to be sent: a client waits for the next frame of its stream.
 
-        It does not wait for a frame that it has already, from a gateway that has died before that was written
-        down: a sign of life in its place would make the client miss the text that it is going to hold.
+        A client does not wait for a frame that it already has, from a gateway that died before the frame was
+        in the log: a keep-alive in the place of that frame would shift the frames that the client reads next.
         """
         is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)
         if self._was_accepted and is_missing_frames:
@@ -222,18 +226,18 @@ class KeptAnswer:
         self.client_left.set()
 
     def detach(self) -> None:
-        """Write nothing down from now on: what happens in this process is not the answer's end."""
+        """Write no more to the log: what happens in this process from now on is not the answer's end."""
         self.is_detached = True
 
     # --- another machine ---
 
     def begin_offer(self) -> None:
-        """Show nothing new until `settle`: another machine is asked to go on from what was shown."""
+        """Send clients nothing new until `settle`: another machine is asked to continue what was sent."""
         self.is_offered = True
         self.rendering.hold()
 
     def settle(self, elsewhere: CopyElsewhere | None) -> None:
-        """Go on here where no other machine has taken it; else stop, and have its rest read from there."""
+        """Continue here if `elsewhere` is None; else stop here, and have clients read the rest from there."""
         self.is_offered = False
         if self.is_detached:  # it was handed over meanwhile, or this gateway ends
             self.rendering.release()
@@ -247,7 +251,7 @@ class KeptAnswer:
             self._on_over(self)
 
     def _pass_to(self, elsewhere: CopyElsewhere) -> None:
-        """Stop it here. The log keeps it, so that it goes on here if the other machine loses it."""
+        """Stop the answer here. The log keeps it, so that it continues here if the other machine loses it."""
         if not self.is_written_down:
             head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
             self._log.begin(head, self.body.take_parts())
@@ -257,18 +261,18 @@ class KeptAnswer:
         self.client_left.set()
 
     def move_to(self, elsewhere: CopyElsewhere) -> None:
-        """Have those who follow it read the rest from another gateway."""
+        """Write no more to the log, and have clients read the rest of the answer from another gateway."""
         self.detach()
         self.elsewhere = elsewhere
         self.rendering.freeze()
 
 
 def keep(scope: Any, answer: KeptAnswer) -> None:
-    """Make `answer` the one that the handler of this ASGI scope works for."""
+    """Store `answer` in the ASGI scope of the handler that makes it."""
     scope[_SCOPE_KEY] = answer
 
 
 def kept_answer_of(scope: Mapping[str, Any]) -> KeptAnswer | None:
-    """Return the answer that the handler of this ASGI scope works for, or None if it is not kept."""
+    """Return the answer that `keep` stored in the ASGI scope; None if the answer is not kept."""
     answer = scope.get(_SCOPE_KEY)
     return answer if isinstance(answer, KeptAnswer) else None

@@ -1,4 +1,6 @@
-"""ASGI middleware: runs POSTs that generate apart from their connections, and joins those with one key."""
+"""ASGI middleware that runs POSTs that generate apart from their connections, and answers requests with the
+same Idempotency-Key by one answer.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ REPEATED_BODY_S = 60.0
 
 
 class KeepAnswers:
-    """Keeps the answers to POSTs for `paths`. `respond` makes the response to an error, given its path."""
+    """Keeps the answers to POSTs for `paths`. `respond` turns an error and the path into a response."""
 
     def __init__(
         self,
@@ -97,9 +99,10 @@ class KeepAnswers:
 
 
 def _key_digest(scope: Scope) -> str | None:
-    """Return what stands for the Idempotency-Key of one client, or None without one. Raises HttpError.
+    """Return a digest of the Idempotency-Key and the API key; None if there is no Idempotency-Key. Raises
+    HttpError if it is too long.
 
-    The API key is a part of it, so that nobody reads an answer of somebody else by guessing.
+    The API key is a part of the digest, so that nobody reads an answer of somebody else by guessing.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     key = headers.get(b"idempotency-key", b"").strip()
@@ -115,7 +118,8 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer from a frame on. If its last client leaves before its end, the answer is suspended.
+    """Send the answer from frame number `first_frame` on. If its last client leaves before its end, the
+    answer is suspended.
 
     If another gateway continues the answer and fails to deliver it, HttpError is raised, provided that
     nothing was sent yet. Otherwise the response stays incomplete, so that the server closes the connection.
@@ -158,7 +162,7 @@ async def _copy_rest(
 
 
 async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
-    """Return when the client of `receive` has disconnected. Until the body is there, the route reads it."""
+    """Wait until the client of `receive` has disconnected. Before the body is whole, the route reads it."""
     await answer.body.is_whole.wait()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Offers answers to other machines: those that fail here, and new ones that are better off there."""
+"""Offer answers to other machines: those that fail here, and new ones that are served better there."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vestal.web.http_error import HttpError
 
 
 class OtherMachines(Protocol):
-    """What the keeper needs of the gateways on other machines. No method raises."""
+    """The gateways on other machines, as the keeper of the answers uses them. No method raises."""
 
     def may_serve(self, head: Accepted, error: HttpError) -> bool:
         """Return whether another machine might serve a request that fails here with `error`."""
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask them to go on with an answer. Return how to read it there; None if none of them takes it."""
+        """Ask them to continue an answer. Return a function that reads it there; None if none takes it."""
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read the answer to a new request from another machine, if it is better off there.
+        """Ask another machine to serve a new request, if it is served better there.
 
-        None: it runs here.
+        Return a function that reads the answer there; None if the request runs here.
         """
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read an answer that one of them has; None if none of them has it."""
+        """Return a function that reads an answer from the machine that has it; None if no machine has it."""
 
     def stop_writing(self) -> None:
         """Write nothing more into the answer log, which is being closed."""
@@ -57,7 +57,9 @@ class Offers:
             self._offer(answer, self.others)
 
     def offer_running(self, answers: Iterable[KeptAnswer], error: HttpError) -> None:
-        """Offer those of the answers that run here. What no other machine takes goes on here."""
+        """Offer those of `answers` that are unfinished, because of `error`. Those that no other machine takes
+        continue here.
+        """
         for answer in answers:
             is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
             if is_movable and not answer.rendering.is_complete and answer.failure is None:
@@ -82,7 +84,7 @@ class Offers:
         return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
 
     async def place(self, answer: KeptAnswer) -> bool:
-        """Have another machine serve a new request, if it is better off there. Return whether one does."""
+        """Have another machine serve a new request, if it is served better there. Return whether one does."""
         if self.others is None:
             return False
         answer.begin_offer()

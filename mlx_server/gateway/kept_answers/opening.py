@@ -1,4 +1,4 @@
-"""Opens the answer log, whose last user may not have ended yet."""
+"""Open the answer log, which an earlier gateway may still hold."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
 async def open_answer_log(
     config: Config, clock: Clock, emit: Callable[..., None], *, waits: bool = False
 ) -> AnswerLog:
-    """Return the log of this installation, once no other gateway has it.
+    """Wait until no other gateway has the log of this installation, and return the log.
 
-    It keeps nothing if that is configured, or if another gateway has the log for MAX_WAIT_S. With `waits`,
-    that one is going to hand over, and is waited for as long as it takes.
+    It keeps nothing if `mlx.keep_answers_s` is 0, or if another gateway still has the log after MAX_WAIT_S.
+    With `waits`, the other gateway is going to hand over, and is waited for as long as it takes.
     """
     mlx = config.mlx
     end_s = math.inf if waits else clock.now() + MAX_WAIT_S

@@ -36,7 +36,7 @@ class ReceivedBody:
         return b"".join(self._parts)
 
     def replace(self, body: bytes) -> None:
-        """Have `body` written down for what has arrived, which keeps its digest."""
+        """Have `body` written to the log in place of what has arrived. The digest does not change."""
         self._parts = [body]
 
     def take_parts(self) -> list[bytes]:

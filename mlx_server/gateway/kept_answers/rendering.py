@@ -22,21 +22,25 @@ class BrokenOff(Exception):
 
 
 class CopyElsewhere(Protocol):
-    """Sends an answer that another gateway makes, from a frame on, until its end."""
+    """A function that sends an answer of another gateway, from frame number `first_frame` to its end. It
+    raises BrokenOff.
+    """
 
     async def __call__(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None: ...
 
 
 @dataclass(frozen=True)
 class Copied:
-    """How far a response has been sent: up to this frame, and whether its status and headers were."""
+    """How much of a response was sent: all frames before `next_frame`, and, if `has_started`, its status."""
 
     next_frame: int
     has_started: bool
 
 
 class Rendering:
-    """One response. `error` is an exception that the route did not handle, for all who follow."""
+    """One response. `error` is the exception that the route did not handle, if there is one; `copy_to` raises
+    it for each client.
+    """
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -53,7 +57,7 @@ class Rendering:
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
-        """Take a message of the route: this is its ASGI `send`."""
+        """Add an ASGI message of the route, which calls this method as its `send`."""
         self._take(message)
 
     def _take(self, message: Message) -> None:
@@ -81,12 +85,12 @@ class Rendering:
         self.wake()
 
     def hold(self) -> None:
-        """Show nothing that comes from now on, until `release` shows it, or `freeze` drops it."""
+        """Hold back all further messages, until `release` adds them, or `freeze` drops them."""
         if self._held is None and not self.is_complete:
             self._held = []
 
     def release(self) -> None:
-        """Show what was held."""
+        """Add the messages that were held back."""
         held, self._held = self._held or [], None
         for step in held:
             step()
@@ -99,12 +103,12 @@ class Rendering:
         self.wake()
 
     def wake(self) -> None:
-        """Have all who wait look again."""
+        """Wake all callers of `wait_for_change`."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait_for_change(self) -> None:
-        """Return when a message has come, at the end, and at `wake`."""
+        """Wait for the next message, for the end, or for `wake`."""
         await self._changed.wait()
 
     async def copy_to(
@@ -116,8 +120,8 @@ class Rendering:
     ) -> Copied | None:
         """Send the response from its frame number `first_frame` on, as it is made.
 
-        `wait_until_written` is awaited before anything is sent. Return how far it has come if it is frozen
-        before its end, and None at the end, or if the client has gone. Raises `error`.
+        `wait_until_written` is awaited before anything is sent. Return how much was sent if the response is
+        frozen before its end; None at its end, or if the client has gone (`is_gone`). Raises `error`.
         """
         position, has_started = first_frame, False
         while True:
@@ -147,7 +151,9 @@ class Rendering:
 
 
 def _start_from(start: Message, first_frame: int) -> Message:
-    """Return a copy of the message, since middleware adds headers to it, for a body that begins so late."""
+    """Return a copy of the message for a body that begins at `first_frame`: later than 0, its length is
+    unknown. It is a copy because middleware adds headers to it.
+    """
     headers = [
         (name, value) for name, value in start["headers"] if first_frame == 0 or name != b"content-length"
     ]

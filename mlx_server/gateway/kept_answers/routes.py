@@ -1,4 +1,4 @@
-"""GET /v1/streams/{id}: an answer again, from any of its frames on, in its own dialect."""
+"""GET /v1/streams/{id}: return a kept answer again, from any of its frames on, in its own dialect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
     @routes.head("/{answer_id}", include_in_schema=False)
     async def is_kept(answer_id: str) -> Response:
-        """Say whether the answer is here, without going on with it."""
+        """Return 200 if the answer is kept, without resuming it. Raises HttpError if it is not."""
         if not keeper.has(answer_id):
             keeper.check_logged(answer_id)
         return Response()

@@ -63,7 +63,7 @@ class RunningAnswers:
             asyncio.get_running_loop().call_soon(self.release, answer)
 
     def release(self, answer: KeptAnswer) -> None:
-        """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
+        """Forget an answer, unless a part of it still runs. The log has what is needed of it later."""
         if not answer.is_over:
             return
         if answer.is_accepted and not self._log.has(answer.id):
@@ -78,13 +78,13 @@ class RunningAnswers:
 
     @property
     def written_requests(self) -> set[str]:
-        """Return the ids of the requests, for the engine, that another gateway could go on with."""
+        """Return the engine's ids of the requests that another gateway could continue from the log."""
         written = (answer.request_ids for answer in self._by_id.values() if self._log.has(answer.id))
         return {request_id for ids in written for request_id in ids}
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether the route of any answer runs that is not, or not yet, written down."""
+        """Return whether the route of any answer runs that is not, or not yet, in the log."""
         return any(
             not answer.rendering.is_complete and not self._log.has(answer.id)
             for answer in self._by_id.values()

@@ -1,4 +1,4 @@
-"""What a run of a request is given: its ASGI scope and body, from the connection or from the log."""
+"""Make the ASGI scope and `receive` with which a request is run, from its connection or from the log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_suspended(records: Sequence[Record]) -> bool:
 
 
 def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
-    """Return what the reader of its answers has been given."""
+    """Return the items that the client of a request was given, from its records."""
     history: list[tuple[int, Item]] = []
     for record in records:
         if isinstance(record, Silence):
@@ -54,9 +54,9 @@ def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
 def receiving(
     receive: Receive, answer: KeptAnswer, place: Callable[[KeptAnswer], Awaitable[bool]]
 ) -> Receive:
-    """Return the ASGI `receive` of a run: the body from the connection, then the last client's leaving.
+    """Return the ASGI `receive` of a run: the body from the connection, then the last client's disconnection.
 
-    `place` is asked at the end of the body whether another machine serves it, so that the run ends here.
+    At the end of the body, `place` is asked whether another machine serves the request; if so, the run ends.
     """
 
     async def next_message() -> Message:

@@ -1,4 +1,4 @@
-"""Decides which failures another machine may mend, and which machine a request goes to. Pure."""
+"""Decide which failed requests another machine may serve, and which machine serves a request. Pure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ HERE = ""
 
 @dataclass(frozen=True)
 class Machine:
-    """What is known of a machine: `url` is HERE for this one.
+    """The state and load of a machine, from which a machine is chosen. `url` is HERE for this one.
 
-    `serves`: a request sent now would be served in the end. `running` and `waiting` count its requests, and
-    `slots` is how many run at once. `prefix_bytes` is how much of the conversation it has computed.
+    `serves` is True if a request sent now would be served in the end. `running` and `waiting` count its
+    requests, and `slots` is how many run at once. `prefix_bytes` is how much of the request's conversation
+    the machine has computed.
     """
 
     url: str
@@ -56,23 +57,26 @@ def may_be_mended_elsewhere(code: str) -> bool:
 
 
 def is_engine_far(trial_at: float | None, now: float) -> bool:
-    """Return whether the next engine, if a circuit breaker decides when it starts, is far away."""
+    """Return whether a circuit breaker delays the next start of an engine by more than FAR_S.
+
+    `trial_at` is the time of that start (monotonic seconds), None if no circuit breaker is open.
+    """
     return trial_at is not None and trial_at - now > FAR_S
 
 
 def order_of_offers(peers: Sequence[Machine]) -> list[str]:
-    """Return the peers that may take what fails here, the best first.
+    """Return the URLs of the peers that may serve a request that fails here, the best first.
 
-    Those that serve it at once come first, the ones with the longest prefix before the others; then those
-    with the shortest queue.
+    Peers that can run it at once come first, those with the longest computed prefix before the others; then
+    come the busy peers, those with the shortest queue first.
     """
     serving = [peer for peer in peers if peer.serves]
     return [peer.url for peer in sorted(serving, key=_rank)]
 
 
 def _queue(machine: Machine) -> float:
-    """Return how long a request waits on a busy machine, in requests. What is computed already is saved: a
-    full fleet that went by the queues alone computed three times as many tokens, and its queues grew.
+    """Return the queue of a busy machine, in requests, less the work that its computed prefix saves. When the
+    queues alone decided, fully loaded machines computed three times as many tokens, and their queues grew.
     """
     return machine.waiting - machine.prefix_bytes / LONGER_PREFIX_BYTES
 

@@ -21,7 +21,7 @@ MAX_REMEMBERED = 20_000
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request's body says about where it is served best.
+    """The parts of a request's body that decide which machine serves it best.
 
     `beginnings` are digests of its conversation up to each of its parts, with the size up to there in bytes;
     the longest is the last. `previous_response_id` names the response that it continues, or is empty.
@@ -51,7 +51,7 @@ _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def asked_in(body: bytes) -> Asked:
-    """Return what the body of any dialect asks for. It need not be valid."""
+    """Return the `Asked` of a body of any dialect; an empty one if the body is not valid JSON."""
     try:
         read = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -81,14 +81,14 @@ def _parts(read: _Body) -> Iterator[bytes]:
 
 
 class PrefixMemory:
-    """Which machine has computed which beginnings: the latest ones, up to `size` in all."""
+    """Remembers which machine has computed which beginnings of conversations: the latest `size` in all."""
 
     def __init__(self, size: int = MAX_REMEMBERED) -> None:
         self._size = size
         self._served: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def note(self, asked: Asked, url: str) -> None:
-        """Note that the machine serves the request."""
+        """Record that the machine at `url` serves the request."""
         for digest, _ in asked.beginnings:
             self._served[url, digest] = None
             self._served.move_to_end((url, digest))
@@ -96,7 +96,7 @@ class PrefixMemory:
             self._served.popitem(last=False)
 
     def prefix_bytes(self, asked: Asked, urls: Collection[str]) -> dict[str, int]:
-        """Return for each machine how much of the conversation it has computed."""
+        """Return for each machine, by URL, how many bytes of the conversation it has computed."""
         return {url: self._longest(asked, url) for url in urls}
 
     def _longest(self, asked: Asked, url: str) -> int:

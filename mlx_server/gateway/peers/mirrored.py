@@ -1,8 +1,8 @@
-"""What other machines have mirrored here of the answers that run on them, in case they die. Pure.
+"""Copies of the answers that run on other machines, which these store here in case they die. Pure.
 
-A machine sends, twice a second, the size of the records of each answer that runs on it, and is answered from
-where on the records are wanted. A machine that has sent nothing for a while is dead: its answers are finished
-here.
+A machine sends, twice a second, the size of the records of each answer that runs on it; the reply says from
+which offset on the records are wanted. A machine that has sent nothing for a while is dead: its answers are
+finished here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 class MirrorBatch(msgspec.Struct):
-    """What a machine sends: its name, the sizes of its answers, and parts of them (id, offset, bytes)."""
+    """A message of a machine that mirrors its answers: its name (`origin`), the sizes of their records in
+    bytes, by answer id, and parts of these records (id, offset, bytes).
+    """
 
     origin: str
     sizes: dict[str, int]
@@ -27,7 +29,7 @@ class MirrorBatch(msgspec.Struct):
 
 
 class MirrorReply(msgspec.Struct):
-    """From which offset on the records of which answers are wanted."""
+    """The reply to a `MirrorBatch`: the offset in bytes from which on records are wanted, by answer id."""
 
     want: dict[str, int]
 
@@ -45,7 +47,7 @@ class _Origin:
 
 
 class MirroredAnswers:
-    """The answers of all machines. Times are monotonic seconds."""
+    """The mirrored answers of all other machines. Times are monotonic seconds."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -54,11 +56,13 @@ class MirroredAnswers:
 
     @property
     def total_bytes(self) -> int:
-        """Return how much is kept."""
+        """Return the size of all mirrored records."""
         return self._total_bytes
 
     def receive(self, batch: MirrorBatch, have: Container[str], now: float) -> MirrorReply:
-        """Take what a machine has sent. `have` are the answers that this machine has itself."""
+        """Store what a machine has sent, and return what it is to send next. `have` are the ids of the
+        answers that this gateway has itself.
+        """
         origin = self._origins.setdefault(batch.origin, _Origin(now))
         origin.heard_at = now
         for answer_id in [each for each in origin.answers if each not in batch.sizes or each in have]:
@@ -106,7 +110,9 @@ class MirroredAnswers:
         return None
 
     def take_of_dead(self, now: float, after_s: float) -> Sequence[bytes]:
-        """Return the records of the answers of all machines that were not heard for so long; forget them."""
+        """Return the records of all answers of machines that have sent nothing for `after_s` seconds, and
+        forget these machines.
+        """
         dead = [name for name, origin in self._origins.items() if now - origin.heard_at >= after_s]
         taken: list[bytes] = []
         for name in dead:

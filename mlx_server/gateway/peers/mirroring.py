@@ -1,4 +1,4 @@
-"""Mirrors the answers that run here to a peer, and finishes here those of a peer that has died."""
+"""Mirror the answers that run here to a peer, and finish here those of a machine that has died."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
 async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: str, clock: Clock) -> None:
     """Send the records of the answers that run here to the first living peer, until cancelled.
 
-    `peer` returns it. `origin` names this gateway, the same after a restart.
+    `peer` returns that peer, or None. `origin` is the name of this gateway, the same after a restart.
     """
     had_any = False
     while not keeper.is_closed:
@@ -41,7 +41,7 @@ async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: 
 
 
 def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
-    """Return how long the records are of each answer that runs here, and was begun here."""
+    """Return the size in bytes of the records of each answer that runs here and was begun here, by id."""
     return {
         answer.id: keeper.log.size_bytes(answer.id)
         for answer in keeper.running
@@ -66,9 +66,11 @@ async def _parts(keeper: AnswerKeeper, wanted: Mapping[str, int]) -> list[tuple[
 
 
 async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset: int, clock: Clock) -> None:
-    """Write down here what a peer writes down of an answer that was passed on to it, until its end.
+    """Copy the records that a peer writes of an answer, which was passed on to it, into the log of this
+    gateway, until the answer ends.
 
-    If the peer is lost, the answer goes on here from there. `offset` is where the peer's own records begin.
+    If the peer is lost, the answer continues here after these records. `offset` is where, in bytes, the
+    peer's own records begin.
     """
     wait_s = COPY_S
     while answer_log.status(answer_id) == "open":
@@ -85,7 +87,7 @@ async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset
 
 
 class TakeOverMirrored:
-    """Goes on with mirrored answers: those of dead machines, and those that a client asks for here."""
+    """Continues mirrored answers: those of dead machines, and those that a client asks for here."""
 
     def __init__(
         self, mirrored: MirroredAnswers, keeper: AnswerKeeper, clock: Clock, emit: Callable[..., None]
@@ -98,7 +100,7 @@ class TakeOverMirrored:
     async def run(self) -> None:
         """Finish the answers of dead machines, until cancelled, or until a successor has the log.
 
-        It hears of the other machines from then on.
+        From then on, the other machines mirror their answers to the successor.
         """
         while not self._keeper.is_closed:
             await self._clock.sleep(LOOK_S)
@@ -107,12 +109,14 @@ class TakeOverMirrored:
                     await self._go_on(data, "its machine does not answer any more")
 
     async def find(self, answer_id: str) -> KeptAnswer | None:
-        """Go on with the answer with this id, if it was mirrored here, since a client asks here for it."""
+        """Continue the answer with this id, because a client asks for it here, and return it; None if it is
+        not mirrored here. Raises HttpError.
+        """
         data = self._mirrored.take(answer_id)
         return None if data is None else await self._go_on(data, "a client asks for it here")
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Do the same for the answer that was begun with this idempotency key."""
+        """Do what `find` does, for the answer that was begun with this idempotency key."""
         answer_id = self._mirrored.id_of_key(key_digest)
         return None if answer_id is None else await self.find(answer_id)
 

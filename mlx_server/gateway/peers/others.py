@@ -55,7 +55,7 @@ def peers_of(
     emit: Emit,
     own_instance: str,
 ) -> Peers | None:
-    """Return the peers that the settings name; None, and say why, if they cannot be used.
+    """Return the peers that the settings name; None if they name none, or no key (an event says so then).
 
     `here` returns the state of this machine, whose /health shows `own_instance`.
     """
@@ -96,7 +96,7 @@ class Peers:
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
     async def start(self) -> None:
-        """Ask the peers for their health, and go on asking."""
+        """Ask the peers for their health once, and start to poll them."""
         found = await asyncio.gather(*(peer.health() for peer in self._peers.values()))
         for (url, peer), health in zip(self._peers.items(), found, strict=True):
             self._heard(url, health)
@@ -113,12 +113,12 @@ class Peers:
             self._emit("peer_gone", "it does not answer any more", peer=url)
 
     def stop_writing(self) -> None:
-        """Write down no more of what the peers have: the log is closed."""
+        """Copy no more records of the peers into the log, which is being closed."""
         for task in self._copies.values():
             task.cancel()
 
     async def close(self) -> None:
-        """Ask them no more, and close the connections to them."""
+        """Stop polling the peers, and close the connections to them."""
         tasks = [*self._polls, *self._copies.values()]
         for task in tasks:
             task.cancel()
@@ -151,7 +151,9 @@ class Peers:
         return may_be_mended_elsewhere(error.code) and not is_passed_on(head)
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask the peers one after the other to go on with an answer, and return how to read it there."""
+        """Ask the peers one after the other to continue an answer. Return a function that reads it there;
+        None if no peer takes it.
+        """
         head = records[0]
         assert isinstance(head, Accepted)
         try:
@@ -169,9 +171,9 @@ class Peers:
         return None
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read the answer to a new request from the peer that serves it best.
+        """Ask the peer that serves a new request best (see `machine_for`) to take it.
 
-        None: it runs here. `machine_for` decides.
+        Return a function that reads the answer there; None if the request runs here.
         """
         if is_passed_on(head):
             return None
@@ -188,7 +190,7 @@ class Peers:
         return None
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return how to read an answer that a peer has; None if none of them has it."""
+        """Return a function that reads an answer from the peer that has it; None if no peer has it."""
         if is_passed_on(head):
             return None
         living = self._living()
@@ -225,7 +227,9 @@ class Peers:
     def _passed_to(
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
     ) -> CopyElsewhere:
-        """Note that a peer goes on with an answer, of which it was sent so many bytes of records."""
+        """Record that a peer continues an answer, of which it was sent `size_bytes` of records. Return a
+        function that reads the answer there.
+        """
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
         self._memory.note(asked, url)
@@ -264,9 +268,10 @@ class Peers:
         *,
         has_started: bool,
     ) -> None:
-        """Send the rest of an answer from a peer. Where it is lost before its status, send an error.
+        """Send the rest of an answer from a peer. If the peer is lost before the status was sent, send an
+        error.
 
-        Raises PeerLost where it is lost later: the connection breaks off, and the client can come back.
+        Raises PeerLost if the peer is lost later: the connection breaks off, and the client can come back.
         """
         is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
         self.read_here.append(request)
@@ -285,7 +290,7 @@ class Peers:
 
 
 async def _asked_in(body: bytes) -> Asked:
-    """Return what the body asks for; a large one is read in a thread."""
+    """Return the `Asked` of a body; a large body is read in a thread."""
     return asked_in(body) if len(body) < THREAD_BYTES else await asyncio.to_thread(asked_in, body)
 
 

@@ -1,4 +1,4 @@
-"""What goes from one machine to another: the records of an answer, and a mark that says so. Pure."""
+"""The records of an answer that one machine passes on to another, and the header that marks them. Pure."""
 
 from __future__ import annotations
 

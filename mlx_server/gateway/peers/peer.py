@@ -1,4 +1,4 @@
-"""One peer over HTTP: offers it answers, reads them from it, and asks for its health."""
+"""The HTTP client for one peer: offers answers to the peer, reads them from it, and asks for its health."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_HEALTH_BYTES, MAX_REFUSAL_BYTES = 64 * 1024, 4096
 
 
 class PeerLost(Exception):
-    """The peer does not send the rest of an answer. `has_started`: a part of it was sent."""
+    """The peer does not send the rest of an answer. `has_started` is True if a part of it was sent."""
 
     def __init__(self, message: str, *, has_started: bool) -> None:
         super().__init__(message)
@@ -35,7 +35,9 @@ class PeerLost(Exception):
 
 
 class Peer:
-    """The gateway at `url`, which has the same `key`."""
+    """The gateway at `url` on another machine, which has the same `key`. `readers` counts the clients that
+    read its answers through this gateway.
+    """
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
@@ -43,11 +45,11 @@ class Peer:
         self._gateway = Successor(url, key, CONNECT_S)
 
     async def close(self) -> None:
-        """Close all connections to it."""
+        """Close all connections to the peer."""
         await self._gateway.close()
 
     async def health(self) -> dict[str, Any] | None:
-        """Return the body of its GET /health, whatever its status; None if none comes in time."""
+        """Return the body of the peer's GET /health, whatever its status; None if none comes in time."""
         found: dict[str, Any] | None = None
         with contextlib.suppress(*_failures(), msgspec.MsgspecError):
             async with asyncio.timeout(ASK_S), self._request("GET", "/health") as answer:
@@ -58,7 +60,7 @@ class Peer:
         return found
 
     async def has(self, answer_id: str) -> bool:
-        """Return whether it has the answer with this id. False if it does not say so in time."""
+        """Return whether the peer has the answer with this id; False if it does not reply in time."""
         with contextlib.suppress(*_failures()):
             async with asyncio.timeout(ASK_S), self._request("HEAD", f"/v1/streams/{answer_id}") as answer:
                 return answer.status == 200
@@ -74,7 +76,9 @@ class Peer:
         return False
 
     async def mirror(self, batch: MirrorBatch) -> dict[str, int]:
-        """Send it a batch of mirrored records. Return what it wants; nothing if it is late."""
+        """Send the peer a batch of records to mirror. Return from which offset on it wants records, by answer
+        id; empty if it does not reply in time.
+        """
         headers = {"Content-Type": "application/octet-stream"}
         with contextlib.suppress(*_failures(), msgspec.MsgspecError):
             data = msgspec.msgpack.encode(batch)
@@ -86,7 +90,7 @@ class Peer:
         return {}
 
     async def records(self, answer_id: str, offset: int) -> bytes | None:
-        """Return the records of an answer from a number of bytes on; None if they do not come in time."""
+        """Return the records of an answer from byte `offset` on; None if they do not come in time."""
         with contextlib.suppress(*_failures()):
             path = f"/v1/streams/{answer_id}/records?from={offset}"
             async with asyncio.timeout(OFFER_S), self._request("GET", path) as answer:
@@ -94,7 +98,7 @@ class Peer:
         return None
 
     async def offer(self, answer_id: str, records: bytes, model_digest: str) -> str:
-        """Ask it to go on with an answer. Return why it does not, or an empty text if it does."""
+        """Ask the peer to continue an answer. Return why it does not, or an empty text if it does."""
         headers = {"Content-Type": "application/octet-stream"}
         if model_digest:
             headers[DIGEST] = model_digest
@@ -113,7 +117,10 @@ class Peer:
     async def copy_answer(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool, is_dead: Awaitable[None]
     ) -> None:
-        """Send the rest of an answer that it makes, from a frame on. Raises PeerLost, also when `is_dead`."""
+        """Send an answer of the peer, from frame number `first_frame` to its end.
+
+        Raises PeerLost if the peer breaks off, or once `is_dead` is done.
+        """
         self.readers += 1
         sending = _Sending(send, has_started)
         copying = asyncio.ensure_future(
@@ -134,7 +141,7 @@ class Peer:
             await asyncio.gather(copying, watching, return_exceptions=True)
 
     async def forward(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Forward a whole HTTP request, and send the answer to it. Raises PeerLost."""
+        """Forward a whole HTTP request to the peer, and send its response to the client. Raises PeerLost."""
         sending = _Sending(send, False)
         try:
             await self._gateway.forward(scope, receive, sending, own_key=True)

@@ -17,11 +17,11 @@ SERVED = frozenset({"ok", "starting", "recovering"})
 
 
 class PeerState:
-    """What the last answers of one peer have shown. Times are monotonic seconds.
+    """The state of one peer, from its last answers. Times are monotonic seconds.
 
-    `own_instance` is what this gateway's /health shows as `instance`. `is_this_gateway`: the settings name
-    this gateway among its own peers. `is_dead`: the peer has not answered for some time. `sent` counts what
-    it was given since its last answer.
+    `own_instance` is what this gateway's /health shows as `instance`. `is_this_gateway` is True if the
+    settings name this gateway among its own peers, `is_dead` if the peer has not answered for some time.
+    `sent` counts the requests that the peer was given since its last answer.
     """
 
     def __init__(self, now: float, own_instance: str = "") -> None:
@@ -44,7 +44,7 @@ class PeerState:
         return min(POLL_S * 2 ** max(0, self.misses - MISSES_TO_BE_DEAD), MOST_POLL_S)
 
     def heard(self, health: Mapping[str, Any] | None, now: float) -> None:
-        """Note the body of its /health, or None if none came."""
+        """Record the body of the peer's /health, or None if none came."""
         if health is None:
             self.misses += 1
             is_silent = now - self.seen_at >= SILENCE_TO_BE_DEAD_S
@@ -55,7 +55,7 @@ class PeerState:
             self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
-        """Return the peer as the choice of a machine sees it."""
+        """Return the state and load of the peer, from which `choice` picks the machine for a request."""
         if self._health is None or not self.is_living:
             return Machine(url, serves=False)
         requests = self._health.get("requests")
@@ -87,6 +87,6 @@ async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None
 
 
 async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:
-    """Return when the peer has not answered for so long."""
+    """Wait until the peer is dead, and has not answered for `after_s` seconds."""
     while not state.is_dead or clock.now() - state.seen_at < after_s:
         await clock.sleep(POLL_S)

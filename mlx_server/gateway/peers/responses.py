@@ -1,4 +1,4 @@
-"""ASGI middleware: what is asked of a stored response that a peer goes on with is asked of the peer."""
+"""ASGI middleware that forwards requests about a stored response to the peer that continues it."""
 
 from __future__ import annotations
 

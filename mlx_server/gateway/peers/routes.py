@@ -98,7 +98,7 @@ def check_key(http: Request, peer_key: str | None) -> None:
 
 
 async def _check_model(context: GatewayContext, records: Sequence[Record], digest: str) -> None:
-    """Raise HttpError where the model is missing, or not the one that has made the answer's beginning."""
+    """Raise HttpError if the model is missing, or is not the one that has made the answer's beginning."""
     head = records[0]
     assert isinstance(head, Accepted)
     name = model_of(head.body)
@@ -109,7 +109,7 @@ async def _check_model(context: GatewayContext, records: Sequence[Record], diges
 
 
 async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
-    """Start the answer, and wait a moment for its first event. Raises the error with which it fails."""
+    """Start the answer, and wait up to NEWS_S for its first event. Raises the error with which it fails."""
     answer = await keeper.take_over(records)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(NEWS_S):

@@ -1,4 +1,4 @@
-"""Connect clients with the engine, through the request table and what carries its decisions out.
+"""Connect clients with the engine: report events to the request table, and have its decisions carried out.
 
 Handlers submit requests and read their tickets; the engine's session reports the engine's events, and `tick`
 reports that time has passed. Nothing else calls the request table. All of it runs on one event loop and
@@ -35,8 +35,8 @@ OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
 
 class Dispatcher:
-    """All tickets that have not ended. `refusing` is the error for every new request while the gateway takes
-    none: because it drains, or because no engine will start.
+    """Accepts requests, and holds their tickets until they end. `refusing` is the error for every new request
+    while the gateway accepts none: because it drains, or because no engine will start.
 
     `trial_at` returns when the next engine is started, or was, if a circuit breaker decides that
     (monotonic seconds; else None).
@@ -91,8 +91,8 @@ class Dispatcher:
     ) -> Ticket:
         """Accept a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
 
-        A resumed one keeps its id, goes on after its earlier events, and is not refused for want of an
-        engine.
+        A `resumed` request keeps its id, continues after its earlier events, and is not refused if there is
+        no engine.
         """
         error = self.refusing or self.engine_too_late()
         if error and not (resumed and resumed.was_accepted):
@@ -216,7 +216,7 @@ class Dispatcher:
                 self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
     def engine_lost(self) -> None:
-        """Park what ran on an engine whose link has closed, after all its events were handled."""
+        """Park the requests of an engine whose link has closed, after all its events were handled."""
         now = self._clock.now()
         self._engine.engine_lost()
         self.loaded_models.engine_lost()
@@ -231,11 +231,11 @@ class Dispatcher:
         self._pauses.report_parked()
 
     def engine_died(self, death: EngineDeath) -> None:
-        """Fail those of the parked requests that the death of their engine speaks against."""
+        """Fail the parked requests that the crash policy does not let continue after their engine's death."""
         self._actions.carry_out(self._table.engine_died(death))
 
     def give_up(self, message: str) -> None:
-        """Fail what waits, and refuse new requests: no engine will start without help."""
+        """Fail the waiting requests, and refuse new ones: no engine will start without help."""
         if not self.draining:
             self.refusing = errors.Unavailable("engine_unavailable", message, retry_after_s=NO_ENGINE_RETRY_S)
         self._actions.carry_out(self._table.give_up(message))

@@ -34,12 +34,14 @@ class EarlyChecks:
         return self._sent.pop(request_id, None) is not None
 
     def engine_lost(self) -> None:
-        """Record that the checks of the present engine will not be answered; others come before them."""
+        """Queue the checks that a lost engine has not answered again, after the others; drop those that were
+        sent MAX_TRIES times.
+        """
         self._waiting |= {each: tries for each, tries in self._sent.items() if tries < MAX_TRIES}
         self._sent.clear()
 
     def take(self) -> list[str]:
-        """Return the requests whose checks are to be sent now."""
+        """Return the ids of the requests whose checks are to be sent now, and count these as sent."""
         due = list(self._waiting)[: MAX_AT_ONCE - len(self._sent)]
         for request_id in due:
             self._sent[request_id] = self._waiting.pop(request_id) + 1

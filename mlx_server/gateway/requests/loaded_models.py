@@ -60,7 +60,7 @@ class LoadedModelTracker:
         self._reports, self._loaded = {}, set()
 
     def reload_failed(self, name: str) -> None:
-        """Remove a model that could not be loaded again from the list."""
+        """Remove a model from the list of those to load again, because that has failed."""
         self._reload.pop(name, None)
 
     def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:

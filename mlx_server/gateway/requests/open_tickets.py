@@ -1,4 +1,4 @@
-"""Keep the tickets (generations in progress or waiting) that have not ended."""
+"""Hold the tickets of the requests that run or wait, until they end."""
 
 from __future__ import annotations
 

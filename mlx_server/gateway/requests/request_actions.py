@@ -1,4 +1,4 @@
-"""Carry out what the request table decides about requests: send, cancel, fail. And end their tickets."""
+"""Carry out the request table's decisions (send, cancel or fail a request), and end tickets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DispatcherParts:
-    """What the dispatcher works with."""
+    """The objects that the dispatcher shares with `RequestActions` and `EngineAnswers`."""
 
     table: RequestTable
     tickets: OpenTickets
@@ -36,7 +36,7 @@ class DispatcherParts:
 
 
 class RequestActions:
-    """Acts for the dispatcher. Times are monotonic seconds."""
+    """Carries out actions on requests for the dispatcher. Times are monotonic seconds."""
 
     def __init__(self, parts: DispatcherParts) -> None:
         self._table, self._tickets, self._engine = parts.table, parts.tickets, parts.engine

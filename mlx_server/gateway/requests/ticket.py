@@ -136,7 +136,7 @@ class Ticket:
         return event
 
     async def last(self) -> LastEvent:
-        """Return the last event and skip the tokens before it. Raises as `next`."""
+        """Return the last event and skip the tokens before it. Raises the errors of `next`."""
         while not isinstance(event := await self.next(), LAST_EVENTS):
             pass
         return event

@@ -39,8 +39,8 @@ def find(config: Config, name: str) -> ModelEntry | None:
 
 
 class _Survey:
-    """The models found so far. The first model with some weights is their owner: those that are made from it
-    come later.
+    """The models found so far. The first one that is found with some weights is their owner: the models
+    that were made from it, and share them, are found later.
     """
 
     def __init__(self, config: Config) -> None:

@@ -37,8 +37,9 @@ class UnsupportedModules(ValueError):
 
 @dataclass(frozen=True)
 class Module:
-    """One entry of `modules.json`: the class with its full name, its folder, and what is there: the content
-    of config.json and the names of the tensors in model.safetensors.
+    """One entry of `modules.json`: the full name of its class (`type`) and its folder (`path`).
+
+    `config` is the content of the folder's config.json, `tensor_names` are those of its model.safetensors.
     """
 
     type: str

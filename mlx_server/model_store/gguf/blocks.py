@@ -22,12 +22,15 @@ _IQ4 = np.array(
 
 
 def keeps_numbers(name: str) -> bool:
-    """Return True if the format's numbers are kept, and False if its weights are quantized again."""
+    """Return True if MLX can take over the quantized numbers of this format of blocks as they are.
+
+    If it cannot, the weights are computed and quantized again.
+    """
     return name in _NUMBERS
 
 
 def numbers(name: str, blocks: Array) -> tuple[Array, Array, Array]:
-    """Return the numbers, scales and biases of blocks in a format of `keeps_numbers`.
+    """Return the numbers, scales and biases of blocks, in a format for which `keeps_numbers` is True.
 
     `blocks` is (blocks, bytes of one) in uint8. The numbers are (blocks, groups, 32) in uint8, the scales and
     biases (blocks, groups) in float32.
@@ -140,7 +143,7 @@ def _iq4_xs(blocks: Array) -> Array:
 
 
 def _groups_of_16(number: Array, scale: Array) -> Array:
-    """Return the product of the numbers of each block, 256, with its 16 scales."""
+    """Return the 256 numbers of each block, each group of 16 multiplied by its own one of 16 scales."""
     return (number.reshape(-1, 16, 16) * scale[..., None]).reshape(-1, 256).astype(np.float32)
 
 

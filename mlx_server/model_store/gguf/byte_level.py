@@ -27,7 +27,7 @@ _ASCII_PUNCTUATION = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 
 
 def _words(digits: str, letters: str = r"\p{L}") -> str:
-    """Return the expression of GPT-4 for words, numbers of `digits`, punctuation and spaces."""
+    """Return GPT-4's regular expression for words, numbers of `digits`, punctuation and spaces."""
     other = r"\p{L}\p{N}" if letters == r"\p{L}" else r"\p{L}\p{M}\p{N}"
     run = letters if letters == r"\p{L}" else f"[{letters}]"
     punctuation = rf" ?[^\s{other}]+[\r\n]*"
@@ -35,7 +35,7 @@ def _words(digits: str, letters: str = r"\p{L}") -> str:
 
 
 def _cased_words(digits: str, ending: str = "") -> str:
-    """Return the expression of GPT-4o, whose words end where small letters are followed by capitals."""
+    """Return GPT-4o's regular expression, whose words end where a capital follows a small letter."""
     start = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{start}{_UPPER}*{_LOWER}+{ending}|{start}{_UPPER}+{_LOWER}*{ending}"
     return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"

@@ -122,7 +122,7 @@ def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> di
 
 
 def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> dict[str, Any]:
-    """Return the figures that only this family's configuration has. Raises UnsupportedGguf."""
+    """Return the fields of `config.json` that only this model family has. Raises UnsupportedGguf."""
     kind, head_dim, hidden = config["model_type"], config["head_dim"], config["hidden_size"]
     rotary = read.size("rope.dimension_count", head_dim)
     if kind in ("phi", "phi3"):
@@ -176,9 +176,10 @@ def _expert_rows(header: Header) -> int | None:
 
 
 def _sliding_window_pattern(read: _Metadata) -> int:
-    """Return after how many layers one sees the whole context. Raises UnsupportedGguf.
+    """Return n if every n-th layer sees the whole context, and the others a sliding window.
 
-    Ollama's converter writes a list, which says of each layer whether it has a window.
+    Raises UnsupportedGguf if the layers have another order. Ollama's converter writes a list, which says of
+    each layer whether it has a window.
     """
     pattern = read.optional("attention.sliding_window_pattern", 6)
     if isinstance(pattern, list):

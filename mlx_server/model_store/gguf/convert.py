@@ -72,7 +72,7 @@ class DiskFull(Exception):
 
 
 def _require_space(need_bytes: int, folder: Path) -> None:
-    """Raise DiskFull if the weights do not fit. None has been computed until now."""
+    """Raise DiskFull if the disk of `folder` has no space for weights of `need_bytes` and a margin."""
     need_bytes += disk.MARGIN_BYTES
     if disk.free_bytes(folder) < need_bytes:
         raise DiskFull(need_bytes)

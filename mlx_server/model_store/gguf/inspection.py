@@ -29,7 +29,7 @@ class Plan:
     leaves_out_images: bool
 
     def bytes_of(self, placed: Placed, *, dense: bool) -> int:
-        """Return the size of a converted tensor: as float32 if `dense`, else as on a Mac."""
+        """Return the bytes of a converted tensor: in float32 if `dense`, else as it is stored on a Mac."""
         return stored_bytes(placed.tensor, dense=dense)
 
     def total_bytes(self, *, dense: bool) -> int:
@@ -55,7 +55,10 @@ def plan(path: Path, *, keep_arrays: bool = True) -> Plan:
 
 
 def stored_bytes(tensor: Tensor, *, dense: bool) -> int:
-    """Return the number of bytes that a tensor will take, with scales and biases of 16 bits each."""
+    """Return the bytes of a converted tensor: in float32 if `dense`, else quantized, or in 16 bits.
+
+    The scales and biases of a quantized tensor have 16 bits each, and are included.
+    """
     if dense:
         return tensor.weights * 4
     if tensor.type.bits is None:

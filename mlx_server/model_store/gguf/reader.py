@@ -129,7 +129,7 @@ def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
 
 
 def read_floats(path: Path, tensor: Tensor) -> list[float]:
-    """Return the numbers of a list in float32. Raises UnsupportedGguf if it is something else."""
+    """Return the numbers of a tensor, which must be one-dimensional and float32. Raises UnsupportedGguf."""
     if tensor.type.name != "F32" or len(tensor.shape) != 1:
         raise UnsupportedGguf(f"its tensor {tensor.name} is not a list of float32 numbers")
     with path.open("rb") as file:

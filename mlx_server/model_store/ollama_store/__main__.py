@@ -1,7 +1,7 @@
 """`python -m mlx_server.model_store.ollama_store [--json] [--store DIR] NAME...|--all`: import from Ollama.
 
 Progress is printed as by `python -m mlx_server.model_store`; {"model", "notes": [...]} follows for each model
-that was imported. SIGTERM stops an import, and deletes what is half done. Exit codes as there.
+that was imported. SIGTERM stops an import, and deletes what is half done. The exit codes are the same.
 """
 
 from __future__ import annotations

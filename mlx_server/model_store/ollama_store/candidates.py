@@ -26,7 +26,7 @@ State = Literal["convertible", "installed", "refused"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model in Ollama's store: whether it can be imported or was, and if not, the `reason`, a clause.
+    """A model in Ollama's store. `state` says whether it can be or was imported, and the clause `reason` why.
 
     `bytes` is its size there, and `needed_bytes` what it will take in Vestal's store. `notes` are sentences
     about what is left out.

@@ -2,8 +2,7 @@
 
 A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
 `mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, of which `@REVISION` names a branch, a
-tag or a commit. If that has GGUF files
-(`…-GGUF`), the one of the quantization in the tag is meant.
+tag or a commit. If the repository has GGUF files (`…-GGUF`), the one of the quantization in the tag is meant.
 """
 
 from __future__ import annotations

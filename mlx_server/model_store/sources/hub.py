@@ -25,7 +25,7 @@ ANOTHER_CACHE = "Free some, or name another folder with HF_HOME."
 
 
 def prepare() -> None:
-    """Set what the library reads when it is imported: it must print nothing."""
+    """Set the variables that `huggingface_hub` reads when it is imported, so that it prints nothing."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 

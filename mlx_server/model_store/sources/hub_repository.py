@@ -123,7 +123,7 @@ def patterns_of(source: HubSource) -> tuple[str, ...]:
 
 
 def is_wanted(filename: str, patterns: tuple[str, ...] = PATTERNS) -> bool:
-    """Return True if the file belongs to a model, or to what else has these `patterns`."""
+    """Return True if the file is fetched: its name matches one of `patterns`, by default those of a model."""
     return any(fnmatch.fnmatch(filename, pattern) for pattern in patterns)
 
 

@@ -1,2 +1,3 @@
-"""Search knowledge: by meaning and by words, in SQLite or Postgres, fused by rank; a model may rank the
-finds."""
+"""Search knowledge by meaning and by words, in SQLite or Postgres. The two rankings are fused, and a model
+may rank the results again.
+"""

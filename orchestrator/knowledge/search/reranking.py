@@ -1,4 +1,4 @@
-"""Rank the best finds of a search again, by a model that reads the question and each find together."""
+"""Rank the best results of a search again, by a model that reads the question and each result together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT_S = 5.0
 
 @dataclass(frozen=True)
 class Reranking:
-    """Scores finds with `model`, for at most `wait_s` seconds."""
+    """Scores search results with `model`, for at most `wait_s` seconds."""
 
     client: Reranker
     model: str

@@ -35,8 +35,8 @@ TRIM_EVERY = 1000  # new questions
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk. `score` is 1.0 if every ranking has it first. `similarity` is its cosine, and `relevance` what
-    the reranker gave it, if known.
+    """A chunk that a search found. `score` is 1.0 if every ranking has it first. `similarity` is its cosine,
+    and `relevance` the reranker's score; each is None if unknown.
     """
 
     agent: str
@@ -102,8 +102,8 @@ class KnowledgeSearch:
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
-        """Search as `search` does, but by words alone and with a note if the query cannot be embedded in
-        time.
+        """Return the best k chunks in the scope. If the query cannot be embedded in time, search by words
+        alone, and say so in the note.
         """
         vector, note = None, ""
         try:

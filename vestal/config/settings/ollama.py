@@ -8,15 +8,15 @@ from vestal.config.settings.field_types import Seconds, Section
 
 
 class OllamaSection(Section):
-    """Ollama.
+    """The address of the Ollama server, and how Vestal manages and probes it.
 
-    `base_url`           where it answers; without it OLLAMA_HOST, Ollama's own variable, names the address
+    `base_url`           the server's address; without it OLLAMA_HOST, Ollama's own variable, names it
     `manage`             auto: Vestal starts it if it is installed and this user runs no other
                          always: as auto, but also if another server runs; a missing one is a fault
                          watch: Vestal only reports its state
                          off: Vestal ignores it
     `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one
-    `probe_interval_s`   how often
+    `probe_interval_s`   the time between two such probes
     `no_progress_s`      a runner that uses CPU without progress for this long counts as hung
     """
 

@@ -49,8 +49,8 @@ class Settings(Section):
         return self
 
     def draft_of(self, model: str) -> str | None:
-        """Return the name of the configured draft model of `model`; None if it has none, or if nothing is
-        guessed.
+        """Return the name of the draft model of `model`; None if none is configured, or if drafting is
+        off.
         """
         name = find_named(model, self.models, str)
         settings = self.models[name] if name is not None else None
@@ -94,8 +94,8 @@ class Settings(Section):
 
 
 def _drafts_with_sources(models: Mapping[str, ModelSource]) -> dict[str, ModelSource]:
-    """Return the models that `models` give only the sources of, as their drafts. Raises ValueError if one has
-    the name of another model.
+    """Return by name the draft models that are configured by a source, not by the name of a model. Raises
+    ValueError if such a draft would get the name of another model.
     """
     found = {}
     for name, settings in models.items():

@@ -61,10 +61,9 @@ def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]
 def group_leader(variable: str, value: str, excluded: Container[int] = ()) -> int | None:
     """Return the PID of the process that leads a process group and has this variable in its environment.
 
-    Those whose PIDs are `excluded` do not count.
     Its descendants inherit the variable, but lead no group of their own unless they are supervised too, which
-    gives them another value. If there are several, return the one that has run longest; if there is none,
-    None.
+    gives them another value. PIDs in `excluded` are ignored. If several processes match, return the one that
+    has run longest; if none does, return None.
     """
     found = []
     for process in psutil.process_iter():

@@ -1,4 +1,4 @@
-"""The handovers of one child: at most one whose outcome is open, and the predecessors that serve their last.
+"""All handovers of one child: at most one that is undecided, and those whose predecessor has not ended.
 
 For a supervisor that dies at any point, the PID files name every process:
 
@@ -39,7 +39,7 @@ from vestal.supervision.processes.process_group import reap
 
 
 class ChildHandovers:
-    """Begins and follows handovers.
+    """Begins and follows the handovers of one child.
 
     `make_child` makes a process the child's own and returns the one that was it before. The child reports
     each change of its state by `child_changed`.
@@ -61,9 +61,9 @@ class ChildHandovers:
         self._tasks = NamedTasks(f"{spec.name}:handovers")
 
     async def hand_over(self, current: Callable[[], ChildState]) -> None:
-        """Start a successor, and return once it serves. `current` returns the state of the child.
+        """Start a successor, and wait until it serves. `current` returns the state of the child.
 
-        Raises HandoverRefused, which says why it does not serve.
+        Raises HandoverRefused, which says why the successor did not take over.
         """
         child = current()
         policy, pid = self._spec.handover, child.pid
@@ -86,7 +86,7 @@ class ChildHandovers:
             raise self._refusal(handover.plan.why)
 
     def noted_pids(self) -> set[int]:
-        """Return the PIDs of the successors and predecessors that an earlier supervisor has noted."""
+        """Return the PIDs of the successors and predecessors in the PID files of an earlier supervisor."""
         return {identity.pid for role in ("successor", "predecessor") for identity in self._files.found(role)}
 
     def predecessors(self) -> list[int]:
@@ -103,7 +103,7 @@ class ChildHandovers:
         return {SUCCEEDS_VARIABLE: str(pids[-1])} if pids else {}
 
     def resume(self, child: ChildState) -> None:
-        """Follow what an earlier supervisor has left: kill its successors, ask its predecessors again."""
+        """Continue an earlier supervisor's handovers: kill its successors, and ask its predecessors again."""
         if self._spec.handover is None:
             return
         for identity in self._files.found("successor"):
@@ -146,7 +146,7 @@ class ChildHandovers:
                 self._handovers.remove(each)
 
     async def wait_over(self) -> None:
-        """Return once no process of a handover is left but the child's own."""
+        """Wait until the child's own process is the only one left of all handovers."""
         for each in list(self._handovers):
             await each.over.wait()
 
@@ -173,7 +173,9 @@ class ChildHandovers:
         return handover
 
     def _make_child(self, successor: ProcessHandle) -> ProcessHandle:
-        """Note the child's present process as a predecessor, then make `successor` the child's."""
+        """Write a predecessor's PID file for the child's present process; make `successor` the child's
+        process.
+        """
         present = self._process.handle
         assert present is not None
         self._files.write("predecessor", ProcessIdentity(present.pid, present.start_time, boot_id()))

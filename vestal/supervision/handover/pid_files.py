@@ -10,8 +10,8 @@ from vestal.supervision.processes.pid_file import KeptPidFile, read_pid_file
 
 
 class HandoverFiles:
-    """The PID files of a handover: beyond `gateway.json`, there are `gateway.successor-12.json` and
-    `gateway.predecessor-34.json`, with the PIDs.
+    """The PID files of a handover. Next to the child's own `gateway.json` there are
+    `gateway.successor-12.json` and `gateway.predecessor-34.json`, whose names contain the PIDs.
 
     A child without a PID file has none of these either.
     """
@@ -20,19 +20,19 @@ class HandoverFiles:
         self._pid_file = pid_file
 
     def write(self, role: str, identity: ProcessIdentity) -> None:
-        """Note the process, whose `role` is "successor" or "predecessor". A full disk prevents nothing."""
+        """Write the PID file of a successor or predecessor, as `role` says. A failed write raises nothing."""
         if (path := self._path(role, identity.pid)) is not None:
             KeptPidFile(path).write_identity(identity)
 
     def remove(self, role: str, pid: int) -> None:
-        """Remove the note of this process."""
+        """Remove the PID file of this process."""
         if (path := self._path(role, pid)) is not None:
             KeptPidFile(path).remove()
 
     def found(self, role: str) -> Iterator[ProcessIdentity]:
-        """Yield the processes that are noted in this role, whether or not they still run.
+        """Yield the processes whose PID files have this role, whether or not they still run.
 
-        A file in which none is named is removed.
+        A file that names no process is removed.
         """
         if self._pid_file is None:
             return

@@ -52,7 +52,7 @@ class SuccessorEnded:
 
 @dataclass(frozen=True)
 class PredecessorEnded:
-    """The predecessor's process has ended, or before TAKING_OVER: its supervisor ends or has ended it."""
+    """The predecessor's process has ended or, before TAKING_OVER, no longer serves."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TimerFired:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Everything stops."""
+    """The child is to stop, and its handovers with it."""
 
     cause: str
 
@@ -74,7 +74,7 @@ Input = SuccessorReady | SuccessorServes | SuccessorEnded | PredecessorEnded | T
 
 @dataclass(frozen=True)
 class MakeSuccessorTheChild:
-    """Have the supervisor watch the successor as the child's process, and note the predecessor on disk.
+    """Have the supervisor watch the successor as the child's process, and write the predecessor's PID file.
 
     This comes before AskToHandOver, so that a supervisor which dies in between finds both again.
     """
@@ -113,10 +113,10 @@ Action = MakeSuccessorTheChild | AskToHandOver | KillSuccessor | TerminatePredec
 
 @dataclass(frozen=True)
 class Handover:
-    """One handover. `timer_at` is the monotonic time at which a TimerFired is due; None for never.
+    """The state of one handover. `timer_at` is when a TimerFired is due (monotonic seconds); None for never.
 
-    `why` says why it was refused. `successor_lives` is about the first successor only, and matters
-    no more once it serves.
+    `why` says why the handover was refused. `successor_lives` is about the first successor only, and matters
+    no more once that serves.
     """
 
     policy: HandoverPolicy
@@ -133,7 +133,7 @@ class Handover:
 
     @property
     def decided(self) -> bool:
-        """Return whether it is known if the successor takes over: another handover may begin."""
+        """Return whether the outcome is known, so that another handover may begin."""
         return self.over or self.stage in (Stage.TAKEN_OVER, Stage.ENDING)
 
 
@@ -146,9 +146,9 @@ def begin(policy: HandoverPolicy, now: float) -> Handover:
 
 
 def resume(policy: HandoverPolicy, now: float) -> Step:
-    """Return the handover from a predecessor of which an earlier supervisor of the child has left note.
+    """Return the handover from a predecessor whose PID file an earlier supervisor of the child has left.
 
-    It may not have been asked to hand over yet, so it is asked again.
+    The predecessor may not have been asked to hand over yet, so it is asked again.
     """
     return Handover(policy, Stage.TAKING_OVER, now + policy.release_timeout_s), (AskToHandOver(),)
 

@@ -40,10 +40,10 @@ _READ_BYTES = 4096
 
 
 class ProcessHandover:
-    """One handover.
+    """Carries out one handover as its plan decides.
 
     `make_child` makes the successor the child's process and returns the one before. `last_words` returns what
-    the successor wrote last. `decided` is set once it is known if the successor takes over.
+    the successor wrote last. `decided` is set once it is known whether the successor takes over.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ProcessHandover:
 
     @property
     def plan(self) -> Handover:
-        """Return how far the handover has come."""
+        """Return the present state of the handover."""
         assert self._plan is not None
         return self._plan
 

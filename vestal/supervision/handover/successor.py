@@ -1,4 +1,4 @@
-"""For a program that may be started to take over from a running process: who that is, and what it reports.
+"""For a program that may be started to take over from a running process, and reports when it has done so.
 
 succession = Succession.from_environment()
 …                                    # read the settings, import what is needed
@@ -23,10 +23,10 @@ READY, SERVING = "ready", "serving"
 
 
 class Succession:
-    """What this process has to do with a predecessor.
+    """The predecessor that this process may replace, and the pipe by which it reports its progress.
 
-    `predecessor` is its PID, or None for a process that succeeds nobody. Reports that nobody reads are
-    dropped: the supervisor may have died.
+    `predecessor` is the PID, or None if this process replaces none. Reports that nobody reads are dropped:
+    the supervisor may have died.
     """
 
     def __init__(self, predecessor: int | None = None, descriptor: int | None = None) -> None:
@@ -35,7 +35,7 @@ class Succession:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Succession:
-        """Read the variables and remove them, so that no child of this process takes them for its own."""
+        """Read the supervisor's variables and remove them, so that no child process inherits them."""
         predecessor = _number(environment.pop(SUCCEEDS_VARIABLE, ""))
         descriptor = _number(environment.pop(READY_FD_VARIABLE, ""))
         if descriptor is not None:

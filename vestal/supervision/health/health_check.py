@@ -55,9 +55,9 @@ class HealthCheck:
         return await asyncio.shield(self._asking)
 
     async def settle(self, pid: int, is_current: Callable[[], bool] = lambda: True) -> ProbeResult:
-        """Ask until the process has answered well, is known to be busy, or is known to be hung.
+        """Ask until the process answers well, or is known to be busy or hung; return the last result.
 
-        A bad answer settles it when it has come `failures` times. End early if `is_current` returns False.
+        Return a bad answer if it comes `failures` times in a row. End early if `is_current` returns False.
         """
         bad_answers = 0
         while True:

@@ -12,7 +12,7 @@ from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, Sta
 
 
 class AfterStop(StrEnum):
-    """What the lifecycle does once the process of a child in STOPPING has ended.
+    """The next step of the lifecycle once the process of a child in STOPPING has ended.
 
     STAY_STOPPED     nothing
     START_AGAIN      a start; a restart was requested, so it counts neither for backoff nor for intensity
@@ -36,7 +36,7 @@ class ActiveProbe(StrEnum):
 
 @dataclass(frozen=True)
 class ChildState:
-    """One child. Times are monotonic seconds.
+    """The whole state of one child. Times are monotonic seconds.
 
     What the child spec says:
         `coupled`             the child's death restarts siblings too (strategies other than ONE_FOR_ONE)

@@ -31,7 +31,7 @@ SIGKILL = int(signal.SIGKILL)
 def process_found(child: ChildState, report: ProcessFound, now: float) -> Transition:
     """Adopt the process of an earlier supervisor, or terminate it if it may not be adopted.
 
-    Behind an open breaker, the found process is the trial.
+    If the breaker is open, the found process counts as its trial start.
     """
     if child.alive:
         return child, ()

@@ -52,12 +52,12 @@ class ChildProcess:
         return self._handle
 
     def find_running(self, others: Container[int] = ()) -> tuple[int, float] | None:
-        """Find the process that the PID file names, or else the one that the spec's `find` finds.
+        """Find the running process that the PID file names, or else the one that the spec's `find` finds.
 
-        `others` are the PIDs of processes that take part in a handover of the child, and are not its own.
-        Returns its PID and its age in seconds; None if there is none. If the process in the PID file has
-        ended and others of its group still run, they are killed. If it was a child of this process, which
-        nobody has reaped since a program before this one ran here, `wait` returns its exit status.
+        Return its PID and its age in seconds; None if there is none. `others` are the PIDs of processes that
+        take part in a handover of the child, and are not its own. If the process in the PID file has ended
+        and others of its group still run, they are killed. If it was an unreaped child of this process, it is
+        reaped and returned all the same, and `wait` returns its exit status.
         """
         path = self._spec.pid_file
         if path is None:
@@ -120,7 +120,7 @@ class ChildProcess:
         return handle.pid
 
     async def launch_beside(self, spec: ChildSpec, more_env: Mapping[str, str]) -> ProcessHandle:
-        """Launch a process that is not, or not yet, the child's, and return it."""
+        """Launch a process in addition to the child's, such as a successor, and return it."""
         if spec.log_path is not None:
             self._log_offset = log_file.rotate_if_large(spec.log_path)
         return await self._launcher.launch(replace(spec, env={**(spec.env or {}), **more_env}))

@@ -18,7 +18,7 @@ POLL_S = 0.02
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Return once the process has ended: it is a zombie, or gone."""
+    """Wait until the process has ended: it is a zombie, or gone."""
     if sys.platform == "linux":
         try:
             fd = os.pidfd_open(pid)

@@ -23,7 +23,7 @@ class HandleWrapper:
         return self._process.start_time
 
     async def wait(self) -> ExitStatus:
-        """Return once the process has been reaped and its group is gone."""
+        """Wait until the process has been reaped and its group is gone, and return its exit status."""
         return await self._process.wait()
 
     def terminate(self) -> None:

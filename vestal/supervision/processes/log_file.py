@@ -43,7 +43,7 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """Stop reporting that the log cannot be opened if it is there now: the child has opened it itself."""
+    """Record that the log works again if it can be written now. The child then opens it without our help."""
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)
 

@@ -122,10 +122,11 @@ def _leads_group(pid: int) -> bool:
 
 
 async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOUT_S) -> bool:
-    """Return True once no process of a killed group lives, so that a new child can have its port.
+    """Wait until no process of a killed group lives, so that a new child can have its port. Return False if
+    one still lives after `timeout_s`.
 
     This takes a millisecond or so. Zombies do not count: they hold no port, and what reaps orphans may be
-    slow, or missing in a container. Returns False after `timeout_s`.
+    slow, or missing in a container.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

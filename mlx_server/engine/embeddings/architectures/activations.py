@@ -19,7 +19,7 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True)
 class _Sigmoid:
-    """F(x) = 1/2 + x P(x²) / Q(x²), for |x| up to `limit`, beyond which F is 0 or 1.
+    """The function F(x) = 1/2 + x P(x²) / Q(x²), for |x| up to `limit`, beyond which F is 0 or 1.
 
     The coefficients begin with the highest power; that of Q is 1 and left out.
     """
@@ -30,7 +30,7 @@ class _Sigmoid:
 
     @np.errstate(all="ignore")  # damaged weights make numbers that are refused with the vectors
     def weighted(self, x: mx.array) -> mx.array:
-        """Return x F(x) for float32 numbers, computed at once, and x with it."""
+        """Return x F(x) for float32 numbers. It is computed now, not lazily, and `x` is evaluated for it."""
         numbers = np.array(x, copy=False)
         flat = np.ascontiguousarray(numbers).reshape(-1)
         out = np.empty_like(flat)

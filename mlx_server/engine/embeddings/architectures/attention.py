@@ -68,7 +68,7 @@ def visible_keys(mask: mx.array | None) -> mx.array | None:
 def visible_within(mask: mx.array | None, length: int, distance: int) -> mx.array | None:
     """Return a mask of attention to the keys that are at most `distance` tokens from the query.
 
-    `mask` is that of `visible_keys`. If no key is farther away, it is returned itself.
+    `mask` is that of `visible_keys`. If no key is farther away, `mask` itself is returned.
     """
     if length <= distance + 1:
         return mask
@@ -105,7 +105,7 @@ class Packed:
 
     @np.errstate(all="ignore")  # damaged weights make numbers that are refused with the vectors
     def _attend_by_numpy(self, heads: int, *arrays: mx.array) -> np.ndarray:
-        """Return the attention as `attend`. The many small steps take a third of the time that MLX's take."""
+        """Compute `attend` with numpy, whose many small steps take a third of the time that MLX's take."""
         queries, keys, values = (np.array(x, copy=False)[0] for x in arrays)
         out = np.empty(arrays[0].shape, np.float32)
         width = queries.shape[1] // heads
@@ -122,7 +122,7 @@ class Packed:
         return out
 
     def split(self, x: mx.array) -> Iterator[mx.array]:
-        """Yield the part of each group in x (1, tokens, hidden): (texts, length, hidden)."""
+        """Yield each group's part of `x`, (1, tokens, hidden), in the shape (texts, length, hidden)."""
         start = 0
         for texts, length in self.groups:
             end = start + texts * length
@@ -170,7 +170,8 @@ class TextEncoder(LayeredEncoder):
     def states(
         self, ids: mx.array, positions: mx.array, types: mx.array | None, layout: Layout
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of token ids, which have these positions in their texts, after each layer.
-        The last ones are the result.
+        """Yield the hidden states of `ids` after each layer. The last ones are the result.
+
+        `positions` are those of the tokens in their texts, and `layout` says which tokens form a text.
         """
         raise NotImplementedError

@@ -39,7 +39,7 @@ class _Layer(nn.Module):
 
 
 class Bert(TextEncoder):
-    """BERT. The first token of a text has the position `first_position`."""
+    """The encoder of BERT. The first token of a text has the position `first_position`."""
 
     def __init__(self, config: Mapping[str, Any], first_position: int = 0) -> None:
         super().__init__()

@@ -22,8 +22,8 @@ rename = decoder.rename
 class Gemma3(LayeredEncoder):
     """Computes hidden states (batch, length, hidden) of token ids, as `build_encoder` describes it.
 
-    There are no token types. Of the layers, each last of a pattern sees all tokens, and the others see those
-    within half of the window.
+    There are no token types. In every n-th layer (n is `_pattern`) a token sees all tokens, and in the other
+    layers those that are at most half of the window away.
     """
 
     def __init__(self, args: ModelArgs) -> None:
@@ -61,7 +61,10 @@ def _theta(ropes: Mapping[str, Any], kind: str, default: float) -> float:
 
 
 def _pattern(config: Mapping[str, Any]) -> int:
-    """Return after how many layers one sees all tokens. Raises ValueError if the layers follow no pattern."""
+    """Return n if every n-th layer has full attention, and the others a sliding window.
+
+    Raises ValueError if the layers are not in such an order.
+    """
     kinds = config.get("layer_types")
     if not kinds:
         return int(config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6)

@@ -64,7 +64,7 @@ class _Embeddings(nn.Module):
 
 
 class ModernBert(TextEncoder):
-    """ModernBERT, which has no token types."""
+    """The encoder of ModernBERT. It has no token types, and ignores those that it is given."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ class _Layer(nn.Module):
 
 
 class NomicBert(TextEncoder):
-    """Nomic-BERT."""
+    """The encoder of Nomic-BERT, for padded or packed texts."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()

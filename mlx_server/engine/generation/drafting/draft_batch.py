@@ -28,8 +28,8 @@ class DraftBatch(GenerationBatch):
     `drafters` has them by uid. A guess is accepted if it equals the token that the request's own sampler
     draws at that position, after its own logits processors. So texts are those of a batch without drafts, as
     far as the arithmetic of a longer step is the same. While `may_guess` is false, steps are plain: they make
-    and check no guesses. `last_was_plain` is true after a plain step. What plain steps take is recorded in
-    `costs` by the caller of `next`.
+    and check no guesses. `last_was_plain` is true after a plain step. The caller of `next` records in `costs`
+    how long plain steps take.
     """
 
     drafters: dict[int, Drafter]
@@ -101,11 +101,11 @@ class DraftBatch(GenerationBatch):
         return self.draft_model.read_slice(wanted)
 
     def _plan(self) -> Plan | None:
-        """Return the next step if drafting is worth it now.
+        """Return the next step with drafts; None if drafting is not worth it now.
 
-        The drawn tokens are still being computed in the background. They are only waited for if half of the
-        requests promise a guess, by the tokens before the drawn one or by the draft model: a wait costs a
-        step of eight requests a tenth of its pace.
+        The drawn tokens are still being computed in the background. They are only waited for if at least half
+        of the requests are likely to get a guess, as the tokens before the drawn one or the draft model show:
+        the wait makes a step of eight requests a tenth slower.
         """
         rows = range(len(self.uids))
         limit = MOST_STEP_TOKENS // max(len(self.uids), 1) - 1
@@ -146,7 +146,7 @@ class DraftBatch(GenerationBatch):
         return all(part.can_draft for part in self._rules(row))
 
     def _promises(self, row: int) -> bool:
-        """Return True if the tokens before the drawn one let expect a guess."""
+        """Return True if a guess is likely: the request has a grammar, or its earlier tokens repeat."""
         drafter = self.drafters[self.uids[row]]
         drafter.lookup.read(self.tokens[row])
         return bool(self._rules(row)) or bool(drafter.lookup.guess(None, 2))
@@ -155,9 +155,10 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return what a request's text and grammar offer, of `length` tokens at most.
+        """Return a draft of at most `length` tokens from a request's text and grammar.
 
-        The grammar takes in the drawn token also if only the draft model may guess, `by_model` tokens.
+        The grammar gets the drawn token even if only the draft model may guess (then `length` is 0, and it
+        may guess `by_model` tokens).
         """
         if not (length or by_model):
             return Draft()
@@ -195,7 +196,7 @@ class DraftBatch(GenerationBatch):
         return time.perf_counter() - began_s
 
     def _to_guess(self, plan: Plan) -> float:
-        """Return what a token of the draft model's guesses has cost, in tokens."""
+        """Return the cost of one guess of the draft model, as `StepCosts.cost_of_a_guess` measures it."""
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
         return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
 
@@ -226,7 +227,10 @@ class DraftBatch(GenerationBatch):
         return responses
 
     def _weigh(self, plan: Plan, accepted: Sequence[int], width: int) -> None:
-        """Record how each draft of a step of `width` tokens for each request fared, and what it has cost."""
+        """Record how many guesses of each draft were accepted, and the cost of a guess.
+
+        The step computed `width` tokens for each request.
+        """
         requests, guessed = len(plan.drafts), sum(len(draft.tokens) for draft in plan.drafts)
         to_check, to_guess = cost_of_a_guess(requests, requests * (width - 1), guessed), self._to_guess(plan)
         for uid, draft, kept in zip(self.uids, plan.drafts, accepted, strict=True):

@@ -75,7 +75,7 @@ class DraftModel:
         return sum(int(cache.nbytes) for cache in (*self._caches, *reading))
 
     def can_guess(self, uid: int, tokens: int) -> bool:
-        """Return True if nearly all `tokens` tokens of a request have been read."""
+        """Return True if the keys and values of nearly all `tokens` tokens of a request are computed."""
         row = self._row(uid)
         return row is not None and tokens - row.known <= MOST_MISSING_TOKENS
 
@@ -89,9 +89,9 @@ class DraftModel:
     # --- reading the text so far ---
 
     def read_slice(self, texts: Mapping[int, Sequence[int]]) -> bool:
-        """Read a slice of one request that too little has been read of. Return False if there is none.
+        """Compute the keys and values of a slice of one request that `can_guess` is False for.
 
-        `texts` has the tokens of requests, by uid.
+        `texts` has the tokens of requests, by uid. Return False if there is no such request.
         """
         for uid, tokens in texts.items():
             if uid not in self._unreadable and not self.can_guess(uid, len(tokens)):
@@ -187,8 +187,10 @@ class DraftModel:
         return found
 
     def _read_missing(self, wanted: Sequence[Asked | None]) -> mx.array:
-        """Read the tokens that the `wanted` requests have more than the caches, and return the logits after
-        the last token of each row, of shape (rows, vocabulary); those of the other rows mean nothing.
+        """Compute the tokens of the `wanted` requests that the caches do not hold yet.
+
+        Return the logits after the last token of each row, of shape (rows, vocabulary). The logits of a row
+        for which `wanted` has None are meaningless.
         """
         missing, wrong = list[list[int]](), list[int]()
         for row, one in zip(self._rows, wanted, strict=True):

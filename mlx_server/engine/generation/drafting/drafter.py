@@ -11,8 +11,10 @@ from mlx_server.engine.generation.drafting.prompt_lookup import PromptLookup
 
 @dataclass
 class Drafter:
-    """The guesses for one request: from its text and grammar, of `length`; from a draft model, of
-    `model_length`.
+    """The sources of guesses for one request, and how many tokens each may guess.
+
+    `lookup` guesses from the request's text. `length` is the number of tokens for guesses from text and
+    grammar, `model_length` that for guesses of the draft model.
     """
 
     lookup: PromptLookup = field(default_factory=PromptLookup)

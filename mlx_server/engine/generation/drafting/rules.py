@@ -11,7 +11,7 @@ class Rewindable(Protocol):
     """A sampler or logits processor whose state moves on with each call, and can be moved back."""
 
     def rewind(self, calls: int) -> None:
-        """Undo the last calls."""
+        """Undo the last `calls` calls."""
 
 
 @runtime_checkable

@@ -21,10 +21,10 @@ class StepCosts:
         self._plain_s[requests] = average + _NEW_SHARE * (new - average)
 
     def cost_of_a_guess(self, requests: int, seconds: float, guessed: int) -> float:
-        """Return what each of `guessed` tokens cost that together took `seconds` to guess, in tokens that
-        steps without a draft would have given in that time; 0 if no such step was measured yet.
+        """Return the cost of each of `guessed` tokens, which together took `seconds` to guess.
 
-        It is 1 at most: a guess can save no more than one token.
+        The cost is the number of tokens that steps without a draft would have given in that time; 0 if no
+        such step was measured yet. It is 1 at most: a guess can save no more than one token.
         """
         if not guessed or not self._plain_s:
             return 0.0

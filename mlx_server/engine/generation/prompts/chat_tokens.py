@@ -96,7 +96,7 @@ class ChatTokens:
         """Return the token ids of a chat whose last message the answer may continue.
 
         A chat that the template refuses is rendered again in the shape that any template takes, and then with
-        its last message complete. Raises EngineError, and the template's first objection.
+        its last message complete. Raises EngineError, or the first attempt's exception if all are refused.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
         own = self.needs_of(op)

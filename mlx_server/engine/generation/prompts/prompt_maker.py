@@ -83,7 +83,7 @@ class PromptMaker:
         return self.needs_of_others[op.chat_template]
 
     def limit_images(self, max_pixels: int) -> None:
-        """Refuse images of more pixels."""
+        """Refuse, from now on, each image that has more than `max_pixels` pixels."""
         if self.images is not None:
             self.images.max_pixels = max_pixels
 
@@ -107,8 +107,9 @@ class PromptMaker:
     def placed(
         self, op: Generate, prompt: Sequence[int], pictures: Sequence[Picture]
     ) -> tuple[PlacedPicture, ...]:
-        """Return where the images stand that the messages of `op` have, in the tokens of its prompt. Raises
-        RequestError.
+        """Return where the images in the messages of `op` stand in the tokens of its `prompt`.
+
+        Raises RequestError if the prompt has more or fewer image tokens than they need, or ends in an image.
         """
         if self.images is None or not pictures:
             return ()

@@ -24,7 +24,7 @@ MAX_CONVERTERS = 4
 
 
 class Sized(Protocol):
-    """An array of weights."""
+    """An array of weights, of which the slices only need the size in bytes."""
 
     @property
     def nbytes(self) -> int: ...

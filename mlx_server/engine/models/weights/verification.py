@@ -48,7 +48,7 @@ class Verification:
         self._thread: threading.Thread | None = None
 
     def loaded(self, model: str, files: Sequence[UsedFile]) -> None:
-        """Take the files of a model that has just been loaded."""
+        """Register the files of a model that has just been loaded; `served` begins to verify them."""
         with self._lock:
             self._unserved[model] = self._files[model] = files
             self._verified.update(file for file in files if file.was_read)
@@ -85,7 +85,7 @@ class Verification:
             return found
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until nothing is left to verify."""
+        """Wait until nothing is left to verify, or until `timeout_s` seconds have passed."""
         if (thread := self._thread) is not None:
             thread.join(timeout_s)
 

@@ -34,7 +34,7 @@ class PromptSteps:
 
     @property
     def can_step(self) -> bool:
-        """Return whether a prompt waits for such a step."""
+        """Return whether a prompt waits for its scores or its images to be computed."""
         return self._next_to_score() is not None or self._next_with_images() is not None
 
     def step(self) -> Iterator[Event]:

@@ -92,7 +92,7 @@ class Runner:
         return 0
 
     def cache_pending_kv(self) -> None:
-        """Store the keys and values in the prompt cache that the last step left for later."""
+        """Store in the prompt cache the keys and values that the last step has left to be stored."""
 
     def cache_all_kv(self) -> None:
         """Put the keys and values of all running requests into the prompt cache."""

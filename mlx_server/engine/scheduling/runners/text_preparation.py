@@ -106,7 +106,7 @@ class TextPreparation:
         request.generation, request.pictures, request.prompt = generation, prepared.pictures, None
 
     def _uncomputed(self, placed: Sequence[PlacedPicture]) -> ImageShapes:
-        """Return the shapes of the images that the tower has not computed lately."""
+        """Return the shapes of the images whose features the tower still has to compute."""
         vision = self._lm.vision
         pictures = [one.picture for one in placed]
         return [each.pixels for each in pictures if vision is None or vision.tower.known(each) is None]
@@ -145,7 +145,7 @@ class TextPreparation:
         return ImagePrefill(vision, self._lm.model, tokens, pictures, self._step_tokens, load_inputs)
 
     def begin_images(self, request: Request) -> None:
-        """Let the computation of a request's images begin behind what the prompt cache had of its prompt."""
+        """Begin to compute a request's images, after the part of its prompt that the prompt cache had."""
         images = request.jobs.images
         assert images is not None
         caches, cached = self._restored(request)

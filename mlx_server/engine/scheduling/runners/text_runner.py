@@ -247,7 +247,7 @@ class TextRunner(Runner):
 
 
 def draft_model_of(language_model: LanguageModel, prefill_step_tokens: int) -> DraftModel | None:
-    """Return the guesses of the model's draft model; None if it has none.
+    """Return a `DraftModel` that guesses with the model's draft model; None if the model has none.
 
     The draft model reads prompts in half the tokens of a prefill step: running answers wait for each slice.
     """

@@ -13,7 +13,7 @@ MOST_LISTED = 1000
 
 
 def model(entry: ModelEntry) -> dict[str, Any]:
-    """Return an installed model."""
+    """Return an installed model as an object of Anthropic's API."""
     created = datetime.fromtimestamp(int(entry.modified), UTC)
     return {
         "type": "model",

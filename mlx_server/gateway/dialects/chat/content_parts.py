@@ -6,7 +6,9 @@ import base64
 
 
 def placeholder(part_type: str) -> str:
-    """Return the sentence that replaces such a part, so that the model can say that it did not see it."""
+    """Return the sentence that replaces a part of this type, so that the model can say that it did not see
+    the part.
+    """
     name = part_type.removeprefix("input_")[:40]
     return f"\n[There was a part of type {name} here, which this model cannot read.]\n"
 

@@ -1,4 +1,4 @@
-"""Give the dialects what they need for images: a reader for the model, and bodies whose images are there."""
+"""Prepare the images of a chat: make a reader for the model, and fetch images that a body names by URL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 
 def image_reader(context: GatewayContext, model: ModelEntry, spelled: str) -> ImageReader:
-    """Return a reader for the images of one request for this model, whose name the client `spelled` so."""
+    """Return a reader for the images of one request. `spelled` is the model's name as the client wrote it."""
     if "vision" not in model.capabilities:
         return ImageReader(spelled, reason=model.no_images_reason)
     if missing_image_packages():
@@ -38,7 +38,7 @@ def image_reader(context: GatewayContext, model: ModelEntry, spelled: str) -> Im
 
 
 def image_limits(mlx: MlxSection) -> ImageLimits:
-    """Return the limits that the settings have."""
+    """Return the limits on images that the settings define."""
     return ImageLimits(
         max_images=mlx.max_images,
         max_bytes=mlx.max_image_bytes,
@@ -55,10 +55,11 @@ async def with_images(
     body: _BodyT,
     make_fetcher: Callable[[int, int, Reserve], ImageFetcher] | None = None,
 ) -> _BodyT:
-    """Return the body with the files of those images that it names by their address, if they are fetched.
+    """Fetch the images that the body names by URL, and return the body with their files in place of the URLs;
+    return it unchanged if the settings allow no fetching or the model reads no images.
 
-    What is written down of the request then has the files too, so that a request which is resumed fetches
-    nothing again. Raises GatewayError.
+    The copy of the request in the answer log gets the files too, so that a resumed request fetches nothing
+    again. Raises GatewayError.
     """
     mlx = context.config.mlx
     if not mlx.image_urls or not image_reader(context, model, model.name).reads_images:

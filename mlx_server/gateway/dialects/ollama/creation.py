@@ -61,7 +61,9 @@ class Creation:
         self._cancelled = True
 
     async def steps(self) -> AsyncIterator[dict[str, Any]]:
-        """Make the model, and yield the steps. Raises GatewayError, ClientDisconnected."""
+        """Make the model, and yield the steps as Ollama reports them. Raises GatewayError,
+        ClientDisconnected.
+        """
         body, config = self._body, self._context.config
         base = await self._base()
         if body.from_ and base is None:
@@ -90,7 +92,7 @@ class Creation:
         yield SUCCESS
 
     async def finished(self) -> None:
-        """Return when the model is made. Raises as `steps`."""
+        """Wait until the model has been made. Raises the errors of `steps`."""
         async for _ in self.steps():
             self._check_client()
 
@@ -136,6 +138,6 @@ def _template_of(model: ModelEntry) -> str:
 
 
 def _layers(added: Preset) -> list[str]:
-    """Return the texts for each of which Ollama would have a layer."""
+    """Return the texts that would each be a layer of the model in Ollama."""
     lists = [json.dumps(each) for each in (added.parameters, added.messages) if each]
     return [text for text in (added.template, added.system, *added.licenses, *lists) if text]

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class Download:
-    """The program that fetches one model, from its start, for which it waits until one of `slots` is free.
+    """Runs the program that fetches one model, once one of `slots` is free.
 
-    With `force` it fetches a model of the hub that does not fit into memory, too.
+    With `force` it also fetches a model of the hub that does not fit into memory.
     `step` is the newest step of the progress, as Ollama writes it. `on_end` is called once, when no follower
     can join any more: the program has ended, or the last follower has left.
     """
@@ -50,7 +50,7 @@ class Download:
         self._task = asyncio.ensure_future(self._run(model, source, slots, force))
 
     async def changed(self) -> None:
-        """Return when there is a new step or the download has ended."""
+        """Wait until there is a new step or the download has ended."""
         await self._changed.wait()
 
     def join(self, follower: Follower) -> None:
@@ -97,7 +97,7 @@ class Download:
 
 
 class Follower:
-    """One client of a download. `cancel` leaves the download, which `steps` notices."""
+    """One client of a download. `cancel` leaves the download; `steps` then raises ClientDisconnected."""
 
     def __init__(self, request_id: str, download: Download) -> None:
         self.id = request_id
@@ -112,7 +112,7 @@ class Follower:
             self._download.leave(self)
 
     async def steps(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the steps until the model is there; a reader that is slow is given the newest one only.
+        """Yield the progress step by step until the model is installed; a slow reader gets only the newest.
 
         Raises GatewayError if the download fails, and ClientDisconnected once the follower has left.
         """
@@ -130,7 +130,7 @@ class Follower:
         raise ClientDisconnected
 
     async def finished(self) -> None:
-        """Return when the model is there. Raises as `steps`."""
+        """Wait until the model is installed. Raises the errors of `steps`."""
         async for _ in self.steps():
             pass
 
@@ -192,8 +192,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
     """Return one step of the progress. Clients draw a bar for a digest whose total is known.
 
-    In addition to Ollama's fields, `vestal` holds the speed in bytes per second, and the time that the rest
-    takes.
+    In addition to Ollama's fields, `vestal` holds the speed in bytes per second, and the remaining time in
+    seconds.
     """
     if not (total := report.get("bytes", 0)):
         return {"status": report["sentence"]}

@@ -53,11 +53,11 @@ class _Block:
 
 
 class _AnswerBegins(Exception):
-    """`.Response` stands here: the prompt ends before it."""
+    """Ends the rendering at `.Response`, where the model's answer begins and the prompt ends."""
 
 
 def render_go_template(template: str, values: Mapping[str, Value]) -> str:
-    """Return the prompt up to the place of `.Response`. Raises BadRequest, which begins with `template:`."""
+    """Return the prompt up to `.Response`. Raises BadRequest with a message that begins with `template:`."""
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
     try:
@@ -84,7 +84,9 @@ class _Parser:
         return nodes
 
     def _until_end(self) -> tuple[tuple[Any, ...], str | None]:
-        """Return the nodes up to an `else` or `end`, and that word with what follows it; None at the end."""
+        """Return the nodes up to an `else` or `end`, and the text of that action; None instead of the text at
+        the end of the template.
+        """
         nodes: list[Any] = []
         for is_action, text in self._parts:
             keyword, _, rest = text.partition(" ")

@@ -60,7 +60,7 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
 
     @routes.post("/me", include_in_schema=False)
     async def account(http: Request) -> Response:
-        """`ollama push` asks for the account before it sends anything."""
+        """Refuse the request for the user's account, which `ollama push` sends before anything else."""
         message = "This server has no accounts of ollama.com: models are neither pushed to it nor run there."
         raise BadRequest("not_supported", message)
 

@@ -34,7 +34,7 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """One message."""
+    """A message. If it is the result of a tool, `tool_name` or `name` is the name of the tool."""
 
     role: Role
     content: str | None = None

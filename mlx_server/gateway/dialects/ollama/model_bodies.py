@@ -33,13 +33,13 @@ _TRAINING_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 
 
 class PullBody(ModelBody):
-    """The body of /api/pull. `force`, which Ollama lacks, fetches also what does not fit into memory."""
+    """The body of /api/pull. `force`, which Ollama lacks, allows a model that does not fit into memory."""
 
     force: bool = False
 
 
 class ShowBody(ModelBody):
-    """/api/show. `verbose` asks for the list of the tensors."""
+    """The body of /api/show. `verbose` asks for the list of the tensors."""
 
     verbose: bool | None = None
 
@@ -50,8 +50,8 @@ class CopyBody(Body):
 
 
 class CreateBody(ModelBody):
-    """/api/create: a model that is made `from` another one, or of uploaded `files` (name → digest).
-    `adapters` has the uploaded files of one adapter.
+    """The body of /api/create: a model that is made `from` another one, or of uploaded `files` (name →
+    digest). `adapters` has the uploaded files of one adapter.
     """
 
     from_: str | None = Field(default=None, alias="from", max_length=255)

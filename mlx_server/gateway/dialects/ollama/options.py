@@ -88,7 +88,9 @@ class Options(Body):
 
     @property
     def max_tokens(self) -> int | None:
-        """Return the limit. -1 and -2 (fill the context), and 0 as in Ollama's runner, are no limit."""
+        """Return the most tokens of an answer; None for no limit, which -1 and -2 (fill the context) mean,
+        and 0 as in Ollama's runner.
+        """
         return self.num_predict if self.num_predict is not None and self.num_predict > 0 else None
 
     @property
@@ -98,9 +100,10 @@ class Options(Body):
 
 
 class EmbeddingOptions(Body):
-    """The option of an embedding that has a meaning here.
+    """The options of an embedding, of which only `num_ctx` has a meaning here.
 
-    `num_ctx` 0 is no text at all, which the engine refuses as Ollama does; a negative one is the model's own.
+    A `num_ctx` of 0 leaves no room for any text, which the engine refuses as Ollama does; a negative one
+    stands for the model's own.
     """
 
     num_ctx: WholeNumber | None = Field(default=None)

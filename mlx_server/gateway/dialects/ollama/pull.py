@@ -39,7 +39,11 @@ class Pulls:
         self._numbers = itertools.count(1)
 
     async def answer(self, http: Request, body: PullBody) -> Response:
-        """Stream the progress, or return when the model is there. Raises NotFound if it has no source."""
+        """Return a stream of the progress or, if the body asks for no stream, wait until the model is
+        installed.
+
+        Raises GatewayError, such as NotFound if the model has no source.
+        """
         await self.check(body.model)
         follower = self.follow(body.model, force=body.force)
         if body.stream is not False:

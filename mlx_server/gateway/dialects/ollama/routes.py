@@ -35,7 +35,7 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is kept of a body while its answer is made.
+    """The parts of a body that are needed while its answer is made.
 
     `model` is spelled as the client did. `request` generates an answer, or, for a body without a prompt,
     loads or `unloads` the model. `arrived_at` is in monotonic seconds.
@@ -113,7 +113,7 @@ async def _embedded(
     body: schema.EmbedBody | schema.EmbeddingsBody,
     arrived_at: float,
 ) -> tuple[Embeddings, float]:
-    """Return the vectors of the body's texts, and the seconds from its arrival until they were asked for.
+    """Return the vectors of the body's texts, and the seconds from `arrived_at` until the engine was asked.
 
     Without texts there are no vectors, and the model is only loaded.
     """

@@ -69,7 +69,9 @@ class ModelBody(Body):
         return self.keep_alive_s == 0
 
     def to_load_request(self, model: str) -> LoadRequest | UnloadRequest:
-        """Return what a body without a prompt means, for the model of this canonical name."""
+        """Return the request to load or unload the model of this canonical name, as a body without a prompt
+        asks.
+        """
         return UnloadRequest(model) if self.unloads else LoadRequest(model, self.keep_alive_s)
 
 
@@ -78,7 +80,7 @@ class TextBody(ModelBody):
 
     With `truncate` (the default), a prompt that is longer than the context is shortened. Ollama's `shift`
     (the default) makes room while an answer is generated; here the prompt is shortened before, for the same
-    end.
+    purpose.
     """
 
     options: Options | None = None

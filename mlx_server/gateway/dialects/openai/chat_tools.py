@@ -79,7 +79,9 @@ def _mode(choice: Choice) -> tuple[Mode, str | None]:
 
 
 def _allowed_tools(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the choice that holds mode and list. The Responses API has no object of its own."""
+    """Return the object that holds `mode` and `tools`: the choice itself in the Responses API, and an object
+    in it in the chat API.
+    """
     inner = choice.get("allowed_tools")
     return inner if isinstance(inner, dict) else choice
 

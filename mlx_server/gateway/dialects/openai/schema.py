@@ -93,7 +93,8 @@ class ChatBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return the request, of which `n` answers are wanted, for the model of this canonical name.
+        """Return the one request of this body in a list, for the model of this canonical name. The caller
+        repeats it for `n` answers.
 
         `images` collects the images; without it, the model reads text only. Raises BadRequest.
         """
@@ -175,8 +176,8 @@ class CompletionBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return a request for each prompt, of which `n` answers are wanted, for the model of this canonical
-        name.
+        """Return a request for each prompt, for the model of this canonical name. The caller repeats each for
+        `n` answers.
 
         Raises BadRequest.
         """

@@ -50,7 +50,7 @@ class TextBody(Body):
 
     @property
     def include_usage(self) -> bool:
-        """Return whether a stream ends with the counts."""
+        """Return whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:

@@ -1,4 +1,4 @@
-"""The answers: one object with the fields of Jina's and Cohere's, and TEI's list. Pure."""
+"""Write a ranking as one object with the fields of Jina's and Cohere's APIs, or as TEI's list. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ranking:
     prompt_tokens: int
 
     def best(self, count: int | None) -> list[tuple[int, float]]:
-        """Return (index of the document, score) of the best documents, best first; None: of all.
+        """Return (index of the document, score) of the `count` best documents, best first; None means all.
 
         Among equal scores, the earlier document comes first.
         """

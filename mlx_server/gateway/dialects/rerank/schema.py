@@ -21,7 +21,9 @@ MAX_DOCUMENTS = 10_000
 
 
 class RankingBody(Body):
-    """A document may be an object with a `text`; its further fields, which Cohere's v1 and Jina take, are
+    """The body of every route that ranks documents.
+
+    A document may be an object with a `text`; its further fields, which Cohere's v1 and Jina take, are
     not read. `max_chunks_per_doc` has no effect: a document is read up to the model's limit, as one chunk.
     """
 

@@ -125,7 +125,7 @@ class Responses:
         return found(self.store, response_id)
 
     async def _revive(self, response_id: str) -> None:
-        """Have a response that is not in memory, but in the answer log, made again from that."""
+        """If a response is in the answer log but not in memory, have it made again from the log."""
         keeper, answer_id = self.context.keeper, response_id.removeprefix("resp_")
         if keeper is None or self.store.find(response_id) is not None or not keeper.is_logged(answer_id):
             return
@@ -182,7 +182,9 @@ class Responses:
         return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
-        """Return the response that the body continues. Raises BadRequest: it is unknown, or still runs."""
+        """Return the response that the body continues; None if it continues none. Raises BadRequest if the
+        response is unknown or still runs.
+        """
         if not body.previous_response_id:
             return None
         found = find(body.previous_response_id)

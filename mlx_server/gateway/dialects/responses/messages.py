@@ -153,7 +153,9 @@ def _summary(item: Item) -> str:
 
 
 def _thoughts(item: Item) -> str:
-    """Return the thoughts of a reasoning item. A model of ours has written all of its summary."""
+    """Return the thoughts of a reasoning item: its content, else its `encrypted_content` if this server made
+    it, else its summary, in which this server writes all thoughts.
+    """
     text = "".join(part.get("text") or "" for part in item.get("content") or ())
     text = text or text_of_opaque(item.get("encrypted_content") or "") or ""
     return text or "".join(part.get("text") or "" for part in item.get("summary") or ())

@@ -101,9 +101,9 @@ def router(context: GatewayContext) -> APIRouter:
 
 
 async def _start(responses: Responses, http: Request) -> tuple[StoredResponse, bool, bool]:
-    """Start a response, and return whether it is streamed, and whether it runs in the background.
+    """Start a response, and return it, whether it is streamed, and whether it runs in the background.
 
-    The body is not kept, which may be large, while its answer is made.
+    The body, which may be large, is freed when this function returns, before the answer is made.
     """
     body = await read_body(http, CreateBody, responses.context.max_body_bytes)
     return await responses.create(body, http), bool(body.stream), bool(body.background)

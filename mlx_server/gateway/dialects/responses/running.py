@@ -22,7 +22,7 @@ Comments would not do: Codex ignores them, and gives up after 300 s without an e
 
 
 class ResponseRun:
-    """One response from its submission to its end. `events` has been given no event yet.
+    """One response from its submission to its end. `events` must not have made any event yet.
 
     With `is_streamed`, each part of the answer makes events as it arrives; otherwise the whole answer makes
     the few that are needed.
@@ -67,11 +67,13 @@ class ResponseRun:
 
     @property
     def refusal(self) -> GatewayError | None:
-        """Return the error of a response that failed before any output, which is answered with its status."""
+        """Return the error of a response that failed before any output, else None. It is answered with its
+        own HTTP status.
+        """
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Return at the first output, at the end, and when a stream must begin without either."""
+        """Wait for the first output or the end, or until a stream must begin without either."""
         while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
@@ -142,7 +144,10 @@ class ResponseRun:
 
 
 class Following:
-    """The frames of a run for one client. It ends with the run, or if it is cancelled."""
+    """Yields the events of a run to one client, as frames, until the run ends or `cancel` is called.
+
+    `owns_run` is True if nobody can ask for the response later, so that `cancel` cancels the run too.
+    """
 
     def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:
         self.id = run.id
@@ -152,7 +157,7 @@ class Following:
         self._is_cancelled = False
 
     def cancel(self) -> None:
-        """End following. The run ends too if its client has gone and nobody can ask for it later."""
+        """Yield no more frames. Cancel the run too if nobody can ask for its response later."""
         self._is_cancelled = True
         if self._owns_run:
             self._run.cancel()

@@ -44,7 +44,7 @@ class ReasoningOptions(Body):
 
 
 class CompactBody(Body):
-    """The fields of POST /v1/responses/compact, which every body has that makes a prompt."""
+    """The body of POST /v1/responses/compact, whose fields every body has that makes a prompt."""
 
     model: ModelName
     input: str | ListOf[dict[str, Any]] | None = None

@@ -46,7 +46,7 @@ class StoredResponse:
         return (*self.input_ids, *(item["id"] for item in self.run.events.response["output"]))
 
     def item(self, item_id: str) -> Item | None:
-        """Return an item of its own input or of its output."""
+        """Return an item of its own input or of its output; None if neither has it."""
         own = [*self.run.events.response["output"], *items_in([self.items])]
         return next((item for item in own if item["id"] == item_id), None)
 
@@ -88,7 +88,7 @@ class ResponseStore(Protocol):
         """Return the response, or None if it was never kept, was removed, or is too old."""
 
     def item(self, item_id: str) -> Item | None:
-        """Return an item of the input or the output of a kept response. It may be called from any thread."""
+        """Return an item of the input or the output of a kept response, or None. Any thread may call it."""
 
 
 class _SharedLists:
@@ -110,7 +110,7 @@ class _SharedLists:
             self._holders[id(each)] = self._holders.get(id(each), 0) + 1
 
     def release(self, lists: Iterable[bytes]) -> None:
-        """Count them no longer, where no other response holds them."""
+        """Stop counting the lists of a response that is dropped, unless another response holds them."""
         for each in lists:
             self._holders[id(each)] -= 1
             if not self._holders[id(each)]:
@@ -139,7 +139,7 @@ class MemoryResponseStore:
 
     @property
     def size_bytes(self) -> int:
-        """Return what all ended responses hold."""
+        """Return how many bytes all ended responses hold."""
         return self._own_bytes + self._lists.total_bytes
 
     def add(self, response: StoredResponse) -> None:
@@ -192,7 +192,7 @@ class MemoryResponseStore:
 
 
 def found(store: ResponseStore, response_id: str) -> StoredResponse:
-    """Return the response. Raises NotFound."""
+    """Return the response with this id. Raises NotFound."""
     response = store.find(response_id)
     if response is None:
         raise NotFound("response_not_found", _unknown(response_id), param="response_id")

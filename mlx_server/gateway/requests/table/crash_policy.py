@@ -39,8 +39,8 @@ NO_PROGRESS: Progress = (0, -1.0)
 class EngineDeath(StrEnum):
     """What the death of an engine says about the requests that ran on it.
 
-    PLANNED nothing: the engine was asked to exit. OWN_FAULT: the engine's own making. UNKNOWN_KILL: somebody
-    sent it SIGKILL or SIGTERM.
+    PLANNED says nothing: the engine was asked to exit. OWN_FAULT: the engine crashed, hung, or took too much
+    memory. UNKNOWN_KILL: somebody sent it SIGKILL or SIGTERM.
     """
 
     PLANNED = "planned"

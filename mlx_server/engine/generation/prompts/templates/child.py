@@ -47,9 +47,10 @@ def resident_bytes(pid: int) -> int:
 
 
 class TemplateChild:
-    """One run of the program. Only `kill` may be called while another thread is in `ask`.
+    """A running template process (`renderer.py`), and the socket to it.
 
-    Raises TemplateProcessDied if the program cannot be started.
+    Only `kill` may be called while another thread is in `ask`. Creating it raises TemplateProcessDied
+    if the program cannot be started.
     """
 
     def __init__(self, limits: TemplateLimits, resident_bytes: ResidentBytes = resident_bytes) -> None:
@@ -112,7 +113,10 @@ class TemplateChild:
             raise self._cause_of_end() from error
 
     def _receive(self, until_s: float) -> bytes | None:
-        """Return the next frame; None if it is not complete in time."""
+        """Return the next frame; None if it is not complete at `until_s` (of `time.monotonic`).
+
+        Raises TemplateError if the program has ended.
+        """
         while (frame := self._take_frame()) is None:
             left_s = until_s - time.monotonic()
             if left_s <= 0:

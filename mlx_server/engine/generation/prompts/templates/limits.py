@@ -9,7 +9,9 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class TemplateLimits:
-    """Time, memory beyond that of the idle process, and the length of the text.
+    """The limits on rendering one template.
+
+    `memory_bytes` is what the process may take beyond its memory when idle, `chars` the length of the text.
 
     With `kernel_enforces_memory`, Linux lets larger allocations fail. In any case the engine ends a process
     whose resident memory has grown beyond the limit.
@@ -22,7 +24,7 @@ class TemplateLimits:
 
 
 class TemplateError(Exception):
-    """A template gave no text."""
+    """The base of the errors that say why a template could not be rendered."""
 
 
 class TemplateRefusal(TemplateError):
