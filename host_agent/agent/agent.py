@@ -54,7 +54,7 @@ class Agent:
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
             stack.callback(journal.close)
-            last_alive_at = _last_sign_of_life(journal)
+            last_alive_at = _last_alive_at(journal)
             session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
             docker = DockerApi()
             stack.push_async_callback(docker.close)
@@ -97,7 +97,7 @@ class Agent:
         journal.record("agent", "agent_started", decision.why, **fields)
 
 
-def _last_sign_of_life(journal: Journal) -> float:
+def _last_alive_at(journal: Journal) -> float:
     """Return the time (seconds since 1970) of the newest event or sample in the journal; 0 without any.
 
     An idle agent writes a sample every 10 s, and may write no event for hours.

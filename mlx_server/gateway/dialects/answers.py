@@ -36,7 +36,7 @@ class Answers:
 
     The items of all answers are read in the order in which they arrived. `earlier` are items that an earlier
     reader was given: they are read again first, so that the same frames result. `record` is given each new
-    item as it arrives. Keep-alives are sent only while `needs_signs_of_life` returns True. Every method that
+    item as it arrives. Keep-alives are sent only while `needs_keep_alives` returns True. Every method that
     waits raises GatewayError if a request failed, and ClientDisconnected.
     """
 
@@ -48,14 +48,14 @@ class Answers:
         *,
         earlier: Iterable[tuple[int, Item]] = (),
         record: Record = lambda number, item: None,
-        needs_signs_of_life: Callable[[], bool] = lambda: True,
+        needs_keep_alives: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tickets = tuple(tickets)
         self._clock = clock or SystemClock()
         self._begin_at_s = time.monotonic() + begin_after_s
         self._events_read = 0
         self._record = record
-        self._needs_signs_of_life = needs_signs_of_life
+        self._needs_keep_alives = needs_keep_alives
         self._arrived: asyncio.Queue[tuple[int, TicketItem | Silence]] = asyncio.Queue()
         for number, item in earlier:
             self._arrived.put_nowait((number, item))
@@ -131,7 +131,7 @@ class Answers:
 
     def begin_silent(self) -> None:
         """Add a keep-alive to a stream that begins before any event."""
-        if not self.has_begun and self._arrived.empty() and self._needs_signs_of_life():
+        if not self.has_begun and self._arrived.empty() and self._needs_keep_alives():
             self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
@@ -160,5 +160,5 @@ class Answers:
             if running is None:
                 return
             is_silent = self._events_read == before and self._arrived.empty()
-            if is_silent and self._needs_signs_of_life():
+            if is_silent and self._needs_keep_alives():
                 self._put(running, Silence(running))

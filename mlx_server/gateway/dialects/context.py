@@ -145,7 +145,7 @@ class GatewayContext:
             self.clock,
             earlier=kept.history,
             record=kept.record,
-            needs_signs_of_life=lambda: kept.needs_signs_of_life,
+            needs_keep_alives=lambda: kept.needs_keep_alives,
         )
 
 

@@ -206,7 +206,7 @@ class KeptAnswer:
             self._disk_is_slow = True
 
     @property
-    def needs_signs_of_life(self) -> bool:
+    def needs_keep_alives(self) -> bool:
         """Return whether keep-alives are to be sent: a client waits for the next frame of its stream.
 
         A client does not wait for a frame that it already has, from a gateway that died before the frame was

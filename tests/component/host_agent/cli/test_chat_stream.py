@@ -26,7 +26,7 @@ from host_agent.cli.gateway import GatewayClient
 from tests.services.http_servers import serving
 
 WORDS = ["The", " fox", "", " sleeps", "."]
-"""The empty one is a sign of life, which counts as a frame too."""
+"""The empty one is a keep-alive, which counts as a frame too."""
 FRAMES = [json.dumps({"message": {"content": word}, "done": False}).encode() + b"\n" for word in WORDS]
 LAST = (
     json.dumps({"message": {"content": ""}, "done": True, "eval_count": 4, "done_reason": "stop"}).encode()

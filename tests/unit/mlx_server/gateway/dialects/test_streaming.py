@@ -1,6 +1,6 @@
 """Streams: they begin in time, are never silent for long, and say in their own dialect why they failed.
 
-Real clients read the sign of life of every dialect: it must add nothing to what they show.
+Real clients read the keep-alive of every dialect: it must add nothing to what they show.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def fail(ticket: Ticket, error: GatewayError) -> None:
 
 
 class Plain(AnswerRenderer):
-    """Writes each part, and each sign of life, as a word."""
+    """Writes each part, and each keep-alive, as a word."""
 
     def begin(self) -> list[bytes]:
         return [b"begin "]
@@ -119,7 +119,7 @@ class Client:
         return self.body.decode()
 
 
-async def test_stream_without_a_first_event_begins_with_a_sign_of_life():
+async def test_stream_without_a_first_event_begins_with_a_keep_alive():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
     await asyncio.sleep(0.02)
@@ -130,7 +130,7 @@ async def test_stream_without_a_first_event_begins_with_a_sign_of_life():
     assert await client.whole() == "begin idle 0:a 0: end"
 
 
-async def test_stream_with_a_prompt_first_token_has_no_sign_of_life():
+async def test_stream_with_a_prompt_first_token_has_no_keep_alive():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=NEVER))
     assert await client.so_far() == ""
@@ -139,7 +139,7 @@ async def test_stream_with_a_prompt_first_token_has_no_sign_of_life():
     assert await client.whole() == "begin 0:a 0: end"
 
 
-async def test_stream_that_pauses_sends_signs_of_life_and_a_flowing_one_does_not():
+async def test_stream_that_pauses_sends_keep_alives_and_a_flowing_one_does_not():
     """Node drops a body that is silent for 300 s, and httpx one that is silent for 5 s."""
     clock, ticket = FakeClock(), a_ticket()
     client = Client(Answers([ticket], clock, begin_after_s=NEVER))
@@ -154,7 +154,7 @@ async def test_stream_that_pauses_sends_signs_of_life_and_a_flowing_one_does_not
     assert (await client.whole()).endswith("idle 0: end")
 
 
-async def test_client_that_does_not_read_has_at_most_one_pending_sign_of_life():
+async def test_client_that_does_not_read_has_at_most_one_pending_keep_alive():
     clock, ticket = FakeClock(), a_ticket()
     parts = Answers([ticket], clock).parts()
     first = asyncio.ensure_future(anext(parts))
@@ -213,11 +213,11 @@ async def test_silence_of_several_answers_is_filled_until_the_last_has_ended():
     assert (await client.whole()).endswith("1: end")
 
 
-# --- the signs of life, read by real clients ---
+# --- the keep-alives, read by real clients ---
 
 
 def _frames(renderer: AnswerRenderer) -> bytes:
-    """Return a stream with a sign of life in every place that a client can meet one in."""
+    """Return a stream with a keep-alive in every place that a client can meet one in."""
     idle = list(renderer.idle())
     steps = [
         list(renderer.begin()),
@@ -281,5 +281,5 @@ def _ollama_generate() -> str:
 
 
 @pytest.mark.parametrize("read", [_chat, _completion, _message, _ollama_chat, _ollama_generate])
-def test_signs_of_life_do_not_change_what_a_real_client_reads(read: Callable[[], str]):
+def test_keep_alives_do_not_change_what_a_real_client_reads(read: Callable[[], str]):
     assert read() == "Hello"

@@ -1,6 +1,6 @@
 """What a client is sent of an answer is written down before.
 
-A gateway was killed when its clients had each a token more than its log. The next gateway gave signs of life,
+A gateway was killed when its clients had each a token more than its log. The next gateway gave keep-alives,
 which took the frame numbers of those tokens: all six streams had one word twice ("a reminder reminder of").
 """
 

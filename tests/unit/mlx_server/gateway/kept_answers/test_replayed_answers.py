@@ -42,7 +42,7 @@ LOGPROBS = protocol.Logprobs(protocol.TokenLogprob("x", (120,), -0.5), ())
 
 @st.composite
 def histories(draw: st.DrawFn, answers: int) -> History:
-    """Draw the items of some answers that have ended, mixed, with signs of life between them."""
+    """Draw the items of some answers that have ended, mixed, with keep-alives between them."""
     texts = st.sampled_from(["", "a", "ü", "\n\n", "\ud83d"])
     items: list[list[Item]] = []
     for number in range(answers):

@@ -1,4 +1,4 @@
-"""When a kept answer needs signs of life, which count as frames; and frames that are held back."""
+"""When a kept answer needs keep-alives, which count as frames; and frames that are held back."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HEAD = Accepted(FORMAT, "x", 0.0, "POST", "/api/chat", "", (), b"", 1, None, "",
         (True, 3, [4], True, False),
     ],
 )
-def test_sign_of_life_is_needed_by_clients_that_wait_for_the_next_frame_only(
+def test_keep_alive_is_needed_by_clients_that_wait_for_the_next_frame_only(
     is_resumed, frames, first_frames, outlives_client, needed
 ):
     answer = KeptAnswer(HEAD, NoLog(), lambda answer: None, was_accepted=is_resumed)
     answer.rendering.frames += [b"{}\n"] * frames
     answer.first_frames += first_frames
     answer.outlives_client = outlives_client
-    assert answer.needs_signs_of_life == needed
+    assert answer.needs_keep_alives == needed
 
 
 async def test_what_is_held_is_shown_in_order_when_it_is_released_and_dropped_when_it_moves():
