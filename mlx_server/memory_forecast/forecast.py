@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_server.memory_forecast.kv import KvShape, head_dim, kv_shape, text_config
+from mlx_server.memory_forecast.kv import LATENT, KvShape, head_dim, kv_shape, text_config
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.memory_forecast.tower import TowerShape, tower_shape
 from mlx_server.memory_forecast.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
@@ -23,6 +23,10 @@ _TOKENIZER_FACTOR = 12
 """Memory of a tokenizer (the library's, and the grammars' copy) for each byte of its tokenizer.json."""
 
 _FUSED_HEAD_DIMS = frozenset({64, 80, 96, 128})
+SCORES_IN_BLOCK = 1 << 19
+"""How many attention scores are in memory at one time on a CPU, if they are computed in blocks of queries."""
+_STORES_ALL_SCORES = LATENT | {"deepseek_v41", "gemma2", "muse_spark", "olmo", "phi3small", "plamo2"}
+"""The model types whose attention mlx-lm computes in a way of their own, and not in blocks."""
 _FIRST_REQUEST_TOKENS = 1024
 _ENCODER_TOKENS = 2048
 _PLAIN_ENCODERS = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
@@ -44,7 +48,8 @@ class Widths:
 class Forecast:
     """What a model needs. `kv` is None for a model that only embeds or ranks. `adapter_bytes` are those of an
     adapter, `draft` the forecast of the model that guesses tokens for this one. `inner_arrays` counts the
-    arrays of the inner width that a feed-forward has at one time. `tower` is None for a model that reads no
+    arrays of the inner width that a feed-forward has at one time. With `attends_in_blocks`, a CPU stores the
+    attention scores of some queries at one time, and not of all. `tower` is None for a model that reads no
     images.
     """
 
@@ -55,6 +60,7 @@ class Forecast:
     step_tokens: int
     context_tokens: int
     fused_attention: bool
+    attends_in_blocks: bool = False
     adapter_bytes: int = 0
     inner_arrays: int = 3
     draft: Forecast | None = None
@@ -101,13 +107,20 @@ class Forecast:
         """Return the peak bytes of a prefill step: one layer's activations, scores, and copied KV."""
         widths, number = self.widths, self.weights.number_bytes
         per_token = 6 * widths.hidden + self.inner_arrays * widths.inner
-        floats = rows * step * per_token
-        if not (self.fused_attention and widths.head_dim in _FUSED_HEAD_DIMS):
-            queries = step if self.kv is not None else min(step, _ENCODER_TOKENS)
-            floats += rows * widths.heads * queries * tokens
+        floats = rows * step * per_token + self._scores(rows, step, tokens)
         layer_kv = 0.0 if self.kv is None else 2 * rows * tokens * self.kv.layer_floats
         logits = 3 * rows * widths.vocabulary * 4
         return int((floats + layer_kv) * number) + logits
+
+    def _scores(self, rows: int, step: int, tokens: int) -> int:
+        """Return how many attention scores a prefill step has in memory at one time."""
+        if self.fused_attention and self.widths.head_dim in _FUSED_HEAD_DIMS:
+            return 0
+        of_a_query = rows * self.widths.heads * tokens
+        queries = step if self.kv is not None else min(step, _ENCODER_TOKENS)
+        if self.attends_in_blocks:
+            return min(of_a_query * queries, max(of_a_query, SCORES_IN_BLOCK))
+        return of_a_query * queries
 
 
 def forecast(
@@ -156,6 +169,7 @@ def forecast_from_figures(
 
     Raise KeyError, TypeError or ValueError if the configuration says too little.
     """
+    model_type = text_config(config).get("model_type")
     return Forecast(
         weights=weights,
         tokenizer_bytes=tokenizer_file_bytes * _TOKENIZER_FACTOR,
@@ -164,6 +178,7 @@ def forecast_from_figures(
         step_tokens=step_tokens,
         context_tokens=context_tokens,
         fused_attention=arithmetic.fused_attention,
+        attends_in_blocks=not (embeds or arithmetic.fused_attention or model_type in _STORES_ALL_SCORES),
         inner_arrays=_inner_arrays(config, arithmetic) if embeds else 3,
     )
 

@@ -26,7 +26,7 @@ _ROTATES_BY_LAYER_TYPES = frozenset(
 )
 _ROTATES_BY_PATTERN = frozenset({"cohere2", "gemma3", "gemma3_text"})
 _PATTERN_DEFAULTS = {"gemma3": 6, "gemma3_text": 6, "cohere2": 4}
-_LATENT = frozenset(
+LATENT = frozenset(
     {
         *("deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "joyai_llm_flash"),
         *("kimi_k2", "kimi_linear", "longcat_flash"),
@@ -173,7 +173,7 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
     if not isinstance(rank, int):
         return 0
     rope = int(own.get("qk_rope_head_dim") or 64)
-    if own.get("model_type") in _LATENT:
+    if own.get("model_type") in LATENT:
         return rank + rope
     heads = int(own["num_attention_heads"])
     key = int(own.get("qk_nope_head_dim") or 128) + rope
