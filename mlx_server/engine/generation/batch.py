@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
@@ -21,6 +22,7 @@ from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_model import DraftModel
 from mlx_server.engine.generation.drafting.drafter import Drafter
 from mlx_server.engine.generation.prefill_pace import PrefillPace
+from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
 from mlx_server.engine.kv.kv_cache import share_offsets
 from mlx_server.engine.kv.request_caches import make_request_caches
@@ -121,7 +123,8 @@ class Batch:
         )
         self._threads = ThreadsForProducts()
         self._pace = PrefillPace(prefill_step_tokens)
-        self._last_was_plain = False
+        self._slices = PromptSlices(self._generator, self._pace, self._threads)
+        self._last_was_plain = self._last_had_slice = False
         self._drafts: DraftBatch | None = None
         if drafting:
             sampler, begin_step = self._generator.sampler, self._threads.begin_step
@@ -162,7 +165,9 @@ class Batch:
         return uid
 
     def computed(self, uid: int) -> ComputedKv | None:
-        """Return the keys and values of a request; None before its first step."""
+        """Return the keys and values of a request; None before its first step or if they are incomplete."""
+        if self.is_incomplete(uid):
+            return None
         for batch in (self._generator._generation_batch, self._generator._prompt_batch):
             if uid in batch.uids:
                 row = batch.uids.index(uid)
@@ -170,13 +175,27 @@ class Batch:
         return None
 
     @property
-    def draft_kv_bytes(self) -> int:
-        """Return the bytes of the draft model's keys and values."""
+    def kv_bytes(self) -> int:
+        """Return the bytes of keys and values, also of the draft model, including their room to grow."""
+        batches = (self._generator._generation_batch, self._generator._prompt_batch)
+        caches = [*(cache for batch in batches for cache in batch.prompt_cache), *self._slices.caches]
         model = self._drafts.draft_model if self._drafts is not None else None
-        return 0 if model is None else model.nbytes
+        return sum(int(cache.nbytes) for cache in caches) + (model.nbytes if model is not None else 0)
+
+    def is_incomplete(self, uid: int) -> bool:
+        """Return True while a part of a slice of this request's prompt is processed in each step. Its keys
+        and values cannot be used then.
+        """
+        return self._slices.has(uid)
+
+    def finish_slice(self) -> None:
+        """Process the rest of a slice that was begun, without its events."""
+        self._slices.finish()
 
     def remove(self, uid: int) -> None:
-        """End a request, and free its keys and values."""
+        """End a request, and free its keys and values. If it is incomplete, its slice is processed first."""
+        if self.is_incomplete(uid):
+            self.finish_slice()
         self._cached_tokens.pop(uid, None)
         self._returned_early.discard(uid)
         if self._drafts is not None:
@@ -204,31 +223,52 @@ class Batch:
         prompts that leave running answers their pace.
         """
         generator = self._generator
-        for batch in (generator._generation_batch, generator._prompt_batch):
-            share_offsets(batch.prompt_cache)
+        is_paused = self._slices.is_paused
+        share_offsets(generator._generation_batch.prompt_cache)
+        if not is_paused:
+            share_offsets(generator._prompt_batch.prompt_cache)
         answers, began_s = len(generator._generation_batch), time.monotonic()
-        reads_prompts = bool(generator._currently_processing or generator._unprocessed_sequences)
+        reads_prompts = is_paused or bool(generator._currently_processing or generator._unprocessed_sequences)
         if self._drafts is not None:
             # A guess would lengthen a step that a slice of a prompt has made long already.
             self._drafts.may_guess = not reads_prompts and self._pace.knows_step
-        if not reads_prompts:
+        if is_paused or (reads_prompts and 0 < answers < generator.completion_batch_size):
+            return self._next_with_slice(began_s)
+        self._last_had_slice = False
+        if not reads_prompts or answers:
             if self._drafts is None:
                 self._threads.begin_step(answers)
             prompts, tokens = generator.next()
             self._record_step(answers, time.monotonic() - began_s)
             return list(prompts), list(tokens)
-        generator.prefill_step_size = slice_tokens = self._pace.slice_tokens(answers)
+        generator.prefill_step_size = self._pace.slice_tokens(0)
         before, processed = generator._counters.prompt_tokens, 0
         self._threads.begin()
         try:
             prompts, tokens = generator.next()
             processed = generator._counters.prompt_tokens - before
         finally:
-            self._threads.end(0 if answers else processed)
+            self._threads.end(processed)
         self._last_was_plain = False  # the next step waits for what was computed with the slice
-        if answers and processed >= slice_tokens:
-            self._pace.record_slice(slice_tokens, time.monotonic() - began_s)
         return list(prompts), list(tokens)
+
+    def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
+        """Make a step of the answers, wait for it, and process a part of a slice of the prompts in the time
+        that is left. Without answers, process the rest of the slice.
+        """
+        answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
+        if len(answers):
+            self._threads.rest()
+            with mx.stream(self._generator.stream):
+                tokens = list(answers.next())
+                mx.eval(answers._next_tokens)
+            # In the first such step, the one before is still computed, too. Later ones take longer than
+            # without a slice, which has emptied the processor's caches, so they are not recorded in general.
+            if self._last_had_slice and not self._pace.knows_step:
+                self._pace.record_step(time.monotonic() - began_s)
+            until_s = time.monotonic() + self._pace.until_pause_s
+        self._last_had_slice, self._last_was_plain = True, False
+        return self._slices.go_on(until_s), tokens
 
     def _record_step(self, answers: int, seconds: float) -> None:
         """Record what a step of the answers took, if neither it nor the step before had a slice or guesses.
@@ -260,6 +300,7 @@ class Batch:
 
     def close(self) -> None:
         """End all requests, and free their keys and values."""
+        self._slices.close()
         self._generator.remove(list(self._cached_tokens))
         self._cached_tokens.clear()
         self._returned_early.clear()

@@ -23,6 +23,7 @@ import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
+from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
 
 FEWEST_SCORES = 32_768
@@ -64,7 +65,11 @@ def attention(
         visible = _visible(mask, queries.shape[2], keys.shape[2])
         if visible is not None:
             return _attend_in_blocks(queries * scale, keys, values, sinks, visible)
-    return scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+    out: mx.array = scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+    if queries.shape[2] > 1 and is_pausable():
+        mx.eval(out)
+        pause_point()
+    return out
 
 
 def _is_large(q: mx.array, k: mx.array, v: mx.array) -> bool:
@@ -102,6 +107,7 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: 
     groups, heads, queries, width = (q := q[:, :, block.first : block.last]).shape
     scores = q.reshape(groups, heads * queries, width) @ k[:, keys].swapaxes(1, 2)
     mx.eval(scores)
+    pause_point()
     weights = np.array(scores, copy=False)  # the same memory
     if block.hidden is not None:
         end = block.first_hidden + block.hidden.shape[1]

@@ -195,7 +195,12 @@ class TextRunner(Runner):
         This waits for the step that MLX has already begun, so the events of the last one are sent first.
         """
         pending, self._pending_kv = self._pending_kv, {}
+        if not self._running():
+            self._batch.finish_slice()  # there is no step any more that would
         for uid, whole in pending.items():
+            if self._batch.is_incomplete(uid):
+                self._pending_kv[uid] = whole
+                continue
             request = self._in_batch[uid]
             self._cache_kv(request, whole=whole)
             if request.status is RequestStatus.FINISHED:
@@ -203,6 +208,7 @@ class TextRunner(Runner):
                 self._batch.remove(uid)
 
     def cache_all_kv(self) -> None:
+        self._batch.finish_slice()
         self.cache_pending_kv()
         for request in self._running():
             self._cache_kv(request, whole=True)
@@ -230,10 +236,7 @@ class TextRunner(Runner):
             self._workers.compiler.submit(self._lm.grammars.read_vocabulary)
 
     def kv_bytes(self) -> int:
-        """Return the bytes of keys and values in the batch, including the room they have to grow."""
-        computed = (self._batch.computed(request.batch_uid) for request in self._running())
-        caches = {id(cache): cache for one in computed if one for cache in one.caches}
-        return sum(int(cache.nbytes) for cache in caches.values()) + self._batch.draft_kv_bytes
+        return self._batch.kv_bytes
 
     def feature_bytes(self) -> int:
         return self._lm.vision.tower.features.nbytes if self._lm.vision is not None else 0

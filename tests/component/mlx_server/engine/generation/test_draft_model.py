@@ -187,7 +187,7 @@ def test_prompt_that_was_restored_is_read_by_the_draft_model_anew(model, drafts)
     while len(answer) < 40:
         answer += [one.token for one in batch.step() if isinstance(one, Sampled)]
     assert draft.can_guess(uid, len(prompt))
-    assert batch.draft_counts.model_accepted > 20 and batch.draft_kv_bytes == draft.nbytes > 0
+    assert batch.draft_counts.model_accepted > 20 and batch.kv_bytes > draft.nbytes > 0
     batch.close()
     assert answer[:40] == run(model, [Asked(prompt, HOT, 40)], drafting=False).answers[0]
 

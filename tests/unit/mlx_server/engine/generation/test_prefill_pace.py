@@ -9,12 +9,13 @@ from mlx_server.engine.generation.prefill_pace import FEWEST_TOKENS, PrefillPace
 
 
 def paced(pace: PrefillPace, step_s: float, fixed_s: float, token_s: float, steps: int = 60) -> list[float]:
-    """Return the seconds of each step beside answers, on a machine whose slices cost so much."""
+    """Return the seconds of each step with a slice, if slices cost so much and cannot be paused."""
     took = []
     for _ in range(steps):
         tokens = pace.slice_tokens(1)
-        took.append(step_s + fixed_s + tokens * token_s)
-        pace.record_slice(tokens, took[-1])
+        slice_s = fixed_s + tokens * token_s
+        took.append(step_s + slice_s)
+        pace.record_slice(tokens, slice_s)
     return took
 
 
@@ -69,3 +70,26 @@ def test_slices_stay_small_until_the_pace_of_the_answers_is_known():
     pace = PrefillPace(512)
     assert not pace.knows_step
     assert max(paced(pace, 0.1, 0.0, 0.001)) == 0.1 + 2 * FEWEST_TOKENS * 0.001
+
+
+@given(st.floats(0.005, 0.5), st.floats(0, 0.3), st.floats(0.0001, 0.02), st.integers(FEWEST_TOKENS, 2048))
+def test_slices_that_can_be_paused_are_sized_by_their_parts_and_their_whole(step_s, fixed, token, most):
+    """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice."""
+    pace = PrefillPace(most)
+    pace.record_step(step_s)
+    for _ in range(60):
+        tokens = pace.slice_tokens(1)
+        part_s = step_s * (fixed + token * tokens)
+        pace.record_slice(tokens, 30 * part_s, part_s)
+    smallest, largest = (fixed + token * size for size in (FEWEST_TOKENS, most))
+    part = fixed + token * pace.slice_tokens(1)
+    allowed = min(0.4, 8 / 30)
+    assert part <= max(allowed, smallest) * 1.001 + token  # a slice has whole tokens
+    assert part >= min(max(allowed, smallest), largest) * 0.999 - token
+
+
+def test_slice_is_not_paused_until_the_pace_of_the_answers_is_known():
+    pace = PrefillPace(512)
+    assert pace.until_pause_s == float("inf")
+    pace.record_step(0.1)
+    assert pace.until_pause_s == 0.1

@@ -1,0 +1,85 @@
+"""Process prompts while answers run: a slice at a time, and a part of it in each step of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlx_lm.generate import BatchGenerator, GenerationBatch
+
+from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine.generation.prefill_pace import PrefillPace
+from mlx_server.engine.pausable_call import PausableCall
+
+
+class PromptSlices:
+    """The slice of the prompts of a BatchGenerator that is being processed, if there is one.
+
+    BatchGenerator processes a slice in the call that also makes a step of the answers. Here it is called for
+    the prompts only: while a slice runs, an empty batch takes the place of the answers. Requests whose
+    prompts it finds to be processed gather there, and join the answers once the slice has ended.
+    """
+
+    def __init__(self, generator: BatchGenerator, pace: PrefillPace, threads: ThreadsForProducts) -> None:
+        self._generator, self._pace, self._threads = generator, pace, threads
+        self._call: PausableCall[Any] | None = None
+        self._joining = self._nobody()
+        self._tokens = self._processed_before = 0
+
+    @property
+    def is_paused(self) -> bool:
+        """Return True if a slice has begun and not ended."""
+        return self._call is not None
+
+    @property
+    def caches(self) -> list[Any]:
+        """Return the caches of the requests that join the answers once the slice has ended."""
+        return list(self._joining.prompt_cache)
+
+    def has(self, uid: int) -> bool:
+        """Return True if the paused slice processes this request, whose keys and values are incomplete."""
+        return self.is_paused and uid in (*self._generator._prompt_batch.uids, *self._joining.uids)
+
+    def go_on(self, until_s: float) -> list[Any]:
+        """Begin or continue a slice until `until_s` (monotonic), and return the progress of the prompts if
+        it has ended.
+        """
+        generator, answers = self._generator, self._generator._generation_batch
+        if self._call is None:
+            self._call = PausableCall(generator.next)
+            self._tokens = generator.prefill_step_size = self._pace.slice_tokens(len(answers))
+            self._processed_before = generator._counters.prompt_tokens
+        most_running = generator.completion_batch_size
+        generator._generation_batch = self._joining
+        generator.completion_batch_size = max(most_running - len(answers), 1)
+        self._threads.begin()
+        try:
+            has_ended = self._call.go_on(until_s)
+        finally:
+            self._threads.end(0)
+            generator._generation_batch, generator.completion_batch_size = answers, most_running
+        return self._end(answers) if has_ended else []
+
+    def finish(self) -> list[Any]:
+        """Continue a paused slice to its end, and return the progress of the prompts."""
+        return self.go_on(float("inf")) if self.is_paused else []
+
+    def close(self) -> None:
+        """End a paused slice where it is. No prompt of the generator can be continued afterwards."""
+        if self._call is not None:
+            self._call.close()
+            self._call, self._joining = None, self._nobody()
+
+    def _end(self, answers: Any) -> list[Any]:
+        call, self._call = self._call, None
+        assert call is not None
+        if len(self._joining):
+            answers.extend(self._joining)
+            self._joining = self._nobody()
+        if self._generator._counters.prompt_tokens - self._processed_before >= self._tokens:
+            longest_part_s = call.longest_part_s if call.pause_points else None
+            self._pace.record_slice(self._tokens, call.computed_s, longest_part_s)
+        prompts, _ = call.result
+        return list(prompts)
+
+    def _nobody(self) -> Any:
+        return GenerationBatch.empty(self._generator.model, self._generator.sampler)

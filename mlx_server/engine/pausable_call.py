@@ -1,0 +1,93 @@
+"""Pause a call in its middle, so that other work can be done on the same thread before it continues.
+
+MLX's arrays and streams belong to one thread. A slice of a long prompt takes as long as many steps of the
+answers that run at the same time, and mlx-lm computes it in a single call. So that call runs in a greenlet,
+a stack of its own within the thread. At a pause point it may switch back to its caller, who makes a step of
+the answers, and then lets it continue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import mlx.core as mx
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+
+
+def pause_point() -> None:
+    """Pause the call that is running, if its time is over. Code that can wait here for long calls this; it
+    does nothing outside of a PausableCall.
+    """
+    if _running:
+        _running[-1]._reach_pause_point()
+
+
+def is_pausable() -> bool:
+    """Return True within a PausableCall."""
+    return bool(_running)
+
+
+class PausableCall(Generic[T]):
+    """One call of `function`, which begins with the first `go_on`. Times are in seconds.
+
+    `computed_s` is how long it has run so far, without its pauses, and `longest_part_s` the longest time
+    between two pause points; `pause_points` counts those that were reached.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._greenlet = greenlet(self._run)
+        self._result: list[T] = []
+        self._until_s = self._part_began_s = 0.0
+        self.computed_s = self.longest_part_s = 0.0
+        self.pause_points = 0
+
+    @property
+    def result(self) -> T:
+        """Return what the function has returned, once the call has ended."""
+        return self._result[0]
+
+    def go_on(self, until_s: float) -> bool:
+        """Begin or continue the call. Return True if it has ended, and False if it is paused: at the first
+        pause point after `until_s` (monotonic). Raises what the function raises.
+        """
+        outer = mx.default_stream(mx.default_device())
+        self._until_s, self._part_began_s = until_s, time.monotonic()
+        _running.append(self)
+        try:
+            self._greenlet.switch()
+        finally:
+            _running.pop()
+            mx.set_default_stream(outer)  # the call may have been paused within `with mx.stream(…)`
+        return bool(self._greenlet.dead)
+
+    def close(self) -> None:
+        """End a paused call: its `finally` clauses run."""
+        self._greenlet.throw()
+
+    def _run(self) -> None:
+        self._result.append(self._function())
+        self._end_part()
+
+    def _reach_pause_point(self) -> None:
+        self.pause_points += 1
+        self._end_part()
+        if self._part_began_s < self._until_s:
+            return
+        inner = mx.default_stream(mx.default_device())
+        getcurrent().parent.switch()
+        mx.set_default_stream(inner)
+
+    def _end_part(self) -> None:
+        now = time.monotonic()
+        part_s, self._part_began_s = now - self._part_began_s, now
+        self.computed_s += part_s
+        self.longest_part_s = max(self.longest_part_s, part_s)
+
+
+_running: list[PausableCall[Any]] = []
+"""The calls that run now, the innermost last. Only one thread makes such calls."""
