@@ -7,7 +7,7 @@ from typing import Any
 from mlx_lm.generate import BatchGenerator, GenerationBatch
 
 from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
-from mlx_server.engine.generation.prefill_pace import PrefillPace
+from mlx_server.engine.generation.prefill_pace import FEWEST_TOKENS, PrefillPace
 from mlx_server.engine.pausable_call import PausableCall
 
 
@@ -43,21 +43,36 @@ class PromptSlices:
         """Begin or continue a slice until `until_s` (monotonic), and return the progress of the prompts if
         it has ended.
         """
-        generator, answers = self._generator, self._generator._generation_batch
         if self._call is None:
-            self._call = PausableCall(generator.next)
-            self._tokens = generator.prefill_step_size = self._pace.slice_tokens(len(answers))
-            self._processed_before = generator._counters.prompt_tokens
+            self._begin()
+        generator, answers = self._generator, self._generator._generation_batch
         most_running = generator.completion_batch_size
         generator._generation_batch = self._joining
         generator.completion_batch_size = max(most_running - len(answers), 1)
         self._threads.begin()
         try:
-            has_ended = self._call.go_on(until_s)
+            has_ended = self._call is not None and self._call.go_on(until_s)
         finally:
             self._threads.end(0)
             generator._generation_batch, generator.completion_batch_size = answers, most_running
         return self._end(answers) if has_ended else []
+
+    def _begin(self) -> None:
+        """Begin a slice. If a prompt is at its end, so that only its request has to join the answers, the
+        slice is empty: the first token does not wait for another slice. A prompt that is shorter than a slice
+        is not padded to the size of one.
+        """
+        generator = self._generator
+        left = [total - done - 1 for _, done, total in generator._currently_processing]
+        size = self._pace.slice_tokens(len(generator._generation_batch))
+        if 0 not in left:
+            left += [sum(map(len, waiting[1])) - 1 for waiting in generator._unprocessed_sequences]
+            size = min(size, max(min(left), FEWEST_TOKENS))
+        else:
+            size = 0
+        self._tokens = generator.prefill_step_size = size
+        self._processed_before = generator._counters.prompt_tokens
+        self._call = PausableCall(generator.next)
 
     def finish(self) -> list[Any]:
         """Continue a paused slice to its end, and return the progress of the prompts."""
@@ -75,11 +90,11 @@ class PromptSlices:
         if len(self._joining):
             answers.extend(self._joining)
             self._joining = self._nobody()
-        if self._generator._counters.prompt_tokens - self._processed_before >= self._tokens:
+        if self._tokens and self._generator._counters.prompt_tokens - self._processed_before >= self._tokens:
             longest_part_s = call.longest_part_s if call.pause_points else None
             self._pace.record_slice(self._tokens, call.computed_s, longest_part_s)
         prompts, _ = call.result
-        return list(prompts)
+        return [prompt for prompt in prompts if self._tokens or prompt.end_of_prompt]
 
     def _nobody(self) -> Any:
         return GenerationBatch.empty(self._generator.model, self._generator.sampler)
