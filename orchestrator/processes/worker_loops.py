@@ -35,18 +35,25 @@ async def _share_tasks(container: Container) -> None:
 
 
 async def leave(container: Container) -> None:
-    """Return running tasks to the queue, so that nobody waits until this worker counts as dead."""
+    """Return running tasks to the queue, so that nobody waits until this worker counts as dead.
+
+    It first stops to take tasks: it would take the returned ones again, and end with them. A task that is
+    being taken at that moment is found by another look at the record.
+    """
     if container.membership is None or not container.tasks.started:
         return
+    record, worker = container.tasks.record, container.membership.worker
 
-    def requeue(worker: str) -> None:
-        record = container.tasks.record
-        record.queue_again(record.at_work().get(worker, []))
+    def requeue() -> bool:
+        record.queue_again(tasks := record.at_work().get(worker, []))
+        return bool(tasks)
 
+    container.tasks.stop_taking()
     try:
         async with asyncio.timeout(LEAVE_WITHIN_S):
             await asyncio.to_thread(container.membership.leave)
-            await asyncio.to_thread(requeue, container.membership.worker)
+            while await asyncio.to_thread(requeue):
+                pass
     except (DatabaseFailed, TimeoutError) as error:
         emit("tasks_not_handed_over", repr(error))
 

@@ -62,6 +62,7 @@ class TaskQueue:
         self._database = database
         self._steps = steps
         self._dbos: Any = None
+        self._instance: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
         self._handles_errors = False
@@ -98,7 +99,7 @@ class TaskQueue:
         emit("tasks_engine_started", executor=self._database.executor)
 
     async def _launch(self, dbos: Any) -> None:
-        dbos.DBOS(config=dbos_setup.config_of(self._database))
+        self._instance = dbos.DBOS(config=dbos_setup.config_of(self._database))
         self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
         dbos.DBOS.launch()
         active, limit = max_active_tasks(self._max_calls), self._database.max_active
@@ -119,6 +120,11 @@ class TaskQueue:
     def started(self) -> bool:
         """Return True if DBOS runs in this process."""
         return self._dbos is not None
+
+    def stop_taking(self) -> None:
+        """Let DBOS take no further tasks from the queue. The tasks that run here continue."""
+        for event in self._instance.background_thread_stop_events:
+            event.set()
 
     @property
     def record(self) -> TaskRecord:

@@ -11,6 +11,7 @@ mx = pytest.importorskip("mlx.core")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
+from mlx_lm.models.base import scaled_dot_product_attention  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
 from mlx_server.engine.generation.prefill_pace import PrefillPace  # noqa: E402
@@ -151,7 +152,7 @@ def test_batch_closed_in_the_middle_of_a_slice_is_empty(model):
 
 
 def test_slice_of_attention_without_pause_points_is_processed_in_one_step(model, monkeypatch):
-    monkeypatch.undo()  # mlx-lm's own attention
+    monkeypatch.setattr(llama, ATTENTION, scaled_dot_product_attention)
     batch, _ = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])
     assert any(isinstance(one, Prefilled) and one.uid == long for one in batch.step())
