@@ -65,10 +65,9 @@ class TaskQueue:
         self._instance: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
-        self._handles_errors = False
         self._max_calls = max_calls
         self._max_unfinished = max_unfinished
-        self._submitting = 0
+        self._handles_errors, self._submitting = False, 0
         self._here: set[str] = set()  # tasks that run in this process
         self._running_steps: dict[str, dict[str, str]] = {}  # task → running step → what it waits for
         self.notices: list[str] = []

@@ -208,6 +208,7 @@ PURE = (
     "mlx_server/gateway/requests/sendable.py",
     "mlx_server/engine/blas_threads/thread_choice.py",
     "mlx_server/engine/generation/prefill_pace.py",
+    "mlx_server/engine/models/visible_keys.py",
     "mlx_server/engine/generation/drafting/draft_counts.py",
     "mlx_server/engine/generation/drafting/draft_length.py",
     "mlx_server/engine/generation/drafting/drafter.py",

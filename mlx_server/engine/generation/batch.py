@@ -241,16 +241,8 @@ class Batch:
             prompts, tokens = generator.next()
             self._record_step(answers, time.monotonic() - began_s)
             return list(prompts), list(tokens)
-        generator.prefill_step_size = self._pace.slice_tokens(0)
-        before, processed = generator._counters.prompt_tokens, 0
-        self._threads.begin()
-        try:
-            prompts, tokens = generator.next()
-            processed = generator._counters.prompt_tokens - before
-        finally:
-            self._threads.end(processed)
         self._last_was_plain = False  # the next step waits for what was computed with the slice
-        return list(prompts), list(tokens)
+        return self._slices.process_alone()
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
         """Make a step of the answers, wait for it, and process a part of a slice of the prompts in the time

@@ -1,4 +1,4 @@
-"""Process prompts while answers run: a slice at a time, and a part of it in each step of the answers."""
+"""Process prompts a slice at a time; while answers run, a part of a slice in each step of the answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlx_server.engine.pausable_call import PausableCall
 
 
 class PromptSlices:
-    """The slice of the prompts of a BatchGenerator that is being processed, if there is one.
+    """Processes the prompts of a BatchGenerator in slices, of which one at most is paused.
 
-    BatchGenerator processes a slice in the call that also makes a step of the answers. Here it is called for
-    the prompts only: while a slice runs, an empty batch takes the place of the answers. Requests whose
-    prompts it finds to be processed gather there, and join the answers once the slice has ended.
+    BatchGenerator processes a slice in the call that also makes a step of the answers. While answers run, it
+    is called here for the prompts only: an empty batch takes the place of the answers meanwhile. Requests
+    whose prompts are finished gather there, and join the answers once the slice has ended.
     """
 
     def __init__(self, generator: BatchGenerator, pace: PrefillPace, threads: ThreadsForProducts) -> None:
@@ -39,28 +39,42 @@ class PromptSlices:
         """Return True if the paused slice processes this request, whose keys and values are incomplete."""
         return self.is_paused and uid in (*self._generator._prompt_batch.uids, *self._joining.uids)
 
+    def process_alone(self) -> tuple[list[Any], list[Any]]:
+        """Process one slice of the largest size, while no answer runs; return what the generator returns."""
+        generator = self._generator
+        generator.prefill_step_size = self._pace.slice_tokens(0)
+        before, processed = generator._counters.prompt_tokens, 0
+        self._threads.begin()
+        try:
+            prompts, tokens = generator.next()
+            processed = generator._counters.prompt_tokens - before
+        finally:
+            self._threads.end(processed)
+        return list(prompts), list(tokens)
+
     def go_on(self, until_s: float) -> list[Any]:
         """Begin or continue a slice until `until_s` (monotonic), and return the progress of the prompts if
         it has ended.
         """
-        if self._call is None:
-            self._begin()
+        call = self._call = self._call or self._begin()
         generator, answers = self._generator, self._generator._generation_batch
         most_running = generator.completion_batch_size
         generator._generation_batch = self._joining
         generator.completion_batch_size = max(most_running - len(answers), 1)
         self._threads.begin()
         try:
-            has_ended = self._call is not None and self._call.go_on(until_s)
+            has_ended = call.go_on(until_s)
         finally:
             self._threads.end(0)
             generator._generation_batch, generator.completion_batch_size = answers, most_running
-        return self._end(answers) if has_ended else []
+        return self._end(call, answers) if has_ended else []
 
-    def _begin(self) -> None:
-        """Begin a slice. If a prompt is at its end, so that only its request has to join the answers, the
-        slice is empty: the first token does not wait for another slice. A prompt that is shorter than a slice
-        is not padded to the size of one.
+    def _begin(self) -> PausableCall[Any]:
+        """Return the call for the next slice.
+
+        If a prompt is at its end, so that only its request has to join the answers, the slice is empty: the
+        first token does not wait for another slice. A prompt that is shorter than a slice is not padded to
+        the size of one.
         """
         generator = self._generator
         left = [total - done - 1 for _, done, total in generator._currently_processing]
@@ -72,7 +86,7 @@ class PromptSlices:
             size = 0
         self._tokens = generator.prefill_step_size = size
         self._processed_before = generator._counters.prompt_tokens
-        self._call = PausableCall(generator.next)
+        return PausableCall(generator.next)
 
     def finish(self) -> list[Any]:
         """Continue a paused slice to its end, and return the progress of the prompts."""
@@ -84,9 +98,9 @@ class PromptSlices:
             self._call.close()
             self._call, self._joining = None, self._nobody()
 
-    def _end(self, answers: Any) -> list[Any]:
-        call, self._call = self._call, None
-        assert call is not None
+    def _end(self, call: PausableCall[Any], answers: Any) -> list[Any]:
+        """Let the finished requests join the answers, and return the progress of the prompts."""
+        self._call = None
         if len(self._joining):
             answers.extend(self._joining)
             self._joining = self._nobody()
@@ -97,4 +111,5 @@ class PromptSlices:
         return [prompt for prompt in prompts if self._tokens or prompt.end_of_prompt]
 
     def _nobody(self) -> Any:
+        """Return an empty batch."""
         return GenerationBatch.empty(self._generator.model, self._generator.sampler)

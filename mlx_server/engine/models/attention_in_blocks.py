@@ -2,19 +2,18 @@
 
 MLX has a fused kernel for attention on Metal only. Its builds for Linux compute the softmax one number at a
 time, and first store the scores of all queries with all keys. Measured with nine heads, in each of 30 layers,
-with one thread: 16 tokens of a prompt attend to 6,000 in 32 ms, and in 9 ms here; 512 tokens in 887 ms, and
-in 377 ms. That was most of the time that a long prompt took.
+with one thread: 16 tokens of a prompt attend to 6,000 in 31 ms, and in 10 ms here; 512 tokens in 776 ms, and
+in 280 ms. That was most of the time that a long prompt took.
 
-A block has the queries of some tokens, in all heads. Its scores are few enough to stay in the processor's
-cache, and keys that no query of the block may see are left out: half of them, in a prompt without a cached
-beginning. Steps of answers have one query for each request, and stay with MLX: they are computed while the
-step before is still being sent, which a call of numpy would wait for.
+A block has the queries of some tokens, in the heads that share keys. Its scores are few enough to stay in the
+processor's cache, and keys that no query of the block may see are left out: half of them, in a prompt without
+a cached beginning. Steps of answers have one query for each request, and stay with MLX: they are computed
+while the step before is still being sent, which a call of numpy would wait for.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +22,7 @@ import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
+from mlx_server.engine.models.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
 
@@ -34,7 +34,6 @@ _HIDDEN = np.finfo(np.float32).min
 """The score of a hidden key, as in MLX: the weights of a query that may see no key stay finite."""
 
 Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 def attend_in_blocks(model: nn.Module) -> None:
@@ -73,6 +72,7 @@ def attention(
 
 
 def _is_large(q: mx.array, k: mx.array, v: mx.array) -> bool:
+    """Return whether blocks pay: there are several queries, many scores, and all is float32."""
     rows, heads, queries, _ = q.shape
     if queries == 1 or rows * heads * queries * k.shape[2] < FEWEST_SCORES:
         return False
@@ -80,8 +80,11 @@ def _is_large(q: mx.array, k: mx.array, v: mx.array) -> bool:
 
 
 def _attend_in_blocks(
-    q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None, visible: Visible
+    q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None, visible: VisibleKeys
 ) -> mx.array:
+    """Return the attention of `q` (rows, heads, queries, width), already scaled. Several groups of heads are
+    computed at once if all their scores fit into one block.
+    """
     rows, heads, queries, width = q.shape
     groups, of_group = k.shape[1], heads // k.shape[1]
     q = q.reshape(rows, groups, of_group, queries, width)
@@ -128,67 +131,14 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: 
     return out.reshape(groups, heads, queries, v.shape[2])
 
 
-# --- which keys the queries of a block may see ---
-
-
-@dataclass(frozen=True)
-class Block:
-    """The queries from `first` up to `last` of a row, and the keys from `first_key` up to `last_key`, outside
-    of which none of the queries may see any.
-
-    `hidden` (queries, keys) is True for the keys that a query may not see, from the key
-    `first_key + first_hidden` on; all queries see the keys outside of it. None: all see all.
-    """
-
-    first: int
-    last: int
-    first_key: int
-    last_key: int
-    first_hidden: int = 0
-    hidden: Mask | None = None
-
-
-class Visible:
-    """Which keys each of the queries of each row may see: those for which `mask`, (rows, queries, keys), is
-    True. Rows that see the same may share one row of `mask`.
-    """
-
-    def __init__(self, mask: Mask) -> None:
-        self._mask = mask
-        self._blocks: dict[tuple[int, int], list[Block]] = {}
-
-    def blocks(self, row: int, at_once: int) -> list[Block]:
-        """Return the blocks of a row, of at most `at_once` queries each."""
-        key = (min(row, len(self._mask) - 1), at_once)
-        if key not in self._blocks:
-            queries = self._mask.shape[1]
-            firsts = range(0, queries, at_once)
-            self._blocks[key] = [
-                _block(self._mask[key[0]], first, min(first + at_once, queries)) for first in firsts
-            ]
-        return self._blocks[key]
-
-
-def _block(mask: Mask, first: int, last: int) -> Block:
-    seen = mask[first:last]
-    by_any = np.flatnonzero(seen.any(axis=0))
-    first_key, last_key = (int(by_any[0]), int(by_any[-1]) + 1) if by_any.size else (0, mask.shape[1])
-    hidden = ~seen[:, first_key:last_key]
-    from_some = np.flatnonzero(hidden.any(axis=0))
-    if not from_some.size:
-        return Block(first, last, first_key, last_key)
-    begin, end = int(from_some[0]), int(from_some[-1]) + 1
-    return Block(first, last, first_key, last_key, begin, hidden[:, begin:end])
-
-
-_last: list[tuple[Any, tuple[int, int], Visible]] = []
+_last: list[tuple[Any, tuple[int, int], VisibleKeys]] = []
 """The mask that was read last, and the sizes it was read for: all layers of a step have the same one. Only
 the MLX thread uses it."""
 
 
-def _visible(mask: Any, queries: int, keys: int) -> Visible | None:
-    """Return which keys the queries may see; None for a mask that is not one of yes and no, or differs
-    between heads.
+def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
+    """Return which keys the queries may see; None if the mask is added to the scores and does not hide keys,
+    or differs between heads.
     """
     if _last and _last[0][0] is mask and _last[0][1] == (queries, keys):
         return _last[0][2]
@@ -201,6 +151,6 @@ def _visible(mask: Any, queries: int, keys: int) -> Visible | None:
         if mask.dtype != mx.bool_ or shape[1] != 1:
             return None
         seen = np.array(mask).reshape(shape)[:, 0]
-    visible = Visible(np.broadcast_to(seen, (seen.shape[0], queries, keys)))
+    visible = VisibleKeys(np.broadcast_to(seen, (seen.shape[0], queries, keys)))
     _last[:] = [(mask, (queries, keys), visible)]
     return visible

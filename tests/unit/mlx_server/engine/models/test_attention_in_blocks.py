@@ -19,10 +19,10 @@ from mlx_server.engine.models import attention_in_blocks  # noqa: E402
 from mlx_server.engine.models.attention_in_blocks import (  # noqa: E402
     ATTENTION,
     FEWEST_SCORES,
-    Visible,
     attend_in_blocks,
     attention,
 )
+from mlx_server.engine.models.visible_keys import VisibleKeys  # noqa: E402
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_mask_of_another_step_is_read_anew(small_blocks):
 
 def test_keys_that_no_query_of_a_block_sees_are_left_out():
     causal = np.tri(6, 9, 3, dtype=np.bool_)[None]
-    blocks = Visible(causal).blocks(0, at_once=2)
+    blocks = VisibleKeys(causal).blocks(0, at_once=2)
     assert [(block.first_key, block.last_key) for block in blocks] == [(0, 5), (0, 7), (0, 9)]
     assert [block.first_hidden for block in blocks] == [4, 6, 8]  # all see what comes before
 

@@ -1,0 +1,61 @@
+"""Divide the queries of a prompt into blocks, each with the keys that its queries may see. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The queries from `first` up to `last` of a row, and the keys from `first_key` up to `last_key`, outside
+    of which none of the queries may see any.
+
+    `hidden` (queries, keys) is True for the keys that a query may not see, from the key
+    `first_key + first_hidden` on; all queries see the keys outside of it. None: all see all.
+    """
+
+    first: int
+    last: int
+    first_key: int
+    last_key: int
+    first_hidden: int = 0
+    hidden: Mask | None = None
+
+
+class VisibleKeys:
+    """Which keys each of the queries of each row may see: those for which `mask`, (rows, queries, keys), is
+    True. Rows that see the same may share one row of `mask`.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._blocks: dict[tuple[int, int], list[Block]] = {}
+
+    def blocks(self, row: int, at_once: int) -> list[Block]:
+        """Return the blocks of a row, of at most `at_once` queries each."""
+        key = (min(row, len(self._mask) - 1), at_once)
+        if key not in self._blocks:
+            queries = self._mask.shape[1]
+            firsts = range(0, queries, at_once)
+            self._blocks[key] = [
+                _block(self._mask[key[0]], first, min(first + at_once, queries)) for first in firsts
+            ]
+        return self._blocks[key]
+
+
+def _block(mask: Mask, first: int, last: int) -> Block:
+    """Return the block of the queries from `first` up to `last`. `mask` (queries, keys) is that of a row."""
+    seen = mask[first:last]
+    by_any = np.flatnonzero(seen.any(axis=0))
+    first_key, last_key = (int(by_any[0]), int(by_any[-1]) + 1) if by_any.size else (0, mask.shape[1])
+    hidden = ~seen[:, first_key:last_key]
+    from_some = np.flatnonzero(hidden.any(axis=0))
+    if not from_some.size:
+        return Block(first, last, first_key, last_key)
+    begin, end = int(from_some[0]), int(from_some[-1]) + 1
+    return Block(first, last, first_key, last_key, begin, hidden[:, begin:end])
