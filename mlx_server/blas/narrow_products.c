@@ -1,7 +1,9 @@
-/* Products of a few rows by a large matrix, y = alpha x W^T + beta y, that read the matrix once, where it is.
+/* Products of a few rows by a large matrix, y = alpha x W^T + beta y or alpha x W + beta y, that read the matrix
+   once, where it is.
 
    OpenBLAS copies ("packs") W before it multiplies it, which takes three times as long as the product if x has
-   one row, as in each step of an answer. MLX calls `cblas_sgemm`. This library defines it too, and is loaded
+   one row, as in each step of an answer: W^T has the weights of a layer or the keys of a context, W its values.
+   MLX calls `cblas_sgemm`. This library defines it too, and is loaded
    before OpenBLAS, so it is called first; products of another kind are passed on. */
 
 #include <stddef.h>
@@ -23,7 +25,7 @@ void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
    it is faster only while OpenBLAS has one thread. Below LEAST_WIDTH there is little to save. There are no threads
    here: two groups of threads that wait for work take each other's cores. */
 enum { MOST_ROWS = 4, MOST_ROWS_BESIDE_ONE_THREAD = 8, LEAST_WIDTH = 32 };
-enum { LANES = 8, OUTPUTS_PER_PASS = 12 };
+enum { LANES = 8, OUTPUTS_PER_PASS = 12, MOST_OUTPUTS = 512 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -89,12 +91,67 @@ static void multiply(ptrdiff_t rows, ptrdiff_t outputs, ptrdiff_t width, float a
     }
 }
 
+/* The same for y = alpha x W + beta y, VECTORS times LANES outputs at a time: the rows of W are added up, each
+   times a number of x. */
+static inline __attribute__((always_inline)) ptrdiff_t tiles_untransposed(
+    const int ROWS, const int VECTORS, ptrdiff_t n, ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x,
+    ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+    for (; n + VECTORS * LANES <= outputs; n += VECTORS * LANES) {
+        lanes sums[ROWS][VECTORS];
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = (lanes){0};
+        const float *from = w + n;
+        for (ptrdiff_t k = 0; k < width; k++, from += ldw)
+            for (int v = 0; v < VECTORS; v++) {
+                const lanes weights = *(const lanes *)(from + v * LANES);
+                for (int r = 0; r < ROWS; r++) sums[r][v] += x[r * ldx + k] * weights;
+            }
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < VECTORS; v++) {
+                lanes *to = (lanes *)(y + r * ldy + n + v * LANES);
+                *to = beta == 0 ? alpha * sums[r][v] : alpha * sums[r][v] + beta * *to;
+            }
+    }
+    return n;
+}
+
+#define FOR_ROWS_UNTRANSPOSED(ROWS, VECTORS)                                                                     \
+    static void rows_untransposed_##ROWS(ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x,        \
+                                         ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y,     \
+                                         ptrdiff_t ldy) {                                                        \
+        ptrdiff_t n = tiles_untransposed(ROWS, VECTORS, 0, outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); \
+        n = tiles_untransposed(ROWS, 1, n, outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy);                 \
+        for (; n < outputs; n++)                                                                                 \
+            for (int r = 0; r < ROWS; r++) {                                                                     \
+                float product = 0;                                                                               \
+                for (ptrdiff_t k = 0; k < width; k++) product += x[r * ldx + k] * w[k * ldw + n];                \
+                float *to = y + r * ldy + n;                                                                     \
+                *to = alpha * product + (beta == 0 ? 0 : beta * *to);                                            \
+            }                                                                                                    \
+    }
+FOR_ROWS_UNTRANSPOSED(1, 8)
+FOR_ROWS_UNTRANSPOSED(2, 4)
+FOR_ROWS_UNTRANSPOSED(3, 4)
+FOR_ROWS_UNTRANSPOSED(4, 2)
+
+static void multiply_untransposed(ptrdiff_t rows, ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x,
+                                  ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
+    switch (rows) {
+        case 1: rows_untransposed_1(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
+        case 2: rows_untransposed_2(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
+        case 3: rows_untransposed_3(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
+        default: rows_untransposed_4(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy);
+    }
+}
+
 void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a,
                  int lda, const float *b, int ldb, float beta, float *c, int ldc) {
-    int is_narrow = m > 0 && (m <= MOST_ROWS || (m <= MOST_ROWS_BESIDE_ONE_THREAD && count_threads() == 1));
-    if (is_narrow && order == ROW_MAJOR && transpose_a == AS_IT_IS && transpose_b == TRANSPOSED &&
-        n >= LEAST_WIDTH && k >= LEAST_WIDTH)
+    int may_be_narrow = m > 0 && order == ROW_MAJOR && transpose_a == AS_IT_IS && n >= LEAST_WIDTH && k >= LEAST_WIDTH;
+    int most_rows = count_threads() == 1 ? MOST_ROWS_BESIDE_ONE_THREAD : MOST_ROWS;
+    if (may_be_narrow && transpose_b == TRANSPOSED && m <= most_rows)
         multiply(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else if (may_be_narrow && transpose_b == AS_IT_IS && m <= MOST_ROWS && n <= MOST_OUTPUTS)
+        multiply_untransposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     else
         pass_on(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.embeddings.architectures.attention import Packed, TextEncoder
 from mlx_server.engine.embeddings.architectures.build import (
     build_encoder,
@@ -46,7 +47,7 @@ class Encoder:
     @property
     def packs(self) -> bool:
         """Return True if texts are packed. On a GPU, padding costs less than attention for each length."""
-        return isinstance(self.model, TextEncoder) and not mx.metal.is_available()
+        return isinstance(self.model, TextEncoder) and not computes_on_gpu()
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield the indices of texts with these numbers of tokens in batches for `encode`."""

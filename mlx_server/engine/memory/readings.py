@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.ledger import MemoryReading
 from mlx_server.memory_forecast.fit import default_limit_bytes
@@ -49,8 +50,8 @@ def limit_bytes(configured: int | None) -> int:
 
 def arithmetic() -> Arithmetic:
     """Return how this build of MLX stores weights and computes attention."""
-    metal = mx.metal.is_available()
-    return Arithmetic(dense_float32=not metal, fused_attention=metal)
+    on_gpu = computes_on_gpu()
+    return Arithmetic(dense_float32=not on_gpu, fused_attention=on_gpu)
 
 
 def memory_guard(

@@ -1,14 +1,14 @@
 """Compute the attention of prompts in blocks on a CPU, with numpy's exponential.
 
-MLX has a fused kernel for attention on Metal only. Its builds for Linux compute the softmax one number at a
-time, and first store the scores of all queries with all keys. Measured with nine heads, in each of 30 layers,
-with one thread: 16 tokens of a prompt attend to 6,000 in 31 ms, and in 10 ms here; 512 tokens in 776 ms, and
-in 280 ms. That was most of the time that a long prompt took.
+MLX has fused kernels for attention on a GPU only. On a CPU, its builds for Linux compute the softmax one
+number at a time, and first store the scores of all queries with all keys. Measured with nine heads, in each
+of 30 layers, with one thread: 16 tokens of a prompt attend to 6,000 in 31 ms, and in 10 ms here; 512 tokens
+in 776 ms, and in 280 ms. That was most of the time that a long prompt took.
 
 A block has the queries of some tokens, in the heads that share keys. Its scores are few enough to stay in the
 processor's cache, and keys that no query of the block may see are left out: half of them, in a prompt without
-a cached beginning. Steps of answers have one query for each request, and stay with MLX: they are computed
-while the step before is still being sent, which a call of numpy would wait for.
+a cached beginning. Steps of answers have one query for each request. MLX computes their softmax while the
+step before is still being sent, which a call of numpy would wait for. Heads that share keys read them once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.models.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
@@ -37,10 +38,11 @@ Floats = NDArray[np.float32]
 
 
 def attend_in_blocks(model: nn.Module) -> None:
-    """Let the modules of mlx-lm that define this model's layers compute attention by `attention`, unless
-    Metal has a kernel for it.
+    """Let the modules of mlx-lm that define this model's layers compute attention by `attention`, on a CPU.
+
+    MLX has kernels of its own for a GPU.
     """
-    if mx.metal.is_available():
+    if computes_on_gpu():
         return
     for name in {type(layer).__module__ for layer in model.modules()}:
         if getattr(sys.modules[name], ATTENTION, None) is scaled_dot_product_attention:
@@ -60,7 +62,10 @@ def attention(
 
     `queries` has the shape (rows, heads, queries, width); `keys` and `values` may have fewer heads.
     """
-    if not hasattr(cache, "bits") and _is_large(queries, keys, values):
+    is_plain = not hasattr(cache, "bits") and all(x.dtype == mx.float32 for x in (queries, keys, values))
+    if is_plain and queries.shape[2] == 1 and sinks is None and _hides_for_all_heads(mask):
+        return _attend_one(queries * scale, keys, values, mask)
+    if is_plain and _is_large(queries, keys):
         visible = _visible(mask, queries.shape[2], keys.shape[2])
         if visible is not None:
             return _attend_in_blocks(queries * scale, keys, values, sinks, visible)
@@ -71,12 +76,30 @@ def attention(
     return out
 
 
-def _is_large(q: mx.array, k: mx.array, v: mx.array) -> bool:
-    """Return whether blocks pay: there are several queries, many scores, and all is float32."""
+def _hides_for_all_heads(mask: Any) -> bool:
+    """Return whether a mask only hides keys, the same for all heads."""
+    if mask is None or isinstance(mask, str):
+        return True
+    return bool(mask.dtype == mx.bool_ and (mask.ndim < 3 or mask.shape[-3] == 1))
+
+
+def _attend_one(q: mx.array, k: mx.array, v: mx.array, mask: Any) -> mx.array:
+    """Return the attention of `q` (rows, heads, 1, width), already scaled: one query for each row.
+
+    The heads that share keys are the rows of one product, so that it reads these keys once.
+    """
+    rows, heads, _, width = q.shape
+    groups = k.shape[1]
+    scores = q.reshape(rows, groups, heads // groups, width) @ k.swapaxes(2, 3)
+    if mask is not None and not isinstance(mask, str):
+        scores = mx.where(mask, scores, mx.array(float(_HIDDEN)))
+    return (mx.softmax(scores, axis=-1) @ v).reshape(rows, heads, 1, v.shape[3])
+
+
+def _is_large(q: mx.array, k: mx.array) -> bool:
+    """Return whether blocks pay: there are several queries, and many scores."""
     rows, heads, queries, _ = q.shape
-    if queries == 1 or rows * heads * queries * k.shape[2] < FEWEST_SCORES:
-        return False
-    return all(x.dtype == mx.float32 for x in (q, k, v))
+    return queries > 1 and rows * heads * queries * k.shape[2] >= FEWEST_SCORES
 
 
 def _attend_in_blocks(
@@ -148,7 +171,7 @@ def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
         seen = np.tri(queries, keys, keys - queries, dtype=np.bool_)[None]
     else:
         shape = (1,) * (4 - mask.ndim) + tuple(mask.shape)
-        if mask.dtype != mx.bool_ or shape[1] != 1:
+        if not _hides_for_all_heads(mask):
             return None
         seen = np.array(mask).reshape(shape)[:, 0]
     visible = VisibleKeys(np.broadcast_to(seen, (seen.shape[0], queries, keys)))

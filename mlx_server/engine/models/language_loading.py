@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 import mlx.core as mx
 from mlx_lm.utils import dequantize_model, load_config, load_model
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.generation.call_formats import output_markers
 from mlx_server.engine.generation.harmony_tokens import find_harmony_tokens
 from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
@@ -125,7 +126,7 @@ def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     """Return the model and its configuration; the weights are read from the disk when they are evaluated."""
     with reading.on_own_stream():
         model, config = load_model(entry.path, lazy=True, get_model_classes=model_classes)
-        if not mx.metal.is_available():
+        if not computes_on_gpu():
             # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
             if config.get("quantization"):
                 model = dequantize_model(model)
@@ -172,7 +173,7 @@ def _adapted(entry: ModelEntry, adapter: Adapter, shared: SharedWeights) -> tupl
     # mlx-lm's adapters come with its training, and with it 100 modules that no other model needs.
     from mlx_server.engine.models.adapters import add_adapter
 
-    return model, add_adapter(model, adapter, in_float32=not mx.metal.is_available())
+    return model, add_adapter(model, adapter, in_float32=not computes_on_gpu())
 
 
 def load_without_weights(entry: ModelEntry) -> LanguageModel:

@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_server import blas
+from mlx_server.engine.device import computes_on_gpu
 
 PART_ROWS = 192
 """Rows of a part of the matrix."""
@@ -27,7 +28,7 @@ MOST_INPUT_ROWS = 8
 
 def multiply_in_parts(model: nn.Module) -> None:
     """Let the model's large layers compute narrow products in parts, if that is faster on this machine."""
-    if mx.metal.is_available() or not blas.has_small_kernels():
+    if computes_on_gpu() or not blas.has_small_kernels():
         return
     for module in model.modules():
         if type(module) is nn.Linear and _is_large(module.weight):

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_server.engine.device import computes_on_gpu
+
 
 def share_rotations(model: nn.Module) -> None:
-    """Let the model's layers share the angles, unless Metal has a kernel for them."""
-    if mx.metal.is_available():
+    """Let the model's layers share the angles, unless a GPU computes them, which has a kernel for them."""
+    if computes_on_gpu():
         return
     for module in model.modules():
         if type(module) is nn.RoPE and not module.traditional:

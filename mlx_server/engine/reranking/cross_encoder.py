@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.embeddings.architectures.build import build_encoder, dense_weight
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.engine.reranking.heads import HEADS
@@ -69,7 +70,7 @@ def _load_head(head: nn.Module, weights: Mapping[str, mx.array]) -> None:
         layer, _, part = name.rpartition(".")
         is_matrix = part == "weight" and parameter.ndim == 2
         weight = dense_weight(layer, parameter.shape, weights) if is_matrix else weights[name]
-        loaded.append((name, weight if mx.metal.is_available() else weight.astype(mx.float32)))
+        loaded.append((name, weight if computes_on_gpu() else weight.astype(mx.float32)))
     head.load_weights(loaded)
 
 

@@ -12,6 +12,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import dequantize_model, load_model
 from tokenizers import Tokenizer
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.engine.reranking.pairs import INSTRUCTION, JudgePrompt
 from mlx_server.engine.reranking.reranker import Reranker, ends_in_sigmoid
@@ -107,7 +108,7 @@ def load_judge(
         )
     else:
         language_model, _ = load_model(folder, lazy=True)
-    if not mx.metal.is_available():
+    if not computes_on_gpu():
         # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
         if config.get("quantization"):
             language_model = dequantize_model(language_model)

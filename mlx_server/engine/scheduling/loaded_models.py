@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import mlx.core as mx
-
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.memory.guard import Tenant
 from mlx_server.engine.models import residency
 from mlx_server.engine.models.loading import Weights, shared_bytes, weights_bytes
@@ -50,7 +49,7 @@ class LoadedModels:
         self._requests, self._limit = requests, limit
         self._default_keep_alive_s = default_keep_alive_s
         self._models: dict[str, LoadedModel] = {}
-        self._on_gpu = mx.metal.is_available()
+        self._on_gpu = computes_on_gpu()
 
     def get(self, name: str) -> LoadedModel | None:
         return self._models.get(name)

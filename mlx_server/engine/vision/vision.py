@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.vision.deepstack import Deepstack
 from mlx_server.engine.vision.families import VisionFamily
 from mlx_server.engine.vision.feature_cache import ImageFeatures
@@ -93,7 +94,7 @@ def load_vision(
     """
     embed_tokens = _embedding_of(text_model)
     tower = load_tower(folder, config, embed_tokens, image_token)
-    if not mx.metal.is_available():  # as the text model: other types are slow on a CPU
+    if not computes_on_gpu():  # as the text model: other types are slow on a CPU
         if config.get("quantization"):
             tower.model = dequantize_model(tower.model)
         tower.model.set_dtype(mx.float32)

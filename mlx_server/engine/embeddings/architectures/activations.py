@@ -13,6 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_server.engine.device import computes_on_gpu
+
 _BLOCK = 65_536
 """The numbers that are computed at once; four arrays of them are in the cache."""
 
@@ -85,4 +87,4 @@ def silu(x: mx.array) -> mx.array:
 
 def _is_slow(x: mx.array) -> bool:
     """Return True if MLX's own function would be computed on a CPU, where weights are float32."""
-    return x.dtype == mx.float32 and not mx.metal.is_available()
+    return x.dtype == mx.float32 and not computes_on_gpu()

@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, infer_quant_config
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.model_store.files import weight_files
 from mlx_server.model_store.files.model_kind import ENCODERS
 
@@ -41,7 +42,7 @@ def build_encoder(folder: Path) -> tuple[nn.Module, dict[str, mx.array]]:
     nn.quantize(model, class_predicate=lambda path, module: _quantization(path, module, weights))
     wanted = {name for name, _ in tree_flatten(model.parameters())}
     model.load_weights([(name, weight) for name, weight in weights.items() if name in wanted])
-    if not mx.metal.is_available():
+    if not computes_on_gpu():
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
     model.eval()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+from mlx_server.engine.device import computes_on_gpu
 from mlx_server.memory_forecast.weights import IN_FLIGHT_BYTES, SLICE_BYTES
 
 MAX_CONVERTERS = 4
@@ -93,9 +94,9 @@ def on_own_stream() -> Iterator[None]:
     """Plan the operations of the block, the reads among them, on a stream of their own.
 
     On a CPU, models compute on the default stream: their steps would wait for all reads that have begun. On
-    Metal they do not, since reads are on the CPU's stream there, and conversions are for the GPU.
+    a GPU they do not, since reads are on the CPU's stream there, and conversions are for the GPU.
     """
-    if mx.metal.is_available():
+    if computes_on_gpu():
         yield
         return
     with mx.stream(_own_streams()[0]):

@@ -36,8 +36,10 @@ class Products:
         self.passed_on += 1
 
     def __call__(self, x, weight, y, alpha=1.0, beta=0.0, transposed=TRANSPOSED):
-        """Compute `y = alpha x W^T + beta y` in place, for arrays whose rows may be longer than is used."""
-        (rows, width), outputs = x.shape, weight.shape[0]
+        """Compute `y = alpha x W^T + beta y` in place, or the same with W as it is, for arrays whose rows may
+        be longer than what is used of them.
+        """
+        (rows, width), outputs = x.shape, weight.shape[0 if transposed == TRANSPOSED else 1]
         sizes = [ctypes.c_int(size) for size in (ROW_MAJOR, AS_IT_IS, transposed, rows, outputs, width)]
         arguments = [ctypes.c_float(alpha), *_matrix(x), *_matrix(weight), ctypes.c_float(beta), *_matrix(y)]
         self._sgemm(*sizes, *arguments)
@@ -54,29 +56,55 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
+@st.composite
+def operands(draw, rows, outputs, width):
+    """Draw x, W^T and y, of rows that are longer than what is used by the same number of columns."""
+    random = np.random.default_rng(draw(st.integers(0, 9)))
+    rows, outputs, width, spare = draw(rows), draw(outputs), draw(width), draw(st.integers(0, 5))
+    shapes = (rows, width), (outputs, width), (rows, outputs)
+    return [random.standard_normal((n, k + spare), np.float32)[:, :k] for n, k in shapes]
+
+
+ALPHAS, BETAS = st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.25])
+
+
 @given(
-    rows=st.integers(1, 8),
-    outputs=st.one_of(st.integers(32, 90), st.integers(2000, 2100)),
-    width=st.integers(32, 80),
-    spare=st.integers(0, 5),
-    alpha=st.sampled_from([1.0, -0.5]),
-    beta=st.sampled_from([0.0, 1.0, 0.25]),
-    seed=st.integers(0, 9),
+    arrays=operands(
+        st.integers(1, 8), st.one_of(st.integers(32, 90), st.integers(2000, 2100)), st.integers(32, 80)
+    ),
+    alpha=ALPHAS,
+    beta=BETAS,
 )
-def test_narrow_product_equals_that_of_numpy(library, rows, outputs, width, spare, alpha, beta, seed):
-    random = np.random.default_rng(seed)
-    whole = [random.standard_normal((n, k + spare), np.float32) for n, k in
-             ((rows, width), (outputs, width), (rows, outputs))]  # fmt: skip
-    x, weight, y = (each[:, : each.shape[1] - spare] for each in whole)
-    wanted = alpha * (x.astype(np.float64) @ weight.T) + (beta * y if beta else 0)
-    beyond = whole[2][:, outputs:].copy()
+def test_narrow_product_equals_that_of_numpy(library, arrays, alpha, beta):
+    x, weight, y = arrays
+    _check(library, x, weight, weight.T, y, alpha, beta, TRANSPOSED)
+
+
+@given(
+    arrays=operands(st.integers(1, 4), st.integers(32, 200), st.integers(32, 300)),
+    alpha=ALPHAS,
+    beta=BETAS,
+)
+def test_narrow_product_with_a_matrix_as_it_is_equals_that_of_numpy(library, arrays, alpha, beta):
+    x, transposed, y = arrays
+    spare = np.zeros((transposed.shape[1], transposed.shape[0] + 3), np.float32)
+    weight = spare[:, :-3]
+    weight[:] = transposed.T
+    _check(library, x, weight, weight, y, alpha, beta, AS_IT_IS)
+
+
+def _check(library, x, weight, factor, y, alpha, beta, transposed):
+    """Compute `y`, and compare it with `alpha x factor + beta y`. What lies beyond its columns must stay."""
+    wanted = alpha * (x.astype(np.float64) @ factor) + (beta * y if beta else 0)
+    whole = y if y.base is None else y.base
+    beyond = whole[:, y.shape[1] :].copy()
     if not beta:
         y[:] = np.nan  # BLAS does not read the result then
     products = Products(library)
-    products(x, weight, y, alpha, beta)
+    products(x, weight, y, alpha, beta, transposed)
     assert products.passed_on == 0
     np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(whole[2][:, outputs:], beyond)
+    np.testing.assert_array_equal(whole[:, y.shape[1] :], beyond)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +114,10 @@ def test_narrow_product_equals_that_of_numpy(library, rows, outputs, width, spar
         (5, 64, 64, 2, TRANSPOSED),
         (1, 31, 64, 1, TRANSPOSED),
         (1, 64, 31, 1, TRANSPOSED),
-        (1, 64, 64, 1, AS_IT_IS),
+        (5, 64, 64, 1, AS_IT_IS),
+        (1, 31, 64, 1, AS_IT_IS),
+        (1, 64, 31, 1, AS_IT_IS),
+        (1, 513, 64, 1, AS_IT_IS),
     ],
 )
 def test_other_products_are_passed_on(library, rows, outputs, width, threads, transposed):
@@ -94,6 +125,8 @@ def test_other_products_are_passed_on(library, rows, outputs, width, threads, tr
     products.threads = threads
     y = np.zeros((rows, outputs), np.float32)
     x, weight = np.ones((rows, width), np.float32), np.ones((outputs, width), np.float32)
+    if transposed == AS_IT_IS:
+        weight = np.ones((width, outputs), np.float32)
     products(x, weight, y, transposed=transposed)
     assert products.passed_on == 1 and not y.any()
 

@@ -27,7 +27,7 @@ class Layers(nn.Module):
 @pytest.fixture
 def on_cpu_with(monkeypatch) -> Any:
     """Return a function that sets the processor that OpenBLAS reports, on a machine without Metal."""
-    monkeypatch.setattr(products_in_parts.mx.metal, "is_available", lambda: False)
+    monkeypatch.setattr(products_in_parts, "computes_on_gpu", lambda: False)
     return lambda core: monkeypatch.setattr(blas, "_core_name", lambda library: core)
 
 
@@ -65,9 +65,9 @@ def test_layers_stay_whole_where_openblas_has_no_small_kernels(on_cpu_with, core
     assert type(model.up) is nn.Linear
 
 
-def test_layers_stay_whole_on_metal(on_cpu_with, monkeypatch):
+def test_layers_stay_whole_on_a_gpu(on_cpu_with, monkeypatch):
     on_cpu_with("SkylakeX")
-    monkeypatch.setattr(products_in_parts.mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(products_in_parts, "computes_on_gpu", lambda: True)
     model = Layers(1000)
     multiply_in_parts(model)
     assert type(model.up) is nn.Linear

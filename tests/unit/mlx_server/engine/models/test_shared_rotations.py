@@ -22,8 +22,8 @@ class Layers(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def without_metal(monkeypatch):
-    monkeypatch.setattr(shared_rotations.mx.metal, "is_available", lambda: False)
+def on_a_cpu(monkeypatch):
+    monkeypatch.setattr(shared_rotations, "computes_on_gpu", lambda: False)
 
 
 def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
