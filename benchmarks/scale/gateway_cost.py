@@ -18,8 +18,8 @@ import psutil
 
 from benchmarks.gateway.answer_log import FAKE_ENGINE, KEPT, STREAMS, compare
 from benchmarks.processes.gateway import GatewayProcess
-from mlx_server.gateway.peers.choice import HERE, Machine, machine_for
 from mlx_server.gateway.peers.conversation import Asked, PrefixMemory
+from mlx_server.gateway.peers.machine_choice import HERE, Machine, machine_for
 from mlx_server.gateway.peers.peer import Peer
 from mlx_server.gateway.peers.polling import PeerState
 

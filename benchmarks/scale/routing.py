@@ -13,8 +13,8 @@ from typing import Protocol
 
 from benchmarks.scale.engine import Engine
 from benchmarks.scale.workload import Turn, asked_of
-from mlx_server.gateway.peers.choice import HERE, Machine, machine_for
 from mlx_server.gateway.peers.conversation import PrefixMemory
+from mlx_server.gateway.peers.machine_choice import HERE, Machine, machine_for
 from mlx_server.gateway.peers.others import AFTER_REFUSAL_S
 from mlx_server.gateway.peers.peer import OFFER_S
 from mlx_server.gateway.peers.polling import POLL_S, PeerState

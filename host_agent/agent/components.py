@@ -24,6 +24,7 @@ from host_agent.recovery.passes import Passes
 from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.service_manager import service_manager
 from host_agent.services import MLX_SERVER, ORCHESTRATOR
+from host_agent.services.configured_restart_policy import restart_policy
 from host_agent.services.disk_report import DiskReport
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
@@ -36,7 +37,6 @@ from host_agent.services.orchestrator import mode, native
 from host_agent.services.orchestrator.agents_file import AgentsFileCheck
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.orchestrator.probe import OrchestratorProbe
-from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status.last_failures import LastFailures
 from host_agent.services.status_report import StatusReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.restart_intensity import Intensity
 from vestal.supervision.lifecycle.restart_policy import Backoff
 
 STABLE_AFTER_S = 60.0

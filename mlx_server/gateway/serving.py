@@ -20,7 +20,7 @@ from mlx_server.gateway.in_flight.routes import RequestsInFlight
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
-from mlx_server.gateway.peers.choice import HERE, Machine, is_engine_far
+from mlx_server.gateway.peers.machine_choice import HERE, Machine, is_engine_far
 from mlx_server.gateway.peers.mirrored import MirroredAnswers
 from mlx_server.gateway.peers.mirroring import TakeOverMirrored, mirror
 from mlx_server.gateway.peers.others import Peers, peers_of
@@ -100,7 +100,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
 
 
 def _this_machine(parts: GatewayParts) -> Machine:
-    """Return the state and load of this machine, from which `peers.choice` decides where a request runs."""
+    """Return the state and load of this machine, by which `peers.machine_choice` picks a machine."""
     dispatcher = parts.dispatcher
     return Machine(
         HERE,

@@ -31,22 +31,22 @@ async def _end_when_lost(container: Container) -> None:
 async def _share_tasks(container: Container) -> None:
     assert container.membership is not None
     await container.tasks.start()
-    await Reaper(container.membership, container.tasks.record).run()
+    await Reaper(container.membership, container.tasks.stored).run()
 
 
 async def leave(container: Container) -> None:
     """Return running tasks to the queue, so that nobody waits until this worker counts as dead.
 
     It first stops to take tasks: it would take the returned ones again, and end with them. A task that is
-    being taken at that moment is found by another look at the record.
+    being taken at that moment is found when it looks again.
     """
     if container.membership is None or not container.tasks.started:
         return
-    record, worker = container.tasks.record, container.membership.worker
+    tasks, worker = container.tasks.stored, container.membership.worker
 
     def requeue() -> bool:
-        record.queue_again(tasks := record.at_work().get(worker, []))
-        return bool(tasks)
+        tasks.queue_again(ours := tasks.at_work().get(worker, []))
+        return bool(ours)
 
     container.tasks.stop_taking()
     try:

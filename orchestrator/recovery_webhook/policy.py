@@ -14,7 +14,10 @@ FIRST_PAUSE_S = 5.0
 MAX_PAUSE_S = 300.0
 ABSENT_PAUSE_S = 3600.0
 NOT_RECOVERABLE = frozenset({"open", "manual_stop"})
-"""States of a backend that no recovery pass will start (docs/decisions/0013-…)."""
+"""States of a backend that no recovery pass will start.
+
+See docs/decisions/0013-recover-names-services-it-cannot-start.md.
+"""
 
 
 @dataclass(frozen=True)

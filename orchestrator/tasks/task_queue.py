@@ -21,9 +21,9 @@ from orchestrator.events import adopt_logger, emit
 from orchestrator.storage.database import ANSWERING
 from orchestrator.tasks import database_errors, dbos_setup, view, workflow
 from orchestrator.tasks.database import TaskDatabase
-from orchestrator.tasks.record import TaskRecord
 from orchestrator.tasks.step_span import step_span
 from orchestrator.tasks.steps import Steps
+from orchestrator.tasks.stored_tasks import StoredTasks
 
 if TYPE_CHECKING:
     from vestal.tracing.tracer import Tracer
@@ -126,9 +126,9 @@ class TaskQueue:
             event.set()
 
     @property
-    def record(self) -> TaskRecord:
+    def stored(self) -> StoredTasks:
         """Return the stored tasks. Only valid after `start`."""
-        return TaskRecord(self._dbos.DBOS, QUEUE, self._here)
+        return StoredTasks(self._dbos.DBOS, QUEUE, self._here)
 
     async def submit(
         self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None

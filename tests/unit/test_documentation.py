@@ -8,6 +8,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 PAGES = [*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md"), *REPO.glob("[!.]*/**/README.md")]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PACKAGES = ("vestal", "mlx_server", "host_agent", "orchestrator")
 PATH = re.compile(r"\b((?:vestal|mlx_server|host_agent|orchestrator|deploy|tests|benchmarks)/[\w./-]*[\w/])")
 
 
@@ -39,3 +40,23 @@ def test_paths_named_by_the_architecture_page_exist():
     named = set(PATH.findall((REPO / "docs" / "architecture.md").read_text(encoding="utf-8")))
     assert len(named) > 30
     assert not [path for path in sorted(named) if not (REPO / path).exists()]
+
+
+def test_files_named_without_a_folder_by_the_architecture_page_exist():
+    named = set(re.findall(r"`(\w+\.py)`", (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")))
+    there = {path.name for package in PACKAGES for path in (REPO / package).rglob("*.py")}
+    assert len(named) > 20
+    assert not named - there
+
+
+def test_decisions_cited_by_the_code_exist():
+    """The crash policy cited decision 19 for what decision 20 says, by its number alone."""
+    cited = {
+        (str(path.relative_to(REPO)), name)
+        for package in (*PACKAGES, "tests", "benchmarks")
+        for path in (REPO / package).rglob("*.py")
+        for name in re.findall(r"docs/decisions/(\w[\w.…-]*)", path.read_text(encoding="utf-8"))
+    }
+    names = {path.name for path in (REPO / "docs" / "decisions").iterdir()}
+    assert len(cited) > 10
+    assert not [(path, name) for path, name in sorted(cited) if name.rstrip(".") not in names]

@@ -24,8 +24,8 @@ from vestal.supervision.event_stream import Event, EventStream
 from vestal.supervision.health.health_check import HealthCheck
 from vestal.supervision.health.silence import ProcessActivity, ProcessVerdict, UnansweredQuestions
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
-from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
+from vestal.supervision.lifecycle.restart_intensity import Intensity
 from vestal.supervision.lifecycle.restart_policy import (
     PRODUCTIVE_WEIGHT,
     Backoff,

@@ -10,6 +10,7 @@ import aiohttp
 
 from host_agent.installed import digests
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
+from host_agent.services.configured_restart_policy import restart_policy
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.mlx.answers import (
@@ -20,7 +21,6 @@ from host_agent.services.mlx.answers import (
     request_count,
 )
 from host_agent.services.mlx.gateway_sockets import GatewaySockets
-from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
 from vestal.supervision import (

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from host_agent.errors import NotPossible
 from host_agent.services import OLLAMA, child_environment, terminate
+from host_agent.services.configured_restart_policy import restart_policy
 from host_agent.services.find_process import find_supervised
 from host_agent.services.ollama import classify, installation
 from host_agent.services.ollama.installation import Address
-from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
 from vestal.platform.processes import process_lookup
 from vestal.supervision import (

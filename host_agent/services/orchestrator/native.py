@@ -9,9 +9,9 @@ import aiohttp
 
 from host_agent.installed import digests
 from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe, process_activity
+from host_agent.services.configured_restart_policy import restart_policy
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
-from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
 from vestal.platform.disks import find_obstacle
 from vestal.supervision import ChildSpec, Probe, ProbeResult, State

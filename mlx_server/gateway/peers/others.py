@@ -17,14 +17,14 @@ from mlx_server.gateway.in_flight.client_names import client_name
 from mlx_server.gateway.in_flight.entries import PassedOn
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Send
-from mlx_server.gateway.peers.choice import (
+from mlx_server.gateway.peers.conversation import Asked, PrefixMemory, asked_in
+from mlx_server.gateway.peers.machine_choice import (
     HERE,
     Machine,
     machine_for,
     may_be_mended_elsewhere,
     order_of_offers,
 )
-from mlx_server.gateway.peers.conversation import Asked, PrefixMemory, asked_in
 from mlx_server.gateway.peers.mirroring import copy_records
 from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
 from mlx_server.gateway.peers.peer import Peer, PeerLost

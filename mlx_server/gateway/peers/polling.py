@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlx_server.gateway.peers.choice import Machine
+from mlx_server.gateway.peers.machine_choice import Machine
 from mlx_server.gateway.peers.peer import Peer
 from vestal.supervision import Clock
 
@@ -55,7 +55,7 @@ class PeerState:
             self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
-        """Return the state and load of the peer, from which `choice` picks the machine for a request."""
+        """Return the state and load of the peer, by which `machine_choice` picks a request's machine."""
         if self._health is None or not self.is_living:
             return Machine(url, serves=False)
         requests = self._health.get("requests")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vestal.supervision.lifecycle.breaker import Breaker
-from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.restart_intensity import Intensity
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, State
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vestal.supervision.lifecycle.breaker import BreakerPolicy
-from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy
+from vestal.supervision.lifecycle.restart_intensity import Intensity
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ it:
 - it fails after KILLS_TO_FAIL of them that it met alone.
 
 A request that makes an engine die does so at one place. A request that was only present gets further between
-the deaths. docs/decisions/0019 has the probability that a request which was only present fails.
+the deaths. How probable it is that such a request fails: docs/decisions/0020-deaths-weigh-what-they-show.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.peers.choice import Machine
+from mlx_server.gateway.peers.machine_choice import Machine
 from mlx_server.gateway.peers.polling import MOST_POLL_S, PeerState
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class TaskRecord:
+class StoredTasks:
     """Implements `workers.reaper.Tasks`. All methods block."""
 
     def __init__(self, dbos: Any, queue: str, here: set[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.gateway.peers.choice import (
+from mlx_server.gateway.peers.machine_choice import (
     FAR_S,
     HERE,
     LONGER_PREFIX_BYTES,
