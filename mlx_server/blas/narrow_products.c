@@ -25,7 +25,9 @@ void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
    it is faster only while OpenBLAS has one thread. Below LEAST_WIDTH there is little to save. There are no threads
    here: two groups of threads that wait for work take each other's cores. */
 enum { MOST_ROWS = 4, MOST_ROWS_BESIDE_ONE_THREAD = 8, LEAST_WIDTH = 32 };
-enum { LANES = 8, OUTPUTS_PER_PASS = 12, MOST_OUTPUTS = 512 };
+/* With W as it is, up to MOST_ROWS_UNTRANSPOSED, if W is no wider than the values of a head are. */
+enum { MOST_ROWS_UNTRANSPOSED = 3, MOST_OUTPUTS = 256 };
+enum { LANES = 8, OUTPUTS_PER_PASS = 12, NUMBERS_PER_PASS = 4096 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -102,10 +104,8 @@ static inline __attribute__((always_inline)) ptrdiff_t tiles_untransposed(
             for (int v = 0; v < VECTORS; v++) sums[r][v] = (lanes){0};
         const float *from = w + n;
         for (ptrdiff_t k = 0; k < width; k++, from += ldw)
-            for (int v = 0; v < VECTORS; v++) {
-                const lanes weights = *(const lanes *)(from + v * LANES);
-                for (int r = 0; r < ROWS; r++) sums[r][v] += x[r * ldx + k] * weights;
-            }
+            for (int r = 0; r < ROWS; r++)
+                for (int v = 0; v < VECTORS; v++) sums[r][v] += x[r * ldx + k] * *(const lanes *)(from + v * LANES);
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < VECTORS; v++) {
                 lanes *to = (lanes *)(y + r * ldy + n + v * LANES);
@@ -132,15 +132,20 @@ static inline __attribute__((always_inline)) ptrdiff_t tiles_untransposed(
 FOR_ROWS_UNTRANSPOSED(1, 8)
 FOR_ROWS_UNTRANSPOSED(2, 4)
 FOR_ROWS_UNTRANSPOSED(3, 4)
-FOR_ROWS_UNTRANSPOSED(4, 2)
 
 static void multiply_untransposed(ptrdiff_t rows, ptrdiff_t outputs, ptrdiff_t width, float alpha, const float *x,
                                   ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float beta, float *y, ptrdiff_t ldy) {
-    switch (rows) {
-        case 1: rows_untransposed_1(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
-        case 2: rows_untransposed_2(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
-        case 3: rows_untransposed_3(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy); break;
-        default: rows_untransposed_4(outputs, width, alpha, x, ldx, w, ldw, beta, y, ldy);
+    /* The further outputs find these rows of W in the processor's first cache. */
+    ptrdiff_t pass = NUMBERS_PER_PASS / outputs;
+    for (ptrdiff_t k = 0; k < width; k += pass) {
+        ptrdiff_t count = width - k < pass ? width - k : pass;
+        const float *of = x + k, *from = w + k * ldw;
+        float of_y = k == 0 ? beta : 1;
+        switch (rows) {
+            case 1: rows_untransposed_1(outputs, count, alpha, of, ldx, from, ldw, of_y, y, ldy); break;
+            case 2: rows_untransposed_2(outputs, count, alpha, of, ldx, from, ldw, of_y, y, ldy); break;
+            default: rows_untransposed_3(outputs, count, alpha, of, ldx, from, ldw, of_y, y, ldy);
+        }
     }
 }
 
@@ -150,7 +155,7 @@ void cblas_sgemm(int order, int transpose_a, int transpose_b, int m, int n, int 
     int most_rows = count_threads() == 1 ? MOST_ROWS_BESIDE_ONE_THREAD : MOST_ROWS;
     if (may_be_narrow && transpose_b == TRANSPOSED && m <= most_rows)
         multiply(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-    else if (may_be_narrow && transpose_b == AS_IT_IS && m <= MOST_ROWS && n <= MOST_OUTPUTS)
+    else if (may_be_narrow && transpose_b == AS_IT_IS && m <= MOST_ROWS_UNTRANSPOSED && n <= MOST_OUTPUTS)
         multiply_untransposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     else
         pass_on(order, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);

@@ -7,8 +7,9 @@ in 776 ms, and in 280 ms. That was most of the time that a long prompt took.
 
 A block has the queries of some tokens, in the heads that share keys. Its scores are few enough to stay in the
 processor's cache, and keys that no query of the block may see are left out: half of them, in a prompt without
-a cached beginning. Steps of answers have one query for each request. MLX computes their softmax while the
-step before is still being sent, which a call of numpy would wait for. Heads that share keys read them once.
+a cached beginning. Steps of answers have one query for each request, and stay with MLX: they are computed
+while the step before is still being sent, which a call of numpy would wait for. (To compute the heads that
+share keys in one product gained less than could be measured.)
 """
 
 from __future__ import annotations
@@ -63,8 +64,6 @@ def attention(
     `queries` has the shape (rows, heads, queries, width); `keys` and `values` may have fewer heads.
     """
     is_plain = not hasattr(cache, "bits") and all(x.dtype == mx.float32 for x in (queries, keys, values))
-    if is_plain and queries.shape[2] == 1 and sinks is None and _hides_for_all_heads(mask):
-        return _attend_one(queries * scale, keys, values, mask)
     if is_plain and _is_large(queries, keys):
         visible = _visible(mask, queries.shape[2], keys.shape[2])
         if visible is not None:
@@ -74,26 +73,6 @@ def attention(
         mx.eval(out)
         pause_point()
     return out
-
-
-def _hides_for_all_heads(mask: Any) -> bool:
-    """Return whether a mask only hides keys, the same for all heads."""
-    if mask is None or isinstance(mask, str):
-        return True
-    return bool(mask.dtype == mx.bool_ and (mask.ndim < 3 or mask.shape[-3] == 1))
-
-
-def _attend_one(q: mx.array, k: mx.array, v: mx.array, mask: Any) -> mx.array:
-    """Return the attention of `q` (rows, heads, 1, width), already scaled: one query for each row.
-
-    The heads that share keys are the rows of one product, so that it reads these keys once.
-    """
-    rows, heads, _, width = q.shape
-    groups = k.shape[1]
-    scores = q.reshape(rows, groups, heads // groups, width) @ k.swapaxes(2, 3)
-    if mask is not None and not isinstance(mask, str):
-        scores = mx.where(mask, scores, mx.array(float(_HIDDEN)))
-    return (mx.softmax(scores, axis=-1) @ v).reshape(rows, heads, 1, v.shape[3])
 
 
 def _is_large(q: mx.array, k: mx.array) -> bool:
@@ -171,7 +150,7 @@ def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
         seen = np.tri(queries, keys, keys - queries, dtype=np.bool_)[None]
     else:
         shape = (1,) * (4 - mask.ndim) + tuple(mask.shape)
-        if not _hides_for_all_heads(mask):
+        if mask.dtype != mx.bool_ or shape[1] != 1:
             return None
         seen = np.array(mask).reshape(shape)[:, 0]
     visible = VisibleKeys(np.broadcast_to(seen, (seen.shape[0], queries, keys)))

@@ -18,6 +18,7 @@ from mlx_lm.models.base import create_causal_mask, scaled_dot_product_attention 
 from mlx_server.engine.models import attention_in_blocks  # noqa: E402
 from mlx_server.engine.models.attention_in_blocks import (  # noqa: E402
     ATTENTION,
+    FEWEST_SCORES,
     attend_in_blocks,
     attention,
 )
@@ -52,7 +53,7 @@ def _own(queries: int, keys: int) -> Any:
 @st.composite
 def calls(draw):
     rows, groups, of_group = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    queries, cached = draw(st.integers(1, 12)), draw(st.integers(0, 30))
+    queries, cached = draw(st.integers(2, 12)), draw(st.integers(0, 30))
     keys = queries + cached
     sinks = draw(st.booleans())
     mx.random.seed(draw(st.integers(0, 1000)))
@@ -99,20 +100,20 @@ def test_keys_that_no_query_of_a_block_sees_are_left_out():
     assert [block.first_hidden for block in blocks] == [4, 6, 8]  # all see what comes before
 
 
-@pytest.mark.parametrize("queries", [1, 200])
-@pytest.mark.parametrize("case", ["bfloat16", "added mask", "mask for each head", "quantized", "few scores"])
-def test_calls_for_which_blocks_gain_nothing_or_are_not_made_are_left_to_mlx_lm(monkeypatch, case, queries):
+@pytest.mark.parametrize(
+    "case", ["few scores", "one query", "bfloat16", "added mask", "mask for each head", "quantized"]
+)
+def test_calls_for_which_blocks_gain_nothing_or_are_not_made_are_left_to_mlx_lm(monkeypatch, case):
     left: list[object] = []
     monkeypatch.setattr(attention_in_blocks, ATTENTION, lambda *arguments: left.append(arguments))
-    sinks = None
-    if case == "few scores":  # of several queries, or of one with a sink
-        queries, sinks = (2, None) if queries > 1 else (1, mx.zeros(2))
-    q, k, v = mx.zeros((1, 2, queries, 8)), mx.zeros((1, 2, 200, 8)), mx.zeros((1, 2, 200, 8))
+    queries = {"few scores": 2, "one query": 1}.get(case, 200)
+    keys = FEWEST_SCORES if case == "one query" else 200
+    q, k, v = mx.zeros((1, 2, queries, 8)), mx.zeros((1, 2, keys, 8)), mx.zeros((1, 2, keys, 8))
     if case == "bfloat16":
         q, k, v = (x.astype(mx.bfloat16) for x in (q, k, v))
-    mask = {"added mask": mx.zeros((queries, 200)), "mask for each head": mx.ones((1, 2, queries, 200)) > 0}
+    mask = {"added mask": mx.zeros((queries, keys)), "mask for each head": mx.ones((1, 2, queries, keys)) > 0}
     cache = SimpleNamespace(bits=4) if case == "quantized" else None
-    attention(q, k, v, cache, 1.0, mask.get(case), sinks)
+    attention(q, k, v, cache, 1.0, mask.get(case))
     assert len(left) == 1
 
 
