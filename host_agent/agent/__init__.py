@@ -1,1 +1,3 @@
-"""The agent process: `daemon` runs it, `components` builds its parts, `agent` starts and stops them."""
+"""The agent process: `daemon` runs the agent, `components` builds its parts, `agent` starts and stops
+them.
+"""

@@ -1,4 +1,6 @@
-"""The host agent's life: build its components, start them, and stop them in order."""
+"""The host agent: build its components, start them, run until the agent is stopped or replaced, and stop them
+in order.
+"""
 
 import asyncio
 import contextlib
@@ -25,13 +27,13 @@ from vestal.supervision import SupervisionError
 
 log = logging.getLogger("vestal")
 
-PASS_END_S = 5.0  # for so long a replacement waits for a recovery pass that runs
+PASS_END_S = 5.0  # the longest that a replacement waits for a running recovery pass to end
 
 
 class Agent:
-    """Supervises every service of one home on this machine.
+    """Starts, supervises and stops every service of one Vestal home folder on this machine.
 
-    While the agent runs, it writes `kept_files` again whenever they are missing or changed.
+    While the agent runs, it writes each of `kept_files` again if that file is deleted or changed.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Agent:
         self._kept_files = kept_files
 
     async def run(self, stop: asyncio.Event, handed_over: HandedOver) -> UpgradeRequest | None:
-        """Run until `stop` is set, then stop every child in order and return None.
+        """Run until `stop` is set, then stop every child process in order and return None.
 
-        If the agent is to be replaced before that, leave the children running and return the program to
-        execute; `handed_over` then has the sockets and the upgrade report that this program needs.
+        If an upgrade asks for a new agent first, leave the children running and return the request, which
+        names the program to execute. `handed_over` then has the sockets and the upgrade report for that
+        program.
         """
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
@@ -58,7 +61,7 @@ class Agent:
             session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
             docker = DockerApi()
             stack.push_async_callback(docker.close)
-            if not handed_over.listening:  # the last agent may have died, and not have replaced itself
+            if not handed_over.listening:  # the last agent may have died; its watchdog then has the sockets
                 handed_over.listening = await take_sockets_back(self._config.home)
             components = await build(
                 self._config,
@@ -98,18 +101,19 @@ class Agent:
 
 
 def _last_alive_at(journal: Journal) -> float:
-    """Return the time (seconds since 1970) of the newest event or sample in the journal; 0 without any.
+    """Return the time (seconds since 1970) of the newest event or sample in the journal; 0 if it is empty.
 
-    An idle agent writes a sample every 10 s, and may write no event for hours.
+    Samples count because an idle agent writes one every 10 s, but may write no event for hours.
     """
     events = [float(entry["ts"]) for entry in journal.newest(1)]
     return max([*events, newest_sample_at(journal)])
 
 
 async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> None:
-    """Adopt or start Ollama.
+    """Adopt the Ollama server that an earlier agent started, or start one.
 
-    A failure is recorded, not raised: the agent starts anyway, and the next pass tries again.
+    A failure is recorded in the journal, not raised: the agent starts anyway, and the next recovery pass
+    tries again.
     """
     try:
         await ollama.adopt_or_start()
@@ -130,7 +134,11 @@ async def _stop_comes_first(stop: asyncio.Event, other: asyncio.Event) -> bool:
 
 
 async def _leave_children(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
-    """Stop the loops and the listener, and leave every child running for the program that comes next."""
+    """Stop the agent's own work, and leave every child process running for the program that replaces the
+    agent.
+
+    A running recovery pass gets PASS_END_S to end, and is then canceled.
+    """
     journal.record("agent", "agent_replacing")
     await loops.stop()
     with contextlib.suppress(TimeoutError):
@@ -145,7 +153,11 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
 
 
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
-    """Stop the watchdog, the loops and the running pass first: nothing may restart what is stopped later."""
+    """Stop all work of the agent and all child processes.
+
+    The watchdog, the loops and the recovery pass end first, so that none of them restarts a child that is
+    stopped later.
+    """
     journal.record("agent", "agent_stopping")
     await _stop_supervised(components.watchdog.stop, journal)
     await components.upgrades.stop()
@@ -158,7 +170,9 @@ async def _stop(components: Components, loops: BackgroundLoops, journal: Journal
 
 
 async def _stop_supervised(stop: Callable[[], Awaitable[None]], journal: Journal) -> None:
-    """Call `stop`. Record a SupervisionError and do not raise it: other processes must be stopped too."""
+    """Call `stop`. If it raises SupervisionError, only record the error, so that the caller stops the other
+    processes too.
+    """
     try:
         await stop()
     except SupervisionError as error:

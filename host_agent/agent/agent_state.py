@@ -1,4 +1,5 @@
-"""Find out why an agent does not answer: it does not run, is stopped by SIGSTOP, or hangs.
+"""Find out why an agent does not answer: it does not run, SIGSTOP has stopped it, it listens on another port,
+or it hangs.
 
 Every command that reaches no agent prints the reason and the remedy.
 """
@@ -14,7 +15,7 @@ from vestal.supervision import ProcessIdentity
 
 
 class AgentState(StrEnum):
-    """The state of an agent that does not answer."""
+    """Why an agent does not answer. SILENT means that it runs on the configured port, but may hang."""
 
     NOT_RUNNING = "not_running"
     SUSPENDED = "suspended"
@@ -24,7 +25,10 @@ class AgentState(StrEnum):
 
 @dataclass(frozen=True)
 class SilentAgent:
-    """An agent that does not answer. `sentence` says why not, `remedy` what a person can do."""
+    """An agent that does not answer. `sentence` says why it does not, `remedy` what a person can do.
+
+    `identity` is the agent's process, or None if no agent runs.
+    """
 
     state: AgentState
     sentence: str
@@ -36,7 +40,9 @@ class SilentAgent:
 
 
 def of_silent_agent(config: Config) -> SilentAgent:
-    """Return why no agent of this home answers, without sending a request to the agent."""
+    """Return why no agent of this home answers. Only files and the process table are read; no request is
+    sent.
+    """
     identity = single_instance.running(config.home)
     if identity is None:
         sentence = f"No agent runs for {config.home.root}."
@@ -64,7 +70,9 @@ def of_silent_agent(config: Config) -> SilentAgent:
 
 
 def listens_elsewhere(config: Config) -> int | None:
-    """Return the port that the agent was started with, or None if the configuration has the same port."""
+    """Return the port that the running agent was started with if it differs from the configured port, else
+    None.
+    """
     started_with = running_settings.read(config.home)
     if started_with is None or started_with.port == config.agent.port:
         return None

@@ -41,7 +41,7 @@ class BackgroundLoops:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the loops. The two that watch containers run only if the orchestrator runs in containers."""
+        """Start the loops. The two loops for containers run only if the orchestrator runs in containers."""
         components = self._components
         loops: dict[str, Loop] = {
             "scheduled passes": self._run_scheduled_passes,
@@ -66,7 +66,9 @@ class BackgroundLoops:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, name: str, loop: Loop) -> None:
-        """Run a loop; record its failure in the journal and run it again after a delay."""
+        """Run `loop`, and run it again LOOP_RESTART_DELAY_S after it ends. If it fails, record the error in
+        the journal.
+        """
         while True:
             try:
                 await loop()
@@ -76,7 +78,9 @@ class BackgroundLoops:
             await asyncio.sleep(LOOP_RESTART_DELAY_S)
 
     async def _run_scheduled_passes(self) -> None:
-        """Request a recovery pass at each interval. A pass that is already running is joined."""
+        """Request a recovery pass at each interval. If a recovery pass is already running, wait for that one
+        instead.
+        """
         delay_s = FIRST_PASS_AFTER_S
         while True:
             self._components.listener_context.next_pass_at = time.monotonic() + delay_s
@@ -86,9 +90,10 @@ class BackgroundLoops:
             delay_s = self._config.agent.recovery_interval_s
 
     async def _monitor_mlx_server(self) -> None:
-        """Ask the MLX server at each interval (30 s by default) whether it answers.
+        """Check at each interval (30 s by default) whether the MLX server hangs; if so, request a recovery
+        pass.
 
-        A pass replaces a hung server, at most 5 times an hour.
+        The recovery pass replaces the hung server, at most 5 times an hour.
         """
         while True:
             await asyncio.sleep(self._config.agent.monitor_interval_s)
@@ -99,15 +104,22 @@ class BackgroundLoops:
         await watch_sleep(self._components.sleep_detector, SystemClock(), self._on_wake)
 
     def _on_wake(self, slept_s: float) -> None:
-        """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""
+        """Have all services checked at once after the machine slept for `slept_s` seconds.
+
+        Metal's context may be lost, and Ollama may hang.
+        """
         self._components.supervisor.machine_woke(slept_s)
         self._components.ollama.machine_woke(slept_s)
         self._components.restart_budget.reset()
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_files(self) -> None:
-        """Restore deleted or changed files at each interval, and write what a full disk has held up."""
-        token = KeptToken(self._config.home, self._token)  # every client reads it
+        """Restore deleted or changed files every FILE_CHECK_INTERVAL_S, and write what could not be written
+        to a full disk.
+
+        The same tick gives the gateway's sockets to the watchdog and records whether disk writes fail.
+        """
+        token = KeptToken(self._config.home, self._token)  # every client reads the token from this file
         while True:
             if token.keep():
                 cause = f"{self._config.home.token} was gone or changed"
@@ -125,8 +137,8 @@ class BackgroundLoops:
         """Request a recovery pass for each container that Docker will not restart by itself.
 
         Docker restarts neither an unhealthy container nor one that a person killed. The delay leaves time for
-        someone who is recreating the container. A pass that is already running is joined and checks again:
-        it may be waiting for this very container, which has died a second time.
+        a person who is recreating the container. A recovery pass that is already running checks the
+        containers again, because this container may have died a second time during the pass.
         """
         while True:
             reason = await self._components.containers.deaths.pass_requests.get()
@@ -134,7 +146,7 @@ class BackgroundLoops:
             self._components.passes.request(reason)
 
     async def _maintain_files(self) -> None:
-        """Rotate the logs, and check that the journal is intact."""
+        """Rotate the logs and check the journal for damage, every MAINTENANCE_INTERVAL_S."""
         while True:
             await asyncio.to_thread(log_rotation.rotate, self._config.home.logs)
             await self._journal.check()

@@ -50,9 +50,9 @@ from vestal.supervision import Event, HealthCheck, JsonStateStore, SleepDetector
 class Components:
     """The components that the agent starts, runs and stops."""
 
-    watchdog: AgentWatchdog  # starts the agent again when it has died
+    watchdog: AgentWatchdog  # starts the agent again if the agent dies
     mode_decision: ModeDecision  # where the orchestrator runs
-    supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
+    supervisor: Supervisor  # of the gateway, and of the orchestrator if that runs natively
     ollama: OllamaService
     containers: Containers
     engine_events: EngineEvents
@@ -79,9 +79,11 @@ async def build(
     restarter: AgentRestarter,
     handed_over: HandedOver,
 ) -> Components:
-    """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command.
+    """Decide where the orchestrator runs, then build the components. `gateway` is the command that starts the
+    gateway.
 
-    `handed_over` is what this agent got from the program that it replaced in this process, if any.
+    `handed_over` has the sockets, lock and upgrade report of the program that this agent replaced in the same
+    process; it is empty after an ordinary start.
     """
     incidents = Incidents(journal)
     store = JsonStateStore(config.home.root / "supervision.json")
@@ -125,7 +127,7 @@ async def build(
         LastFailures(journal),
     )
 
-    # Recovery: what a pass sees and does.
+    # Recovery: what a recovery pass checks and does.
     budget, stop_s = RestartBudget(), config.supervision.stop_s
     checks = HostChecks(
         config,

@@ -1,4 +1,4 @@
-"""Run one agent in this process until SIGTERM or SIGINT; `vestal agent` calls it."""
+"""Run one agent in this process until SIGTERM or SIGINT. `vestal agent` calls `serve`."""
 
 import asyncio
 import logging
@@ -25,9 +25,11 @@ SIGNAL_TURN_S = 0.02
 def serve(
     config: Config, gateway: tuple[str, ...] = GATEWAY, restarter: AgentRestarter = AgentRestarter.NOBODY
 ) -> int:
-    """Run the agent until a signal stops it, and return exit code 0. `restarter` restarts it when it fails.
+    """Run the agent until a signal stops it, and return exit code 0. `restarter` says what restarts a dead
+    agent.
 
-    Raises AlreadyRunning or PortBusy before any service is started.
+    Before any service starts, raises AlreadyRunning if another agent serves this home, and PortBusy if
+    another program uses the agent's port.
     """
     output.protect("agent")
     _log_to_stderr()
@@ -54,9 +56,10 @@ async def _run(
     kept_files: Sequence[KeptFile],
     handed_over: HandedOver,
 ) -> None:
-    """Run the agent until a signal stops it. If it is to be replaced, execute the new program in its place.
+    """Run the agent until a signal stops it. If an upgrade replaces the agent, execute the new program in
+    this process.
 
-    If that is impossible, start the old agent again; its services keep running throughout.
+    If the new program cannot be executed, start the old agent again; the services keep running meanwhile.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -69,7 +72,7 @@ async def _run(
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             await asyncio.sleep(SIGNAL_TURN_S)  # the loop handles a signal that has just come
-            if stop.is_set():  # it came too late for this program, so the next one gets it
+            if stop.is_set():  # the signal came too late for this program, so the next one gets it
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             handed_over.execute(command, request.environment)
         except OSError as error:
@@ -82,7 +85,7 @@ def _why_not_executed(error: OSError) -> str:
 
 
 def _log_to_stderr() -> None:
-    """Log to stderr, which is the terminal in the foreground and logs/agent.log in the background."""
+    """Send log messages to stderr, which is logs/agent.log if the agent runs in the background."""
     line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=line_format)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
 """What the agent passes to the program that replaces it in its own process: sockets, the lock, and a report.
 
-`execve` keeps the PID, the children, and each descriptor that is made inheritable. One environment variable
-names these, and the next program takes it out of its environment before it starts any child.
+`execve` keeps the PID, the children, and each file descriptor that is marked as inheritable. An environment
+variable lists these descriptors; the new program removes the variable before it starts any child.
 """
 
 import json
@@ -20,10 +20,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class HandedOver:
-    """What an agent that replaces itself passes to the next program; empty after an ordinary start.
+    """What an agent that replaces itself passes to the new program; empty after an ordinary start.
 
-    `listening` are the sockets of the listener and of the gateway. `lock` is the descriptor of the lock on
-    the home. `report` is the report of the upgrade that is under way.
+    `listening` are the sockets of the listener and of the gateway. `lock` is the file descriptor that holds
+    the lock on the home folder. `report` is the report of the upgrade that is under way.
     """
 
     listening: list[socket.socket] = field(default_factory=list)
@@ -32,7 +32,9 @@ class HandedOver:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "HandedOver":
-        """Read the variable VESTAL_AGENT_INHERITS and remove it. An invalid value counts as empty."""
+        """Read the environment variable VESTAL_AGENT_INHERITS and remove it. A missing or invalid value gives
+        an empty object.
+        """
         try:
             fields = json.loads(environment.pop(VARIABLE, "") or "{}")
             sockets = InheritedSockets.of_descriptors(int(fd) for fd in fields.get("sockets", ()))
@@ -42,13 +44,14 @@ class HandedOver:
             return cls()
 
     def sockets(self) -> InheritedSockets:
-        """Return the sockets in a form that finds one by its address and port."""
+        """Return the sockets in a container that finds a socket by its address and port."""
         return InheritedSockets(self.listening)
 
     def execute(self, command: Sequence[str], environment: MutableMapping[str, str]) -> NoReturn:
-        """Replace this program by `command` with `execve`. Raises OSError if that is impossible.
+        """Replace this program by `command` with `execve`. Raises OSError if `command` cannot be executed.
 
-        The caller has blocked STOP_SIGNALS, so that one that arrives meanwhile waits for the new program.
+        The caller must have blocked STOP_SIGNALS, so that a signal that arrives meanwhile is delivered to the
+        new program.
         """
         kept = [each.fileno() for each in self.listening]
         named = {"sockets": kept, "lock": self.lock, "report": self.report}
@@ -58,5 +61,7 @@ class HandedOver:
 
 
 def accept_stop_signals() -> None:
-    """Unblock STOP_SIGNALS, which are blocked while a program replaces another. Set their handlers before."""
+    """Unblock STOP_SIGNALS, which are blocked while a program replaces another. The caller must have set the
+    handlers.
+    """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -1,7 +1,7 @@
-"""Find the processes of this home that run older code or settings than are installed.
+"""Find the processes of this home whose code or settings are older than the installed ones.
 
-No request is sent to them: the digest with which a process was started is in its environment, and that of
-the agent in a file (`running_settings`).
+Each process was started with a digest of its code and settings. The digest is in the environment of the
+process or, for the agent, in a file (`running_settings`), so that no request is needed.
 """
 
 from host_agent.agent import running_settings, single_instance
@@ -15,12 +15,16 @@ REMEDY = "`vestal up` replaces it; no request is lost meanwhile."
 
 
 def parts(config: Config) -> dict[str, str]:
-    """Return by name the running parts of Vestal that are out of date, each with the reason in words."""
+    """Return the running parts of Vestal that are out of date: a dict from the part's name to the reason in
+    words.
+    """
     return comparison.outdated(_running(config.home), installed.of_parts(config))
 
 
 def parts_with_older_code(config: Config) -> list[str]:
-    """Return the running parts of Vestal whose code differs from the installed code; ignore settings."""
+    """Return the names of the running parts whose code differs from the installed code. Settings are
+    ignored.
+    """
     wanted = installed.of_parts(config)
     running = {part: digest for part, digest in _running(config.home).items() if part in wanted}
     return [
@@ -31,7 +35,9 @@ def parts_with_older_code(config: Config) -> list[str]:
 
 
 def _running(home: Home) -> dict[str, str | None]:
-    """Return the digest with which each part that runs was started; None for one without a digest."""
+    """Return, for each running part, the digest of code and settings that it was started with; None if it has
+    no digest.
+    """
     found: dict[str, str | None] = {}
     if single_instance.running(home) is not None:
         started_with = running_settings.read(home)

@@ -1,4 +1,6 @@
-"""A file with what the running agent was started with, which shows later whether code or settings changed."""
+"""A file that says which code and settings the running agent was started with, so that later changes are
+noticed.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,9 +13,10 @@ from vestal.config import Config, Home
 
 @dataclass(frozen=True)
 class RunningSettings:
-    """The listener's port, and the digest of the code and of all settings, `CODE.SETTINGS`.
+    """The port that the agent listens on, and the digest of its code and settings as `CODE.SETTINGS`.
 
-    It is a digest because settings may hold secrets. Older versions wrote the digest of the settings alone.
+    The settings are stored as a digest because they may hold secrets. Older versions wrote the digest of the
+    settings alone.
     """
 
     port: int
@@ -21,24 +24,30 @@ class RunningSettings:
 
     @property
     def has_code(self) -> bool:
-        """Return whether the digest covers the code."""
+        """Return whether the digest covers the code, which older versions left out."""
         return "." in self.digest
 
 
 def of(config: Config) -> RunningSettings:
-    """Return the port and digest of `config`. Which file the settings were read from does not matter."""
+    """Return the port and digest of `config`. The path of the file that the settings come from is not part of
+    the digest.
+    """
     return RunningSettings(config.agent.port, installed.of_agent(config))
 
 
 def write(config: Config) -> KeptFile:
-    """Write the port and digest of the agent that starts now. Return the file; the caller keeps it intact."""
+    """Write the port and digest of the agent that is starting. Return the file, which the caller must keep
+    intact.
+    """
     file = KeptFile(_path(config.home), "settings")
     file.write(json.dumps(asdict(of(config))))
     return file
 
 
 def read(home: Home) -> RunningSettings | None:
-    """Return the port and digest that the last agent of this home wrote; None if no file can be read."""
+    """Return the port and digest that the last agent of this home wrote; None if the file is missing or
+    invalid.
+    """
     try:
         fields = json.loads(_path(home).read_text())
         return RunningSettings(int(fields["port"]), str(fields["digest"]))

@@ -1,6 +1,7 @@
-"""One agent for each home: a lock that the system frees when the agent dies, and a PID file that names it.
+"""Allow only one agent for each home: the agent holds a lock, which the system frees if the agent dies.
 
-The lock is on the home's folder itself, since a file in `run/` may be deleted while the agent runs.
+The home folder itself is locked, because a lock file in `run/` may be deleted while the agent runs. A PID
+file names the agent.
 """
 
 import fcntl
@@ -24,9 +25,9 @@ def pid_file(home: Home) -> Path:
 
 
 def running(home: Home) -> ProcessIdentity | None:
-    """Return the process of the agent that runs for this home, or None.
+    """Return the process of the agent that runs for this home, or None if no agent runs.
 
-    If no PID file names it (the file may have been deleted), search the process table.
+    The process table is searched if the PID file is missing or names no living process.
     """
     identity = read_pid_file(pid_file(home))
     if identity and identity.alive():
@@ -42,19 +43,19 @@ def _search(home: Home) -> ProcessIdentity | None:
 
 
 class SingleInstance:
-    """Holds the lock from `acquire` to `release`, or until this process ends.
+    """The lock that only one agent of a home can hold, from `acquire` to `release` or until the process ends.
 
-    `pid_file` names this process; the agent writes it again if somebody deletes it.
+    `pid_file` names the process that holds the lock. The agent writes this file again if it is deleted.
     """
 
     def __init__(self, home: Home, inherited: int | None = None) -> None:
         self._home = home
-        self._inherited = inherited  # the lock's descriptor, if the last program of this process has left one
+        self._inherited = inherited  # file descriptor of the lock, if the replaced program left one
         self._descriptor: int | None = None
         self.pid_file = KeptPidFile(pid_file(home))
 
     def acquire(self) -> None:
-        """Take the lock and write the PID file. Raises AlreadyRunning, which names the other agent."""
+        """Take the lock and write the PID file. Raises AlreadyRunning if another agent holds the lock."""
         self._descriptor = _take_inherited(self._inherited) or _lock(self._home)
         if self._descriptor is None:
             other = read_pid_file(pid_file(self._home)) or _search(self._home)
@@ -66,7 +67,7 @@ class SingleInstance:
 
     @property
     def descriptor(self) -> int | None:
-        """Return the file descriptor that holds the lock; None before `acquire`."""
+        """Return the file descriptor that holds the lock; None if the lock is not held."""
         return self._descriptor
 
     def release(self) -> None:
@@ -78,7 +79,10 @@ class SingleInstance:
 
 
 def _take_inherited(descriptor: int | None) -> int | None:
-    """Return the inherited `descriptor` if it holds the lock, else None: the caller then takes the lock."""
+    """Return the inherited file descriptor if it holds the lock, else None.
+
+    The caller then has to take the lock itself.
+    """
     if descriptor is None:
         return None
     try:
@@ -90,9 +94,9 @@ def _take_inherited(descriptor: int | None) -> int | None:
 
 
 def _lock(home: Home) -> int | None:
-    """Lock the home's folder, or a file in it if the file system cannot lock folders (NFS).
+    """Lock the home folder, or a file in it if the file system cannot lock folders (NFS).
 
-    Return the descriptor, or None if another process holds the lock.
+    Return the file descriptor that holds the lock, or None if another process holds it.
     """
     try:
         return try_lock(home.root)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """The module of a command, below `host_agent.cli`; one or two sentences for its help; and examples.
+    """A command: its module below `host_agent.cli`, a help text of one or two sentences, and examples.
 
-    An example is a command line without the word `vestal`, and what it does. `when_interrupted` is the
-    sentence that is printed after Ctrl-C about what was left unfinished.
+    Each example has a command line without the word `vestal`, and what that line does. `when_interrupted` is
+    printed after Ctrl-C, and says what was left unfinished.
     """
 
     module: str

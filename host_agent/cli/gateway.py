@@ -13,7 +13,7 @@ TIMEOUT_S = 10.0
 
 
 class GatewayClient:
-    """Calls the MLX server's HTTP API, with one connection for each call.
+    """Calls the MLX server's HTTP API, and opens a new connection for each call.
 
     Every call raises GatewayUnreachable if no MLX server answers.
     """
@@ -22,7 +22,9 @@ class GatewayClient:
         self.url = f"http://127.0.0.1:{config.mlx.port}"
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the body of the response. Raises GatewayUnreachable for an error status, too."""
+        """Send GET for `path` and return the JSON body. Raises GatewayUnreachable also if the status is not
+        200.
+        """
         status, answer = self._exchange("GET", path)
         if status != http.client.OK:
             raise self.unreachable(f"it answers {status}")
@@ -42,7 +44,7 @@ class GatewayClient:
             raise self.unreachable(error) from error
 
     def unreachable(self, reason: object) -> GatewayUnreachable:
-        """Return the exception for a missing answer; its message has the reason and the remedy."""
+        """Return the exception for a missing answer. Its message has the cause `reason` and the remedy."""
         why = str(reason) or type(reason).__name__
         return GatewayUnreachable(
             f"No MLX server answers at {self.url} ({why}): `vestal status` says why, `vestal up` starts it."

@@ -15,7 +15,7 @@ from host_agent.cli import parser
 # As in sysexits.h: EX_SOFTWARE, EX_IOERR, EX_CONFIG; and what a shell gives for SIGINT.
 SOFTWARE_EXIT_CODE, IO_ERROR_EXIT_CODE, CONFIG_EXIT_CODE = 70, 74, 78
 INTERRUPTED_EXIT_CODE = 130
-# If the settings are invalid, these run with the defaults: a mistake must not prevent a stop.
+# If the settings are invalid, these run with the defaults, so that a mistake does not prevent a stop.
 RUN_WITHOUT_SETTINGS = ("down", "doctor", "incidents", "logs")
 
 
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run the command, and return its exit code. No exception but KeyboardInterrupt is raised."""
+    """Run the command, and return its exit code. Report every exception but KeyboardInterrupt as a
+    sentence.
+    """
     with _interrupt_deferred():
         from host_agent.errors import HostAgentError
         from vestal.config import ConfigError, defaults_at_home, load
@@ -45,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
             if options.command not in RUN_WITHOUT_SETTINGS:
                 raise
             options.problems = error.problems
-            if options.command != "doctor":  # the doctor reports them itself
+            if options.command != "doctor":  # the doctor reports the problems itself
                 for problem in error.problems:
                     print_error(f"{problem} (going on with the defaults)")
             config = defaults_at_home()
@@ -73,9 +75,10 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _interrupt_deferred() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the end of the block instead of within it.
+    """If Ctrl-C is pressed within the block, raise KeyboardInterrupt at the end of the block.
 
-    A Ctrl-C while modules are imported may be lost: pydantic's C code prints it and goes on.
+    A KeyboardInterrupt while modules are imported might be lost, because pydantic's C code prints it and goes
+    on.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -108,7 +111,9 @@ def _system_error_sentence(error: OSError) -> str:
 
 
 def _write_traceback(config: object) -> str:
-    """Append the traceback to logs/vestal.log, and return a clause that says where the details are."""
+    """Append the current exception's traceback to logs/vestal.log. Return a clause that says where the
+    details are.
+    """
     try:
         path = config.home.logs / "vestal.log"  # type: ignore[attr-defined]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Parse the command line of `vestal`. This module imports only tables, so that `--help` is fast."""
+"""Parse the command line of `vestal`. This module imports only the tables of commands and options, so that
+`--help` is fast.
+"""
 
 import argparse
 import sys
@@ -23,7 +25,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def build() -> argparse.ArgumentParser:
-    """Return the parser; the parsed options have the command's name in `command`."""
+    """Return the parser of all commands. The options that it parses have the command's name in `command`."""
     parser = argparse.ArgumentParser(
         prog="vestal",
         description="Keep the LLM servers of this machine running.",
@@ -47,9 +49,10 @@ def build() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the options in `arguments`, by default those of this process.
+    """Parse `arguments`, by default those of this process, and return the options.
 
-    Arguments after `--` are passed on to the program that `vestal launch` starts.
+    Arguments after `--` are not parsed: `options.arguments` passes them on to the program that `vestal
+    launch` starts.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     passed_on: list[str] = []
@@ -62,12 +65,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _examples(command: Command) -> str:
-    """Return the examples as one text, which the formatter lays out for the width of the terminal."""
+    """Return the examples as one text, which HelpFormatter lays out for the width of the terminal."""
     return EXAMPLES + "\n".join(f"vestal {line}\t{purpose}" for line, purpose in command.examples)
 
 
 def _lay_out(examples: str, width: int) -> str:
-    """Return each example with its explanation at the right, or below it if there is no room."""
+    """Return the text of the examples for a terminal of `width` columns.
+
+    The explanation of an example is at its right, or below it if there is no room.
+    """
     title, *rows = examples.split("\n")
     pairs = [row.split("\t") for row in rows]
     column = max((len(line) for line, _ in pairs if len(line) <= LONGEST_EXAMPLE), default=0)

@@ -1,4 +1,6 @@
-"""Print a table: fitted to a terminal and in color, or for a pipe as plain text, one line a row."""
+"""Print a table: in color and fitted to the width of a terminal, or for a pipe as plain text, one line per
+row.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -6,16 +8,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cell = str | tuple[str, str]
-"""A text, or a text with a style of rich: ("ready", "green"). A text may have several lines."""
+"""A text, or a text and its style for rich: ("ready", "green"). A text may have several lines."""
 
 UNLIMITED_WIDTH = 100_000
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. Titles are shown if any column has one. With `width`, the column has that many characters.
+    """One column of a table. If `width` is given, the column has that many characters.
 
-    If the terminal is too narrow, only columns with `wraps` become narrower.
+    Titles are shown if any column has a title. If the terminal is too narrow, only columns with `wraps`
+    become narrower.
     """
 
     title: str = ""
@@ -25,7 +28,7 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print `rows` to stdout. For a pipe nothing is wrapped, colored or shortened."""
+    """Print `rows` to stdout. If stdout is a pipe, nothing is wrapped, colored or shortened."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

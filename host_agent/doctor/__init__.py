@@ -5,7 +5,7 @@ models or services), as follows, and add its DIAGNOSIS to the list below.
 
 1. `diagnose(config)` yields one Finding for each fault or note, or a single one with the level `ok`. It reads
    its evidence with the modules of `evidence`, and changes nothing on the machine.
-2. A pure function, `assess_…`, turns the evidence into a Finding, so that a unit test can show it recorded
+2. A pure function, `assess_…`, turns the evidence into a Finding, so that a unit test can pass recorded
    evidence. `tests/unit/host_agent/doctor` has examples.
 3. `DIAGNOSIS = Diagnosis(NAME, diagnose)`, with `timeout_s` if it may take longer than 20 s.
 """
@@ -62,10 +62,10 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 def diagnose(
     config: Config, problems: Sequence[str] = (), on_wait: OnWait = lambda names: None
 ) -> Iterator[list[Finding]]:
-    """Yield the findings of each diagnosis as it ends.
+    """Run all diagnoses in parallel, and yield the list of findings of each, in the order of DIAGNOSES.
 
-    `problems` say why the settings could not be read; `config` then has the defaults. While diagnoses run,
-    `on_wait` is called from time to time with their names.
+    `problems` say why the settings are invalid; `config` then has the defaults. While diagnoses run,
+    `on_wait` is called from time to time with the names of those that have not ended.
     """
     first = Diagnosis(configuration.NAME, partial(configuration.diagnose, problems=problems))
     yield from runner.run((first, *DIAGNOSES), config, on_wait)

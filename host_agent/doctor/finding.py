@@ -14,8 +14,8 @@ Level = Literal["ok", "note", "fault"]
 class Finding:
     """One result of a diagnosis.
 
-    A `fault` needs a remedy, a `note` is worth knowing, and `ok` means that the diagnosis found nothing.
-    `sentence` names the cause, `evidence` is what it was recognized by, and `remedy` is what to do.
+    A `fault` needs a remedy, a `note` is worth knowing, and `ok` means that nothing is wrong. `sentence`
+    names the cause, `evidence` what shows it, and `remedy` what to do.
     """
 
     name: str
@@ -27,9 +27,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Looks for one cause of trouble. `diagnose` only reads: it changes nothing on this machine.
+    """A check for one cause of trouble. `diagnose` yields the findings, and changes nothing on this machine.
 
-    After `timeout_s` the diagnosis itself is reported as hung.
+    If `diagnose` takes longer than `timeout_s`, the doctor reports that instead.
     """
 
     name: str

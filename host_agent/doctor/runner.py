@@ -1,4 +1,6 @@
-"""Run diagnoses in parallel, each with a timeout. A diagnosis that hangs is reported and abandoned."""
+"""Run diagnoses in parallel, each with a timeout. A diagnosis that hangs is reported as a fault and
+abandoned.
+"""
 
 import threading
 import time
@@ -10,13 +12,16 @@ from vestal.config import Config
 POLL_S = 0.1
 NO_RESULT = "This could not be checked"
 OnWait = Callable[[Sequence[str]], None]
-"""Called with the names of the diagnoses that are still running."""
+"""A function that is called with the names of the diagnoses that are still running."""
 
 
 def run(
     diagnoses: Sequence[Diagnosis], config: Config, on_wait: OnWait = lambda names: None
 ) -> Iterator[list[Finding]]:
-    """Yield the findings of each diagnosis, in the order of `diagnoses`, as soon as it has ended."""
+    """Run all diagnoses in parallel, and yield the list of findings of each, in the order of `diagnoses`.
+
+    While it waits for a diagnosis to end, it calls `on_wait` again and again.
+    """
     running = [_RunningDiagnosis(diagnosis, config) for diagnosis in diagnoses]
     for current in running:
         while not current.is_over:
@@ -26,7 +31,9 @@ def run(
 
 
 class _RunningDiagnosis:
-    """One diagnosis in a daemon thread, so that a hung one does not keep the program running."""
+    """Runs one diagnosis in a daemon thread, so that a diagnosis that hangs does not keep the program
+    running.
+    """
 
     def __init__(self, diagnosis: Diagnosis, config: Config) -> None:
         self.diagnosis = diagnosis
@@ -41,11 +48,11 @@ class _RunningDiagnosis:
         return not self._thread.is_alive() or time.monotonic() > self._deadline
 
     def wait(self) -> None:
-        """Wait a moment for the end of the diagnosis."""
+        """Wait for the end of the diagnosis, but at most POLL_S."""
         self._thread.join(POLL_S)
 
     def findings(self) -> list[Finding]:
-        """Return the findings of the diagnosis; if it has not ended, a fault that says so."""
+        """Return the diagnosis's findings or, if it has not ended in time, a fault that says so."""
         if not self._thread.is_alive():
             return self._findings
         sentence = f"{NO_RESULT}: no result within {self.diagnosis.timeout_s:g} s."
@@ -53,7 +60,7 @@ class _RunningDiagnosis:
         return [Finding(self.diagnosis.name, "fault", sentence, remedy)]
 
     def _run(self) -> None:
-        """Collect the findings. An exception becomes a fault, so that the other diagnoses are still shown."""
+        """Collect the findings. If the diagnosis raises an exception, report that as a fault instead."""
         findings: list[Finding] = []
         try:
             findings.extend(self.diagnosis.diagnose(self._config))

@@ -1,5 +1,5 @@
-"""The figures that the status page plots: sampled from health probes that run anyway, kept in the journal's
-file.
+"""The figures that the status page plots, sampled when the agent probes the gateway, and stored in the
+journal's file.
 
 | module      | what it is                                                                              |
 |-------------|-----------------------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Read the figures in a gateway's answer to GET /health, and compute how much its counters grew. Pure."""
+"""Read the figures in the gateway's response to GET /health, and compute how much its counters grew. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ MEMORY = {
     "in_use_bytes": "in_use_bytes",
     "limit_bytes": "memory_limit_bytes",
 }
-"""Fields of `memory` in the answer, and the figures that they are."""
+"""The fields of `memory` in the response, and the names of the figures that they become."""
 PHASES = ("queued", "running", "parked")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The counters of one gateway, read at the monotonic time `at` (seconds). They are 0 when a gateway
-    starts.
+    """The values of a gateway's counters at the time `at` (monotonic, in seconds).
+
+    All counters are 0 when a gateway starts. `instance` identifies the gateway's process.
     """
 
     instance: str
@@ -31,10 +32,11 @@ class Reading:
 
 
 def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]:
-    """Return the numbers about memory and requests in the answer, and the counters; what is no number is left
-    out.
+    """Return the figures about memory and requests in a response to GET /health, and the reading of the
+    counters.
 
-    Before the engine's first report there is no memory limit; then no figure about memory is returned.
+    Values that are not numbers are left out. Before the engine's first report there is no memory limit, and
+    then no figure about memory is returned.
     """
     memory, requests, totals = (_object(body, name) for name in ("memory", "requests", "totals"))
     figures = {}
@@ -46,10 +48,10 @@ def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]
 
 
 def growth(before: Reading | None, now: Reading) -> dict[str, float]:
-    """Return by how much each counter grew between two readings, and in how many seconds (`counted_s`).
+    """Return how much each counter grew between two readings, and the seconds between them (`counted_s`).
 
-    Return nothing if that is unknown: the readings are of different gateways, no time has passed between
-    them, or a counter has become smaller.
+    Return an empty dict if that is unknown: the readings are of different gateways, no time has passed
+    between them, or a counter has become smaller.
     """
     if before is None or before.instance != now.instance or now.at <= before.at:
         return {}
@@ -67,7 +69,7 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    """Return the value if it is a number that fits into a sample (a 4-byte float), else None."""
+    """Return the value if it is a number of 0 or more that fits into a 4-byte float, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < 2.0**100 and math.isfinite(value) else None

@@ -1,4 +1,6 @@
-"""Take a sample whenever the agent has probed the gateway, which costs no request of its own."""
+"""Take a sample whenever the agent has probed the gateway's health, so that no additional request is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,18 @@ from host_agent.journal import Journal
 from vestal.platform import memory
 from vestal.platform.memory import Memory
 
-LEAST_GAP_S = 8.0  # a gateway that starts is probed more often than each 10 s
-RESTARTING = "child_restarting"  # has the field `attempt` only after a failure
+LEAST_GAP_S = 8.0  # a gateway that is starting is probed more often than every 10 s
+RESTARTING = "child_restarting"  # this event has the field `attempt` only if the restart follows a failure
 
 Listener = Callable[[dict[str, Any]], None]
-"""Called with the JSON of a sample: its time, and the value of each series."""
+"""A function that is called with the JSON of a sample: its time, and the value of each series."""
 
 
 class History:
-    """Takes samples, keeps them in `store`, and draws the plots.
+    """Takes samples, writes them to `store`, and returns them as plots.
 
-    `on_health` is to be called after each probe of the gateway, which happens every `probe_each_s` seconds.
-    Without a gateway to probe, `run` takes samples of the machine alone.
+    `on_health` must be called after each health probe of the gateway, which happens every `probe_each_s`
+    seconds. While no gateway is probed, `run` takes samples of the machine's memory alone.
     """
 
     def __init__(
@@ -51,16 +53,19 @@ class History:
         self.newest: dict[str, Any] | None = None
 
     def on_health(self, body: Mapping[str, Any] | None) -> None:
-        """Take a sample with the gateway's answer to GET /health; None if there was no answer.
+        """Take a sample. `body` is the gateway's response to GET /health, or None if it did not answer.
 
-        A probe that follows soon after a sample is left out.
+        No sample is taken within LEAST_GAP_S of the last one, unless the last one was taken without a
+        response and this one has a response.
         """
         soon = self._monotonic() - self._sampled_at < LEAST_GAP_S
         if not soon or (body is not None and not self._knew_gateway):
             self._take(body)
 
     async def run(self) -> None:
-        """Sample the machine's memory for as long as no gateway is probed; run until cancelled."""
+        """Sample the machine's memory whenever no gateway has been probed for some time. Run until
+        canceled.
+        """
         while True:
             self._sampled.clear()
             try:
@@ -70,13 +75,13 @@ class History:
                 self._take(None)
 
     def keep(self) -> None:
-        """Write the samples that could not be written before, because the disk was full."""
+        """Write the samples that could not be written earlier, because the disk was full."""
         self._store.keep()
 
     def plot(self, name: str) -> dict[str, Any]:
-        """Return the plot of the range `name` (hour, day or week), as GET /history answers it."""
+        """Return the plot of the range `name` (hour, day or week), in the form that GET /history returns."""
         now, span = self._wall(), SPANS[name]
-        # The interval between probes may be longer than usual.
+        # If probes are rarer than the steps of the plot, make the steps longer.
         if span.is_fine and self._patience_s > span.step_s:
             span = Span(span.length_s, plot.start_of(self._patience_s, span.step_s) + span.step_s)
         read = self._store.fine if span.is_fine else self._store.coarse
@@ -84,7 +89,7 @@ class History:
 
     @contextlib.contextmanager
     def listen(self, listener: Listener) -> Iterator[None]:
-        """Call `listener` with each new sample."""
+        """Call `listener` with each new sample until the context ends."""
         self._listeners.add(listener)
         try:
             yield
@@ -112,8 +117,8 @@ class History:
             listener(self.newest)
 
     def _restarts_since(self, seq: int) -> int:
-        """Return how often services were restarted after a failure, by the journal's events after number
-        `seq`.
+        """Return how often services were restarted after a failure, according to the journal's events after
+        number `seq`.
         """
         if self._journal.last_seq == seq:
             return 0

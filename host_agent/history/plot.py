@@ -1,4 +1,4 @@
-"""Put samples onto the regular time grid of a plot. Pure."""
+"""Arrange samples on the regular time grid of a plot. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 from host_agent.history.sample import MEANS, PEAKS, Sample, join
 
 FINE_STEP_S = 15
-"""More than the time between two samples, so that each step of a plot has one."""
+"""Longer than the time between two samples, so that each step of a plot has at least one."""
 COARSE_STEP_S = 300
 
 
 @dataclass(frozen=True)
 class Span:
-    """The range of time that a plot shows, and its resolution: steps of `step_s` seconds."""
+    """The time range that a plot shows, `length_s` seconds, and its resolution, steps of `step_s` seconds."""
 
     length_s: int
     step_s: int
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the plot needs the fine samples."""
+        """Return whether the plot needs the fine samples, because its steps are shorter than
+        COARSE_STEP_S.
+        """
         return self.step_s < COARSE_STEP_S
 
 
@@ -35,15 +37,15 @@ SPANS = {
 
 
 def start_of(time: float, step_s: int) -> int:
-    """Return the start of the step that `time` is in."""
+    """Return the start of the step of `step_s` seconds that contains `time`."""
     return math.floor(time / step_s) * step_s
 
 
 def plot(samples: Iterable[Sample], span: Span, now: float) -> dict[str, Any]:
-    """Return `times`, the starts of all steps up to that of `now`, and `series`, each with a value for each
-    time.
+    """Return a plot of the samples: `times`, the start of each step up to `now`, and `series`, with a value
+    for each step.
 
-    A value is null where nothing was known. Samples of other times are left out.
+    A value is None where it is unknown. Samples outside the span are ignored.
     """
     last = start_of(now, span.step_s)
     times = range(last - span.length_s + span.step_s, last + 1, span.step_s)
@@ -57,7 +59,7 @@ def plot(samples: Iterable[Sample], span: Span, now: float) -> dict[str, Any]:
 
 
 def values(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the value of each series; None where it is unknown."""
+    """Compute the value of each series from a sample's figures; None if it is unknown."""
     direct = {name: _rounded(figures.get(name)) for name in (*MEANS, *PEAKS, "restarts")}
     hits, misses = figures.get("cache_hits"), figures.get("cache_misses")
     looked_up = None if hits is None or misses is None else hits + misses
@@ -74,7 +76,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return a figure as a whole number where fractions mean nothing: a count, or a number of bytes."""
+    """Round a figure to a whole number, because it is a count or a number of bytes."""
     return None if value is None else round(value)
 
 

@@ -1,4 +1,4 @@
-"""A sample: the figures about memory, requests and tokens at one time, or over one span of time. Pure."""
+"""A sample: the figures about memory, requests and tokens at one time, or over a span of time. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MEANS = (
     "host_available_bytes",
     "host_total_bytes",
 )
-"""Figures of which a span has the mean."""
+"""The figures that are averaged over a span of time."""
 PEAKS = ("queued", "running", "parked")
-"""Figures of which a span has the highest: a short queue is not averaged away."""
+"""The figures of which a span of time has the maximum, so that a short queue remains visible."""
 SUMS = (
     "counted_s",  # the seconds in which the following counts grew
     "prompt_tokens",
@@ -29,16 +29,16 @@ SUMS = (
     "cache_misses",
     "restarts",
 )
-"""Figures that add up."""
-FIGURES = (*MEANS, *PEAKS, *SUMS)  # the order is that of the packed form: append new figures at the end
+"""The figures that are summed over a span of time."""
+FIGURES = (*MEANS, *PEAKS, *SUMS)  # the packed form has this order: append new figures at the end
 UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The figures of the moment `time` (seconds since 1970), or of the span of time that begins then.
+    """The figures at the moment `time` (seconds since 1970), or over the span of time that begins then.
 
-    `figures` has those of FIGURES that were known.
+    `figures` maps names in FIGURES to values; unknown figures are missing.
     """
 
     time: int
@@ -46,13 +46,13 @@ class Sample:
 
 
 def pack(sample: Sample) -> bytes:
-    """Return the figures as 4-byte floats, which are exact enough for a plot."""
+    """Encode the figures as 4-byte floats, which are exact enough for a plot."""
     values = (sample.figures.get(name, UNKNOWN) for name in FIGURES)
     return struct.pack(f"<{len(FIGURES)}f", *values)
 
 
 def unpack(time: int, packed: bytes) -> Sample:
-    """Return the sample that `pack` wrote, perhaps in a version of Vestal with fewer or more figures."""
+    """Decode what `pack` wrote, even if it was written by a version of Vestal with fewer or more figures."""
     count = min(len(packed) // 4, len(FIGURES))
     values = struct.unpack(f"<{count}f", packed[: 4 * count])
     known = {name: value for name, value in zip(FIGURES, values, strict=False) if math.isfinite(value)}
@@ -60,7 +60,7 @@ def unpack(time: int, packed: bytes) -> Sample:
 
 
 def join(time: int, samples: Iterable[Sample]) -> Sample:
-    """Return one sample of the span that begins at `time`, made of the samples within it."""
+    """Combine samples into one sample for the span that begins at `time`: take means, maxima and sums."""
     known: dict[str, list[float]] = {}
     for sample in samples:
         for name, value in sample.figures.items():

@@ -1,4 +1,4 @@
-"""The samples on disk, in two tables of the journal's file: fine ones for a day, coarse ones for weeks."""
+"""Store samples in two tables of the journal's file: fine samples for a day, coarse ones for five weeks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NOT_JOINED = (
 
 
 class HistoryStore:
-    """Keeps samples in the order in which they were taken, so that none is lost when the clock is set.
+    """Stores samples in the order in which they were taken, so that none is lost if the clock is set.
 
-    While the disk is full, samples wait in memory. If the journal replaces a damaged file, the history is
+    While the disk is full, samples wait in memory. If the journal replaces a damaged file, the history begins
     empty.
     """
 
@@ -41,14 +41,16 @@ class HistoryStore:
         self._joined_before: int | None = None
 
     def add(self, sample: Sample) -> None:
-        """Write a sample, or keep it in memory if the disk is full."""
+        """Write a sample to the disk, or keep it in memory if the disk is full. If too many wait, drop the
+        oldest.
+        """
         if len(self._unsaved) == UNSAVED_MAX:
-            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest is dropped
+            FAILURES.failed(WHAT, OSError("the disk cannot be written"))  # the oldest sample is dropped
         self._unsaved.append(sample)
         self.keep()
 
     def keep(self) -> None:
-        """Write the samples that could not be written before, because the disk was full."""
+        """Write the samples that could not be written earlier, because the disk was full."""
         if not self._unsaved:
             return
         try:
@@ -60,11 +62,16 @@ class HistoryStore:
         FAILURES.succeeded(WHAT)
 
     def fine(self, since: float) -> list[Sample]:
-        """Return the samples of the last day that were taken at `since` (seconds since 1970) or later."""
+        """Return the samples that were taken at `since` (seconds since 1970) or later, at most of the last
+        day.
+        """
         return self._read("SELECT id, time, packed FROM samples WHERE time >= ?", since)
 
     def coarse(self, since: float) -> list[Sample]:
-        """Return the spans of COARSE_STEP_S that begin at `since` or later, and the samples after them."""
+        """Return the spans of COARSE_STEP_S that begin at `since` (seconds since 1970) or later.
+
+        The samples that are not yet part of a span follow them.
+        """
         spans = "SELECT id, time, packed FROM sample_spans WHERE time >= ?"
         return self._read(f"SELECT * FROM ({spans}) UNION ALL SELECT * FROM ({NOT_JOINED})", since)
 
@@ -92,7 +99,9 @@ class HistoryStore:
 
 
 def newest_sample_at(journal: Journal) -> float:
-    """Return when the newest sample was taken, in seconds since 1970; 0 if there is none, or on an error."""
+    """Return when the newest sample was taken, in seconds since 1970; 0 if there is none or it cannot be
+    read.
+    """
 
     def read(connection: sqlite3.Connection) -> float:
         _make_tables(connection)
@@ -111,7 +120,9 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _join_spans(connection: sqlite3.Connection, now: int) -> None:
-    """Join the samples of each span that has ended. `now` is the start of the current span."""
+    """Combine the samples of each span that has ended into one row. `now` is the start of the current
+    span.
+    """
     waiting = [(row_id, unpack(time, packed)) for row_id, time, packed in connection.execute(NOT_JOINED)]
     spans = [(start, list(rows)) for start, rows in groupby(waiting, key=_span_of)]
     while spans and spans[-1][0] == now:
@@ -127,7 +138,8 @@ def _span_of(row: tuple[int, Sample]) -> int:
 
 
 def _delete_old(connection: sqlite3.Connection, table: str, rows: int) -> None:
-    """Delete all but the newest rows, by row number and not by time, because the clock may have been
-    wrong.
+    """Delete all rows of the table but the newest `rows`.
+
+    Row numbers decide which are newest, and not times, because the clock may have been wrong.
     """
     connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (rows,))

@@ -1,4 +1,6 @@
-"""Incidents: what failed, why, what was done about it and what it cost, derived from the journal's events."""
+"""Incidents: what failed, why, what was done, and which requests were affected. They are derived from the
+journal's events.
+"""
 
 from host_agent.incidents.fold import IncidentFold, fold
 from host_agent.incidents.incident import Incident

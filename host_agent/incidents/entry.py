@@ -1,4 +1,4 @@
-"""Read a journal entry without raising an exception, whatever the types of its fields. Pure."""
+"""Read the fields of a journal entry without an exception, whatever types they have. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_COUNT = 1_000_000
 
 
 class Entry(NamedTuple):
-    """One event of the journal."""
+    """One event of the journal: its number `seq`, its time `ts` (seconds since 1970), and what it says."""
 
     seq: int
     ts: float
@@ -21,20 +21,24 @@ class Entry(NamedTuple):
     fields: Mapping[str, Any]
 
     def number(self, name: str) -> float:
-        """Return a field that should be a number, at least 0; 0 if it is none."""
+        """Return the field `name` as a number of at least 0; 0 if the field is missing or no such number."""
         return as_number(self.fields.get(name))
 
     def count(self, name: str) -> int:
-        """Return a field that should be a whole number, at least 0; 0 if it is none."""
+        """Return the field `name` as a whole number from 0 to MAX_COUNT; 0 if the field is missing or no
+        number.
+        """
         return int(min(self.number(name), MAX_COUNT))
 
     def text(self, name: str) -> str:
-        """Return a field that should be a text; empty if it is none."""
+        """Return the field `name` as a text of at most MAX_TEXT characters; empty if the field is missing or
+        no text.
+        """
         value = self.fields.get(name)
         return value[:MAX_TEXT] if isinstance(value, str) else ""
 
     def ids(self) -> list[str]:
-        """Return the ids of requests in the fields `ids` or `id`, without the suffix after a dot."""
+        """Return the ids of requests in the field `id` or `ids`, each without its suffix after a period."""
         one = self.fields.get("id")
         if isinstance(one, str):
             return [one.partition(".")[0]] if one else []
@@ -43,7 +47,9 @@ class Entry(NamedTuple):
         return [text.partition(".")[0] for text in values if isinstance(text, str) and text]
 
     def names(self, name: str) -> frozenset[str]:
-        """Return a field that should be a list of names; empty if it is none."""
+        """Return the texts in the list that the field `name` holds; an empty set if the field holds no
+        list.
+        """
         value = self.fields.get(name)
         return (
             frozenset(each for each in value if isinstance(each, str))
@@ -52,14 +58,17 @@ class Entry(NamedTuple):
         )
 
     def sentences(self, name: str) -> Mapping[str, str]:
-        """Return a field that should map services to sentences; empty if it does not."""
+        """Return the field `name`, which maps services to sentences; an empty dict if it holds no mapping."""
         value = self.fields.get(name)
         pairs = value.items() if isinstance(value, dict) else ()
         return {str(key): text[:MAX_TEXT] for key, text in pairs if isinstance(text, str)}
 
 
 def made(seq: Any, ts: Any, component: Any, event: str, cause: Any, fields: Any, last_ts: float) -> Entry:
-    """Return an entry of these values. One without a time gets `last_ts`, the time of the entry before."""
+    """Build an entry from values of any type, with a default for each that has a wrong type.
+
+    An entry without a valid time gets `last_ts`, the time of the entry before it.
+    """
     if type(ts) is not float or not math.isfinite(ts):
         ts = as_number(ts) or last_ts
     return Entry(

@@ -1,7 +1,7 @@
-"""Define the effect of each journal event on incidents: it opens, adds to or ends one, or has no effect.
-Pure.
+"""Define the effect of each journal event on incidents: it opens, extends or ends an incident, or has no
+effect. Pure.
 
-Every event that the code can write is listed here; a test fails for one that is not.
+Every event that Vestal's code can write is listed here; a test fails if one is missing.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _BY_HAND = {
 _RECOVERY = {
     "only_a_reboot_helps": Effect.OPENS,
     "remedy_applied": Effect.OPENS,
-    "recovery_finished": Effect.ENDS,  # for each healthy service; opens one for each other
+    "recovery_finished": Effect.ENDS,  # for each healthy service; opens a fault for each other service
     "recovery_requested": Effect.NEUTRAL,
     "reset_requested": Effect.NEUTRAL,
 }
@@ -148,4 +148,4 @@ EFFECTS: Mapping[str, Effect] = {
 """The effect of each event by its name."""
 
 INCIDENT_EVENTS = frozenset(name for name, effect in EFFECTS.items() if effect is not Effect.NEUTRAL)
-"""The events that a fold has to read."""
+"""The events that can change an incident."""

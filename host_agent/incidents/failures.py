@@ -1,4 +1,4 @@
-"""Describe how a process or a container ended, as a part of a sentence. Pure."""
+"""Describe how a process or a container ended, as a phrase for a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ CONTAINER_VERBS = {
 
 
 def of_exit(entry: Entry, *, by_person: bool = False) -> Failure:
-    """Return how a process ended according to its event `child_exited`."""
+    """Return how a process ended, according to its event `child_exited`.
+
+    `by_person` says that a person had asked to kill the process.
+    """
     number, code = entry.fields.get("signal"), entry.fields.get("code")
     if _is_number(number) and number > 0:
         name = signal_name(number)
@@ -53,19 +56,19 @@ def of_exit(entry: Entry, *, by_person: bool = False) -> Failure:
 
 
 def of_container(entry: Entry) -> Failure:
-    """Return how a container ended according to its event `container_died`."""
+    """Return how a container ended, according to its event `container_died`."""
     reason = entry.text("reason")
     cause = _KILLED.sub("by ", entry.cause) if reason == "killed_by_request" else entry.cause
     return Failure(CONTAINER_VERBS.get(reason, "ended"), detail(cause))
 
 
 def says_more(cause: str) -> bool:
-    """Return whether the cause of a restart contains more than the description of the process's exit."""
+    """Return whether the cause of a restart says more than how the process exited."""
     return bool(cause) and not _PLAIN_EXIT.fullmatch(cause)
 
 
 def detail(text: str) -> str:
-    """Return a cause in words, short enough for a sentence, without control characters for a terminal."""
+    """Return a cause as text for a sentence: without control characters, and at most MAX_DETAIL long."""
     text = "".join(each for each in " ".join(text.split()) if each.isprintable()).rstrip(".")
     text = _EXIT_CODE.sub(r", \1", text)
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1].rstrip() + "…"

@@ -1,8 +1,8 @@
 """Combine the journal's entries, in their order, into incidents. Pure.
 
-An incident opens with the first fault and closes when each service in it is healthy again. A fault that
-follows soon after, or while the incident is open, belongs to the same one: five kills within a minute are
-one incident.
+An incident opens with the first fault and closes when each of its services is healthy again. A fault that
+follows soon after, or while the incident is open, belongs to the same incident: five kills within a minute
+are one incident.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from host_agent.incidents.reading.recovery import RecoveryEvents
 from host_agent.incidents.reading.requests import RequestEvents
 
 WITHOUT_FIELDS = frozenset({"child_adopted", "child_killed", "child_ready", "child_started", "child_stopped"})
-"""Events whose fields say nothing about incidents. A journal has many of them."""
+"""Frequent events whose fields are not needed for incidents, so that they need not be parsed."""
 
 
 class IncidentFold:
-    """The incidents of all entries so far."""
+    """Derives the incidents from journal entries, which must be added in their order. `ledger` has the
+    incidents.
+    """
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -45,11 +47,11 @@ class IncidentFold:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Return the names of the events that can change an incident."""
+        """Return the names of the events that can change an incident. Other events are ignored."""
         return frozenset(self._methods)
 
     def add(self, raw: Mapping[str, Any]) -> tuple[Incident, ...]:
-        """Take the next entry, and return the incidents that it has changed."""
+        """Apply the next entry, and return the incidents that it has changed."""
         event = raw.get("event")
         if not isinstance(event, str) or event not in self._methods:
             return ()
@@ -57,10 +59,10 @@ class IncidentFold:
         return self._take(made(*head, raw.get("fields"), self._known.last_ts))
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]], parse: Callable[[str], Any]) -> None:
-        """Take the next entries, which are rows of the journal's file.
+        """Apply the next entries, which are rows of the journal's file.
 
-        `parse` decodes the fields of an entry, and is called only if they are needed. An agent that starts
-        after a crash storm reads twenty thousand rows, so this loop must be fast.
+        `parse` decodes an entry's fields, and is called only if they are needed. An agent that starts after
+        many crashes reads twenty thousand rows, so this loop must be fast.
         """
         ledger, known, methods = self.ledger, self._known, self._methods
         for seq, ts, component, event, cause, text in rows:
@@ -80,7 +82,7 @@ class IncidentFold:
 
 
 def fold(entries: Iterable[Mapping[str, Any]]) -> list[Incident]:
-    """Return the incidents of these entries, oldest first."""
+    """Return the incidents that these journal entries describe, oldest first."""
     folded = IncidentFold()
     for entry in entries:
         folded.add(entry)

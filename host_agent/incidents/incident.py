@@ -11,7 +11,9 @@ MAX_IDS = 10_000
 
 @dataclass(frozen=True)
 class Failure:
-    """How a service failed, in a sentence: `verb` ("was killed"), `detail` ("SIGKILL, sender unknown")."""
+    """How a service failed, as parts of a sentence: `verb`, such as "was killed", and `detail`, such as
+    "SIGKILL, sender unknown".
+    """
 
     verb: str
     detail: str = ""
@@ -19,10 +21,11 @@ class Failure:
 
 @dataclass
 class Part:
-    """What happened to one service in an incident. Times are seconds since 1970.
+    """What happened to one service in an incident. Times are in seconds since 1970.
 
-    `failures` counts the failures of each form. `end` is the reason why this part is over, in words; it is
-    empty if the service is healthy again. `unseen`: the service ended while no agent ran.
+    `failures` counts equal failures. `end` says in words why the service need not become healthy; it is empty
+    if the service is healthy again or still failing. `unseen` is True if the service ended while no agent
+    ran.
     """
 
     service: str
@@ -38,7 +41,9 @@ class Part:
     is_notice: bool = False
 
     def failed(self, failure: Failure, ts: float) -> None:
-        """Count a failure. Forms beyond the first MAX_FAILURES are counted together."""
+        """Count a failure at the time `ts`. If there are MAX_FAILURES different failures, count further ones
+        together.
+        """
         if failure not in self.failures and len(self.failures) >= MAX_FAILURES:
             failure = Failure("failed otherwise")
         self.failures[failure] = self.failures.get(failure, 0) + 1
@@ -53,7 +58,10 @@ class Part:
 
 @dataclass
 class Requests:
-    """The requests that an incident affected, by id where the journal has the ids, otherwise by number."""
+    """The requests that an incident affected, by id if the journal has the ids, otherwise as numbers.
+
+    `taken_up` is the number of answers that a new gateway continued.
+    """
 
     parked: set[str] = field(default_factory=set)
     resumed: set[str] = field(default_factory=set)
@@ -63,19 +71,21 @@ class Requests:
     dropped_without_id: int = 0
 
     def park(self, ids: list[str], count: int) -> None:
-        """Add requests whose engine has ended."""
+        """Add requests that wait because their engine has ended. `count` may be more than `ids` has."""
         _extend(self.parked, ids)
         self.most_parked = max(self.most_parked, count)
 
     def resume(self, request_id: str) -> None:
-        """Add a request that continues, on this machine or another."""
+        """Add a request that has continued, on this machine or another."""
         if len(self.resumed) < MAX_IDS:
             self.resumed.add(request_id)
         if self.dropped:
             self.dropped.discard(request_id)
 
     def drop(self, ids: list[str], count: int) -> None:
-        """Add requests that failed because no engine could continue them."""
+        """Add requests that failed because no engine could continue them. `count` may be more than
+        `ids` has.
+        """
         _extend(self.dropped, ids)
         self.dropped_without_id += max(0, count - len(ids))
 
@@ -86,23 +96,24 @@ class Requests:
 
     @property
     def waited(self) -> int:
-        """Return how many requests had to wait. Each counts once, however often its engine died."""
+        """Return how many requests had to wait. A request counts once, however often its engine died."""
         known = len(self.parked | self.resumed | self.dropped)
         return max(known, self.most_parked, self.taken_up, self.lost)
 
     @property
     def continued(self) -> int:
-        """Return how many requests continued after their engine's end."""
+        """Return how many requests continued after their engine had ended."""
         return min(max(len(self.resumed - self.dropped), self.taken_up), self.waited - self.lost)
 
 
 @dataclass
 class Incident:
-    """A fault and everything that belongs to it, until all its services are healthy again.
+    """A fault and everything that belongs to it, until all services in it are healthy again.
 
     `ended_at` is None while the incident is open. `pending` are the services that are not healthy yet.
     `urgency` is the event, about `urgent_service`, that needs a person's attention at once; `ending` is the
-    event that ended the incident. The two flags say which notices about it were sent.
+    event that ended the incident. `notified` and `notified_of_end` say whether a notice about the incident,
+    and one about its end, was sent.
     """
 
     id: int
@@ -124,39 +135,48 @@ class Incident:
 
     @property
     def open(self) -> bool:
-        """Return whether a service of the incident is not healthy yet."""
+        """Return whether the incident has not ended, because a service in it is not healthy yet."""
         return self.ended_at is None
 
     @property
     def is_notice(self) -> bool:
-        """Return whether the incident is only a notice: no service stopped working."""
+        """Return whether the incident is only a notice, in which no service stopped working."""
         return all(part.is_notice for part in self.parts.values())
 
     @property
     def last_activity_at(self) -> float:
-        """Return when something last failed, or when the incident ended, whichever is later."""
+        """Return when a service last failed or the incident ended, whichever is later (seconds since
+        1970).
+        """
         faults = max((part.last_fault_at for part in self.parts.values()), default=self.began_at)
         return faults if self.ended_at is None else max(faults, self.ended_at)
 
     def part(self, service: str, ts: float) -> Part:
-        """Return the part of a service; create it at the first call."""
+        """Return the part about a service, and create it if it does not exist. `ts` is the time of the
+        fault.
+        """
         return self.parts.setdefault(service, Part(service, ts))
 
     def duration_s(self, now: float) -> float:
-        """Return how many seconds the incident lasted, or has lasted until `now`; never less than 0."""
+        """Return how many seconds the incident lasted or, if it is open, has lasted at the time `now`.
+
+        The result is never less than 0.
+        """
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
 
     def become_urgent(self, event: str, service: str) -> None:
-        """Record the first event because of which the incident needs a person at once."""
+        """Record that the incident needs a person's attention because of `event`. Only the first such event
+        is kept.
+        """
         if not self.urgency:
             self.urgency, self.urgent_service = event, service
 
     def add_cause(self, text: str) -> None:
-        """Add a sentence about the cause, unless the incident already has it."""
+        """Add a sentence about the cause, unless the incident already has this sentence."""
         _add(self.causes, text)
 
     def add_done(self, text: str) -> None:
-        """Add a sentence about a measure that was taken, unless the incident already has it."""
+        """Add a sentence about something that was done, unless the incident already has this sentence."""
         _add(self.done, text)
 
 

@@ -1,4 +1,4 @@
-"""The incidents of a journal: followed live in the agent, or read from the journal's file while no agent
+"""The incidents of a journal: followed live in the agent, or read from the journal's file if no agent
 runs.
 """
 
@@ -17,14 +17,16 @@ from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.incident import Incident
 from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row, fields_from
 
-FOLLOWER_BACKLOG = 1000  # incidents that a follower may fall behind before it is disconnected
-MAX_ENTRIES = 500  # journal lines that one answer about an incident contains
+FOLLOWER_BACKLOG = 1000  # the most unread incidents of a follower, which is then disconnected
+MAX_ENTRIES = 500  # the most journal lines in one response about an incident
 
 Followed = asyncio.Queue[dict[str, Any] | None]
 
 
 class Incidents:
-    """Derives the incidents from the journal: reads it once, and then each new event as it is recorded."""
+    """Derives the incidents from the journal: reads all events once, and then each new event when it is
+    recorded.
+    """
 
     def __init__(self, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
         self._journal, self._wall = journal, wall
@@ -44,12 +46,15 @@ class Incidents:
         return any(incident.open for incident in self._fold.ledger.live)
 
     def newest(self, limit: int = 50, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return the newest incidents, newest first: those that were open at `since` or later."""
+        """Return the newest `limit` incidents as JSON, newest first.
+
+        Incidents that ended before `since` (seconds since 1970) are left out.
+        """
         found = newest_of(self.all, limit, since)
         return [self.as_json(incident) for incident in found]
 
     def find(self, incident_id: int) -> dict[str, Any] | None:
-        """Return an incident with its `entries`, the first MAX_ENTRIES of its journal lines.
+        """Return an incident as JSON, with the first MAX_ENTRIES of its journal lines in `entries`.
 
         Return None if there is no such incident.
         """
@@ -62,14 +67,14 @@ class Incidents:
         }
 
     def as_json(self, incident: Incident) -> dict[str, Any]:
-        """Return an incident as the API gives it."""
+        """Return an incident in the form that the API returns."""
         return story.as_json(incident, local_clock, self._wall())
 
     @contextlib.contextmanager
     def follow(self) -> Iterator[Followed]:
-        """Yield a queue that receives each incident, as the API gives it, when it opens, changes or closes.
+        """Yield a queue that receives each incident, as JSON, when the incident opens, changes or closes.
 
-        The item None is the last one: the follower read so slowly that FOLLOWER_BACKLOG incidents waited.
+        If more than FOLLOWER_BACKLOG incidents wait in the queue, the last item is None and no more follow.
         """
         queue: Followed = asyncio.Queue(FOLLOWER_BACKLOG + 1)
         self._followers.add(queue)
@@ -93,13 +98,16 @@ class Incidents:
 
 
 def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incident]:
-    """Return the newest incidents that were open at `since` or later, newest first."""
+    """Return the newest `limit` incidents, newest first, without those that ended before `since`."""
     recent = (each for each in reversed(incidents) if each.ended_at is None or each.ended_at >= since)
     return [incident for incident, _ in zip(recent, range(limit), strict=False)]
 
 
 def incidents_in_file(path: Path) -> list[Incident]:
-    """Return the incidents of a journal's file, oldest first. Raises sqlite3.Error if it cannot be read."""
+    """Return the incidents of a journal's file, oldest first.
+
+    Raises sqlite3.Error if the file cannot be read.
+    """
     folded = IncidentFold()
     names = ", ".join("?" * len(INCIDENT_EVENTS))
     query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
@@ -109,7 +117,10 @@ def incidents_in_file(path: Path) -> list[Incident]:
 
 
 def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
-    """Return the journal lines of an incident, read from the file. Raises sqlite3.Error if that fails."""
+    """Return the first MAX_ENTRIES journal lines of an incident, from the journal's file.
+
+    Raises sqlite3.Error if the file cannot be read.
+    """
     query = f"SELECT {COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     bounds = (incident.first_seq, incident.last_seq, MAX_ENTRIES)
     with contextlib.closing(connect_read_only(path)) as database:
@@ -117,7 +128,7 @@ def entries_in_file(path: Path, incident: Incident) -> list[dict[str, Any]]:
 
 
 def local_clock(ts: float) -> str:
-    """Return `ts` as local time of day, with the date unless it is today."""
+    """Return the time `ts` (seconds since 1970) as local time of day, with the date unless it is today."""
     try:
         then, today = time.localtime(ts), time.localtime()
     except (OverflowError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Assign each fault to an incident, and close incidents when all their services are healthy. Pure.
+"""Assign each fault to an incident, and close an incident when all its services are healthy. Pure.
 
 All times are those of the journal's entries. The machine's clock may be set while an incident is open.
 """
@@ -13,16 +13,18 @@ from host_agent.incidents.related import PARENTS, with_children
 from host_agent.services import MLX_ENGINE, MLX_SERVER
 
 REOPEN_WITHIN_S = 20.0
-"""A fault so soon after another one, or after an incident has ended, belongs to it."""
+"""A fault that follows an incident's last fault, or its end, within this time belongs to the incident."""
 
 LATE_S = 60.0
-"""The events of the engine come through its gateway, and may be recorded so much later than they happened."""
+"""The engine's events come through its gateway, and may be recorded this long after they happened."""
 
 MAX_INCIDENTS = 500
 
 
 class Ledger:
-    """All open incidents, and the newest closed ones, oldest first."""
+    """Holds all open incidents and the newest closed ones, oldest first, and assigns faults and ends to
+    them.
+    """
 
     def __init__(self) -> None:
         self.incidents: list[Incident] = []
@@ -35,11 +37,11 @@ class Ledger:
         self._early_at = float("-inf")
 
     def find(self, incident_id: int) -> Incident | None:
-        """Return an incident, or None if it is unknown."""
+        """Return the incident with this id, or None if it is unknown."""
         return self._by_id.get(incident_id)
 
     def take_changed(self) -> tuple[Incident, ...]:
-        """Return the incidents that the current entry has changed."""
+        """Return the incidents that have changed since the last call."""
         if not self._changed:
             return ()
         changed = tuple(self._changed.values())
@@ -47,14 +49,17 @@ class Ledger:
         return changed
 
     def begin(self, seq: int, ts: float) -> None:
-        """Begin with journal entry `seq`, recorded at `ts`. No fault joins incidents that ended long ago."""
+        """Prepare for applying the journal entry `seq`, which was recorded at `ts`.
+
+        Incidents that ended too long ago for a new fault to join them leave `live`.
+        """
         self._seq = seq
         if not 0.0 <= ts - self._retired_at < 1.0 and self.live:
             self._retired_at = ts
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
     def mark_changed(self, incident: Incident) -> Incident:
-        """Record that the current entry changed the incident, so that `take_changed` returns it."""
+        """Record that the current entry has changed the incident, so that `take_changed` returns it."""
         self._changed[incident.id] = incident
         if self._seq > incident.last_seq:
             incident.last_seq = self._seq
@@ -63,7 +68,11 @@ class Ledger:
     # --- faults -----------------------------------------------------------------------------------------
 
     def fail(self, entry: Entry, failure: Failure, service: str = "") -> Incident:
-        """Count a failure of a service, which counts as unhealthy from now on, and return its incident."""
+        """Count a failure of a service, mark the service as unhealthy, and return the incident of the
+        failure.
+
+        The service is `entry.service` if `service` is empty.
+        """
         service = service or entry.service
         incident = self.incident_of(service, entry)
         part = incident.part(service, entry.ts)
@@ -76,7 +85,11 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once, as an incident with an end."""
+        """Record a fault that is over at once. Unless a service in its incident is unhealthy, the incident
+        ends too.
+
+        The service is `entry.service` if `service` is empty.
+        """
         service = service or entry.service
         incident = self.incident_of(service, entry)
         is_new = service not in incident.parts
@@ -86,7 +99,9 @@ class Ledger:
         self._close_if_well(incident, entry)
 
     def incident_of(self, service: str, entry: Entry) -> Incident:
-        """Return the incident that a fault belongs to; a new one if there is none."""
+        """Return the incident to which a fault of the service belongs; create an incident if there is
+        none.
+        """
         found = self.open_with(service) or self._open_with_relative(service) or self._recent(entry.ts)
         if found is None:
             self._last_id = max(entry.seq, self._last_id + 1)
@@ -98,7 +113,7 @@ class Ledger:
         return self.mark_changed(found)
 
     def open_with(self, service: str) -> Incident | None:
-        """Return the open incident in which the service is not healthy; None if there is none."""
+        """Return the open incident in which the service is unhealthy, or None if there is none."""
         return next((each for each in self.live if service in each.pending), None)
 
     def is_unhealthy(self, service: str) -> bool:
@@ -113,7 +128,7 @@ class Ledger:
         return next((each for each in reversed(self.live) if _is_near(each, ts)), None)
 
     def forget(self, incident: Incident) -> None:
-        """Delete an incident: it was no fault, or it is the oldest one and there are too many."""
+        """Delete an incident, because it was no fault or because there are too many."""
         self.mark_changed(incident)
         self.incidents.remove(incident)
         self.live = [each for each in self.live if each is not incident]
@@ -128,7 +143,10 @@ class Ledger:
     # --- ends -------------------------------------------------------------------------------------------
 
     def end(self, entry: Entry, services: Iterable[str], why: str = "") -> None:
-        """End the parts of these services: they are healthy again, or `why` says why they need not be."""
+        """Record that these services are healthy again or, if `why` is given, why they need not be healthy.
+
+        An incident closes when none of its services is unhealthy.
+        """
         ended = set(services)
         for incident in self.live:
             if not ended & incident.pending:
@@ -149,14 +167,20 @@ class Ledger:
     # --- requests ---------------------------------------------------------------------------------------
 
     def requests_now(self) -> Requests | None:
-        """Return the request counts of the newest live incident of engine or gateway; None without one."""
+        """Return the request counts of the newest live incident of the engine or the gateway, and mark it as
+        changed.
+
+        Return None if there is no such incident.
+        """
         for incident in reversed(self.live):
             if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:
                 return self.mark_changed(incident).requests
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return request counts for requests that are parked before the engine's exit is in the journal."""
+        """Return empty request counts, for requests that are parked before the journal has the engine's
+        exit.
+        """
         self._early, self._early_at = Requests(), entry.ts
         return self._early
 

@@ -1,4 +1,4 @@
-"""Define which services depend on each other, and their names in a sentence. Pure."""
+"""Define which services depend on each other, and the services' names for sentences. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from host_agent.services import AGENT, DOCKER, MLX_ENGINE, MLX_SERVER, NIGHTLY, 
 
 WATCHDOG, DISK, MEMORY = "watchdog", "disk", "memory"
 PARENTS = {MLX_ENGINE: MLX_SERVER}
-"""The service whose process is the parent of another one's, and ends it when it ends itself."""
+"""Maps a service to its parent. When the parent's process ends, it ends the service's process too."""
 
 NAMES = {
     AGENT: "the agent",
@@ -28,7 +28,7 @@ def name_of(service: str) -> str:
 
 
 def with_children(service: str) -> tuple[str, ...]:
-    """Return the service, and those whose processes end with its own."""
+    """Return the service and its children, whose processes end when the service's process ends."""
     return (service, *(child for child, parent in PARENTS.items() if parent == service))
 
 

@@ -1,6 +1,6 @@
 """Describe an incident in English: a title, one or two sentences, its causes, and what was done. Pure.
 
-`clock` turns seconds since 1970 into the time of the day.
+`clock` formats seconds since 1970 as the time of day.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
-    """Return the incident as the API gives it."""
+    """Return the incident in the form that the API returns. `now` is in seconds since 1970."""
     requests = incident.requests
     return {
         "id": incident.id,
@@ -42,7 +42,7 @@ def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
 
 
 def title(incident: Incident) -> str:
-    """Return what failed, in a few words."""
+    """Return a title that says what failed, in a few words."""
     parts = _parts(incident)
     if len(parts) > 1:
         names = _list([name_of(part.service) for part in parts])
@@ -56,7 +56,7 @@ def title(incident: Incident) -> str:
 
 
 def sentence(incident: Incident, clock: Clock) -> str:
-    """Return one or two sentences: when, what failed, why, and what became of the requests."""
+    """Return one or two sentences: when and what failed, why, and whether requests were lost."""
     clauses = [_what_happened(part) for part in _parts(incident)]
     clauses += [clause for part in _parts(incident) for clause in _what_followed(incident, part, clock)]
     if about_requests := _requests(incident):
@@ -66,7 +66,7 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 
 def causes(incident: Incident) -> list[str]:
-    """Return a sentence for each form of failure, and the causes that the journal's events name."""
+    """Return a sentence for each kind of failure, and the causes that the journal's events name."""
     sentences = [
         f"{subject(part.service)} {_failure_text(*form)}."
         for part in _parts(incident)
@@ -76,7 +76,7 @@ def causes(incident: Incident) -> list[str]:
 
 
 def done(incident: Incident) -> list[str]:
-    """Return a sentence for each measure that was taken."""
+    """Return a sentence for each measure that was taken, such as restarts."""
     sentences = []
     for part in _parts(incident):
         if part.restarts:
@@ -87,20 +87,21 @@ def done(incident: Incident) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return `60 s`, `5 min` or `2 h`."""
+    """Format a duration in a suitable unit, such as `60 s`, `5 min` or `2 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h".replace(".0 h", " h")
 
 
 def times(count: int) -> str:
-    """Return `five times`, or `12 times`."""
+    """Return a count in words, such as `five times`, or with digits if it is large, such as `12 times`."""
     return TIMES[count] if count < len(TIMES) else f"{count} times"
 
 
 def _parts(incident: Incident) -> list[Part]:
-    """Return the parts that the story mentions. Services that ended with the machine are not listed one by
-    one.
+    """Return the parts of the incident to mention.
+
+    If the machine restarted, the services that ended with it are left out.
     """
     parts = list(incident.parts.values())
     mentioned = [part for part in parts if not (incident.rebooted and part.unseen)]
@@ -120,7 +121,7 @@ def _what_happened(part: Part) -> str:
 
 
 def _failure_forms(part: Part) -> list[tuple[str, int, list[str]]]:
-    """Return the forms in which the service failed: verb, how often, and the details."""
+    """Return the failures of a service, grouped by verb: the verb, how often it applies, and some details."""
     forms: dict[str, tuple[int, list[str]]] = {}
     for failure, count in part.failures.items():
         before, details = forms.get(failure.verb, (0, []))

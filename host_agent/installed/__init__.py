@@ -1,1 +1,3 @@
-"""Digests of the installed code and settings, by which Vestal notices processes that run older ones."""
+"""Digests of the installed code and settings. They show which running processes use older code or
+settings.
+"""

@@ -1,4 +1,6 @@
-"""Compare the digests of running processes with those installed, and say what to replace and why. Pure."""
+"""Compare the digests of running processes with the installed digests, and say what to replace and why.
+Pure.
+"""
 
 from collections.abc import Mapping
 
@@ -6,9 +8,10 @@ OLDER = "was started by an older version of Vestal"
 
 
 def why_outdated(running: str | None, installed: str) -> str:
-    """Return why a process has to be replaced, as the end of a sentence; empty if it is up to date.
+    """Return why a process has to be replaced, as the end of a sentence; empty if the process is up to date.
 
-    `running` is the digest that it was started with, `CODE.SETTINGS`; None if it was started without one.
+    `running` is the digest `CODE.SETTINGS` that the process was started with, or None if it was started
+    without one. `installed` is the digest that a process started now would get.
     """
     if running == installed:
         return ""
@@ -23,7 +26,11 @@ def why_outdated(running: str | None, installed: str) -> str:
 
 
 def outdated(running: Mapping[str, str | None], installed: Mapping[str, str]) -> dict[str, str]:
-    """Return by name the running parts of Vestal that are out of date, each with the reason in words."""
+    """Return the parts of Vestal in `running` that are out of date: a dict from the part's name to the reason
+    in words.
+
+    Both arguments map the names of parts to digests.
+    """
     found = {
         part: why_outdated(digest, installed[part]) for part, digest in running.items() if part in installed
     }

@@ -16,10 +16,10 @@ from vestal.config import Config
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "host.lock"
 EXTRA_LOCKS = {"mlx_server": ROOT / "requirements" / "vision.lock"}
-"""The lock of an extra that a part uses once it is installed."""
+"""The lock file of the optional packages of a part, which count only if they are installed."""
 LOCKED_NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 DIGEST_VARIABLE = "VESTAL_DIGEST"
-"""Has the digest of the code and the settings that a process was started with in its environment."""
+"""The environment variable with the digest of the code and settings that a process was started with."""
 
 SOURCES = {
     "agent": ("vestal", "host_agent"),
@@ -29,23 +29,32 @@ SOURCES = {
     "nightly": ("vestal", "orchestrator"),
     "ollama": (),
 }
-"""The folders with the source files of each part. Ollama's code is not ours; only its settings count."""
+"""The folders with each part's source files. Ollama has none, since its code is not part of Vestal."""
 
 _LENGTH = 16
 
 
 def digest(part: str, settings: str) -> str:
-    """Return the digest of a part as `CODE.SETTINGS`, both hexadecimal."""
+    """Return the digest of a part as `CODE.SETTINGS`, both hexadecimal. `settings` is the text of the part's
+    settings.
+    """
     return f"{code_digest(part)}.{_text_digest(settings)}"
 
 
 def all_settings(config: Config) -> str:
-    """Return all settings as text, whichever file they are from. Used for a part that passes settings on."""
+    """Return all settings as JSON, without the paths of the home and of the settings file.
+
+    This is for a part that passes settings on to its children.
+    """
     return config.model_dump_json(exclude={"home", "file"})
 
 
 def code_digest(part: str) -> str:
-    """Return the digest of the code of a part as it is on the disk now."""
+    """Return the digest of a part's code on disk: its source files, the installed packages and the Python
+    version.
+
+    Return `-` for a part without sources of Vestal, such as Ollama.
+    """
     folders = SOURCES[part]
     if not folders:
         return "-"
@@ -54,7 +63,7 @@ def code_digest(part: str) -> str:
 
 
 def code_of(text: str) -> str:
-    """Return the first half of a digest, which is that of the code."""
+    """Return the digest of the code, which is the half of the digest `text` before the period."""
     return text.partition(".")[0]
 
 
@@ -63,7 +72,7 @@ def _folder(name: str) -> str:
     for path in sorted(_files(ROOT / name)):
         try:
             content = path.read_bytes()
-        except OSError:  # it was deleted or is being replaced: the next look sees what it is then
+        except OSError:  # it was deleted or is being replaced: the next call reads its new content
             continue
         hashed.update(f"{path.relative_to(ROOT)} {len(content)}\n".encode())
         hashed.update(content)
@@ -77,9 +86,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _packages(extra_lock: Path | None = None) -> str:
-    """Return the digest of the installed packages in the lock file, and in `extra_lock` if it is given.
+    """Return the digest of the installed packages that the lock file names, and of those that `extra_lock`
+    names, if given.
 
-    A package's file `RECORD` lists the hash of every file. It is read again only if it has changed.
+    The digest covers each package's file `RECORD`, which lists a hash of every installed file. A `RECORD` is
+    read again only if its time or size has changed.
     """
     hashed = hashlib.sha256()
     for folder in sorted(_package_folders(extra_lock)):
@@ -109,7 +120,9 @@ def _package_folders(extra_lock: Path | None) -> Iterator[Path]:
 
 
 def _locked_names(lock: Path) -> frozenset[str]:
-    """Return the names of packages in a lock file. Without the file, return none: all packages then count."""
+    """Return the names of the packages in a lock file. Return an empty set if the file cannot be read; every
+    installed package then counts.
+    """
     try:
         return frozenset(_normalized(name) for name in LOCKED_NAME.findall(lock.read_text()))
     except OSError:

@@ -1,6 +1,6 @@
-"""The events of a streamed answer, and how its frames are read. Pure.
+"""Parse the lines of a streamed answer into events. Pure.
 
-Answers have the form of Ollama's API: a frame is one line with a JSON object.
+Answers have the form of Ollama's /api/chat: each line of the stream, called a frame, is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of the answer, with the number of its tokens and why it ended (`stop`, `length`)."""
+    """The end of the answer: the number of its tokens, and the reason (`stop` or `length`)."""
 
     tokens: int = 0
     reason: str = ""
@@ -35,7 +35,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class GatewayLost:
-    """The connection to the gateway broke; requests for the rest of the answer are repeated until one
+    """The connection to the gateway broke. Requests for the rest of the answer are repeated until one
     succeeds.
     """
 
@@ -44,12 +44,12 @@ class GatewayLost:
 
 @dataclass(frozen=True)
 class GatewayBack:
-    """The stream continues after a GatewayLost."""
+    """The stream has continued after a GatewayLost."""
 
 
 @dataclass(frozen=True)
 class EngineDied:
-    """The engine's process has ended. `cause` is in words, such as `killed by SIGKILL`."""
+    """The engine's process has ended. `cause` says how in words, such as `killed by SIGKILL`."""
 
     pid: int
     cause: str
@@ -57,7 +57,7 @@ class EngineDied:
 
 @dataclass(frozen=True)
 class EngineStarted:
-    """Another engine process has started."""
+    """A new engine process has started."""
 
     pid: int
 
@@ -67,14 +67,14 @@ Happening = Piece | Finished | Failed | GatewayLost | GatewayBack | EngineDied |
 
 @dataclass(frozen=True)
 class Frame:
-    """The content of one line of the stream. After a frame with `is_last` the stream is complete."""
+    """The events in one line of the stream. If `is_last`, the stream is complete."""
 
     happenings: list[Happening] = field(default_factory=list)
     is_last: bool = False
 
 
 def read_frame(line: bytes) -> Frame:
-    """Return the frame of one line of the stream; a line that is not JSON gives an empty frame."""
+    """Parse one line of the stream. A line that is not a JSON object gives an empty frame."""
     try:
         frame = json.loads(line)
     except ValueError:
@@ -96,14 +96,16 @@ def read_frame(line: bytes) -> Frame:
 
 
 def error_sentence(body: dict[str, Any]) -> str:
-    """Return the sentence of an error in the body of an answer, in Ollama's form or in Vestal's own."""
+    """Return the error message in the body of a response, whose `error` is a string (Ollama) or an object
+    with `message`.
+    """
     error = body.get("error")
     sentence = error.get("message") if isinstance(error, dict) else error
     return str(sentence or "The MLX server gave no reason.")
 
 
 def engine_happening(event: dict[str, Any]) -> EngineDied | EngineStarted | None:
-    """Return the start or death of the engine that an event of the gateway reports; None for other events."""
+    """Return the death or start of the engine if the gateway's event `event` reports one; else None."""
     pid = (event.get("fields") or {}).get("pid")
     if event.get("component") != "mlx_engine" or not isinstance(pid, int):
         return None

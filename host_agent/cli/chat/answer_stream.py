@@ -1,4 +1,6 @@
-"""Stream one answer of the gateway; if the gateway dies, request the rest from the next one."""
+"""Stream one answer of the gateway. If the gateway dies, request the rest from the gateway that
+replaces it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from host_agent.cli.gateway import GatewayClient
 from host_agent.errors import HostAgentError
 
 READ_TIMEOUT_S = 30.0
-"""A stream sends something each 4 s or oftener, whatever it waits for."""
+"""The gateway sends something on a stream at least every 4 s, even while the answer waits."""
 RECONNECT_TIMEOUT_S = 120.0
 RECONNECT_DELAY_S = 0.25
 EVENTS_WAIT_S = 20.0
@@ -34,9 +36,10 @@ GONE = (404, 410)
 
 
 class AnswerStream:
-    """One request to /api/chat. The queue `happenings` gets its events, and the engine's deaths and starts.
+    """Sends one request to /api/chat, and reads its answer on another thread.
 
-    The request has an idempotency key, so that sending it again does not make a second answer.
+    The queue `happenings` receives the answer's events, and the deaths and starts of the engine. The request
+    has an idempotency key, so that the gateway generates only one answer even if the request is sent again.
     """
 
     def __init__(self, gateway: GatewayClient, body: dict[str, Any]) -> None:
@@ -48,12 +51,14 @@ class AnswerStream:
         self.happenings: SimpleQueue[Happening] = SimpleQueue()
 
     def start(self) -> None:
-        """Send the request, and read its answer on another thread, so that Ctrl-C takes effect at once."""
+        """Send the request and read its answer on other threads, so that Ctrl-C takes effect at once."""
         threading.Thread(target=self._watch_engine, name="engine", daemon=True).start()
         threading.Thread(target=self._run, name="answer", daemon=True).start()
 
     def cancel(self) -> None:
-        """Cancel the answer in the gateway too, which keeps an answer going after a broken connection."""
+        """Stop reading the answer, and cancel it in the gateway, which would continue it although the
+        connection is closed.
+        """
         self._is_over = True
         if self.request_id:
             with suppress(HostAgentError):
@@ -87,7 +92,9 @@ class AnswerStream:
             time.sleep(RECONNECT_DELAY_S)
 
     def _open(self) -> AbstractContextManager[http.client.HTTPResponse]:
-        """Send the request or, once frames were received, request those that follow."""
+        """Send the request or, if the gateway has accepted it before, ask for the frames that have not
+        arrived yet.
+        """
         if self.request_id:
             url = f"{self._gateway.url}/v1/streams/{self.request_id}?from={self._frames}"
             return open_response("GET", url, timeout_s=READ_TIMEOUT_S)
@@ -95,8 +102,8 @@ class AnswerStream:
         return open_response("POST", url, body=self._body, timeout_s=READ_TIMEOUT_S, extra_headers=key)
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Happening]:
-        """Yield the frames of the response. A line that was cut off is left out, because it is requested
-        again.
+        """Yield the events of each line of the response. An incomplete line is ignored, because it is
+        requested again.
         """
         for line in response:
             if self._is_over or not line.endswith(b"\n"):
@@ -107,7 +114,7 @@ class AnswerStream:
             yield from frame.happenings
 
     def _refused(self, response: http.client.HTTPResponse) -> bool:
-        """Return whether the response is a permanent error; if so, report it as the end of the answer."""
+        """Return whether the error response is permanent. If so, report it as the end of the answer."""
         if self.request_id and response.status in GONE:
             self._end(Failed("The rest of the answer is lost: the MLX server has come back without it."))
         elif not self.request_id:
@@ -115,7 +122,9 @@ class AnswerStream:
         return self._is_over
 
     def _watch_engine(self) -> None:
-        """Follow the gateway's events, and report each death and each start of the engine."""
+        """Follow the gateway's events until the answer ends, and report each death and start of the
+        engine.
+        """
         since, instance = self._events("", 0, 0.0) or (0, "")
         while not self._is_over:
             found = self._events(instance, since, EVENTS_WAIT_S, report=True)
@@ -127,8 +136,11 @@ class AnswerStream:
     def _events(
         self, instance: str, since: int, wait_s: float, *, report: bool = False
     ) -> tuple[int, str] | None:
-        """Report the engine's events after number `since`. Return the newest number and the gateway's
-        instance id, or None without an answer.
+        """Request the gateway's events after number `since`; the gateway waits up to `wait_s` seconds for
+        one.
+
+        With `report`, put deaths and starts of the engine into the queue. Return the newest event's number
+        and the gateway's instance id, or None if the request failed.
         """
         path = f"/events?since={since}&instance={instance}&wait_s={wait_s:.0f}"
         try:

@@ -1,4 +1,4 @@
-"""Print an answer while it is streamed, with remarks about its engine and gateway in dim text between."""
+"""Print an answer while it is streamed, with dim remarks about its engine and gateway inside the text."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from host_agent.cli.screen.units import format_duration
 
 DIM, THOUGHT, ALARM = "2", "2;3", "1;31"
 WAITING_NOTICE_S = 2.0
-"""After this time without a first token, the terminal says that the answer is waited for."""
+"""If no token has arrived after this time, the terminal shows that it waits for the first token."""
 
 
 @dataclass
 class Shown:
-    """What was shown of one answer. `pieces` has each piece with its arrival in monotonic seconds."""
+    """What has arrived of one answer. `pieces` has pairs of a piece's arrival time (monotonic, in seconds)
+    and its text.
+
+    `failure` says why the answer failed, or is empty.
+    """
 
     text: str = ""
     finished: Finished | None = None
@@ -43,7 +47,7 @@ class Shown:
 
 
 class AnswerView:
-    """Prints one answer to stdout, with remarks if that is a terminal.
+    """Prints one answer to stdout and, if stdout is a terminal, remarks about the engine and the gateway.
 
     Control characters are left out, because a model's text may contain commands for the terminal.
     """
@@ -57,7 +61,10 @@ class AnswerView:
         self._is_thinking = self._is_waiting = False
 
     def follow(self, happenings: SimpleQueue[Happening]) -> Shown:
-        """Print until the answer ends, and return what was shown. Ctrl-C raises KeyboardInterrupt."""
+        """Print events from the queue until the answer ends, and return what was shown.
+
+        Raises KeyboardInterrupt if the person presses Ctrl-C.
+        """
         began_at = time.monotonic()
         while self.shown.finished is None and not self.shown.failure:
             try:
@@ -70,7 +77,7 @@ class AnswerView:
         return self.shown
 
     def show(self, happening: Happening) -> None:
-        """Print one event of the answer."""
+        """Print one event of the answer, and record it in `shown`."""
         match happening:
             case Piece():
                 self._end_of_waiting()
@@ -91,7 +98,7 @@ class AnswerView:
                 self.shown.failure = sentence
 
     def remark(self, text: str, style: str = DIM) -> None:
-        """Print a remark between the pieces of the answer, on a terminal."""
+        """Print a remark between the pieces of the answer, if stdout is a terminal."""
         if self._is_terminal:
             self._write(printable(text), style)
 
@@ -116,7 +123,9 @@ class AnswerView:
         self._write(text, THOUGHT if piece.is_thought else "")
 
     def _write(self, text: str, style: str) -> None:
-        """Write to the terminal, wrapped at words. `style` is the parameter of the escape sequence SGR."""
+        """Write to the terminal, wrapped at words. `style` has the codes of the escape sequence SGR, such as
+        `1;31`.
+        """
         wrapped = self._wrap.feed(text, shutil.get_terminal_size().columns)
         styled = f"\x1b[{style}m{wrapped}\x1b[0m" if style and self._is_colored else wrapped
         sys.stdout.write(styled)

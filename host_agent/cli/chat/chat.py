@@ -39,9 +39,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def choose_model(gateway: GatewayClient, wanted: str | None) -> str:
-    """Return the name of the requested model; without a request, of the loaded one, or else of the largest.
+    """Return the name of the installed model that `wanted` names.
 
-    Raises NoFittingModel, which lists the models that there are.
+    If `wanted` is None, return the largest loaded model or, if none is loaded, the largest installed one.
+    Raises NoFittingModel, which lists the installed models, if there is no such model.
     """
     models = installed_language_models(gateway)
     if wanted is None:
@@ -58,13 +59,15 @@ def choose_model(gateway: GatewayClient, wanted: str | None) -> str:
 
 
 class Chat:
-    """The conversation at a terminal."""
+    """A conversation at a terminal: reads questions, prints answers, and carries out commands such as
+    `/clear`.
+    """
 
     def __init__(self, gateway: GatewayClient, conversation: Conversation) -> None:
         self._gateway, self._conversation = gateway, conversation
 
     def run(self) -> None:
-        """Read questions and print answers until the person leaves."""
+        """Read questions and print answers until the person leaves by Ctrl-D or `/bye`."""
         print(f"You talk with {self._conversation.model}. /help shows the commands, Ctrl-D leaves.")
         while (text := _read_message()) is not None:
             if not text.strip():
@@ -139,7 +142,10 @@ def _answer_once(gateway: GatewayClient, model: str, prompt: str) -> int:
 
 
 def _stream(gateway: GatewayClient, body: dict[str, object], view: AnswerView) -> Shown:
-    """Print the answer, and return what was shown. Ctrl-C cancels the answer in the gateway."""
+    """Send the request `body`, print the answer with `view`, and return what was shown.
+
+    An interruption, such as Ctrl-C, cancels the answer in the gateway.
+    """
     stream = AnswerStream(gateway, body)
     stream.start()
     try:

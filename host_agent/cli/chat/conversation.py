@@ -1,4 +1,4 @@
-"""A conversation with a model: its messages, and the commands that a person types in it. Pure."""
+"""A conversation with a model: its messages, and the commands that a person types during it. Pure."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ COMMANDS = ("/model", "/clear", "/bye", "/exit", "/help", "/?")
 
 @dataclass
 class Conversation:
-    """The messages that are sent to the model with each question."""
+    """The model and all messages so far, which are sent to the model with each question."""
 
     model: str
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def ask(self, text: str) -> dict[str, object]:
-        """Add a question, and return the body of the request."""
+        """Add a question, and return the body of the request to /api/chat."""
         self.messages.append({"role": "user", "content": text})
         return {"model": self.model, "messages": list(self.messages), "stream": True}
 
     def answered(self, text: str) -> None:
-        """Add the answer, or the part of it that arrived. If nothing arrived, remove the question."""
+        """Add the answer, or the part of the answer that arrived. If nothing arrived, remove the question."""
         if text:
             self.messages.append({"role": "assistant", "content": text})
         elif self.messages:
             self.messages.pop()
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Remove all messages."""
         self.messages.clear()
 
 
 def command_of(text: str) -> tuple[str, str] | None:
-    """Return a command and its argument, or None if the text is a message, such as one about /etc/hosts."""
+    """Return the name and argument of a command such as `/model NAME`, or None if the text is a message.
+
+    A message may begin with a path such as /etc/hosts.
+    """
     name, _, argument = text.strip().partition(" ")
     if "\n" in text.strip() or not name.startswith("/"):
         return None
@@ -48,14 +51,16 @@ def command_of(text: str) -> tuple[str, str] | None:
 
 
 class MessageLines:
-    """Joins the lines of one message: between two triple quotes, or a single line."""
+    """Joins the typed lines of one message: a single line, or several lines between two triple quotes."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self.is_open = False
 
     def add(self, line: str) -> str | None:
-        """Return the message that this line completes, or None if more lines belong to it."""
+        """Add a typed line. Return the message if the line completes it, or None if more lines must
+        follow.
+        """
         if not self.is_open:
             before, quotes, after = line.partition(QUOTES)
             if not quotes or before.strip():
@@ -72,5 +77,5 @@ class MessageLines:
         return "\n".join([*self._lines, *([text] if text else [])])
 
     def abandon(self) -> None:
-        """Drop the lines of the message that is open."""
+        """Drop the lines of an incomplete message."""
         self.is_open, self._lines = False, []

@@ -25,7 +25,7 @@ from vestal.config import Config, ConfigError
 BUILT_IN_MODEL = "smollm2:135m"
 STORY = "Tell me a story about a fox that crosses a river at night."
 STORY_TOKENS = (100, 400, 1600)
-"""The lengths of the story, one after the other: a fast engine may end the first one before the kill."""
+"""The story's lengths, tried in order, because a fast engine may end a short story before the kill."""
 LOST = 1
 
 
@@ -39,10 +39,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt: str = STORY) -> int:
-    """Stream the story with a kill and again without one, and compare them. `kill` is called with the
-    engine's PID.
+    """Stream a story and kill its engine, stream the same story without a kill, and print how they compare.
 
-    Return the exit code. Raises HostAgentError if the story does not go on, or ends too early.
+    `kill` is called with the engine's PID. Return 0 if the story survived the kill, else LOST. Raises
+    HostAgentError if a story fails, or if each story ends before its engine is killed.
     """
     width = shutil.get_terminal_size().columns
     title = f"{model} tells a story. Its engine will be killed in mid-sentence."
@@ -69,9 +69,9 @@ def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt
 
 
 def kill_engine(config: Config, pid: int) -> None:
-    """Kill the engine through the agent, which records that a person did it; without an agent, by a signal.
+    """Kill the engine through the agent, which records that a person did so. If that fails, send SIGKILL.
 
-    Raises NotPossible if the engine belongs to another user.
+    Raises NotPossible if the engine's process belongs to another user.
     """
     with suppress(HostAgentError, ConfigError):
         AgentClient(config).post("/services/mlx_engine/kill")
@@ -79,13 +79,13 @@ def kill_engine(config: Config, pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # the engine died just before, which shows the same
+        pass  # the engine died just before the kill, which demonstrates the same
     except PermissionError:
         raise NotPossible(f"The engine (PID {pid}) belongs to another user, who has to run this.") from None
 
 
 def _model(gateway: GatewayClient) -> str:
-    """Return the name of the small built-in model, or of another one if it is not installed."""
+    """Return the name of the small built-in model or, if that is not installed, of another model."""
     try:
         return choose_model(gateway, BUILT_IN_MODEL)
     except NoFittingModel:
@@ -93,7 +93,7 @@ def _model(gateway: GatewayClient) -> str:
 
 
 def _check_alone(gateway: GatewayClient) -> None:
-    """Raise NotPossible if other requests run: they would survive the kill, but be delayed by it."""
+    """Raise NotPossible if the engine works on other requests, because the kill would delay those."""
     others = gateway.get("/requests").get("requests") or []
     if others:
         clients = sorted({str(request.get("client") or "an unknown program") for request in others})

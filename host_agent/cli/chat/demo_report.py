@@ -1,5 +1,5 @@
-"""Judge an answer whose engine was killed: measure the pause, and compare the text with an undisturbed one.
-Pure.
+"""Judge an answer whose engine was killed: measure the pause, and compare the text with the answer of an
+undisturbed run. Pure.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 SENTENCE_ENDS = (".", "!", "?", ":", '"', "”")
 LEAST_TOKENS, MOST_TOKENS = 24, 60
-"""The engine is killed in the first sentence that is long enough, and before the answer can end."""
+"""The engine is killed within a sentence after LEAST_TOKENS, and at MOST_TOKENS at the latest."""
 
 
 @dataclass(frozen=True)
 class Killed:
-    """The result of the demonstration: the text of the interrupted answer, and that of the undisturbed one.
+    """The result of the demonstration: `text` is the answer whose engine was killed, `undisturbed` the answer
+    of a run without a kill.
 
-    `kept_characters` is the length of the text that had arrived before the kill.
+    `kept_characters` and `kept_tokens` say how much of `text` had arrived before the kill. `pause_s` is the
+    longest pause after the kill.
     """
 
     text: str
@@ -31,7 +33,11 @@ class Killed:
 
 
 def is_within_sentence(text: str, tokens: int) -> bool:
-    """Return whether to kill the engine now: some tokens are there, and the last sentence is incomplete."""
+    """Return whether to kill the engine after the first `tokens` tokens of the answer, whose text is `text`.
+
+    Return True if LEAST_TOKENS have arrived and the last sentence is incomplete, or if MOST_TOKENS have
+    arrived.
+    """
     if tokens >= MOST_TOKENS:
         return True
     words = text.rstrip()
@@ -39,17 +45,19 @@ def is_within_sentence(text: str, tokens: int) -> bool:
 
 
 def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
-    """Return the longest pause between pieces after the kill, in seconds. It need not
-    be the first one, because pieces that were sent before the kill may arrive after it.
+    """Return the longest pause, in seconds, between pieces of the answer that arrived after the kill.
+
+    It need not be the first pause, because pieces that were sent before the kill may arrive after it. All
+    times are monotonic seconds.
     """
     times = [killed_at, *(at for at in arrivals if at >= killed_at)]
     return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
 
 
 def survived(killed: Killed) -> bool:
-    """Return whether the answer continued after the kill, without repeating or losing text that had arrived.
+    """Return whether the answer continued after the kill without losing or repeating text that had arrived.
 
-    A text that differs only after the kill is no fault: computing the same token anew may round differently
+    A difference after the kill is allowed, because a token that is computed again may be rounded differently
     on a GPU or on another machine.
     """
     agreed = agreement(killed.text, killed.undisturbed)
@@ -57,13 +65,15 @@ def survived(killed: Killed) -> bool:
 
 
 def agreement(one: str, other: str) -> int:
-    """Return how many characters at the beginning of two texts are equal."""
+    """Return the length, in characters, of the beginning that two texts have in common."""
     shorter = min(len(one), len(other))
     return next((at for at in range(shorter) if one[at] != other[at]), shorter)
 
 
 def report(killed: Killed, width: int) -> list[str]:
-    """Return what happened, in sentences, for a terminal of `width` columns."""
+    """Return sentences that describe the demonstration's result, wrapped for a terminal of `width`
+    columns.
+    """
     by = f"The new engine is PID {killed.new_pid}." if killed.new_pid else "Another engine went on."
     lines = [
         f"The engine (PID {killed.old_pid}) was killed by SIGKILL after {killed.kept_tokens} tokens.",

@@ -15,9 +15,10 @@ OWNER_ONLY = 0o600
 
 @contextlib.contextmanager
 def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
-    """Let `input` edit lines and recall earlier ones, complete commands by Tab, and keep the lines in `path`.
+    """Until the context ends, let `input` edit lines, recall earlier lines, and complete `completions` by
+    Tab.
 
-    If the history cannot be read or written, the conversation goes on without one.
+    The lines are stored in the file `path`. If that file cannot be read or written, the error is ignored.
     """
     try:
         import readline
@@ -44,7 +45,7 @@ def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
 
 
 def ask_for_line(prompt: str) -> str:
-    """Return the next line. Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C."""
+    """Return the next line that a person types. Raises EOFError at Ctrl-D and KeyboardInterrupt at Ctrl-C."""
     if not can_show_live():
         return input()
     # \001 and \002 enclose characters of no width, so that readline knows where the line wraps.

@@ -1,4 +1,4 @@
-"""Stream the story of `vestal demo`, and kill the engine that writes it."""
+"""Stream the story of `vestal demo`, and kill the engine that generates it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READY_STATES = ("ready", "busy")
 
 
 def engine_pid(gateway: GatewayClient) -> int:
-    """Return the engine's PID. Raises GatewayUnreachable if the engine cannot serve now."""
+    """Return the engine's PID. Raises GatewayUnreachable if the engine is neither ready nor busy."""
     engine = gateway.get("/health").get("engine") or {}
     if engine.get("state") not in READY_STATES or not engine.get("pid"):
         state = engine.get("state") or "away"
@@ -28,7 +28,7 @@ def engine_pid(gateway: GatewayClient) -> int:
 
 
 class Story:
-    """One streamed story, and the time at which its engine was killed."""
+    """Streams one story, and records when its engine was killed and what had arrived by then."""
 
     def __init__(self, gateway: GatewayClient, model: str, prompt: str, tokens: int) -> None:
         self._gateway = gateway
@@ -44,9 +44,10 @@ class Story:
         self._kept = (0, 0)
 
     def tell(self, kill: Callable[[int], None] | None) -> Shown:
-        """Stream the story, and call `kill` with the engine's PID in the middle of a sentence.
+        """Stream the story, call `kill` with the engine's PID in the middle of a sentence, and return what
+        was shown.
 
-        Without `kill`, only the number of tokens is shown, and only on a terminal.
+        If `kill` is None, print only the number of tokens instead of the story, and only on a terminal.
         """
         stream = AnswerStream(self._gateway, self._body)
         view = AnswerView()
@@ -70,11 +71,11 @@ class Story:
 
     @property
     def was_interrupted(self) -> bool:
-        """Return True if the killed engine died before the story ended."""
+        """Return whether the killed engine's death was reported before the story ended."""
         return self._killed_at is not None and any(engine.pid == self._pid for engine in self.shown.died)
 
     def result(self, undisturbed: Shown) -> demo_report.Killed:
-        """Return the result for the report; `undisturbed` is the story of the run without a kill."""
+        """Return the data for the report. `undisturbed` is the story of the run without a kill."""
         assert self._killed_at is not None and self.shown.finished is not None
         started = [engine.pid for engine in self.shown.started if engine.pid != self._pid]
         return demo_report.Killed(
@@ -100,7 +101,7 @@ class Story:
 
 
 def _record(shown: Shown, happening: object) -> None:
-    """Record an event of an answer that is not printed."""
+    """Record an event of an answer in `shown` without printing the event."""
     match happening:
         case Piece(text, is_thought) if not is_thought:
             shown.text += text
@@ -112,7 +113,7 @@ def _record(shown: Shown, happening: object) -> None:
 
 
 def _show_progress(tokens: int) -> None:
-    """Redraw the progress line of the second story, which is written without a kill, for comparison."""
+    """Redraw the progress line of the second story, which is generated without a kill, for comparison."""
     if can_show_live():
         text = f"The same again, without a kill, to compare: {tokens} tokens"
         sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")

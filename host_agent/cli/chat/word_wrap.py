@@ -1,6 +1,6 @@
-"""Wrap a text at words while it arrives in pieces, which may end within a word. Pure.
+"""Wrap a text at words while the text arrives in pieces, which may end within a word. Pure.
 
-When a word turns out not to fit, its beginning is erased and written again on the next line.
+If a word turns out not to fit, its beginning is erased and written again on the next line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _ERASE_BACK = "\x1b[{cells}D\x1b[K"
 
 
 class WordWrap:
-    """Keeps the cursor's column and the incomplete last word between two pieces."""
+    """Wraps one text. Between two pieces, it remembers the cursor's column and the incomplete last word."""
 
     def __init__(self) -> None:
         self._column = 0
@@ -20,7 +20,8 @@ class WordWrap:
     def feed(self, text: str, width: int) -> str:
         """Return the characters to write to a terminal of `width` columns for the next piece of the text.
 
-        The last column stays free: terminals differ in where the cursor is after it.
+        The last column stays free, because terminals differ in where the cursor is after a character in that
+        column.
         """
         out = []
         for character in text:

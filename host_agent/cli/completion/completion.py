@@ -1,7 +1,8 @@
-"""`vestal completion`: print a completion script for bash, zsh or fish, made from the parser by shtab.
+"""`vestal completion`: print a completion script for bash, zsh or fish, which the package shtab generates
+from the parser.
 
-Names of models are read from the folder of installed models when a name is completed, which takes
-milliseconds; asking the MLX server would take longer than a person waits for Tab.
+The names of models are read from the folder of installed models when a person presses Tab, which takes
+milliseconds; asking the MLX server would take too long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MODEL_ARGUMENTS = (
     (("models", "pull"), "names"),
     (("models", "rm"), "names"),
 )
-"""The arguments that name models: the command, with its action if it has some, and the argument."""
+"""The arguments that name models: pairs of a command, with its action if it has one, and an argument."""
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def script(shell: str, config: Config) -> str:
-    """Return the script for `shell`."""
+    """Return the completion script for `shell`, which is bash, zsh or fish."""
     completed = parser.build()
     commands = _commands(completed)
     _argument(commands["logs"], "service").choices = tuple(LOG_FILES)
@@ -46,7 +47,10 @@ def script(shell: str, config: Config) -> str:
 
 
 def list_models_command(folder: str) -> str:
-    """Return a shell command that lists the installed models: `qwen3__8b` is the folder of `qwen3:8b`."""
+    """Return a shell command that prints the names of the models that are installed in `folder`.
+
+    The command turns the name of each model's folder, such as `qwen3__8b`, into the model's name `qwen3:8b`.
+    """
     return f"ls {shlex.quote(folder)} 2>/dev/null | sed -e 's/__/:/' -e 's,--,/,g'"
 
 

@@ -1,6 +1,6 @@
 """`vestal cache`: list, check and empty the prompt cache on disk.
 
-All of this is safe while an engine runs: a deleted block is a cache miss for the engine.
+All of this is safe while an engine runs: if a block is deleted, the engine computes its content again.
 """
 
 import argparse
@@ -36,7 +36,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _verify(folder: Path, *, as_json: bool) -> int:
-    """Read every file, delete the corrupt ones, and return CORRUPT_EXIT_CODE if there were any."""
+    """Check every file of the cache, delete the corrupt ones, and print the result.
+
+    Return CORRUPT_EXIT_CODE if a file was corrupt or unreadable, else 0.
+    """
     checked, faults = 0, dict[str, str]()
     with waiting_for("reading the files"):
         for path in corrupt_cache.block_files(folder):
@@ -60,7 +63,7 @@ def _verify(folder: Path, *, as_json: bool) -> int:
 
 
 def _clear(folder: Path, *, as_json: bool) -> int:
-    """Delete everything but KEPT_FOLDER; return 1 if something could not be deleted."""
+    """Delete everything in `folder` but KEPT_FOLDER. Return 1 if something could not be deleted, else 0."""
     entries = list(_entries(folder))
     cleared_bytes = sum(_size_bytes(entry) for entry in entries)
     remaining = [str(entry) for entry in entries if not _delete(entry)]
@@ -74,9 +77,9 @@ def _clear(folder: Path, *, as_json: bool) -> int:
 
 
 def _delete(entry: Path) -> bool:
-    """Delete a file or folder; return True if it is gone.
+    """Delete a file or folder, and return whether it is gone.
 
-    It is renamed first, so that a running engine never sees half of a folder.
+    The entry is renamed first, so that a running engine never sees a folder that is half deleted.
     """
     renamed = entry.with_name(f"{entry.name}.cleared-{os.getpid()}")
     try:
@@ -84,7 +87,7 @@ def _delete(entry: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        renamed = entry  # it cannot be renamed, as a mounted folder; delete what is in it
+        renamed = entry  # a mounted folder cannot be renamed, so delete what is in it
     if renamed.is_dir() and not renamed.is_symlink():
         shutil.rmtree(renamed, ignore_errors=True)
     else:

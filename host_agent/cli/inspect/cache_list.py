@@ -1,4 +1,4 @@
-"""`vestal cache ls`: what the prompt cache has on disk for each model, and how a running engine uses it."""
+"""`vestal cache ls`: list the prompt cache on disk by model, and show how a running engine uses the cache."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,7 +23,9 @@ COLUMNS = (
 
 @dataclass
 class ModelShare:
-    """All blocks of one model; `used_s` is when one was last used, in seconds since 1970."""
+    """The blocks of one model in the prompt cache. `used_s` is when one was last used, in seconds since
+    1970.
+    """
 
     model: str
     blocks: int = 0
@@ -54,7 +56,9 @@ def print_for_people(folder: Path, gateway_port: int) -> None:
 
 
 def read_shares(folder: Path) -> tuple[list[ModelShare], int]:
-    """Return the share of each model, the last used one first, and the number of unreadable files."""
+    """Return each model's share of the cache, the last used model first, and the number of unreadable
+    files.
+    """
     shares: dict[str, ModelShare] = {}
     unreadable = 0
     for path in corrupt_cache.block_files(folder):
@@ -77,9 +81,10 @@ def read_shares(folder: Path) -> tuple[list[ModelShare], int]:
 
 
 def engine_use(gateway_port: int) -> dict[str, int] | None:
-    """Return `prompt_cache` of the gateway's /health: counts of hits and misses, and sizes in bytes.
+    """Return how the running engine uses its prompt cache: counts of hits and misses, and sizes in bytes.
 
-    Return None if no gateway answers, or its engine has no prompt cache.
+    The numbers are `prompt_cache` of the gateway's /health. Return None if no gateway answers, or its engine
+    has no prompt cache.
     """
     use = http_get.gateway_health(gateway_port, HEALTH_TIMEOUT_S).get("prompt_cache")
     try:

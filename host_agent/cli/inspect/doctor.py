@@ -1,7 +1,7 @@
 """`vestal doctor`: show what is wrong with this machine, and the remedies.
 
-The exit code is 1 if something is wrong, else 0. The command works without an agent, a Docker engine and
-valid settings; what is missing is a finding.
+The exit code is 1 if something is wrong, else 0. The command works without an agent, a Docker engine or valid
+settings; if one of these is missing, a finding says so.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    """Print the findings as rows; on a narrow terminal, each one below its name."""
+    """Print the findings as a table or, on a narrow terminal, each as a paragraph below its name."""
     width = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or width >= NARROW_COLUMNS:
         print_table(COLUMNS, [_row(finding) for finding in findings])
@@ -72,7 +72,7 @@ def _count(faults: int) -> str:
 
 
 def _show_running(names: Sequence[str]) -> None:
-    """Show on the terminal's last line which diagnoses still run."""
+    """Show on the terminal's last line which of the doctor's checks are still running."""
     line = f"checking: {', '.join(names)}"
     width = shutil.get_terminal_size().columns - 1
     print(f"{ERASE_LINE}{line[:width]}", end="", file=sys.stderr, flush=True)

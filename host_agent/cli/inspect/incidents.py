@@ -1,7 +1,7 @@
-"""`vestal incidents`: list what failed, why, what was done and what it cost; for one incident, its journal
+"""`vestal incidents`: list what failed, why, and what was done; for one incident, also show its journal
 lines.
 
-The incidents come from the agent or, if none answers, from the journal's file.
+The incidents come from the agent or, if no agent answers, from the journal's file.
 """
 
 import argparse
@@ -43,7 +43,11 @@ def _newest(options: argparse.Namespace, config: Config) -> list[dict[str, Any]]
 
 
 def _one(incident_id: int, config: Config) -> dict[str, Any]:
-    """Return one incident with its `entries`. Raises RequestRefused or HostAgentError if there is none."""
+    """Return the incident with this id as JSON, with its journal lines in `entries`.
+
+    Raises RequestRefused if the agent has no such incident or, if no agent answers, HostAgentError if the
+    journal's file has none.
+    """
     client = AgentClient(config)
     if client.answers():
         return client.get(f"/incidents/{incident_id}")
@@ -102,7 +106,7 @@ def _show_one(options: argparse.Namespace, incident: dict[str, Any]) -> None:
 
 
 def _state(incident: dict[str, Any]) -> Cell:
-    """Return the incident's duration, in the color of its state."""
+    """Return a table cell: the incident's duration, or `notice`, in the color of the incident's state."""
     if incident["open"]:
         return f"open {duration(incident['duration_s'])}", "bold red"
     if incident["severity"] == "notice":
@@ -111,7 +115,9 @@ def _state(incident: dict[str, Any]) -> Cell:
 
 
 def _named_once(facts: list[tuple[str, Cell]]) -> list[list[Cell]]:
-    """Return a row for each fact. The name is left out if the row above has the same name."""
+    """Return a table row of name and text for each fact. The name is left out if the row above has the same
+    name.
+    """
     names = [name for name, _ in facts]
     return [
         [(name if not at or name != names[at - 1] else "", "dim"), fact]

@@ -1,4 +1,5 @@
-"""`vestal install`: restart the agent when it fails, and run a recovery pass at boot and every 300 s.
+"""`vestal install`: let launchd or systemd restart a failed agent and run a recovery pass at boot and every
+300 s.
 
 It is safe to run again: jobs whose files are unchanged continue to run.
 """
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def is_private(checkout: Path, user_folder: Path) -> bool:
-    """Return True if macOS hides the checkout from the jobs of launchd."""
+    """Return whether the checkout is in a folder of the user that macOS hides from the jobs of launchd."""
     return any(checkout.is_relative_to(user_folder / folder) for folder in PRIVATE_FOLDERS)
 
 
@@ -81,8 +82,10 @@ def _print_files(files: Sequence[UnitFile]) -> None:
 def _remove_other_jobs(
     managers: Sequence[ServiceManager], chosen: ServiceManager, jobs: Sequence[str], commands: Commands
 ) -> None:
-    """Remove installed jobs that are not among `jobs`: two agents, or an agent and a server, would compete
-    for ports.
+    """Remove every installed job except the `jobs` of the service manager `chosen`.
+
+    Otherwise two agents, or an agent and a server, would compete for ports. Raises NotInstalled if a job
+    cannot be removed, or if only root may remove it.
     """
     for manager in managers:
         for job in manager.installed_jobs():
@@ -102,8 +105,8 @@ def _install(
     config: Config,
     commands: Commands,
 ) -> None:
-    """Write the job files that have changed, and load every job. Raises NotInstalled with the
-    first problem.
+    """Write the job files that have changed, and load every job. Raises NotInstalled if a job cannot be
+    loaded.
     """
     changed = {file.job for file in files if not unit_files.is_current(file)}
     if not commands.dry_run:
@@ -120,8 +123,12 @@ def _install(
 
 
 def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config: Config) -> None:
-    """End an agent that was started by hand. The one that the service manager starts adopts its children."""
-    asyncio.run(stop_watchdog(config.home))  # it would start another agent
+    """End an agent that was started by hand. The service manager's agent then adopts the old agent's
+    children.
+
+    Raises NotInstalled if an agent runs but `jobs` installs none.
+    """
+    asyncio.run(stop_watchdog(config.home))  # the watchdog would start another agent
     identity = single_instance.running(config.home)
     if identity is None or identity.pid == manager.state(AGENT).pid:
         return

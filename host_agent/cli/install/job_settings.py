@@ -1,5 +1,6 @@
-"""The settings of the installed jobs, from this shell's environment, its Python and this checkout. Secrets
-are never written into a job's file; `vestal.yaml` may hold them.
+"""Collect the settings of the installed jobs from this shell's environment, its Python and this checkout.
+
+Secrets are never written into a job's file; `vestal.yaml` may hold them.
 """
 
 import os
@@ -34,10 +35,12 @@ MIN_STOP_S, STOP_MARGIN_S = 120, 30
 
 
 def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
-    """Return the settings of the jobs, and the names of this shell's secrets, which they leave out."""
+    """Return the settings of the jobs, and the names of this shell's secret variables, which the settings
+    leave out.
+    """
     settings, secrets = split_environment(os.environ)
     variables = {"PATH": search_path(os.environ, EXTRA_FOLDERS), **settings}
-    if daemon:  # launchd's system domain sets neither
+    if daemon:  # launchd's system domain sets neither HOME nor USER
         user = pwd.getpwuid(os.getuid())
         variables |= {"HOME": os.environ.get("HOME") or user.pw_dir, "USER": user.pw_name}
     job_settings = JobSettings(
@@ -51,21 +54,21 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
 
 
 def stop_within_s(config: Config) -> int:
-    """Return the time that a job is given to stop, in whole seconds: longer than a graceful stop of the
-    agent.
-    """
+    """Return how many seconds a job gets to stop, which is more than the agent's graceful stop takes."""
     return max(MIN_STOP_S, int(graceful_stop_s(config)) + STOP_MARGIN_S)
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the settings in `env` that are not secrets, and the sorted names of those that are."""
+    """Return Vestal's settings in `env` that are not secret, and the sorted names of those settings that are
+    secret.
+    """
     ours = {name: value for name, value in env.items() if value and _is_setting(name)}
     secrets = sorted(name for name, value in ours.items() if is_secret(name, value))
     return {name: value for name, value in ours.items() if name not in secrets}, secrets
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Return True if the variable's name suggests a secret, or if its value is a URL that contains a
+    """Return whether the variable's name suggests a secret, or its value is a URL that contains a
     password.
     """
     upper = name.upper()
@@ -74,9 +77,10 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def search_path(env: Mapping[str, str], extra_folders: Sequence[str]) -> str:
-    """Return PATH for a job, because launchd's own lacks Homebrew.
+    """Return PATH for a job: the folders of PATH in `env`, `extra_folders` and the system's. launchd's own
+    PATH lacks Homebrew.
 
-    Relative folders are dropped: a job runs in another folder.
+    Relative folders are dropped, because a job runs in another working folder.
     """
     folders = [*env.get("PATH", "").split(os.pathsep), *extra_folders, *SYSTEM_FOLDERS]
     return os.pathsep.join(dict.fromkeys(folder for folder in folders if os.path.isabs(folder)))

@@ -1,4 +1,6 @@
-"""LaunchDaemons, which only root may install: prepare their files, and print the commands for sudo."""
+"""Prepare the files of LaunchDaemons, and print the sudo commands that install them, since only root may do
+that.
+"""
 
 import argparse
 import shlex
@@ -19,9 +21,9 @@ PREPARED_MODE = 0o600
 def prepare(
     options: argparse.Namespace, config: Config, launch_agents: ServiceManager, files: Sequence[UnitFile]
 ) -> int:
-    """Write `files` into the home, print the commands that install them, and return the exit code.
+    """Write `files` into the home folder, print the commands that install them, and return the exit code.
 
-    Raises NotInstalled if LaunchAgents of the same jobs exist: both would use the same ports.
+    Raises NotInstalled if LaunchAgents are installed, because they would use the same ports.
     """
     if launch_agents.installed_jobs():
         raise NotInstalled("LaunchAgents are installed: run `vestal uninstall` first, then use --daemon.")
@@ -45,9 +47,9 @@ def prepare(
 
 
 def install_commands(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Return the commands for pairs of a prepared property list and its final path.
+    """Return the commands that install property lists, given pairs of the prepared file and its final path.
 
-    The final path without its suffix is the label of the job.
+    The file name of the final path, without its suffix, is the job's label.
     """
     lines = []
     for source, target in pairs:
@@ -61,7 +63,7 @@ def install_commands(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
 
 
 def uninstall_commands(paths: Sequence[Path]) -> list[str]:
-    """Return the commands that unload and delete these property lists."""
+    """Return the commands that unload the jobs of these property lists and delete the files."""
     lines = []
     for path in paths:
         lines += [

@@ -1,6 +1,6 @@
-"""`vestal install --show`: which jobs are installed, and their state.
+"""`vestal install --show`: show which jobs are installed, and their state.
 
-The exit code is 0 if all is well, and 1 if a job has a problem or nothing is installed.
+The exit code is 1 if a job has a problem or nothing is installed, else 0.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from vestal.config import Config
 
 @dataclass(frozen=True)
 class InstalledJob:
-    """One installed job; `problem` is empty if all is well."""
+    """One installed job. `problem` says in words what is wrong with the job; it is empty if all is well."""
 
     name: str
     path: str

@@ -21,7 +21,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def remove(manager: ServiceManager, job: str, commands: Commands) -> str:
-    """Stop a job and delete its files. Return the problem, if any; the files then stay."""
+    """Stop a job and delete its files, or only say so in a dry run.
+
+    If the job cannot be stopped, keep the files and return the problem in words; else return an empty text.
+    """
     if problem := manager.unload(job):
         return f"{job} is not removed: {problem}"
     for path in manager.paths(job):
@@ -34,7 +37,10 @@ def remove(manager: ServiceManager, job: str, commands: Commands) -> str:
 
 
 def _remove_all(manager: ServiceManager, commands: Commands) -> int:
-    """Remove every job of one manager, the recovery pass before the agent; return the exit code."""
+    """Remove every job of one service manager, the recovery job before the agent, and return the exit code.
+
+    If only root may remove the jobs, print the commands that do it instead.
+    """
     if manager.needs_root:
         paths = [path for job in manager.installed_jobs() for path in manager.paths(job)]
         print("Only root may remove a LaunchDaemon. These commands do it:\n")

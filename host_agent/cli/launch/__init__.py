@@ -1,1 +1,1 @@
-"""`vestal launch`: start a program that uses language models, pointed at this machine's MLX server."""
+"""`vestal launch`: start a program that uses language models, connected to this machine's MLX server."""

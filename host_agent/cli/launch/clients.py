@@ -19,7 +19,9 @@ PLACEHOLDER = InstalledModel("MODEL", context_tokens=0, tools=False, size_bytes=
 
 
 def main() -> int:
-    """Print the clients, or a sentence that says why they are not known, and return the exit code."""
+    """Print the body of GET /clients as JSON, or a sentence that says why there is none. Return the exit
+    code.
+    """
     try:
         gateway = GatewayClient(load())
         print(json.dumps(describe(installed_language_models(gateway), gateway.url)))
@@ -31,7 +33,9 @@ def main() -> int:
 
 def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
     """Return the body of GET /clients: the model that works with the most programs, and how to start each
-    with it.
+    program with that model.
+
+    `url` is the MLX server's address.
     """
     model = most_compatible(models)
     clients = [_client(name, program, model, url) for name, program in PROGRAMS.items()]
@@ -39,7 +43,10 @@ def describe(models: Sequence[InstalledModel], url: str) -> dict[str, Any]:
 
 
 def most_compatible(models: Sequence[InstalledModel]) -> InstalledModel | None:
-    """Return the model that works with the most programs; among equals a loaded one, then the largest."""
+    """Return the model that works with the most programs; among equals a loaded one, then the largest.
+
+    Return None if there is no model.
+    """
 
     def merits(model: InstalledModel) -> tuple[int, bool, int, str]:
         fits = sum(not program.needs.lacking(model) for program in PROGRAMS.values())

@@ -1,4 +1,4 @@
-"""`vestal launch`: list the programs, show how one is pointed at the MLX server, or start it.
+"""`vestal launch`: list the known programs, show how one is connected to the MLX server, or start it.
 
 No file is written: the program gets its settings by environment variables and arguments.
 """
@@ -21,7 +21,7 @@ from host_agent.services.find_program import find_program
 from vestal.config import Config
 from vestal.config.model_names import find_named
 
-NOT_INSTALLED_EXIT_CODE = 127  # as a shell has it for a command that is not found
+NOT_INSTALLED_EXIT_CODE = 127  # the exit code of a shell for a command that is not found
 USER_FOLDERS = ("~/.local/bin", "~/.opencode/bin")
 COLUMNS = (Column("name"), Column("program"), Column("installed"), Column("needs", wraps=True))
 
@@ -61,7 +61,10 @@ def _known(name: str) -> Program:
 
 
 def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) -> InstalledModel:
-    """Return the model that the user named, or else the one that fits best. Raise NoFittingModel."""
+    """Return the model that the user named or, if `wanted` is None, the model that fits the program best.
+
+    Raises NoFittingModel if no model has that name, or none fits.
+    """
     if wanted is None:
         chosen = best(models, program.needs)
         if chosen is None:
@@ -120,7 +123,7 @@ def _as_json(name: str, model: InstalledModel, planned: Plan, path: str | None) 
 
 
 def _print_plan(program: Program, model: InstalledModel, planned: Plan) -> None:
-    """Print lines for a shell that do what `vestal launch` does, and how to make it permanent."""
+    """Print shell lines that do what `vestal launch` does, and how to make these settings permanent."""
     print(f"# {program.title} with {model.name} ({model.context_tokens:,} tokens of context)")
     for name, value in planned.environment.items():
         print(f"export {name}={shlex.quote(value)}")

@@ -1,4 +1,4 @@
-"""Choose the installed model for a program. Pure."""
+"""Choose an installed model that meets the needs of a program. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ EXAMPLE = "qwen3.5:9b"
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A language model that the MLX server has. `is_loaded`: it is in memory now."""
+    """A language model of the MLX server. `is_loaded` says that it is in memory, `tools` that it can call
+    tools.
+
+    `context_tokens` is the longest context that it accepts, or 0 if unknown.
+    """
 
     name: str
     context_tokens: int
@@ -23,13 +27,15 @@ class InstalledModel:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a program needs of its model."""
+    """What a program requires of its model: a context of at least `context_tokens`, and tool calls if
+    `tools`.
+    """
 
     context_tokens: int
     tools: bool
 
     def lacking(self, model: InstalledModel) -> str:
-        """Return what the model lacks, in words; empty if it lacks nothing."""
+        """Return which of these needs the model does not meet, in words; empty if it meets all."""
         few = model.context_tokens < self.context_tokens
         missing = [f"has a context of {model.context_tokens:,} tokens"] if few else []
         if self.tools and not model.tools:
@@ -42,7 +48,7 @@ class Needs:
 
 
 def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[InstalledModel]:
-    """Return the language models in the answers of /api/tags and /api/ps."""
+    """Return the language models in `tags` and `loaded`, the responses of /api/tags and /api/ps."""
     in_memory = {model["name"] for model in loaded.get("models", ())}
     return [
         InstalledModel(
@@ -58,13 +64,15 @@ def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[Instal
 
 
 def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
-    """Return the largest loaded model that fits, else the largest that fits; None if none does."""
+    """Return the largest loaded model that meets `needs` or, if there is none, the largest installed one;
+    else None.
+    """
     fitting = [model for model in models if not needs.lacking(model)]
     return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)
 
 
 def why_none_fits(title: str, models: Sequence[InstalledModel], needs: Needs) -> str:
-    """Return the sentences that say what the program needs, what each model lacks, and the remedy."""
+    """Return sentences that say what the program `title` needs, what each model lacks, and the remedy."""
     lacks = "; ".join(f"{model.name} {needs.lacking(model)}" for model in models) or "none is installed"
     return (
         f"{title} needs {needs}, and no installed model has that: {lacks}. Fetch one that has, such as by "

@@ -1,7 +1,7 @@
-"""The programs that `vestal launch` knows, as a table; the guide shows the same one. Pure.
+"""The table of programs that `vestal launch` knows. The guide shows the same table. Pure.
 
-In the values, `$url` is the MLX server's address, `$model` the model's name, `$quoted_model` the same as it
-stands between double quotes in JSON and TOML, and `$context_tokens` the model's context.
+In the values, `$url` is the MLX server's address, `$model` the model's name, `$quoted_model` the name escaped
+for double quotes in JSON and TOML, and `$context_tokens` the length of the model's context.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from string import Template
 from host_agent.cli.launch.models import InstalledModel, Needs
 
 AGENT_TOKENS = 32_768
-"""What an agent needs at least: its own prompt and tools take 5,000 to 20,000 tokens."""
+"""The least context for an agent, whose own prompt and tools take 5,000 to 20,000 tokens."""
 CHAT_TOKENS = 4_096
 
 _OPENCODE = (
@@ -26,12 +26,13 @@ _CODEX = 'model_providers.vestal={name = "Vestal", base_url = "$url/v1", wire_ap
 
 @dataclass(frozen=True)
 class Program:
-    """One program, and how it is pointed at the MLX server without writing a file.
+    """One program, and how it is connected to the MLX server without writing a file.
 
     `command` is started with `environment` added to the shell's variables. An empty value overrides a
-    variable of the shell that would make the program send the user's words, or their key, to a service
-    elsewhere. `configuration` shows what to write into `configuration_file` to make that permanent. `version`
-    is the version that was tried, by the test in `tried_by` or by hand.
+    variable of the shell with which the program would send the user's words or key to a service elsewhere.
+    `configuration` is the text to write into `configuration_file` to make the connection permanent. `version`
+    is the program's version that was tested, `works` what worked, and `tried_by` the test, or `by hand` with
+    the month.
     """
 
     title: str
@@ -48,7 +49,9 @@ class Program:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a program is started: its command line, and the environment variables that are set for it."""
+    """How to start a program: its command line, the environment variables to set, and the text for its own
+    configuration file.
+    """
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -56,7 +59,9 @@ class Plan:
 
 
 def plan(program: Program, model: InstalledModel, url: str, more: tuple[str, ...] = ()) -> Plan:
-    """Return how the program is started with this model; `more` are the user's own arguments."""
+    """Return how to start the program with this model. `url` is the MLX server's address, `more` the user's
+    arguments.
+    """
     values = {
         "url": url,
         "model": model.name,

@@ -1,4 +1,4 @@
-"""Read the logs of containers through `docker compose logs`, once or as they are written."""
+"""Read the logs of containers through `docker compose logs`, once or while they are written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ AFTER_LAST_LINE_S = 1e-6
 
 
 class ContainerLog:
-    """The log of one service that runs in a container. Raises DockerUnavailable if there is no `docker`."""
+    """Reads the log of one service that runs in a container.
+
+    Creating it raises DockerUnavailable if there is no command `docker`.
+    """
 
     def __init__(self, service: str, config: Config) -> None:
         self.service = service
@@ -32,11 +35,13 @@ class ContainerLog:
         self._is_stopping = False
 
     def tail(self, count: int, *, whole: bool) -> Iterator[TimedLine]:
-        """Yield the last `count` lines, or all of them if `whole`. Raises ComposeFailed."""
+        """Yield the last `count` lines, or all lines if `whole`. Raises ComposeFailed if `docker compose`
+        fails.
+        """
         return self._read() if whole else self._read("--tail", str(count))
 
     def since(self, ts: float) -> Iterator[TimedLine]:
-        """Yield the lines since `ts` (seconds since 1970). Raises ComposeFailed."""
+        """Yield the lines since `ts` (seconds since 1970). Raises ComposeFailed if `docker compose` fails."""
         return self._read("--since", _utc(ts))
 
     def follow(self) -> None:
@@ -44,7 +49,7 @@ class ContainerLog:
         threading.Thread(target=self._follow, name=f"log of {self.service}", daemon=True).start()
 
     def new_lines(self) -> Iterator[TimedLine]:
-        """Yield the lines that arrived since the last call."""
+        """Yield the lines that the thread of `follow` has read since the last call."""
         lines = [self._new.get() for _ in range(self._new.qsize())]
         yield from with_times(lines, time.time())
 
@@ -55,7 +60,7 @@ class ContainerLog:
             self._follower.terminate()
 
     def _read(self, *arguments: str) -> Iterator[TimedLine]:
-        """Yield the lines that are in the log now; `follow` reads later ones."""
+        """Yield the lines that were written before this object was created; `follow` reads later ones."""
         process = self._start(*arguments, "--until", _utc(self._read_until))
         with process:
             assert process.stdout
@@ -68,7 +73,9 @@ class ContainerLog:
             raise ComposeFailed(f"The log of {self.service} cannot be read: {last_lines(errors)}")
 
     def _follow(self) -> None:
-        """Read the log; start again each time it ends, because it ends when a container is replaced."""
+        """Read new lines until `stop`. Start `docker compose` again when it ends, as it does if a container
+        is replaced.
+        """
         since = self._read_until
         while not self._is_stopping:
             self._follower = process = self._start("--follow", "--since", _utc(since))

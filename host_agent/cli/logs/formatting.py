@@ -1,4 +1,4 @@
-"""Lay out a line of a log for people: time, component, sentence. Pure."""
+"""Format a log line for people: its time, component, and a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SAME_EVENT_S = 5.0
 
 
 class PipeFormatter:
-    """Formats each line as one line with its date, for `grep` and files."""
+    """Formats a log line as plain text with its date, for `grep` and files."""
 
     def lines(self, line: LogLine) -> list[Line]:
-        """Return the text to print; it has several lines if the log line's text has."""
+        """Return the lines to print: one, or several if the text of the log line has several."""
         when = "" if line.ts is None else datetime.fromtimestamp(line.ts).strftime("%Y-%m-%d %H:%M:%S")
         first, *others = sentence_of(line).split("\n")
         head = f"{when:19}  {line.component:{COMPONENT_COLUMNS}}  "
@@ -30,15 +30,15 @@ class PipeFormatter:
 
 
 class TerminalFormatter:
-    """Formats lines for a terminal: the date is printed once a day, and long sentences are wrapped and
-    indented.
+    """Formats log lines for a terminal: prints the date when the day changes, and wraps and indents long
+    sentences.
     """
 
     def __init__(self) -> None:
         self._day = ""
 
     def lines(self, line: LogLine, width: int) -> list[Line]:
-        """Return the lines for a terminal of `width` columns."""
+        """Return the lines to print for one log line on a terminal of `width` columns."""
         lines: list[Line] = []
         clock = ""
         if line.ts is not None:
@@ -56,7 +56,11 @@ class TerminalFormatter:
 
 
 def _wrapped(text: str, width: int, indent: int) -> list[str]:
-    """Return `text` in lines; the first follows time and component, the others follow `indent`."""
+    """Wrap `text` for a terminal of `width` columns, and return the lines without their indentation.
+
+    The first line is shorter, because the time and the component precede it; the caller indents the others by
+    `indent` columns.
+    """
     if HEAD_COLUMNS + len(text) <= width and text.isprintable():
         return [text]
     lines: list[str] = []
@@ -75,13 +79,17 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 class Repeats:
-    """Recognizes events that are in two logs, because the agent logs its gateway's events again."""
+    """Recognizes events that appear in two logs, because the agent logs its gateway's events again."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, tuple[str, str, str]]] = deque()
 
     def is_repeated(self, line: LogLine) -> bool:
-        """Return whether another log has just had this event. Lines must be passed in the order of time."""
+        """Return whether this line of the agent's log repeats an event of another log from the last
+        SAME_EVENT_S.
+
+        All lines must be passed in the order of their times.
+        """
         if not line.event or line.ts is None:
             return False
         while self._seen and self._seen[0][0] < line.ts - SAME_EVENT_S:

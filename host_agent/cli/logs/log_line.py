@@ -1,6 +1,6 @@
-"""Read one line of a log, of any program: its time, component, event and severity. Pure.
+"""Parse a log line of any program: its time, component, event and severity. Pure.
 
-Vestal's services write one JSON object a line; the agent writes lines of Python's logging module. Ollama's
+Vestal's services write one JSON object per line; the agent writes lines of Python's logging module. Ollama's
 lines have a time too. Any other line, such as one of a traceback, has no time.
 """
 
@@ -47,10 +47,10 @@ _LEVELS = {
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of the log of `service`.
+    """One line of the log of `service`; `raw` is its text.
 
     `ts` is in seconds since 1970, or None for a line without a time. `event` is empty if the line is not an
-    event; then `cause` has its message. `fields` are the event's own.
+    event; then `cause` has its message. `fields` are the event's other fields.
     """
 
     service: str
@@ -64,8 +64,9 @@ class LogLine:
     is_json: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the line as an object for programs: the event's fields and `service`. A line that was not
-        JSON also has its text in `line`.
+        """Return the line as a JSON object for programs, including the event's fields.
+
+        If the line was not JSON, `line` has its original text.
         """
         head = {
             "ts": self.ts,
@@ -78,7 +79,9 @@ class LogLine:
 
 
 def parse(service: str, raw: str) -> LogLine:
-    """Return the line `raw` of the log of `service`."""
+    """Parse the line `raw` of the log of `service`. A line of unknown format becomes a line without a
+    time.
+    """
     for read in (_from_json, _from_agent, _from_ollama, _from_gin):
         if (line := read(service, raw)) is not None:
             return line
@@ -88,14 +91,18 @@ def parse(service: str, raw: str) -> LogLine:
 
 @dataclass(frozen=True)
 class ContainerLine:
-    """A line of `docker compose logs --timestamps`, with the time at which Docker received it, if known."""
+    """A line of `docker compose logs --timestamps`, and when Docker received it (seconds since 1970, None if
+    unknown).
+    """
 
     line: LogLine
     received_at: float | None
 
 
 def parse_container_line(service: str, raw: str) -> ContainerLine:
-    """Return the line and Docker's time for it. A line without a time of its own gets Docker's time."""
+    """Parse a line of `docker compose logs --timestamps`. A line without a time of its own gets Docker's
+    time.
+    """
     if not (found := _DOCKER_TIME.fullmatch(_ERASING.sub("", raw))):
         return ContainerLine(parse(service, raw), None)
     whole_seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
@@ -167,7 +174,9 @@ def _from_gin(service: str, raw: str) -> LogLine | None:
 
 
 def _severity(event: str, fields: Mapping[str, Any]) -> str:
-    """Return the severity of an event: by its level if it has one, else by its name."""
+    """Return the severity of an event: from its field `level` if it has one, else from its name and its
+    outcome.
+    """
     if level := fields.get("level"):
         return _LEVELS.get(_text(level).lower(), INFO)
     if event in ("child_exited", "child_stopped"):
@@ -180,7 +189,9 @@ def _severity(event: str, fields: Mapping[str, Any]) -> str:
 
 
 def _value(text: str) -> Any:
-    """Return the JSON value of a field of the agent's log, whose text is that of Python's `repr`."""
+    """Parse the text that Python's `repr` wrote for a field: None, a boolean or a number; any other text
+    stays as it is.
+    """
     constants = {"None": None, "True": True, "False": False}
     if text in constants:
         return constants[text]

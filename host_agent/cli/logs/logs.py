@@ -72,7 +72,11 @@ def _pattern(text: str | None) -> Pattern:
 
 
 def _logs(service: str | None, config: Config) -> list[Log]:
-    """Return the log of `service`, or all logs without one. Logs of containers need the command `docker`."""
+    """Return the log of `service`, or all logs if `service` is None.
+
+    If the command `docker` is missing, logs of containers are left out with a warning; for a requested one,
+    DockerUnavailable is raised. Raises UnknownService if there is no such service.
+    """
     if service and service not in LOG_FILES:
         raise UnknownService(f"There is no log of {service!r}. The services are: {', '.join(LOG_FILES)}.")
     in_containers = IN_CONTAINERS if mode.has_containers(config) else ()
@@ -91,17 +95,23 @@ def _logs(service: str | None, config: Config) -> list[Log]:
 
 
 def _first_lines(log: Log, count: int | None, since: float | None, pattern: Pattern) -> Iterator[TimedLine]:
-    """Return the lines of one log to print first: those since `since` or, without it, the last ones."""
+    """Return the matching lines of one log since `since` (seconds since 1970, None for all), at most the last
+    `count`.
+
+    If both are None, return the last DEFAULT_LINES.
+    """
     if count is None and since is None:
         count = DEFAULT_LINES
-    is_whole = pattern is not None  # the last matching lines may be anywhere in the log
+    is_whole = pattern is not None  # the last lines that match may be anywhere in the log
     found = log.tail(count or 0, whole=is_whole) if since is None else log.since(since)
     matching = _matching(_readable(found, log.service), pattern)
     return matching if count is None else iter(deque(matching, maxlen=count))
 
 
 def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:
-    """Yield the lines. If a container's log cannot be read, print a warning and leave it out."""
+    """Yield the lines. If reading a container's log fails, print a warning and end, so that the other logs
+    are shown.
+    """
     try:
         yield from lines
     except ComposeFailed as error:
@@ -109,7 +119,7 @@ def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:
 
 
 def _matching(lines: Iterable[TimedLine], pattern: Pattern) -> Iterator[TimedLine]:
-    """Yield the lines whose raw text or printed text matches."""
+    """Yield the lines whose raw text or printed text matches `pattern`; all lines if it is None."""
     if pattern is None:
         yield from lines
         return
@@ -120,7 +130,7 @@ def _matching(lines: Iterable[TimedLine], pattern: Pattern) -> Iterator[TimedLin
 
 
 def _follow(logs: list[Log], printer: Callable[[Iterable[TimedLine]], int], pattern: Pattern) -> None:
-    """Print new lines until interrupted."""
+    """Print new lines that match `pattern` until interrupted."""
     containers = [log for log in logs if isinstance(log, ContainerLog)]
     try:
         for log in containers:
@@ -134,7 +144,9 @@ def _follow(logs: list[Log], printer: Callable[[Iterable[TimedLine]], int], patt
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Turn a signal into an exception, so that the processes that follow containers' logs are ended."""
+    """Raise SystemExit at a signal, so that `_follow` ends the processes that follow the logs of
+    containers.
+    """
     raise SystemExit(128 + number)
 
 
@@ -151,7 +163,10 @@ def _json_printer() -> Callable[[Iterable[TimedLine]], int]:
 
 
 def _printer(number_of_logs: int) -> Callable[[Iterable[TimedLine]], int]:
-    """Return a function that prints lines for people and returns how many it printed."""
+    """Return a function that prints log lines for people and returns how many lines it got.
+
+    If several logs are printed, the function skips an event that another log has just had.
+    """
     lines_of = _formatter()
     repeats = Repeats() if number_of_logs > 1 else None
 

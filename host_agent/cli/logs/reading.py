@@ -1,4 +1,4 @@
-"""Read the lines of log files in the order of their time, rotated files included, and follow new lines."""
+"""Read the lines of log files, including rotated files, in the order of their times, and follow new lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROTATED = ".1"
 
 @dataclass(frozen=True, order=True)
 class TimedLine:
-    """A log line, and the time by which it is sorted: its own, or that of the line above it."""
+    """A log line, and the time `at` by which it is sorted: its own time, or the time of the line above it."""
 
     at: float
     line: LogLine = field(compare=False)
 
 
 class LogFile:
-    """The log file of one service, and the position up to which it was read."""
+    """Reads the log file of one service, and remembers up to which byte it was read."""
 
     def __init__(self, service: str, path: Path) -> None:
         self.service, self.path = service, path
@@ -35,9 +35,9 @@ class LogFile:
         return self.path.exists() or self._rotated.exists()
 
     def tail(self, count: int, *, whole: bool) -> Iterator[TimedLine]:
-        """Yield at least the last `count` lines if there are that many, or all of them if `whole`.
+        """Yield the last lines: at least `count` of them if the log has that many, or all if `whole`.
 
-        The caller keeps the last ones. Only the end of the file is read unless more is needed.
+        Only the end of the file is read unless more is needed. The caller drops surplus lines.
         """
         end = self._end_of_file()
         start = 0 if whole else max(0, end - TAIL_BYTES)
@@ -48,7 +48,7 @@ class LogFile:
             yield from self.since(0.0)
 
     def since(self, ts: float) -> Iterator[TimedLine]:
-        """Yield the lines since `ts` (seconds since 1970), from the rotated file too if needed."""
+        """Yield the lines since `ts` (seconds since 1970), including those in the rotated file."""
         end = self._end_of_file()
         for path, last in ((self._rotated, None), (self.path, end)):
             changed_at = self._changed_at(path)
@@ -61,7 +61,8 @@ class LogFile:
     def new_lines(self) -> Iterator[TimedLine]:
         """Yield the complete lines that were written since the last call, or since `tail` or `since`.
 
-        A file that is shorter than before was rotated; its unread lines are then read from the rotated file.
+        If the file is shorter than before, it was rotated; the unread lines are then read from the rotated
+        file first.
         """
         offset = self._offset or 0
         with contextlib.suppress(OSError):
@@ -76,7 +77,9 @@ class LogFile:
             yield from timed(self.service, lines, self._changed_at(self.path))
 
     def _end_of_file(self) -> int:
-        """Return the size of the file, and remember where its last complete line ends."""
+        """Return the size of the file in bytes (0 if missing), and remember where its last complete line
+        ends.
+        """
         try:
             size = self.path.stat().st_size
             self._offset = self._last_newline(0, size)
@@ -85,7 +88,9 @@ class LogFile:
         return size
 
     def _last_newline(self, start: int, end: int) -> int:
-        """Return the offset after the last complete line between two offsets."""
+        """Return the byte offset after the last newline between two offsets; `start` if there is no
+        newline.
+        """
         with self.path.open("rb") as file:
             while end > start:
                 begin = max(start, end - READ_BYTES)
@@ -98,7 +103,9 @@ class LogFile:
 
     @staticmethod
     def _lines(path: Path, start: int, end: int | None) -> Iterator[str]:
-        """Yield the lines between two byte offsets; none if the file no longer exists."""
+        """Yield the lines between two byte offsets (to the end if `end` is None); none if the file cannot be
+        opened.
+        """
         try:
             file = path.open("rb")
         except OSError:
@@ -119,16 +126,18 @@ class LogFile:
 
 
 def timed(service: str, raw_lines: Iterable[str], changed_at: float | None) -> Iterator[TimedLine]:
-    """Yield the lines with the times by which they are sorted, which never decrease.
+    """Parse the lines of a file, and yield each with the time by which it is sorted, which never decreases.
 
-    A line without a time gets that of the line above it; at the beginning of a file, that of the first line
-    with a time. If no line has one, the time of the file's last change is used.
+    A line without a time gets the time of the line above it or, at the beginning of the file, of the first
+    line with a time. If no line has a time, `changed_at` is used: when the file was last changed.
     """
     yield from with_times((parse(service, raw) for raw in raw_lines), changed_at or 0.0)
 
 
 def with_times(lines: Iterable[LogLine], otherwise: float) -> Iterator[TimedLine]:
-    """Yield the lines with the times by which they are sorted; `otherwise` is used if none has a time."""
+    """Yield the lines with the times by which they are sorted, as `timed` describes; `otherwise` is used if
+    no line has a time.
+    """
     at: float | None = None
     waiting: list[LogLine] = []
     for line in lines:

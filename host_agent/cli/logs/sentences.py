@@ -14,11 +14,11 @@ MOST_FIELD_CHARS = 200
 NOT_SHOWN = frozenset({"level", "logger", "traceback", "seq"})
 EMPTY: tuple[object, ...] = (None, "", [], {})
 SUPERVISOR_STARTED = "the supervisor started"
-"""The cause of a first start, which says nothing to a person."""
+"""The cause of every first start. Sentences leave it out, because it tells a person nothing."""
 
 
 def sentence_of(line: LogLine) -> str:
-    """Return the event of a line as a sentence; the text of a line that is no event is returned unchanged."""
+    """Return a sentence about the event of a log line. If the line is no event, return its text unchanged."""
     if not line.event:
         return line.cause
     if (template := _TEMPLATES.get(line.event)) is not None:
@@ -30,7 +30,7 @@ def sentence_of(line: LogLine) -> str:
 
 
 def _any_event(line: LogLine) -> str:
-    """Return an event for which there is no template: its name, its cause and its fields."""
+    """Describe an event that has no template: by its name, its cause and its fields."""
     name = line.event.replace("_", " ")
     fields = ", ".join(
         f"{key} {_shown(value)}"
@@ -223,4 +223,4 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "weights_damaged": lambda cause, fields: as_sentence(cause),
     "supervisor_stopped": lambda cause, fields: "All of its children have stopped.",
 }
-"""What each event says, from its cause and its fields. Others are shown by name, cause and fields."""
+"""Functions that describe an event by its cause and fields. `_any_event` describes all other events."""

@@ -1,4 +1,4 @@
-"""Read the argument of `--since`. Pure: the present time is an argument."""
+"""Parse the argument of `--since`. Pure: the current time is an argument."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ EXAMPLES = "10m, 2h, 3d, 14:30, 2026-11-28, '2026-11-28 14:30'"
 def parse_since(text: str, now: float) -> float:
     """Return the time, in seconds since 1970, that `text` means at the time `now`.
 
-    `text` is a span such as `10m` or `2h`, a time of day (of yesterday if it is later than `now`), or a date
-    with or without a time. Times are local unless they have an offset. Raises ValueError with a sentence.
+    `text` is a span such as `10m` or `2h`, a time of day (yesterday's if it is later than `now`), `today`,
+    `yesterday`, or a date with or without a time. Times are local unless they have a UTC offset. Raises
+    ValueError, whose message is a sentence, if `text` is none of these.
     """
     text = text.strip()
     if (span := _SPAN.fullmatch(text.lower())) and span[2] in _UNITS_S:

@@ -1,1 +1,1 @@
-"""`vestal models`: find, fetch, inspect and remove models. One module for each action."""
+"""`vestal models`: find, fetch, inspect and remove models, in one module for each action."""

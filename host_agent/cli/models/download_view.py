@@ -1,7 +1,7 @@
 """Show downloads: bars on a terminal, lines for a pipe.
 
-An update is one line of the model store's program: `model`, `fraction`, `sentence`, `bytes`, and while a
-download runs `bytes_per_s` and `remaining_s`.
+An update is a JSON object that the model store's program prints: it has `model`, `fraction`, `sentence`,
+`bytes` and, while a download runs, `bytes_per_s` and `remaining_s`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Protocol
 from host_agent.cli.screen.units import format_download
 
 LINE_FRACTION = 0.1
-"""Of a download: how often a line about it is printed for a pipe."""
+"""For a pipe, a line is printed whenever this fraction of a download has been added."""
 
 Update = Mapping[str, Any]
 
 
 class DownloadView(Protocol):
-    """Shows the progress of models, each under its name."""
+    """Shows the progress of downloads, each under the name of its model."""
 
     def show(self, update: Update) -> None: ...
 
@@ -30,7 +30,7 @@ class DownloadView(Protocol):
 
 @contextlib.contextmanager
 def download_view() -> Iterator[DownloadView]:
-    """Provide the view that suits stdout."""
+    """Yield a view that suits stdout: Bars on a terminal, else Lines."""
     if not sys.stdout.isatty():
         yield Lines()
         return
@@ -46,7 +46,7 @@ def download_view() -> Iterator[DownloadView]:
 
 
 class Lines:
-    """Prints a line for each new sentence, and for each tenth of a download."""
+    """Prints a line for each new sentence about a model, and for each tenth of a download."""
 
     def __init__(self) -> None:
         self._printed: dict[str, tuple[str, float]] = {}
@@ -90,5 +90,5 @@ class Bars:
 
 
 def is_download(update: Update) -> bool:
-    """Return True if the update reports an unfinished download whose size in bytes is known."""
+    """Return whether the update reports an unfinished download whose size in bytes is known."""
     return bool(update["bytes"]) and update["fraction"] < 1.0

@@ -1,4 +1,4 @@
-"""`vestal models import-from-ollama`: list the models in Ollama's store, and import those that are named."""
+"""`vestal models import-from-ollama`: list the models in Ollama's store, and import the requested ones."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ COLUMNS = (
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Import the models that are named, or list all without a name. Return 1 if one could not be imported.
+    """Import the named models, or all with `--all`. Without either, or with `--dry-run`, only list the
+    models.
 
-    Raises ModelStoreError if there is no store of Ollama, or it has no model of a name.
+    Return 1 if a model could not be imported, else 0. Raises ModelStoreError if Ollama has no store, or the
+    store has no model of a given name.
     """
     store = (options.store or default_store()).expanduser().absolute()
     chosen = _chosen(options, config, store)
@@ -95,7 +97,10 @@ def _summary(store: Path, chosen: list[Candidate], new: int, needed_bytes: int, 
 
 
 def _import(arguments: list[str]) -> int:
-    """Import the models and show the progress. Return 1 if one failed, with a sentence on stderr."""
+    """Import models and show the progress. `arguments` are for the program that imports.
+
+    Print the reason of each failure to stderr, and return 1 if a model could not be imported, else 0.
+    """
     failed = 0
     lines = model_store.json_lines(*arguments, module=MODULE)
     with download_view() as view, contextlib.closing(lines):
@@ -113,6 +118,6 @@ def _import(arguments: list[str]) -> int:
                 for note in update.get("notes", ()):
                     print(f"{update['model']}: {note}")
         except subprocess.CalledProcessError as error:
-            if not failed:  # it has printed the reason itself: the settings are wrong
+            if not failed:  # the program has printed the reason itself: the settings are wrong
                 return error.returncode
     return failed

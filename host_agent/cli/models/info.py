@@ -1,4 +1,4 @@
-"""`vestal models info`: describe a model, installed or on the hub, and the memory that it takes."""
+"""`vestal models info`: describe a model, installed or on the hub, and the memory that the model needs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from vestal.config.units import format_size
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Print what is known of the model.
+    """Print what is known about the model.
 
-    Raises ModelStoreError if it is broken, or neither installed nor on the hub.
+    Raises ModelStoreError if the installed model is broken, or if the model is neither installed nor on the
+    hub.
     """
     entry = find(config, options.name)
     broken = None if entry else find_named(options.name, survey(config)[1], lambda each: each.name)
@@ -67,7 +68,9 @@ def _of_installed(config: Config, entry: ModelEntry) -> dict[str, Any]:
 
 
 def _license(entry: ModelEntry) -> str:
-    """Return the license that the model's README names, or else the first line of its license file."""
+    """Return the license that the model's README names, or else the first line of the model's license
+    file.
+    """
     named = front_matter(entry.path).get("license")
     if isinstance(named, str):
         return named
@@ -93,7 +96,7 @@ def _of_hub(config: Config, name: str) -> dict[str, Any]:
 
 
 def _unknown(config: Config, name: str) -> ModelStoreError:
-    """Return the error for a model that is not installed, and of which the hub knows nothing."""
+    """Return the error for a model that is neither installed nor found on the hub."""
     settings = source_of(config, name)
     if settings is None:
         why, remedy = "no source is known for it", "Find one with `vestal models search`."

@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Print the models that can be loaded, and then those that are broken with the reasons."""
+    """Print the models that can be loaded, and then the broken models with the reasons."""
     entries, broken = survey(config)
     fits = {entry.name: _fit(config, entry) for entry in entries}
     if options.json:
@@ -43,7 +43,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _fit(config: Config, entry: ModelEntry) -> Fit | None:
-    """Return whether the model fits; None if its files cannot be read any more."""
+    """Return how much memory the model needs and whether it fits; None if the model's files cannot be
+    read.
+    """
     try:
         return fit(forecast_of_installed(config, entry), machine_limit_bytes(config))
     except (UnreadableModel, OSError):

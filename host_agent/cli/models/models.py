@@ -1,4 +1,4 @@
-"""`vestal models`: run the action that is named, a module of this package, and explain its errors."""
+"""`vestal models`: run the requested action, a module of this package, and report its errors."""
 
 import argparse
 import importlib
@@ -11,13 +11,17 @@ from vestal.config import Config
 
 
 class ModelRefused(HostAgentError):
-    """The model store cannot do what was asked; the message is its own."""
+    """The model store cannot do what was requested. The message says why, and the remedy."""
 
     code = "model_refused"
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Run the action and return its exit code. Raises ModelRefused. No service has to run for it."""
+    """Run the requested action, which needs no running service, and return the action's exit code.
+
+    If the model store refuses, print the error as JSON and return 1 with `--json`; otherwise raise
+    ModelRefused.
+    """
     config.home.prepare()
     log = logging.getLogger("mlx_server.model_store")
     level = log.level
@@ -35,7 +39,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def print_json_error(error: ModelStoreError) -> None:
-    """Print the error to stdout as one line of JSON, as programs read it."""
+    """Print the error to stdout as one line of JSON, for programs."""
     import json
 
     body = {"code": error.code, "message": error.message, "remedy": error.remedy}

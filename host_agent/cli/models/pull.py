@@ -1,4 +1,4 @@
-"""`vestal models pull`: fetch models that are missing, and show how fast that goes and how long it takes."""
+"""`vestal models pull`: fetch missing models, and show the speed and the remaining time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Fetch the models. Return 0, or 1 if one could not be fetched; stderr then has the reason.
+    """Fetch the models. Return 0, or 1 if a model could not be fetched, with the reason on stderr.
 
     On a terminal, ask before fetching a model that does not fit into memory.
     """
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal; return False without asking if no person can answer."""
+    """Ask a yes-or-no question on the terminal. Return False without asking if no person can answer."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:
@@ -46,7 +46,11 @@ def confirm(question: str) -> bool:
 
 
 def _fetch(names: list[str], *, force: bool) -> dict[str, dict[str, str]]:
-    """Fetch the models and show the progress. Return the errors by the names of the models."""
+    """Fetch the models and show the progress. Return a dict from the name of each model that failed to its
+    error.
+
+    The name is "" if the fetching program ended without reporting an error.
+    """
     refused: dict[str, dict[str, str]] = {}
     lines = model_store.json_lines("pull", *(["--force"] if force else []), *names)
     with download_view() as view, contextlib.closing(lines):
@@ -54,7 +58,7 @@ def _fetch(names: list[str], *, force: bool) -> dict[str, dict[str, str]]:
             for line in lines:
                 _show(view, json.loads(line), refused)
         except subprocess.CalledProcessError as error:
-            if not refused:  # it has printed the reason itself: the settings are wrong
+            if not refused:  # the program has printed the reason itself: the settings are wrong
                 refused[""] = _without_report(error)
     return refused
 

@@ -1,4 +1,4 @@
-"""`vestal models rm`: delete models that Vestal has fetched or made, which no request uses."""
+"""`vestal models rm`: delete models that Vestal fetched or created, unless a request uses them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class Removal:
-    """A model to remove; `about` is what the user is told before confirming."""
+    """A model to delete. `about` is what the user reads before confirming."""
 
     name: str
     about: str
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Delete the models. On a terminal, ask before, unless there is `--yes`. Return 1 if one was kept.
+    """Delete the named models. On a terminal, ask before each deletion unless `--yes` is given.
 
-    Raises ModelRefused, before anything is deleted, for a model that is unknown, not Vestal's, or in use.
+    Return 1 if the user kept a model, else 0. Raises ModelRefused, before anything is deleted, if a model is
+    not installed, was not fetched by Vestal, or is used by a request.
     """
     gateway = GatewayClient(config)
     removals = [_removal(config, name) for name in options.names]
@@ -57,7 +58,9 @@ def _asks(options: argparse.Namespace) -> bool:
 
 
 def _removal(config: Config, name: str) -> Removal:
-    """Return the removal of model `name`. Raises ModelRefused if Vestal cannot remove it."""
+    """Return the removal of model `name`. Raises ModelRefused if it is not installed or was not fetched by
+    Vestal.
+    """
     entries, broken = survey(config)
     entry = find(config, name)
     named = entry or find_named(name, broken, lambda each: each.name)
@@ -90,12 +93,12 @@ def _about(config: Config, entry: ModelEntry) -> list[str]:
 
 
 def _shares(other: ModelEntry, entry: ModelEntry) -> bool:
-    """Return True if `other` has the same weight files as `entry`."""
+    """Return whether another model, `other`, has the same weight files as `entry`."""
     return other.name != entry.name and bool(entry.weights_id) and other.weights_id == entry.weights_id
 
 
 def _models_in_use(gateway: GatewayClient) -> list[str]:
-    """Return the model of each request in flight; none if no MLX server runs."""
+    """Return the name of the model of each request in flight; an empty list if no MLX server runs."""
     try:
         requests = gateway.get("/requests").get("requests", [])
     except GatewayUnreachable:
@@ -104,11 +107,14 @@ def _models_in_use(gateway: GatewayClient) -> list[str]:
 
 
 def _remove(config: Config, gateway: GatewayClient, name: str) -> None:
-    """Delete a model through the MLX server, which unloads it first; directly if none runs."""
+    """Delete a model through the MLX server, which unloads it first.
+
+    If no MLX server runs, or the server cannot delete the model, delete its files directly.
+    """
     try:
         status = gateway.delete("/api/delete", {"model": name})
     except GatewayUnreachable:
         remove(config, name)
         return
     if status >= 400:
-        remove(config, name)  # the server has another home, or lists the model no more
+        remove(config, name)  # the server has another home, or does not know the model

@@ -1,4 +1,6 @@
-"""`vestal models search`: find models on the hub that Vestal can serve, and say which fit this machine."""
+"""`vestal models search`: find models on the Hugging Face hub that Vestal can serve, and say which fit this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ COLUMNS = (
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Print what was found. Return 1 if nothing was. Raises ModelStoreError if the hub cannot be asked."""
+    """Print the models that were found. Return 1 if none was found, else 0.
+
+    Raises ModelStoreError if the hub cannot be searched.
+    """
     words = " ".join(options.words)
     hub.prepare()
     with waiting_for("the hub"):
@@ -46,7 +51,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _fit(result: SearchResult, limit_bytes: int) -> Fit | None:
-    """Return whether the weights fit into `limit_bytes`; None if the search result has no size."""
+    """Return whether the model's weights fit into `limit_bytes`; None if the search result has no size."""
     loaded_bytes = result.loaded_bytes(THIS_MACHINE)
     return fit(forecast_from_weights_only(loaded_bytes), limit_bytes) if loaded_bytes else None
 

@@ -37,9 +37,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """The memory of a machine, and the `limit_bytes` that models may have of it.
+    """The memory of a machine, of which models may use `limit_bytes`.
 
-    `docker_bytes` is what Docker's virtual machine may take; 0 if there is none.
+    `docker_bytes` is what Docker's virtual machine may use; 0 if there is none. `metal_limit_bytes` is None
+    if the machine has no Metal.
     """
 
     ram_bytes: int
@@ -50,7 +51,10 @@ class Machine:
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Print the choice for each task. Return 1 if no model of the table fits. Raises InvalidOption."""
+    """Print the recommended model for each task. Return 1 if no recommended model fits, else 0.
+
+    Raises InvalidOption if the value of `--ram` is no size.
+    """
     machine = _supposed(options.ram) if options.ram else _this_machine(config)
     arithmetic, step_tokens = _arithmetic(machine)
     choices = suggest.choose(machine.limit_bytes, arithmetic, step_tokens)
@@ -67,7 +71,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _supposed(ram: str) -> Machine:
-    """Return the machine that `--ram` describes: a Mac with that much memory and no Docker.
+    """Return the machine that the option `--ram` describes: a Mac with that much memory and no Docker.
 
     Raises InvalidOption if `ram` is no size.
     """
@@ -90,7 +94,7 @@ def _this_machine(config: Config) -> Machine:
 
 
 def _docker_bytes(total_bytes: int) -> int:
-    """Return the memory of Docker's virtual machine; 0 if there is none, or no Docker engine answers."""
+    """Return the memory of Docker's virtual machine; 0 if Docker has none, or no Docker engine answers."""
     try:
         docker = asyncio.run(docker_share.docker_memory_bytes())
     except DockerUnavailable:

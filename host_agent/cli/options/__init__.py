@@ -1,1 +1,3 @@
-"""The options of the commands, one module for each group. They import nothing of Vestal."""
+"""The options of the commands: one module for each group of commands. These modules import nothing of
+Vestal.
+"""

@@ -72,7 +72,7 @@ def _add(
     help_text: str,
     aliases: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
-    """Add the action `name`, which the module of that name in `host_agent.cli.models` carries out."""
+    """Add the action `name`, which is carried out by the module `module` of `host_agent.cli.models`."""
     parser = actions.add_parser(name, help=help_text, description=help_text, aliases=aliases)
     parser.set_defaults(module=module)
     return parser

@@ -1,4 +1,4 @@
-"""HTTP client for the orchestrator of this home, on loopback, with the token."""
+"""HTTP client for this home's orchestrator on loopback. Each request carries the token."""
 
 import http.client
 import json
@@ -10,13 +10,14 @@ from host_agent.blocking_http import json_object, open_response
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
 from vestal.config import Config, read_token
 
-TIMEOUT_S = 60.0  # for each wait; a stream of events sends something every 15 s
+TIMEOUT_S = 60.0  # for each read; the orchestrator sends something on a stream of events every 15 s
 
 
 class OrchestratorClient:
-    """Calls the orchestrator's HTTP API, with one connection for each call.
+    """Calls the orchestrator's HTTP API, and opens a new connection for each call.
 
-    Every call raises OrchestratorUnreachable, or OrchestratorRefused with the orchestrator's message.
+    Every call raises OrchestratorUnreachable if no orchestrator answers, and OrchestratorRefused, with the
+    orchestrator's message, if it answers with an error status.
     """
 
     def __init__(self, config: Config) -> None:
@@ -33,7 +34,7 @@ class OrchestratorClient:
         return self._call("DELETE", path)
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """Yield the data of each server-sent event at `path`, until the stream ends."""
+        """Yield the data of each server-sent event at `path`, parsed from JSON, until the stream ends."""
         with self._open("GET", path) as response:
             for line in response:
                 if line.startswith(b"data:"):

@@ -1,7 +1,7 @@
 """`vestal task`: give the orchestrator's agents a goal, and wait for the answer.
 
 Progress goes to stderr, the answer to stdout. The exit code is 0 for done, 1 for failed, 2 for cancelled, 64
-for a refused request and 69 if no orchestrator answers. The task runs in the orchestrator: it goes on when
+for a refused request and 69 if no orchestrator answers. The task runs in the orchestrator, and continues if
 this command ends.
 """
 
@@ -53,7 +53,11 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
-    """Send the goal, and return the task's id. Raises OrchestratorRefused for an empty or too long goal."""
+    """Send the goal to the orchestrator, and return the id of the new task.
+
+    Raises OrchestratorRefused if the goal is empty or longer than MAX_GOAL_CHARS, or if the orchestrator
+    refuses it.
+    """
     goal = sys.stdin.read(MAX_GOAL_CHARS + 1) if options.goal == "-" else options.goal or ""
     if not goal.strip():
         raise OrchestratorRefused('There is no goal: say what to do, as in `vestal task "…"`.')
@@ -71,9 +75,9 @@ def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
 
 
 def _wait_for_end(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
-    """Print the progress, and return the finished task.
+    """Print the task's progress until the task ends, and return the finished task.
 
-    Raises OrchestratorUnreachable if the orchestrator is away for more than RECONNECT_TIMEOUT_S.
+    Raises OrchestratorUnreachable if the orchestrator does not answer for more than RECONNECT_TIMEOUT_S.
     """
     progress, away_since = TaskProgress(), None
     while True:
@@ -118,7 +122,10 @@ def _row(task: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _parse_id(text: str) -> str:
-    """Return the id in its standard form. Anything else must not become part of a URL."""
+    """Return a task's id in the standard form of a UUID.
+
+    Raises OrchestratorRefused if `text` is no UUID, so that no other text becomes part of a URL.
+    """
     try:
         return str(uuid.UUID(text))
     except ValueError:

@@ -10,13 +10,15 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TaskProgress:
-    """Turns successive snapshots of one task into the lines that are new."""
+    """Compares successive snapshots of one task, to find the lines about its progress that are new."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
 
     def new_lines(self, task: Mapping[str, Any]) -> list[str]:
-        """Return a line for the task and for each step that has changed since the last call."""
+        """Return a line for the task, and a line for each of its steps, if they have changed since the last
+        call.
+        """
         lines = {"task": f"task {task['id']}: {task['state']}"}
         for step in task.get("steps", []):
             lines[f"step {step['name']}"] = f"  {step['name']}: {_state(step)}"
@@ -26,7 +28,9 @@ class TaskProgress:
 
 
 def result_text(task: Mapping[str, Any]) -> str:
-    """Return the answer of a finished task with its sources, or why there is none."""
+    """Return the answer of a finished task with its sources and notes, or the reason why there is no
+    answer.
+    """
     if task["state"] == "failed":
         return printable(f"The task failed: {task.get('error') or 'no reason is known'}")
     if task["state"] == "cancelled":
@@ -39,7 +43,9 @@ def result_text(task: Mapping[str, Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: a model's text may hold commands for the terminal."""
+    """Return `text` without control characters, because a model's text may contain commands for the
+    terminal.
+    """
     return _CONTROL_CHARACTERS.sub("", text)
 
 

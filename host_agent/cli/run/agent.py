@@ -13,9 +13,11 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Run the agent until it is stopped, and return the exit code. With `--check`, only test that it can run.
+    """Run the agent until it is stopped, and return the exit code. With `--check`, only check that it could
+    run.
 
-    With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
+    With `--managed`, the exit code is 0 if another agent runs, because launchd would restart a failed job
+    every 10 s.
     """
     output.protect("agent")
     if options.check:

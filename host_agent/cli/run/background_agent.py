@@ -1,4 +1,4 @@
-"""Start the agent in the background, and wait until it listens."""
+"""Start the agent in the background, and wait until it answers requests."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ SEARCHED_LINES = 5
 
 
 class AgentStart(StrEnum):
-    """What `ensure_running` did, in words for a person."""
+    """What `ensure_running` did, in words that a person reads."""
 
     ALREADY_RUNNING = "already running"
     CONTINUED = "was stopped (SIGSTOP), and goes on now"
@@ -39,15 +39,15 @@ class AgentStart(StrEnum):
 
 
 def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentStart:
-    """Make sure that an agent runs, and return what was done for that.
+    """Make sure that an agent runs and answers, and return what was done for that.
 
-    A suspended agent (SIGSTOP) is continued. One that hangs is replaced after `hung_after_s`; one that is
-    only busy is waited for. If a service manager restarts the agent, the service manager starts it. Raises
-    AgentUnreachable with the reason if no agent answers in the end.
+    An agent that SIGSTOP has stopped is continued. An agent that hangs for `hung_after_s` is replaced; one
+    that is only busy is waited for. A missing agent is started, by the service manager if that is installed
+    to restart it. Raises AgentUnreachable, with the reason, if no agent answers in the end.
     """
     config.home.prepare()
     try:
-        # A watchdog and a person may both find the agent dead, and each would start one.
+        # Without this lock, a watchdog and a person that both find the agent dead would start two.
         with hold_lock_blocking(config.home.run / "start.lock", LOCK_TIMEOUT_S):
             return _ensure_running(config, hung_after_s)
     except LockHeld as error:
@@ -55,9 +55,9 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentS
 
 
 def kill_agent(identity: ProcessIdentity) -> None:
-    """Kill an agent so that its services go on running; the next agent adopts them.
+    """Kill an agent by SIGKILL, so that its services continue to run and the next agent adopts them.
 
-    SIGKILL, because an agent that still handles SIGTERM would stop every service.
+    SIGTERM would not do, because an agent that still handles it would stop every service.
     """
     if identity.alive():
         os.kill(identity.pid, signal.SIGKILL)
@@ -74,7 +74,7 @@ def _ensure_running(config: Config, hung_after_s: float) -> AgentStart:
             os.kill(identity.pid, signal.SIGCONT)
         why_hung = _wait_for_answer(config, client, identity, hung_after_s)
         if why_hung is None:
-            client.wait_until(config.home.token.exists, TOKEN_TIMEOUT_S)  # the agent writes a lost one again
+            client.wait_until(config.home.token.exists, TOKEN_TIMEOUT_S)  # the agent restores a lost file
             return AgentStart.CONTINUED if was_suspended else AgentStart.ALREADY_RUNNING
         if identity.alive():
             _say(f"PID {identity.pid} hangs ({why_hung}); it is replaced")
@@ -93,10 +93,11 @@ def _ensure_running(config: Config, hung_after_s: float) -> AgentStart:
 def _wait_for_answer(
     config: Config, client: AgentClient, identity: ProcessIdentity, hung_after_s: float
 ) -> str | None:
-    """Ask the agent until it answers, and return None. If it hangs or has ended, return the reason.
+    """Send requests to the agent until it answers, and return None. If it hangs or has ended, return the
+    reason.
 
-    Raises AgentUnreachable if it was started with another port: in that case the settings have changed, and
-    it does not hang.
+    Raises AgentUnreachable if the agent listens on another port than the configured one, because the settings
+    have then changed and the agent does not hang.
     """
     policy = ProbePolicy(
         interval_s=hung_after_s / 2,
@@ -139,7 +140,7 @@ def _start_and_wait(config: Config, client: AgentClient) -> None:
         if time.monotonic() > deadline:
             raise AgentUnreachable(f"The agent does not answer: {_reason_in_log(log, log_size)}")
         time.sleep(POLL_S)
-    process.returncode = 0  # it goes on running; without this, Popen would warn that nobody waited for it
+    process.returncode = 0  # the agent runs on; without this, Popen would warn that nobody waited for it
 
 
 def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
@@ -165,7 +166,9 @@ def _size(path: Path) -> int:
 
 
 def _reason_in_log(log: Path, offset: int) -> str:
-    """Return the sentence that the agent logged last after byte `offset`, or the log's last line."""
+    """Return the last error message that the agent logged after byte `offset`, else the last line of
+    the log.
+    """
     try:
         with log.open("rb") as file:
             file.seek(offset)

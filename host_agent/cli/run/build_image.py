@@ -15,11 +15,11 @@ WITHOUT_DOCKER = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without
 
 
 def build_image(config: Config, progress: Progress) -> None:
-    """Build the image if containers are possible on this machine.
+    """Build the orchestrator's image if it can run in containers on this machine.
 
-    With `orchestrator.mode: auto` a failure is only shown (no network, no registry): the agent then runs the
-    orchestrator natively, or with the image of an earlier build. Raises ComposeFailed with `docker`, because
-    the user insists on containers.
+    If the build fails, for example without a network, and the mode is `auto`, only say so: the agent then
+    runs the orchestrator natively, or uses the image of an earlier build. Raises ComposeFailed if the build
+    fails and the mode is `docker`, because the user insists on containers.
     """
     compose = Compose(config)
     if asyncio.run(_possible_mode(config, compose)) is not mode.Mode.DOCKER:
@@ -33,7 +33,7 @@ def build_image(config: Config, progress: Progress) -> None:
 
 
 def run_in_foreground(compose: Compose, *arguments: str) -> bool:
-    """Run `docker compose …` with its output shown, and return True if it succeeded."""
+    """Run `docker compose` with `arguments` and its output shown, and return whether it succeeded."""
     result = subprocess.run(
         compose.command(*arguments), env=dict(compose.environment()), stdin=subprocess.DEVNULL, check=False
     )

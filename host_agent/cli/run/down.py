@@ -52,9 +52,9 @@ def _print(lines: list[str]) -> None:
 
 
 def stop_agent(config: Config) -> str:
-    """Stop the agent, which stops its children in order, and return a line about it; empty if none ran.
+    """Stop the agent, which stops its children in order. Return a line for the user, or "" if no agent ran.
 
-    The watchdog is stopped first: it would start another agent if this one has died or has to be killed.
+    The watchdog is stopped first, because it would start another agent if this one is dead or must be killed.
     """
     asyncio.run(stop_watchdog(config.home))
     identity = single_instance.running(config.home)
@@ -69,14 +69,17 @@ def stop_agent(config: Config) -> str:
 def graceful_stop_s(config: Config) -> float:
     """Return how long an agent may take to stop, in seconds.
 
-    The gateway drains its requests and goes through the six stages of its shutdown; native orchestrators
-    finish their step.
+    This includes the time in which the gateway finishes its requests and the stages of its shutdown, and the
+    time in which native orchestrators finish their current step.
     """
     return config.mlx.drain_s + SHUTDOWN_STAGES_S + 4 * config.supervision.stop_s
 
 
 def _stop_installed_jobs(config: Config) -> str:
-    """Stop launchd or systemd from restarting the agent, before the agent is stopped."""
+    """Tell launchd or systemd to stop the installed jobs, so that it does not restart the agent.
+
+    Return a line for the user, or "" if no job is installed.
+    """
     if not service_manager.is_any_job_installed(config.home):
         return ""
     if problems := service_manager.stop_installed_jobs(config.home):
@@ -85,8 +88,10 @@ def _stop_installed_jobs(config: Config) -> str:
 
 
 def _stop_leftover_processes(config: Config) -> list[str]:
-    """Stop processes that outlived a killed agent, found by PID files and by VESTAL_HOME in their
-    environment. The search is repeated after each round, because an agent may just have been started.
+    """Stop processes that outlived a killed agent, and return a line about each of them.
+
+    They are found by PID files and by VESTAL_HOME in their environment. The search is repeated after each
+    round, because an agent may have been started meanwhile.
     """
     lines: list[str] = []
     for _ in range(MOST_ROUNDS):
@@ -98,7 +103,7 @@ def _stop_leftover_processes(config: Config) -> list[str]:
 
 
 def _leftover_processes(config: Config) -> dict[int, str]:
-    """Return the names of the processes of this home by PID."""
+    """Return the running processes of this home: a dict from PID to name."""
     found = {}
     for path in sorted(config.home.run.glob("*.json")):
         identity = read_pid_file(path)
@@ -110,8 +115,11 @@ def _leftover_processes(config: Config) -> dict[int, str]:
 
 
 def _stop_rank(names: Mapping[int, str]) -> Callable[[int], int]:
-    """Return the key that sorts processes into the order of their stop. The watchdog comes before the agent,
-    which it would start again, and the agent before its services; the gateway stops its own engine.
+    """Return the sort key that puts PIDs into the order in which to stop the processes. `names` maps PIDs to
+    names.
+
+    The watchdog comes before the agent, which it would start again, and the agent before its services.
+    Engines come last, because the gateway stops its own engine.
     """
     order = ("watchdog", "agent", "")
 
@@ -129,7 +137,9 @@ def _stop_leftover(pid: int, name: str, config: Config) -> str:
 
 
 def _stop_containers(config: Config) -> tuple[str, list[str]]:
-    """Return the problem, or an empty string, and the lines about what was stopped."""
+    """Stop and remove the containers. Return the problem, or "" if there is none, and lines about what was
+    stopped.
+    """
     compose = Compose(config)
     try:
         if not (mode.has_containers(config) or _has_containers_or_networks(compose)):
@@ -155,7 +165,7 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
 
 
 def _has_containers_or_networks(compose: Compose) -> bool:
-    """Return True if the Docker engine knows containers or networks of the project."""
+    """Return whether the Docker engine has containers or networks of this project."""
     label = f"label=com.docker.compose.project={compose.project}"
     with contextlib.suppress(DockerUnavailable, OSError, subprocess.TimeoutExpired):
         docker = compose.command()[0]

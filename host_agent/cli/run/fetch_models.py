@@ -1,4 +1,4 @@
-"""Fetch models for the command line, with a progress display."""
+"""Fetch the models that `vestal up` loads at the start, and show the progress."""
 
 import json
 import subprocess
@@ -10,11 +10,11 @@ from host_agent.cli.screen.units import format_download
 from host_agent.errors import HostAgentError
 from vestal.config import Config
 
-STEP_FRACTION = 0.25  # of a model: how often progress is printed if no terminal can redraw a line
+STEP_FRACTION = 0.25  # if no terminal can redraw a line, one is printed per this fraction of a model
 
 
 class ModelsMissing(HostAgentError):
-    """A model of `mlx.preload` could not be fetched; the message is the model store's own."""
+    """A model of `mlx.preload` could not be fetched. The message has the reason and the remedy."""
 
     code = "models_missing"
     retryable = True
@@ -29,9 +29,9 @@ def fetch_missing(config: Config, progress: Progress) -> None:
 
 
 def _fetch(progress: Progress) -> str:
-    """Fetch the missing models, and show the progress.
+    """Fetch the missing models of `mlx.preload`, and show the progress.
 
-    Return a sentence for each model that could not be fetched.
+    Return a text with a sentence for each model that could not be fetched; empty if there is none.
     """
     shown: dict[str, float] = {}
     problems = []
@@ -48,7 +48,9 @@ def _fetch(progress: Progress) -> str:
 
 
 def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -> None:
-    """Show an update. `shown` maps each model to the fraction that was shown last."""
+    """Show an update about a model's download. `shown` maps each model to the last fraction that was
+    shown.
+    """
     name, fraction = update["model"], float(update.get("fraction") or 0.0)
     last = shown.get(name, -1.0)
     if progress.redraws or fraction >= last + STEP_FRACTION or (fraction >= 1.0 > last):

@@ -1,4 +1,4 @@
-"""Install the extra `vision` if an installed model reads images; users of text models fetch nothing."""
+"""Install the packages of the extra `vision`, but only if an installed model can read images."""
 
 import importlib.metadata
 import re
@@ -19,18 +19,19 @@ LOCK = ROOT / "requirements" / "vision.lock"
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 INSTALL_TIMEOUT_S = 600.0
 Run = Callable[[Sequence[str]], bool]
-"""Runs a command with its output shown, and returns True if it succeeded."""
+"""A function that runs a command with its output shown, and returns whether it succeeded."""
 
 
 def models_for_images(config: Config) -> list[str]:
-    """Return the names of the installed models that read images."""
+    """Return the names of the installed models that can read images."""
     return [entry.name for entry in catalog(config) if "vision" in entry.capabilities]
 
 
 def missing_or_outdated(lock: Path) -> tuple[str, ...]:
-    """Return the packages in the lock file that are not installed in a version that it names.
+    """Return the packages in the lock file that are missing or installed in a version that the lock does not
+    name.
 
-    Without a lock file, return the packages that are not installed at all.
+    If there is no lock file, return the missing packages only.
     """
     try:
         pinned = PINNED.findall(lock.read_text())
@@ -55,10 +56,11 @@ def install_if_needed(
     missing: Callable[[], Sequence[str]] = lambda: missing_or_outdated(LOCK),
     run: Run | None = None,
 ) -> None:
-    """Install the packages for images if a model needs them and they are missing or outdated.
+    """Install the packages for images if an installed model reads images and `missing` returns packages.
 
-    A failure, for example without a network, is shown and not raised: without the packages the models still
-    serve text.
+    A failure, for example without a network, is shown and not raised, because the models can still serve
+    text. Outside the checkout's `.venv`, only the command for an installation by hand is shown. `run`
+    replaces the function that runs the installation.
     """
     if not (lacking := missing()) or not (models := models_for_images(config)):
         return

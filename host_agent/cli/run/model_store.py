@@ -1,4 +1,4 @@
-"""Run the model store in a process of its own, because converting a model imports mlx, which is large."""
+"""Run the model store in a separate process, because converting a model imports mlx, which is large."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MODULE = "mlx_server.model_store"
 
 
 def run(*arguments: str, module: str = MODULE) -> int:
-    """Run one command of the model store with its output shown, and return its exit code."""
+    """Run a command of the model store with its output shown, and return the exit code."""
     with _process(*arguments, module=module) as process:
         return process.wait()
 
 
 def json_lines(*arguments: str, module: str = MODULE) -> Generator[str, None, None]:
-    """Yield the lines that a command of the model store prints; they are JSON.
+    """Run a command of the model store, and yield the lines that it prints, each of which is JSON.
 
-    Raises subprocess.CalledProcessError at the end if its exit code is not 0.
+    After the last line, raises subprocess.CalledProcessError if the exit code is not 0.
     """
     with _process("--json", *arguments, module=module, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -32,9 +32,10 @@ def json_lines(*arguments: str, module: str = MODULE) -> Generator[str, None, No
 
 @contextlib.contextmanager
 def _process(*arguments: str, module: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Start the process. If this process is interrupted, terminate it; it then deletes incomplete files.
+    """Start the process `module` and yield it. If the caller is interrupted, terminate the process.
 
-    The process has a session of its own, so that Ctrl-C does not interrupt it while it deletes them.
+    A terminated process deletes incomplete files. It has its own session, so that Ctrl-C does not interrupt
+    that.
     """
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Check before `vestal up` starts anything, and report all faults at once.
+"""Check the machine before `vestal up` starts anything, and report all faults at once.
 
-The checks are diagnoses of `vestal doctor`, run in parallel. A fault prevents the start; a note does not.
+The checks are those of `vestal doctor`, run in parallel. A fault prevents the start; a note does not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,12 +25,15 @@ EXIT_CODES = {  # sysexits.h: EX_CONFIG, EX_IOERR, EX_TEMPFAIL
     home_folder.NAME: 74,
     port_in_use.NAME: 75,
 }
-UNAVAILABLE = 69  # EX_UNAVAILABLE, for all others
+UNAVAILABLE = 69  # EX_UNAVAILABLE, for all other faults
 PRECEDENCE = (78, 74, UNAVAILABLE, 75)
 
 
 class NotStarted(HostAgentError):
-    """Something on this machine prevents the start. The message lists every fault with its remedy."""
+    """Something on this machine prevents the start. The message lists every fault with its remedy.
+
+    The exit code depends on the faults.
+    """
 
     code = "not_started"
 
@@ -46,9 +49,10 @@ class NotStarted(HostAgentError):
 
 
 def check(config: Config, progress: Progress, agent_runs: bool) -> None:
-    """Print the notes, and raise NotStarted if there are faults.
+    """Run the checks and print their notes. Raises NotStarted if a check finds a fault.
 
-    If an agent already runs, its services hold the ports and the memory, so those checks are left out.
+    If an agent runs, only the settings, the models and the hub are checked, because its services already use
+    ports and memory.
     """
     findings = [finding for found in runner.run(_checks(agent_runs), config) for finding in found]
     findings = [_as_note(finding) if _has_no_result(finding) else finding for finding in findings]
@@ -89,7 +93,11 @@ def _agents_file(config: Config) -> Iterator[Finding]:
 
 
 def check_ollama(config: Config) -> Iterator[Finding]:
-    """Check who owns the running Ollama. A fault is only a note unless `ollama.manage` needs Ollama."""
+    """Check who owns Ollama's port, and yield a finding if that is another program or another user.
+
+    The findings are faults if `ollama.manage` is `always`, else notes. With `always`, a missing Ollama is a
+    fault too.
+    """
     required = config.ollama.manage == "always"
     if required and not ollama.installed():
         remedy = "Install it (https://ollama.com/download), or set VESTAL_OLLAMA__MANAGE=auto."
@@ -107,7 +115,7 @@ def check_ollama(config: Config) -> Iterator[Finding]:
 
 
 def _has_no_result(finding: Finding) -> bool:
-    """Return whether a check came to no result, which does not prevent the start."""
+    """Return whether the finding says that a check gave no result, which does not prevent the start."""
     return finding.sentence.startswith(runner.NO_RESULT)
 
 

@@ -1,4 +1,4 @@
-"""Show progress, one line for each step, and wait until the stack is healthy."""
+"""Show the progress of `vestal up`, one line for each step, and wait until the services are healthy."""
 
 import sys
 import time
@@ -15,21 +15,23 @@ NOT_WAITED_FOR = ("ollama", "docker")  # someone else may have to start them
 
 
 class NotHealthy(HostAgentError):
-    """A service is not healthy in time; the message names it, the reason and its log."""
+    """A service did not become healthy in time. The message names the service, the reason and the log
+    file.
+    """
 
     code = "not_healthy"
     retryable = True
 
 
 class Progress:
-    """Prints lines of a name and a text. A terminal's line is redrawn until its text is final."""
+    """Prints lines that have a name and a text. On a terminal, a line is redrawn until its text is final."""
 
     def __init__(self) -> None:
         self.redraws = sys.stdout.isatty()
         self._unfinished: str | None = None
 
     def show(self, name: str, text: str, *, final: bool = True) -> None:
-        """Print a line. Unless it is `final`, the next line of the same name replaces it."""
+        """Print a line. If it is not `final`, the next line with the same name replaces it on a terminal."""
         if self.redraws and self._unfinished is not None:
             sys.stdout.write("\r\x1b[K" if self._unfinished == name else "\n")
         redrawn = self.redraws and not final
@@ -40,7 +42,8 @@ class Progress:
 def wait_until_healthy(client: AgentClient, progress: Progress, timeout_s: float, logs: Path) -> None:
     """Wait until all services that Vestal starts are healthy, and show each change of state.
 
-    Raises NotHealthy after `timeout_s` seconds, or at once if a service has failed.
+    Raises NotHealthy if that takes more than `timeout_s` seconds, or at once if a service has failed. `logs`
+    is the folder of the log files.
     """
     deadline = time.monotonic() + timeout_s
     shown: dict[str, str] = {}
@@ -61,7 +64,7 @@ def _is_awaited(name: str, service: dict[str, Any]) -> bool:
 
 
 def _show_changes(services: dict[str, dict[str, Any]], shown: dict[str, str], progress: Progress) -> None:
-    """Show the services whose state differs from that in `shown`, and update `shown`."""
+    """Show each service whose state differs from its state in `shown`, and update `shown`."""
     for name, service in services.items():
         if shown.get(name) != service["state"]:
             shown[name] = service["state"]

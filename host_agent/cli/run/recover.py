@@ -1,6 +1,6 @@
-"""`vestal recover`: one recovery pass by the agent, which is started if it is dead.
+"""`vestal recover`: have the agent run one recovery pass. If the agent is dead, start it first.
 
-The exit code is 0 if all is healthy after the pass, and 1 if not.
+The exit code is 0 if all services are healthy after the recovery pass, else 1.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from host_agent.cli.screen.waiting import waiting_for
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config
 
-PASS_TIMEOUT_S = 900.0  # a pass may wait for a build of the image, and build it itself
+PASS_TIMEOUT_S = 900.0  # a recovery pass may wait for another build of the image, and then build it
 POLL_S = 0.2
 WOULD = {
     AgentState.NOT_RUNNING: "start it",

@@ -1,4 +1,4 @@
-"""Have the agent replace the processes that run older code or settings, and show the progress."""
+"""Tell the agent to replace the processes that run older code or settings, and show the progress."""
 
 import time
 
@@ -19,11 +19,11 @@ MOST_UPGRADES = 3
 
 
 def replace_outdated(config: Config, progress: Progress) -> None:
-    """Replace the processes that are out of date, if any, and wait until that is done.
+    """Replace the processes of Vestal that are out of date, and wait until that is done.
 
-    Raises UpgradeRefused if the new code or settings cannot start; the old processes then keep running.
-    An agent that cannot replace itself, because it is too old or does not answer, is stopped with its
-    services.
+    An outdated agent that cannot replace itself, because it is too old or does not answer, is stopped with
+    its services instead. Raises UpgradeRefused if the new code or settings cannot start; the old processes
+    then keep running.
     """
     why = outdated.parts(config)
     if not why or single_instance.running(config.home) is None:
@@ -38,7 +38,7 @@ def replace_outdated(config: Config, progress: Progress) -> None:
         request_file.write(config)
         joined = client.post("/upgrade")["state"] == "joined"
         _follow(config, client, progress)
-        # The upgrade that was under way may have been asked for with other settings.
+        # The upgrade that was already under way may have been requested with other settings.
         if not joined or not outdated.parts(config):
             break
         client = AgentClient(config, _port_of_running_agent(config))
@@ -51,7 +51,11 @@ def _port_of_running_agent(config: Config) -> int:
 
 
 def _follow(config: Config, client: AgentClient, progress: Progress) -> None:
-    """Show the steps of the upgrade until its end. The agent may come back on another port."""
+    """Show the steps of the upgrade until it ends. The agent may answer on another port after the upgrade.
+
+    Raises UpgradeRefused if the upgrade is refused, and AgentUnreachable if the agent does not answer or the
+    upgrade takes too long.
+    """
     clients, shown = [client, AgentClient(config)], 0
     answered_at = started_at = time.monotonic()
     while True:

@@ -1,4 +1,7 @@
-"""`vestal up`: start everything in order, show progress, and wait until all is healthy. Safe to run again."""
+"""`vestal up`: start everything in order, show the progress, and wait until all is healthy.
+
+It is safe to run again.
+"""
 
 import argparse
 import json
@@ -26,7 +29,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     image_packages.install_if_needed(config, progress)
     replace_outdated(config, progress)
     try:
-        # Under this lock no recovery pass builds or starts what is being built and started here.
+        # While this lock is held, no recovery pass builds or starts the same things at the same time.
         with hold_lock_blocking(config.home.recovery_lock, LOCK_TIMEOUT_S):
             build_image(config, progress)
             _start_services(config, client, progress)
@@ -56,7 +59,7 @@ def _start_containers(config: Config, progress: Progress) -> None:
     compose = Compose(config)
     mode.remember_containers(config)
     progress.show("containers", f"starting them (compose project {compose.project})")
-    # The number of workers is always given, so that surplus ones of an earlier start are removed.
+    # The number of workers is always given, so that surplus workers of an earlier start are removed.
     workers = f"{WORKER}={config.orchestrator.workers}"
     arguments = ("--profile", SCALE, "up", "--detach", "--remove-orphans", "--scale", workers)
     if not run_in_foreground(compose, *arguments):
@@ -64,7 +67,7 @@ def _start_containers(config: Config, progress: Progress) -> None:
 
 
 def _print_addresses(config: Config, client: AgentClient) -> None:
-    """Print where the services listen, and commands to try them with."""
+    """Print the addresses on which the services listen, and commands to try them."""
     mlx = f"http://127.0.0.1:{config.mlx.port}"
     services = client.get("/status")["services"]
     lines = [

@@ -1,1 +1,3 @@
-"""Draw on a terminal: styled lines, formatted units, the live screen, and the feeds that update it."""
+"""Draw on a terminal: styled lines, formatted units, the live screen, and the streams of events that update
+it.
+"""

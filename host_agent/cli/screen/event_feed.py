@@ -1,4 +1,4 @@
-"""Follow server-sent events on a thread, and reconnect after the connection is lost."""
+"""Read a stream of server-sent events on a thread, and reconnect after the connection is lost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from host_agent.blocking_http import open_response
 from vestal.config import ConfigError
 
 READ_TIMEOUT_S = 40.0
-"""Every stream sends an event or a comment each 15 s or oftener."""
+"""Longer than the 15 s in which every stream sends at least one event or comment."""
 RECONNECT_DELAY_S = 0.5
 REFUSED_DELAY_S = 5.0
 
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """An event of the stream. When the stream ends, an event named `lost` follows, with the reason as
-    data.
+    """An event of a stream. When the connection ends, an event named `lost` follows, with the reason in
+    `data`.
     """
 
     name: str
@@ -35,7 +35,9 @@ LOST = "lost"
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
-    """Yield each server-sent event in `lines`. Comments, and data that is not JSON, are skipped. Pure."""
+    """Yield each server-sent event in `lines`. Comments, and events whose data is not JSON, are skipped.
+    Pure.
+    """
     name = "message"
     data: list[bytes] = []
     for raw in lines:
@@ -54,17 +56,17 @@ def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
 
 
 class EventFeed:
-    """Follows the event stream at one URL, and puts its events into the queue `events`.
+    """Reads the event stream at one URL again and again, and puts its events into the queue `events`.
 
-    `token` is called before each connection, because the service may create the token only when it starts. An
-    error status is reported as `lost` with the exception NotAStream; then the request is repeated.
+    `token` is called before each connection, because the service may create its token only when it starts. If
+    the server answers with an error status, the event `lost` has a NotAStream as its data.
     """
 
     def __init__(self, url: str, token: Callable[[], str], events: SimpleQueue[FeedEvent]) -> None:
         self._url, self._token, self._events = url, token, events
 
     def start(self) -> None:
-        """Follow the stream on a thread that does not keep the process alive."""
+        """Read the stream on a daemon thread, which does not keep the process alive."""
         threading.Thread(target=self._run, name=f"feed of {self._url}", daemon=True).start()
 
     def _run(self) -> None:
@@ -86,7 +88,7 @@ class EventFeed:
 
 
 class NotAStream(OSError):
-    """The server answered with an error; `status` is its HTTP status."""
+    """The server answered with an error instead of a stream. `status` is the HTTP status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"it answers {status}")

@@ -1,4 +1,4 @@
-"""Show lines on the whole terminal, and redraw them each second, for each event, and after a resize."""
+"""Fill the terminal with lines, and redraw them each second, after each event, and after a resize."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Events = queue.SimpleQueue[FeedEvent]
 def show(
     events: Events, on_event: Callable[[FeedEvent], None], draw: Callable[[int], Sequence[Line]]
 ) -> None:
-    """Draw until the user types `q` or Ctrl-C, then restore the terminal.
+    """Draw the screen until the user types `q`, Esc or Ctrl-C, then restore the terminal.
 
-    `on_event` is called on this thread with each item of `events`; `draw` returns the lines for a width in
-    columns.
+    `on_event` is called on this thread with each item of `events`; `draw` returns the lines for a given width
+    in columns.
     """
     console = Console(highlight=False)
     live = Live(console=console, screen=True, auto_refresh=False)
@@ -47,7 +47,10 @@ def show(
 
 
 def _take(events: Events, on_event: Callable[[FeedEvent], None]) -> bool:
-    """Wait up to REDRAW_S for an event; pass on all waiting events. Return True if the user leaves."""
+    """Wait up to REDRAW_S for an event, and pass all waiting events to `on_event`.
+
+    Return True if the user has typed a key that leaves.
+    """
     with contextlib.suppress(queue.Empty):
         event = events.get(timeout=REDRAW_S)
         while True:
@@ -60,7 +63,9 @@ def _take(events: Events, on_event: Callable[[FeedEvent], None]) -> bool:
 
 
 def _fit(lines: Sequence[Line], width: int, height: int) -> Group:
-    """Return the lines that fit on the screen. If some do not, the last line says how many are missing."""
+    """Return the lines that fit on the screen. If there are more, the last line says how many are not
+    shown.
+    """
     hint: Line = [("Ctrl-C leaves.", "dim")]
     room = max(height - 1, 1)
     if len(lines) > room:
@@ -77,7 +82,7 @@ def _cropped(line: Line, width: int) -> Text:
 
 
 class _Keys:
-    """Puts each typed key into `events`, without echo. Input that is not a terminal is not read."""
+    """While its context is open, puts each typed key into `events` without echo, if stdin is a terminal."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -95,12 +100,12 @@ class _Keys:
         self.give_back()
 
     def take_over(self) -> None:
-        """Set the terminal to deliver each key at once, without echo."""
+        """Make the terminal deliver each key at once and without echo."""
         if self._descriptor is not None:
             tty.setcbreak(self._descriptor)
 
     def give_back(self) -> None:
-        """Restore the terminal's settings."""
+        """Restore the terminal's original settings."""
         if self._descriptor is not None:
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
@@ -111,7 +116,7 @@ class _Keys:
 
 
 def _has_keyboard(descriptor: int) -> bool:
-    """Return whether the descriptor is a terminal, with this process in its foreground."""
+    """Return whether the file descriptor is a terminal that has this process in its foreground."""
     try:
         return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:  # the terminal belongs to another session
@@ -120,8 +125,9 @@ def _has_keyboard(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _signals(events: Events, console: Console, keys: _Keys) -> Iterator[None]:
-    """Redraw after a resize; restore the terminal on SIGTERM, and while the process is suspended by
-    Ctrl-Z.
+    """While the context is open, handle signals: redraw after a resize, and leave at SIGTERM or SIGHUP.
+
+    At Ctrl-Z, restore the terminal until the process continues.
     """
 
     def redraw(number: int, frame: FrameType | None) -> None:

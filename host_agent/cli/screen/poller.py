@@ -1,4 +1,4 @@
-"""Poll a function on a thread of its own, so that a call that hangs does not freeze the screen."""
+"""Poll a function on a separate thread, so that a call that hangs does not freeze the screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
 
 
 class Poller:
-    """Calls `ask` every 2 s while `is_needed`, and after `ask_soon`; puts the results into `events`."""
+    """Calls `ask` every ASK_EACH_S while `is_needed` is True, and whenever `ask_soon` is called.
+
+    Each result is put into `events`.
+    """
 
     def __init__(self, ask: Callable[[], FeedEvent], events: SimpleQueue[FeedEvent]) -> None:
         self._ask, self._events = ask, events
@@ -25,7 +28,7 @@ class Poller:
         threading.Thread(target=self._run, name="poller", daemon=True).start()
 
     def ask_soon(self) -> None:
-        """Call `ask` once more, soon."""
+        """Have the thread call `ask` once more as soon as possible."""
         self._wanted.set()
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """Lines of styled text: colored for a terminal, plain for a pipe.
 
-The styles are names of rich ("red", "bold", "dim green"). Only the terminal's own sixteen colors are used, so
-that text is readable on a dark and on a light background.
+The styles are names that the package rich knows ("red", "bold", "dim green"). Only the terminal's own sixteen
+colors are used, so that text is readable on a dark and on a light background.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ def plain(line: Line) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters. A log or a model's answer may contain commands for the
-    terminal, which would clear it, change its colors or write into its input.
+    """Return `text` without control characters, and with spaces for tabs.
+
+    A log or a model's answer may contain commands that would clear the terminal, change its colors or write
+    into its input.
     """
     return _CONTROL_CHARACTERS.sub("", text.replace("\t", "    "))
 
 
 def wrapped(line: Line, width: int) -> list[Line]:
-    """Return a line of one segment as lines of at most `width` columns."""
+    """Wrap a line that has one segment into lines of at most `width` columns."""
     ((text, style),) = line
     return [[(part, style)] for part in textwrap.wrap(text, max(width, 1)) or [""]]
 
@@ -57,14 +59,17 @@ def can_show_live() -> bool:
 
 
 def as_text(line: Line) -> Text:
-    """Return the line as a `rich.text.Text`."""
+    """Convert the line to a `rich.text.Text`."""
     from rich.text import Text
 
     return Text.assemble(*line)
 
 
 def _colored(line: Line) -> str:
-    """Return the line with escape sequences. Rich's Console would take ten times as long."""
+    """Return the text of the line with escape sequences for its styles.
+
+    It does not use rich's Console, which would take ten times as long.
+    """
     return "".join(_style(name).render(printable(text), color_system=_color_system()) for text, name in line)
 
 
@@ -77,7 +82,7 @@ def _style(name: str) -> Style:
 
 @functools.cache
 def _color_system() -> ColorSystem | None:
-    """Return the colors of the terminal; None if it has none, or NO_COLOR is set."""
+    """Return the color system of the terminal; None if the terminal has no colors or NO_COLOR is set."""
     from rich.color import ColorSystem
     from rich.console import Console
 

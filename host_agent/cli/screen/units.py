@@ -19,10 +19,10 @@ def format_duration(seconds: float) -> str:
 
 
 def format_download(update: Mapping[str, Any]) -> str:
-    """Return `412 MiB of 4.1 GiB, 45.0 MiB/s, 1 min left`, or what is known of it.
+    """Return the progress of a download, such as `412 MiB of 4.1 GiB, 45.0 MiB/s, 1 min left`.
 
-    `update` is a line of the model store's program: `fraction`, `bytes` (the total, or 0), and while a
-    download runs `bytes_per_s` and `remaining_s`.
+    `update` is an object that the model store's program prints: `fraction`, `bytes` (the total), and while a
+    download runs `bytes_per_s` and `remaining_s`. Return "" if `bytes` is 0, because the total is unknown.
     """
     if not (total := update["bytes"]):
         return ""

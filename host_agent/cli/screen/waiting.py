@@ -1,4 +1,4 @@
-"""Show on the terminal's last line what a command waits for, and for how long."""
+"""Show on the terminal's last line what a command is waiting for, and how long it has waited."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ ERASE_LINE = "\r\x1b[K"
 
 @contextlib.contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """While the block runs, show `what` and the elapsed seconds, unless the block ends within the first
-    second.
+    """While the block runs, show `what` and the elapsed time if stderr is a terminal.
 
-    Nothing is shown unless stderr is a terminal. The text is erased at the end.
+    The text appears after one second, and is erased at the end of the block.
     """
     if not sys.stderr.isatty():
         yield

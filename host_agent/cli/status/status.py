@@ -1,6 +1,6 @@
-"""`vestal status`: show the services as a tree, each with its state, or as a table for a pipe.
+"""`vestal status`: show the services and their states, as a tree on a terminal or as a table in a pipe.
 
-The exit code is 0 if all services are healthy, 1 if one is not, and 2 if no agent answers.
+The exit code is 0 if all services are healthy, 1 if a service is not, and 2 if no agent answers.
 """
 
 import argparse
@@ -56,7 +56,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _print_table(status: dict[str, Any], now: float) -> None:
-    """Print one line for each service, for `grep` and `awk`; then the warnings about this machine."""
+    """Print a table with one line for each service, for `grep` and `awk`, and then warnings about this
+    machine.
+    """
     print(tree.verdict(status))
     rows = [_row(name, service, now) for name, service in status["services"].items()]
     print_table(COLUMNS, rows)
@@ -75,7 +77,9 @@ def _row(name: str, service: dict[str, Any], now: float) -> tuple[str, ...]:
 
 
 def _older_code(config: Config, width: int) -> list[Line]:
-    """Return lines that name the services whose process runs older code than is installed."""
+    """Return lines that name the parts of Vestal that run older code than is installed; none if all are
+    current.
+    """
     older = outdated.parts_with_older_code(config)
     if not older:
         return []
@@ -86,7 +90,9 @@ def _older_code(config: Config, width: int) -> list[Line]:
 
 
 def _open_page(client: AgentClient) -> int:
-    """Print a login link that works once, and open it in a browser if the output is a terminal."""
+    """Print a login link to the status page, which works once. If stdout is a terminal, open it in a
+    browser.
+    """
     url = client.post("/login-links")["url"]
     print(url)
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""Lay out the answer of GET /status as a tree of services. Pure: time and width are arguments."""
+"""Format the response of GET /status as a tree of services. Pure: time and width are arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from host_agent.services import AGENT, DOCKER, IN_CONTAINERS, MLX_ENGINE, MLX_SE
 HEALTHY_STATES = ("ready", "busy")
 CHANGING_STATES = ("starting", "stopping", "backoff", "degraded")
 WIDE_COLUMNS = 80
-"""On a terminal with fewer columns, sentences stand below their service instead of at its right."""
+"""On a terminal with fewer columns, sentences are below their service instead of at its right."""
 LEAST_SENTENCE_COLUMNS = 24
 MOST_NAMED_MODELS = 3
 
@@ -25,7 +25,9 @@ Service = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A service in the tree, with the tree's line-drawing characters before its name and below it."""
+    """A service in the tree. `branch` and `below` are the line-drawing characters before its name and below
+    it.
+    """
 
     name: str
     branch: str
@@ -33,9 +35,10 @@ class Node:
 
 
 def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.0) -> list[Line]:
-    """Return the lines that show `status` on a terminal of `width` columns.
+    """Return the lines that show `status`, the response of GET /status, on a terminal of `width` columns.
 
-    `now` is in seconds since 1970; `age_s` is the age of the answer in seconds, and is added to the uptimes.
+    `now` is in seconds since 1970. `age_s` is how many seconds ago the response arrived; it is added to the
+    uptimes.
     """
     services: dict[str, Service] = status["services"]
     nodes = order(services)
@@ -58,9 +61,10 @@ def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.
 
 
 def order(services: Mapping[str, Service]) -> list[Node]:
-    """Return the services as a tree, each before its children, in the order of the answer.
+    """Return the services as a tree in depth-first order: each service before its children.
 
-    A service is a root if its parent is not in the answer, or if the parents form a circle.
+    Siblings stay in the order of the response. A service is a root if its parent is not in the response, or
+    if the parents form a circle.
     """
     parents = {name: _parent(name, service, services) for name, service in services.items()}
     nodes: list[Node] = []
@@ -84,7 +88,9 @@ def order(services: Mapping[str, Service]) -> list[Node]:
 
 
 def verdict(status: Mapping[str, Any]) -> str:
-    """Return the agent's verdict; if an older agent sends none, make one of the states."""
+    """Return the agent's sentence about all services. If an older agent sends none, derive it from the
+    states.
+    """
     if text := status.get("verdict"):
         return as_sentence(str(text))
     unhealthy = [f"{name} is {row['state']}" for name, row in status["services"].items() if not is_well(row)]
@@ -94,7 +100,11 @@ def verdict(status: Mapping[str, Any]) -> str:
 
 
 def words(service: Service, now: float, age_s: float = 0.0) -> Iterator[Segment]:
-    """Yield the sentences about a service: its detail, its workload, its breaker, and its last failure."""
+    """Yield the sentences about a service with their styles: its detail, workload, circuit breaker and last
+    failure.
+
+    `age_s` is how many seconds ago the service's state arrived.
+    """
     detail = str(service.get("detail") or "").strip()
     if detail:
         yield as_sentence(detail), "" if is_well(service) else state_style(service)
@@ -109,7 +119,7 @@ def words(service: Service, now: float, age_s: float = 0.0) -> Iterator[Segment]
 
 
 def state_style(service: Service) -> str:
-    """Return the color of a service's state."""
+    """Return the color for a service's state: green, dim (not expected to run), yellow (changing) or red."""
     if service["state"] in HEALTHY_STATES:
         return "green"
     if service["state"] == "absent" or not service.get("expected", True):
@@ -123,12 +133,15 @@ def is_well(service: Service) -> bool:
 
 
 def format_uptime(seconds: float) -> str:
-    """Return a duration in words; an empty string for a service that does not run."""
+    """Return a duration in words; an empty string for 0 seconds, which mean that the service does not run."""
     return format_duration(seconds) if seconds > 0 else ""
 
 
 def _parent(name: str, service: Service, services: Mapping[str, Service]) -> str | None:
-    """Return the parent that the agent names, or the usual one if an older agent names none."""
+    """Return the name of the service's parent in the tree, or None for a root.
+
+    The agent names the parent; if an older agent names none, the usual parent is used.
+    """
     if "parent" in service:
         parent = service["parent"]
     else:
@@ -152,7 +165,7 @@ def _row(node: Node, service: Service, age_s: float) -> list[Segment]:
 
 
 def _head(node: Node, row: Sequence[Segment], widths: Sequence[int]) -> Line:
-    """Return a row with each cell padded to the width of its column."""
+    """Return the line of a service: its row, with each cell padded to the width of its column."""
     (name, _), *cells = row
     segments: list[Segment] = [(node.branch, "dim"), (node.name, "bold"), (" " * (widths[0] - len(name)), "")]
     for (text, style), cells_width in zip(cells, widths[1:], strict=True):
@@ -168,8 +181,9 @@ def _total(widths: Sequence[int]) -> int:
 def _with_sentences(
     node: Node, head: Line, sentences: Sequence[Segment], left: int, width: int
 ) -> list[Line]:
-    """Return the row with its wrapped sentences at the right, and the tree's vertical lines below the
-    name.
+    """Return the service's line `head` with its sentences at the right, wrapped to `width` columns.
+
+    The tree's vertical lines continue below the name. `left` is the width of `head`.
     """
     lines = [line for sentence in sentences for line in wrapped([sentence], width - left - 2)]
     if not lines:
@@ -184,7 +198,7 @@ def _below(node: Node, sentences: Sequence[Segment], width: int) -> list[Line]:
 
 
 def _cut(line: Line, width: int) -> Line:
-    """Return the line, cut to `width` columns."""
+    """Return the line, truncated to `width` columns."""
     cut: list[Segment] = []
     for text, style in line:
         cut.append((text[: max(width, 0)], style))
@@ -200,7 +214,7 @@ def _verdict_style(status: Mapping[str, Any]) -> str:
 
 
 def _work(service: Service) -> str:
-    """Return an engine's loaded models and requests as text; empty for other services."""
+    """Return a sentence about an engine's loaded models and its requests; empty for other services."""
     models, requests = service.get("models"), service.get("requests")
     if not models or not isinstance(models, list) or not isinstance(requests, dict):
         return ""
@@ -221,7 +235,9 @@ def _breaker_sentence(breaker: str, next_trial_in_s: float | None, age_s: float)
 
 
 def host_lines(status: Mapping[str, Any], width: int) -> list[Line]:
-    """Return the warnings about this machine's memory and disk."""
+    """Return lines with the warnings about this machine's memory, disk and journal; none if there are no
+    warnings.
+    """
     host = status.get("host") or {}
     disk = host.get("disk") or {}
     texts = [

@@ -1,4 +1,4 @@
-"""`vestal status --watch`: show the tree of services live, also while the agent is down or restarts."""
+"""`vestal status --watch`: show the tree of services live, even while the agent is down or restarts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS, AWAY = "status", "away"
 
 
 def run(config: Config) -> int:
-    """Show the tree until Ctrl-C, which is not an error."""
+    """Show the tree until the user leaves, and return 0."""
     events: live_screen.Events = queue.SimpleQueue()
     poller = Poller(lambda: _ask(config), events)
     poller.start()
@@ -35,7 +35,9 @@ def run(config: Config) -> int:
 
 
 def _ask(config: Config) -> FeedEvent:
-    """Return an event with the agent's status, or with the reason why there is none."""
+    """Request the agent's status. Return an event with the status, or with the reason why no agent
+    answers.
+    """
     try:
         return FeedEvent(STATUS, AgentClient(config).get("/status"))
     except (HostAgentError, ConfigError):
@@ -48,7 +50,11 @@ def _follow(config: Config, path: str, events: live_screen.Events) -> None:
 
 
 class WatchedStatus:
-    """The agent's last status, its open incidents, and since when it has not answered."""
+    """Keeps the agent's last status, its open incidents and since when it has not answered, and draws them.
+
+    `follow_journal` starts a stream of the journal's events, for an older agent that has no stream of its
+    status.
+    """
 
     def __init__(self, poller: Poller, follow_journal: Callable[[], None]) -> None:
         self._poller, self._follow_journal = poller, follow_journal
@@ -60,7 +66,7 @@ class WatchedStatus:
         self._has_no_live = False
 
     def on_event(self, event: FeedEvent) -> None:
-        """Update from an event of the agent's stream, or from a result of the poller."""
+        """Update the state from an event of the agent's stream or a result of the poller."""
         if event.name == STATUS:
             self._status, self._taken_at, self._away_since = event.data, time.monotonic(), None
             self._poller.is_needed = self._has_no_live
@@ -76,7 +82,7 @@ class WatchedStatus:
             self._on_lost(event.data)
 
     def draw(self, width: int) -> list[Line]:
-        """Return the lines of the screen."""
+        """Return the lines of the screen for a width in columns."""
         if self._away_since is not None:
             return self._lines_while_away(width, time.monotonic() - self._away_since)
         if self._status is None:
@@ -85,7 +91,7 @@ class WatchedStatus:
         return [*shown, *self._incident_lines(width)]
 
     def _lines_while_away(self, width: int, away_s: float) -> list[Line]:
-        """Return lines that say that the agent does not answer, followed by its last status."""
+        """Return lines that say how long the agent has not answered and why, and then its last status."""
         lines = wrapped([(f"The agent has not answered for {format_duration(away_s)}.", "bold red")], width)
         lines += wrapped([(self._why_away, "yellow")], width)
         if self._status is None:

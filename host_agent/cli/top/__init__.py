@@ -1,1 +1,1 @@
-"""The command `vestal top`: the requests in flight and the memory of the MLX server, once or live."""
+"""The command `vestal top`: show the requests in flight and the memory of the MLX server, once or live."""

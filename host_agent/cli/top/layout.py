@@ -1,6 +1,6 @@
-"""Lay out the requests in flight and the memory of the MLX server. Pure.
+"""Format the requests in flight and the memory of the MLX server for a terminal or a pipe. Pure.
 
-`requests` is the body of the gateway's GET /requests, `health` that of its GET /health.
+`requests` is the gateway's response to GET /requests, `health` its response to GET /health.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from host_agent.cli.screen.units import format_duration
 from vestal.config.units import format_size
 
 WIDE_COLUMNS = 76
-"""On fewer columns, each request has two lines."""
+"""On a terminal with fewer columns, each request has two lines."""
 ID_CHARACTERS = 8
 MOST_BAR_COLUMNS = 60
 PHASE_STYLES = {"running": "green", "loading": "cyan", "parked": "red", "queued": "yellow"}
@@ -28,7 +28,9 @@ MEMORY_PARTS = (
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its title, its maximal width in characters, and its alignment."""
+    """A column of the table: its title, its maximal width in characters, and whether it holds numbers, which
+    are right-aligned.
+    """
 
     title: str
     most: int
@@ -50,7 +52,10 @@ COLUMNS = (
 def lay_out(
     requests: Mapping[str, Any], health: Mapping[str, Any], width: int, age_s: float = 0.0
 ) -> list[Line]:
-    """Return the lines for a terminal of `width` columns. `age_s` is the age of the list in seconds."""
+    """Return the lines for a terminal of `width` columns.
+
+    `age_s` is how many seconds ago `requests` arrived; it is added to each request's age.
+    """
     entries = list(requests.get("requests") or [])
     summary = [*_counts(requests), ("  ", ""), *_engine(health)]
     is_wide = sum(len(text) for text, _ in summary) <= width
@@ -65,7 +70,7 @@ def lay_out(
 
 
 def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[Line]:
-    """Return the lines for a pipe: one line for each request, ids not shortened, no memory bar."""
+    """Return the lines for a pipe: one line for each request, with its whole id, and no memory bar."""
     entries = list(requests.get("requests") or [])
     rows = [[str(entry.get("id") or ""), *_cells(entry, 0.0)[1:]] for entry in entries]
     return [
@@ -76,7 +81,7 @@ def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[
 
 
 def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
-    """Return a bar that shows what the memory is used for, and the figures below it."""
+    """Return a bar that shows what the memory is used for, and below it the sizes in words."""
     memory = health.get("memory") or {}
     limit = memory.get("limit_bytes") or 0
     if not limit:
@@ -106,8 +111,10 @@ def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
 
 
 def _memory_parts(memory: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """Return name, bytes and style of each part of the memory. `other` is in use but belongs to none of the
-    named parts; `promised` is reserved for running requests and not used yet.
+    """Return the name, the size in bytes and the style of each part of the memory.
+
+    `other` is memory in use that belongs to no named part. `promised` is reserved for running requests but
+    not in use yet.
     """
     sizes = {key: int(memory.get(key) or 0) for _, key, _ in MEMORY_PARTS}
     promised = int(memory.get("promised_bytes") or 0) - sizes["kv_bytes"]
@@ -155,7 +162,9 @@ def _table(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> li
 
 
 def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]:
-    """Return the rows with aligned columns; the style of a row is that of its phase."""
+    """Return the rows with aligned columns. `styles` has one style per row, for the cell with the phase, or
+    `dim` for the whole row.
+    """
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
     lines: list[Line] = []
     for row, style in zip(rows, styles, strict=True):
@@ -168,7 +177,7 @@ def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]
 
 
 def _stacked(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> list[Line]:
-    """Return two lines for each request: its progress, and its client."""
+    """Return two lines for each request: its id, phase and progress, and below them its model and client."""
     lines: list[Line] = []
     for entry in entries:
         identifier, client, model, phase, _, tokens, rate, age = _cells(entry, age_s)

@@ -1,6 +1,6 @@
-"""`vestal top`: the requests in flight, and what the memory is used for; live on a terminal.
+"""`vestal top`: show the requests in flight and what the memory is used for, live on a terminal.
 
-For a pipe, and with --json, it shows the present once. The exit code is 69 if no MLX server answers.
+In a pipe and with --json, the output is printed once. The exit code is 69 if no MLX server answers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def _ask_for_health(gateway: GatewayClient) -> FeedEvent:
 
 
 class WatchedGateway:
-    """The gateway's last report of its requests and memory, and since when it has not answered."""
+    """Keeps the gateway's last report on its requests and memory and since when it has not answered, and
+    draws them.
+    """
 
     def __init__(self, gateway: GatewayClient) -> None:
         self._gateway = gateway
@@ -61,7 +63,9 @@ class WatchedGateway:
         self._why_away = ""
 
     def on_event(self, event: FeedEvent) -> None:
-        """Update from a list of requests, an answer to GET /health, or the loss of the connection."""
+        """Update the state from a list of requests, a response to GET /health, or the loss of the
+        connection.
+        """
         if event.name == LOST:
             self._away_since = self._away_since or time.monotonic()
             self._why_away = self._reason(event.data)
@@ -76,7 +80,7 @@ class WatchedGateway:
         return str(data if isinstance(data, GatewayUnreachable) else self._gateway.unreachable(data))
 
     def draw(self, width: int) -> list[Line]:
-        """Return the lines of the screen."""
+        """Return the lines of the screen for a width in columns."""
         age_s = time.monotonic() - self._listed_at
         if self._away_since is None:
             return layout.lay_out(self._requests, self._health, width, age_s)

@@ -1,1 +1,1 @@
-"""The evidence that diagnoses use: logs, the journal, the process table, and answers over HTTP."""
+"""The evidence that diagnoses use: logs, the journal, the process table, and responses over HTTP."""

@@ -1,4 +1,4 @@
-"""Send one GET request to a server that may be in any state, and describe what comes back."""
+"""Send one GET request to a server that may be in any state, and describe the response or the failure."""
 
 import http.client
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """The result of a request. Without an answer, `status` is 0, and `failure` says in a few words what
-    happened.
+    """The result of a request: `status` is the HTTP status, `fields` the JSON object in the body (empty if
+    there is none).
 
-    `fields` is the JSON object in the body, empty if there is none. `refused` is True if nothing
+    Without a response, `status` is 0 and `failure` says why in a few words; `refused` is True if nothing
     listens on the port.
     """
 
@@ -28,7 +28,7 @@ class HttpAnswer:
 
 
 def get(url: str, timeout_s: float = TIMEOUT_S) -> HttpAnswer:
-    """Send a GET request. Raises nothing, whatever the server does."""
+    """Send a GET request and return its result. No exception is raised, whatever the server does."""
     try:
         with open_response("GET", url, timeout_s=timeout_s) as response:
             return HttpAnswer(response.status, _fields(response.read(MAX_BYTES)))
@@ -41,12 +41,12 @@ def get(url: str, timeout_s: float = TIMEOUT_S) -> HttpAnswer:
 
 
 def gateway_health(port: int, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Return the gateway's answer to `GET /health`; empty if no gateway answers."""
+    """Return the JSON of the gateway's response to `GET /health`; empty if no gateway answers."""
     return get(f"http://127.0.0.1:{port}/health", timeout_s).fields
 
 
 def is_local(url: str) -> bool:
-    """Return True if the server should be a process of this machine."""
+    """Return whether `url` names this machine, by `localhost` or a loopback address."""
     return (urlsplit(url).hostname or "") in LOCAL_HOSTS
 
 

@@ -1,4 +1,6 @@
-"""Read the newest events of the agent's journal, whether or not the agent runs. Nothing is written."""
+"""Read the newest events of the agent's journal from its file, which works without an agent. Nothing is
+written.
+"""
 
 import sqlite3
 from collections.abc import Sequence
@@ -12,9 +14,10 @@ MAX_EVENTS = 5000
 
 
 def events(home: Home, names: Sequence[str], since: float) -> list[dict[str, Any]]:
-    """Return the events with these names since a time in seconds since 1970, oldest first.
+    """Return the events that have one of these names and are not older than `since` (seconds since 1970),
+    oldest first.
 
-    The list is empty if there is no journal, or if it cannot be read.
+    At most the newest MAX_EVENTS are returned; none if there is no journal or it cannot be read.
     """
     placeholders = ",".join("?" * len(names))
     query = (

@@ -1,4 +1,6 @@
-"""Read the ends of the logs about MLX and Ollama: Vestal's own, the Mac app's, Homebrew's, systemd's."""
+"""Read the last lines of the logs about MLX and Ollama: Vestal's own, and those of Ollama's app, Homebrew and
+systemd.
+"""
 
 import shutil
 import sys
@@ -21,7 +23,7 @@ OLLAMA_UNIT_LOG = ("journalctl", "-u", "ollama", "-q", "--no-pager", "-n", "2000
 
 @dataclass(frozen=True)
 class LogTail:
-    """The last lines of a log; `written_at` is the time of the last write, in seconds since 1970."""
+    """The last lines of a log. `written_at` is when the log was last written, in seconds since 1970."""
 
     name: str
     lines: list[str]
@@ -29,7 +31,9 @@ class LogTail:
 
 
 def log_tails(config: Config) -> Iterator[LogTail]:
-    """Yield the tail of every log that exists and may be read. Ollama's are skipped if it is off."""
+    """Yield the last lines of every log that can be read. Ollama's logs are skipped if `ollama.manage` is
+    off.
+    """
     with_ollama = config.ollama.manage != "off"
     for path in [*sorted(config.home.logs.glob("*.log*")), *(_ollama_logs() if with_ollama else ())]:
         try:
@@ -43,14 +47,19 @@ def log_tails(config: Config) -> Iterator[LogTail]:
 
 
 def recent_matches(config: Config, now: float) -> Iterator[tuple[LogTail, list[LogMatch]]]:
-    """Yield each log in which lines of the last hour name a cause, with these lines."""
+    """Yield pairs of a log and its lines of the last hour that name a cause of trouble, if it has any.
+
+    `now` is in seconds since 1970.
+    """
     for log in log_tails(config):
         if matches := find_matches(log.lines, written_at=log.written_at, since=now - RECENT_S):
             yield log, matches
 
 
 def tail(path: Path) -> list[str]:
-    """Return the complete lines in the last TAIL_BYTES of a file."""
+    """Return the complete lines in the last TAIL_BYTES of a file. Raises OSError if the file cannot be
+    read.
+    """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
@@ -59,7 +68,9 @@ def tail(path: Path) -> list[str]:
 
 
 def last_lines(path: Path) -> str:
-    """Return the last lines that are not blank, joined by ` | `; empty if the file cannot be read."""
+    """Return the last LAST_LINES lines that are not blank, joined by ` | `; empty if the file cannot be
+    read.
+    """
     try:
         lines = [line.strip() for line in tail(path) if line.strip()]
     except OSError:

@@ -1,4 +1,6 @@
-"""Recognize the log lines of MLX, Metal and Ollama that name a cause, and find out how old they are. Pure."""
+"""Find the log lines of MLX, Metal and Ollama that name a cause of trouble, and the times of these lines.
+Pure.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,11 +11,11 @@ from enum import StrEnum
 _VESTAL_TIME = re.compile(r'"ts": ?(\d{9,}\.?\d*)')
 # `time=2025-08-27T13:41:47.882+08:00`, `[GIN] 2025/08/27 - 13:41:47 |`, `2025-08-27 13:41:47,882 - `
 _TIME = re.compile(r"\b(\d{4})[-/](\d\d)[-/](\d\d)(?:T| | - )(\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
-_TIME_WITHIN_CHARS = 80  # a time further into the line belongs to its text
+_TIME_WITHIN_CHARS = 80  # a time further into the line is part of the message
 
 
 class LoggedCause(StrEnum):
-    """What a log line says went wrong."""
+    """The cause of trouble that a log line names."""
 
     CONTENTION = "metal_contention"
     OUT_OF_MEMORY = "metal_out_of_memory"
@@ -21,8 +23,8 @@ class LoggedCause(StrEnum):
     LIBRARY = "metal_library_does_not_compile"
 
 
-# The first pattern that matches counts. That of OUT_OF_MEMORY also matches if Ollama's shaders do not
-# compile on this macOS (ollama issues 13460, 15594); `find_matches` corrects that by the lines before.
+# The first pattern that matches counts. OUT_OF_MEMORY's pattern also matches if Ollama's shaders do not
+# compile on this macOS (ollama issues 13460, 15594); `find_matches` corrects that by the line before.
 PATTERNS: tuple[tuple[LoggedCause, re.Pattern[str]], ...] = (
     (
         LoggedCause.CONTENTION,
@@ -46,7 +48,9 @@ CHARS_BEFORE, CHARS_AFTER = 60, 120
 
 @dataclass(frozen=True)
 class LogMatch:
-    """A line that names a cause: its time in seconds since 1970, and an excerpt around the match."""
+    """A line that names a cause of trouble: its time in seconds since 1970, and an excerpt around the
+    match.
+    """
 
     cause: LoggedCause
     at: float
@@ -54,9 +58,10 @@ class LogMatch:
 
 
 def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> list[LogMatch]:
-    """Return the lines of a log's end that name a cause and are not older than `since`.
+    """Return the lines that name a cause of trouble and are not older than `since`. `lines` are the last
+    lines of a log.
 
-    `written_at` is the time of the log's last write. All times are in seconds since 1970.
+    `written_at` is when the log was last written. All times are in seconds since 1970.
     """
     found: list[LogMatch] = []
     for line, at in with_times(lines, written_at):
@@ -69,8 +74,10 @@ def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> li
 
 
 def with_times(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, float]]:
-    """Yield each line with its time. A line without a timestamp has the time of the line before it. Lines
-    before the first timestamp have that time; in a log without timestamps, all lines have `written_at`.
+    """Yield each line with its time: its own timestamp, or the time of the line before it.
+
+    Lines before the first timestamp get the time of that timestamp. In a log without timestamps, all lines
+    get `written_at`.
     """
     timed = [(line, time_of(line)) for line in lines]
     last = next((at for _, at in timed if at is not None), written_at)
@@ -80,7 +87,10 @@ def with_times(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, f
 
 
 def time_of(line: str) -> float | None:
-    """Return the timestamp of a line, or None. A timestamp without a zone is in this machine's zone."""
+    """Return a line's timestamp in seconds since 1970, or None if it has none.
+
+    A timestamp without a time zone is in this machine's zone.
+    """
     head = line[:_TIME_WITHIN_CHARS]
     if vestal_time := _VESTAL_TIME.search(head):
         return float(vestal_time[1])

@@ -1,4 +1,4 @@
-"""The processes of this machine, as `ps` shows them now."""
+"""The running processes of this machine, as `ps` lists them."""
 
 import pwd
 
@@ -8,9 +8,9 @@ from vestal.platform.processes.ps import PsProcess
 
 
 def read() -> dict[int, PsProcess]:
-    """Return the processes by PID.
+    """Return the running processes, a dict from PID to process.
 
-    Raises OSError if `ps` prints nothing: it would be wrong to conclude that no process runs.
+    Raises OSError if `ps` prints nothing, because it would be wrong to conclude that no process runs.
     """
     processes = ps.parse(commands.output(*ps.COMMAND) or "")
     if not processes:
@@ -19,7 +19,7 @@ def read() -> dict[int, PsProcess]:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number of a user without a name."""
+    """Return the name of the user with this uid, or the uid as text if the user has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""Diagnose errors in the settings or the agents' file, and processes that run earlier code or settings."""
+"""Diagnose errors in the settings or in the agents' file, and processes that run older code or settings."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,8 @@ NAME = "configuration"
 
 
 def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """Report invalid settings, or else the processes that run with earlier code or settings.
+    """Yield a fault for each problem with the settings or the agents' file, else a note for each outdated
+    process.
 
     `problems` say why the settings are invalid; `config` then has the defaults.
     """

@@ -1,4 +1,4 @@
-"""Diagnose a full or nearly full disk: models, caches, logs and the journal need space."""
+"""Diagnose a full or nearly full disk, because models, caches, logs and the journal need space."""
 
 import contextlib
 import errno
@@ -25,13 +25,15 @@ REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old imag
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check the free space of the disks, and ask the agent which files it cannot write."""
+    """Check the free space on the disks, and ask the agent which files it cannot write."""
     yield from check_disks(config)
     yield from _failed_writes(config)
 
 
 def check_disks(config: Config) -> Iterator[Finding]:
-    """Check the disks of the home, of the models and of the logs, each disk once."""
+    """Check the free space of the disks that hold the home folder, the models and the logs, each disk
+    once.
+    """
     checked_devices: set[int] = set()
     for folder in (config.home.root, config.models_dir, config.home.logs):
         existing = _nearest_existing(folder)
@@ -42,8 +44,9 @@ def check_disks(config: Config) -> Iterator[Finding]:
 
 
 def _failed_writes(config: Config) -> Iterator[Finding]:
-    """Ask the agent which writes fail now, its own and the MLX server's. Other diagnoses
-    report a hung agent.
+    """Ask the agent which of its own and of the MLX server's writes fail, and yield a fault if any do.
+
+    Nothing is yielded if no agent answers, because other diagnoses report that.
     """
     if single_instance.running(config.home) is None:
         return
@@ -57,21 +60,24 @@ def _failed_writes(config: Config) -> Iterator[Finding]:
 
 
 def remedy_for(error: OSError) -> str:
-    """Return the remedy for a full or broken disk; empty for any other error."""
+    """Return the remedy for a full or broken disk; empty if `error` has another cause."""
     if error.errno in FULL:
         return REMEDY
     return REPAIR if error.errno in BROKEN else ""
 
 
 def check_disk(folder: Path) -> Finding:
-    """Ask the file system of `folder` for its free space, and assess it."""
+    """Ask the file system of `folder` for its free space, and return the finding of `assess_disk`."""
     stats = os.statvfs(folder)
     free_files = stats.f_favail if stats.f_files else None  # some file systems do not count files
     return assess_disk(folder, stats.f_bavail * stats.f_frsize, free_files)
 
 
 def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
-    """Assess how many bytes and files a user may still write. `None` for files means no limit."""
+    """Judge whether the disk of `folder` has enough free space.
+
+    `free_files` is the number of files that may still be created; None means that there is no limit.
+    """
     if free_files == 0:
         sentence = f"The disk of {folder} cannot hold more files."
         return Finding(NAME, "fault", sentence, REMEDY, "0 inodes are free")

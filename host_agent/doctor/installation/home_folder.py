@@ -1,4 +1,6 @@
-"""Diagnose a Vestal home that cannot be written, belongs to another user, or holds a damaged journal."""
+"""Diagnose a Vestal home folder that cannot be written or belongs to another user, an exposed token, and a
+damaged journal.
+"""
 
 import errno
 import os
@@ -18,7 +20,10 @@ OPEN_TO_OTHERS = 0o077
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check `$VESTAL_HOME` and the folders in it. Missing folders are not made, and no file remains."""
+    """Check whether `$VESTAL_HOME` and its folders can be written, and check its token and journal.
+
+    Missing folders are not created, and no test file is left behind.
+    """
     home = config.home
     found = [*check_folders(config), *_check_token(home.token), *_check_journal(config)]
     missing = "" if home.root.exists() else " (it does not exist yet; `make up` makes it)"
@@ -35,7 +40,7 @@ def check_folders(config: Config) -> Iterator[Finding]:
 
 
 def check_folder(folder: Path) -> Finding | None:
-    """Return a fault if `folder`, or the nearest folder above it that exists, cannot be written."""
+    """Return a fault if `folder`, or else its nearest existing parent, cannot be written; None if it can."""
     existing = folder
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -48,7 +53,7 @@ def check_folder(folder: Path) -> Finding | None:
 
 
 def assess_write_error(folder: Path, error: OSError) -> Finding:
-    """Assess why the folder cannot be written: each cause has its own remedy."""
+    """Return the fault for a folder that cannot be written, with the remedy for the cause `error`."""
     if remedy := disk_full.remedy_for(error):
         sentence = f"The disk of {_mount_point(folder)} cannot be written ({error.strerror})."
         return Finding(NAME, "fault", sentence, remedy)
@@ -65,8 +70,9 @@ def _mount_point(folder: Path) -> Path:
 
 
 def _write_error(folder: Path) -> OSError | None:
-    """Return the error of an attempt to write in `folder`, or None: only an attempt shows a read-only or full
-    disk.
+    """Return the error of an attempt to write a file in `folder`, or None if that succeeds.
+
+    Only an attempt shows whether the disk is read-only or full.
     """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:

@@ -1,4 +1,6 @@
-"""Diagnose launchd or systemd jobs whose Python or checkout was moved after they were installed."""
+"""Diagnose launchd or systemd jobs that start a Python or a checkout which was moved after `vestal
+install`.
+"""
 
 from collections.abc import Iterator
 
@@ -11,7 +13,7 @@ NAME = "installed_jobs"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check what each installed job of this home starts."""
+    """Check for each installed job of this home whether the program that it starts still exists."""
     managers = service_manager.managers(config.home)
     installed = [(manager, job) for manager in managers for job in manager.installed_jobs()]
     if not installed:

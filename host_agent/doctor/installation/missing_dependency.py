@@ -1,4 +1,4 @@
-"""Diagnose packages that are missing or cannot be loaded, so that the MLX server dies at its start."""
+"""Diagnose packages that are missing or cannot be loaded, which makes the MLX server die at its start."""
 
 import subprocess
 import sys
@@ -24,7 +24,11 @@ REINSTALL = "Delete .venv and run `make up`."
 
 
 def diagnose(config: Config, python: str = sys.executable) -> Iterator[Finding]:
-    """Import the packages in a process of its own, because a broken native library may end that process."""
+    """Import the MLX server's packages in a separate process, and yield a fault for each that fails.
+
+    The process is separate because a broken native library may end the process that imports it. `python` is
+    the path of the interpreter.
+    """
     packages = ", ".join(PACKAGES)
     command = [python, "-c", IMPORT_PROGRAM, *PACKAGES]
     try:
@@ -48,7 +52,7 @@ def diagnose(config: Config, python: str = sys.executable) -> Iterator[Finding]:
 
 
 def assess_images(models: Sequence[str], missing: Sequence[str]) -> Iterator[Finding]:
-    """Yield a fault if there are `models` that read images, and packages for that are `missing`."""
+    """Yield a fault if `models` can read images but packages for that are `missing`."""
     if models and missing:
         sentence = f"{', '.join(models)} can read images, and {', '.join(missing)} for that cannot be found."
         yield Finding(NAME, "fault", sentence, "Run `vestal up`, which installs the packages for images.")

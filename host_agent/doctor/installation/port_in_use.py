@@ -1,4 +1,4 @@
-"""Diagnose ports of Vestal that another program holds: which process, whose, and since when."""
+"""Diagnose which ports of Vestal another program uses: the process, its user, and since when."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ NAME = "port_in_use"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check the ports of the agent, the MLX server and the orchestrator."""
+    """Check whether other programs use the ports of the agent, the MLX server or the orchestrator."""
     found = [_fault(setting, holder) for setting, holder in foreign_holders(config)]
     yield from found or [_ok(config)]
 

@@ -1,4 +1,6 @@
-"""Diagnose a Python that cannot load MLX: on a Mac it must be built for arm64, not run under Rosetta."""
+"""Diagnose a Python that cannot load MLX: on a Mac, Python must be built for arm64 and not run under
+Rosetta.
+"""
 
 import platform
 import sys
@@ -14,7 +16,7 @@ NATIVE = "arm64"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare what the interpreter is built for with what the machine is."""
+    """Compare the processor that this Python was built for with the processor of the machine."""
     if sys.platform != "darwin":
         version = f"Python {platform.python_version()}, {platform.machine()}."
         yield Finding(NAME, "ok", version, "", sys.executable)
@@ -24,7 +26,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_build(built_for: str, apple_silicon: bool, executable: str) -> Finding:
-    """Assess the Python of a Mac."""
+    """Judge the Python of a Mac. `built_for` is the architecture that it was built for, such as `arm64`."""
     if built_for == NATIVE:
         return Finding(NAME, "ok", f"Python is built for {NATIVE}.", "", executable)
     evidence = f"{executable} is built for {built_for}"

@@ -1,1 +1,1 @@
-"""Diagnoses of memory: the machine's, Metal's, and that of containers."""
+"""Diagnoses of memory: the machine's, Metal's, and the containers'."""

@@ -1,4 +1,4 @@
-"""Diagnose whether Docker may take so much memory that the models to load no longer fit."""
+"""Diagnose whether Docker may use so much memory that the models to load do not fit."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ WITHOUT_DOCKER = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without
 SMALLER = "name smaller models in mlx.preload"
 GIVE_LESS = f"Give Docker less memory (Docker Desktop: Settings, Resources), or {SMALLER}."
 LOWER_LIMIT = f"Lower VESTAL_ORCHESTRATOR__MEM_LIMIT, or {SMALLER}."
-SAME_MEMORY = 0.97  # an engine without a virtual machine reports the memory of the whole machine
-MOST_OF_MACHINE = 0.5  # the fraction of it that Docker's virtual machine should take at most
-CONTAINERS = 2  # the orchestrator and nightly; workers come on top
+SAME_MEMORY = 0.97  # a Docker engine without a virtual machine reports the memory of the whole machine
+MOST_OF_MACHINE = 0.5  # the largest fraction that Docker's virtual machine should take
+CONTAINERS = 2  # the orchestrator and nightly; workers are counted in addition
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare the sum of Docker's memory limit and the models' needs with the machine's memory."""
+    """Compare the machine's memory with the sum of what Docker may use and what the models need."""
     chosen = config.orchestrator.mode
     if chosen in ("off", "native"):
         yield Finding(NAME, "ok", f"No container takes memory: orchestrator.mode is {chosen}.")
@@ -46,9 +46,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights_bytes: int) -> Finding:
-    """Return a finding on the memory that Docker may take, in a machine with `total_bytes` of memory.
+    """Judge whether the memory that Docker may use leaves enough of `total_bytes` for the models.
 
-    `docker_bytes` is the memory that all containers share; with Docker Desktop, its virtual machine's memory.
+    `docker_bytes` is the memory that all containers share; with Docker Desktop, that of its virtual machine.
     `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed
     models that are loaded at the start.
     """
@@ -69,13 +69,15 @@ def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights
 
 
 def _weights_bytes(config: Config) -> int:
-    """Return the size of the installed models that `mlx.preload` names."""
+    """Return the size in bytes of the weights of the installed models that `mlx.preload` names."""
     preloaded = set(map(name_key, config.mlx.preload))
     return sum(entry.weights_bytes for entry in survey(config)[0] if name_key(entry.name) in preloaded)
 
 
 async def docker_memory_bytes() -> int:
-    """Return the memory that all containers share. Raises DockerUnavailable."""
+    """Return the memory in bytes that all containers share. Raises DockerUnavailable if Docker does not
+    answer.
+    """
     api = DockerApi()
     try:
         return await api.memory_bytes()

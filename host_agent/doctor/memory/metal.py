@@ -1,4 +1,6 @@
-"""Two diagnoses from the logs of the last hour: Ollama and MLX compete for Metal; Metal is out of memory."""
+"""Two diagnoses from the logs of the last hour: Ollama and MLX compete for Metal, and Metal ran out of
+memory.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +37,10 @@ OUT_OF_MEMORY_CAUSES = (LoggedCause.OUT_OF_MEMORY, LoggedCause.TOO_MANY_BUFFERS,
 
 
 def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_sentence: str) -> Iterator[Finding]:
-    """Yield one finding for each log and cause that the log's recent lines name."""
+    """Yield a fault for each log and each of `causes` that the log's lines of the last hour name.
+
+    If there is none, yield one finding with `ok_sentence`.
+    """
     found = [
         finding
         for log, matches in log_files.recent_matches(config, time.time())
@@ -47,7 +52,7 @@ def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_senten
 def assess_log(
     name: str, causes: Sequence[LoggedCause], log: str, matches: Sequence[LogMatch]
 ) -> Iterator[Finding]:
-    """Yield one fault for each of these causes that lines of this log name."""
+    """Yield a fault for each of `causes` that lines in `matches` name. `log` is the name of the log."""
     for cause in causes:
         of_cause = [match for match in matches if match.cause is cause]
         if not of_cause:

@@ -1,4 +1,4 @@
-"""Assess a container that was killed at its memory limit, and advise another limit. Pure."""
+"""Report a container that was killed at its memory limit, and advise a higher limit. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,14 +10,15 @@ from vestal.config.units import format_size
 
 NAME = "oom_killed"
 LIMIT_STEP_BYTES = 256 * 1024**2
-MAX_SHARE_OF_DOCKER = 0.75  # of the Docker engine's memory that one container should have at most
+MAX_SHARE_OF_DOCKER = 0.75  # the largest share of the Docker engine's memory for one container
 LIMIT_SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 
 
 def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | None:
-    """Return a fault if the memory limit killed this container, else None. `inspect` is its Docker record.
+    """Return a fault if this container was killed at its memory limit, else None.
 
-    `docker_bytes` is the memory of the Docker engine (Docker Desktop's virtual machine); 0 for unknown.
+    `inspect` is the container's record from Docker. `docker_bytes` is the memory of the Docker engine (of
+    Docker Desktop's virtual machine), or 0 if unknown.
     """
     state = inspect.get("State") or {}
     if (
@@ -33,7 +34,7 @@ def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | N
 
 
 def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Iterable[Finding]:
-    """Yield a fault for each service whose container was killed at its memory limit, by its newest event.
+    """Yield a fault for each service whose container was killed at its memory limit, from its newest event.
 
     `events` are the `container_died` events of the agent's journal, oldest first.
     """
@@ -48,9 +49,10 @@ def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Ite
 
 
 def remedy(limit_bytes: int, docker_bytes: int) -> str:
-    """Advise a limit that is half as large again, if the Docker engine has that much memory.
+    """Return the advice to raise the memory limit by half.
 
-    The peak of a dead container is unknown, but it had reached its limit.
+    If the Docker engine has too little memory for that, also advise to give Docker more memory. `limit_bytes`
+    is 0 if the container has no limit, and `docker_bytes` is 0 if unknown.
     """
     wanted_bytes = _round_up(limit_bytes * 3 // 2)
     wanted = f"{wanted_bytes // 1024**2}m"

@@ -1,4 +1,6 @@
-"""Diagnose containers killed at their memory limit, and processes that the kernel killed to free memory."""
+"""Diagnose containers that were killed at their memory limit, and processes that the kernel killed for lack
+of memory.
+"""
 
 import asyncio
 import contextlib
@@ -26,7 +28,9 @@ CONTAINER_END_EVENTS = ("container_died",)
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Search Docker's records, the agent's journal and the kernel's log of the last day."""
+    """Search Docker's records, and the agent's journal and the kernel's log of the last day, for kills for
+    lack of memory.
+    """
     since = time.time() - DAY_S
     inspections, docker_bytes, failure = _ask_docker(config)
     found = [f for each in inspections if (f := oom_advice.assess_inspect(each, docker_bytes))]
@@ -40,7 +44,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def services_by_pid(start_events: list[dict[str, Any]]) -> dict[int, str]:
-    """Return the service that each PID belonged to, from the events of its start."""
+    """Return the service that each PID belonged to. `start_events` are the journal's events about started
+    processes.
+    """
     return {
         int(event["fields"]["pid"]): str(event["component"])
         for event in start_events
@@ -49,7 +55,7 @@ def services_by_pid(start_events: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def assess_kill(kill: OomKill, service: str) -> Finding:
-    """Return the fault for a process of `service` that the kernel of this machine killed."""
+    """Return the fault for a process of `service` that the kernel killed for lack of memory."""
     why = "it exceeded a memory limit of its own" if kill.by_own_limit else "this machine had no memory left"
     at = time.strftime("%H:%M", time.localtime(kill.at))
     held = format_size(kill.held_bytes)
@@ -59,7 +65,11 @@ def assess_kill(kill: OomKill, service: str) -> Finding:
 
 
 def kills_in_reports(folder: Path, since: float) -> list[OomKill]:
-    """Return the kills in a Mac's reports written since then. A report that cannot be read is skipped."""
+    """Return the kills for lack of memory in macOS's reports that were written since `since` (seconds since
+    1970).
+
+    A report that cannot be read is skipped.
+    """
     found: list[OomKill] = []
     for path in sorted(folder.glob(jetsam.REPORTS_PATTERN)):
         with contextlib.suppress(OSError):
@@ -75,8 +85,9 @@ def _kills(since: float) -> list[OomKill]:
 
 
 def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
-    """Return the records of this home's containers, Docker's memory in bytes, and why Docker
-    did not answer.
+    """Return the records of this home's containers, the Docker engine's memory in bytes, and a sentence.
+
+    The sentence says why Docker did not answer; it is empty if Docker answered.
     """
     try:
         return asyncio.run(_inspect_all(config.home.label))

@@ -1,4 +1,6 @@
-"""Diagnose wired memory that crashes have left behind: no restart frees it, and each kill may add more."""
+"""Diagnose leaked wired memory on a Mac: crashes leave it behind, no restart frees it, and each kill may add
+more.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -14,13 +16,14 @@ from vestal.platform.memory import Memory
 from vestal.platform.memory_headroom import Headroom, headroom
 
 NAME = "wired_memory"
-# Of the free share that `memory_pressure` reports. A Mac with a large model loaded has 20 % and works well.
+# The least free fraction in `memory_pressure`'s report. A Mac with a large model has 20 % and works well.
 MIN_FREE_FRACTION = 0.10
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Read `vm_stat` and `memory_pressure` on a Mac. Other systems free wired memory with its process, so
-    they need no check.
+    """Judge the memory of this machine; on a Mac, also by `vm_stat` and `memory_pressure`.
+
+    Other systems need neither, because they free a process's wired memory when it ends.
     """
     now = memory.read()
     if sys.platform != "darwin":
@@ -33,10 +36,10 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_memory(now: Memory, free_fraction: float | None = None, model_server_bytes: int = 0) -> Finding:
-    """Assess the memory by the rules by which the agent decides whether it starts a model server.
+    """Judge the memory by the same rules by which the agent decides whether to start a model server.
 
-    `free_fraction` is what `memory_pressure` reports, None if it is unknown. `model_server_bytes` is what
-    the running model servers hold: that memory is not stranded.
+    `free_fraction` is what `memory_pressure` reports, or None if unknown. `model_server_bytes` is the memory
+    that running model servers hold, which is therefore not leaked.
     """
     room = headroom(now, model_server_bytes)
     if not room.shortage and free_fraction is not None and free_fraction < MIN_FREE_FRACTION:

@@ -1,1 +1,1 @@
-"""Diagnoses of models and of the prompt cache's files."""
+"""Diagnoses of the models, of the hub, and of the prompt cache's files."""

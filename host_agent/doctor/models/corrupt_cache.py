@@ -1,7 +1,7 @@
-"""Diagnose files of the prompt cache that are corrupt, or contain a different block than their name says.
+"""Diagnose files of the prompt cache that are corrupt, or hold another block than their name says.
 
-The engine deletes such a file when it reads it. This diagnosis checks for a few seconds and deletes nothing;
-`vestal cache verify` uses the same check on every file.
+The engine deletes such a file when it reads the file. This diagnosis checks files for a few seconds and
+deletes nothing; `vestal cache verify` checks every file in the same way.
 """
 
 import time
@@ -24,9 +24,10 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = CHECK_FOR_S) -> Finding:
-    """Check the files of the cache in `folder` until `check_for_s` seconds of `clock` are over.
+    """Check the files of the cache in `folder`, the newest first, for at most `check_for_s` seconds.
 
-    The newest are checked first, because a crash of the machine may have damaged those.
+    The newest are the most likely to be damaged by a crash of the machine. `clock` returns the time in
+    seconds.
     """
     paths = sorted(block_files(folder), key=_written_at, reverse=True)
     if not paths:
@@ -48,14 +49,15 @@ def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = C
 
 
 def block_files(folder: Path) -> list[Path]:
-    """Return the file of every block below the cache's folder, by name."""
+    """Return the files of all cached blocks in the cache's `folder`, sorted by name."""
     return sorted((folder / BLOCKS_FOLDER).glob("*.safetensors"))
 
 
 def file_fault(path: Path) -> str:
-    """Return what is wrong with a block's file; empty if it is intact and its name is its key.
+    """Return what is wrong with the file of a cached block, in words.
 
-    Raises OSError if it cannot be read.
+    Return an empty text if the file is intact and its name is the key of its block. Raises OSError if the
+    file cannot be read.
     """
     try:
         facts, _ = decode(path.read_bytes())

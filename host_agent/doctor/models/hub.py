@@ -1,5 +1,5 @@
 """Diagnose whether the Hugging Face hub can be reached, if a model of `mlx.preload` must be fetched from
-it.
+there.
 """
 
 import os
@@ -21,8 +21,8 @@ OTHERWISE = "take the model out of mlx.preload, or give it another source (`path
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Send a request to the hub for the first model that must be fetched; send none if there is no such
-    model.
+    """Send a request to the hub for the first model that must be fetched. If none must be fetched, send no
+    request.
     """
     wanted = [
         (name, source) for name, source in missing_model.to_fetch(config) if isinstance(source, HubSource)
@@ -40,7 +40,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_answer(names: str, endpoint: str, failure: str) -> Finding:
-    """Assess whether the models `names` can be fetched. `failure` is empty if the hub has answered."""
+    """Judge whether the models `names` can be fetched. `failure` says why the hub did not answer; empty if it
+    did.
+    """
     host = urlsplit(endpoint).netloc or endpoint
     if not failure:
         return Finding(NAME, "ok", f"{host} answers; {names} can be fetched from it.")
@@ -50,8 +52,9 @@ def assess_answer(names: str, endpoint: str, failure: str) -> Finding:
 
 
 def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
-    """Return why there is no response from `url` (through the configured HTTP proxy); empty if there is
-    one.
+    """Send a request to `url` (through the configured HTTP proxy), and return why there is no response.
+
+    Return an empty text if there is a response with any status.
     """
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):

@@ -1,4 +1,6 @@
-"""Diagnose configured models that cannot be used: unknown, not fetched, elsewhere, or broken."""
+"""Diagnose configured models that cannot be used, because they are unknown, not fetched, not in their folder,
+or broken.
+"""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
@@ -15,14 +17,16 @@ NAME = "missing_model"
 
 @dataclass(frozen=True)
 class RequestedModel:
-    """The name of a model, and the settings that ask for it, such as `mlx.preload`."""
+    """The name of a model, and the names of the settings that request it, such as `mlx.preload`."""
 
     name: str
     settings: str
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check the models that are preloaded, those of the orchestrator, and all folders with broken models."""
+    """Check that all models that the settings request are installed, and report all installed models that are
+    broken.
+    """
     entries, broken = survey(config)
     installed = {entry.name for entry in entries}
     broken_names = {each.name for each in broken}
@@ -36,7 +40,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def requested_models(config: Config) -> list[RequestedModel]:
-    """Return each name once, with all settings that ask for it."""
+    """Return the models that the settings request, each once, with all settings that request it."""
     settings_by_name: dict[str, list[str]] = {}
     for name in config.mlx.preload:
         settings_by_name.setdefault(name, []).append("mlx.preload")
@@ -50,7 +54,7 @@ def requested_models(config: Config) -> list[RequestedModel]:
 
 
 def unobtainable(config: Config) -> Iterator[Finding]:
-    """Yield a fault for each model of `mlx.preload` that is not installed and cannot be fetched either."""
+    """Yield a fault for each model of `mlx.preload` that is neither installed nor can be fetched."""
     missing, installed = _missing_of_preload(config)
     for model in missing:
         if isinstance(found := _source_or_fault(config, model, installed), Finding):
@@ -58,7 +62,7 @@ def unobtainable(config: Config) -> Iterator[Finding]:
 
 
 def to_fetch(config: Config) -> Iterator[tuple[str, Source]]:
-    """Yield the models of `mlx.preload` that `vestal up` has to fetch, each with its source."""
+    """Yield the models of `mlx.preload` that `vestal up` has to fetch: pairs of the name and the source."""
     missing, installed = _missing_of_preload(config)
     for model in missing:
         if not isinstance(found := _source_or_fault(config, model, installed), Finding):
@@ -66,7 +70,7 @@ def to_fetch(config: Config) -> Iterator[tuple[str, Source]]:
 
 
 def _missing_of_preload(config: Config) -> tuple[list[RequestedModel], Set[str]]:
-    """Return the models of `mlx.preload` that are not installed, and the names of those that are."""
+    """Return the models of `mlx.preload` that are not installed, and the names of all installed models."""
     installed = {entry.name for entry in survey(config)[0]}
     present = set(map(name_key, installed))
     wanted = [RequestedModel(name, "mlx.preload") for name in dict.fromkeys(config.mlx.preload)]
@@ -74,15 +78,16 @@ def _missing_of_preload(config: Config) -> tuple[list[RequestedModel], Set[str]]
 
 
 def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -> Finding:
-    """Return a finding that says why a model is not installed and how to get it. `installed` names the models
-    that are.
+    """Return a finding that says why a model is missing and how to get it.
+
+    `installed` has the names of the installed models.
     """
     found = _source_or_fault(config, model, installed)
     return found if isinstance(found, Finding) else _not_fetched(config, model)
 
 
 def _source_or_fault(config: Config, model: RequestedModel, installed: Set[str]) -> Source | Finding:
-    """Return the source from which a model can be fetched, or a fault that says why it cannot be."""
+    """Return the source from which a model can be fetched, or a fault that says why it cannot be fetched."""
     evidence = f"asked for by {model.settings}"
     settings = source_of(config, model.name)
     if settings is None:
@@ -101,7 +106,10 @@ def _source_or_fault(config: Config, model: RequestedModel, installed: Set[str])
 
 
 def _not_fetched(config: Config, model: RequestedModel) -> Finding:
-    """Return a fault, or a note if Vestal has never run: the first `make up` fetches the models."""
+    """Return a finding for a model that can be fetched but is not.
+
+    It is a fault or, if Vestal has never run, a note, because the first `make up` fetches the models.
+    """
     level: Level = "note"
     sentence = f"{model.name} is not fetched yet."
     if config.home.journal_db.exists():

@@ -1,1 +1,1 @@
-"""Diagnoses of Ollama: not running, or running as another user."""
+"""Diagnoses of Ollama: Ollama does not run, or runs as another user."""

@@ -1,4 +1,6 @@
-"""Diagnose an Ollama that hides this user's models: it runs as another user, or reads another folder."""
+"""Diagnose an Ollama that does not show this user's models, because it runs as another user or reads another
+folder.
+"""
 
 import os
 import sys
@@ -25,8 +27,12 @@ DEFAULT_NAMESPACE = "library"
 
 @dataclass(frozen=True)
 class OllamaServer:
-    """The running Ollama: its PID (None if the system does not disclose it), and the names of its user
-    and of this one. `brew_service` and `systemd` say who started it."""
+    """The running Ollama server: its PID, the name of its user, and the name of the user who runs this
+    command.
+
+    `pid` is None if the system does not disclose it. `brew_service` and `systemd` say what started the
+    server.
+    """
 
     pid: int | None
     user: str
@@ -36,7 +42,9 @@ class OllamaServer:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare the models that Ollama shows with those in this user's folder, if it runs on this machine."""
+    """If Ollama runs on this machine, compare the models that it shows with the models in this user's
+    folder.
+    """
     url = config.ollama.base_url
     if config.ollama.manage == "off" or not http_get.is_local(url):
         return
@@ -54,9 +62,11 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_hidden_models(shown: Set[str], hidden: Set[str], folder: Path, server: OllamaServer) -> Finding:
-    """Assess an Ollama that shows the models `shown`, but not the models `hidden` in this user's `folder`.
+    """Return the finding for an Ollama that shows the models `shown`, but not the models `hidden` in this
+    user's `folder`.
 
-    If it shows any models, the finding is only a note, since these may be the models that the user wants.
+    It is a fault if Ollama shows no model at all, else a note, since the user may want the models that are
+    shown.
     """
     level: Level = "note" if shown else "fault"
     who = f"PID {server.pid}, user {server.user or 'unknown'}" if server.pid else "a process of another user"
@@ -73,14 +83,14 @@ def assess_hidden_models(shown: Set[str], hidden: Set[str], folder: Path, server
 
 
 def models_folder() -> Path:
-    """Return the folder of this user's models."""
+    """Return the folder of this user's Ollama models: the value of OLLAMA_MODELS, or the default."""
     return Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
 
 
 def models_in(folder: Path) -> set[str]:
-    """Return the names of the models in a folder, as `/api/tags` shows them.
+    """Return the names of the models in an Ollama models folder, in the form that `/api/tags` uses.
 
-    Ollama keeps one manifest for each, at `manifests/REGISTRY/NAMESPACE/MODEL/TAG`.
+    Ollama keeps one manifest for each model, at `manifests/REGISTRY/NAMESPACE/MODEL/TAG`.
     """
     manifests = (path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
     return {_model_name(*path.parts[-4:]) for path in manifests}

@@ -18,7 +18,7 @@ USE_OTHER = "Set OLLAMA_BASE_URL, or OLLAMA_HOST, to the address of the `ollama 
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check what listens where `ollama.base_url` points."""
+    """Check whether Ollama listens at the address `ollama.base_url`."""
     url = _base_url(config)
     if config.ollama.manage == "off":
         yield Finding(NAME, "note", "Ollama is switched off in the configuration (ollama.manage).")
@@ -29,7 +29,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def evidence(table: Mapping[int, PsProcess]) -> str:
-    """Say which processes of `table` run although nothing listens on Ollama's port."""
+    """Return a sentence about the Ollama processes in `table`, for the case that nothing listens on Ollama's
+    port.
+    """
     if running := processes.servers(table):
         at = ", ".join(ports.listening_at(running[0].pid)) or "elsewhere"
         return f"`ollama serve` runs (PID {running[0].pid}) and listens at {at}"
@@ -53,7 +55,9 @@ def _check_remote(url: str) -> Finding:
 
 
 def check_owner_of_port(config: Config) -> Iterator[Finding]:
-    """Check which process listens on Ollama's port, if the port is one of this machine and is in use."""
+    """Check which process listens on Ollama's port. Yield nothing if none does, or if Ollama is on another
+    machine.
+    """
     if config.ollama.manage != "off" and http_get.is_local(_base_url(config)):
         port = urlsplit(_base_url(config)).port or DEFAULT_PORT
         if port != config.mlx.port and (holder := ports.holder(port)) is not None:

@@ -1,4 +1,6 @@
-"""Find Ollama's processes in the output of `ps`: servers, runners, and others with a similar name. Pure."""
+"""Find Ollama's processes in the output of `ps`: servers, runners, and other programs with a similar name.
+Pure.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,17 +16,17 @@ _SIMILAR_NAME = re.compile(r"^\S*ollama[-_]\w+")
 
 
 def servers(table: Mapping[int, PsProcess]) -> list[PsProcess]:
-    """Return the processes of `ollama serve`, wherever it is installed."""
+    """Return the processes of `ollama serve`, in whatever folder Ollama is installed."""
     return [process for process in table.values() if classify.is_server(as_snapshot(process))]
 
 
 def orphan_runners(table: Mapping[int, PsProcess]) -> list[PsProcess]:
-    """Return the runners whose server is gone: they hold a model's memory (ollama issue 5642)."""
+    """Return the runners whose server has ended. They still hold a model's memory (ollama issue 5642)."""
     return [table[runner.pid] for runner in classify.orphaned_runners(map(as_snapshot, table.values()))]
 
 
 def lookalikes(table: Mapping[int, PsProcess]) -> list[PsProcess]:
-    """Return processes such as `ollama-mcp`, which are not Ollama's server."""
+    """Return processes with a name such as `ollama-mcp`, which are neither Ollama's server nor a runner."""
     return [
         process
         for process in table.values()
@@ -33,7 +35,7 @@ def lookalikes(table: Mapping[int, PsProcess]) -> list[PsProcess]:
 
 
 def as_snapshot(process: PsProcess) -> ProcessSnapshot:
-    """Return the process in the form that `classify` reads."""
+    """Convert the process to the type that the functions of `classify` take."""
     found = _PROGRAM.match(process.command)
     path = found[0] if found else process.command.partition(" ")[0]
     arguments = (path, *process.command[len(path) :].split())

@@ -1,1 +1,3 @@
-"""Diagnoses of Vestal's processes: they die at start, have lost their parent, or are reported unhealthy."""
+"""Diagnoses of Vestal's processes: they die at start, run without their parent, or are reported as
+unhealthy.
+"""

@@ -1,4 +1,6 @@
-"""Diagnose services that end within seconds of their start: show the last log lines, and what they mean."""
+"""Diagnose services that end within seconds of their start: show the last lines of their logs, and the
+remedy.
+"""
 
 import re
 import time
@@ -19,7 +21,7 @@ from vestal.config import Config
 NAME = "dies_at_start"
 SINCE_S = 3600.0
 CONFIG_EXIT_CODE = 78
-# A pattern of the last log lines, and the remedy. The first that matches counts.
+# Pairs of a pattern and a remedy. The first pattern that matches the last log lines counts.
 REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
@@ -35,7 +37,9 @@ REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Search the journal of the last hour for early ends, and ask launchd or systemd about the agent."""
+    """Search the journal of the last hour for early ends of services, and ask launchd or systemd about the
+    agent.
+    """
     events = journal_tail.events(config.home, early_deaths.EVENTS, time.time() - SINCE_S)
     found = [_check_service(config, death) for death in early_deaths.find(events)]
     found += _check_agent(config)
@@ -43,7 +47,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_death(death: EarlyDeath, log: Path, last_lines: str) -> Finding:
-    """Return the fault of a service whose log ends with `last_lines`."""
+    """Return the fault for a service that ended early. `last_lines` are the last lines of its `log`."""
     repeated = f", {death.times} times in a row" if death.times > 1 else ""
     gave_up = "; it is no longer restarted" if death.gave_up else ""
     cause = readable_cause(death.cause).rstrip(".")
@@ -55,7 +59,11 @@ def assess_death(death: EarlyDeath, log: Path, last_lines: str) -> Finding:
 
 
 def assess_job(state: JobState, last_lines: str) -> Finding | None:
-    """Return the fault of the agent's job; None if it runs, was never started, or ended with success."""
+    """Return the fault for an agent that launchd or systemd starts but that does not keep running.
+
+    Return None if the agent runs, was never started, or ended with success. `last_lines` are the last lines
+    of its log.
+    """
     if state.pid or not state.exit_code:
         return None
     meaning = " (a mistake in the settings)" if state.exit_code == CONFIG_EXIT_CODE else ""

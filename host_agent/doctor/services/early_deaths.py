@@ -1,4 +1,4 @@
-"""Find the services that end within seconds of their start, in the events of the journal. Pure."""
+"""Find the services that end within seconds of their start, from the journal's events. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ EVENTS = (
     "child_stopped",
 )
 EARLY_S = 15.0
-# The cause of a requested end is in the requester's words; these begin the causes of all other ends.
+# The causes of ends that nobody requested begin so; a requested end has the requester's words.
 LAUNCH_FAILED = "it cannot be run: "
 UNREQUESTED_CAUSES = ("exit code ", "killed by ", "ended, ", LAUNCH_FAILED)
 
 
 @dataclass(frozen=True)
 class EarlyDeath:
-    """The newest early end of a service; `times` is how many it has had in a row.
+    """The newest early end of a service. `times` counts how often in a row the service ended early.
 
-    `run_s` is how long the process ran. `gave_up` is True if the supervisor no longer restarts it.
+    `run_s` is how many seconds the process ran. `gave_up` is True if the supervisor does not restart it.
     """
 
     service: str
@@ -34,7 +34,10 @@ class EarlyDeath:
 
 
 def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
-    """Return the services that never became ready and keep ending early. Events are oldest first."""
+    """Return the newest early end of each service that ended early and has not become ready since.
+
+    `events` are the journal's events with names in EVENTS, oldest first.
+    """
     started_at: dict[tuple[str, int], float] = {}
     found: dict[str, EarlyDeath] = {}
     for event in events:
@@ -57,8 +60,10 @@ def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
 
 
 def _count(found: dict[str, EarlyDeath], service: str, cause: str, run_s: float) -> None:
-    """Count an early end in `found`. A late or requested end interrupts the row, so the
-    service is removed.
+    """Record in `found` that `service` ended after `run_s` seconds.
+
+    An end that came late or was requested interrupts the row of early ends, so the service is removed from
+    `found`.
     """
     if run_s > EARLY_S or not cause.startswith(UNREQUESTED_CAUSES):
         found.pop(service, None)

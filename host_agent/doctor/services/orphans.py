@@ -1,4 +1,6 @@
-"""Diagnose processes that nobody supervises: orphaned servers, zombies, Ollama's runners without a server."""
+"""Diagnose processes that nothing supervises: orphaned servers, zombies, and Ollama's runners without a
+server.
+"""
 
 import json
 import os
@@ -24,9 +26,10 @@ ADOPT_ORPHANS = ("launchd", "systemd", "init")
 
 @dataclass(frozen=True)
 class HomeProcesses:
-    """The processes of one home: the Python module that each PID runs, and the PIDs in PID files.
+    """The processes of one home. `modules` maps each PID to the Python module that it runs.
 
-    An agent that is alive supervises the recorded PIDs, because it started or adopted them.
+    `recorded_pids` are the PIDs in PID files: a living agent supervises them, because it started or adopted
+    them.
     """
 
     modules: Mapping[int, str]
@@ -35,7 +38,10 @@ class HomeProcesses:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check every process. The remedy is `kill`, never `kill -9`, which strands wired memory on a Mac."""
+    """Check for orphaned servers, zombies and Ollama runners without a server.
+
+    The remedy is `kill`, never `kill -9`, which can leak wired memory on a Mac.
+    """
     home = config.home
     table = process_table.read()
     ours = HomeProcesses(
@@ -53,7 +59,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
-    """Return the servers of this home that nothing supervises. An adopted server is supervised."""
+    """Return the servers of this home that nothing supervises. A server that a living agent adopted is
+    supervised.
+    """
     return [
         table[pid]
         for pid, module in ours.modules.items()
@@ -66,7 +74,9 @@ def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProce
 
 
 def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours: HomeProcesses) -> bool:
-    """Return True if the parent has ended: the system's first process is the parent then."""
+    """Return whether the process's parent has ended. The parent is then PID 1 or another process that adopts
+    orphans.
+    """
     if process.parent in ours.modules:
         return False
     parent = table.get(process.parent)
@@ -74,7 +84,7 @@ def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours
 
 
 def zombies(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
-    """Return ended children of this home's processes whose exit code the parent has not read."""
+    """Return the ended children of this home's processes whose exit code the parent has not read."""
     return [process for process in table.values() if process.is_zombie and process.parent in ours.modules]
 
 
@@ -84,7 +94,7 @@ def _adopts_orphans(process: PsProcess) -> bool:
 
 
 def _recorded_pids(folder: Path) -> frozenset[int]:
-    """Return the PIDs in the PID files of the agent and of the gateway."""
+    """Return the PIDs in the PID files in `folder`."""
     found = set()
     for path in folder.glob("*.json"):
         try:
@@ -95,8 +105,9 @@ def _recorded_pids(folder: Path) -> frozenset[int]:
 
 
 def _still_zombies(found: list[PsProcess]) -> list[PsProcess]:
-    """Return the processes that are still zombies after a moment: every child that ends is one for a short
-    time.
+    """Wait ZOMBIE_GRACE_S, and return the processes that are still zombies.
+
+    Every child that ends is a zombie for a short time, which is no fault.
     """
     if not found:
         return []
@@ -117,7 +128,7 @@ def _assess_orphan(process: PsProcess, ours: HomeProcesses) -> Finding:
 
 
 def _assess_zombie(process: PsProcess, ours: HomeProcesses) -> Finding:
-    """Return a note, not a fault: a zombie holds no memory and no port."""
+    """Return a note, not a fault, because a zombie holds no memory and no port."""
     parent = f"{ours.modules[process.parent]} (PID {process.parent})"
     sentence = f"PID {process.pid} is a zombie: {parent} has not read its exit code."
     return Finding(NAME, "note", sentence, "If it stays, run `vestal recover --once`.", process.command)

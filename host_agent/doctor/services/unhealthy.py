@@ -1,4 +1,4 @@
-"""Diagnose services that the agent reports as unhealthy. The other diagnoses look for the reason."""
+"""Diagnose services that the agent reports as unhealthy. Other diagnoses look for the reason."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,7 +19,9 @@ DEPENDS_ON = {MLX_ENGINE: MLX_SERVER, ORCHESTRATOR: DOCKER, NIGHTLY: DOCKER}
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Ask the agent for the states that `vestal status` shows."""
+    """Ask the agent for the services' states, which `vestal status` shows, and report the unhealthy
+    services.
+    """
     silent = agent_state.of_silent_agent(config)
     if silent.state in (AgentState.NOT_RUNNING, AgentState.SUSPENDED):
         yield Finding(
@@ -41,9 +43,10 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return one finding for each unhealthy service that does not depend on another unhealthy one.
+    """Return a finding for each unhealthy service, except those that depend on another unhealthy service.
 
-    A gateway that no longer restarts its engine is degraded: the engine's finding has the remedy.
+    If the engine has failed too often and is not restarted, its gateway gets no finding, because the engine's
+    finding has the remedy.
     """
     found = {
         name: finding for name, service in services.items() if (finding := assess_service(name, service))
@@ -54,15 +57,19 @@ def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def is_given_up(service: Mapping[str, Any]) -> bool:
-    """Return whether the service is not restarted any more: it has failed, or its breaker is open or
-    half-open. `vestal recover --reset` clears the breaker.
+    """Return whether the service is not restarted: it has failed, or its circuit breaker is open or
+    half-open.
+
+    `vestal recover --reset` closes the breaker.
     """
     is_open = service.get("circuit_breaker_state", "closed") != "closed"
     return service["state"] in GIVEN_UP_STATES or (is_open and service["state"] not in UP_STATES)
 
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
-    """Assess one service of `GET /status`; return None if it is healthy, or not expected to run."""
+    """Return the finding for one service of `GET /status`, or None if the service is healthy or not expected
+    to run.
+    """
     state = str(service["state"])
     detail = str(service.get("detail") or "").removesuffix(f"; {service.get('remedy') or ''}")
     given_up = is_given_up(service)

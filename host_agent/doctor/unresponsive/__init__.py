@@ -1,1 +1,1 @@
-"""Diagnoses of servers that listen and do not answer."""
+"""Diagnoses of servers that listen but do not answer."""

@@ -1,6 +1,7 @@
-"""Two diagnoses of servers that listen and do not answer: since the machine slept, or for another reason.
+"""Two diagnoses of servers that listen but do not answer: since the machine slept, or for another reason.
 
-After a sleep, Metal's context may be lost: a server that ran before hangs, or answers 500, until it restarts.
+After a sleep, Metal's context may be lost: a server that ran before then hangs, or answers 500, until it
+restarts.
 """
 
 import time
@@ -21,13 +22,13 @@ WAKE_EVENTS = ("machine_woke",)
 WEEK_S = 7 * 86_400.0
 
 LastWakeTime = Callable[[Config], float | None]
-"""Returns when the machine last woke, in seconds since 1970, or None."""
+"""A function that returns when the machine last woke, in seconds since 1970, or None if unknown."""
 
 
 def last_wake_time(config: Config) -> float | None:
-    """Return when the machine last woke, as the system or the agent's journal says, in seconds since 1970.
+    """Return when the machine last woke (seconds since 1970), from the system or the agent's journal.
 
-    Return None if it has not slept since boot, or if neither says so.
+    Return None if the machine has not slept since boot, or if neither source has the time.
     """
     since = time.time() - min(WEEK_S, boot_s())
     events = journal_tail.events(config.home, WAKE_EVENTS, since)
@@ -38,7 +39,7 @@ def last_wake_time(config: Config) -> float | None:
 def diagnose_hung_since_sleep(
     config: Config, last_wake: LastWakeTime = last_wake_time, timeout_s: float = http_get.TIMEOUT_S
 ) -> Iterator[Finding]:
-    """Report the servers that do not answer and ran before the machine's last wake."""
+    """Yield a fault for each server that does not answer and that ran before the machine last woke."""
     woke_at = last_wake(config)
     if woke_at is None:
         yield _assess_unknown_wake(max(0.0, boot_s() - awake_s()))
@@ -54,7 +55,7 @@ def diagnose_hung_since_sleep(
 def diagnose_hung(
     config: Config, last_wake: LastWakeTime = last_wake_time, timeout_s: float = http_get.TIMEOUT_S
 ) -> Iterator[Finding]:
-    """Report the servers that do not answer for another reason than the machine's sleep."""
+    """Yield a fault for each server that does not answer for another reason than the machine's sleep."""
     woke_at = last_wake(config)
     servers = find_unresponsive(config, timeout_s)
     found = [assess_hung(server) for server in servers if not ran_before_wake(server, woke_at)]
@@ -63,19 +64,22 @@ def diagnose_hung(
 
 
 def ran_before_wake(server: UnresponsiveServer, woke_at: float | None) -> bool:
-    """Return True if the server started before the wake, or if its start is unknown."""
+    """Return whether the server started before the machine woke, or its start is unknown.
+
+    Return False if `woke_at` is None.
+    """
     return woke_at is not None and (server.started_at is None or server.started_at < woke_at)
 
 
 def assess_hung_since_sleep(server: UnresponsiveServer, woke_at: float) -> Finding:
-    """Return the fault of a server that has not answered since the wake."""
+    """Return the fault for a server that has not answered since the machine woke."""
     evidence = f"{server.url}: {server.failure}; the machine woke at {_clock(woke_at)}, and it ran before"
     sentence = f"{server.title} has hung since the machine slept."
     return Finding(SINCE_SLEEP_NAME, "fault", sentence, _remedy(server), evidence)
 
 
 def assess_hung(server: UnresponsiveServer) -> Finding:
-    """Return the fault of a server that hangs, or that somebody has suspended."""
+    """Return the fault for a server that hangs or that SIGSTOP has suspended."""
     evidence = f"{server.url}: {server.failure}"
     if server.suspended:
         sentence = f"{server.title} is stopped (SIGSTOP) and does not answer."
@@ -86,8 +90,8 @@ def assess_hung(server: UnresponsiveServer) -> Finding:
 
 
 def _remedy(server: UnresponsiveServer) -> str:
-    """Return the remedy: a recovery pass replaces Vestal's own servers; Ollama is restarted by whoever
-    started it.
+    """Return the remedy for a server that hangs: a recovery pass for Vestal's own servers, a restart by hand
+    for Ollama.
     """
     if server.service != "ollama":
         return "`vestal recover --once` replaces it."
@@ -108,6 +112,6 @@ def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-# Each diagnosis asks all servers, one after another.
+# The timeouts are long, because each diagnosis asks all servers one after another.
 HUNG_SINCE_SLEEP = Diagnosis(SINCE_SLEEP_NAME, diagnose_hung_since_sleep, 40.0)
 HUNG = Diagnosis(NAME, diagnose_hung, 40.0)

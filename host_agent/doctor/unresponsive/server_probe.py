@@ -1,4 +1,6 @@
-"""Find the servers that listen and do not answer, or answer 500, for the diagnoses in `hung`."""
+"""Find the servers that listen but do not answer, or answer with a server error other than 503. `hung` uses
+this.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ UNAVAILABLE = 503  # Vestal's servers answer this while they start or recover
 
 @dataclass(frozen=True)
 class UnresponsiveServer:
-    """A server that does not answer `url`; `failure` says what came instead of an answer.
+    """A server that does not answer at `url`. `failure` says what happened instead.
 
-    `started_at` is in seconds since 1970. It and `pid` are None if the system does not disclose them.
+    `pid` and `started_at` (seconds since 1970) are None if the system does not disclose them.
     """
 
     service: str
@@ -30,14 +32,15 @@ class UnresponsiveServer:
 
     @property
     def title(self) -> str:
-        """Return the service with its PID."""
+        """Return the name of the service, with the PID if it is known."""
         return f"{self.service} (PID {self.pid})" if self.pid else self.service
 
 
 def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> Iterator[UnresponsiveServer]:
-    """Yield Ollama, the MLX server, the agent and the orchestrator if they listen and do not answer.
+    """Yield each of Ollama, the MLX server, the agent and the orchestrator that listens but does not answer
+    properly.
 
-    Other diagnoses report a port on which nothing listens, or another program.
+    Ports on which nothing or another program listens are skipped, because other diagnoses report them.
     """
     ports_of_strangers = {holder.port for _, holder in foreign_holders(config)}
     for service, url in _urls(config):

@@ -1,1 +1,1 @@
-"""Apply the journal's events to the incidents: one method for each event, with the event's name."""
+"""Apply the journal's events to the incidents. Each event has a method with the event's name."""

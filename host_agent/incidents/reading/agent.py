@@ -1,4 +1,4 @@
-"""Apply the events of the agent itself, of its disk, and of its notices to a person. Pure."""
+"""Apply the journal's events about the agent, its disk, and the notices that it sends to a person. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ ENDED_WITH_VESTAL = "Vestal was stopped"
 
 
 class AgentEvents:
-    """Applies the events of the agent. Each public method handles the event of its name."""
+    """Applies the agent's events to the incidents. Each public method handles the event with its name."""
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def agent_started(self, entry: Entry) -> None:
-        """Record that a new agent has started. If the previous one was not stopped, it had died."""
+        """Record that an agent has started. If the previous agent was not stopped, it died, which is a
+        fault.
+        """
         known = self._known
         died, known.agent_runs = known.agent_runs, True
         rebooted = entry.number("booted_at") > known.agent_started_at > 0
@@ -40,54 +42,60 @@ class AgentEvents:
             self._ledger.end(entry, [AGENT])
 
     def agent_replacing(self, entry: Entry) -> None:
-        """Record that the agent executes a newer program. Services keep running, so open faults stay open."""
+        """Record that the agent executes a newer program. Its services keep running, so open faults stay
+        open.
+        """
         self._known.agent_runs = False
 
     def agent_stopping(self, entry: Entry) -> None:
-        """End every open incident: a person stops all of Vestal."""
+        """End every open incident, because a person stops all of Vestal."""
         self._known.agent_runs = False
         for trace in self._known.traces.values():
             trace.alive = False
         pending = {service for incident in self._ledger.live for service in incident.pending}
         self._ledger.end(entry, pending, ENDED_WITH_VESTAL)
         for incident in list(self._ledger.live):
-            # `vestal down` ends the watchdog first; an agent that adopted it gets no exit status, so that
-            # looked like a fault.
+            # `vestal down` ends the watchdog first. An agent that adopted the watchdog gets no exit status,
+            # so this end looked like a fault.
             if incident.parts.keys() == {WATCHDOG} and abs(entry.ts - incident.began_at) <= DOWN_TAKES_S:
                 self._ledger.forget(incident)
 
     agent_stopped = agent_stopping
 
     def begin_failed(self, entry: Entry) -> None:
-        """Open a fault: Ollama could not be started or adopted."""
+        """Open a fault, because Ollama could not be started or adopted."""
         self._ledger.fail(entry, Failure(NOT_STARTED, failures.detail(entry.cause)))
 
     def disk_not_writable(self, entry: Entry) -> None:
-        """Open a fault: files cannot be written."""
+        """Open a fault, because files cannot be written."""
         incident = self._ledger.fail(entry, Failure("could not be written"), DISK)
         incident.add_cause(entry.cause)
         incident.become_urgent(entry.event, DISK)
 
     def disk_writable_again(self, entry: Entry) -> None:
-        """End the fault of the disk: files can be written again."""
+        """End the fault of the disk, because files can be written again."""
         if incident := self._ledger.open_with(DISK):
             incident.add_done(f"All could be written again; {failures.detail(entry.cause)}.")
         self._ledger.end(entry, [DISK])
 
     def journal_replaced(self, entry: Entry) -> None:
-        """Add a notice: the journal was damaged or deleted, and replaced."""
+        """Add a notice that the journal was damaged or deleted, and was replaced."""
         self._ledger.note(entry, Failure("began a new journal", failures.detail(entry.cause)), AGENT)
 
     def loop_failed(self, entry: Entry) -> None:
-        """Add a notice: one of the agent's loops raised an exception and runs again."""
+        """Add a notice that one of the agent's background loops raised an exception; the loop is
+        restarted.
+        """
         self._ledger.note(entry, Failure("failed in a part of its work", failures.detail(entry.cause)), AGENT)
 
     def service_not_wanted(self, entry: Entry) -> None:
-        """End the service's fault: the settings no longer ask for this service."""
+        """End the service's fault, because the settings do not ask for this service any more."""
         self._ledger.end(entry, [entry.service], failures.detail(entry.cause))
 
     def notice_delivered(self, entry: Entry) -> None:
-        """Record that a person was notified of an incident or of its end."""
+        """Record that a notice about an incident or about its end was sent, even if it could not be
+        delivered.
+        """
         incident = self._ledger.find(entry.count("incident"))
         if incident is not None:
             is_end = entry.fields.get("over") is True

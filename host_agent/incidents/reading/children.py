@@ -1,4 +1,6 @@
-"""Apply the events of supervised processes, and of a person's requests to start or stop them. Pure."""
+"""Apply the journal's events about supervised processes and a person's requests to start or stop them.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,19 @@ AS_ASKED = {
 
 
 class ChildEvents:
-    """Applies the events of supervised processes. Each public method handles the event of its name."""
+    """Applies the events of supervised processes to the incidents. Each public method handles the event with
+    its name.
+    """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def child_started(self, entry: Entry) -> None:
-        """Record a start: after a failure, with a new parent, or after an end that no agent saw."""
+        """Record that a process has started: after a failure, with its parent, or after an end that no agent
+        saw.
+        """
         trace, service = self._trace(entry.service), entry.service
-        # If no exit of the last process was recorded, it ended while no agent ran.
+        # If no exit of the last process was recorded, that process ended while no agent ran.
         if trace.alive and service not in PARENTS:
             self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
         trace.alive, trace.asked = False, ""
@@ -38,14 +44,14 @@ class ChildEvents:
                 part.restarts += 1
             self._ledger.mark_changed(incident)
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
-            self._ledger.mark_changed(incident).pending.add(service)  # the child ended with it
+            self._ledger.mark_changed(incident).pending.add(service)  # the child ended with its parent
 
     def child_adopted(self, entry: Entry) -> None:
-        """Record that a new supervisor took over the running process of an earlier one."""
+        """Record that a new supervisor has taken over the running process of an earlier supervisor."""
         self._trace(entry.service).alive = True
 
     def child_ready(self, entry: Entry) -> None:
-        """End the service's fault: its process is ready."""
+        """End the service's fault, because its process is ready."""
         self._known.traces[entry.service] = ProcessTrace(alive=True)
         self._ledger.end(entry, [entry.service])
 
@@ -58,35 +64,41 @@ class ChildEvents:
             trace.exit_seq = entry.seq
 
     def engine_killed_for_memory(self, entry: Entry) -> None:
-        """Record that the kernel's out-of-memory killer acted when the engine was killed."""
+        """Record that the engine was killed by the kernel's out-of-memory killer."""
         trace = self._trace(MLX_ENGINE)
         if trace.exit is not None:
             trace.exit, trace.for_memory = failures.KILLED_FOR_MEMORY, True
 
     def weights_damaged(self, entry: Entry) -> None:
-        """Add a notice: a model's weights were found damaged, and the engine no longer uses the model."""
+        """Add a notice that a model's weights were found damaged, so that the engine does not use the
+        model.
+        """
         self._ledger.note(entry, Failure("found damaged weights", failures.detail(entry.cause)), MLX_ENGINE)
 
     def child_launch_failed(self, entry: Entry) -> None:
-        """Record that no process could be created. The next event says what follows."""
+        """Record that no process could be created. The next event shows what follows."""
         self._trace(entry.service).exit = Failure(NOT_STARTED, failures.detail(entry.cause))
 
     def child_killed(self, entry: Entry) -> None:
-        """Record that the process did not exit on SIGTERM and was killed."""
+        """Record that the process did not exit after SIGTERM and was killed."""
         if incident := self._ledger.open_with(entry.service):
             ended = f"{subject(entry.service)} did not end when asked, and was killed."
             self._ledger.mark_changed(incident).add_done(ended)
 
     def child_start_timed_out(self, entry: Entry) -> None:
-        """Count a failure: the process was not ready in time, and the supervisor terminates it."""
+        """Count a failure, because the process was not ready in time. The supervisor then terminates the
+        process.
+        """
         self._fail_at_once(entry, Failure(LATE, failures.detail(entry.cause)))
 
     def health_failed(self, entry: Entry) -> None:
-        """Count a failure: the process hangs, and the supervisor terminates it."""
+        """Count a failure, because the process hangs. The supervisor then terminates the process."""
         self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
 
     def child_restarting(self, entry: Entry) -> None:
-        """Count the failure before a restart. A restart without the field `attempt` follows none."""
+        """Count the failure that led to a restart. A restart without the field `attempt` does not follow a
+        failure.
+        """
         trace = self._trace(entry.service)
         by_person = trace.was_asked(entry.ts) == "restart"
         if "attempt" in entry.fields and (trace.counted or not by_person):
@@ -94,7 +106,7 @@ class ChildEvents:
         trace.exit, trace.counted, trace.for_memory, trace.asked = None, False, False, ""
 
     def breaker_opened(self, entry: Entry) -> None:
-        """Open a fault: the process failed too often, so it is not restarted for a while."""
+        """Open a fault, because the process failed too often and is not restarted for a while."""
         incident = self._count_death(entry)
         part, open_s = incident.part(entry.service, entry.ts), entry.number("open_s")
         part.breaker_opens += 1
@@ -103,14 +115,14 @@ class ChildEvents:
         incident.become_urgent(entry.event, entry.service)
 
     def child_gave_up(self, entry: Entry) -> None:
-        """Open a fault: the process cannot start, and the supervisor does not retry."""
+        """Open a fault, because the process cannot start and the supervisor does not try again."""
         incident = self._count_death(entry)
         part = incident.part(entry.service, entry.ts)
         part.gave_up = failures.detail(entry.cause) or "the cause is not known"
         incident.become_urgent(entry.event, entry.service)
 
     def breaker_half_opened(self, entry: Entry) -> None:
-        """Record that the open breaker allows a trial start."""
+        """Record that the circuit breaker, which was open, allows a trial start."""
         if incident := self._ledger.open_with(entry.service):
             incident.part(entry.service, entry.ts).next_trial_at = None
             self._ledger.mark_changed(incident).add_done(
@@ -118,7 +130,7 @@ class ChildEvents:
             )
 
     def breaker_closed(self, entry: Entry) -> None:
-        """Record that the trial start succeeded. The event `child_ready` has ended the fault before."""
+        """Record that the trial start succeeded. The event `child_ready` has already ended the fault."""
         for incident in self._ledger.live:
             if (part := incident.parts.get(entry.service)) and part.breaker_opens:
                 done = f"The trial start of {name_of(entry.service)} succeeded."
@@ -133,35 +145,37 @@ class ChildEvents:
         self._ledger.end(entry, with_children(entry.service), why)
 
     def machine_woke(self, entry: Entry) -> None:
-        """Record that the machine slept: a failure soon after may be a consequence."""
+        """Record that the machine woke from sleep, since a failure soon after may be a consequence."""
         self._known.woke_at, self._known.slept_s = entry.ts, entry.number("slept_s")
 
     # --- requests of a person -----------------------------------------------------------------------------
 
     def kill_requested(self, entry: Entry) -> None:
-        """Record that a person is about to kill the process, to see it recover."""
+        """Record that a person is about to kill the process, for example to see it recover."""
         self._ask(entry, "kill")
 
     def restart_requested(self, entry: Entry) -> None:
-        """Record that a person asked for a restart: the end of the old process is no fault."""
+        """Record that a person asked for a restart, so that the end of the old process is no fault."""
         self._ask(entry, "restart")
         if incident := self._ledger.open_with(entry.service):
             self._ledger.mark_changed(incident).add_done(f"A person restarted {name_of(entry.service)}.")
 
     def start_requested(self, entry: Entry) -> None:
-        """Record that a person asked for a start."""
+        """Record that a person asked to start the service."""
         self._ask(entry, "")
         if incident := self._ledger.open_with(entry.service):
             self._ledger.mark_changed(incident).add_done(f"A person started {name_of(entry.service)}.")
 
     def stop_requested(self, entry: Entry) -> None:
-        """End the fault of a service that a person stopped."""
+        """End the faults of a service and its child processes, because a person stopped the service."""
         self._ask(entry, "stop")
         why = STOPPED_BY_PERSON.format(name_of(entry.service))
         self._ledger.end(entry, with_children(entry.service), why)
 
     def request_failed(self, entry: Entry) -> None:
-        """Add a notice: a person's request failed (`kill_failed`, `start_failed`, …)."""
+        """Add a notice that a person's request could not be carried out (`kill_failed`, `start_failed`,
+        …).
+        """
         self._ask(entry, "")
         verb = AS_ASKED[entry.event.removesuffix("_failed")]
         self._ledger.note(entry, Failure(verb, failures.detail(entry.cause)))
@@ -184,13 +198,15 @@ class ChildEvents:
         return incident
 
     def _fail_at_once(self, entry: Entry, failure: Failure) -> None:
-        """Count a failure now, although the supervisor has not terminated the process yet."""
+        """Count a failure now, although the supervisor has yet to terminate the process."""
         self._fail(entry, failure)
         trace = self._trace(entry.service)
         trace.exit, trace.counted = failure, True
 
     def _count_death(self, entry: Entry) -> Incident:
-        """Count the failure that the preceding entries describe, unless that is done. Return its incident."""
+        """Count the failure that the preceding entries describe, unless it is already counted. Return its
+        incident.
+        """
         trace = self._trace(entry.service)
         if trace.counted:
             incident = self._ledger.incident_of(entry.service, entry)

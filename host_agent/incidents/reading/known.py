@@ -1,4 +1,4 @@
-"""Keep what earlier journal entries said about the agent and the processes, for reading later ones. Pure."""
+"""Remember facts from earlier journal entries that are needed to interpret later ones. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ ASKED_S = 120.0
 
 @dataclass
 class ProcessTrace:
-    """The latest state of one service's process, as the journal's entries describe it.
+    """The latest state of a service's process, according to the journal.
 
-    `alive`: the process runs, as far as is known. `exit` describes its exit until a later entry shows whether
-    the exit was planned. `counted`: this failure is counted already. `for_memory`: the kernel killed the
-    process to free memory. `asked` is a person's latest request: stop, restart or kill.
+    `alive` is True if the process runs, as far as is known. `exit` describes its exit until a later entry
+    shows whether the exit was planned. `counted` is True if the current failure has been counted,
+    `for_memory` if the kernel killed the process to free memory. `asked` is a person's latest request (stop,
+    restart or kill), or empty.
     """
 
     alive: bool = False
@@ -27,17 +28,18 @@ class ProcessTrace:
     asked_at: float = 0.0
 
     def was_asked(self, ts: float) -> str:
-        """Return what a person asked for within ASKED_S of `ts`; empty if nothing."""
+        """Return what a person asked for within ASKED_S seconds of `ts`; empty if nothing."""
         return self.asked if abs(ts - self.asked_at) <= ASKED_S else ""
 
 
 @dataclass
 class Known:
-    """Facts from earlier entries that are needed to read later ones. Times are seconds since 1970.
+    """Facts from earlier entries that are needed to interpret later ones. Times are in seconds since 1970.
 
-    `last_ts` is the time of the previous entry. `agent_runs`: an agent started, at `agent_started_at`, and
-    was not stopped since. Until `starting_until`, services that do not run yet are being started, which is
-    no fault.
+    `last_ts` is the time of the previous entry. `agent_runs` is True if an agent started, at
+    `agent_started_at`, and has not been stopped. Until `starting_until`, the agent is starting services, so a
+    service that does not run yet is no fault. `slept_s` is how long the machine slept before it woke at
+    `woke_at`.
     """
 
     traces: dict[str, ProcessTrace] = field(default_factory=dict)
@@ -49,5 +51,5 @@ class Known:
     slept_s: float = 0.0
 
     def trace(self, service: str) -> ProcessTrace:
-        """Return the trace of a service's process; create it at the first call."""
+        """Return the trace of a service's process, and create it if it does not exist."""
         return self.traces.setdefault(service, ProcessTrace())

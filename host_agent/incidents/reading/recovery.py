@@ -1,4 +1,4 @@
-"""Apply the events of recovery passes, of containers and of an Ollama that hangs. Pure."""
+"""Apply the journal's events about recovery passes, containers, and an Ollama that hangs. Pure."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from host_agent.incidents.related import DISK, MEMORY, name_of, with_children
 from host_agent.services import OLLAMA
 
 PASS_LOOKED_S = 2.0
-"""A recovery pass has looked at most so long before it was recorded; it knows nothing of later faults."""
+"""A recovery pass is recorded at most this long after its checks, which miss any fault in between."""
 
 
 class RecoveryEvents:
-    """Applies what was found and done about services. Each public method handles the event of its name."""
+    """Applies what recovery passes and health checks found to the incidents. Each public method handles the
+    event with its name.
+    """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def remedy_applied(self, entry: Entry) -> None:
-        """Open a fault: a recovery pass found something wrong and acts on it."""
+        """Open a fault, because a recovery pass found a service that does not work and applied a remedy."""
         service = entry.service
         if not self._ledger.is_unhealthy(service):
             if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
-                return  # an agent's first pass starts services, which is no fault
+                return  # an agent's first recovery pass starts services, which is no fault
             self._ledger.fail(entry, _found(service, entry.cause))
         incident = self._ledger.incident_of(service, entry)
         remedy = failures.detail(entry.text("remedy"))
         incident.add_done(f"A recovery pass acted on {name_of(service)}: {remedy}.")
 
     def only_a_reboot_helps(self, entry: Entry) -> None:
-        """Open a fault: a recovery pass found memory in use that belongs to no process."""
+        """Open a fault, because a recovery pass found memory in use that belongs to no process."""
         service = entry.service or MEMORY
         incident = self._ledger.open_with(service) or self._ledger.fail(
             entry, _found(service, entry.cause), service
@@ -41,11 +43,13 @@ class RecoveryEvents:
         incident.become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
-        """End the faults of services that a recovery pass found healthy; open one for each other service."""
+        """End the faults of services that a recovery pass found healthy, and open a fault for each that it
+        found faulty.
+        """
         self._known.starting_until = float("-inf")
         healthy = entry.fields.get("healthy") is True
         if not healthy and "unhealthy" not in entry.fields:
-            return  # the pass has no finding about services
+            return  # the recovery pass has no finding about services
         faults = {} if healthy else entry.sentences("faults")
         for service, sentence in faults.items():
             if not self._ledger.is_unhealthy(service):
@@ -55,7 +59,9 @@ class RecoveryEvents:
         self._ledger.end(entry, self._seen_by_pass(entry.ts) - (set() if healthy else ill) - {DISK})
 
     def _seen_by_pass(self, ts: float) -> set[str]:
-        """Return the services that were unhealthy when the pass that ended at `ts` checked them."""
+        """Return the services that were already unhealthy when the recovery pass that ended at `ts` checked
+        them.
+        """
         return {
             service
             for incident in self._ledger.live
@@ -64,7 +70,9 @@ class RecoveryEvents:
         }
 
     def container_died(self, entry: Entry) -> None:
-        """Open a fault for a container that ended, unless a person stopped it."""
+        """Open a fault, because a container ended; if a person stopped the container, end its fault
+        instead.
+        """
         if entry.text("reason") == "stopped":
             self._ledger.end(entry, [entry.service], f"{name_of(entry.service)} was stopped")
             return
@@ -73,7 +81,7 @@ class RecoveryEvents:
             incident.become_urgent(entry.event, entry.service)
 
     def container_unhealthy(self, entry: Entry) -> None:
-        """Open a fault: Docker's health check of a container failed."""
+        """Open a fault, because Docker's health check of a container failed."""
         self._ledger.fail(entry, Failure("did not answer", "its Docker health check failed"))
 
     def container_healthy(self, entry: Entry) -> None:
@@ -84,16 +92,18 @@ class RecoveryEvents:
         self._ledger.end(entry, [entry.service])
 
     def container_out_of_memory(self, entry: Entry) -> None:
-        """Record that the kernel killed a process in a container because its memory was full."""
+        """Add a notice that the kernel killed a process in a container because the container's memory was
+        full.
+        """
         self._ledger.note(entry, Failure("lost a process", "the kernel killed it for want of memory"))
 
     def silence_judged(self, entry: Entry) -> None:
-        """Open a fault if an Ollama that does not answer is judged to hang, and not if it is only busy."""
+        """Open a fault if an Ollama that does not answer is judged to hang; do nothing if it is only busy."""
         if entry.text("judgement") == "hangs" and not self._ledger.open_with(OLLAMA):
             self._ledger.fail(entry, Failure(HUNG, failures.detail(entry.cause)), OLLAMA)
 
     def silence_ended(self, entry: Entry) -> None:
-        """End the fault of an Ollama that did not answer: it answers again."""
+        """End the fault of an Ollama that did not answer, because it answers again."""
         self._ledger.end(entry, [OLLAMA])
 
 

@@ -1,4 +1,4 @@
-"""Apply the events about requests that wait for another engine, continue, or fail. Pure."""
+"""Apply the journal's events about requests that wait for another engine, continue, or fail. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from host_agent.incidents.ledger import Ledger
 
 
 class RequestEvents:
-    """Counts the requests of incidents. Each public method handles the event of its name."""
+    """Counts the requests that incidents affect. Each public method handles the event with its name."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def requests_parked(self, entry: Entry) -> None:
-        """Count requests whose engine has ended. This event may precede the one about the engine's exit."""
+        """Count requests that wait because their engine has ended.
+
+        This event may come before the event about the engine's exit.
+        """
         requests = self._ledger.requests_now() or self._ledger.park_early(entry)
         requests.park(entry.ids(), entry.count("count"))
 
@@ -26,11 +29,13 @@ class RequestEvents:
     request_passed_on = request_resumed  # another machine continues the request
 
     def requests_lost(self, entry: Entry) -> None:
-        """Count requests that failed: they crashed engines repeatedly, or no engine started in time."""
+        """Count requests that failed because they crashed engines repeatedly, or no engine started in
+        time.
+        """
         if requests := self._ledger.requests_now():
             requests.drop(entry.ids(), entry.count("count"))
 
     def answers_taken_up(self, entry: Entry) -> None:
-        """Count the answers that a new gateway continues after the previous one ended."""
+        """Count the answers that a new gateway continues after the previous gateway ended."""
         if requests := self._ledger.requests_now():
             requests.taken_up = max(requests.taken_up, entry.count("count"))
