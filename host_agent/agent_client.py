@@ -18,7 +18,7 @@ class AgentClient:
     """Calls the agent's HTTP API, with one connection for each call."""
 
     def __init__(self, config: Config, port: int | None = None) -> None:
-        """Call the agent on `port`, or on the port of the settings."""
+        """Take the configuration of the agent to call. `port` replaces the port in the settings."""
         self._config = config
         self._port = port or config.agent.port
 
@@ -30,15 +30,21 @@ class AgentClient:
             return False
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the answer's body. Raises AgentUnreachable, or RequestRefused with the agent's message."""
+        """Return the JSON body of the agent's answer to `GET path`. Raises AgentUnreachable if no agent
+        answers, or RequestRefused, with the agent's message, if the agent answers with an error status.
+        """
         return self._call("GET", path, None)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send `body` as JSON and return the answer's body. Raises the same errors as `get`."""
+        """Send `body` as JSON to `path` and return the JSON body of the answer. Raises the same errors as
+        `get`.
+        """
         return self._call("POST", path, body or {})
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> bool:
-        """Return True once the condition is true, or False after `timeout_s` seconds."""
+        """Call `condition` every `poll_s` seconds. Return True once it is true, or False after `timeout_s`
+        seconds.
+        """
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
@@ -60,7 +66,9 @@ class AgentClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> tuple[int, dict[str, Any]]:
-        """Return the HTTP status and the body of the answer. `/health` needs no token."""
+        """Send one request and return the HTTP status and the JSON body of the answer. Every path except
+        `/health` is sent the token.
+        """
         url = f"http://127.0.0.1:{self._port}{path}"
         token = "" if path == "/health" else read_token(self._config.home)
         with open_response(method, url, body=body, token=token, timeout_s=timeout_s) as response:

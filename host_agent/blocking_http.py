@@ -1,4 +1,6 @@
-"""HTTP for commands, which run without an event loop: no proxy, no redirects, one connection a request."""
+"""A blocking HTTP client for commands, which run without an event loop. It uses no proxy, follows no
+redirects, and opens one connection for each request.
+"""
 
 import contextlib
 import http.client
@@ -8,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 USER_AGENT = "vestal-cli"
-"""By it the MLX server names the client in its list of the requests in flight."""
+"""The MLX server shows this name as the client in its list of the requests in flight."""
 
 
 @contextlib.contextmanager
@@ -23,7 +25,8 @@ def open_response(
 ) -> Iterator[http.client.HTTPResponse]:
     """Send a request, with `body` as JSON, and yield the response while its connection is open.
 
-    `timeout_s` limits each wait for the server. Raises OSError or http.client.HTTPException.
+    `timeout_s` limits each single wait for the server. Raises OSError or http.client.HTTPException if the
+    exchange fails.
     """
     parts = urlsplit(url)
     is_https = parts.scheme == "https"
@@ -41,8 +44,8 @@ def open_response(
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """Parse a response's body. An empty body, or JSON that is not an object, gives an empty dict. Raises
-    ValueError for a body that is not JSON.
+    """Parse a response's body as JSON. Return an empty dict if the body is empty or is not a JSON object.
+    Raises ValueError if the body is not JSON.
     """
     parsed = json.loads(raw or b"{}")
     return parsed if isinstance(parsed, dict) else {}

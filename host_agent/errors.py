@@ -6,14 +6,14 @@ HostAgentError
 ├── AgentUnreachable    no agent answers, or it did not start
 ├── RequestRefused      the agent answered with an error
 ├── OrchestratorUnreachable   no orchestrator answers
-├── OrchestratorRefused       the orchestrator answered with an error, or certainly would
+├── OrchestratorRefused       the orchestrator answered with an error, or the request is invalid
 ├── GatewayUnreachable   no MLX server answers
 ├── NoFittingModel       no installed model meets the needs of a program, or has the given name
 ├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
-├── InvalidOption       an option of a command has a value that means nothing
+├── InvalidOption       an option of a command has an invalid value
 ├── UpgradeRefused      the installed version cannot start, so the old processes keep running
-├── NotPossible         the action is not possible: Vestal only watches the service, or it has another owner
+├── NotPossible         Vestal may not do this, because it only watches the service or another program owns it
 ├── DockerUnavailable   the Docker engine does not answer
 ├── ComposeFailed       `docker compose` failed (the message has its last lines)
 └── NotInstalled        launchd or systemd did not accept the jobs (the message has the reason)
@@ -26,7 +26,7 @@ from typing import ClassVar
 
 
 class HostAgentError(Exception):
-    """The root of the tree. `str()` is one sentence for a person."""
+    """The base class of the host agent's errors. `str()` gives one sentence for a person."""
 
     code: ClassVar[str] = "host_agent_error"
     retryable: ClassVar[bool] = False

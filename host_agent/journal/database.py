@@ -1,4 +1,4 @@
-"""The journal's SQLite file: opened, checked, and replaced by a new one if it is damaged or gone."""
+"""The journal's SQLite file: open it, check it, and replace it by an empty one if damaged or deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 SIDE_FILES = ("-wal", "-shm")
 BUSY_TIMEOUT_S = 0.5
 CHECK_TIMEOUT_S = 2.0
-CHECK_STEPS = 10_000  # SQLite's instructions between two looks at the clock
+CHECK_STEPS = 10_000  # SQLite executes this many instructions between two checks of the deadline
 KEPT_COPIES = 3
 
 
@@ -33,9 +33,9 @@ Row = tuple[int, float, str, str, str, str]
 
 
 class JournalDatabase:
-    """One connection to the file. Every method may raise sqlite3.Error or OSError.
+    """One connection to the journal's SQLite file. Every method may raise sqlite3.Error or OSError.
 
-    `replaced` says in words why the file was replaced by an empty one, and is empty if it was not.
+    `replaced` says why the file was replaced by an empty one, and is "" if the file was not replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,14 +47,14 @@ class JournalDatabase:
 
     @property
     def is_open(self) -> bool:
-        """Return whether there is a connection."""
+        """Return whether the connection to the file is open."""
         return self._connection is not None
 
     def open(self) -> bool:
-        """Open the file unless it is open. Return True if it was opened now.
+        """Open the file unless it is already open. Return True if this call opened it.
 
-        A file that was deleted or replaced while it was open is created again. A damaged file is renamed, and
-        an empty one takes its place.
+        If the file was deleted or exchanged while it was open, open the file that is at the path, and create
+        it if there is none. A damaged file is renamed, and an empty one takes its place.
         """
         if self._connection is not None:
             if self._identify() == self._file_id:
@@ -69,12 +69,14 @@ class JournalDatabase:
                 raise
             self.put_aside(str(error))
             self._connection = _connect(self._path, check=False)
-        self._was_checked = True  # a broken disk may have it opened often
+        self._was_checked = True  # check once only: a broken disk may cause many calls of `open`
         self._file_id = self._identify()
         return True
 
     def put_aside(self, damage: str) -> None:
-        """Rename the damaged file, so that the next `open` begins an empty one. A few copies are kept."""
+        """Rename the damaged file, so that the next `open` creates an empty one. Only the newest KEPT_COPIES
+        damaged files are kept.
+        """
         self.close()
         copy = self._path.with_name(f"{self._path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         self._path.replace(copy)
@@ -84,12 +86,14 @@ class JournalDatabase:
             old.unlink(missing_ok=True)
 
     def last_seq(self) -> int:
-        """Return the highest number that was ever given to an event in this file."""
+        """Return the highest sequence number that was ever given to an event in this file; 0 if there was
+        none.
+        """
         rows = self._execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
         return int(rows[0][0]) if rows else 0
 
     def insert(self, entries: Iterable[dict[str, Any]], delete_up_to: int) -> None:
-        """Write all entries or none, and delete the events up to number `delete_up_to`."""
+        """Write `entries` and delete the events with numbers up to `delete_up_to`, all in one transaction."""
         rows = [row_of(entry) for entry in entries]
         connection = self._opened()
         with connection:
@@ -97,8 +101,8 @@ class JournalDatabase:
             connection.execute("DELETE FROM events WHERE seq <= ?", (delete_up_to,))
 
     def rows(self, condition: str, *arguments: int | str) -> list[Row]:
-        """Return the rows of events in the database; `condition` is the WHERE and ORDER BY part of the SQL
-        statement.
+        """Return the rows of the events that `condition`, the WHERE and ORDER BY part of the SQL query,
+        selects. `arguments` are the values of its placeholders.
         """
         query = f"SELECT {COLUMNS} FROM events {condition}"
         connection = self._opened()
@@ -115,13 +119,15 @@ class JournalDatabase:
         return connection.execute(query, arguments).fetchall()
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work`, which uses tables of its own, in one transaction, and return its result."""
+        """Run `work` in one transaction and return its result. `work` gets the connection, and uses other
+        tables than `events`.
+        """
         connection = self._opened()
         with connection:
             return work(connection)
 
     def close(self) -> None:
-        """Close the connection. It is opened again by the next `open`."""
+        """Close the connection. The next `open` connects again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -143,20 +149,24 @@ class JournalDatabase:
         return status.st_dev, status.st_ino
 
     def _delete_side_files(self) -> None:
-        """Delete the write-ahead log of a file that is gone: SQLite would replay it into the new file."""
+        """Delete the write-ahead log of a file that is gone, because SQLite would replay it into the new
+        file.
+        """
         for suffix in SIDE_FILES:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether the error says that the file's content is damaged, and not that the disk is full."""
+    """Return whether the error means that the file's content is damaged. A full disk does not mean this."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in DAMAGE
 
 
 def find_damage(path: Path) -> str:
-    """Return what is wrong with the journal's pages; empty if they are intact, or there is no journal.
+    """Return a description of the damage to the journal's pages; "" if they are intact or there is no
+    journal.
 
-    Nothing is written. The agent may have the file open. A file that cannot be opened may still be intact.
+    Nothing is written, so the agent may have the file open. A file that cannot be opened counts as intact
+    unless SQLite reports damage.
     """
     if not path.exists():
         return ""
@@ -169,7 +179,7 @@ def find_damage(path: Path) -> str:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the file for reading. Raises sqlite3.Error."""
+    """Open the journal's SQLite file for reading only. Raises sqlite3.Error if that fails."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     database.text_factory = _decode
     return database
@@ -181,7 +191,7 @@ def damaged_copies(path: Path) -> list[Path]:
 
 
 def event_from_row(row: Row) -> dict[str, Any]:
-    """Return the event in a row that was read with COLUMNS."""
+    """Return the event, as a dict, of a row whose columns are in the order of COLUMNS."""
     seq, ts, component, event, cause, text = row
     fields = fields_from(text)
     return {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause, "fields": fields}
@@ -191,7 +201,9 @@ _decode_json = json.JSONDecoder().raw_decode
 
 
 def fields_from(text: str) -> Any:
-    """Return the fields in the last column of a row."""
+    """Parse the JSON in the last column of a row, and return the event's fields. Text that is not JSON is
+    returned as `{"unreadable": text}`.
+    """
     try:
         fields, end = _decode_json(text)  # a third faster than json.loads; a start reads thousands of entries
         if end != len(text):
@@ -214,7 +226,9 @@ def _storable(text: str) -> str:
 
 
 def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
-    """Open the file. With `check`, verify all of its pages. Raises sqlite3.DatabaseError."""
+    """Open the file, and create it if it is missing. With `check`, verify its pages too. Raises
+    sqlite3.DatabaseError if the file cannot be opened or is damaged.
+    """
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         database.text_factory = _decode
@@ -236,7 +250,9 @@ def _decode(text: bytes) -> str:
 
 
 def _check(database: sqlite3.Connection) -> None:
-    """Raise sqlite3.DatabaseError if a page is damaged. A check that takes too long is given up."""
+    """Check the pages of the database. Raises sqlite3.DatabaseError if one is damaged. A check that takes
+    longer than CHECK_TIMEOUT_S is ended, and counts as passed.
+    """
     deadline = time.monotonic() + CHECK_TIMEOUT_S
     database.set_progress_handler(lambda: time.monotonic() > deadline, CHECK_STEPS)
     try:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 PRUNE_EVERY = 200
 PAGE_ROWS = 1000  # events in memory at once while all are read
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
-RETRY_S = 1.0  # how long appends do not try to write after a failure
+RETRY_S = 1.0  # after a failure, appends do not try to open the file for this long
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
 WHAT = "journal"
 
@@ -60,19 +60,19 @@ class Journal:
 
     @property
     def replaced(self) -> str:
-        """Return why this agent replaced the journal's file by an empty one; empty if it did not."""
+        """Return why the journal's file was replaced by an empty one; "" if it was not replaced."""
         return self._database.replaced
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
-        """Append an event that happens now, and return it."""
+        """Append an event with the current time, and return the event."""
         return self._append(self._wall(), component, event, cause, fields)
 
     def append(self, event: Event) -> None:
-        """Append an event of a supervisor under the journal's own sequence number."""
+        """Append an event of a supervisor. The event gets the journal's next sequence number."""
         self._append(event.ts, event.component, event.event, readable_cause(event.cause), dict(event.fields))
 
     def since(self, seq: int, limit: int = 500) -> list[dict[str, Any]]:
-        """Return up to `limit` events after number `seq`, oldest first."""
+        """Return up to `limit` events with numbers above `seq`, oldest first."""
         saved = self._select("WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
         return [*saved, *(entry for entry in self._unsaved if entry["seq"] > seq)][:limit]
 
@@ -94,10 +94,11 @@ class Journal:
         return [*saved, *self._unsaved][-limit:] if limit else []
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction, and return its result.
+        """Run `work` in one transaction on the journal's file, and return its result.
 
-        `work` uses tables of its own in the journal's file. Raises sqlite3.Error or OSError if the file
-        cannot be read or written; a damaged one is replaced then.
+        `work` gets the connection, and uses other tables than `events`. Raises sqlite3.Error or OSError if
+        the file cannot be read or written. A damaged file is then renamed, and the next attempt creates an
+        empty one.
         """
         if time.monotonic() - self._failed_at >= RETRY_S:
             self._open()
@@ -108,12 +109,12 @@ class Journal:
             raise
 
     def keep(self) -> None:
-        """Write the events that wait for the disk, and create the file again if it was deleted."""
+        """Open the file again if it was closed or deleted, and write the events that wait in memory."""
         self._open()
         self._save()
 
     async def check(self) -> None:
-        """Look for damaged pages, in a thread, and replace a damaged file by an empty one."""
+        """Check the file for damaged pages, in a thread, and replace a damaged file by an empty one."""
         if damage := await asyncio.to_thread(find_damage, self._path):
             with contextlib.suppress(OSError):
                 self._database.put_aside(damage)
@@ -123,7 +124,8 @@ class Journal:
     def follow(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:
         """Yield a queue that receives each new event.
 
-        None is its last item: the follower fell FOLLOWER_BACKLOG events behind, or the journal is closing.
+        The queue's last item is None, once the follower is FOLLOWER_BACKLOG events behind or the journal
+        closes.
         """
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(FOLLOWER_BACKLOG + 1)
         self._followers.add(queue)
@@ -137,7 +139,9 @@ class Journal:
         self._readers.append(reader)
 
     def rows_of(self, events: Collection[str]) -> Iterator[Row]:
-        """Yield the events with these names, oldest first, as rows with COLUMNS."""
+        """Yield the events with these names, oldest first, as rows with their columns in the order of
+        COLUMNS.
+        """
         names, seq = ", ".join("?" * len(events)), 0
         condition = f"WHERE event IN ({names}) AND seq > ? ORDER BY seq LIMIT {PAGE_ROWS}"
         while page := self._rows(condition, *events, seq):
@@ -146,7 +150,7 @@ class Journal:
         yield from (row_of(entry) for entry in self._unsaved if entry["event"] in events)
 
     def disconnect_followers(self) -> None:
-        """Put the closing None into the queue of every follower."""
+        """Put None, the last item, into the queue of every follower."""
         for queue in list(self._followers):
             self._disconnect(queue)
 
@@ -169,7 +173,9 @@ class Journal:
     def _enqueue(
         self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]
     ) -> dict[str, Any]:
-        """Number an event, and pass it to the log and to the followers. `_save` then writes it."""
+        """Give an event the next sequence number, log it, and pass it to the followers and readers. The
+        caller then writes it with `_save`.
+        """
         self._seq += 1
         entry: dict[str, Any] = {"seq": self._seq, "ts": ts, "component": component, "event": event}
         entry |= {"cause": cause, "fields": fields}
@@ -197,7 +203,7 @@ class Journal:
     # --- the file -------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Open the database if it is not open. New events are numbered after the highest number in it."""
+        """Open the database if it is not open. New events get numbers above the highest in the file."""
         try:
             if not self._database.open():
                 return
@@ -218,7 +224,9 @@ class Journal:
             self._enqueue(self._wall(), "agent", "journal_replaced", cause, {})
 
     def _save(self) -> None:
-        """Write all events that are not written yet. A full disk must not stop recovery: they wait for it."""
+        """Write all events that are not written yet. While the disk is full, they wait in memory, so that
+        recovery goes on.
+        """
         if not self._unsaved:
             return
         if not self._database.is_open:
@@ -247,14 +255,16 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Record that events could not be written or read, and repair the journal's file."""
+        """Report that the journal could not be read or written, and prepare the next attempt."""
         self._error = error
         self._put_right(error)
         FAILURES.failed(WHAT, error, count=0)
         self._drop_surplus()
 
     def _put_right(self, error: Exception) -> None:
-        """Rename a damaged file, and close an unusable one. The next attempt opens or creates the file."""
+        """Rename the file if it is damaged; else close it, unless the disk itself cannot be written. The next
+        attempt opens the file again or creates it.
+        """
         self._failed_at = time.monotonic()
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
@@ -263,7 +273,7 @@ class Journal:
             self._database.close()  # what was opened on a read-only disk stays read-only
 
     def _drop_surplus(self) -> None:
-        """Drop the oldest events if more than the maximum wait to be written, and count them."""
+        """Drop the oldest waiting events above UNSAVED_MAX, and count each as a failed write."""
         while len(self._unsaved) > UNSAVED_MAX:
             self._unsaved.popleft()
             FAILURES.failed(WHAT, self._error)

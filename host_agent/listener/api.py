@@ -1,4 +1,4 @@
-"""The listener's routes, except those of recovery."""
+"""The table of the listener's routes, and the handlers of the routes that have no module of their own."""
 
 import time
 from collections.abc import Mapping
@@ -25,10 +25,12 @@ ACTIONS = "restart|stop|start"
 
 
 class Api:
-    """The handlers of the listener's routes, one method for each."""
+    """Provides all routes of the listener, and handles those that have no module of their own."""
 
     def __init__(self, context: ListenerContext, port: int, cookie: str, headers: Mapping[str, str]) -> None:
-        """Build the handlers. `headers` are added to every response, streams included."""
+        """Build the handlers. `port` is the listener's port, and `cookie` the name of the session cookie.
+        `headers` are added to the responses that are streamed.
+        """
         self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
         self._streams = EventStreams(context.journal)
@@ -62,13 +64,13 @@ class Api:
         ]
 
     def close_streams(self) -> None:
-        """End all streams, so that a stop does not wait for their clients."""
+        """End all streams, so that the listener stops without waiting for their clients."""
         self._context.journal.disconnect_followers()
         self._live.close()
         self._proxy.close()
 
     async def health(self, request: web.Request) -> web.Response:
-        """Answer that the agent itself is alive; /status reports the services."""
+        """Answer 200 while the agent itself is alive. /status reports on the services."""
         return web.json_response({"status": "ok"})
 
     async def status(self, request: web.Request) -> web.Response:
@@ -99,12 +101,16 @@ class Api:
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def kill_engine(self, request: web.Request) -> web.Response:
-        """Kill the engine as a crash would, so that a person can see how its requests survive."""
+        """Kill the MLX engine without warning, like a crash, so that a person can see how its requests
+        survive.
+        """
         await self._context.service_control.kill_engine()
         return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
-        """Return the events after number `?since=`, oldest first, or the `?newest=` newest ones."""
+        """Return the events with numbers above `?since=`, oldest first, or with `?newest=` that many of the
+        newest.
+        """
         if newest := request.query.get("newest"):
             count = min(sequence_number(newest, "newest"), JOURNAL_LIMIT)
             return web.json_response({"events": self._context.journal.newest(count)})
@@ -118,7 +124,9 @@ class Api:
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def page(self, request: web.Request) -> web.Response:
-        """Return the status page, or exchange the key of a one-time link for the cookie that it needs."""
+        """Return the status page. With `?key=` of a one-time link, set the session cookie and redirect to the
+        page.
+        """
         key = request.query.get("key")
         if key is None:
             return self._page.response(request)
@@ -136,6 +144,6 @@ class Api:
         return self._page.response(request, request.match_info["path"])
 
     async def login_link(self, request: web.Request) -> web.Response:
-        """Make a link that opens the page, with its data, once."""
+        """Create a one-time link that opens the status page with a new session, and return the link's URL."""
         key = self._context.sessions.make_link(time.time())
         return web.json_response({"url": f"http://127.0.0.1:{self._port}/?key={key}"}, status=201)

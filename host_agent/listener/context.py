@@ -15,7 +15,11 @@ from host_agent.upgrade.upgrades import Upgrades
 
 @dataclass(kw_only=True)
 class ListenerContext:
-    """The objects that all routes share. The agent's schedule sets `next_pass_at`, in monotonic seconds."""
+    """The objects that all routes share.
+
+    `next_pass_at` is when the next recovery pass begins, in seconds of the monotonic clock. The agent's
+    schedule sets it.
+    """
 
     status_report: StatusReport
     passes: Passes

@@ -16,14 +16,16 @@ MAX_SEQ_DIGITS = 18  # SQLite's integers are of 64 bits
 
 
 class EventStreams:
-    """The clients that follow the journal, a bounded number of them."""
+    """Handles GET /events, for at most MAX_STREAMS clients at once."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._open = 0
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Send the events after number `?since=` or `Last-Event-ID`; without either, only new ones."""
+        """Send the client each new event, preceded by the saved events with numbers above `?since=` or
+        `Last-Event-ID` if the client gives one of these.
+        """
         text = request.query.get("since") or request.headers.get("Last-Event-ID")
         since = None if text is None else sequence_number(text, "since")
         if self._open >= MAX_STREAMS:
@@ -51,7 +53,9 @@ class EventStreams:
     async def _send_live(
         self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None]
     ) -> None:
-        """Send the entries of `queue` until None ends it. If none comes for a while, send an SSE comment."""
+        """Send the entries of `queue` until its last item, None. While no entry comes, send an SSE comment
+        each KEEPALIVE_EACH_S.
+        """
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE_EACH_S):
@@ -65,7 +69,9 @@ class EventStreams:
 
 
 def sequence_number(text: str, name: str) -> int:
-    """Return the parameter `name`, which must be a whole number. Raise HttpError if it is not."""
+    """Return `text`, the value of the query parameter `name`, as an int. Raises HttpError if it is not a
+    whole number or has more than MAX_SEQ_DIGITS digits.
+    """
     if not text.isascii() or not text.isdigit() or len(text) > MAX_SEQ_DIGITS:
         raise HttpError("invalid_request", f"{name} must be a whole number.")
     return int(text)

@@ -24,7 +24,9 @@ DENIALS_EACH_S = 10.0
 
 
 class Guard(AiohttpGuard):
-    """The middleware around every route. It accepts the token, or the cookie that a one-time link gave."""
+    """The middleware around every route. A request needs the token, or the session cookie that a one-time
+    link sets.
+    """
 
     response_headers = {
         "X-Content-Type-Options": "nosniff",
@@ -66,8 +68,8 @@ class Guard(AiohttpGuard):
         log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
 
     def on_refused(self, request: web.Request, error: HttpError) -> None:
-        """Record a refused request in the journal: the first of each code, and then at most
-        one every 10 s.
+        """Record a request that was refused with 401 or 403 in the journal, for each error code at most once
+        in 10 s. The next record counts the requests that were left out.
         """
         if error.status not in (401, 403):
             return

@@ -22,7 +22,9 @@ class HistoryRoutes:
         return [web.get("/history", self.history)]
 
     async def history(self, request: web.Request) -> web.Response:
-        """Return the series of the range `?range=`, and as `marks` the faults that began within it."""
+        """Return the figures of the time range `?range=`, and in `marks` the faults that began within this
+        range.
+        """
         name = request.query.get("range", "hour")
         if name not in SPANS:
             raise HttpError("invalid_request", f"range must be one of {', '.join(SPANS)}.")

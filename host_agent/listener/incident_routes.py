@@ -12,7 +12,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 
 
 class IncidentRoutes:
-    """One method for each route under /incidents."""
+    """Handles the routes under /incidents."""
 
     def __init__(self, incidents: Incidents) -> None:
         self._incidents = incidents
@@ -21,7 +21,9 @@ class IncidentRoutes:
         return [web.get("/incidents", self.newest), web.get("/incidents/{id}", self.one)]
 
     async def newest(self, request: web.Request) -> web.Response:
-        """Return the newest `?limit=` incidents that were open at `?since=` (seconds since 1970) or later."""
+        """Return the newest incidents, at most `?limit=`, of those that were open at `?since=` (seconds since
+        1970) or later.
+        """
         limit = min(sequence_number(request.query.get("limit", str(DEFAULT_LIMIT)), "limit"), MAX_LIMIT)
         since = _seconds(request.query.get("since", "0"))
         return web.json_response({"incidents": self._incidents.newest(limit, since)})

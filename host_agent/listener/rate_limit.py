@@ -13,7 +13,9 @@ class TokenBucket:
     refilled_at: float = 0.0
 
     def take(self, now: float) -> float:
-        """Take a token and return 0.0, or return the seconds until there is one."""
+        """Take a token and return 0.0; if there is none, return the seconds until there will be one. `now` is
+        the time in seconds.
+        """
         if self.tokens < 0:
             self.tokens, self.refilled_at = float(self.capacity), now
         self.tokens = min(float(self.capacity), self.tokens + (now - self.refilled_at) / self.refill_s)

@@ -29,7 +29,7 @@ Advice = Mapping[str, RetryAdvice]
 
 
 class RecoveryRoutes:
-    """One method for each route under /recover."""
+    """Handles the routes under /recover."""
 
     def __init__(self, context: ListenerContext) -> None:
         self._context = context
@@ -46,7 +46,9 @@ class RecoveryRoutes:
         ]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Begin a pass, or join the running one. Joining is not subject to the rate limit."""
+        """Begin a recovery pass, or join the running one. Only a pass that begins counts against the rate
+        limit.
+        """
         body = await read_object(request)
         check_request(body)
         remote = request.remote or "?"
@@ -67,7 +69,7 @@ class RecoveryRoutes:
         return web.json_response(answer, status=202)
 
     async def plan(self, request: web.Request) -> web.Response:
-        """Answer with the report of a dry run: what a pass would do now."""
+        """Return the report of a dry run, which says what a recovery pass would do now."""
         return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def reset(self, request: web.Request) -> web.Response:
@@ -86,7 +88,7 @@ class RecoveryRoutes:
         return web.json_response(report.as_json())
 
     def _record(self, run_id: str, remote: str, body: dict[str, Any], begun: bool) -> None:
-        """Record each address that asks for a pass once in the journal: a thousand calls are one event."""
+        """Record in the journal that a client asked for a pass, once for each pass and client address."""
         if begun:
             self._recorded.clear()
         if (run_id, remote) in self._recorded:
@@ -109,7 +111,9 @@ def check_request(body: dict[str, Any]) -> None:
 
 
 class RetryAdviceCache:
-    """Caches the retry advice for MLX and Ollama, so that simultaneous clients share one call of `look`."""
+    """Caches the retry advice for MLX and Ollama, so that simultaneous clients share one call of `look`,
+    which reads the advice.
+    """
 
     def __init__(self, look: Callable[[], Awaitable[Advice]]) -> None:
         self._look = look
@@ -120,9 +124,10 @@ class RetryAdviceCache:
         self._looked_at = float("-inf")
 
     async def get(self) -> Advice:
-        """Return the advice for those of `mlx` and `ollama` that are down and that no pass will start.
+        """Return the advice for each of `mlx` and `ollama` that is down and that no recovery pass will start.
 
-        If `look` takes longer than ADVICE_WITHIN_S, return its last answer, or none if that is too old.
+        If `look` takes longer than ADVICE_WITHIN_S, return the last advice, or none if that is older than
+        ADVICE_STALE_S.
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last
@@ -132,7 +137,9 @@ class RetryAdviceCache:
         return self._last if self._age_s() <= ADVICE_STALE_S else {}
 
     def _begin_waiting(self) -> None:
-        """Call `look` unless a call is under way. Set a new `_answer_due` when that has ended or is late."""
+        """Call `look` unless a call is under way, and create a new event `_answer_due`, which is set when the
+        call ends or has taken ADVICE_WITHIN_S.
+        """
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._update(), name="retry advice")
         due = self._answer_due = asyncio.Event()

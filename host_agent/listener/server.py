@@ -29,7 +29,9 @@ WILDCARD = "0.0.0.0"
 
 
 class Listener:
-    """The HTTP server, with a task that follows the bridge's address."""
+    """The agent's HTTP server. A task of its own also listens on the Docker bridge's address once that
+    exists.
+    """
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class Listener:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen on the configured addresses. Raise PortBusy, which names the process that holds the port."""
+        """Listen on the configured addresses. Raises PortBusy, which names the process that holds the port,
+        if the port is taken.
+        """
         await self._runner.setup()
         configured = [
             address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")
@@ -122,7 +126,7 @@ class Listener:
                 except (OSError, PortBusy) as error:
                     failed = address
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
-            self._inherited.close()  # what is left is of addresses that the settings no longer name
+            self._inherited.close()  # the rest belongs to addresses that the settings do not name
             await asyncio.sleep(BRIDGE_EACH_S)
 
     def _report_stuck(self, error: OSError) -> None:

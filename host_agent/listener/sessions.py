@@ -10,10 +10,11 @@ PURPOSE = b"a session of Vestal's page"
 
 
 class Sessions:
-    """Login links, which are kept in memory until used, and sessions, which are not stored.
+    """Creates and checks login links, which are kept in memory until used, and sessions, which are not
+    stored.
 
-    A session is its expiry time, signed with the token. A restarted agent accepts it too, so that an open
-    page keeps working. A new token ends all sessions.
+    A session is its expiry time, signed with the token. A restarted agent accepts the same sessions, so that
+    an open page keeps working. A new token ends all sessions.
 
     Times are in seconds since 1970.
     """
@@ -23,7 +24,7 @@ class Sessions:
         self._links: dict[str, float] = {}
 
     def make_link(self, now: float) -> str:
-        """Return a key that opens one session within LINK_FOR_S."""
+        """Return the key of a new link, which opens one session and expires after LINK_FOR_S."""
         while len(self._links) >= MAX_LINKS:
             del self._links[next(iter(self._links))]
         key = secrets.token_urlsafe(24)
@@ -31,7 +32,7 @@ class Sessions:
         return key
 
     def redeem(self, key: str, now: float) -> str | None:
-        """Return a new session for a key that was not used before; None for any other."""
+        """Return a new session if `key` is the key of an unused, unexpired link; else None."""
         found = self._find_link(key, now)
         if found is None:
             return None

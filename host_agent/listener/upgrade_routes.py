@@ -9,7 +9,7 @@ from vestal.web.aiohttp_adapter import read_object
 
 
 class UpgradeRoutes:
-    """One method for each route under /upgrade."""
+    """Handles the routes under /upgrade."""
 
     def __init__(self, context: ListenerContext) -> None:
         self._context = context

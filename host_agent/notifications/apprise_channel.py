@@ -30,12 +30,14 @@ class NotDelivered(HostAgentError):
 
 
 def is_installed() -> bool:
-    """Return whether Apprise can be imported. It is not imported."""
+    """Return whether Apprise is installed, without importing it."""
     return importlib.util.find_spec("apprise") is not None
 
 
 async def send(urls: Sequence[str], notice: Notice, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Send the notice to each of the URLs. Raises NotDelivered, which names them by number."""
+    """Send the notice to each of the URLs. Raises NotDelivered, which names the failed URLs by number, if any
+    fails.
+    """
     kind = "success" if notice.over else "warning"
     message = {"urls": list(urls), "title": f"Vestal: {notice.title}", "body": notice.text, "type": kind}
     result = await run_async(*COMMAND, timeout_s=timeout_s, stdin=json.dumps(message).encode())

@@ -14,7 +14,7 @@ from vestal.best_effort.output import write_line
 
 
 def main() -> int:
-    """Run the program."""
+    """Send the message from stdin, print what failed, and return the exit code."""
     failed = send(json.load(sys.stdin))
     if failed:
         write_line(sys.stdout, f"Apprise did not reach {' and '.join(failed)}.")
@@ -22,7 +22,9 @@ def main() -> int:
 
 
 def send(message: dict[str, Any]) -> list[str]:
-    """Send the message, and return a sentence about what failed, without the URLs, which contain secrets."""
+    """Send the message, and return a phrase about each URL that failed. No phrase quotes a URL, because URLs
+    contain secrets.
+    """
     try:
         import apprise
     except ImportError:

@@ -16,7 +16,7 @@ from vestal.config.settings import NotificationsSection
 from vestal.platform.commands import run_async
 
 Channel = Callable[[Notice], Awaitable[None]]
-"""Delivers one notice, or raises with a sentence."""
+"""Delivers one notice, or raises an exception whose text is a sentence for a person."""
 
 TIMEOUT_S = 10.0
 OSASCRIPT = (
@@ -24,7 +24,9 @@ OSASCRIPT = (
     "display notification (item 2 of argv) with title (item 1 of argv)",
     "end run",
 )
-"""The text is an argument, never part of the script: a log line may hold anything."""
+"""The notice's text is passed as an argument, never as part of the script, because it may quote any log
+line.
+"""
 
 
 def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> dict[str, Channel]:
@@ -40,12 +42,14 @@ def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> 
 
 
 def not_possible(settings: NotificationsSection) -> str:
-    """Return why a configured channel cannot work here, with the remedy; empty if all can."""
+    """Return why a configured channel cannot work on this machine, with the remedy; "" if all can."""
     return NOT_INSTALLED if settings.apprise and not apprise_channel.is_installed() else ""
 
 
 def desktop_command() -> tuple[str, ...] | None:
-    """Return the command that shows a notification, without title and text; None if there is none."""
+    """Return the command that shows a notification once title and text are appended; None if this machine has
+    none.
+    """
     if sys.platform == "darwin":
         script = [word for line in OSASCRIPT for word in ("-e", line)]
         return ("/usr/bin/osascript", *script)
@@ -54,7 +58,7 @@ def desktop_command() -> tuple[str, ...] | None:
 
 
 async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
-    """Run `command` with title and text. Raises NotDelivered if it fails."""
+    """Run `command` with the notice's title and text. Raises NotDelivered if the command fails."""
     result = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=TIMEOUT_S)
     if result.exit_code:
         reason = result.text.strip() or f"exit code {result.exit_code}"
@@ -62,7 +66,9 @@ async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
 
 
 async def post_to_webhook(session: aiohttp.ClientSession, url: str, notice: Notice) -> None:
-    """Post the notice as JSON. Raises NotDelivered, without the URL: it may hold a secret."""
+    """Post the notice as JSON. Raises NotDelivered if the webhook does not answer or answers with an error.
+    The message omits the URL, which may hold a secret.
+    """
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with session.post(url, json=notice.as_json(), timeout=timeout) as reply:

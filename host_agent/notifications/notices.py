@@ -16,10 +16,12 @@ from host_agent.incidents.related import subject
 from host_agent.incidents.story import Clock
 
 LASTS_S = 60.0
-"""An incident that is open for longer is worth a notice, whatever it is."""
+"""Any incident that stays open for longer than this gets a notice."""
 
 LATE_S = 300.0
-"""An incident that ended so long ago is not reported any more, by an agent that has only just started."""
+"""An incident that ended longer ago than this gets no notice, for example from an agent that has just
+started.
+"""
 
 LASTS = "incident_lasts"
 REMEDY = "`vestal doctor` says what is wrong, `vestal recover --reset` tries again at once."
@@ -39,7 +41,7 @@ TITLES = {
 class Notice:
     """A notification about `service`, caused by `event`; `ts` is in seconds since 1970.
 
-    `over`: the notice reports the end of the incident.
+    `incident` is the incident's id. `over` is True if the notice reports the end of the incident.
     """
 
     service: str
@@ -93,7 +95,7 @@ def _notice_event(incident: Incident, now: float) -> str:
 
 
 def _is_over(incident: Incident, now: float) -> bool:
-    """Return whether the incident has ended, and no fault belongs to it any more."""
+    """Return whether the incident ended so long ago that a new fault would not reopen it."""
     return incident.ended_at is not None and abs(now - incident.ended_at) >= REOPEN_WITHIN_S
 
 

@@ -29,12 +29,12 @@ class Notifier:
         not_possible: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`not_possible` says which configured channel is missing, and the remedy."""
+        """`not_possible` says which configured channel is missing, with the remedy; "" if none is."""
         self._journal, self._incidents, self._channels = journal, incidents, channels
         self._not_possible, self._wall = not_possible, wall
 
     async def run(self) -> None:
-        """Send notices until the agent stops following incidents."""
+        """Send notices as they become due, until the agent stops."""
         if self._not_possible:
             self._journal.record("notifications", "notices_not_possible", self._not_possible)
             self._not_possible = ""
@@ -61,7 +61,7 @@ class Notifier:
         return self._incidents.all[-WATCHED:]
 
     async def _deliver(self, notice: Notice) -> None:
-        """Send the notice to every channel. A channel that fails does not keep it from the others."""
+        """Send the notice to every channel, even if one of them fails."""
         await asyncio.gather(*(self._send(name, channel, notice) for name, channel in self._channels.items()))
 
     async def _send(self, name: str, channel: Channel, notice: Notice) -> None:

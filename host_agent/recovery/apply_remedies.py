@@ -25,7 +25,9 @@ BY_PASS = "a recovery pass"
 
 
 class HostRemedies:
-    """Applies remedies. Each restart counts against `budget`. SIGKILL follows SIGTERM after `stop_s`."""
+    """Applies remedies on this machine. Each restart counts against `budget`. SIGKILL follows SIGTERM after
+    `stop_s` seconds.
+    """
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class HostRemedies:
         self._budget, self._stop_s = budget, stop_s
 
     async def apply(self, remedy: Remedy) -> None:
-        """Carry one remedy out; raise an exception whose text is a sentence if that is not possible."""
+        """Carry one remedy out. Raises an exception whose text is a sentence if that is not possible."""
         match remedy:
             case TerminateOldServer(_, pid):
                 await terminate.terminate_pid(pid, self._stop_s)

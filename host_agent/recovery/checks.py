@@ -1,4 +1,4 @@
-"""The checks of a recovery pass: look at every service, and probe those that should answer."""
+"""The checks of a recovery pass: read the state of every service, and probe those that should answer."""
 
 import asyncio
 import os
@@ -23,16 +23,19 @@ CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's 
 
 @dataclass(frozen=True)
 class ProbeFinding:
-    """The result of one probe: the fields `answers` and `evidence` of ServiceFacts."""
+    """The result of one probe of a service. `answers` is None if no probe was sent, or if the service gave no
+    answer but works; `evidence` says how the latter was judged.
+    """
 
     answers: bool | None = None
     evidence: str = ""
 
 
 class HostChecks:
-    """Gathers the facts of this machine. `specs` are those of the supervisor's children.
+    """Gathers the facts about this machine for a recovery pass.
 
-    `orchestrator` is the health check of an orchestrator that runs in a container.
+    `specs` describe the supervisor's children. `orchestrator` is the health check of an orchestrator that
+    runs in a container.
     """
 
     def __init__(
@@ -114,7 +117,8 @@ class HostChecks:
     async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
         """Probe a container's program. The finding is empty if the container is starting, paused or down.
 
-        Docker's own health check takes four failures, some 30 s or more, to call a hung program unhealthy.
+        This probe is faster than Docker's own health check, which takes four failures, some 30 s or more, to
+        call a hung program unhealthy.
         """
         pid = status.process_pid
         is_up = status.state in (State.READY, State.DEGRADED) and status.extra.get("status") == "running"
@@ -132,7 +136,7 @@ class HostChecks:
         return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
-        """Return the ports of services that are down which another process holds."""
+        """Return the ports that another process holds although the service that needs the port is down."""
         wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
         if ORCHESTRATOR in self._specs:
             wanted[ORCHESTRATOR] = (self._config.orchestrator.port, "VESTAL_ORCHESTRATOR_PORT")

@@ -8,7 +8,7 @@ from vestal.supervision import State
 
 
 class ControlledBy(StrEnum):
-    """The program that starts and restarts a service: a remedy has to act through it."""
+    """Who starts and restarts a service. A remedy for the service must act through this program."""
 
     SUPERVISOR = "supervisor"  # a child of the agent
     DOCKER = "docker"  # a container
@@ -20,12 +20,11 @@ class ControlledBy(StrEnum):
 class ServiceFacts:
     """The state of one service.
 
-    `answers` is the result of this pass's own probe; None if it sent none, or if the service works and
-    has only not answered yet. `evidence` describes on what grounds a service without an answer was judged.
-
-    `restarts_left` is how many times a pass may still restart the running service within the hour.
-    `owner_plan` describes how the owner starts or restarts it; `refusal` says why the agent may not do that,
-    and who can.
+    `answers` says whether the service answered the probe of this pass. It is None if no probe was sent, or if
+    the service gave no answer but works. `evidence` says how a service without an answer was judged.
+    `restarts_left` is how many times recovery passes may still restart the running service within the hour.
+    `owner_plan` describes how the owner starts or restarts the service. `refusal` says why the agent may not
+    do that, and who can; it is "" if the agent may.
     """
 
     name: str
@@ -50,9 +49,9 @@ class ServiceFacts:
 
 @dataclass(frozen=True)
 class OrphanFacts:
-    """A process that outlived its server, which belonged to `service`.
+    """A process that still runs although the server of `service` that started it has ended.
 
-    `may_terminate` is true if the agent may act on it and needs no root.
+    `may_terminate` is True if the agent may terminate the process, and can do so without root.
     """
 
     service: str

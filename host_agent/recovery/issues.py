@@ -1,8 +1,8 @@
 """Find the issues in the facts of a recovery pass, each with its remedy or with advice for a person. Pure.
 
 Issues come in the order in which they are dealt with: memory, ports, then the services: the MLX server,
-Ollama, the Docker engine, the containers. No remedy touches what is healthy, bypasses an open breaker, or
-starts what a person stopped.
+Ollama, the Docker engine, the containers. No remedy touches a healthy service, bypasses an open breaker, or
+starts a service that a person stopped.
 """
 
 from collections.abc import Iterator
@@ -86,7 +86,9 @@ def _services(facts: Facts) -> Iterator[Issue]:
 
 
 def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
-    """Yield a service's orphans, before the service itself: they hold memory that its next server needs."""
+    """Yield an issue for each orphan of the service. They come before the service's own issue, because
+    orphans hold memory that the next server needs.
+    """
     for orphan in facts.orphans:
         if orphan.service != service.name:
             continue

@@ -10,13 +10,13 @@ from vestal.supervision import UP, State
 
 
 class OllamaChecks:
-    """Turns what the Ollama service observed last into facts."""
+    """Turns the last observation of Ollama into facts for a recovery pass."""
 
     def __init__(self, service: OllamaService) -> None:
         self._service = service
 
     def facts(self, status: ServiceStatus, restarts_left: int) -> ServiceFacts:
-        """Return the facts about Ollama. `status` was checked for this pass."""
+        """Return the facts about Ollama. `status` comes from a check that was made for this pass."""
         seen, controller = self._service.observation, self._service.controller
         answers = not seen.is_down if status.state in UP else None
         plan = controller.control_plan(seen.owner, "restart" if seen.owner.runs else "start")
@@ -35,7 +35,9 @@ class OllamaChecks:
         )
 
     async def orphans(self) -> tuple[OrphanFacts, ...]:
-        """Return the runners whose server has ended. If Ollama is only watched, none may be terminated."""
+        """Return the runners whose server has ended. The agent may terminate none of them if it only watches
+        Ollama.
+        """
         may_act = self._service.controller.may_act
         return tuple(
             OrphanFacts(OLLAMA, runner.pid, process_lookup.rss_bytes(runner.pid), is_mine and may_act)

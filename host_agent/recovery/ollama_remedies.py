@@ -1,4 +1,6 @@
-"""The remedies for Ollama: restart the agent's own server as a child, any other through its owner."""
+"""The remedies for Ollama: restart the agent's own server as a child, and any other server through its
+owner.
+"""
 
 from host_agent.errors import NotPossible
 from host_agent.services import terminate
@@ -17,17 +19,16 @@ class OllamaRemedies:
         await self._service.controller.start(cause)
 
     async def replace_hung_child(self, pid: int) -> None:
-        """Terminate the agent's own server; its supervisor then starts another."""
+        """Terminate the agent's own server if its PID is still `pid`. Its supervisor then starts another."""
         if self._service.controller.pid != pid:
             return
         await terminate.terminate_pid(pid, self._stop_s)
         self._service.forget_failures()
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Let the owner `start` or `restart` Ollama.
+        """Let Ollama's owner carry out `action`, which is `start` or `restart`.
 
-        A restart is preceded by another check, since the server may have recovered by itself; NotPossible is
-        raised if it has.
+        Before a restart, the server is checked again. Raises NotPossible if it answers again.
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")

@@ -1,4 +1,4 @@
-"""Run recovery passes one at a time. Whoever asks for one while another runs joins that one."""
+"""Run recovery passes one at a time. A request for a pass while another one runs joins the running pass."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lo
 
 
 class Passes:
-    """Owns the running pass, and the reports of the newest passes."""
+    """Runs recovery passes, and keeps the reports of the newest ones."""
 
     def __init__(
         self,
@@ -38,7 +38,10 @@ class Passes:
         join_window_s: float = JOIN_WINDOW_S,
         records_all: Callable[[], bool] = lambda: False,
     ) -> None:
-        """A scheduled pass that finds nothing is recorded only while `records_all` returns True."""
+        """`settle_s` is how long a pass waits for services to recover, and `join_window_s` how long callers
+        may join after each check. A scheduled pass that finds nothing is recorded only while `records_all`
+        returns True.
+        """
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._lock_file, self._settle_s, self._join_window_s = lock_file, settle_s, join_window_s
         self._records_all = records_all
@@ -63,7 +66,9 @@ class Passes:
         return self._reports.get(run_id)
 
     def request(self, reason: str) -> tuple[Report, bool]:
-        """Join the running pass, or start one. Return its report, and True if it was started."""
+        """Join the running pass, or start one. Return the pass's report, and True if this call started the
+        pass.
+        """
         if self._running is not None:
             self._joined.set()
             return self._running, False
@@ -90,7 +95,9 @@ class Passes:
         return await recovery_pass.dry_run(self._checks)
 
     async def _run(self, report: Report) -> None:
-        """Run a pass under the lock that it shares with other processes, and record it in the journal."""
+        """Run a pass while holding the lock file that other processes use too, and record the pass in the
+        journal.
+        """
         self.count += 1
         found: dict[str, Any] = {}
         try:
@@ -109,7 +116,8 @@ class Passes:
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
-        """Check the machine, and again for callers that joined meanwhile. Return what the last check found.
+        """Check the machine, and again for callers that joined meanwhile. Return, for the journal, what the
+        last check found.
 
         After each check, further callers may join for a moment, because a thousand simultaneous callers take
         longer to arrive than a check of a healthy machine takes. No check begins after `settle_s`, nor after

@@ -28,11 +28,13 @@ class Remedies(Protocol):
     """The interface through which a recovery pass acts on the machine."""
 
     async def apply(self, remedy: Remedy) -> None:
-        """Carry a remedy out; raise an exception whose text is a sentence if that is not possible."""
+        """Carry a remedy out. Raises an exception whose text is a sentence if that is not possible."""
 
 
 class RecoveryPass:
-    """One recovery pass, with one report: `look` runs at least once, and again for callers who joined."""
+    """One recovery pass with its report. `look` is called at least once, and again for callers that join the
+    pass.
+    """
 
     def __init__(
         self, checks: Checks, remedies: Remedies, journal: Journal, report: Report, settle_s: float
@@ -87,7 +89,9 @@ class RecoveryPass:
         return True
 
     async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
-        """Check until every service is healthy, or no service is about to change, or the time is over."""
+        """Check again until no service is expected to recover by itself or by a remedy, or `settle_s` is
+        over, or a caller has joined for whom another check begins.
+        """
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}
         with contextlib.suppress(TimeoutError):

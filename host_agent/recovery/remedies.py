@@ -30,7 +30,7 @@ class TerminateOrphan:
 
 @dataclass(frozen=True)
 class StartChild:
-    """Let the agent's supervisor start its child."""
+    """Let the agent's supervisor start its child `service`."""
 
     service: str
 
@@ -73,7 +73,9 @@ class BringUpContainer:
 
 @dataclass(frozen=True)
 class RestartContainer:
-    """Restart the container. A `hung` one cannot handle SIGTERM, so it gets SIGKILL after a shorter time."""
+    """Restart the container. If it is `hung`, it cannot handle SIGTERM, so SIGKILL follows after a shorter
+    time.
+    """
 
     service: str
     hung: bool = False

@@ -6,9 +6,10 @@ from typing import Any
 
 @dataclass
 class Report:
-    """The report of one pass; only that pass writes to it.
+    """The report of one pass; only that pass writes to it. Times are in seconds since 1970.
 
-    Each sentence begins with the name of its service.
+    `found` says what was wrong, `done` what is healthy again and by which remedy, and `left` what a person
+    has to do. Each sentence begins with the name of its service.
     """
 
     run_id: str

@@ -13,7 +13,7 @@ class RestartBudget:
         self._spent: dict[str, Intensity] = {}
 
     def left(self, service: str, now: float) -> int:
-        """Return how many restarts the service has left."""
+        """Return how many restarts the service has left within the hour."""
         counted = self._spent.get(service, RESTARTS_PER_HOUR)
         return counted.max_restarts - len(counted.recent(now))
 

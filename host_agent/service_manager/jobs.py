@@ -14,10 +14,11 @@ ARGUMENTS = {AGENT: ("agent", "--managed"), RECOVER: ("recover", "--once"), SERV
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What the files of all jobs are rendered from.
+    """The values from which the files of all jobs are rendered.
 
-    `environment` has the variables of the job, PATH included, and no secret. `stop_within_s` is longer than
-    a graceful stop of the agent takes.
+    `environment` holds the environment variables of the jobs, PATH included, and no secret. `stop_within_s`
+    is longer than a graceful stop of the agent takes. `recover_each_s` is the interval between recovery
+    passes.
     """
 
     environment: Mapping[str, str]
@@ -33,7 +34,9 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class InstalledProgram:
-    """What the file of an installed job starts. Either path may have been deleted since the installation."""
+    """The Python and the checkout that an installed job starts, as its file says. Either path may have been
+    deleted since the installation.
+    """
 
     python: Path
     checkout: Path

@@ -56,7 +56,8 @@ OUTCOME_BY_MESSAGE = {
 def classify(exit_code: int, text: str) -> LaunchctlOutcome:
     """Return the outcome of a command that ended with `exit_code` and printed `text`.
 
-    The message counts first: some releases exit with 1 and give the number only in the text.
+    The message counts before the exit code, because some releases exit with 1 and give the error number only
+    in the text.
     """
     if exit_code == 0:
         return LaunchctlOutcome.DONE

@@ -1,4 +1,5 @@
-"""launchd: property lists in ~/Library/LaunchAgents (one login) or /Library/LaunchDaemons (the machine).
+"""launchd: property lists in ~/Library/LaunchAgents (jobs of one login) or /Library/LaunchDaemons (jobs of
+the machine).
 
 Uses `bootstrap`, `bootout`, `kickstart` and `print` of launchctl(1); `load` and `unload` are legacy.
 """
@@ -36,17 +37,17 @@ class Domain:
 
 
 def agents(user_folder: Path, uid: int) -> Domain:
-    """Return the domain of LaunchAgents: they run from a login at the screen to the logout."""
+    """Return the domain of LaunchAgents, which run from a login at the screen to the logout."""
     return Domain(user_folder / "Library" / "LaunchAgents", f"gui/{uid}")
 
 
 def daemons(user: str, uid: int) -> Domain:
-    """Return the domain of LaunchDaemons: they run from boot on, as `user`. Only root may change them."""
+    """Return the domain of LaunchDaemons, which run from boot on, as `user`. Only root may change them."""
     return Domain(Path("/Library/LaunchDaemons"), "system", user, needs_root=uid != 0)
 
 
 class Launchd:
-    """The jobs of one home in one domain; a ServiceManager."""
+    """A ServiceManager for the jobs of one Vestal home in one launchd domain."""
 
     name = "launchd"
 
@@ -61,14 +62,16 @@ class Launchd:
 
     @property
     def file_mode(self) -> int:
-        """Return the permissions: all may read a LaunchDaemon's property list, only the owner an agent's."""
+        """Return the permissions of the property lists. All users may read those of LaunchDaemons, and only
+        the owner those of LaunchAgents.
+        """
         return READABLE_BY_ALL if self._domain.user else OWNER_ONLY
 
     def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
         return [UnitFile(job, self.path(job), self._text(job, settings)) for job in jobs]
 
     def path(self, job: str) -> Path:
-        """Return where the property list of a job is."""
+        """Return the path of a job's property list."""
         return self._domain.folder / f"{self._label(job)}.plist"
 
     def paths(self, job: str) -> list[Path]:
@@ -91,7 +94,9 @@ class Launchd:
         return launchctl_output.parse_print(result.exit_code, result.text)
 
     def load(self, job: str, changed: bool) -> str:
-        """Load a job, and start it if it is kept alive. A loaded job whose file is unchanged stays loaded."""
+        """Load a job, and start it if launchd keeps it alive. A loaded job whose file is unchanged stays
+        loaded.
+        """
         if self.state(job).loaded:
             if not changed:
                 return self._kickstart(job)
@@ -119,9 +124,10 @@ class Launchd:
         return [problem for job in self.installed_jobs() if (problem := self.load(job, changed=False))]
 
     def stop(self) -> list[str]:
-        """Unload every job: launchd restarts what is loaded. They are loaded again at the next login.
+        """Unload every job, because launchd restarts loaded jobs. The jobs are loaded again at the next
+        login.
 
-        The recovery pass is unloaded first, because a pass would start the agent again.
+        The job of the recovery passes is unloaded first, because a pass would start the agent again.
         """
         return [problem for job in self.installed_jobs()[::-1] if (problem := self.unload(job))]
 
@@ -140,8 +146,8 @@ class Launchd:
         return self._problem(outcome, command, result.text, job)
 
     def _kickstart(self, job: str) -> str:
-        """Start a job that is kept alive. Without -k, a running job is not restarted. Recovery passes start
-        by interval.
+        """Start a job that launchd keeps alive, unless it runs already. The job of the recovery passes is not
+        started, because it runs at an interval.
         """
         if job not in KEPT_ALIVE:
             return ""
@@ -153,7 +159,9 @@ class Launchd:
         return self._problem(outcome, command, result.text, job)
 
     def _wait_until_unloaded(self, job: str) -> bool:
-        """Return True once the job is unloaded: bootout may return before the job has ended."""
+        """Return True once the job is unloaded, or False after UNLOAD_TIMEOUT_S: bootout may return before
+        the job has ended.
+        """
         for _ in range(int(UNLOAD_TIMEOUT_S / UNLOAD_POLL_S)):
             if not self.state(job).loaded:
                 return True

@@ -14,15 +14,15 @@ PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 def fill(template: str, values: Mapping[str, Any], extra_keys: Mapping[str, Any]) -> str:
     """Return the template with each `@NAME@` replaced by a value of any type, and `extra_keys` added.
 
-    Raises KeyError for a placeholder without a value.
+    Raises KeyError if a placeholder has no value.
     """
     keys = plistlib.loads(template.encode())
     return plistlib.dumps({**_filled(keys, values), **extra_keys}, sort_keys=False).decode()
 
 
 def installed_program(text: str) -> InstalledProgram:
-    """Return the Python and the checkout that a property list starts. Raises ValueError or KeyError if it is
-    not one of Vestal's.
+    """Return the Python and the checkout that a property list starts. Raises ValueError or KeyError if the
+    list is not one of Vestal's.
     """
     keys = plistlib.loads(text.encode())
     return InstalledProgram(Path(keys["ProgramArguments"][0]), Path(keys["WorkingDirectory"]))

@@ -1,8 +1,8 @@
 """The service manager of this machine: launchd on macOS, systemd on Linux.
 
-An installation has two jobs: the agent, which is restarted when it fails, and a recovery pass at boot and
-every 300 s, which starts the agent if it is dead. Or it has one: the MLX server alone. No file of a job holds
-a secret; the token is in a file of its own.
+An installation has either two jobs or one. The two are the agent, which is restarted when it fails, and a
+recovery pass at boot and every 300 s, which starts the agent if it is dead. The one is the MLX server alone.
+No file of a job holds a secret; the token is in a file of its own.
 """
 
 import os
@@ -35,31 +35,31 @@ class ServiceManager(Protocol):
 
     @property
     def file_mode(self) -> int:
-        """Return the permissions of the files that it reads."""
+        """Return the permissions of the jobs' files."""
 
     @property
     def needs_root(self) -> bool:
         """Return True if only root may write and load the jobs, and this process is not root."""
 
     def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
-        """Return the files of these jobs, not yet written."""
+        """Return the files of these jobs, with their text, without writing them."""
 
     def paths(self, job: str) -> list[Path]:
-        """Return where the files of a job are."""
+        """Return the paths of a job's files."""
 
     def installed_jobs(self) -> list[str]:
         """Return the jobs whose files exist."""
 
     def installed_program(self, job: str) -> InstalledProgram:
         """Return the Python and the checkout that an installed job starts. Raises OSError, ValueError or
-        KeyError for a bad file.
+        KeyError if the job's file cannot be read.
         """
 
     def unavailable_reason(self) -> str:
-        """Return why nothing can be installed here, or an empty string."""
+        """Return why no job can be installed on this machine; "" if jobs can be installed."""
 
     def reload(self) -> str:
-        """Read changed files again."""
+        """Let the service manager read changed files again."""
 
     def state(self, job: str) -> JobState:
         """Return the state of a job, as the service manager reports it."""
@@ -68,7 +68,7 @@ class ServiceManager(Protocol):
         """Load and start a job. If its file has `changed`, stop a running job gracefully first."""
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully; it is not started again."""
+        """Stop a job gracefully, and unload it, so that it is not started again."""
 
     def start(self) -> list[str]:
         """Start every installed job again, after a `stop` or after it was unloaded. Return the problems."""

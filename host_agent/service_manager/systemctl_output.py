@@ -21,7 +21,9 @@ def is_user_manager_missing(exit_code: int, text: str) -> bool:
 
 
 def user_manager_missing_sentence(text: str) -> str:
-    """Return a sentence for a person; `text` is what systemctl printed."""
+    """Return a sentence that says that this user's systemd does not answer, with the remedy. `text` is what
+    systemctl printed.
+    """
     message = " ".join(text.split())
     return (
         f"This user's systemd does not answer ({message}), so nothing was installed. It answers in a login "
@@ -33,7 +35,7 @@ def user_manager_missing_sentence(text: str) -> str:
 def parse_show(exit_code: int, text: str, last_exit: str = "") -> JobState:
     """Return the state from the output of `systemctl --user show --property=SHOWN_PROPERTIES`.
 
-    A timer has no exit of its own; `last_exit` is that of its service.
+    A timer has no exit of its own, so `last_exit` gives the last exit of its service.
     """
     properties = dict(line.partition("=")[::2] for line in text.splitlines())
     if exit_code != 0 or properties.get("LoadState", "not-found") == "not-found":

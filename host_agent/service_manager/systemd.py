@@ -14,7 +14,7 @@ SYSTEMCTL = ("systemctl", "--user")
 
 
 class Systemd:
-    """The jobs of one home as units of this user; a ServiceManager."""
+    """A ServiceManager for the jobs of one Vestal home, as systemd units of this user."""
 
     name = "systemd"
     file_mode = 0o600
@@ -29,7 +29,7 @@ class Systemd:
         ]
 
     def paths(self, job: str) -> list[Path]:
-        """Return the path of the service's file and, for the recovery pass, of its timer's."""
+        """Return the path of the job's service file and, for the recovery job, the path of its timer file."""
         service = self._folder / f"{self._home.label}-{job}.service"
         return [service, service.with_suffix(".timer")] if job == RECOVER else [service]
 
@@ -49,7 +49,9 @@ class Systemd:
         return self._systemctl("daemon-reload")
 
     def state(self, job: str) -> JobState:
-        """Return the state of the job's service; between two passes that of the timer."""
+        """Return the state of the job's service. Between two recovery passes, return the state of their
+        timer.
+        """
         service = self._unit_state(self.paths(job)[0].name)
         if job != RECOVER or service.pid:
             return service
@@ -88,7 +90,7 @@ class Systemd:
         return [problem for job in jobs if (problem := self._systemctl(verb, self._enabled_unit(job)))]
 
     def _systemctl(self, *words: str) -> str:
-        """Run a command that changes something; return the problem, or an empty string."""
+        """Run a systemctl command that changes something. Return the problem, or "" if there is none."""
         command = (*SYSTEMCTL, *words)
         result = self._commands.act(*command)
         if result.exit_code == 0:

@@ -14,7 +14,7 @@ WORKING_DIRECTORY = re.compile(r"^WorkingDirectory=(.*)$", re.MULTILINE)
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Return the template with every `@NAME@` replaced. The values are already quoted for their place.
 
-    Raises KeyError for a placeholder without a value.
+    Raises KeyError if a placeholder has no value.
     """
     return PLACEHOLDER.sub(lambda found: values[found[1]], template)
 

@@ -21,7 +21,8 @@ LAUNCHCTL_LIST_COLUMNS = 3  # PID, last exit status, label
 class Job:
     """A launchd job or a systemd unit.
 
-    `pid` is None if it does not run. `system` is True if it belongs to the machine, not to this user.
+    `pid` is None if the job does not run. `system` is True if the job belongs to the machine, not to this
+    user.
     """
 
     name: str
@@ -75,7 +76,7 @@ def parse_cgroup(text: str) -> Job | None:
 
 
 def unit_of(pid: int) -> Job | None:
-    """Return the systemd unit that a process runs in; None elsewhere than on Linux."""
+    """Return the systemd unit that a process runs in; None if there is none, as on macOS."""
     with contextlib.suppress(OSError):
         return parse_cgroup(Path(f"/proc/{pid}/cgroup").read_text())
     return None

@@ -54,11 +54,12 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
 
 
 def container_traces(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables by which docker-compose.yml makes containers that send traces, if tracing is on.
+    """Return the variables with which docker-compose.yml makes the containers send traces if tracing is on.
 
-    VESTAL_TRACING adds OpenTelemetry to the image; it is empty if tracing is off. The addresses of the
-    collector are those of `environment`, as a container sees them. VESTAL_TRACE_ATTRIBUTES stands for
-    OTEL_RESOURCE_ATTRIBUTES, which `docker` replaces.
+    VESTAL_TRACING adds OpenTelemetry to the image; it is empty if tracing is off. The addresses of the trace
+    collector are taken from `environment`, with loopback replaced by the host's name in a container.
+    VESTAL_TRACE_ATTRIBUTES carries OTEL_RESOURCE_ATTRIBUTES, because the `docker` command replaces the
+    latter.
     """
     is_on = tracing.is_on(environment)
     endpoints = {name: environment[name] for name in tracing.ENDPOINTS if environment.get(name)}
@@ -85,12 +86,14 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
 
 
 def knowledge_folders(config: Config) -> dict[str, Path]:
-    """Return, by agent, the folder whose Markdown it may search; a relative path begins at the checkout."""
+    """Return for each agent the folder whose Markdown files it may search. A relative path begins at the
+    checkout.
+    """
     return {name: REPO / path.expanduser() for name, path in config.orchestrator.knowledge.items()}
 
 
 def agents_file(config: Config) -> Path:
-    """Return the file that defines the agents; a relative path begins at the checkout."""
+    """Return the path of the file that defines the agents. A relative path begins at the checkout."""
     return REPO / config.orchestrator.agents.expanduser()
 
 

@@ -11,7 +11,9 @@ from vestal.config import Home
 from vestal.platform.disks import find_obstacle
 
 Failures = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By process and kind of write: `failed`, `failing_since` and `error`."""
+"""The failed writes, by process and kind of write, each with `failed` (how many), `failing_since` and
+`error`.
+"""
 
 ASK_DOCTOR = "`vestal doctor` says what to do."
 NAMES = {
@@ -38,8 +40,9 @@ class DiskReport:
         self._is_failing = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return `message`, which is empty if all can be written, `write_failures` since the start of each
-        process, and `journal`: a sentence about a damaged journal that was put aside, or empty.
+        """Return three fields: `message` says what cannot be written ("" if all can), `write_failures` has
+        the failed writes of each process since its start, and `journal` is a sentence about a damaged journal
+        that was renamed, or "".
         """
         failures = self._failures()
         return {
@@ -107,7 +110,7 @@ def lost(failures: Failures) -> str:
 
 
 def journal_note(copies: list[str]) -> str:
-    """Return a sentence about the damaged journals that were put aside; empty if there is none."""
+    """Return a sentence about the damaged journals that were renamed; "" if there is none."""
     if not copies:
         return ""
     return f"It was damaged and replaced by an empty one. You may delete the damaged file, {copies[-1]}."

@@ -1,4 +1,4 @@
-"""Find an installed program if PATH lacks its folder, as it does under launchd."""
+"""Find an installed program even if PATH lacks its folder, as it does under launchd."""
 
 import os
 import shutil

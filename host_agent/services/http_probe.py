@@ -33,7 +33,7 @@ class Reply:
 
 
 async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEOUT_S) -> Reply:
-    """Send a GET request and return the reply, whatever its status; raise NoAnswer if none comes."""
+    """Send a GET request and return the reply, whatever its status. Raises NoAnswer if no reply comes."""
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with session.get(url, timeout=timeout, allow_redirects=False) as reply:
@@ -47,7 +47,9 @@ async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEO
 
 
 def why_not_connected(error: OSError) -> str:
-    """Return why there is no connection. asyncio's own words, `Connect call failed`, are for programmers."""
+    """Return in plain words why there is no connection. asyncio's own message, `Connect call failed`, does
+    not say why.
+    """
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

@@ -1,5 +1,5 @@
-"""Advice for the callers of POST /recover: why a pass will not start MLX or Ollama now, and when to retry.
-Pure.
+"""Advice for the callers of POST /recover: why a recovery pass will not start MLX or Ollama now, and when to
+retry. Pure.
 
 See docs/decisions/0013-recover-names-services-it-cannot-start.md.
 """
@@ -27,7 +27,7 @@ RETRY_AFTER_S = {RetryAdvice.RECOVERING: 10, RetryAdvice.OPEN: 60, RetryAdvice.M
 
 
 def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
-    """Return the advice for one service, or None if it is healthy or a pass can recover it."""
+    """Return the advice for one service; None if it is healthy or a recovery pass can recover it."""
     if status.healthy:
         return None
     if stopped_by_hand:
@@ -38,7 +38,9 @@ def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | N
 
 
 def for_mlx(gateway: ServiceStatus, engine: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
-    """Return the advice for the MLX server: a healthy gateway may have given its engine up."""
+    """Return the advice for the MLX server. The engine counts too, because a healthy gateway may have given
+    up its engine.
+    """
     return for_service(gateway, stopped_by_hand) or for_service(engine, stopped_by_hand=False)
 
 

@@ -35,7 +35,9 @@ NOT_CONTROLLED_HERE = {
 
 
 class ServiceControl:
-    """Carries requests out in the background; the journal and the status report show the result."""
+    """Starts, stops and restarts services in the background. The journal and the status report show the
+    result.
+    """
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class ServiceControl:
     def request(self, service: str, action: str) -> None:
         """Begin to `start`, `stop` or `restart` a service.
 
-        Raise UnknownService or NotPossible at once; a later failure is recorded in the journal.
+        Raises UnknownService if there is no such service, or NotPossible if this service does not allow the
+        action. A later failure is recorded in the journal.
         """
         self._refuse_impossible(service, action)
         self._journal.record(service, f"{action}_requested", "by hand")

@@ -33,9 +33,10 @@ class Failure:
 class ServiceStatus:
     """The status of a service.
 
-    `detail` says what is wrong, or worth knowing, and on what evidence; `remedy` what a person can do.
+    `detail` says what is wrong, or worth knowing, and on what evidence; `remedy` says what a person can do.
     `expected` is False if the configuration of this machine does not use the service. `parent` is the service
-    that it depends on. `next_trial_in_s` is the time until an open breaker tries again, None if it does not.
+    that this one depends on. `next_trial_in_s` is how many seconds remain until an open breaker allows
+    another start; None if it allows none.
     """
 
     state: State
@@ -78,7 +79,7 @@ class ServiceStatus:
 
     @property
     def sentence(self) -> str:
-        """Return `detail` and `remedy` as one text; empty if the state says all there is."""
+        """Return `detail` and `remedy` as one text; "" if there is neither."""
         if not self.remedy:
             return self.detail
         return f"{self.detail.rstrip('.')}; {self.remedy}" if self.detail else self.remedy

@@ -85,7 +85,9 @@ class StatusReport:
         return found
 
     async def retry_advice(self) -> dict[str, RetryAdvice]:
-        """Return the advice for those of `mlx` and `ollama` that a recovery pass will not start now."""
+        """Return the retry advice for each of `mlx` and `ollama` that is down and that a recovery pass will
+        not start.
+        """
         answer, ollama = await asyncio.gather(self._engine_answer(False), self._ollama.service_status())
         gateway, engine = answer
         row = ServiceStatus.of_child(gateway)
@@ -97,8 +99,8 @@ class StatusReport:
         return {name: reason for name, reason in advice.items() if reason}
 
     def host(self) -> dict[str, Any]:
-        """Return the machine's memory in bytes, how long it has slept since the agent started, and what could
-        not be written to its disk.
+        """Return the machine's memory in bytes, a warning if that is short, how many seconds the machine has
+        slept since the agent started, and what could not be written to its disk.
         """
         now = memory.read()
         return {
@@ -110,8 +112,8 @@ class StatusReport:
         }
 
     async def _look(self, fresh: bool) -> Look:
-        """Send all slow queries at the same time; then read what is in memory, so that all data is of the
-        same moment.
+        """Observe every service. Send all slow queries at the same time, then read what is in memory, so that
+        all data is of the same moment.
         """
         answer, ollama, docker, containers = await asyncio.gather(
             self._engine_answer(fresh),
@@ -136,8 +138,8 @@ class StatusReport:
         )
 
     async def _engine_answer(self, fresh: bool) -> tuple[ChildStatus, ServiceStatus | None]:
-        """Return the gateway's status, and the engine's as the gateway reports it now; None if it does not
-        answer.
+        """Return the gateway's status, and the engine's status as the gateway reports it now, or None if the
+        gateway does not answer.
 
         The gateway's own answer counts, because its supervisor's last probe may be ten seconds old.
 

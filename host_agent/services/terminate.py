@@ -15,7 +15,9 @@ POLL_INTERVAL_S = 0.05
 
 
 async def terminate_pid(pid: int, grace_s: float) -> None:
-    """Send SIGTERM, and SIGKILL after `grace_s`; raise NotPossible if the process survives that too."""
+    """Send SIGTERM, and SIGKILL if the process still runs after `grace_s` seconds. Raises NotPossible if the
+    process survives SIGKILL too.
+    """
     identity = identify(pid)
     if identity is not None:
         await terminate_identity(identity, grace_s)

@@ -93,6 +93,6 @@ def _with_etag(asset: Asset, etag: str) -> Asset:
 
 
 def _has(request: web.Request, etag: str) -> bool:
-    """Return whether the request names this ETag as that of the browser's copy."""
+    """Return whether the browser's copy of the file has this ETag, according to the request."""
     known = request.headers.get(hdrs.IF_NONE_MATCH, "")
     return etag in (each.strip() for each in known.split(","))

@@ -1,6 +1,6 @@
-"""Try the program that is installed before an agent is replaced by it: `vestal agent --check`.
+"""Try the installed program before it replaces the running agent: `vestal agent --check`.
 
-It imports every module of the agent, reads the settings, and checks that no foreign program holds a
+The check imports every module of the agent, reads the settings, and checks that no foreign program holds a
 configured port, so that a broken update is refused and the old agent keeps running.
 """
 

@@ -11,12 +11,14 @@ AGENT, WATCHDOG = "agent", "watchdog"
 
 
 def of_agent(config: Config) -> str:
-    """Return the digest of the agent's code with all settings, since it passes them on to its children."""
+    """Return the digest of the agent's code with all settings, since the agent passes settings on to its
+    children.
+    """
     return digests.digest(AGENT, digests.all_settings(config))
 
 
 def of_parts(config: Config) -> dict[str, str]:
-    """Return the digest of each part: the agent, and what it starts."""
+    """Return the digest of each part: the agent, and each process that it starts."""
     native_settings = native.settings_text(config)
     return {
         AGENT: of_agent(config),
@@ -28,7 +30,9 @@ def of_parts(config: Config) -> dict[str, str]:
 
 
 def started_with(pid: int) -> str | None:
-    """Return the digest in the environment of a process; None if it has none, or cannot be read."""
+    """Return the digest of code and settings in the environment of a process; None if it has none, or cannot
+    be read.
+    """
     try:
         return psutil.Process(pid).environ().get(digests.DIGEST_VARIABLE)
     except psutil.Error:

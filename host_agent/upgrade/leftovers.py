@@ -7,7 +7,8 @@ from vestal.supervision.processes.process_group import reap
 
 
 async def stop_unwanted(config: Config, supervisor: Supervisor) -> list[str]:
-    """Stop native orchestrators if they run in containers now, and Ollama if it is switched off.
+    """Stop native processes of the orchestrator and nightly if these do not run natively, and the agent's
+    Ollama if it is switched off.
 
     Return a line about each process that was stopped.
     """

@@ -26,7 +26,9 @@ class UpgradeRequest:
 
 
 def write(config: Config) -> None:
-    """Write a request for an agent with the Python and environment of this process. Raises OSError."""
+    """Write a request for an agent with the Python and environment of this process. Raises OSError if that
+    fails.
+    """
     environment = {**os.environ, **child_environment.common(config)}
     write_file(_path(config.home), json.dumps({"executable": sys.executable, "environment": environment}))
 
@@ -38,9 +40,11 @@ def remove(home: Home) -> None:
 
 
 def take(home: Home) -> UpgradeRequest:
-    """Return the request, and delete its file; if there is none, return a request as `own` does.
+    """Return the request, and delete its file. If there is no file, return a request for this process's own
+    program.
 
-    The environment keeps the log file of this process: the new agent writes to the same log.
+    In either case the environment names this process's log file, because the new agent writes to the same
+    log.
     """
     asked: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,5 @@
-"""One upgrade at a time: the agent replaces itself if it is out of date, and then what it supervises.
+"""One upgrade at a time: the agent replaces itself if it is out of date, and then each outdated process that
+it supervises.
 
 The agent passes the report of an upgrade to the program that replaces it, which finishes the upgrade.
 """
@@ -27,7 +28,8 @@ ADOPTION_TIMEOUT_S = 30.0
 
 
 class Upgrades:
-    """Runs upgrades. `agent_is_to_be_replaced` is set once the agent has to execute `request`.
+    """Runs upgrades. `agent_is_to_be_replaced` is set once the agent has to replace itself by executing
+    `request`.
 
     `report` is the report of an upgrade that this program has to finish, because the agent that it replaced
     began it; empty if there is none.
@@ -57,7 +59,7 @@ class Upgrades:
         return dict(self._report)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report, and the digest of each part that `runs`."""
+        """Return the report, and as `runs` the digest of each part that runs."""
         return {**self._report, "runs": self.runs()}
 
     def runs(self) -> dict[str, str | None]:
@@ -141,7 +143,9 @@ class Upgrades:
                 await self._supervisor.restart_child(part, why, reset=True)
 
     async def _replace_gateway(self, why: str) -> None:
-        """Replace the gateway while it serves; one that cannot hand over is restarted."""
+        """Let a new gateway take over while the old one serves, or restart the old one if it cannot hand
+        over.
+        """
         with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
             await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
         status = self._supervisor.status()[MLX_SERVER]

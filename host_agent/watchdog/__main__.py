@@ -57,8 +57,8 @@ class Watchdog:
         return identity if identity and identity.alive() else None
 
     def _is_superseded(self) -> bool:
-        """Return whether another watchdog runs: if the run folder is deleted, the next agent starts another
-        one.
+        """Return whether another watchdog has taken over. The next agent starts another one if the run folder
+        was deleted.
         """
         other = read_pid_file(self._run / "watchdog.json")
         return other is not None and other.pid != os.getpid() and other.alive()
@@ -76,9 +76,7 @@ class Watchdog:
         write_line(sys.stdout, f"the agent (PID {agent.pid}) is gone")
 
     async def _comes_back_within(self, wait_s: float) -> bool:
-        """Wait up to the given time for another agent, and return True as soon as somebody has
-        started one.
-        """
+        """Return True as soon as another agent runs, or False after `wait_s` seconds."""
         deadline = time.monotonic() + wait_s
         while self._agent() is None:
             if time.monotonic() >= deadline:

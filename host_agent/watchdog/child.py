@@ -59,9 +59,11 @@ async def stop_leftover(home: Home) -> bool:
 
 
 async def take_sockets_back(home: Home) -> list[socket.socket]:
-    """Return the gateway's sockets that the watchdog of an earlier agent has kept; empty if none runs.
+    """Return the gateway's sockets that the watchdog of an earlier agent has kept; empty if no watchdog
+    answers.
 
-    A watchdog that does not answer is ended: it might hold the sockets, and nobody else could bind them.
+    A watchdog that does not answer is ended, because it might hold the sockets, so that nobody else could
+    bind them.
     """
     if running(home) is None:
         return []
@@ -75,7 +77,7 @@ async def take_sockets_back(home: Home) -> list[socket.socket]:
 class AgentWatchdog:
     """The watchdog of this agent, if `restarter` is WATCHDOG. Otherwise no watchdog may be left running.
 
-    It has a supervisor of its own, because it must be the last that is started and the first that is stopped.
+    The watchdog has a supervisor of its own, because it must be started last and stopped first.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class AgentWatchdog:
         await self._supervisor.restart_child(NAME, cause, reset=True)
 
     async def detach(self) -> None:
-        """Leave the watchdog running for the next program of this process."""
+        """Stop supervising the watchdog without ending it, so that the next program of this process can adopt
+        it.
+        """
         await self._supervisor.detach()
 
     async def stop(self) -> None:

@@ -77,7 +77,7 @@ class SocketStore:
 
 
 def put(path: Path, sockets: Sequence[socket.socket]) -> None:
-    """Have the watchdog keep duplicates of these sockets instead of those that it has.
+    """Let the watchdog keep duplicates of these sockets, in place of the sockets that it has.
 
     Raises StoreUnreachable if the watchdog does not answer.
     """
@@ -85,7 +85,9 @@ def put(path: Path, sockets: Sequence[socket.socket]) -> None:
 
 
 def take_back(path: Path) -> list[socket.socket]:
-    """Return the listening sockets that the watchdog keeps. Raises StoreUnreachable."""
+    """Return the listening sockets that the watchdog keeps. Raises StoreUnreachable if the watchdog does not
+    answer.
+    """
     return InheritedSockets.of_descriptors(_call(path, GET, []))
 
 

@@ -1,4 +1,4 @@
-"""Count the failed writes of this process, and remember which targets fail at present."""
+"""Count the failed writes of this process, and record which files cannot be written at present."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 @dataclass
 class _Writes:
-    """The failed writes of one kind. `failing` holds the files, or other targets, whose last write failed."""
+    """Counts the failed writes of one kind (`journal`, `log`, …). `failing` holds the files, or other
+    targets, whose last write failed.
+    """
 
     failed: int = 0
     failing_since: float | None = None
@@ -23,10 +25,10 @@ class _Writes:
 
 
 class WriteFailures:
-    """Counts failed writes by what they were: `log`, `journal`, `pid_file`, … Any thread may call it.
+    """Counts failed writes by kind: `log`, `journal`, `pid_file`, … Any thread may call it.
 
-    `wall` returns the seconds since 1970. Before a report, each of `retries` is called, which tries again to
-    write what failed: an idle process would else report a failure that is over.
+    `wall` returns the seconds since 1970. Before a report, each function in `retries` is called, which
+    repeats a failed write, because an idle process would otherwise report a failure that is over.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
@@ -36,8 +38,8 @@ class WriteFailures:
         self._lock = threading.Lock()
 
     def failed(self, what: str, error: Exception, count: int = 1, *, target: object = "") -> None:
-        """Add `count` failed writes to `target`. A repeated attempt at a write that is counted already adds
-        0.
+        """Count `count` failed writes of the kind `what` to `target`. Pass 0 for a repeated attempt at a
+        write that is counted already.
         """
         with self._lock:
             writes = self._writes.setdefault(what, _Writes())
@@ -48,7 +50,7 @@ class WriteFailures:
                 writes.failing_since = self._wall()
 
     def succeeded(self, what: str, *, target: object = "") -> None:
-        """Record that the last write to `target` has succeeded."""
+        """Record that the last write of the kind `what` to `target` has succeeded."""
         writes = self._writes.get(what)
         if writes is None or not writes.failing:
             return
@@ -73,4 +75,4 @@ class WriteFailures:
 
 
 FAILURES = WriteFailures()
-"""The failures of this process."""
+"""The failed writes of this process."""

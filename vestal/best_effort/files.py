@@ -12,16 +12,17 @@ from pathlib import Path
 from vestal.best_effort.failures import FAILURES
 
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
-"""Error numbers that say something about the disk's present state, not about the path."""
+"""Error numbers that describe the present state of the disk, and do not mean that the path is wrong."""
 
 CHANGED_LATELY_S = 2.0  # some file systems keep times in whole seconds
 
 
 def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OSError | None:
-    """Replace the file: a reader finds the old text or the new one. Only the owner may read it.
+    """Replace the file atomically by one with this text, which only the owner may read. Return the error if
+    that fails.
 
-    Makes its folder if that is missing. Return the error if it cannot be written, which is counted as
-    `what`; with `again`, the attempt repeats a write that is counted already, and is not counted twice.
+    A missing folder is created. A failure is counted as a failed write of the kind `what`, unless `again`
+    says that this attempt repeats a write whose failure is counted already.
     """
     try:
         write_file(path, text)
@@ -33,9 +34,11 @@ def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OS
 
 
 def write_file(path: Path, text: str, *, durable: bool = False) -> None:
-    """Do what `replace_file` does, but raise OSError. No temporary file is left.
+    """Write the file as `replace_file` does, but raise OSError if that fails, and count nothing. No temporary
+    file is left.
 
-    A `durable` file survives a power cut that follows at once.
+    With `durable`, the text is on the disk before the file appears, so that a power cut leaves no incomplete
+    file.
     """
     _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -54,16 +57,18 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder and those above it, readable by their owner only: `mkdir -p` opens those above it."""
+    """Create the folder and its missing parents, readable by their owner only. `mkdir -p` would open the
+    parents to other users.
+    """
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class FileWatch:
-    """Notices by one cheap system call that a file is still what its owner has read.
+    """Tells by one cheap system call whether a file may have changed since its owner read it.
 
-    It errs only by saying that a file may have changed.
+    It may report a change that did not happen, but it misses none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,16 +77,16 @@ class FileWatch:
         self._read: Stamp | None = None
 
     def is_unchanged(self) -> bool:
-        """Return whether the file has certainly not changed since it was confirmed."""
+        """Return whether the file has certainly not changed since the last `confirm`."""
         self._seen = _stamp(self._path)
         return self._seen is not None and self._seen == self._read
 
     def confirm(self) -> None:
-        """Record that the content which the caller read after the last `is_unchanged` is the right one."""
+        """Record that the content which the caller read after the last `is_unchanged` is correct."""
         self._read = self._seen
 
     def forget(self) -> None:
-        """Forget the confirmation: the file should be another one from now on."""
+        """Drop the confirmation, because the file is to get another content."""
         self._read = None
 
 

@@ -21,7 +21,9 @@ from vestal.best_effort.failures import FAILURES, WriteFailures
 
 LOG = "log"
 LOG_VARIABLE = "VESTAL_LOG_FILE"
-"""Has the path of a child's log in the child's environment: it could not be opened if the disk was full."""
+"""Environment variable with the path of a child's log, for a child whose log could not be opened at its
+launch.
+"""
 
 
 def protect(component: str) -> None:
@@ -92,7 +94,7 @@ class BestEffortOutput(io.RawIOBase):
         return len(content)
 
     def retry(self) -> None:
-        """Write the line about what was dropped, if anything was and it can be written now."""
+        """If anything was dropped, try to write the line that says how much."""
         if self._error is not None:
             self.write(b"")
 
@@ -106,7 +108,9 @@ class BestEffortOutput(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def _write_all(self, content: bytes) -> None:
-        """Write `content`. Raises OSError, on a disk that becomes full perhaps after a part of a line."""
+        """Write `content`. Raises OSError if that fails; if the disk becomes full, a part of a line may have
+        been written.
+        """
         if self._line_is_torn:
             content = b"\n" + content
         while content:
@@ -153,7 +157,7 @@ def _descriptor_of(stream: object) -> int | None:
 def _path_of(descriptor: int) -> str | None:
     """Return the path of a log that is open for appending; None for anything else, such as a terminal.
 
-    In place of a log that could not be opened, the null device is open.
+    If the log could not be opened, the null device is open in its place, and LOG_VARIABLE has the path.
     """
     try:
         status = os.fstat(descriptor)

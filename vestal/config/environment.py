@@ -33,8 +33,8 @@ MODEL_KEY_LENGTH = 3  # models, NAME, KEY
 def read(env: Mapping[str, str]) -> dict[KeyPath, tuple[str, Any]]:
     """Return the settings in the environment: key path → (name of the variable, value).
 
-    A long name has precedence over a short one, and an empty variable counts as unset. Raises ConfigError for
-    a VESTAL_SECTION__KEY that is not a setting.
+    A long name has precedence over a short one, and an empty variable counts as unset. Raises ConfigError if
+    a variable VESTAL_SECTION__KEY names no setting.
     """
     found = {key: (name, _parse(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
     for name in sorted(env):
@@ -62,7 +62,9 @@ def _key_of(name: str) -> KeyPath:
 
 
 def _parse(key: KeyPath, text: str) -> Any:
-    """Return a list for a setting that takes one, a mapping for text that begins with `{`, else the text."""
+    """Convert the text of a variable: to a list if the setting is a list, to a mapping if the text begins
+    with `{`. Return other texts as they are.
+    """
     if not _is_list(key):
         return _parse_yaml(text) if text.lstrip().startswith("{") else text
     if text.lstrip().startswith("["):

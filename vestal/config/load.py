@@ -24,8 +24,8 @@ SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process
 def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """Return the configuration in force. Raises ConfigError with a sentence for each mistake.
 
-    A state folder that a newer Vestal has written also raises ConfigError: every program loads the
-    configuration before it writes anything.
+    Raises ConfigError also if a newer Vestal has written the state folder. This protects the folder, because
+    every program loads the configuration before it writes anything.
     """
     env = os.environ if env is None else env
     cwd = cwd or Path.cwd()
@@ -80,7 +80,8 @@ def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> d
 def _with_ollama_host(settings: Settings, env: Mapping[str, str]) -> Settings:
     """Return the settings with OLLAMA_HOST as the default of `ollama.base_url`.
 
-    An OLLAMA_HOST with the MLX server's own address is ignored: it sends Ollama's clients to the MLX server.
+    An OLLAMA_HOST with the MLX server's own address is ignored, because it serves to send Ollama's clients to
+    the MLX server.
     """
     url = ollama_host.base_url(env)
     if url is None or "base_url" in settings.ollama.model_fields_set:

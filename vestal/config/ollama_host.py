@@ -19,7 +19,8 @@ def base_url(env: Mapping[str, str]) -> str | None:
 
     The forms are those of Ollama (envconfig.Host): `host`, `host:port`, `:port`, `http://host`, IPv6 with and
     without brackets, and a path. A server at 0.0.0.0 or :: is reached at this machine's loopback address. As
-    in Ollama, an invalid port means the default port. Raises ConfigError for a host that is invalid in a URL.
+    in Ollama, an invalid port means the default port. Raises ConfigError if the scheme or the host is
+    invalid.
     """
     text = env.get(VARIABLE, "").strip().strip("\"'").strip()
     if not text:

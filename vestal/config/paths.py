@@ -38,7 +38,9 @@ class Home:
 
     @classmethod
     def find(cls, env: Mapping[str, str], cwd: Path) -> "Home":
-        """Return the home that the environment names. On a Mac, the default one logs to `~/Library/Logs`."""
+        """Return the home that the environment names. On a Mac, the default home has its logs in
+        `~/Library/Logs`.
+        """
         default = user_folder(env) / ".vestal"
         root = expand(env["VESTAL_HOME"], env, cwd) if env.get("VESTAL_HOME") else default
         on_mac = sys.platform == "darwin" and root == default
@@ -77,9 +79,10 @@ class Home:
 
     @property
     def weight_digests(self) -> Path:
-        """Return the file with the digests of models' weights, by which a restart need not read them first.
+        """Return the file with the digests of models' weights, which save a restart from reading the weights
+        first.
 
-        It is not in `cache`, which is deleted more easily.
+        The file is not in `cache`, because that folder is deleted more easily.
         """
         return self.root / "weight_digests.json"
 
@@ -92,7 +95,8 @@ class Home:
     def recovery_lock(self) -> Path:
         """Return the file whose lock is held while services are recovered, started or stopped.
 
-        It is not in `run`, which is deleted more easily: two processes would then hold a lock each.
+        The file is not in `run`, because that folder is deleted more easily, and two processes could then
+        hold a lock each.
         """
         return self.root / "recovery.lock"
 
@@ -108,7 +112,7 @@ class Home:
 
     @property
     def format_file(self) -> Path:
-        """Return the file with the number of the folder's format."""
+        """Return the file with the number of the state folder's format."""
         return self.root / state_format.FILE_NAME
 
     def judge_format(self) -> state_format.FormatJudgement:
@@ -120,10 +124,10 @@ class Home:
         return state_format.judge(text, str(self.root))
 
     def prepare(self) -> None:
-        """Make the folders, which only their owner can read, and migrate those of an older format.
+        """Create the folders, which only their owner can read, and migrate a state folder of an older format.
 
-        On a full or broken disk, an existing home is enough: what needs another folder tries again later.
-        Raises OSError if there is no home, or if the path or its permissions are wrong.
+        On a full or broken disk it is enough that the home exists; code that needs another folder tries again
+        later. Raises OSError if there is no home, or if the path or its permissions are wrong.
         """
         for folder in (self.root, self.run, self.cache, self.models, self.logs):
             try:

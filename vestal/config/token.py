@@ -51,7 +51,7 @@ class KeptToken:
 
 
 def read_token(home: Home) -> str:
-    """Return the token in the file. Raises ConfigError if there is none."""
+    """Return the token in the file. Raises ConfigError if the file is missing, unreadable or empty."""
     try:
         token = home.token.read_text().strip()
     except FileNotFoundError:
@@ -68,9 +68,9 @@ def read_token(home: Home) -> str:
 
 
 def _create(home: Home) -> None:
-    """Write a new token, unless another process has just done so. Raises OSError.
+    """Write a new token, unless another process has just done so. Raises OSError if that fails.
 
-    A link makes the file appear complete, and fails if there is one already.
+    A hard link makes the file appear complete, and fails if there is a token already.
     """
     temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
     write_file(temporary, f"{secrets.token_urlsafe(32)}\n", durable=True)

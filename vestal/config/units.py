@@ -1,4 +1,6 @@
-"""Parse durations and sizes as people write them: `5m`, `1h30m`, `2g`, `512m`; and format sizes for them."""
+"""Parse durations and sizes as people write them: `5m`, `1h30m`, `2g`, `512m`; and format sizes for
+people.
+"""
 
 import re
 
@@ -12,7 +14,7 @@ _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 def duration_s(value: str | float) -> float:
     """Return a duration as Ollama writes it (`5m`, `90s`, `1h30m`, or a number of seconds) in seconds.
 
-    A negative duration means forever and returns `inf`. Raises ValueError.
+    A negative duration means forever and returns `inf`. Raises ValueError if `value` is not a duration.
     """
     text = str(value).strip().lower()
     try:
@@ -35,7 +37,7 @@ def _with_units_s(text: str) -> float:
 def size_bytes(value: str | int) -> int:
     """Return a size as Docker writes it (`2g`, `512m`, `1.5GiB`, or a number of bytes) in bytes.
 
-    Units are powers of 1024. Raises ValueError.
+    Units are powers of 1024. Raises ValueError if `value` is not a size.
     """
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
@@ -46,7 +48,7 @@ def size_bytes(value: str | int) -> int:
 def format_size(count: float) -> str:
     """Return a number of bytes as text for people: `512 B`, `93.4 MiB`, `1.2 GiB`, `128 GiB`.
 
-    Units are powers of 1024, as the operating system and Docker count memory, and say so. The status page
+    Units are powers of 1024 (KiB, MiB, …), as the operating system and Docker count memory. The status page
     formats sizes by the same rule (`assets/format.js`).
     """
     units = ("B", "KiB", "MiB", "GiB", "TiB")

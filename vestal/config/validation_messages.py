@@ -11,7 +11,9 @@ from vestal.config.yaml_file import KeyPath, YamlFile
 
 
 def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> list[str]:
-    """Return one sentence for each mistake. `variables` names the variable that a key came from."""
+    """Return one sentence for each mistake. `variables` has the names of the environment variables from which
+    settings came, by key path.
+    """
     return [_sentence(detail, file, variables) for detail in error.errors()]
 
 
@@ -55,7 +57,9 @@ def _known_keys(key: KeyPath) -> list[str]:
 
 
 def _is_secret(key: KeyPath) -> bool:
-    """Return whether the value may contain a password: pydantic does not print such a field either."""
+    """Return whether the setting may contain a password. Such fields are excluded from pydantic's output
+    too.
+    """
     model: Any = Settings
     for part in key:  # the field may be an item in a list of secrets
         field = getattr(model, "model_fields", {}).get(part)

@@ -10,7 +10,7 @@ import yaml
 from vestal.config.errors import ConfigError
 
 KeyPath = tuple[str, ...]
-"""Where a setting is: `("mlx", "port")`."""
+"""The section and the key of a setting, such as `("mlx", "port")`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class YamlFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def place(self, key: KeyPath) -> str:
-        """Return `vestal.yaml:7` for the key, or for the nearest section around it."""
+        """Return the place of the key, such as `vestal.yaml:7`, or of the nearest section around it."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return f"{self.path}:{self.lines[key[:length]]}"
@@ -30,7 +30,9 @@ class YamlFile:
 
 
 def read(path: Path) -> YamlFile:
-    """Parse the file. Raises ConfigError, with the line, for invalid YAML or a repeated key."""
+    """Parse the file. Raises ConfigError, with the line, if the file cannot be read, is not YAML, or repeats
+    a key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

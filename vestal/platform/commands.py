@@ -122,8 +122,8 @@ def _run(
 async def _start(command: tuple[str, ...], env: Mapping[str, str] | None, has_input: bool) -> Process:
     """Start the command as the leader of its own process group.
 
-    A caller that is cancelled meanwhile must not leave it behind: asyncio itself would kill the command only,
-    and not what the command has started by then.
+    If the caller is cancelled meanwhile, the command and everything it has started are killed. asyncio itself
+    would kill the command only.
     """
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -152,7 +152,9 @@ def _not_found(command: tuple[str, ...], error: OSError) -> CommandResult:
 
 
 async def _kill_group(process: Process) -> None:
-    """Kill the whole process group: a child of the command that holds the pipe would block `wait`."""
+    """Kill the whole process group, because a child of the command that holds the pipe open would block
+    `wait`.
+    """
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies

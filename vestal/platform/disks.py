@@ -11,8 +11,8 @@ def find_obstacle(folder: Path) -> OSError | None:
     """Return the error with which a write in the folder would fail; None if the file system reports no
     obstacle.
 
-    The reasons are ENOSPC (no space, or no more files), EROFS, and whatever prevents asking: the folder is
-    gone, or the disk is broken.
+    The reasons are ENOSPC (no space, or no more files), EROFS, and any error that prevents the check itself,
+    as when the folder is gone or the disk is broken.
     """
     try:
         stats = os.statvfs(folder)

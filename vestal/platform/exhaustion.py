@@ -1,11 +1,11 @@
-"""Errors that say that the process or the machine has run out of something, and nothing about a file."""
+"""Recognize errors that mean a lack of file descriptors or memory, and say nothing about the file."""
 
 from __future__ import annotations
 
 import errno
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""No descriptor is left to the process, none to the machine, no memory."""
+"""The error numbers of: no descriptor left to the process, none left to the machine, no memory."""
 
 
 def is_exhausted(error: BaseException) -> bool:
@@ -16,8 +16,8 @@ def is_exhausted(error: BaseException) -> bool:
 def raise_if_exhausted(error: BaseException) -> None:
     """Raise the error again if it comes from a lack of descriptors or memory.
 
-    Whoever takes an OSError as "there is no such file" calls this first: a model is not gone because no
-    descriptor was left to look at it.
+    Code that takes an OSError to mean "there is no such file" calls this first, because a model is not gone
+    when merely no descriptor was left to open its files.
     """
     if is_exhausted(error):
         raise error

@@ -25,10 +25,10 @@ class LockHeld(Exception):
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock the file or folder. Return its descriptor, which unlocks it when closed; None if another process
-    has it.
+    """Lock the file or folder. Return a descriptor, which unlocks it when closed; None if another process has
+    the lock.
 
-    A missing file is created. Raises OSError if it cannot be, or if the file system has no locks.
+    A missing file is created. Raises OSError if that fails, or if the file system has no locks.
     """
     descriptor = _open(path)
     try:
@@ -52,10 +52,11 @@ def _open(path: Path) -> int:
 
 @contextlib.asynccontextmanager
 async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
-    """Hold the lock in the `async with` block. Raises LockHeld after waiting for it for `timeout_s`.
+    """Hold the lock in the `async with` block. Raises LockHeld if another process still has the lock after
+    `timeout_s`.
 
-    If the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery
-    that is needed matters more than one that might run twice.
+    If the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery that
+    is needed matters more than one that might run twice.
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:

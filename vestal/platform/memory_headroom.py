@@ -1,8 +1,8 @@
 """Decide whether the machine has enough memory to start a model server. Pure.
 
-A SIGKILL can strand the memory that a process had wired for Metal until the next reboot: one report counts
-414 GiB after 233 restarts. A server is therefore not restarted while most of the memory is wired and no
-living model server holds it.
+SIGKILL can leak the memory that a process had wired for Metal, until the next reboot: one report counts 414
+GiB after 233 restarts. A server is therefore not restarted while most of the memory is wired and no living
+model server holds it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ class Headroom:
 
 
 def may_be_stranded(memory: Memory) -> bool:
-    """Return whether much memory is wired: some may then be stranded, so its holders have to be found."""
+    """Return whether so much memory is wired that some may be leaked, so that the living model servers'
+    memory has to be measured.
+    """
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 
 
 def headroom(memory: Memory, model_server_bytes: int = 0) -> Headroom:
     """Return the headroom, which says whether another model server may be started.
 
-    `model_server_bytes` is what living model servers hold in memory: that much of the wired memory is not
-    stranded.
+    `model_server_bytes` is how much memory living model servers hold. That much of the wired memory is not
+    leaked.
     """
     stranded = ((memory.wired_bytes or 0) - model_server_bytes) / memory.total_bytes
     if stranded > WIRED_LIMIT:

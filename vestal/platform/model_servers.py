@@ -15,14 +15,15 @@ MODULES = ("mlx_server.engine", "mlx_lm")
 def current_headroom(now: Memory | None = None) -> Headroom:
     """Return the headroom, which says whether the machine has memory for one more model server.
 
-    The memory is read unless it is given; the processes are read only if much memory is wired.
+    `now` is the machine's memory, which is read if it is None. Processes are read only if much memory is
+    wired.
     """
     now = now or memory.read()
     return headroom(now, resident_bytes() if may_be_stranded(now) else 0)
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of all model servers together."""
+    """Return the resident memory of all model servers together, in bytes."""
     total = 0
     for process in psutil.process_iter(["name", "cmdline", "memory_info"]):
         info = process.info

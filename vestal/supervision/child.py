@@ -1,4 +1,5 @@
-"""One supervised child: reports events to its pure lifecycle, and carries out the actions that this returns.
+"""One supervised child: reports events to its pure lifecycle, and carries out the actions that the lifecycle
+returns.
 
 Everything runs on one event loop. `Child.send` is the only place that changes the child's state.
 """
@@ -101,7 +102,8 @@ class Child:
 
     @property
     def trial_at(self) -> float | None:
-        """Return when the trial start of an open or half-open breaker is due or began (monotonic).
+        """Return the monotonic time at which the trial start of an open or half-open breaker is due, or has
+        begun.
 
         None if the breaker is closed, or if no trial will follow.
         """
@@ -165,14 +167,14 @@ class Child:
     async def hand_over(self) -> None:
         """Launch a successor while the process serves, and wait until the successor serves in its place.
 
-        Raises HandoverRefused; the process then goes on as before.
+        Raises HandoverRefused if no successor takes over; the process then goes on as before.
         """
         await self._handovers.hand_over(lambda: self.lifecycle)
 
     async def wait_for_predecessors(self) -> None:
-        """Wait until all processes are gone that have handed over, or were to take over and did not.
+        """Wait until all processes of handovers have ended, except the child's own.
 
-        The wait is bounded, because a process may not even end on SIGKILL.
+        The wait is bounded, because a process may survive even SIGKILL.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.spec.policy.stop_timeout_s + _STUCK_PREDECESSOR_S):
@@ -189,7 +191,7 @@ class Child:
     async def detach(self) -> None:
         """Stop supervising the child, and leave its process running.
 
-        A launch that is under way is awaited: it would leave a process without a PID file.
+        A launch that is under way is awaited, because otherwise it would leave a process without a PID file.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DETACH_TIMEOUT_S):
@@ -260,7 +262,7 @@ class Child:
             self._tasks.run("exit", self._await_exit(run))
 
     def _make_child_process(self, successor: ProcessHandle) -> ProcessHandle:
-        """Follow `successor` as the child's process from now on, and return the one before."""
+        """Make `successor` the child's process, and return the process that was the child's before."""
         self._tasks.cancel("exit")
         predecessor = self._process.replace(successor)
         self._probes.forget()
@@ -273,7 +275,7 @@ class Child:
         self.send(Exited(run, status, last_line, self._was_productive()))
 
     def _was_productive(self) -> bool:
-        """Return whether the process that has just ended did work for somebody."""
+        """Return whether the process that has just ended had served any request."""
         if self.spec.productive is None or self.lifecycle.pid is None:
             return False
         return self.spec.productive(self.lifecycle.pid)

@@ -14,7 +14,9 @@ from vestal.supervision.lifecycle.restart_policy import HandoverPolicy, RestartP
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
-"""Called with the PID of the child. An exception, or no result in time, is a failed probe."""
+"""Asks the child with this PID for its health. An exception, or no result in time, counts as a failed
+probe.
+"""
 
 ReadActivity = Callable[[int], Awaitable[ProcessActivity]]
 """Returns what the kernel shows of the process with this PID."""
@@ -29,7 +31,9 @@ class ProcessHandle(Protocol):
 
     @property
     def start_time(self) -> float:
-        """Return when the process started (see `processes.start_time`); with the PID, this identifies it."""
+        """Return when the process started (see `processes.start_time`), which with the PID identifies the
+        process.
+        """
 
     async def wait(self) -> ExitStatus:
         """Wait until the process has been reaped and its group is gone, and return its exit status."""

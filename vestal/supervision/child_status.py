@@ -27,7 +27,8 @@ def status_of(child: ChildState, since: float, now: float) -> ChildStatus:
 
 
 def trial_at(child: ChildState) -> float | None:
-    """Return when the trial start of an open or half-open breaker is due or began (monotonic).
+    """Return the monotonic time at which the trial start of an open or half-open breaker is due, or has
+    begun.
 
     None if the breaker is closed, or if no trial will follow.
     """

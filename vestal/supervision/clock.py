@@ -41,7 +41,7 @@ class SystemClock:
 async def next_tick(clock: Clock, interval_s: float) -> None:
     """Sleep until the clock is next at a multiple of `interval_s`.
 
-    Loops that wait like this wake an idle process once for all of them, and not once each.
+    All loops that wait like this wake at the same moments, so that an idle process wakes less often.
     """
     await clock.sleep(interval_s - clock.now() % interval_s)
 
@@ -60,7 +60,7 @@ class FakeClock:
         return self._now
 
     def wall(self) -> float:
-        """Return the same time in seconds since 1970."""
+        """Return the time to which the clock was advanced, in seconds since 1970."""
         return self._now + self._wall_offset
 
     async def sleep(self, seconds: float) -> None:

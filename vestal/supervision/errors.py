@@ -4,7 +4,7 @@
     ├── SpecError          a child spec cannot work (two children have one name, or there is no command)
     ├── UnknownChild       there is no child of that name
     ├── StoppedByHand      a restart was requested for a child that a person stopped
-    ├── LaunchError        the command made no process (not found, not executable, no such folder)
+    ├── LaunchError        the command started no process (not found, not executable, no such folder)
     ├── HandoverRefused    no successor took over; the process goes on as before
     ├── StopTimeout        the process did not end, not even on SIGKILL
     └── WaitTimeout        the child did not reach the state in time
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class SupervisionError(Exception):
-    """The root of the tree. `fields` repeat the facts of the message for programs."""
+    """The base class of the supervision errors. `fields` repeat the facts of the message for programs."""
 
     code = "supervision_error"
     retryable = False
@@ -53,7 +53,7 @@ class StoppedByHand(SupervisionError):
 
 
 class LaunchError(SupervisionError):
-    """The command made no process."""
+    """The command started no process."""
 
     code = "launch_failed"
     retryable = True

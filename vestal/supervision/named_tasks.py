@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class NamedTasks:
-    """Tasks by name. A finished task is forgotten, and an error that ended it is logged."""
+    """Runs asyncio tasks by name. A finished task is forgotten, and an error that ended it is logged."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner

@@ -10,7 +10,9 @@ from vestal.supervision.clock import Clock, next_tick
 
 CHECK_INTERVAL_S = 1.0
 MIN_SLEEP_S = 2.0
-"""A shorter difference does not count as sleep: a busy machine may pause between reading the two clocks."""
+"""A shorter difference does not count as sleep, because a busy machine may pause between reading the two
+clocks.
+"""
 
 
 def boot_s() -> float:
@@ -26,7 +28,9 @@ def awake_s() -> float:
 
 
 class SleepDetector:
-    """Compares the two clocks. `slept_s` is the time that the machine slept since the detector was made."""
+    """Compares the clocks `boot` and `awake`. `slept_s` is how many seconds the machine has slept since the
+    detector was created.
+    """
 
     def __init__(self, boot: Callable[[], float] = boot_s, awake: Callable[[], float] = awake_s) -> None:
         self._boot, self._awake = boot, awake
@@ -36,7 +40,7 @@ class SleepDetector:
     def check(self) -> float:
         """Return the seconds that the machine slept since the last check; 0.0 for none.
 
-        Each check compares with the last one only, so that two clocks of slightly different speed never add
+        Each check compares with the last one only, so that a small difference in the clocks' speed never adds
         up to a sleep.
         """
         before, self._difference_s = self._difference_s, self._boot() - self._awake()
@@ -48,7 +52,7 @@ class SleepDetector:
 
 
 async def watch_sleep(detector: SleepDetector, clock: Clock, on_wake: Callable[[float], None]) -> None:
-    """Call `on_wake` with the seconds slept soon after each wake, until cancelled."""
+    """Call `on_wake` soon after each wake of the machine, with the seconds that it slept, until cancelled."""
     while True:
         await next_tick(clock, CHECK_INTERVAL_S)
         if slept_s := detector.check():

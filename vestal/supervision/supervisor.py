@@ -94,7 +94,8 @@ class Supervisor:
         return self._child(name).predecessors
 
     def trial_at(self, name: str) -> float | None:
-        """Return when the trial start of a child's open or half-open breaker is due or began (monotonic).
+        """Return the monotonic time at which the trial start of a child's open or half-open breaker is due,
+        or has begun.
 
         None if the breaker is closed, or if no trial will follow.
         """
@@ -105,8 +106,8 @@ class Supervisor:
     async def start(self) -> None:
         """Adopt or start every child that was not stopped by hand, and wait until they are launched.
 
-        ONE_FOR_ONE launches all at once. Under the other strategies, a child is launched when the one before
-        it is up, and this returns earlier.
+        ONE_FOR_ONE launches all at once. Under the other strategies, each child is launched when the one
+        before it is up, and `start` may return before all are launched.
         """
         self._running = True
         self._tasks.run("files", self._keep_files())
@@ -120,7 +121,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every child, the last one first, and wait for each process to be reaped before the next.
 
-        Raises StopTimeout for a process that does not end on SIGKILL, after all others have been stopped.
+        Raises StopTimeout if a process does not end on SIGKILL, after all others have been stopped.
         """
         self._running = False
         stuck: list[str] = []
@@ -177,8 +178,8 @@ class Supervisor:
         """Stop and start a child, and wait until it is launched. This counts neither for backoff nor for
         intensity.
 
-        A child in BACKOFF or behind an open breaker starts no earlier than it would have, unless `reset` is
-        given. Raises StoppedByHand.
+        A child in BACKOFF or behind an open breaker starts no earlier than without this request, unless
+        `reset` is given. Raises StoppedByHand if a person stopped the child.
         """
         child = self._child(name)
         if child.lifecycle.stopped_by_hand:
@@ -191,19 +192,22 @@ class Supervisor:
         """Launch a successor while a child's process serves, and wait until the successor serves instead.
 
         The predecessor stays until its clients have what they wait for (see `handover.plan`). Raises
-        HandoverRefused; the process then goes on as before.
+        HandoverRefused if no successor takes over; the process then goes on as before.
         """
         await self._child(name).hand_over()
 
     async def check_health(self, name: str) -> ProbeResult | None:
         """Ask a child until it has answered, or is known to be busy or hung, and return the result.
 
-        None for a child that is not up, or whose process was replaced meanwhile. The child is not restarted.
+        Return None if the child is not up, or if its process was replaced meanwhile. The child is not
+        restarted.
         """
         return await self._child(name).check_health()
 
     async def wait_for(self, name: str, states: Collection[State], timeout_s: float) -> ChildStatus:
-        """Wait until a child is in one of `states`, and return its status. Raises WaitTimeout."""
+        """Wait until a child is in one of `states`, and return its status. Raises WaitTimeout after
+        `timeout_s`.
+        """
         child = self._child(name)
         wanted = frozenset(states)
         if child.lifecycle.state not in wanted:
@@ -230,7 +234,9 @@ class Supervisor:
             raise UnknownChild(f"there is no child {name!r}; there are: {known}", child=name) from None
 
     async def _wait_while_stopping(self, child: Child) -> None:
-        """Wait until the child is not in STOPPING. Raises StopTimeout."""
+        """Wait until the child is not in STOPPING. Raises StopTimeout if its process does not even end on
+        SIGKILL.
+        """
         policy = child.spec.policy
         limit_s = max(policy.stop_timeout(planned=True), policy.stop_timeout(planned=False)) + _STUCK_S
         try:
@@ -261,16 +267,16 @@ class Supervisor:
         self._group = self._group.child_died(child.name)
 
     def _instruct_soon(self) -> None:
-        """Send the strategy's inputs in the next turn of the event loop: the reporting child is still
-        handling its own.
+        """Send the strategy's inputs in the next turn of the event loop, because the child that reports a
+        change is still handling an input.
         """
         if self._group.coupled and not self._instruction_due:
             self._instruction_due = True
             asyncio.get_running_loop().call_soon(self._instruct)
 
     def _instruct(self) -> None:
-        """Send the children the inputs that the strategy decides on. It decides again after each change of a
-        child.
+        """Send the children the inputs that the strategy decides on, and let it decide again until its phase
+        stays the same.
         """
         self._instruction_due = False
         phase = None

@@ -18,7 +18,7 @@ class Timer:
         self._at: float | None = None
 
     def set(self, at: float | None) -> None:
-        """Set the timer to a monotonic time, or to none."""
+        """Set the timer to the monotonic time `at`, or stop it if `at` is None."""
         if at == self._at:
             return
         self._at = at

@@ -22,7 +22,9 @@ MISSING = (
 )
 
 present_traceparent: ContextVar[str | None] = ContextVar("present_traceparent", default=None)
-"""The span in which the present task works, for requests that it sends; None without one."""
+"""The traceparent of the span in which the present asyncio task works, for requests that the task sends; None
+if there is no span.
+"""
 
 
 def is_on(environment: Mapping[str, str]) -> bool:
@@ -33,7 +35,7 @@ def is_on(environment: Mapping[str, str]) -> bool:
 def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
     """Return the tracer of this process, under the name `service`; None if tracing is off.
 
-    `report` is called with a sentence if tracing is on and cannot work. A slow or absent collector never
+    `report` is called with a sentence if tracing is on but cannot work. A slow or absent collector never
     delays the caller: spans wait in a bounded queue, and further spans are dropped.
     """
     if not is_on(os.environ):

@@ -56,7 +56,7 @@ class Span:
 
 
 class Tracer:
-    """Makes spans, which a thread of the SDK sends in batches. Times are seconds since 1970."""
+    """Creates spans, which a thread of the SDK sends in batches. Times are in seconds since 1970."""
 
     def __init__(self, service: str, report: Callable[[str], object]) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # the SDK logs each failed attempt
@@ -83,9 +83,9 @@ class Tracer:
         serves: bool = False,
         attributes: Attributes | None = None,
     ) -> Span:
-        """Begin a span now. `parent` is a traceparent; without a valid one, a trace begins.
+        """Begin a span now. `parent` is a traceparent; without a valid one, a new trace begins.
 
-        `serves`: the span covers the handling of a request from another process.
+        `serves` is True if the span covers the handling of a request from another process.
         """
         kind = SpanKind.SERVER if serves else SpanKind.INTERNAL
         return Span(self._tracer.start_span(name, _context(parent), kind=kind, attributes=attributes))
@@ -100,7 +100,7 @@ class Tracer:
         error: str = "",
         attributes: Attributes | None = None,
     ) -> None:
-        """Make a span of work that has ended already."""
+        """Create a span for work that has already ended. `error` says what failed, if anything did."""
         began_ns, ended_ns = (int(at * NANOSECONDS) for at in (began_at, max(began_at, ended_at)))
         span: Any = self._tracer.start_span(
             name, _context(parent), start_time=began_ns, attributes=attributes
@@ -117,7 +117,9 @@ class Tracer:
 
 
 class _ReportingExporter(SpanExporter):
-    """Passes spans to the exporter; if that fails, reports it at most once per interval."""
+    """Passes spans to the wrapped exporter. If that fails, reports the failure at most once each
+    REPORT_EACH_S.
+    """
 
     def __init__(self, exporter: SpanExporter, report: Callable[[str], object]) -> None:
         self._exporter, self._report = exporter, report

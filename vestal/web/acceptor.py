@@ -15,16 +15,18 @@ from vestal.web.connections import ConnectionTable
 
 BACKLOG = 2048
 ACCEPTED_AT_ONCE = 32
-"""Few, so that requests that have arrived are read before the connections behind them are accepted."""
+"""How many connections are accepted at once: few, so that requests that have arrived are read before the
+connections behind them are accepted.
+"""
 DROPPED_AT_ONCE = 4
 RETRY_S = 0.01
 SWEEP_EACH_S = 1.0
 SAME_LACK_S = 5.0
-"""A failure to accept that follows the last one within this time has the same cause: it is reported once."""
+"""A failure to accept that follows another within this time has the same cause, and is not reported again."""
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises OSError."""
+    """Return a listening socket. Raises OSError if the address and port cannot be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # The protocol is named, since asyncio sets TCP_NODELAY only then.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -44,9 +46,9 @@ def bind(address: str, port: int) -> socket.socket:
 class Acceptor:
     """Accepts and serves the connections of one listening socket. Several acceptors may share a `table`.
 
-    `make_protocol` makes the protocol of a connection, which reports to the table. `report_dropped` is called
-    with the number of connections that were closed to make room; `report_stuck` with the error if no
-    connection can be accepted for want of descriptors or memory, once for each lack.
+    `make_protocol` creates the protocol of a connection, which reports to the table. `report_dropped` is
+    called with the number of connections that were closed to make room; `report_stuck` is called with the
+    error if no connection can be accepted for lack of descriptors or memory, once for each shortage.
     """
 
     def __init__(
@@ -137,9 +139,9 @@ class Acceptor:
             self._table.accepted -= 1
 
     def _sweep_later(self) -> None:
-        """Sweep at the next whole second, together with the other timers of this process.
+        """Close overdue connections at the next whole second, when the other timers of this process fire too.
 
-        Without a connection there is nothing to sweep, and no timer wakes the process.
+        Without a connection, no timer wakes the process.
         """
         if "sweep" not in self._timers:
             at = (math.floor(self._loop.time() / SWEEP_EACH_S) + 1) * SWEEP_EACH_S

@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AiohttpGuard:
-    """Lets in what `policy` allows, and turns what the handlers raise into responses.
+    """Admits the requests that `policy` allows, and turns the exceptions of their handlers into responses.
 
     Each service has a subclass of its own, which overrides `policy` and may override the other hooks.
     """
@@ -38,7 +38,9 @@ class AiohttpGuard:
         return self.policy()
 
     def as_http_error(self, error: Exception) -> HttpError | None:
-        """Return the answer to one of the service's own errors, or None for a bug."""
+        """Return the HTTP error for one of the service's own exceptions, or None if the exception is a
+        bug.
+        """
         return None
 
     def on_refused(self, request: web.Request, error: HttpError) -> None:
@@ -108,7 +110,9 @@ def head_of(request: web.Request) -> RequestHead:
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raise HttpError (400, 408) or aiohttp's own error (413)."""
+    """Return the JSON object in the body. Raises HttpError with status 400 if the body is not a JSON object,
+    or 408 if it does not arrive in time; raises aiohttp's own error (413) if the body is too large.
+    """
     try:
         if request.content.is_eof():  # it came with the headers, so that there is nothing to wait for
             raw = await request.read()

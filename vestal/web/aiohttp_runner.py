@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class JsonAppRunner(web.AppRunner):
-    """Runs `app`.
+    """Runs `app` with limits on its connections, and answers malformed HTTP in JSON.
 
     `report_dropped` is called with the number of connections that were closed to make room for others,
     `report_stuck` with the error if no connection can be accepted.
@@ -45,9 +45,9 @@ class JsonAppRunner(web.AppRunner):
         self._report_dropped, self._report_stuck = report_dropped, report_stuck
 
     async def listen(self, address: str, port: int, inherited: socket.socket | None = None) -> web.BaseSite:
-        """Listen on one more address, by the socket that was inherited for it if there is one.
+        """Listen on one more address, with the `inherited` socket if there is one.
 
-        Return aiohttp's site for it. Raises OSError.
+        Return aiohttp's site for the address. Raises OSError if the address cannot be bound.
         """
         listening = inherited or bind("127.0.0.1" if address == "localhost" else address, port)
         site = _Site(self, listening, self._report_dropped, self._report_stuck)
@@ -184,7 +184,7 @@ async def until_client_leaves(
 ) -> T:
     """Await `answering` and return its result; cancel it if the client closes the connection first.
 
-    In that case ConnectionResetError is raised. The application must be run by JsonAppRunner.
+    Raises ConnectionResetError in that case. The application must be run by JsonAppRunner.
     """
     protocol = request.protocol
     assert isinstance(protocol, _Protocol)

@@ -24,9 +24,9 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
 
 class AsgiGuard:
-    """Lets in what `policy` allows.
+    """Admits the requests that `policy` allows.
 
-    `respond` makes the response to a refusal, given the path of the request.
+    `respond` returns the response to a refusal, given the refusal and the path of the request.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
 def _preflight_headers(head: RequestHead) -> list[tuple[bytes, bytes]]:
     """Return the answer to a preflight: a page of an admitted origin may send whatever headers it asks for.
 
-    Clients send many: OpenAI's a dozen of X-Stainless-*, Anthropic's Anthropic-Version and its betas. They
-    are named one by one, because the Fetch standard does not take `*` for Authorization.
+    Clients send many headers: OpenAI's a dozen of X-Stainless-*, Anthropic's Anthropic-Version and its betas.
+    The response names them one by one, because the Fetch standard does not take `*` for Authorization.
     """
     asked = b",".join(head.values(b"access-control-request-headers")).lower().split(b",")
     names = [name.strip() for name in asked if _HEADER_NAME.fullmatch(name.strip())]

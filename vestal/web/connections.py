@@ -77,8 +77,8 @@ class ConnectionTable:
     """All open connections of one service, of which there may be `max_open`.
 
     The protocol of each connection reports what happens to it. The caller of `overdue` or `to_drop` closes
-    the connections that these return. `accepted` counts the connections whose protocol is not made yet,
-    `dropped` those that `to_drop` returned.
+    the connections that these return. `accepted` counts the connections whose protocol does not exist yet,
+    and `dropped` the connections that `to_drop` has returned.
     """
 
     max_open: int
@@ -133,7 +133,9 @@ class ConnectionTable:
         self._order(connection)
 
     def report_unread(self, connection: Connection, is_unread: bool, now: float) -> None:
-        """Record that the client does not read what is sent to it from now on, or that it reads again."""
+        """Record that the client has stopped reading what is sent to it (`is_unread`), or that it reads
+        again.
+        """
         connection.unread_since = now if is_unread else None
         connection.active_at = now
         self._order(connection)

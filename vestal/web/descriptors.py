@@ -1,4 +1,4 @@
-"""Limits on the files and connections that this process may have open, and on those of its clients.
+"""Raise the limit of open files of this process, and limit how many clients may be connected.
 
 macOS starts a process with a soft limit of 256 descriptors, which a few hundred idle clients use up. Then the
 process cannot accept a connection, open a file or start a child.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import resource
 
 WANTED = 8192
-"""Below macOS' OPEN_MAX (10,240), above which its setrlimit() refuses a soft limit."""
+"""The soft limit that is asked for. It is below macOS' OPEN_MAX (10,240), above which setrlimit() refuses a
+soft limit.
+"""
 MAX_CONNECTIONS = 2048
 RESERVED = 96
 """Descriptors that are not given to clients: logs, databases, children and their pipes, outgoing connections,

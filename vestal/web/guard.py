@@ -108,7 +108,9 @@ def is_preflight(head: RequestHead, policy: Policy) -> bool:
 
 
 def admitted_origin(head: RequestHead, policy: Policy) -> bytes | None:
-    """Return the Origin of a page that the service admits, or None if a program sent the request."""
+    """Return the Origin of the page that sent the request; None if a program sent it, or if the service does
+    not admit the page.
+    """
     origins = head.values(b"origin")
     if policy.origins is None or len(origins) != 1 or not policy.origins.admit(origins[0]):
         return None
@@ -129,7 +131,7 @@ def _check_framing(head: RequestHead) -> HttpError | None:
 
 def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
     hosts = head.values(b"host")
-    if len(hosts) == 1 and _shows_other_token(head, policy):  # no page that rebinds a name knows it
+    if len(hosts) == 1 and _shows_other_token(head, policy):  # a page that rebinds a name does not know it
         return None
     if not hosts and head.http_version == "1.0" and policy.admits_hostless:
         return None
@@ -159,7 +161,8 @@ def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
     """Refuse a request that a foreign page makes without an Origin, such as for an image. Programs send
     neither header.
 
-    A link to this service on a foreign page may be followed: browsers show what it returns to the user alone.
+    A user may follow a link to this service on a foreign page, because browsers show the response to the user
+    alone.
     """
     sites = [site.lower() for site in head.values(b"sec-fetch-site")]
     foreign = {b"cross-site"} if policy.origins is not None else {b"cross-site", b"same-site"}
@@ -241,7 +244,9 @@ def _has_body(head: RequestHead) -> bool:
 
 
 def bearer_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """Return what follows `Bearer` in the one Authorization header; None if it says something else."""
+    """Return what follows `Bearer` in the Authorization header; None if there is not exactly one such header,
+    or if it has another scheme.
+    """
     given = [value for name, value in headers if name.lower() == b"authorization"]
     scheme, _, token = given[0].strip().partition(b" ") if len(given) == 1 else (b"", b"", b"")
     return token.strip() if scheme.lower() == b"bearer" else None

@@ -14,7 +14,9 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONE_SURROGATES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-"""An escaped backslash, a whole pair, or (as a group) half of a pair."""
+"""Matches an escaped backslash, a whole surrogate pair, or half of a pair, which alone is captured as a
+group.
+"""
 _SLICE_BYTES = 1024 * 1024
 
 
@@ -30,10 +32,10 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
     """Return the JSON object in `raw`, which must be UTF-8. Raise HttpError `invalid_json` otherwise.
 
     NaN, Infinity and half of a surrogate pair are refused: Python reads them, but they are not JSON, or not
-    text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in Go's and
-    other decoders: JavaScript's programs write one where they cut a text within an emoji. With `stepwise`,
-    other threads run in between: one call of Python's fast decoder keeps the interpreter's lock for up to 2 s
-    for 32 MB of numbers.
+    text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in the decoders
+    of Go and other languages, because JavaScript programs write half a pair where they cut a text within an
+    emoji. With `stepwise`, other threads can run meanwhile, because one call of Python's fast decoder keeps
+    the interpreter's lock for up to 2 s for 32 MB of numbers.
     """
     if not raw.strip():
         raise _invalid("The body is empty; send a JSON object.")
@@ -74,7 +76,8 @@ def _escapes_surrogates(raw: bytes) -> bool:
     """Return whether the JSON text has a `\\u` escape of half a surrogate pair, even if the other half
     follows.
 
-    In slices, since the search of 32 MB in one call would keep other threads waiting for 0.1 s.
+    The text is searched in slices, since a search of 32 MB in one call would keep other threads waiting
+    for 0.1 s.
     """
     starts = range(0, len(raw), _SLICE_BYTES)
     return any(_SURROGATE_ESCAPE.search(raw, start, start + _SLICE_BYTES + 4) for start in starts)

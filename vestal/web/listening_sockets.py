@@ -1,6 +1,6 @@
 """Listening sockets that outlive the process which serves them.
 
-The parent of a server binds its sockets, keeps them open, and has each process of the server inherit them. A
+The parent of a server binds its sockets, keeps them open, and lets each process of the server inherit them. A
 connection that a client makes while no such process lives waits in the kernel's queue and is not refused.
 systemd's socket activation and launchd's `Sockets` work in the same way; here the variable is our own, since
 those name the process's PID, which its parent does not know beforehand.
@@ -13,14 +13,14 @@ import socket
 from collections.abc import Iterable, MutableMapping
 
 FDS_VARIABLE = "VESTAL_LISTEN_FDS"
-"""The descriptors of the inherited sockets, separated by commas."""
+"""The environment variable with the descriptors of the inherited sockets, separated by commas."""
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
 
 def addresses(configured: Iterable[str]) -> list[str]:
-    """Return loopback and what is configured. A wildcard stands for all other addresses of its family."""
+    """Return loopback and the configured addresses. A wildcard replaces all other addresses of its family."""
     wanted = dict.fromkeys([LOOPBACK, *(LOOPBACK if a == "localhost" else a for a in configured)])
     return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
 
@@ -41,7 +41,8 @@ class InheritedSockets:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> InheritedSockets:
-        """Return the sockets that FDS_VARIABLE names, and remove it, so that no child looks for them.
+        """Return the sockets that FDS_VARIABLE names, and remove the variable, so that no child looks for
+        them.
 
         A descriptor that is not a listening TCP socket is left alone.
         """
@@ -50,7 +51,9 @@ class InheritedSockets:
 
     @staticmethod
     def of_descriptors(descriptors: Iterable[int]) -> list[socket.socket]:
-        """Return the listening TCP sockets among the descriptors, closed for children of this process."""
+        """Return the listening TCP sockets among the descriptors. Children of this process do not inherit
+        them.
+        """
         return [found for fd in descriptors if (found := _listening_socket(fd)) is not None]
 
     def take(self, address: str, port: int) -> socket.socket | None:

@@ -43,7 +43,7 @@ def render(metrics: Iterable[Metric]) -> str:
 
 
 def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
-    """Return a figure that goes up and down. `labels` names what the keys of `values` stand for."""
+    """Return a metric that goes up and down. `labels` names what the keys of `values` stand for."""
     family = GaugeMetricFamily(name, about, labels=labels)
     for key, value in _items(values):
         family.add_metric(key, value)
@@ -51,7 +51,7 @@ def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -
 
 
 def counter(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
-    """Return a figure that only grows. `name` ends in `_total`."""
+    """Return a metric that only grows. `name` ends in `_total`."""
     family = CounterMetricFamily(name, about, labels=labels)
     for key, value in _items(values):
         family.add_metric(key, value)
@@ -59,12 +59,14 @@ def counter(name: str, about: str, values: Values, labels: tuple[str, ...] = ())
 
 
 def summary(name: str, about: str, total: float, count: float) -> Metric:
-    """Return the sum and the number of observations."""
+    """Return a summary metric. `total` is the sum of the observations, and `count` their number."""
     return SummaryMetricFamily(name, about, count_value=int(count), sum_value=total)
 
 
 def histogram(name: str, about: str, observed: Histogram) -> Metric:
-    """Return how many observations were at most as large as each bound, with their sum and number."""
+    """Return a histogram metric: how many observations were at most as large as each bound, with the sum and
+    the number of all observations.
+    """
     bounds = [*(floatToGoString(bound) for bound in observed.bounds), "+Inf"]
     buckets = list(zip(bounds, observed.cumulative(), strict=True))
     return HistogramMetricFamily(name, about, buckets=buckets, sum_value=observed.total)

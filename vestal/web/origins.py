@@ -13,9 +13,9 @@ _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?
 class OriginRules:
     """The pages of other origins that a service admits.
 
-    `names` are hosts whose pages may come over http and https, from any port. `schemes` are those of
-    programs with a web view (`app` for Electron, `tauri`): no page from the network can have them. `patterns`
-    are whole origins in lower case, in which `*` stands for any text; `*` alone admits every page.
+    `names` are hosts whose pages may come over http and https, from any port. `schemes` are those of programs
+    with a web view (`app` for Electron, `tauri`), which no page from the network can have. `patterns` are
+    whole origins in lower case, in which `*` stands for any text; `*` alone admits every page.
     """
 
     names: frozenset[str] = frozenset()

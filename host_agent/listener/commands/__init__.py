@@ -1,1 +1,3 @@
-"""`GET /doctor` and `GET /clients`: run commands as processes of their own, so that the agent stays small."""
+"""`GET /doctor` and `GET /clients`. Each runs a command in its own process, so that the agent's memory stays
+small.
+"""

@@ -12,17 +12,17 @@ from vestal.web.http_error import HttpError
 
 
 class JsonCommand:
-    """One command. Clients that request it while it runs share the result of that run."""
+    """Runs one command that prints a JSON object. Callers that ask while it runs share its result."""
 
     def __init__(self, *command: str, timeout_s: float) -> None:
         self._command, self._timeout_s = command, timeout_s
         self._running: asyncio.Task[dict[str, Any]] | None = None
 
     async def result(self) -> dict[str, Any]:
-        """Run the command, or wait for the running one, and return the object that it prints.
+        """Run the command, or wait for the running one, and return the JSON object that it prints.
 
-        The object gets `took_s`, the command's run time in seconds. Raises HttpError with the command's
-        output if that is not a JSON object.
+        `took_s`, the command's run time in seconds, is added to the object. Raises HttpError, with the last
+        line of the command's output, if the output is not a JSON object.
         """
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())

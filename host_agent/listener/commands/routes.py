@@ -17,7 +17,7 @@ CLIENTS_WITHIN_S = 20.0
 
 
 class CommandRoutes:
-    """One method for each command."""
+    """Handles GET /doctor and GET /clients."""
 
     def __init__(self, doctor: tuple[str, ...] = DOCTOR, clients: tuple[str, ...] = CLIENTS) -> None:
         self._doctor = JsonCommand(*doctor, timeout_s=DOCTOR_WITHIN_S)
@@ -27,7 +27,9 @@ class CommandRoutes:
         return [web.get("/doctor", self.doctor), web.get("/clients", self.clients)]
 
     async def doctor(self, request: web.Request) -> web.Response:
-        """Return the findings of `vestal doctor`, each with a safe request that repairs it, or null."""
+        """Return the findings of `vestal doctor`. The `action` of each is a safe HTTP request that repairs
+        what was found, or null.
+        """
         answer = await self._doctor.result()
         findings = [
             finding | {"action": action_for(finding, NAMES)} for finding in answer.get("findings", ())
@@ -35,7 +37,7 @@ class CommandRoutes:
         return web.json_response({"findings": findings, "took_s": answer["took_s"]})
 
     async def clients(self, request: web.Request) -> web.Response:
-        """Return the shell lines that start each known program with a model of this machine."""
+        """Return the shell lines that start each known client program with a model of this machine."""
         answer = await self._clients.result()
         del answer["took_s"]
         return web.json_response(answer)

@@ -5,7 +5,7 @@
 | `mailbox`          | the frames that one follower has not received yet                       |
 | `hub`              | the followers, and the sources that run while there is a follower       |
 | `status_source`    | `status` events                                                         |
-| `requests_source`  | `requests` events, which are the gateway's                              |
+| `requests_source`  | `requests` events: the gateway's list of requests                       |
 | `incident_source`  | `incident` events                                                       |
 | `sample_source`    | `sample` events                                                         |
 | `routes`           | the route                                                               |

@@ -43,7 +43,7 @@ class Hub:
 
     @contextlib.contextmanager
     def follow(self) -> Iterator[Mailbox]:
-        """Yield a mailbox that receives each frame. It is closed when the agent stops."""
+        """Yield a mailbox that receives each frame. The mailbox is closed when the agent stops."""
         mailbox = Mailbox()
         for source in self._sources:
             for key, frame in source.newest().items():
@@ -74,7 +74,9 @@ class Hub:
             task.cancel()
 
     async def _run(self, source: Source) -> None:
-        """Run a source. If it raises an exception, run it again after a delay."""
+        """Run a source. Run it again RESTART_DELAY_S after it raised an exception. If it returns, the agent
+        is stopping, so end the stream of every follower.
+        """
         while True:
             try:
                 await source.run(self._publish)

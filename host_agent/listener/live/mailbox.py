@@ -20,7 +20,9 @@ class Mailbox:
         self._closed = False
 
     def put(self, key: str, frame: bytes) -> None:
-        """Add a frame. It replaces one of the same key; beyond MAX_KEYS keys, the oldest frame is dropped."""
+        """Add a frame, which replaces an earlier frame of the same key. Beyond MAX_KEYS keys, drop the oldest
+        frame.
+        """
         self._frames.pop(key, None)
         self._frames[key] = frame
         if len(self._frames) > MAX_KEYS:
@@ -33,7 +35,7 @@ class Mailbox:
         self._changed.set()
 
     async def take(self) -> bytes:
-        """Wait for frames, and return all of them, oldest first; nothing once the mailbox is closed."""
+        """Wait for frames, and return all of them joined, oldest first; b"" once the mailbox is closed."""
         await self._changed.wait()
         if self._closed:
             return b""
@@ -44,5 +46,5 @@ class Mailbox:
 
 
 def frame(event: str, data: Any, event_id: int | None = None) -> bytes:
-    """Return `data` as a server-sent event."""
+    """Return `data`, encoded as JSON, as the bytes of one server-sent event."""
     return server_sent_events.frame(json.dumps(data, default=str).encode(), event, event_id)

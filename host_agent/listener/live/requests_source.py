@@ -25,9 +25,10 @@ NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
 
 
 class RequestsSource:
-    """Follows GET /requests/events of the gateway, and of the new gateway after an upgrade.
+    """Publishes each list that GET /requests/events of the gateway sends, and connects again if the
+    connection ends, for example by an upgrade.
 
-    A list is replaced by an empty one when no gateway has answered for FORGET_AFTER_S.
+    If no gateway has answered for FORGET_AFTER_S, an empty list is published instead.
     """
 
     def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
@@ -52,7 +53,9 @@ class RequestsSource:
             self._frame = b""
 
     async def _follow(self, publish: Publish) -> float:
-        """Publish each list that one connection delivers. Return the seconds until the next connection."""
+        """Publish each list that one connection delivers. Return how many seconds to wait before the next
+        connection.
+        """
         loop = asyncio.get_running_loop()
         no_limit = aiohttp.ClientTimeout(total=None)
         async with (
@@ -73,8 +76,8 @@ class RequestsSource:
 
 
 async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of each server-sent event whose data is one line. Raises ValueError for a line over
-    MAX_LINE_BYTES.
+    """Yield the data of each server-sent event whose data is one line. Raises ValueError if a line is longer
+    than MAX_LINE_BYTES.
     """
     rest = b""
     async for piece in pieces:

@@ -16,18 +16,17 @@ KEY = "status"
 LOOK_EACH_S = 1.0
 PUSH_EACH_S = 10.0
 VARIABLE = frozenset({"uptime_s", "rss_bytes", "memory", "next_in_s", "next_trial_in_s"})
-"""Figures that change with time alone; a status that differs only in these is not a change."""
+"""Figures that change with time alone. A status that differs only in these counts as unchanged."""
 
 NEVER: tuple[float, Any] = (float("-inf"), None)
 Entries = asyncio.Queue[dict[str, Any] | None]
 
 
 class StatusSource:
-    """Reads the status after each journal event, at most once a second, and at least each PUSH_EACH_S
-    seconds.
+    """Publishes the status when it has changed, and at least each PUSH_EACH_S seconds.
 
-    The status is read once more a second later, because a service may still change after the event, and
-    because the first reading may have come from a cache.
+    The status is read after each journal event, at most once a second, and once more a second later, because
+    a service may still change after the event and the first reading may have come from a cache.
     """
 
     def __init__(self, journal: Journal, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
@@ -75,9 +74,9 @@ class _JournalCloses(Exception):
 
 
 async def _wait(entries: Entries, timeout_s: float, *, first_only: bool) -> bool:
-    """Take entries for `timeout_s` seconds, or only the first one. Return whether any came.
-
-    Raises _JournalCloses."""
+    """Take entries from the queue for `timeout_s` seconds, or with `first_only` until the first one. Return
+    whether any came. Raises _JournalCloses if the journal was closed.
+    """
     came = False
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):

@@ -1,3 +1,3 @@
-"""`/gateway/...` and `/orchestrator/...`: a proxy that gives the status page other services under its own
-origin.
+"""`/gateway/...` and `/orchestrator/...`: a proxy, through which the status page reaches these services under
+its own origin.
 """

@@ -24,7 +24,7 @@ class Upstream(StrEnum):
 class ProxiedRoute:
     """One entry of the table. `{id}` in `path` stands for one identifier.
 
-    `may_wait`: the answer has no time limit, because a model generates it or a download feeds it.
+    `may_wait` is True if the answer has no time limit, because a model generates it or it follows a download.
     """
 
     method: str
@@ -35,7 +35,9 @@ class ProxiedRoute:
 
 @dataclass(frozen=True)
 class Target:
-    """The destination of a request. `path` begins with a slash and includes the query."""
+    """The service and the path that a request is passed on to. `path` begins with a slash and includes the
+    query. `may_wait` is True if the answer has no time limit.
+    """
 
     upstream: Upstream
     path: str
@@ -77,9 +79,9 @@ PATTERNS = tuple((route, _pattern(route)) for route in ROUTES)
 
 
 def find(method: str, target: str) -> Target | None:
-    """Return the destination of a request with this method and target; None if no entry allows it.
+    """Return the destination of a request, or None if no route in the table allows it.
 
-    `target` is the path and query as they were sent.
+    `target` is the path and query of the request as they were sent.
     """
     path, separator, query = target.partition("?")
     if not QUERY.fullmatch(query):

@@ -1,4 +1,4 @@
-"""Pass requests on to the gateway and the orchestrator, and their answers back, as they come."""
+"""Pass requests on to the gateway and the orchestrator, and stream their answers back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from vestal.web.aiohttp_runner import until_client_leaves
 from vestal.web.http_error import HttpError
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""The limit of a request's body, which the guard enforces: a chat with its history, or with a picture."""
+"""The limit of a request's body, which the guard enforces. It fits a chat with its history, or with a
+picture.
+"""
 PATHS = tuple(f"/{name}/" for name in Upstream)
 CONNECT_WITHIN_S = 5.0
 ANSWER_WITHIN_S = 30.0
@@ -39,13 +41,13 @@ class Upstreams:
 
     @classmethod
     def of(cls, config: Config, session: aiohttp.ClientSession, token: str) -> Upstreams:
-        """Return the services of this configuration."""
+        """Return the upstreams with the ports of this configuration."""
         ports = {Upstream.GATEWAY: config.mlx.port, Upstream.ORCHESTRATOR: config.orchestrator.port}
         return cls(session, ports, token)
 
 
 class ProxyRoutes:
-    """One handler for all paths below /gateway/ and /orchestrator/."""
+    """Handles all paths below /gateway/ and /orchestrator/."""
 
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
         """Take the services to reach, and the `headers` that are added to each response."""
@@ -56,10 +58,11 @@ class ProxyRoutes:
         return [web.route("*", f"/{name}/{{path:.*}}", self.forward) for name in Upstream]
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Pass the request on, and its answer back.
+        """Pass the request on to its service, and the answer back to the client.
 
-        Raises HttpError: 404 or 405 for a request that is not allowed, 502 if the service does not answer. If
-        the client disconnects, the request to the service is cancelled.
+        Raises HttpError with status 404 or 411, or web.HTTPMethodNotAllowed, if the request is not allowed,
+        and HttpError with status 502 if the service does not answer. If the client disconnects, the request
+        to the service is cancelled.
         """
         target = _target(request)
         exchange = asyncio.ensure_future(self._exchange(request, target))
@@ -69,7 +72,7 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """End the requests without a time limit. The MLX server keeps the rest of such an answer."""
+        """Cancel the requests that have no time limit. The MLX server keeps the rest of such an answer."""
         for exchange in list(self._lasting):
             exchange.cancel()
 
@@ -110,7 +113,9 @@ class ProxyRoutes:
     async def _pass_back(
         self, request: web.Request, answer: aiohttp.ClientResponse, name: str
     ) -> web.StreamResponse:
-        if answer.status == http.HTTPStatus.UNAUTHORIZED:  # else the page takes its cookie as refused
+        if (
+            answer.status == http.HTTPStatus.UNAUTHORIZED
+        ):  # else the page would think that its cookie is refused
             message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
             raise HttpError("upstream_refused", message, status=502)
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
@@ -122,7 +127,10 @@ class ProxyRoutes:
 
 
 def _target(request: web.Request) -> Target:
-    """Return the destination of the request. Raises HttpError (404, 411) or web.HTTPMethodNotAllowed."""
+    """Return the destination of the request. Raises HttpError with status 404 if no route has this path, or
+    411 if the body has no length; raises web.HTTPMethodNotAllowed if a route has this path with another
+    method.
+    """
     if request.body_exists and request.content_length is None:
         raise HttpError("length_required", "Send the body with a Content-Length.", status=411)
     if target := proxied_routes.find(request.method, request.raw_path):

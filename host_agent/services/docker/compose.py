@@ -19,7 +19,9 @@ LAST_LINES = 3
 
 
 class Compose:
-    """The compose project of one home. `vestal up` runs its commands in the foreground."""
+    """Builds and runs the `docker compose` commands of one home's project. `vestal up` runs them in the
+    foreground.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -61,7 +63,9 @@ class Compose:
 
     @property
     def image(self) -> str:
-        """Return the name of the image that every service runs; by default one for each project."""
+        """Return the name of the image that every service of the project runs. By default, each project has
+        its own.
+        """
         return os.environ.get("VESTAL_ORCHESTRATOR_IMAGE") or f"{self.project}-orchestrator:local"
 
     def has_plugin(self) -> bool:
@@ -72,7 +76,9 @@ class Compose:
         return commands.run(docker, "compose", "version", timeout_s=VERSION_TIMEOUT_S).exit_code == 0
 
     async def run(self, *arguments: str, timeout_s: float = UP_TIMEOUT_S) -> None:
-        """Run a command to its end; raise ComposeFailed with its last lines if it fails or takes too long."""
+        """Run a command to its end. Raises ComposeFailed if the command fails, with the last lines of its
+        output, or if it takes longer than `timeout_s`.
+        """
         done = await commands.run_async(
             *self.command(*arguments), timeout_s=timeout_s, env=self.environment()
         )

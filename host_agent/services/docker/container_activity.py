@@ -27,7 +27,9 @@ def parse_top(top: Mapping[str, Any], main_pid: int) -> ProcessActivity:
 
 
 def _seconds(text: str) -> float | None:
-    """Return the seconds in `1-02:03:04`, `02:03:04` or `3:04`, as the two kinds of `ps` write them."""
+    """Return the seconds in a CPU time such as `1-02:03:04`, `02:03:04` or `3:04`; None if the text has
+    another form.
+    """
     days, _, clock = text.strip().rpartition("-")
     try:
         parts = [float(part) for part in clock.split(":")]

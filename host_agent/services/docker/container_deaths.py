@@ -10,8 +10,8 @@ from host_agent.services.docker.exit_cause import ExitCause
 KILL_SIGNALS = {"9"}
 STOP_SIGNALS = {"2", "3", "15"}  # those that images use as their STOPSIGNAL
 KEPT_EVENTS = 20  # of each container
-# The engine sends a `kill` event after the kill, so it may follow the `die`; and a `die` event only after it
-# has read the container's output to its end.
+# The engine sends a `kill` event after the kill, so this event may follow the `die` event. The engine sends
+# the `die` event only after it has read the container's output to its end.
 WINDOW_S = 10.0
 STOP_WINDOW_S = 120.0  # the longest grace that anybody gives between the two signals of a stop
 CLOCK_TOLERANCE_S = 0.1  # two programs read the machine's clock
@@ -19,9 +19,10 @@ CLOCK_TOLERANCE_S = 0.1  # two programs read the machine's clock
 
 @dataclass(frozen=True)
 class Death:
-    """The end of one run of a container. `run_began_at` is 0 if the start of the run was not seen.
+    """The end of one run of a container; times are in seconds since 1970. `run_began_at` is 0 if the start of
+    the run was not seen.
 
-    `stopped_by` names who stopped it, if that was the agent.
+    `stopped_by` says for whom the agent stopped the container; it is "" if the agent did not stop it.
     """
 
     service: str
@@ -34,7 +35,7 @@ class Death:
 
 @dataclass(frozen=True)
 class ExplainedDeath:
-    """A death and its explanation."""
+    """The death of a container with its cause, and a sentence that explains it."""
 
     death: Death
     cause: ExitCause
@@ -70,8 +71,11 @@ class EventTrail:
         return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
     def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:
-        """Return how many seconds before the death the nearest event of this kind in the same run came, or
-        None. The result is negative if the event came after the death.
+        """Return how many seconds before the death the event `name` came in the same run; None if it did not
+        come within `window_s`.
+
+        Of several such events, the one nearest to the death counts. The result is negative if it came after
+        the death.
         """
         ages = (death.at - at for found, at in self._events.get(death.container, ()) if found == name)
         run_s = death.at - death.run_began_at
@@ -101,9 +105,9 @@ def attributes(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_last_end_of(death: Death, inspect: Mapping[str, Any]) -> bool:
-    """Return whether a death is the end that the container's record shows last.
+    """Return whether `death` is the last end that the container's `docker inspect` record shows.
 
-    The record may be of another container of the service, or the container may have ended again since.
+    It is not if the record is of another container, or if the container has ended again since.
     """
     if str(inspect.get("Id", "")) != death.container:
         return False
@@ -112,7 +116,9 @@ def is_last_end_of(death: Death, inspect: Mapping[str, Any]) -> bool:
 
 
 def finished_at(inspect: Mapping[str, Any]) -> float:
-    """Return when a container last ended; the time stays in its record while it runs again."""
+    """Return when a container last ended, in seconds since 1970; 0 if it never ended. Its record keeps this
+    time while the container runs again.
+    """
     return timestamp((inspect.get("State") or {}).get("FinishedAt"))
 
 

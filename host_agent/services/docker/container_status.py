@@ -43,8 +43,8 @@ def service_status(
 ) -> ServiceStatus:
     """Return the status of a container.
 
-    `last_death` says why it last ended, if that is known. A container that is ready again shows it only
-    if it `is_recurring`.
+    `last_death` says why the container last ended; "" if that is unknown. The status of a container that is
+    ready again mentions `last_death` only if its cause `is_recurring`.
     """
     state = inspect.get("State") or {}
     health = state.get("Health") or {}
@@ -74,8 +74,8 @@ def service_status(
 
 
 def evidence(inspect: Mapping[str, Any], **more: Any) -> ContainerExitEvidence:
-    """Return the evidence on a container's last end: from its `docker inspect` record, with `more` from
-    elsewhere.
+    """Return the evidence on a container's last end, from its `docker inspect` record. The fields in `more`
+    are added to those of the record, or replace them.
     """
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
@@ -83,18 +83,18 @@ def evidence(inspect: Mapping[str, Any], **more: Any) -> ContainerExitEvidence:
 
 
 def explain_from_record(inspect: Mapping[str, Any]) -> str:
-    """Return why a container ended, from its record alone; empty if it runs."""
+    """Return why a container ended, from its `docker inspect` record alone; "" if it has not ended."""
     status = str((inspect.get("State") or {}).get("Status", ""))
     return explain(evidence(inspect)).sentence if status in ("exited", "dead", "restarting") else ""
 
 
 def memory_limit_bytes(inspect: Mapping[str, Any]) -> int:
-    """Return a container's memory limit, 0 if it has none."""
+    """Return a container's memory limit in bytes; 0 if it has none."""
     return int((inspect.get("HostConfig") or {}).get("Memory") or 0)
 
 
 def timestamp(text: object) -> float:
-    """Return one of Docker's times in seconds since the epoch; 0 if there is none.
+    """Convert one of Docker's times to seconds since 1970; return 0 if there is none.
 
     Docker writes nanoseconds, and the year 1 for what has never happened.
     """

@@ -28,10 +28,11 @@ class Containers:
         self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
 
     async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
-        """Return the status of each service that has a container. Raises DockerUnavailable.
+        """Return the status of each service that has a container. Raises DockerUnavailable if the Docker
+        engine does not answer.
 
-        With `fresh`, the Docker engine is queried now, and the call waits for the cause of a container's
-        death that has just happened.
+        With `fresh`, query the engine instead of a cache, and wait until the cause of a container's recent
+        death is known.
         """
         found = await self._inspect(fresh)
         if fresh and any(self.deaths.is_explanation_pending(inspect) for inspect in found.values()):
@@ -40,7 +41,9 @@ class Containers:
         return {name: self._service_status(name, found[name]) for name in IN_CONTAINERS if name in found}
 
     async def activity(self, service: str, main_pid: int) -> ProcessActivity:
-        """Return the activity of the processes in a service's container. Raises DockerUnavailable."""
+        """Return the activity of the processes in a service's container. Raises DockerUnavailable if the
+        Docker engine does not answer or the service has no container.
+        """
         top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
         return container_activity.parse_top(top, main_pid)
 
@@ -53,7 +56,9 @@ class Containers:
         await self._act(lambda: self._compose.run("up", "--detach", "--no-deps", service))
 
     async def restart(self, service: str, by: str, stop_s: int = STOP_S) -> None:
-        """Restart a container. `by` says who does, `stop_s` is the time between SIGTERM and SIGKILL."""
+        """Restart a container. `by` says who asks for it, and `stop_s` is the time between SIGTERM and
+        SIGKILL in seconds.
+        """
         self.deaths.expect_stop(service, by)
         container = await self._id(service)
         await self._act(lambda: self._api.restart(container, stop_s))
@@ -73,7 +78,9 @@ class Containers:
         await self.bring_up(service)
 
     async def stop_by_hand(self, service: str, by: str) -> None:
-        """Stop a service; `by` says who. Neither recovery passes nor Docker's restart policy start it."""
+        """Stop a service because `by` asks for it. Afterwards, neither recovery passes nor Docker's restart
+        policy start it.
+        """
         self._store.save(_key(service), {"stopped_by_hand": True})
         self.deaths.expect_stop(service, by)
         container = await self._id(service)
@@ -113,13 +120,15 @@ class Containers:
         return str(found["Id"])
 
     async def _inspect(self, fresh: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the records of the containers by service."""
+        """Return the `docker inspect` record of each service's container, at most CACHE_S old, or read now if
+        `fresh`.
+        """
         asked_at, found = self._cache
         now = time.monotonic()
         if fresh or now - asked_at > CACHE_S:
             listed = await self._api.containers(self._compose.project)
             found = {container_status.service_of(entry): entry for entry in listed}
-            self._cache = (now, found)  # the age of an answer counts from its question
+            self._cache = (now, found)  # the age of an answer counts from its request
         return found
 
     def _drop_cache(self) -> None:

@@ -1,4 +1,4 @@
-"""Follow the Docker engine's events of our containers, and explain each death in the journal."""
+"""Follow the Docker engine's events about this home's containers, and explain each death in the journal."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from host_agent.services.docker.exit_cause import Explanation, explain
 
 RETRY_S = 5.0
 LATE_EVIDENCE_S = 1.0  # the `oom` and `kill` events and the inspect record may come after the `die` event
-PENDING_S = 3.0  # an older death without an explanation was not watched
+PENDING_S = 3.0  # a death older than this without an explanation was not watched
 POLL_INTERVAL_S = 0.05
 SHOWN_FOR_S = 3600.0
 KEPT_DEATHS = 20
@@ -51,7 +51,9 @@ class DeathWatch:
         self._expected_stops[service] = (by, time.monotonic() + within_s)
 
     def explanation_of(self, inspect: Mapping[str, Any]) -> ExplainedDeath | None:
-        """Return the explanation of the last end in a container's record; None if it is unknown or old."""
+        """Return the explanation of the last end that a container's `docker inspect` record shows; None if it
+        is unknown or older than SHOWN_FOR_S.
+        """
         found = next(
             (known for known in reversed(self._explained) if _is_of(known, inspect)),
             None,
@@ -117,14 +119,14 @@ class DeathWatch:
         task.add_done_callback(tasks.discard)
 
     async def _record_healthy(self, service: str, container: str) -> None:
-        """Record that a service is healthy again; deaths that precede this are recorded first."""
+        """Record that a service is healthy again, but only after earlier deaths have been recorded."""
         if self._explaining:
             await asyncio.wait(set(self._explaining))
         self._journal.record(service, "container_healthy", container=container[:12])
 
     async def _explain(self, death: Death) -> None:
-        """Wait for late evidence, record the cause, and request a pass if Docker will not restart the
-        container.
+        """Wait for late evidence, record the cause of the death, and request a recovery pass if Docker will
+        not restart the container.
         """
         await asyncio.sleep(LATE_EVIDENCE_S)
         inspect = await self._inspect(death.container)

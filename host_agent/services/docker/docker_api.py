@@ -22,7 +22,7 @@ ACTION_TIMEOUT_S = 60.0
 REASON_CHARACTERS = 200
 NO_CONNECTION = 900  # aiodocker's own status if no HTTP answer came
 EVENTS = ["oom", "die", "kill", "start", "health_status"]
-# What aiodocker raises; and what it, and this module, raise on JSON that is not the Docker engine's.
+# What aiodocker raises; and what aiodocker and this module raise on JSON that is not the Docker engine's.
 FAILURES = (aiodocker.DockerError, aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 WRONG_SHAPE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -45,7 +45,9 @@ class DockerApi:
             return str((await docker.version()).get("Version", "?"))
 
     async def memory_bytes(self) -> int:
-        """Return the memory that all containers share: the machine's, or that of Docker Desktop's machine."""
+        """Return the memory, in bytes, that all containers share: this machine's, or that of Docker Desktop's
+        virtual machine.
+        """
         async with self._ask("describe itself") as docker:
             return int((await docker.system.info()).get("MemTotal") or 0)
 
@@ -126,7 +128,7 @@ class DockerApi:
         except TimeoutError as error:
             raise DockerUnavailable(f"The Docker engine gave no answer within {within_s:g} s.") from error
         except (*FAILURES, *WRONG_SHAPE) as error:
-            # Another engine may have taken its place, which refuses the version of the API agreed on before.
+            # Another engine may run by now, which refuses the version of the API that was agreed on before.
             docker.api_version = "auto"
             raise DockerUnavailable(_sentence(error, request)) from error
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Of the engine itself, of Docker Desktop if it may not write to /var/run, and of Colima.
+# The sockets of the engine itself, of Docker Desktop if it may not write to /var/run, and of Colima.
 SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock", "~/.colima/default/docker.sock")
 
 

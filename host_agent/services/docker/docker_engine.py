@@ -49,9 +49,8 @@ class DockerEngineMonitor:
 
 
 def service_status(seen: DockerObservation, decision: ModeDecision) -> ServiceStatus:
-    """Return the Docker engine's status. An engine that does not answer is `absent` unless it is needed: only
-    an orchestrator in containers needs it. Whether the orchestrator runs in containers was decided when the
-    agent started.
+    """Return the Docker engine's status. An engine that does not answer is `absent` unless the orchestrator
+    runs in containers and so needs it, which was decided when the agent started.
     """
     extra = {"orchestrator_mode": str(decision.mode), "why": decision.why}
     if seen.version:

@@ -29,8 +29,8 @@ class ExitCause(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerExitEvidence:
-    """What is known about one end of a container. An age is in seconds from an event to the end; None without
-    an event.
+    """The evidence on one end of a container. An age is the time in seconds from an event to the end,
+    negative if the event came later; None if there was no such event.
     """
 
     exit_code: int
@@ -53,7 +53,9 @@ class Explanation:
 def explain(
     evidence: ContainerExitEvidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 ) -> Explanation:
-    """Return the cause with the strongest evidence; `limit_setting` raises the memory limit."""
+    """Return the cause for which the evidence is strongest. `limit_setting` is the setting that raises the
+    memory limit, which the sentence names.
+    """
     code = evidence.exit_code
     if _out_of_memory(evidence):
         limit = f"its limit of {format_size(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"

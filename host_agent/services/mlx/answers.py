@@ -28,7 +28,8 @@ class GatewayAnswer:
 def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
     """Return what an answer to GET /health says about the gateway with this PID.
 
-    An answer with another PID is from another gateway that holds the port; this one then counts as failed.
+    An answer with another PID is from another gateway that holds the port, so the gateway `pid` counts as
+    failed.
     """
     answering = reply.fields.get("pid", pid)
     if answering != pid:
@@ -44,9 +45,10 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
 
 
 def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
-    """Return the status of a running gateway, with `state` and `detail` of its newest answer, `reply`.
+    """Return the gateway's status with `state` and `detail` taken from its newest answer, `reply`.
 
-    All other fields, such as its failed checks, are those of its supervisor.
+    All other fields are those of its supervisor. The status stays unchanged if the gateway is not up or its
+    health checks fail, or if `reply` is not a good answer of this gateway.
     """
     if gateway.state not in UP or gateway.process_pid is None or gateway.health_check_failures:
         return gateway

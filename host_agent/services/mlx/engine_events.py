@@ -17,7 +17,9 @@ RETRY_S = 1.0
 
 
 class EngineEvents:
-    """Follows the events of the gateway, and those of its successor when it is replaced."""
+    """Copies the engine's events from the gateway, and from each gateway that replaces it, into the
+    journal.
+    """
 
     def __init__(
         self,
@@ -26,7 +28,7 @@ class EngineEvents:
         journal: Journal,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        """Call `on_event` with each event, also with those that the journal has already."""
+        """Call `on_event` with each event, even with events that the journal has already."""
         self._session, self._journal, self._on_event = session, journal, on_event
         self._url = f"http://127.0.0.1:{port}/events"
         self._instance, self._seq = "", 0
@@ -43,7 +45,9 @@ class EngineEvents:
                 await asyncio.sleep(RETRY_S)
 
     async def _fetch(self) -> None:
-        """Ask once for newer events, and record them. Raise NoAnswer if the gateway returns no list."""
+        """Ask the gateway once for newer events, and record them. Raises NoAnswer if the gateway returns no
+        list.
+        """
         query = f"since={self._seq}&instance={self._instance}&wait_s={WAIT_S:g}"
         reply = await http_probe.get(self._session, f"{self._url}?{query}", ANSWER_TIMEOUT_S)
         events = reply.fields.get("events")

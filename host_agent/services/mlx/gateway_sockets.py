@@ -1,7 +1,7 @@
 """The sockets on which the gateway listens, held by the agent.
 
-A gateway that dies takes its connections with it, but not these sockets: a connection that is made before the
-next gateway serves waits for it and is not refused.
+A gateway that dies takes its connections with it, but not these sockets. A connection made before the next
+gateway serves waits for that gateway instead of being refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vestal.web import acceptor, listening_sockets
 from vestal.web.listening_sockets import InheritedSockets
 
 GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_opened"})
-"""Events of the gateway after which a client is better refused at once than kept waiting."""
+"""Events of the gateway after which it is better to refuse a client at once than to keep it waiting."""
 
 
 class GatewaySockets:
@@ -50,7 +50,9 @@ class GatewaySockets:
         return list(self._sockets.values())
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
-        """Launch the gateway with the sockets. Raises LaunchError, OSError."""
+        """Launch the gateway with the sockets. Raises LaunchError or OSError if its process cannot be
+        started.
+        """
         await asyncio.to_thread(self._bind_missing)
         sockets = self._sockets.values()
         fds = {listening_sockets.FDS_VARIABLE: listening_sockets.fds_value(sockets)}
@@ -63,7 +65,7 @@ class GatewaySockets:
             self.close()
 
     def close(self) -> None:
-        """Close the sockets: from now on a connection is refused, unless a gateway still serves."""
+        """Close the sockets, so that new connections are refused unless a gateway still serves."""
         for listening in self._sockets.values():
             listening.close()
         self._sockets.clear()

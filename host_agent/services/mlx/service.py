@@ -48,7 +48,7 @@ CACHE_S = 0.3  # readers that ask at the same time share one answer
 
 
 class MlxService:
-    """Describes the gateway to the supervisor, and asks the gateway how it and its engine are."""
+    """Describes the gateway to the supervisor, and asks the gateway for its state and that of its engine."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class MlxService:
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
         self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest)
-        self._hands_over: int | None = None  # the PID of the last gateway that said so
+        self._hands_over: int | None = None  # the PID of the gateway that last said that it can hand over
         self._requests: int | None = None
         self._served: object = None  # the PID of the last gateway that said that it served a client
         self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
@@ -104,8 +104,9 @@ class MlxService:
     async def can_hand_over(self, gateway: ChildStatus) -> bool:
         """Return whether the gateway can hand its requests over to a successor, by its newest answer.
 
-        The agent must have the listening sockets for the successor. It lacks them if it adopted the gateway
-        from an agent that died, or if its settings name another port: then a restart is needed.
+        The agent must also hold the listening sockets for the successor. It lacks them if it adopted the
+        gateway of an agent that died, or if its settings name another port; the gateway must then be
+        restarted.
         """
         if gateway.state not in UP or gateway.process_pid is None or not self.sockets.held:
             return False
@@ -127,7 +128,7 @@ class MlxService:
         return self._served == pid
 
     async def probe(self, pid: int) -> ProbeResult:
-        """Return whether the gateway answers; `pid` is its process."""
+        """Probe the gateway with the PID `pid` by GET /health, and pass its answer to `on_health`."""
         try:
             reply = await http_probe.get(self._session, self._url)
             self._report_health(reply.fields)
@@ -140,8 +141,8 @@ class MlxService:
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
     def _report_health(self, body: Mapping[str, Any] | None) -> None:
-        """Call `on_health` with the gateway's answer. An exception in it must not count as a failed health
-        check.
+        """Call `on_health` with the gateway's answer. An exception in `on_health` must not count as a failed
+        health check.
         """
         try:
             self._on_health(body)
@@ -149,12 +150,16 @@ class MlxService:
             log.exception("an answer of the MLX server could not be recorded")
 
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
-        """Return the engine's status by the gateway's `answer`; None if the gateway does not answer."""
+        """Return the engine's status from the gateway's answer, as `answer` returns it; None if the gateway
+        does not answer.
+        """
         answer = await self.answer(fresh)
         return answer.engine if answer else None
 
     async def answer(self, fresh: bool = False) -> GatewayAnswer | None:
-        """Return the gateway's answer, at most CACHE_S old, or `fresh`; None if it does not answer."""
+        """Return the gateway's answer to GET /health, at most CACHE_S old, or requested now if `fresh`; None
+        if the gateway does not answer.
+        """
         asked_at, answer = self._answer
         if fresh or time.monotonic() - asked_at > CACHE_S:
             try:
@@ -173,7 +178,9 @@ def settings_text(config: Config) -> str:
 
 
 def _handover_policy(config: Config) -> HandoverPolicy:
-    """Return how long a handover may take: without a log of answers, the old gateway finishes them first."""
+    """Return the time limits of a handover. Without a log of answers, the old gateway must finish its answers
+    first, which may take `mlx.drain_s` more.
+    """
     drain_s = 0.0 if config.mlx.keep_answers_s else config.mlx.drain_s
     return HandoverPolicy(
         ready_timeout_s=READY_TIMEOUT_S,

@@ -22,8 +22,9 @@ EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "gemma-embedding",
 class ModelInMemory:
     """A model in memory, as GET /api/ps lists it.
 
-    `size_bytes` is its memory. `context_tokens` is 0 if Ollama does not say it, and `expires_at` (seconds
-    since the epoch) 0 if there is no time.
+    `size_bytes` is the memory that the model takes. `embeds` is True for an embedding model. `context_tokens`
+    and `expires_at`, when Ollama unloads the model (in seconds since 1970), are 0 if Ollama does not report
+    them.
     """
 
     name: str
@@ -35,7 +36,7 @@ class ModelInMemory:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What Ollama answers without the use of a model: its version, installed and loaded models.
+    """What Ollama reports without using a model: its version, and its installed and loaded models.
 
     `error` says why the answers are invalid; it is empty if they are valid.
     """
@@ -48,9 +49,9 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class ModelProbeResult:
-    """The result of a probe: whether the model works.
+    """The result of a probe. `ok` says whether the model works.
 
-    `busy` means that it gave no answer although it works.
+    `busy` means that the model gave no answer but works.
     """
 
     ok: bool
@@ -87,7 +88,7 @@ def read_loaded_models(ps: Reply) -> tuple[ModelInMemory, ...]:
 def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) -> ModelInMemory | None:
     """Return the model to probe: the configured one, else the smallest that is loaded.
 
-    Return None if none is loaded: no model is loaded only to be probed.
+    If none is configured or loaded, return None, so that no model is loaded only to be probed.
     """
     if configured:
         wanted = canonical(configured)
@@ -96,10 +97,10 @@ def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) 
 
 
 def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> ModelRequest:
-    """Return a request for one token, or one vector, that leaves the model as it is.
+    """Return a request for one token, or one vector, that leaves the loaded model as it is.
 
-    It names the model's context size, since another one would reload the model, and the time for which the
-    model stays loaded.
+    The request repeats the model's context size, because another size would reload the model, and the
+    remaining time for which the model stays loaded.
     """
     body: dict[str, Any] = {"model": model.name, "options": {}}
     if model.context_tokens:

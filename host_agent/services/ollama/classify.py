@@ -14,7 +14,7 @@ INIT = ("init", "systemd", "launchd")
 
 
 def is_server(process: ProcessSnapshot) -> bool:
-    """Return whether the process is `ollama serve`, the test that Ollama's own menu-bar app uses."""
+    """Return whether the process is `ollama serve`, by the same test as Ollama's own menu-bar app."""
     return process.program == "ollama" and process.command in SERVER_COMMANDS
 
 
@@ -39,9 +39,10 @@ def is_menu_bar_app(process: ProcessSnapshot) -> bool:
 
 
 def orphaned_runners(processes: Iterable[ProcessSnapshot]) -> tuple[ProcessSnapshot, ...]:
-    """Return the runners whose server has ended: nobody asks them again, and they hold their model's memory.
+    """Return the runners whose server has ended. They get no more requests, and still hold their model's
+    memory.
 
-    `processes` contains the runners' parents, as far as these still run.
+    `processes` must contain the runners' parents, as far as these still run.
     """
     processes = tuple(processes)
     by_pid = {process.pid: process for process in processes}
@@ -49,5 +50,5 @@ def orphaned_runners(processes: Iterable[ProcessSnapshot]) -> tuple[ProcessSnaps
 
 
 def _is_orphan(runner: ProcessSnapshot, parent: ProcessSnapshot | None) -> bool:
-    """Return whether init is the runner's parent, as of every process whose parent has ended."""
+    """Return whether the runner's parent is init, which adopts every process whose parent has ended."""
     return runner.ppid <= 1 or (parent is not None and parent.name in INIT)

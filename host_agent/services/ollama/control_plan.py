@@ -110,7 +110,7 @@ def _menu_bar_app(owner: Owner, action: str) -> ControlPlan:
 
 
 def _without_owner(owner: Owner, action: str) -> ControlPlan:
-    """Return the plan for a server that nobody else would start again, so that it becomes the agent's own."""
+    """Return the plan for a server that has no owner. A start or restart makes the server the agent's own."""
     if action == "stop":
         return ControlPlan(terminate_pid=owner.pid)
     return ControlPlan(terminate_pid=owner.pid if action == "restart" else None, start_own=True)

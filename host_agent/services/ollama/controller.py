@@ -37,9 +37,9 @@ APP_RUNS = "the menu-bar app Ollama.app runs, and keeps a server of its own"
 
 
 class OllamaController:
-    """Owns the supervisor of the agent's own `ollama serve`. A stop by hand lasts until a start by hand.
+    """Starts, stops and restarts Ollama, and owns the supervisor of the agent's own `ollama serve`.
 
-    `owner` is the owner that was found last.
+    A stop by hand lasts until a start by hand. `owner` is the owner of Ollama that was found last.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OllamaController:
         self._headroom = headroom
         self.may_act = config.ollama.manage in ("auto", "always") and address.local
         self._spec = server_process.spec(config, address, ready, health, self._guard_launch)
-        # A supervisor of its own: the agent's others would start this child, which may have another owner.
+        # Ollama has its own supervisor: the agent's others would start it even if it has another owner.
         self._supervisor = Supervisor((self._spec,), on_event=on_event, store=store, name=OLLAMA)
         self._supervisor_started = False
         self.owner = Owner()
@@ -99,7 +99,9 @@ class OllamaController:
         return str(plan) if plan.refusal else f"to start it again: {plan}"
 
     def refusal(self, action: str) -> str:
-        """Return why the agent may not carry out `action`, as far as is known now; empty if it may try."""
+        """Return why the agent may not carry out `action`, as far as is known without another search; "" if
+        it may try.
+        """
         if self.has_child or (action == "start" and self.owner.runs):
             return ""
         if not self.owner.runs and action == "stop":
@@ -112,7 +114,9 @@ class OllamaController:
     # --- with the agent -------------------------------------------------------------------------------------
 
     async def adopt_or_start(self) -> None:
-        """Adopt the server that an earlier agent started, or start one if nobody else would."""
+        """Adopt the server that an earlier agent started. If there is none, start one, provided that Ollama
+        is installed, has no other owner, and was not stopped by hand.
+        """
         if not self.may_act:
             return
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
@@ -134,14 +138,17 @@ class OllamaController:
         return path is not None and await asyncio.to_thread(find_supervised, path) is not None
 
     async def detach(self) -> None:
-        """Leave the agent's own server running for the next program of this process."""
+        """Stop supervising the agent's own server without ending it, so that the next program of this process
+        can adopt it.
+        """
         if self._supervisor_started:
             await self._supervisor.detach()
 
     async def stop(self) -> None:
-        """Stop the agent's own server; leave any other alone.
+        """Stop the agent's own server, and leave any other server alone.
 
-        A supervisor that was never started has not loaded its state, so it must not save it either.
+        A supervisor that was never started is not stopped, because it would save a state that it has not
+        loaded.
         """
         if self._supervisor_started:
             await self._supervisor.stop()
@@ -152,7 +159,9 @@ class OllamaController:
             self._supervisor.machine_woke(slept_s)
 
     async def yield_to_other_server(self) -> bool:
-        """Stop the supervisor if its server is dead and another one runs. Return whether it was stopped."""
+        """Stop the supervisor if its own server is dead and another server runs. Return True if it was
+        stopped.
+        """
         if not self.has_child or self.pid is not None:
             return False
         owner = await self._discovery.owner(None)
@@ -165,7 +174,9 @@ class OllamaController:
     # --- for a person ---------------------------------------------------------------------------------------
 
     async def manual_action(self, action: str) -> None:
-        """Start, stop or restart Ollama because a person asks for it; raise NotPossible."""
+        """Start, stop or restart Ollama because a person asks for it. Raises NotPossible if the owner's
+        control plan refuses the action, or one of its commands fails.
+        """
         stopped = self._store.load(RECORD) or {}
         if action == "stop":
             self._record_manual_stop(True)
@@ -202,7 +213,9 @@ class OllamaController:
     # --- doing it -------------------------------------------------------------------------------------------
 
     async def _carry_out(self, owner: Owner, action: str, cause: str, *, reset: bool = False) -> None:
-        """Carry the owner's control plan out, and terminate the runners that outlive their server."""
+        """Carry out the owner's control plan, and terminate the runners that outlive their server. Raises
+        NotPossible if the plan refuses the action, or one of its commands fails.
+        """
         plan = self.control_plan(owner, action)
         if plan.refusal:
             raise NotPossible(plan.refusal)
@@ -229,9 +242,10 @@ class OllamaController:
                 await self._supervisor.restart_child(OLLAMA, cause, reset=True)
 
     async def _start_child(self, cause: str, *, reset: bool = False) -> None:
-        """Start the agent's own server, and its supervisor with the first one.
+        """Start the agent's own server, after starting its supervisor if that does not run yet.
 
-        The supervisor loads breaker and backoff, and adopts a server that an earlier agent started.
+        The supervisor loads the state of its breaker and backoff, and adopts a server that an earlier agent
+        started.
         """
         if not self._supervisor_started:
             self._supervisor_started = True
@@ -251,8 +265,8 @@ class OllamaController:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard_launch(self) -> None:
-        """Raise LaunchError, before each launch, if another server runs or is about to, or if memory is
-        short.
+        """Raise LaunchError if the server must not be launched, because another server runs or is about to
+        run, memory is short, or Ollama is not installed.
         """
         if obstacle := await self._launch_obstacle():
             raise LaunchError(obstacle, child=OLLAMA)
@@ -266,13 +280,15 @@ class OllamaController:
         if await self._discovery.menu_bar_app() is not None:
             return APP_RUNS
         headroom = await asyncio.to_thread(self._headroom)
-        if headroom.shortage:  # each restart could strand more wired memory
+        if headroom.shortage:  # each restart could leak more wired memory
             return headroom.message
         return "" if await asyncio.to_thread(installation.installed) else "Ollama is not installed any more"
 
 
 async def _run(command: tuple[str, ...]) -> None:
-    """Run one of the owner's commands; raise NotPossible with the last line of its output if it fails."""
+    """Run one of the owner's commands. Raises NotPossible, with the last line of the command's output, if it
+    fails.
+    """
     done = await run_async(*command, timeout_s=COMMAND_TIMEOUT_S)
     if done.exit_code != 0:
         lines = done.text.strip().splitlines()

@@ -29,7 +29,7 @@ UNIT = "ollama.service"
 
 
 class Discovery:
-    """Finds the owner, and remembers it for CACHE_S as long as the same process listens."""
+    """Finds the owner of Ollama, and caches it for CACHE_S as long as the same process listens."""
 
     def __init__(self, config: Config, address: Address) -> None:
         self._home, self._address = str(config.home.root), address
@@ -38,9 +38,10 @@ class Discovery:
         self._last: tuple[float, ProcessSnapshot | None, Owner] = (float("-inf"), None, Owner())
 
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
-        """Return the owner of the server.
+        """Return the owner of Ollama.
 
-        `own_pid` is the PID of the agent's own server. With `fresh`, ignore the remembered owner.
+        `own_pid` is the PID of the agent's own server, None if it does not run. With `fresh`, ignore the
+        cached owner.
         """
         if not self._address.local:
             return owner_of(OwnershipEvidence(address=self._address.url))
@@ -68,15 +69,15 @@ class Discovery:
         return None if holder is None else await self.owner(None, fresh=True)
 
     async def server_elsewhere(self) -> Owner | None:
-        """Return the server that this user runs at another address. None if there is none, or if the settings
-        allow two.
+        """Return the server that this user runs at another address; None if there is none, or if the settings
+        allow two servers.
         """
         server, address = await self._elsewhere()
         owner = owner_of(OwnershipEvidence(elsewhere=server, elsewhere_address=address))
         return owner if owner.kind is OwnerKind.ELSEWHERE else None
 
     async def menu_bar_app(self) -> ProcessSnapshot | None:
-        """Return the menu-bar app, if it runs (macOS)."""
+        """Return the process of Ollama's menu-bar app (macOS); None if it does not run."""
         if sys.platform != "darwin":
             return None
         found = await asyncio.to_thread(process_lookup.find_by_words, "Ollama.app/Contents/MacOS/")
@@ -87,7 +88,7 @@ class Discovery:
         return await asyncio.to_thread(_orphans)
 
     def runners(self, server: int | None) -> tuple[ProcessSnapshot, ...]:
-        """Return the runners of one server, or of all servers if it is unknown."""
+        """Return the runners of the server whose PID is `server`, or of all servers if `server` is None."""
         found = process_lookup.find_by_words("ollama", "llama-server")
         return tuple(p for p in found if classify.is_runner(p) and server in (None, p.ppid))
 
@@ -96,8 +97,8 @@ class Discovery:
         return process.user == self._me
 
     def _last_is_valid(self) -> bool:
-        """Return whether the owner that was found last is still valid. This costs less than looking for the
-        port's holder.
+        """Return whether the cached owner is still valid. This check is cheaper than a search for the process
+        that holds the port.
         """
         found_at, holder, _ = self._last
         if holder is None or time.monotonic() - found_at > CACHE_S:

@@ -30,7 +30,7 @@ class Address:
 
 
 def parse_address(base_url: str) -> Address:
-    """Return the parts of `ollama.base_url`."""
+    """Parse the URL of the Ollama server, and find out whether it names this machine."""
     parts = urlsplit(base_url)
     host = parts.hostname or "127.0.0.1"
     local = host in LOOPBACK
@@ -39,8 +39,9 @@ def parse_address(base_url: str) -> Address:
 
 
 def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
-    """Return OLLAMA_HOST for the agent's own server. If the address came from the user's OLLAMA_HOST, that
-    value is kept, because it may be a wildcard: with 0.0.0.0 the server also accepts other machines.
+    """Return the value of OLLAMA_HOST for the agent's own server. If the address came from the user's
+    OLLAMA_HOST, that value is kept, because it may be a wildcard: with 0.0.0.0 the server also accepts other
+    machines.
     """
     try:
         is_users = ollama_host.base_url(env) == address.url
@@ -55,7 +56,7 @@ def program() -> str | None:
 
 
 def installed() -> bool:
-    """Return whether this machine has the `ollama` program (`ollama-mcp` is another one)."""
+    """Return whether this machine has the `ollama` program (`ollama-mcp` is another program)."""
     return program() is not None
 
 

@@ -41,7 +41,7 @@ class OwnerKind(StrEnum):
 
 @dataclass(frozen=True)
 class OwnershipEvidence:
-    """What was seen of Ollama.
+    """The evidence from which the owner of Ollama is found.
 
     `address` is set if Ollama is on another machine. `holder` is the process that listens on Ollama's port,
     and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true if the system does not
@@ -69,7 +69,8 @@ class Owner:
     """The owner of Ollama.
 
     `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, if it is
-    known. `address` is that of a server that this user runs at another address.
+    known. `address` is the address of a server that this user runs elsewhere than configured; "" if there is
+    none.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY
@@ -108,7 +109,9 @@ _DESCRIPTIONS = {
 
 
 def owner_of(evidence: OwnershipEvidence) -> Owner:
-    """Return the owner of the server that listens; if none does, of the server that is registered."""
+    """Return the owner of the server that listens on Ollama's port. If none listens, return who is registered
+    to start one.
+    """
     if evidence.address:
         return Owner(OwnerKind.REMOTE, evidence.address)
     holder = evidence.holder
@@ -136,7 +139,9 @@ def _owner_of_running(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> t
 
 
 def _job_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
-    """Return the job or unit whose process the holder is, or None."""
+    """Return the kind and name of the launchd job or systemd unit that runs the holder; None if no job
+    does.
+    """
     for job in evidence.jobs:
         if job.pid == holder.pid:
             return _kind_of(job), job.name

@@ -27,7 +27,9 @@ SECOND_CHANCE_TOKENS = 8  # one token may be half a character
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check. `server_info` is None if the server did not answer."""
+    """The result of a check. `server_info` is None if the server did not answer. `verdict` says whether
+    Ollama works.
+    """
 
     server_info: ServerInfo | None
     verdict: ModelProbeResult
@@ -36,8 +38,8 @@ class CheckResult:
 class OllamaProbe:
     """Probes one Ollama server.
 
-    `look` reads its runners, to judge a model that does not answer. `on_judgement` is called with each new
-    judgement on such a model, and with None once the model has answered.
+    `look` reads what the server's runners do, to judge a model that does not answer. `on_judgement` is called
+    when the judgement on such a model changes, and with None once the model has answered.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class OllamaProbe:
         self._request: asyncio.Task[ModelProbeResult] | None = None
 
     async def server_info(self) -> ServerInfo:
-        """Ask for the version and the models; raise NoAnswer."""
+        """Ask the server for its version and models. Raises NoAnswer if it does not answer."""
         paths = ("/api/version", "/api/tags", "/api/ps")
         requests = (http_probe.get(self._session, self._url + path, SERVER_INFO_TIMEOUT_S) for path in paths)
         replies = await asyncio.gather(*requests, return_exceptions=True)
@@ -99,7 +101,9 @@ class OllamaProbe:
         return await self._verdict_of(self._request)
 
     async def _verdict_of(self, request: asyncio.Task[ModelProbeResult]) -> ModelProbeResult:
-        """Return the verdict on the open probe, also while it has no answer yet."""
+        """Return the verdict on the open probe, from its answer or, if none has come yet, from what the
+        runners do.
+        """
         waited_s = self._budget.waited_s(time.monotonic())
         done, _ = await asyncio.wait({request}, timeout=max(LEAST_WAIT_S, self._token_timeout_s - waited_s))
         if not done:

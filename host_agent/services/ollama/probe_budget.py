@@ -1,6 +1,7 @@
 """Decide when a probe of a model is due, and measure the time since the last answer. Pure.
 
-Ollama serves requests in order, so a probe waits behind users' requests; `silence` judges an unanswered one.
+Ollama serves requests in order, so a probe waits behind users' requests. The module `silence` judges a probe
+without an answer.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ TOKEN_TIMEOUT_S = 10.0
 class ProbeBudget:
     """The history of the probes. Times are monotonic seconds.
 
-    `asked_at` is when the probe was sent that has no answer yet, `ok_at` when the last good answer came.
-    `silent_since` is when the first unanswered probe was sent. It stays when a probe is given up and sent
-    again: otherwise a model that never answers would count as new with each probe.
+    `asked_at` is when the open probe was sent, None if no probe is open. `ok_at` is when the last good answer
+    came. `silent_since` is when the first unanswered probe was sent. It does not change when a probe is given
+    up and sent again, because otherwise a model that never answers would count as new with each probe.
+    `failed` is True if the last probe failed.
     """
 
     interval_s: float = 30.0
@@ -26,7 +28,9 @@ class ProbeBudget:
     failed: bool = False
 
     def is_due(self, now: float) -> bool:
-        """Return whether to send a probe: none is open, and the last answer was bad or is old."""
+        """Return whether to send a probe, because none is open and the last answer was bad or is older than
+        `interval_s`.
+        """
         if self.asked_at is not None:
             return False
         return self.failed or self.ok_at is None or now - self.ok_at >= self.interval_s

@@ -39,8 +39,8 @@ class Reading:
     """What a runner was seen to do at one time.
 
     `mark` is a value that changes whenever the runner makes progress. None means that no mark could be read
-    although the runner should have one: its loop is in the middle of a step. `evidence` says in words what
-    was seen, and where.
+    although the runner should have one, because its loop is in the middle of a step. `evidence` says in words
+    what was seen, and where.
     """
 
     activity: RunnerActivity
@@ -62,7 +62,7 @@ SHOWS_NOTHING = Reading(RunnerActivity.HIDDEN, None, "it has no /slots, and its 
 
 
 def read_slots(reply: Reply) -> Reading:
-    """Return the reading of a runner by its answer to GET /slots."""
+    """Return the reading of a runner from its answer to GET /slots."""
     if reply.status == LOADING:
         return Reading(RunnerActivity.LOADING, None, "it loads its model")
     if reply.status != OK or not isinstance(reply.body, list):
@@ -77,10 +77,11 @@ def read_slots(reply: Reply) -> Reading:
 
 
 def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
-    """Return the reading of a runner by the last lines of Ollama's log, each with its offset in the file.
+    """Return the reading of a runner from the last lines of Ollama's log, each with its offset in the file.
 
-    A progress line shows that the runner works if its part is unfinished and only GET requests, such as our
-    own checks, were logged after it. The end or cancellation of a request would leave another line.
+    A progress line shows that the runner works if its part of a prompt is unfinished and only GET requests,
+    such as this agent's checks, were logged after it. The end or cancellation of a request would leave
+    another line.
     """
     last: tuple[int, str] | None = None
     is_newest = False
@@ -104,7 +105,9 @@ def _slot_mark(slot: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _tokens(slot: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return every count of tokens in a slot: releases differ in which they have."""
+    """Return every count of tokens in a slot, None for each that this release of llama-server does not
+    report.
+    """
     after = slot.get("next_token")
     decoded = after[0] if isinstance(after, list) and after else after
     read = [slot.get(name) for name in ("n_prompt_tokens", "n_past", "n_prompt_tokens_processed")]

@@ -32,7 +32,7 @@ PORT_OPTION = "--port"
 class RunnerLook:
     """Observes the runners of one Ollama server.
 
-    `runners` returns its runners, `log` the path of its log, or None if that is unknown.
+    `runners` returns the server's runners. `log` returns the path of its log, or None if that is unknown.
     """
 
     def __init__(
@@ -69,14 +69,18 @@ class RunnerLook:
 
 
 def port_of(runner: ProcessSnapshot) -> int | None:
-    """Return the port that Ollama has given to its runner, from the runner's command line."""
+    """Return the port that Ollama has given to its runner, from the runner's command line; None if there is
+    none.
+    """
     words = runner.words
     after = [second for first, second in zip(words, words[1:], strict=False) if first == PORT_OPTION]
     return int(after[0]) if after and after[0].isdecimal() and 0 < int(after[0]) <= 65535 else None
 
 
 def log_of(owner: Owner, own_log: Path) -> Path | None:
-    """Return the log of the owner's server; None if it goes to a terminal, a journal or nowhere."""
+    """Return the path of the server's log; None if its output goes to a terminal, a journal or nowhere.
+    `own_log` is the log of the agent's own server.
+    """
     if owner.kind is OwnerKind.OURS:
         return own_log
     if owner.kind is OwnerKind.APP:

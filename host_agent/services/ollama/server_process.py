@@ -54,7 +54,9 @@ def spec(config: Config, address: Address, ready: Probe, health: Probe, guard: L
 
 
 def _policy(config: Config) -> RestartPolicy:
-    """Return the common policy with at most five restarts an hour; more often needs a person."""
+    """Return the common restart policy with at most five restarts an hour, because a server that fails more
+    often needs a person.
+    """
     policy = restart_policy(config.supervision)
     window_s = max(HOUR_S, config.supervision.window_s)
     return replace(
@@ -65,7 +67,9 @@ def _policy(config: Config) -> RestartPolicy:
 
 
 class OllamaLauncher:
-    """Looks for the program at each start: it may have been installed or moved since the last."""
+    """Starts or adopts `ollama serve`. The program is searched for at each start, because it may have been
+    installed or moved meanwhile.
+    """
 
     async def launch(self, spec: ChildSpec) -> "OllamaProcess":
         """Start the server."""
@@ -79,9 +83,10 @@ class OllamaLauncher:
 
 
 class OllamaProcess(HandleWrapper):
-    """A server. Once it has ended, its runners are terminated gracefully, before its process group is killed.
+    """A process of `ollama serve`. When it has ended, its runners are terminated gracefully before its
+    process group is killed.
 
-    SIGKILL can strand the memory that a runner has wired (ollama/ollama issues 5642, 17792).
+    SIGKILL can leak the memory that a runner has wired (ollama/ollama issues 5642, 17792).
     """
 
     async def wait(self) -> ExitStatus:
@@ -92,7 +97,9 @@ class OllamaProcess(HandleWrapper):
 
 
 def runners_of_group(group: int) -> tuple[int, ...]:
-    """Return the PIDs of the runners in a server's process group; they stay in it when the server ends."""
+    """Return the PIDs of the runners in a server's process group, which they do not leave when the server
+    ends.
+    """
     found = []
     for process in process_lookup.find_by_words("ollama", "llama-server"):
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -70,8 +70,8 @@ class OllamaService:
     async def service_status(self, fresh: bool = False) -> ServiceStatus:
         """Return the status of Ollama.
 
-        With `fresh`, for callers that act on it, Ollama is checked now. `absent` is not a fault: Ollama is
-        not installed, or is switched off in the configuration.
+        With `fresh`, for callers that act on the result, check Ollama now. The state `absent` is not a fault:
+        Ollama is not installed, or the configuration does not use it.
         """
         if absent := self._absent():
             return absent
@@ -85,13 +85,17 @@ class OllamaService:
         return status.service_status(seen, self.controller.status())
 
     async def check(self) -> Observation:
-        """Ask for version and models, probe a model if that is due, and count a failure."""
+        """Ask Ollama for its version and models, probe a model if that is due, and count the failed checks in
+        a row.
+        """
         if self._checking is None:
             self._checking = asyncio.create_task(self._check(), name="ollama's check")
         return await asyncio.shield(self._checking)
 
     async def check_until_certain(self) -> Observation:
-        """Check until one check succeeds, or FAILURES_UNTIL_DOWN of them have failed in a row."""
+        """Check until one check succeeds, FAILURES_UNTIL_DOWN checks have failed in a row, or no server
+        runs.
+        """
         seen = await self.check()
         while not seen.verdict.ok and seen.failures < FAILURES_UNTIL_DOWN and seen.owner.runs:
             await asyncio.sleep(RECHECK_INTERVAL_S)
@@ -124,7 +128,7 @@ class OllamaService:
     # --- start and stop -------------------------------------------------------------------------------------
 
     async def adopt_or_start(self) -> None:
-        """Adopt the server that an earlier agent started, or start one if nobody else would."""
+        """Adopt the server that an earlier agent started, or start one if Ollama has no other owner."""
         if self._absent() is None:
             await self.controller.adopt_or_start()
             await self._observe_server_info()
@@ -135,7 +139,9 @@ class OllamaService:
         return f"Ollama is {absent.detail}." if absent else self.controller.refusal(action)
 
     async def manual_action(self, action: str) -> None:
-        """Start, stop or restart Ollama because a person asks for it; raise NotPossible."""
+        """Start, stop or restart Ollama because a person asks for it. Raises NotPossible if the agent may not
+        do that, or a command fails.
+        """
         self.forget_failures()
         await self.controller.manual_action(action)
 
@@ -148,14 +154,16 @@ class OllamaService:
     # --- watching -------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Check a server that has another owner each `supervision.health_interval_s`, until cancelled."""
+        """Check Ollama each `supervision.health_interval_s` while another owner runs it, until cancelled."""
         while True:
             await asyncio.sleep(self._config.supervision.health_interval_s)
             if self._absent() is None:
                 await self.watch_once()
 
     async def watch_once(self) -> None:
-        """Check once, and request a recovery pass if Ollama is down or gone: the pass limits restarts."""
+        """Check a server that has another owner, and request a recovery pass if it is down or gone. The pass
+        limits how often it restarts the server.
+        """
         if await self.controller.yield_to_other_server():
             self.forget_failures()
         if self.controller.has_child:
@@ -187,8 +195,8 @@ class OllamaService:
         """Return whether the Ollama of the last observation has ended, or its supervisor reports another
         process.
 
-        If not, there is no need to observe at once: the check that runs makes the next observation, although
-        a hung server may delay it for long.
+        If not, the caller need not observe at once, because the check under way makes the next observation,
+        although a hung server may delay it for long.
         """
         child, pid = self.controller.status(), self._observation.owner.pid
         changed = (child.process_pid, child.state) != self._observed_child

@@ -1,9 +1,9 @@
 """Judge a probe that gets no answer: is the model busy with other requests, or does it hang? Pure.
 
-A runner whose tokens advance is busy, however long its queue. One that works and makes no progress hangs:
-after `no_progress_s` if it burns CPU, and after STANDSTILL_S if it uses none. A runner that does not show its
-progress is judged by its CPU time alone, which is believed for BUSY_FOR_S only: a runner may use 100 % and
-never write a token (ollama/ollama issue 10516).
+A runner whose tokens advance is busy, however long its queue. A runner that works without progress counts as
+hung, after `no_progress_s` if it uses CPU, and after STANDSTILL_S if it uses none. A runner that does not
+show its progress is judged by its CPU time alone, which counts as work for BUSY_FOR_S only, because a runner
+may use 100 % CPU and never write a token (ollama/ollama issue 10516).
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ STANDSTILL_S = 60.0  # a GPU's runner needs no CPU while it waits for a step, wh
 BUSY_FOR_S = 900.0
 BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner none
 BUSY_CORES_WITHOUT_SLOT = (
-    0.2  # of one with idle slots: it may split a long prompt into tokens, or only answer us
+    0.2  # for a runner with idle slots, which may split a long prompt into tokens, or only answer us
 )
 
 
@@ -69,7 +69,7 @@ def judge(
 ) -> RunnerJudgement:
     """Return the judgement on a model that has given no token for `silent_s` although it was asked.
 
-    `watch` includes the `readings`.
+    `watch` is already updated with `readings`.
     """
     readings = tuple(readings)
     working = [runner for runner in readings if runner.reading.activity is RunnerActivity.WORKING]

@@ -14,12 +14,12 @@ CHILD_STATES = (State.STARTING, State.STOPPING, State.BACKOFF, State.OPEN, State
 
 @dataclass(frozen=True)
 class Observation:
-    """What was observed last of Ollama.
+    """The last observation of Ollama.
 
-    `server_info` is None if nothing answered; the `verdict` then says why. `failures` counts the failed
-    checks in a row. `required` is true if the configuration demands Ollama, `lists_no_models` if the
-    server has none although this user has some. `instructions` says how Ollama is started or restarted, `url`
-    if it should answer.
+    `server_info` is None if nothing answered; `verdict` then says why. `failures` counts the failed checks in
+    a row. `required` is True if the configuration demands Ollama, and `lists_no_models` if the server lists
+    none although this user has models on disk. `instructions` says how to start or restart Ollama, and `url`
+    is where it should answer.
     """
 
     owner: Owner = Owner()

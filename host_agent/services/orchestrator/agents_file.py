@@ -18,7 +18,7 @@ TIMEOUT_S = 20.0
 
 
 def find_mistake(config: Config) -> str:
-    """Return the first mistake in the file, with its line; empty if it is valid, or if the orchestrator is
+    """Return the first mistake in the file, with its line; "" if the file is valid or the orchestrator is
     switched off.
     """
     if config.orchestrator.mode == Mode.OFF:
@@ -27,7 +27,7 @@ def find_mistake(config: Config) -> str:
 
 
 class AgentsFileCheck:
-    """Looks for a mistake in the file, again only when the file has changed."""
+    """Checks the file for mistakes, and checks it again only when the file has changed."""
 
     def __init__(self, config: Config) -> None:
         self._file = agents_file(config)
@@ -43,7 +43,9 @@ class AgentsFileCheck:
 
 
 def _mistake(done: commands.CommandResult) -> str:
-    """Return the checked file's mistake. A check that could not run says nothing about the file."""
+    """Return the mistake that the check found in the file; "" if it found none, or if the check could not
+    run.
+    """
     lines = done.text.strip().splitlines()
     return lines[-1] if done.exit_code == CONFIG_EXIT_CODE and lines else ""
 

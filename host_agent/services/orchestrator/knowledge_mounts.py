@@ -1,6 +1,7 @@
 """Mount the agents' knowledge folders in the containers: read-only, one below /knowledge for each agent.
 
-docker-compose.yml mounts the first folder itself. The others stand in a second compose file, written here.
+docker-compose.yml mounts the first folder itself. The other folders are mounted by a second compose file,
+which this module writes.
 """
 
 import json
@@ -15,7 +16,9 @@ FILE = "knowledge.compose.json"  # JSON is YAML, too
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the variables for docker-compose.yml: the agent and the path of the first folder."""
+    """Return the variables for docker-compose.yml with the first agent that has a folder, and the folder's
+    path.
+    """
     name, path = next(iter(knowledge_folders(config).items()))
     return {"VESTAL_KNOWLEDGE_NAME": name, "VESTAL_KNOWLEDGE_PATH": str(path)}
 
@@ -35,7 +38,9 @@ def write(config: Config) -> list[Path]:
 
 
 def check(config: Config) -> None:
-    """Raise HostAgentError for a folder that does not exist: Docker would make an empty one, as root."""
+    """Raise HostAgentError if a knowledge folder does not exist, because Docker would create an empty folder,
+    as root.
+    """
     for name, path in missing_folders(config):
         raise HostAgentError(
             f"orchestrator.knowledge: {path} (of {name}) is not a folder:"

@@ -11,8 +11,8 @@ from vestal.config import Config
 
 
 class DockerEngine(Protocol):
-    """What the decision needs of the Docker engine. Both methods raise DockerUnavailable if it does not
-    answer.
+    """The part of the Docker engine that the decision needs. Both methods raise DockerUnavailable if the
+    engine does not answer.
     """
 
     async def version(self) -> str:
@@ -23,7 +23,7 @@ class DockerEngine(Protocol):
 
 
 class ComposeCommand(Protocol):
-    """What the decision needs of `docker compose`."""
+    """The part of `docker compose` that the decision needs."""
 
     @property
     def image(self) -> str:
@@ -63,7 +63,7 @@ class ModeDecision:
 async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
     """Return the configured mode; with `auto`, containers if they are possible and the image is built.
 
-    A home that has made containers stays with them: their volume holds the tasks.
+    A home that has containers keeps using them, because their volume holds the tasks.
     """
     possible = await possible_mode(config, docker, compose)
     if possible.mode is not Mode.DOCKER or config.orchestrator.mode != "auto" or has_containers(config):
@@ -78,7 +78,9 @@ async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) 
 
 
 async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the mode that is possible once the image is built: with `docker`, the image should be built."""
+    """Return the configured mode; with `auto`, the mode that is possible as soon as the orchestrator's image
+    is built.
+    """
     wanted = config.orchestrator.mode
     if wanted != "auto":
         return ModeDecision(Mode(wanted), f"orchestrator.mode is {wanted}")
@@ -94,7 +96,7 @@ async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCo
 
 
 def remember_containers(config: Config) -> None:
-    """Record that this home has containers now."""
+    """Record that this home has containers."""
     _marker(config).touch(mode=0o600)
 
 

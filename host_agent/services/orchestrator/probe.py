@@ -8,16 +8,19 @@ from vestal.supervision import ProbeResult
 
 
 class OrchestratorProbe:
-    """Sends GET /health. The port is this machine's."""
+    """Probes the orchestrator by GET /health. `port` is the port of this machine at which its container is
+    published.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, port: int, timeout_s: float = 3.0) -> None:
         self._session, self._timeout_s = session, timeout_s
         self._url = f"http://127.0.0.1:{port}/health"
 
     async def answers(self, main_pid: int) -> ProbeResult:
-        """Return a good result for any answer, whatever it says: a restart would not heal unhealthy models.
+        """Return a good result if any answer comes. The answer's content does not count, because a restart
+        would not heal unhealthy models.
 
-        `main_pid` is that of the container's main process.
+        `main_pid` is the PID of the container's main process.
         """
         try:
             await http_probe.get(self._session, self._url, self._timeout_s)

@@ -51,7 +51,9 @@ def failure_of(entry: Mapping[str, Any]) -> Failure | None:
 
 
 class LastFailures:
-    """Reads the whole journal once, and after that only its new entries."""
+    """Finds the last failure of each service. It reads the whole journal once, and afterwards only new
+    entries.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

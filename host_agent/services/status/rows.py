@@ -42,8 +42,8 @@ class Look:
 
     `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
     is the engine's status as the gateway answers now, None without an answer; `reported` is the status in the
-    gateway's last answer. `containers` has the status of each service's container, or is the sentence that
-    says why none could be listed.
+    gateway's last answer. `containers` has the status of each service's container, or is a sentence that says
+    why the containers could not be listed.
     """
 
     agent: ServiceStatus
@@ -100,7 +100,7 @@ def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) 
 
 
 def _gateway(look: Look) -> ServiceStatus:
-    """Return the gateway's row, which names the older ones that still serve their last clients."""
+    """Return the gateway's row, which names the older gateways that still serve their last clients."""
     extra = {"port": look.mlx_port, "predecessors": list(look.predecessors)}
     row = ServiceStatus.of_child(look.children[MLX_SERVER], **extra)
     if not look.predecessors or row.detail:
@@ -112,9 +112,10 @@ def _gateway(look: Look) -> ServiceStatus:
 def engine_row(
     gateway: ChildStatus, engine: ServiceStatus | None, reported: EngineReport | None
 ) -> ServiceStatus:
-    """Return the engine's row from what its gateway answers now (None without an answer) and `reported` last.
+    """Return the engine's row. `engine` is its status as the gateway answers now, None without an answer;
+    `reported` is its status in an earlier answer.
 
-    Without a gateway there is no engine.
+    While no gateway runs, the engine counts as stopped.
     """
     if gateway.state in DOWN:
         return ServiceStatus(State.STOPPED, detail=f"its gateway is {gateway.state}")
@@ -155,7 +156,9 @@ def _orchestrators(look: Look) -> dict[str, ServiceStatus]:
 
 
 def _containers(look: Look) -> Mapping[str, ServiceStatus]:
-    """Return the rows of the containers. None can run while the Docker engine does not answer."""
+    """Return the rows of the containers. While the Docker engine does not answer, all of them are
+    `stopped`.
+    """
     why_unknown = look.docker.error or (look.containers if isinstance(look.containers, str) else "")
     if why_unknown or isinstance(look.containers, str):
         return dict.fromkeys(IN_CONTAINERS, ServiceStatus(State.STOPPED, detail=why_unknown))

@@ -65,9 +65,9 @@ def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
 def _is_consequence(
     name: str, rows: Mapping[str, ServiceStatus], unwell: Mapping[str, ServiceStatus]
 ) -> bool:
-    """Return whether a service is unhealthy because of the one that it depends on.
+    """Return whether a service is unhealthy because of the service that it depends on.
 
-    A gateway that runs but has given up its engine is restricted because of the engine.
+    A gateway that runs but has given up its engine is a consequence of the engine.
     """
     parent = rows[name].parent
     if name == MLX_ENGINE and parent in unwell:
@@ -82,7 +82,7 @@ def _severity(row: ServiceStatus) -> int:
 
 
 def _waiting(rows: Mapping[str, ServiceStatus]) -> str:
-    """Return a text with the number of requests that wait for the next engine; empty if none does."""
+    """Return a text with the number of requests that wait for the next engine; "" if no request waits."""
     requests = rows[MLX_ENGINE].extra.get("requests")
     count = requests.get("parked", 0) if isinstance(requests, Mapping) else 0
     if not count:

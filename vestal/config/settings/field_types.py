@@ -24,7 +24,7 @@ def _refuse_bool(value: object) -> object:
 
 
 def _parse_digits(value: object) -> object:
-    """Return digits as a number: every value from the environment is text."""
+    """Convert a text of digits to a number, because every value from the environment is text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -75,7 +75,7 @@ Key = Annotated[str, BeforeValidator(_parse_key)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_parse_digits)]
-"""How many bits each number in the KV cache has; `none` stands for those that the model computes."""
+"""How many bits each number in the KV cache has; `none` means that the cache is not quantized."""
 
 KvGroupSize = Annotated[Literal[32, 64, 128], BeforeValidator(_parse_digits)]
 """How many numbers of a quantized KV cache share one scale."""

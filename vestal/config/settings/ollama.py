@@ -12,7 +12,7 @@ class OllamaSection(Section):
 
     `base_url`           the server's address; without it OLLAMA_HOST, Ollama's own variable, names it
     `manage`             auto: Vestal starts it if it is installed and this user runs no other
-                         always: as auto, but also if another server runs; a missing one is a fault
+                         always: as auto, but even if another server runs; a missing Ollama is a fault
                          watch: Vestal only reports its state
                          off: Vestal ignores it
     `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one

@@ -21,7 +21,7 @@ MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 def _by_agent(value: object) -> object:
-    """Return a single folder as the knowledge of the agent `docs`."""
+    """Convert a single folder to the knowledge of the agent `docs`, and leave any other value as it is."""
     return {"docs": value} if isinstance(value, str | Path) else value
 
 

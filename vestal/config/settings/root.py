@@ -19,7 +19,7 @@ from vestal.config.settings.orchestrator import OrchestratorSection
 from vestal.config.settings.supervision import SupervisionSection
 
 DRAFT = "draft"
-"""The tag of a draft model that has no name of its own: that of `llama3` is `llama3:draft`."""
+"""The tag of a draft model without a name of its own: the draft model of `llama3` is `llama3:draft`."""
 
 
 class Settings(Section):
@@ -130,7 +130,7 @@ class Config(Settings):
         return None if key is None else self.models[key]
 
     def configured_name(self, name: str) -> str | None:
-        """Return the name that the configuration has for a model; None if it has none."""
+        """Return a model's name as the configuration spells it; None if the model is not configured."""
         return find_named(name, self.models, str)
 
     def adapter(self, name: str) -> ModelAdapter | None:
@@ -140,8 +140,10 @@ class Config(Settings):
         return find_named(name, self.adapters(), lambda adapter: adapter.name)
 
     def kv_quantization(self, name: str) -> tuple[int, int] | None:
-        """Return bits and group size of a model's KV cache, those of its base for a model with a configured
-        adapter; None if it is not quantized.
+        """Return the bits and the group size of a model's quantized KV cache; None if the cache is not
+        quantized.
+
+        A model with a configured adapter has the values of its base model.
         """
         adapter = self.adapter(name)
         source = self.model_source(adapter.base if adapter else name)

@@ -10,7 +10,7 @@ class SupervisionSection(Section):
     `backoff_base_s`, `backoff_max_s`   the delay of restart n is `min(base · 2^n, max)`
     `max_restarts`, `window_s`          the most restarts in a window of time; one more opens the breaker
     `breaker_failures`                  the failed starts in a row that open the breaker
-    `breaker_open_s`                    how long it stays open; doubles each time, up to 30 minutes
+    `breaker_open_s`                    how long the breaker stays open; doubles each time, up to 30 minutes
     `stop_s`                            the time from SIGTERM to SIGKILL
     `health_interval_s`                 how often a service is probed
     `health_failures`                   the failed probes in a row that restart it

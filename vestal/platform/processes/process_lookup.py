@@ -79,7 +79,7 @@ def cpu_s(pid: int) -> float:
 
 
 def rss_bytes(pid: int) -> int:
-    """Return the resident memory of the process; 0 if it cannot be read."""
+    """Return the resident memory of the process in bytes; 0 if it cannot be read."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

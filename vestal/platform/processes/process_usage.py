@@ -52,8 +52,8 @@ def read(pid: int) -> ProcessUsage:
 
 
 def _max_open_files(process: psutil.Process) -> int | None:
-    """Return the process's limit of open files; None if it is unknown. Only Linux discloses another
-    process's.
+    """Return the limit of open files of the process; None if it is unknown. Only Linux discloses the limit of
+    another process.
     """
     if not hasattr(process, "rlimit"):
         return None

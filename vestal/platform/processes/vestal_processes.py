@@ -38,7 +38,9 @@ def server_module(pid: int, home: Path, default_home: Path) -> str | None:
 
 
 def server_module_of_command(arguments: Sequence[str]) -> str | None:
-    """Return the server that a command line runs, as `python -m MODULE` or as `vestal COMMAND`."""
+    """Return the server that a command line runs, as `python -m MODULE` or as `vestal COMMAND`; None if it
+    runs none.
+    """
     for at, word in enumerate(arguments[:2]):
         if Path(word).name == SCRIPT:
             return SCRIPT_COMMANDS.get(next(iter(arguments[at + 1 :]), ""))
@@ -59,11 +61,12 @@ def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]
 
 
 def group_leader(variable: str, value: str, excluded: Container[int] = ()) -> int | None:
-    """Return the PID of the process that leads a process group and has this variable in its environment.
+    """Return the PID of the process that leads a process group and has this variable, with this value, in its
+    environment.
 
-    Its descendants inherit the variable, but lead no group of their own unless they are supervised too, which
-    gives them another value. PIDs in `excluded` are ignored. If several processes match, return the one that
-    has run longest; if none does, return None.
+    Its descendants inherit the variable, but do not lead a process group; a descendant that is itself
+    supervised leads a group, and has another value. PIDs in `excluded` are ignored. If several processes
+    match, return the one that has run longest; if none matches, return None.
     """
     found = []
     for process in psutil.process_iter():
@@ -82,10 +85,10 @@ def group_leader(variable: str, value: str, excluded: Container[int] = ()) -> in
 
 
 def _in_container(pid: int) -> bool:
-    """Return whether the process has a PID namespace of its own.
+    """Return whether the process has another PID namespace than this process, as in a container.
 
-    On Linux, the host also sees the processes of containers. The orchestrator in a container has no
-    VESTAL_HOME, so it would be taken for one of the default home.
+    On Linux, the host also sees the processes of containers. An orchestrator in a container has no
+    VESTAL_HOME, so it would be taken for a server of the default home.
     """
     try:
         return (PROC / str(pid) / "ns" / "pid").readlink() != (PROC / "self" / "ns" / "pid").readlink()

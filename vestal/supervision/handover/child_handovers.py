@@ -1,10 +1,10 @@
 """All handovers of one child: at most one that is undecided, and those whose predecessor has not ended.
 
-For a supervisor that dies at any point, the PID files name every process:
+The PID files name every process at any time, for the next supervisor in case this one dies:
 
     gateway.json             the child's process
-    gateway.successor-*      one that starts while it serves; the next supervisor kills it
-    gateway.predecessor-*    one that was or is asked to hand over; the next supervisor asks it again
+    gateway.successor-*      a successor that starts while that process serves; the next supervisor kills it
+    gateway.predecessor-*    a process that was or is asked to hand over; the next supervisor asks it again
 
 If a predecessor's file names the child's process itself, the supervisor died just before it asked.
 """
@@ -41,8 +41,8 @@ from vestal.supervision.processes.process_group import reap
 class ChildHandovers:
     """Begins and follows the handovers of one child.
 
-    `make_child` makes a process the child's own and returns the one that was it before. The child reports
-    each change of its state by `child_changed`.
+    `make_child` makes a process the child's own, and returns the process that was the child's before. The
+    child reports each change of its state by `child_changed`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ChildHandovers:
     async def hand_over(self, current: Callable[[], ChildState]) -> None:
         """Start a successor, and wait until it serves. `current` returns the state of the child.
 
-        Raises HandoverRefused, which says why the successor did not take over.
+        Raises HandoverRefused, with the reason, if the successor does not take over.
         """
         child = current()
         policy, pid = self._spec.handover, child.pid
@@ -128,7 +128,7 @@ class ChildHandovers:
             self.child_changed(child)
 
     def cancel(self) -> None:
-        """End every process but the child's own: the child is to stop."""
+        """End every process of the handovers except the child's own, because the child is to stop."""
         for each in self._handovers:
             each.send(Cancelled("it was stopped"))
 
@@ -151,7 +151,7 @@ class ChildHandovers:
             await each.over.wait()
 
     async def detach(self) -> None:
-        """Stop following the handovers; the next supervisor does so."""
+        """Stop following the handovers, which the next supervisor resumes."""
         await self._tasks.cancel_all()
         for each in self._handovers:
             await each.detach()

@@ -87,7 +87,7 @@ class AskToHandOver:
 
 @dataclass(frozen=True)
 class KillSuccessor:
-    """Send SIGKILL to the successor, which holds nothing yet."""
+    """Send SIGKILL to the successor, which serves no client yet."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ Action = MakeSuccessorTheChild | AskToHandOver | KillSuccessor | TerminatePredec
 class Handover:
     """The state of one handover. `timer_at` is when a TimerFired is due (monotonic seconds); None for never.
 
-    `why` says why the handover was refused. `successor_lives` is about the first successor only, and matters
-    no more once that serves.
+    `why` says why the handover was refused. `successor_lives` says whether the first successor still runs,
+    and is not used once a successor serves.
     """
 
     policy: HandoverPolicy

@@ -1,4 +1,6 @@
-"""The shell around the plan of one handover: it reports what happens, and carries out the actions."""
+"""Carry out one handover: report what happens to its plan, and carry out the actions that the plan
+returns.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,9 @@ _READ_BYTES = 4096
 class ProcessHandover:
     """Carries out one handover as its plan decides.
 
-    `make_child` makes the successor the child's process and returns the one before. `last_words` returns what
-    the successor wrote last. `decided` is set once it is known whether the successor takes over.
+    `make_child` makes the successor the child's process and returns the process that was the child's before.
+    `last_words` returns what the successor wrote last. `decided` is set once it is known whether the
+    successor takes over.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class ProcessHandover:
         self._carry_out_all(actions)
 
     async def detach(self) -> None:
-        """Leave the predecessor running: its PID file names it.
+        """Leave the predecessor running; the next supervisor finds it by its PID file.
 
         A successor that is not the child yet is killed.
         """

@@ -14,10 +14,12 @@ import os
 from collections.abc import MutableMapping
 
 SUCCEEDS_VARIABLE = "VESTAL_SUCCEEDS"
-"""Has the PID of the predecessor in the environment of its successor."""
+"""The environment variable of a successor that holds the PID of its predecessor."""
 
 READY_FD_VARIABLE = "VESTAL_READY_FD"
-"""Has the descriptor to which the successor writes a line when it is ready, and one when it serves."""
+"""The environment variable with the descriptor to which a successor writes a line when it is ready, and
+another when it serves.
+"""
 
 READY, SERVING = "ready", "serving"
 
@@ -25,8 +27,8 @@ READY, SERVING = "ready", "serving"
 class Succession:
     """The predecessor that this process may replace, and the pipe by which it reports its progress.
 
-    `predecessor` is the PID, or None if this process replaces none. Reports that nobody reads are dropped:
-    the supervisor may have died.
+    `predecessor` is the PID, or None if this process replaces none. Reports that nobody reads are dropped,
+    because the supervisor may have died.
     """
 
     def __init__(self, predecessor: int | None = None, descriptor: int | None = None) -> None:

@@ -20,7 +20,7 @@ AT_ONCE_S = 0.1
 
 
 class HealthCheck:
-    """Asks one process, and remembers the questions that it left unanswered.
+    """Sends health probes (questions) to one process, and judges the process if it leaves them unanswered.
 
     The supervisor, the monitor and recovery passes share this object. Their unanswered questions are counted
     together, and simultaneous callers share one question.
@@ -40,11 +40,11 @@ class HealthCheck:
         self._asking: asyncio.Task[ProbeResult] | None = None
 
     def forget(self) -> None:
-        """Forget the unanswered questions: the machine slept meanwhile."""
+        """Forget the unanswered questions, as after the machine has slept."""
         self._silence = UnansweredQuestions()
 
     async def ask(self, pid: int) -> ProbeResult:
-        """Ask the process once. Return its answer, or, if it does not answer, the judgement on it.
+        """Ask the process once. Return its answer, or the judgement on the process if it does not answer.
 
         A probe that raises, or does not return in time, counts as unanswered.
         """
@@ -57,7 +57,7 @@ class HealthCheck:
     async def settle(self, pid: int, is_current: Callable[[], bool] = lambda: True) -> ProbeResult:
         """Ask until the process answers well, or is known to be busy or hung; return the last result.
 
-        Return a bad answer if it comes `failures` times in a row. End early if `is_current` returns False.
+        Give up after `failures` bad answers in a row, or as soon as `is_current` returns False.
         """
         bad_answers = 0
         while True:
@@ -96,8 +96,9 @@ class HealthCheck:
     async def _probe_and_look(self, pid: int) -> tuple[ProbeResult, ProcessActivity | None]:
         """Return the probe's result, and the process's activity soon after the probe began.
 
-        The activity is None if the result came at once, as it does from a process at rest: reading the
-        activity takes longer than the answer. After a question without an answer, it is read first.
+        The activity is None if the result came at once, as it does from a process at rest, because reading
+        the activity would take longer than the answer. After a question without an answer, the activity is
+        read before the probe.
         """
         if self._silence.questions:
             before = await self._read_activity(pid)
@@ -119,7 +120,9 @@ class HealthCheck:
         return self._policy.timeout_s
 
     async def _read_activity(self, pid: int) -> ProcessActivity:
-        """Return the process's activity as the kernel shows it; one without values if it cannot be read."""
+        """Return the process's activity as the kernel shows it; all its fields are None if it cannot be
+        read.
+        """
         if self._activity is None:
             return ProcessActivity()
         with contextlib.suppress(TimeoutError):

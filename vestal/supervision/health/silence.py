@@ -21,10 +21,12 @@ from enum import StrEnum
 from vestal.supervision.lifecycle.probe import ProbePolicy
 
 BUSY_CORES = 0.02
-"""From this share of a core on, a process works. One that waits for requests uses a tenth of it."""
+"""A process that uses at least this share of a CPU core works. A process that waits for requests uses a tenth
+of it.
+"""
 BUSY_CPU_S = 0.03  # the kernel counts in steps of 10 ms, so that less says nothing in a short time
-TURNING_PER_S = 0.5  # an event loop of ours wakes at least once in 2 s, for its timers
-MOST_INTERVAL_S = 10.0  # if health is checked more rarely, as in tests, a hang is still judged by this
+TURNING_PER_S = 0.5  # an event loop of Vestal's wakes at least once in 2 s, for its timers
+MOST_INTERVAL_S = 10.0  # the longest interval that counts; health may be checked more rarely
 QUICK_QUESTION_S = 2.0  # the least time in which a question can show that nobody serves those who wait
 LATE_S = 2.0
 KEPT_QUESTIONS = 8
@@ -63,8 +65,8 @@ class UnansweredQuestion:
     """A question without an answer: when it was asked and given up, in monotonic seconds, and what the kernel
     showed at both moments.
 
-    A question that was refused at once says little about the time since the one before. So `since` and
-    `before` are those of the previous question's end, if there is one.
+    `since` and `before` are the time and the activity at the end of the previous unanswered question, if
+    there is one, because a question that was refused at once spans almost no time.
     """
 
     asked_at: float
@@ -97,7 +99,9 @@ class ProcessJudgement:
 
 @dataclass(frozen=True)
 class UnansweredQuestions:
-    """The questions since the last answer, oldest first: the first one, and the latest KEPT_QUESTIONS."""
+    """The unanswered questions since the last answer, oldest first: the first one, and the latest
+    KEPT_QUESTIONS.
+    """
 
     questions: tuple[UnansweredQuestion, ...] = ()
 
@@ -136,7 +140,7 @@ class UnansweredQuestions:
         return ProcessJudgement(ProcessVerdict.UNDECIDED, f"{unanswered}")
 
     def _idle_questions(self, policy: ProbePolicy) -> list[UnansweredQuestion]:
-        """Return the latest questions in a row in which the process did not work.
+        """Return the latest successive questions during which the process did not work.
 
         A question that was given up much later than at its timeout says nothing: this process itself was held
         up, and may have missed the answer.
@@ -151,7 +155,7 @@ class UnansweredQuestions:
 
 
 def evidence_of_work(question: UnansweredQuestion) -> str:
-    """Return in words how the process worked while it was asked; empty if it did not."""
+    """Return in words how the process worked while it was asked; "" if it did not work."""
     before, after = question.before, question.after
     if before.cpu_s is not None and after.cpu_s is not None:
         used_s = after.cpu_s - before.cpu_s

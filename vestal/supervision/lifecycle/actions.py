@@ -48,7 +48,9 @@ class SaveState:
 
 @dataclass(frozen=True)
 class RestartSiblings:
-    """Have the strategy decide which siblings stop and start with this child, which died and is on hold."""
+    """Let the supervisor's strategy decide which siblings stop and start with this child, which died and is
+    on hold.
+    """
 
 
 Action = Launch | Terminate | Kill | Emit | SaveState | RestartSiblings

@@ -74,13 +74,15 @@ class Breaker:
         return replace(self, state=BreakerState.HALF_OPEN, until=now + timeout_s)
 
     def extend_trial(self, now: float, timeout_s: float) -> Breaker:
-        """Extend a trial that makes progress: it now has `timeout_s` from `now`."""
+        """Extend a trial that makes progress, so that at least `timeout_s` remains for it from `now`."""
         if self.state is not BreakerState.HALF_OPEN:
             return self
         return replace(self, until=max(self.until, now + timeout_s))
 
     def cancel_trial(self, now: float) -> Breaker:
-        """End a trial that neither succeeded nor failed; the next start, allowed at once, is the trial."""
+        """End a trial that neither succeeded nor failed. The next start is allowed at once, and is another
+        trial.
+        """
         if self.state is not BreakerState.HALF_OPEN:
             return self
         return replace(self, state=BreakerState.OPEN, until=now)
@@ -97,7 +99,9 @@ class Breaker:
         return counted
 
     def ran_stably(self) -> Breaker:
-        """Forget past openings: the child ran for long enough, so the next opening is a short one."""
+        """Forget past openings, because the child ran for long enough. The next opening is a short one
+        again.
+        """
         return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
 
     def trip(self, now: float) -> Breaker:
@@ -106,7 +110,9 @@ class Breaker:
         return replace(self, state=BreakerState.OPEN, opens=opens, until=now + self.policy.open_time(opens))
 
     def machine_woke(self, now: float, slept_s: float, trial_timeout_s: float) -> Breaker:
-        """Forget failures from before the sleep, count it as open time, and give a trial its full time."""
+        """Return the breaker after the machine slept. A closed breaker forgets its failures, an open one
+        counts the sleep as open time, and a trial gets its full time again.
+        """
         if self.state is BreakerState.CLOSED:
             return replace(self, failures=0)
         if self.state is BreakerState.HALF_OPEN:

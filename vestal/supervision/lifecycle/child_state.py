@@ -64,11 +64,11 @@ class ChildState:
         `alive`               a process exists or is being launched
         `kill_sent`           SIGKILL was sent to it
         `load_progress`       the progress that the last ready probe reported
-        `overdue`             the last health probe got no answer, and the process works
+        `overdue`             the last health probe got no answer, although the process works
 
     `cause` is why the child does what it does (for events). `detail` belongs to the present state (for its
-    status): what a probe found, or why there is no process. `last_end` is why the process before ended, or
-    was not created, unless that was requested.
+    status): what a probe found, or why there is no process. `last_end` is why the previous process ended
+    or was not created, unless its end was requested.
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)

@@ -18,8 +18,8 @@ from vestal.supervision.lifecycle.states import ExitStatus
 class Start:
     """Start the child, even if it was stopped by hand.
 
-    `reset` also closes the breaker and clears intensity and backoff. Only a person may ask for that, never a
-    loop.
+    `reset` also closes the breaker and clears intensity and backoff. Only a person may ask for a reset, never
+    an automatic loop.
     """
 
     cause: str = "asked to start"
@@ -38,8 +38,8 @@ class Stop:
 class Restart:
     """Stop the child and start it again.
 
-    A child that was stopped by hand stays stopped. One in BACKOFF or behind an open breaker starts no earlier
-    than it would have, unless `reset` is given.
+    A child that was stopped by hand stays stopped. A child in BACKOFF or behind an open breaker starts no
+    earlier than without this request, unless `reset` is given.
     """
 
     cause: str = "asked to restart"
@@ -48,14 +48,18 @@ class Restart:
 
 @dataclass(frozen=True)
 class StopAndHold:
-    """Stop the child, and do not start it again before ReleaseHold: siblings stop or start first."""
+    """Stop the child, and do not start it again before ReleaseHold, because siblings must stop or start
+    first.
+    """
 
     cause: str = ""
 
 
 @dataclass(frozen=True)
 class ReleaseHold:
-    """Start the child if it is wanted: its siblings have stopped or started as the strategy requires."""
+    """Start the child if it is wanted, because its siblings have stopped or started as the strategy
+    requires.
+    """
 
 
 # --- reports about its process ---------------------------------------------------------------------------
@@ -63,7 +67,9 @@ class ReleaseHold:
 
 @dataclass(frozen=True)
 class ProcessFound:
-    """A process that an earlier supervisor launched still runs. If not `adopt`, it is terminated first."""
+    """A process that an earlier supervisor launched still runs. If `adopt` is False, it is terminated, and
+    another is started.
+    """
 
     pid: int
     age_s: float = 0.0
@@ -79,7 +85,7 @@ class ProcessReplaced:
 
 @dataclass(frozen=True)
 class Launched:
-    """The launch has made a process."""
+    """The launch has started a process."""
 
     run: int
     pid: int
@@ -87,7 +93,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """The launch has made no process; `detail` says why."""
+    """The launch has started no process; `detail` says why."""
 
     run: int
     detail: str
@@ -97,8 +103,8 @@ class LaunchFailed:
 class Exited:
     """The process has ended, was reaped, and its group is gone.
 
-    `last_line` is the last of its log. `productive`: it has served requests since it started (see
-    `ChildSpec.productive`).
+    `last_line` is the last line of its log. `productive` is True if it has served requests since it started
+    (see `ChildSpec.productive`).
     """
 
     run: int

@@ -12,9 +12,12 @@ LAST_POLL_S = 0.5
 
 @dataclass(frozen=True)
 class ProbePolicy:
-    """A child that is up is probed every `interval_s`. No answer within `timeout_s` is a failure, and
-    `failures` of them in a row restart the child, unless it works (see `health.silence`): one that works may
-    leave `busy_limit_s` without an answer."""
+    """When a child that is up is probed, and when it is restarted. All times are in seconds.
+
+    It is probed every `interval_s`. No answer within `timeout_s` is a failure, and `failures` failures in a
+    row restart the child. A child that works (see `health.silence`) is restarted only after `busy_limit_s`
+    without an answer.
+    """
 
     interval_s: float = 10.0
     timeout_s: float = 5.0
@@ -31,9 +34,10 @@ class ProbeResult:
     that loads from one that hangs: if it is given, it must have grown for the child to get more time to
     start.
 
-    `answered` is False if the child gave no answer at all. `hung` is then what the kernel's view of its
-    process says about it: True, or False if it works or if it is too early to say. It is None for an
-    answer, however bad. `requests` is how many requests the child is serving, if it says so.
+    `answered` is False if the child gave no answer at all. `hung` is None unless a child that gave no answer
+    was judged by what the kernel shows of its process; it is then True if the child hangs, and False if the
+    child works or if it is too early to say. `requests` is how many requests the child is serving, None if it
+    does not say.
     """
 
     ok: bool

@@ -53,7 +53,8 @@ def process_found(child: ChildState, report: ProcessFound, now: float) -> Transi
 
 
 def process_replaced(child: ChildState, report: ProcessReplaced, now: float) -> Transition:
-    """Follow the successor from now on. This is no restart: nothing is counted, and the breaker stays closed.
+    """Make the successor the child's process. This is not a restart: nothing is counted, and the breaker
+    stays closed.
 
     A child that is down, or is being stopped, has no process that could be replaced.
     """
@@ -79,7 +80,7 @@ def launched(child: ChildState, report: Launched, now: float) -> Transition:
 
 
 def launch_failed(child: ChildState, report: LaunchFailed, now: float) -> Transition:
-    """Count a launch that made no process as a failed start."""
+    """Count a launch that started no process as a failed start."""
     child = replace(child, detail=report.detail)
     failed = Emit("child_launch_failed", report.detail)
     return prepend((failed,), process_gone(child, None, now))
@@ -102,8 +103,8 @@ def exited(child: ChildState, report: Exited, now: float) -> Transition:
 def _why_it_ended(child: ChildState, report: Exited) -> str:
     """Return why the process ended, with the last line of its log.
 
-    For a process that was terminated, this is why it was. After SIGKILL the last line says nothing: the
-    process had no time to log a reason.
+    If the process was terminated, this is the reason for that. After SIGKILL the last line is left out,
+    because the process had no time to log a reason.
     """
     why = child.cause if child.state is State.STOPPING else report.status.describe()
     if report.status.signal == SIGKILL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 ROUNDING = 1e-9
-"""Ten weights of 0.1 make a little less than 1."""
+"""A tolerance for rounding errors: ten weights of 0.1 make a little less than 1."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class Backoff:
 
 
 PRODUCTIVE_WEIGHT = 0.1
-"""A server that served clients before it died is not in a crash loop: of such restarts 50 are allowed within
-5 minutes by default, of others 5.
+"""The weight of a restart after a process that served clients, which is not a crash loop. By default, 50 such
+restarts are allowed within 5 minutes, but only 5 others.
 """
 
 
@@ -62,7 +62,7 @@ class RestartPolicy:
     planned_stop_timeout_s: float | None = None
 
     def stop_timeout(self, planned: bool) -> float:
-        """Return the seconds from SIGTERM to SIGKILL; `planned`: the stop was requested."""
+        """Return the seconds from SIGTERM to SIGKILL. `planned` says whether the stop was requested."""
         if planned and self.planned_stop_timeout_s is not None:
             return self.planned_stop_timeout_s
         return self.stop_timeout_s
@@ -75,8 +75,8 @@ class HandoverPolicy:
     `ready_timeout_s`    from the successor's launch until it reports that it can take over
     `release_timeout_s`  from the request to hand over until the successor serves; then the predecessor is
                          killed
-    `linger_s`           for so long the predecessor may serve its clients after that
-    `stop_timeout_s`     from its SIGTERM to its SIGKILL
+    `linger_s`           how long the predecessor may serve its last clients once the successor serves
+    `stop_timeout_s`     from the predecessor's SIGTERM to its SIGKILL
     """
 
     ready_timeout_s: float = 60.0

@@ -4,7 +4,7 @@ Under ONE_FOR_ONE nothing is decided here: each child is restarted alone. Under 
 death of a child stops the group it belongs to, one child at a time from the last to the first. Then the group
 starts, one child at a time from the first to the last, each when the one before it is up. This is also how
 all children start at first. A child that is not wanted (stopped by hand, or finished) is skipped. A child
-that is FAILED or OPEN keeps those after it waiting.
+that is FAILED or OPEN keeps the children after it waiting.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class SiblingGroup:
         return replace(self, phase=GroupPhase.STOPPING, first=first, cause=f"{name} died")
 
     def decide(self, children: Mapping[str, ChildState]) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
-        """Return the next instructions. Call it again after each change of a child."""
+        """Return the group in its next phase, and the next instructions. Call it again after each change of a
+        child.
+        """
         if not self.coupled or self.phase is GroupPhase.STEADY:
             return self, ()
         group = [(name, children[name]) for name in self.names[self.first :]]

@@ -54,8 +54,9 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
 def _restore_restarts(
     child: ChildState, record: Mapping[str, Any], now: float, wall: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the restarts within the window. Those of a record without weights, as earlier versions wrote it,
-    count 1 each, and so do those with an invalid weight."""
+    """Return the time and weight of each restart within the window. A restart without a weight, as in the
+    records of earlier versions, or with an invalid weight counts 1.
+    """
     times = [float(at) for at in record["restarts"]]
     weights = [float(weight) for weight in record.get("restart_weights", [1.0] * len(times))]
     pairs = zip(times, weights, strict=True)

@@ -68,7 +68,8 @@ class Strategy(StrEnum):
 class ExitStatus:
     """How a process ended: with an exit code, or by a signal.
 
-    Both are None if it is unknown: only the parent can read it, and an adopted process has another parent.
+    Both are None if the status is unknown, because only the parent of a process can read it, and an adopted
+    process usually has another parent.
     """
 
     code: int | None = None
@@ -95,10 +96,11 @@ def signal_name(number: int) -> str:
 class ChildStatus:
     """The status of a child process, all of it from the same moment.
 
-    `since` is when it entered its state, in seconds since 1970; `uptime_s` is 0 without a process. `detail`
-    belongs to the state: what a probe found, or why there is no process. `cause` is why the child does what
-    it does, such as being stopped. `last_end` is why the process before ended, until a start was requested.
-    `next_trial_in_s` is the time until the trial start of an open breaker, or None.
+    `since` is when the child entered its state, in seconds since 1970; `uptime_s` is 0 without a process.
+    `detail` belongs to the state: what a probe found, or why there is no process. `cause` is why the child
+    does what it does, such as being stopped. `last_end` is why the previous process ended; it is "" once a
+    start was requested. `next_trial_in_s` is the seconds until the trial start of an open breaker; None if no
+    trial is due.
     """
 
     state: State

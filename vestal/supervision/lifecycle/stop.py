@@ -32,7 +32,9 @@ def begin_stop(child: ChildState, after_stop: AfterStop, cause: str, now: float)
 
 
 def stop_timed_out(child: ChildState, now: float) -> Transition:
-    """Send SIGKILL, and send it again every 5 s: no other process is launched while this one exists."""
+    """Send SIGKILL, and send it again every 5 s, because no other process is launched while this one
+    exists.
+    """
     child = replace(child, timer_at=now + KILL_AGAIN_S)
     if child.pid is None:
         return child, ()
@@ -48,7 +50,7 @@ def process_gone(
 ) -> Transition:
     """Decide whether the child is restarted, now that its process has ended or was not created.
 
-    `status` is None if the launch created no process; `productive`: the process served requests.
+    `status` is None if the launch created no process; `productive` says whether the process served requests.
     """
     was_planned = child.state is State.STOPPING and child.after_stop is not AfterStop.RESTART_AS_DEAD
     child = replace(child, alive=False, pid=None, failed_probes=0, timer_at=None)
@@ -89,9 +91,10 @@ def _died(child: ChildState, status: ExitStatus | None, now: float, productive: 
 def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState, float]:
     """Count the death for breaker, intensity and backoff, and return the delay before the restart in seconds.
 
-    A child that was never ready is a failed start for the breaker. One that was productive, or ready for
-    `stable_after_s`, is restarted without delay. After a productive one, the restarts before it also count
-    less: they were not a crash loop. A restart that exceeds the intensity opens the breaker.
+    A child that was never ready counts as a failed start for the breaker. A child that was productive, or
+    ready for `stable_after_s`, is restarted without delay. After a productive process, the earlier restarts
+    also count less, because they were not a crash loop. A restart that exceeds the intensity opens the
+    breaker.
     """
     delay_s = child.policy.backoff.delay(child.backoff_attempt)
     attempt = child.backoff_attempt + 1

@@ -81,7 +81,9 @@ def _start_timed_out(child: ChildState, now: float) -> Transition:
 
 
 def _machine_woke(child: ChildState, report: MachineWoke, now: float) -> Transition:
-    """Forget failures from before the sleep, count it as waiting time, and give a start its full time."""
+    """Forget failures from before the machine slept, count the sleep as waiting time, and give a start its
+    full time again.
+    """
     start_timeout_s = child.policy.start_timeout_s
     child = replace(
         child,

@@ -113,7 +113,7 @@ class ChildProcess:
             return LaunchFailed(run, f"the launcher failed: {error!r}")
 
     async def launch(self, more_env: Mapping[str, str]) -> int:
-        """Launch the process and return its PID. Raises what the launcher raises."""
+        """Launch the process and return its PID. Raises the launcher's exception if that fails."""
         handle = await self.launch_beside(self._spec, more_env)
         self._handle = handle
         self._write_pid_file(_identity(handle))
@@ -126,7 +126,7 @@ class ChildProcess:
         return await self._launcher.launch(replace(spec, env={**(spec.env or {}), **more_env}))
 
     def replace(self, successor: ProcessHandle) -> ProcessHandle:
-        """Make `successor` the child's process, and return the one that was it before."""
+        """Make `successor` the child's process, and return the process that was the child's before."""
         predecessor, self._handle = self._handle, successor
         assert predecessor is not None
         self._write_pid_file(_identity(successor))
@@ -175,9 +175,10 @@ class ChildProcess:
         return lines[0][:_MAX_LAST_LINE_CHARS] if lines else ""
 
     def last_words(self) -> str:
-        """Return the last line since the last launch that is no event in JSON, else the last line.
+        """Return the last log line since the last launch that is not an event in JSON, or else the last line.
 
-        A successor and its predecessor write to one log; a program that cannot start says so in words.
+        A successor and its predecessor write to one log, and a program that cannot start says so in words
+        rather than in JSON.
         """
         if self._spec.log_path is None:
             return ""

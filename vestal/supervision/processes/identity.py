@@ -1,4 +1,4 @@
-"""Identify a process by PID and start time together: the PID alone may belong to a later process."""
+"""Identify a process by PID and start time together, because the PID alone may belong to a later process."""
 
 from __future__ import annotations
 

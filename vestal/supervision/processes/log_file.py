@@ -33,7 +33,7 @@ def rotate_if_large(path: Path, max_bytes: int = MAX_BYTES) -> int:
 def open_log(path: Path) -> int:
     """Open the log for appending and return its file descriptor, which the caller closes.
 
-    If it cannot be opened, open the null device instead: the process matters more than its log.
+    If it cannot be opened, open the null device instead, because the process matters more than its log.
     """
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -43,7 +43,7 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """Record that the log works again if it can be written now. The child then opens it without our help."""
+    """If the log can be written, end the report of its failure. The child then opens the log itself."""
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)
 

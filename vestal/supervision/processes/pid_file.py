@@ -23,14 +23,17 @@ def read_pid_file(path: Path) -> ProcessIdentity | None:
 
 
 def write_pid_file(path: Path, identity: ProcessIdentity) -> None:
-    """Replace the file atomically: a reader finds the old one or the new one. Raises OSError."""
+    """Replace the file atomically: a reader finds the old one or the new one. Raises OSError if that
+    fails.
+    """
     write_file(path, _text_of(identity))
 
 
 class KeptPidFile(KeptFile):
-    """The PID file of a process that runs. `keep` writes it again if it could not be written, or is gone.
+    """The PID file of a process that runs. `keep` writes the file again if it could not be written, or is
+    gone.
 
-    Without it the next supervisor has to search for the process.
+    Without the file, the next supervisor has to search for the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +44,7 @@ class KeptPidFile(KeptFile):
         return self.write(_text_of(identity))
 
     def remove_if_of(self, pid: int) -> None:
-        """Remove the file if it names `pid`, and no longer write it again."""
+        """Remove the file if it names `pid`. In any case, stop writing it again."""
         found = read_pid_file(self.path)
         if found is not None and found.pid == pid:
             self.remove()

@@ -1,8 +1,8 @@
 """Launch, adopt and end whole process groups.
 
 Each process is the leader of its own session and group, so its PID is the group's number. When the leader
-ends, the rest of its group is killed before the leader is reaped: until then no other process can have that
-number.
+ends, the rest of its group is killed before the leader is reaped, because until then no other process can get
+that number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from vestal.supervision.processes.identity import ProcessIdentity, boot_id, iden
 from vestal.supervision.processes.start_time import start_time
 
 PID_FILE_VARIABLE = "VESTAL_PID_FILE"
-"""Has the path of a child's PID file in the child's environment, by which the process is found without it."""
+"""The environment variable with the path of a child's PID file, by which the child is found if the file is
+gone.
+"""
 
 GROUP_GONE_TIMEOUT_S = 0.5
 _POLL_S = 0.002
@@ -61,7 +63,7 @@ class ProcessGroup:
         return status
 
     def terminate(self) -> None:
-        """Send SIGTERM, and SIGCONT: a suspended process could not act on SIGTERM."""
+        """Send SIGTERM, and SIGCONT because a suspended process could not act on SIGTERM."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
 
@@ -97,7 +99,7 @@ class ProcessGroup:
     def _reap(self) -> ExitStatus:
         """Reap the leader if it is a child of this process.
 
-        An adopted one may be: the supervisor that launched it may have lived in this process.
+        An adopted leader may be one, because the supervisor that launched it may have run in this process.
         """
         try:
             pid, wait_status = os.waitpid(self.pid, 0 if self._popen is not None else os.WNOHANG)
@@ -125,8 +127,8 @@ async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOU
     """Wait until no process of a killed group lives, so that a new child can have its port. Return False if
     one still lives after `timeout_s`.
 
-    This takes a millisecond or so. Zombies do not count: they hold no port, and what reaps orphans may be
-    slow, or missing in a container.
+    This takes a millisecond or so. Zombies do not count, because they hold no port, and the process that
+    reaps orphans may be slow, or missing in a container.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -166,7 +168,7 @@ async def spawn(
 ) -> ProcessGroup:
     """Run the spec's command in its own session and group. Raises LaunchError, which says why it cannot run.
 
-    Launchers that need more than the default pass `extra_env`, and `pass_fds` that stay open in the child.
+    `extra_env` is added to the child's environment, and the descriptors `pass_fds` stay open in the child.
     """
     env = {**os.environ, **_own_files(spec), **(spec.env or {}), **(extra_env or {})}
     popen = _popen(spec, env, (*spec.pass_fds, *pass_fds))
@@ -215,7 +217,7 @@ def _why_not(spec: ChildSpec, error: OSError) -> str:
 
 
 class DefaultLauncher:
-    """The launcher of a child spec that has none."""
+    """Launches the processes of child specs that name no launcher."""
 
     async def launch(self, spec: ChildSpec) -> ProcessGroup:
         """Run the spec's command."""
