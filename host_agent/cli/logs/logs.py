@@ -104,11 +104,11 @@ def _first_lines(log: Log, count: int | None, since: float | None, pattern: Patt
         count = DEFAULT_LINES
     is_whole = pattern is not None  # the last lines that match may be anywhere in the log
     found = log.tail(count or 0, whole=is_whole) if since is None else log.since(since)
-    matching = _matching(_readable(found, log.service), pattern)
+    matching = _matching(_readable(found), pattern)
     return matching if count is None else iter(deque(matching, maxlen=count))
 
 
-def _readable(lines: Iterator[TimedLine], service: str) -> Iterator[TimedLine]:
+def _readable(lines: Iterator[TimedLine]) -> Iterator[TimedLine]:
     """Yield the lines. If reading a container's log fails, print a warning and end, so that the other logs
     are shown.
     """

@@ -81,7 +81,8 @@ def kills_in_reports(folder: Path, since: float) -> list[OomKill]:
 def _kills(since: float) -> list[OomKill]:
     if sys.platform == "darwin":
         return kills_in_reports(jetsam.REPORTS_FOLDER, since)
-    return kernel_log.oom_kills(commands.output(*kernel_log.OOM_KILLS_COMMAND) or "")
+    logged = kernel_log.oom_kills(commands.output(*kernel_log.OOM_KILLS_COMMAND) or "")
+    return [kill for kill in logged if kill.at >= since]
 
 
 def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
