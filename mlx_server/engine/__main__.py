@@ -56,5 +56,5 @@ if __name__ == "__main__":
         log_event("server_shutdown_complete")
     sys.stdout.flush()
     sys.stderr.flush()
-    # A normal exit of the interpreter runs destructors of MLX that may abort. All is released already.
+    # A normal exit of the interpreter would run destructors of MLX that may abort. Everything is released.
     os._exit(code)

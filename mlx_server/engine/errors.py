@@ -1,12 +1,12 @@
 """The errors by which the engine refuses or fails a request. Each error becomes a `Failed` event.
 
-EngineError                 overloaded; model_load_failed, when the models cannot even be listed
-├─ InternalError            the work for this request failed by a fault of this program: internal_error
+EngineError                 overloaded, internal_error; model_load_failed, if the models cannot be listed
+├─ InternalError            a fault of this program made the work for this request fail: internal_error
 ├─ RequestError             the request cannot be served, now or later: context_exceeded, empty_prompt,
 │                           not_an_embedding_model, not_a_chat_model, not_a_rerank_model,
-│                           invalid_request, model_not_found
+│                           invalid_request, not_supported, model_not_found
 ├─ LoadError                the model cannot be loaded: model_load_failed
-├─ DamagedWeights           its weights were found damaged while it was in use: model_load_failed
+├─ DamagedWeights           the loaded model's weights were found damaged: model_load_failed
 └─ InsufficientMemory       memory has no room: insufficient_memory, retryable if there may be room later
 """
 
@@ -20,8 +20,8 @@ _DOES = {"generate": "generates text", "embed": "embeds text", "rerank": "ranks 
 
 
 class EngineError(Exception):
-    """The base of the engine's errors. `code` is one of the protocol's error codes; `fields` are figures for
-    programs.
+    """The base of the engine's errors. `code` is one of the protocol's error codes. `fields` holds details
+    for programs, such as limits.
     """
 
     retryable = False
@@ -32,13 +32,13 @@ class EngineError(Exception):
         self.fields = fields
 
     def failed(self, request: str) -> Failed:
-        """Return the event that fails this request."""
+        """Return the event that tells that the request with the id `request` has failed with this error."""
         return Failed(request, self.code, str(self), self.retryable, self.fields)
 
 
 class InternalError(EngineError):
-    """The request failed because of a fault in this program. `work` says what the program was doing, such as
-    "making its prompt".
+    """The request failed because of a fault in this program. `work` says what the program was doing, for
+    example "making its prompt".
     """
 
     def __init__(self, work: str) -> None:
@@ -55,7 +55,9 @@ class RequestError(EngineError):
 def wrong_kind(
     op: Generate | Embed | Rerank | Load, kind: Literal["generate", "embed", "rerank"]
 ) -> RequestError:
-    """Return the error for an operation that a model of this kind cannot carry out."""
+    """Return the error for an operation that needs another kind of model: `kind` is what the requested model
+    does.
+    """
     code: ErrorCode
     match op:
         case Embed():
@@ -86,7 +88,9 @@ class DamagedWeights(EngineError):
 
 
 class InsufficientMemory(EngineError):
-    """The memory is too small for a model or a request; `fields` holds the figures, in bytes."""
+    """Memory has no room for a model or a request. `fields` holds the figures, in bytes. `retryable` says
+    whether there may be room later.
+    """
 
     def __init__(self, message: str, *, retryable: bool, **fields: Any) -> None:
         super().__init__("insufficient_memory", message, **fields)

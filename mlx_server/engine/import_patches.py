@@ -1,11 +1,11 @@
-"""Import transformers 0.4 s faster, and mlx-lm without its change of this process's limits.
+"""Import transformers in 0.4 s less time, and mlx-lm without letting it change this process's limits.
 
-The faster import shortens each start, and each pause of a stream after a crash. To learn what it could
-import, transformers reads all of its 1,600 source files, twice. The result of the first scan is written to
-the folder where Python keeps the compiled sources, and read from there at the next start.
+The faster import shortens each start, and each pause of a stream after a crash. To learn which modules it
+contains, transformers reads all of its 1,600 source files, twice. Here, the result of the first scan is
+written to the folder where Python keeps compiled sources, and read from there at the next start.
 
-mlx-lm sets the limit of open files to 2,048 as it is imported. That lowers a higher limit, and where the hard
-limit is below 4,096 it raises ValueError, so that no engine could start.
+mlx-lm sets the limit of open files to 2,048 when it is imported. That would lower a higher limit. Where the
+hard limit is below 4,096, it raises ValueError, so that no engine could start.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Scan = Callable[[Any], dict[Any, Any]]
 
 
 def import_transformers() -> None:
-    """Import transformers, which scans its folder of models only once in the life of an installation."""
+    """Import transformers, so that it scans its folder of models only once for each installed release."""
     finder = _ScannerFinder()
     sys.meta_path.insert(0, finder)
     try:
@@ -40,7 +40,7 @@ def import_transformers() -> None:
 
 
 def import_mlx_lm() -> None:
-    """Import mlx-lm; the limits of this process stay as they are."""
+    """Import mlx-lm without letting it change the limits of this process."""
     set_limit = resource.setrlimit
     resource.setrlimit = lambda *_: None
     try:
@@ -50,7 +50,9 @@ def import_mlx_lm() -> None:
 
 
 class _ScannerFinder(MetaPathFinder):
-    """Finds the module with the scan, which transformers' own import calls, and replaces its scan."""
+    """Finds the module of transformers that scans source files, and replaces its scan by one that
+    is cached.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -77,7 +79,7 @@ def _replace_scan(module: Any) -> None:
     found: list[dict[Any, Any]] = []
 
     def scan_once(module_path: Any) -> dict[Any, Any]:
-        # The folder is asked for as such first, and as its `__init__.py` then.
+        # transformers first passes the folder itself, and then its `__init__.py`.
         if str(module_path) not in (str(models), str(models / "__init__.py")):
             return scan(module_path)
         if not found:
@@ -88,7 +90,9 @@ def _replace_scan(module: Any) -> None:
 
 
 def _read_or_scan(models: Path, scan: Scan) -> dict[Any, Any]:
-    """Return what the folder of models contains: from the file of an earlier scan, or else by a scan."""
+    """Return what the folder `models` contains, from the file that an earlier scan has written, or else by a
+    new scan.
+    """
     compiled = Path(cache_from_source(str(models / "__init__.py")))
     version = getattr(sys.modules.get("transformers"), "__version__", "unknown")
     file = compiled.with_name(f"contents-{version}-{models.stat().st_mtime_ns}.json")
@@ -102,7 +106,9 @@ def _read_or_scan(models: Path, scan: Scan) -> dict[Any, Any]:
 
 
 def _encoded(contents: dict[Any, Any]) -> list[Any]:
-    """Return a folder's contents as JSON has them. A key is a set of packages, or the name of a folder."""
+    """Convert a folder's contents to JSON values. A key is either a set of packages or the name of
+    a folder.
+    """
     return [
         [sorted(key), {module: sorted(names) for module, names in value.items()}]
         if isinstance(key, frozenset)
@@ -112,7 +118,7 @@ def _encoded(contents: dict[Any, Any]) -> list[Any]:
 
 
 def _decoded(entries: list[Any]) -> dict[Any, Any]:
-    """Return the contents that `_encoded` made these entries of."""
+    """Return the folder's contents that `_encoded` has converted to `entries`."""
     return {
         key if isinstance(key, str) else frozenset(key): _decoded(value)
         if isinstance(key, str)

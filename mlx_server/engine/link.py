@@ -1,8 +1,8 @@
-"""The engine's main thread: asyncio between the gateway's socket and the MLX thread. It never touches MLX.
+"""The engine's main thread: asyncio code between the gateway's socket and the MLX thread. It never uses MLX.
 
-It reports to the gateway while the MLX thread works: `hello` before MLX is even imported, then `alive` each
-second. End of file on the socket means that the gateway is gone, and the engine then shuts down: no engine
-outlives its gateway.
+It reports to the gateway while the MLX thread works: `hello` before MLX is imported, then `alive` each
+second. End of file on the socket means that the gateway has ended. The engine then shuts down, so that no
+engine outlives its gateway.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ from vestal.tracing import open_tracer
 
 ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0
-"""How long the gateway may take to read the last events."""
+"""How many seconds the gateway may take to read the last events."""
 _READ_BYTES = 256 * 1024
 _STAGES_S = 30.0
-"""How long the stages of a shutdown may take besides the drain; the process then exits without them."""
+"""How many seconds a shutdown may take after the drain. After that time, the process exits at once."""
 
 
 def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
     """Return `event` as a frame.
 
-    If no frame can carry the event, return a frame that fails its request instead, and cancel the request
-    through `take`. Raises ProtocolError only for an event that belongs to no request.
+    If no frame can carry the event, return a frame that fails the event's request instead, and pass an
+    operation that cancels the request to `take`. Raises ProtocolError if no frame can carry an event that
+    belongs to no request.
     """
     try:
         return encode(event)
@@ -67,9 +68,10 @@ def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
 
 
 class Link:
-    """Connects the engine to the gateway over the socket `fd`. `blas` names the library that `hello` reports.
+    """Connects the engine to the gateway over the socket `fd`. `blas` is the name of the BLAS library, for
+    `hello`.
 
-    A `standby` engine imports MLX, then stays silent until the gateway sends `Begin`.
+    A `standby` engine imports MLX, then sends nothing until the gateway sends `Begin`.
     """
 
     def __init__(self, fd: int, config: Config, blas: str, *, standby: bool = False) -> None:
@@ -85,14 +87,16 @@ class Link:
             "vestal-engine", lambda sentence: log_event("tracing_failed", cause=sentence)
         )
         self._spans = EngineSpans(self._tracer) if self._tracer else None
-        self._may_serve = threading.Event()  # the MLX thread of a standby waits for this, its imports done
+        self._may_serve = threading.Event()  # the MLX thread of a standby waits for this after its imports
         self._may_report = asyncio.Event()
         if not standby:
             self._may_serve.set()
             self._may_report.set()
 
     async def run(self) -> int:
-        """Serve until an operation, a signal or the gateway's end stops the engine. Return the exit code."""
+        """Serve until an operation, a signal or the end of the gateway stops the engine. Return the exit
+        code.
+        """
         loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection(sock=self._socket)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,7 +140,7 @@ class Link:
             spans.sent(event)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Pass operations to the MLX thread until the gateway has closed the socket."""
+        """Pass operations to the MLX thread until the gateway has closed the socket, then shut down."""
         cause = "the gateway closed the link"
         frames = FrameBuffer()
         try:
@@ -145,7 +149,7 @@ class Link:
                     self._receive(decode_op(frame))
         except (ProtocolError, OSError) as error:
             cause = f"the link broke: {error}"
-        # The gateway is gone, so nothing would read what a drain finishes.
+        # The gateway has ended, so nobody would read the answers that a drain finishes.
         self._stop(cause, drain_s=0.0)
 
     def _receive(self, op: Op) -> None:
@@ -162,7 +166,9 @@ class Link:
             self._inbox.put(op)
 
     def _stop_by_signal(self, name: str) -> None:
-        """Shut down. A second signal cuts the drain short: the gateway resumes the requests elsewhere."""
+        """Shut down. A second signal skips the drain, because the gateway resumes the requests in another
+        engine.
+        """
         self._stop(name, drain_s=0.0 if self._stopping else None)
 
     def _stop(self, cause: str, drain_s: float | None = None) -> None:
@@ -175,8 +181,8 @@ class Link:
             asyncio.get_running_loop().call_later(limit_s, self._give_up)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        """Send `hello`, then `alive` each second. A standby engine sends nothing before it
-        receives `Begin`.
+        """Send `hello`, then `alive` each second. A standby engine sends nothing until it has received
+        `Begin`.
         """
         await self._may_report.wait()
         mlx = importlib.metadata.version("mlx")
@@ -186,7 +192,7 @@ class Link:
             await asyncio.sleep(ALIVE_INTERVAL_S)
 
     def _give_up(self) -> None:
-        """End the process at once, because the MLX thread hangs and will not end."""
+        """Exit the process at once, because the MLX thread hangs."""
         log_event("shutdown_hung", cause="the MLX thread did not end after its drain")
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         os._exit(mlx_thread.EXIT_BROKEN)

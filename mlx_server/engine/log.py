@@ -1,4 +1,4 @@
-"""The engine's log: one JSON object on each line of stderr, which the gateway directs to a file."""
+"""The engine's log: one JSON object on each line of stderr, which the gateway redirects to a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 
 def log_event(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event with its fields. The name is in the past tense."""
+    """Write one event with its `fields` to the log. The name `event` is in the past tense."""
     body = {"ts": round(time.time(), 3), "seq": next(_numbers), "component": "mlx_engine", "event": event}
     if cause:
         body["cause"] = cause

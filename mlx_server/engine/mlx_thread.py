@@ -1,4 +1,6 @@
-"""The main function of the MLX thread: it imports MLX, serves, and ends in the six stages of a shutdown."""
+"""The main function of the MLX thread, which imports MLX, serves, and goes through the six stages of a
+shutdown.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from vestal.config import Config
 Emit = Callable[[list[Event]], None]
 
 EXIT_BROKEN = 70
-"""Exit code after an error that leaves the process in an unknown state; the gateway starts another engine."""
+"""Exit code after an error that leaves the process in an unknown state. The gateway starts another engine."""
 
 
 def run(
@@ -31,8 +33,8 @@ def run(
 ) -> None:
     """Import MLX, wait for `may_serve`, serve, and return when the engine has shut down.
 
-    `checks` holds the requests that are only checked, by a thread of their own. After an unexpected error the
-    process exits with EXIT_BROKEN.
+    `checks` receives the requests that are only to be checked, in a thread of their own. After an unexpected
+    error, the process exits with EXIT_BROKEN.
     """
     try:
         _serve(config, inbox, checks, emit, status, may_serve)
@@ -72,7 +74,7 @@ def _serve(
     from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config).with_shared_weights(catalog(config))
-    if is_standby and not may_serve.is_set():  # it has time for this
+    if is_standby and not may_serve.is_set():  # a standby engine has time for this
         start_process_ahead()
         tokenizers.preload_tokenizers(
             entry.path
@@ -87,5 +89,5 @@ def _serve(
     scheduler.early_checks.start(checks)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s, settings.persist_s))
-    # A thread that ends with MLX streams of its own may abort the process at exit (SIGABRT, seen on Linux).
+    # A thread that ends while it has MLX streams may abort the process at exit (SIGABRT, seen on Linux).
     mx.clear_streams()

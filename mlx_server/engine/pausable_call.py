@@ -1,9 +1,9 @@
-"""Pause a call in its middle, so that other work can be done on the same thread before it continues.
+"""Pause a function call in its middle, so that other work can be done on the same thread before it continues.
 
 MLX's arrays and streams belong to one thread. A slice of a long prompt takes as long as many steps of the
-answers that run at the same time, and mlx-lm computes it in a single call. So that call runs in a greenlet,
-a stack of its own within the thread. At a pause point it may switch back to its caller, who makes a step of
-the answers, and then lets it continue.
+answers that run at the same time, but mlx-lm computes it in a single call. So that call runs in a greenlet,
+which has its own stack within the thread. At a pause point, the call may switch back to its caller, which
+makes a step of the answers and then lets the call continue.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ T = TypeVar("T")
 
 
 def pause_point() -> None:
-    """Pause the call that is running, if its time is over. Code that can wait here for long calls this; it
-    does nothing outside of a PausableCall.
+    """Pause the running PausableCall if its time is over. Outside of a PausableCall, do nothing. Long
+    computations call this wherever they can be interrupted.
     """
     if _running:
         _running[-1]._reach_pause_point()
 
 
 def is_pausable() -> bool:
-    """Return True within a PausableCall."""
+    """Return True if the code runs within a PausableCall."""
     return bool(_running)
 
 
 class PausableCall(Generic[T]):
-    """One call of `function`, which begins with the first `go_on`. Times are in seconds.
+    """A call of `function` that can be paused. It begins with the first `go_on`. Times are in seconds.
 
-    `computed_s` is how long it has run so far, without its pauses, and `longest_part_s` the longest time
-    between two pause points; `pause_points` counts those that were reached.
+    `computed_s` is how long it has run so far, without its pauses. `longest_part_s` is the longest time
+    between two pause points. `pause_points` counts the pause points that were reached.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -48,12 +48,13 @@ class PausableCall(Generic[T]):
 
     @property
     def result(self) -> T:
-        """Return what the function has returned, once the call has ended."""
+        """Return the function's result. The call must have ended."""
         return self._result[0]
 
     def go_on(self, until_s: float) -> bool:
-        """Begin or continue the call. Return True if it has ended, and False if it is paused: at the first
-        pause point after `until_s` (monotonic). Raises what the function raises.
+        """Begin or continue the call. Return True if it has ended, and False if it is paused. It pauses at
+        the first pause point after `until_s` (monotonic seconds). An exception of the function is raised
+        here.
         """
         outer = mx.default_stream(mx.default_device())
         self._until_s, self._part_began_s = until_s, time.monotonic()
@@ -66,7 +67,7 @@ class PausableCall(Generic[T]):
         return bool(self._greenlet.dead)
 
     def close(self) -> None:
-        """End a paused call: its `finally` clauses run."""
+        """End a paused call. Its `finally` clauses are run."""
         self._greenlet.throw()
 
     def _run(self) -> None:
@@ -90,4 +91,4 @@ class PausableCall(Generic[T]):
 
 
 _running: list[PausableCall[Any]] = []
-"""The calls that run now, the innermost last. Only one thread makes such calls."""
+"""The calls that are running, the innermost last. Only one thread makes such calls."""

@@ -1,8 +1,8 @@
 """Confine an error in the work for one request to that request.
 
 An engine that dies is replaced, and its requests are resumed. So an error that a request causes every time
-would end one engine after another. After an error of MLX the process must end, because nothing in it can be
-trusted; an error in plain Python, such as a parser's, concerns its own request only.
+would end one engine after another. After an error of MLX, the process must end, because its state cannot be
+trusted. But an error in plain Python code, such as a parser, affects only its own request.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _MAX_CAUSE_CHARS, _MAX_TRACEBACK_CHARS = 300, 20_000
 
 @contextmanager
 def confined(request: str, work: str) -> Iterator[None]:
-    """Turn any error of the enclosed block into an EngineError, which fails `request` alone.
+    """Convert any error in the `with` block to an EngineError, which fails only `request`.
 
-    Enclose all that is done for one request and does not use MLX; `work` names it for the log and the client,
-    as in "making its prompt". An error that is not an EngineError yet is logged with its traceback.
+    The block should contain all work for one request that does not use MLX. `work` describes the work for the
+    log and the client, for example "making its prompt". An error that is not an EngineError is logged with
+    its traceback.
     """
     try:
         yield

@@ -1,7 +1,8 @@
-"""The trace spans of an engine's work on requests: queue wait, prefill, decode; made when the answer ends.
+"""The trace spans of the engine's work on requests: queue wait, prefill, decode. They are recorded when an
+answer ends.
 
-The spans of unfinished work are lost when the engine is killed; the gateway's span of the request shows when
-that was.
+If the engine is killed, the spans of unfinished work are lost, but the gateway's span of the request shows
+when that happened.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class EngineSpans:
-    """Makes the spans from the operations that the engine receives and the events that it sends. It is called
-    in the main thread.
+    """Records spans from the operations that the engine receives and the events that it sends. Only the main
+    thread may use it.
     """
 
     def __init__(self, tracer: Tracer, wall: Callable[[], float] = time.time) -> None:
@@ -26,12 +27,12 @@ class EngineSpans:
         self._received: dict[str, tuple[str, float, str]] = {}  # request id -> (traceparent, arrival, model)
 
     def received(self, op: Op) -> None:
-        """Remember a request that belongs to a trace, with the time of its arrival."""
+        """Store the arrival time of `op` if it is a request that belongs to a trace."""
         if isinstance(op, Generate | Embed | Rerank) and op.traceparent:
             self._received[op.id] = (op.traceparent, self._wall(), op.model)
 
     def sent(self, event: Event) -> None:
-        """Record the spans of a request that ends with this event."""
+        """If `event` ends a traced request, record the request's spans."""
         if not isinstance(event, Done | Failed | Embedding | Reranked):
             return
         known = self._received.pop(event.id, None)

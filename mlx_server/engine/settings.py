@@ -1,4 +1,4 @@
-"""The settings of the engine, taken from the configuration."""
+"""The settings of the engine, derived from the configuration."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from mlx_server.model_store.forecasts import PREFILL_STEP_TOKENS
 from vestal.config import Config, canonical, find_named
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
-"""What persisting the prompt cache may take, in seconds and as a share of `supervision.stop_s`: the gateway
-kills an engine that takes longer than that to stop, besides the drain, and the other stages need time too."""
+"""How long persisting the prompt cache may take, in seconds and as a share of `supervision.stop_s`. The
+gateway kills an engine that needs more than `stop_s` to stop after its drain, and the other stages take time,
+too."""
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The prompt cache: its folder, and the bytes it may take in RAM and on disk; 0 switches one off."""
+    """The settings of the prompt cache: its folder, and how many bytes it may take in RAM and on disk. 0
+    disables that tier.
+    """
 
     folder: Path
     ram_bytes: int
     disk_bytes: int
 
     def open(self) -> BlockStore:
-        """Open the prompt cache in its folder."""
+        """Open the prompt cache in its folder, and return it."""
         return BlockStore(BlockFolder(self.folder), self.ram_bytes, self.disk_bytes)
 
 
@@ -37,9 +40,10 @@ class CacheSettings:
 class EngineSettings:
     """The settings of the engine. Model names are canonical.
 
-    A negative `keep_alive_s` keeps models loaded. `memory_limit_bytes` None means a share of the machine's
-    memory. `max_wait_s` bounds how long a load or a request waits for memory, and `max_repeated_tokens` how
-    many equal tokens an answer may have in a row; 0 means no limit.
+    A negative `keep_alive_s` keeps models loaded forever. If `memory_limit_bytes` is None, the limit is a
+    share of the machine's memory. `drain_s` and `persist_s` limit two stages of a shutdown. `max_wait_s`
+    limits how long a load or a request waits for memory. `max_repeated_tokens` limits how many equal tokens
+    an answer may have in a row; 0 means no limit.
     """
 
     preload: tuple[str, ...]
@@ -56,11 +60,11 @@ class EngineSettings:
     kv_of: KvQuantizationOf = never_quantized
     max_image_pixels: int = MAX_PIXELS
     weight_digests: Path | None = None
-    """The file with the digests of weights; None: they are not kept."""
+    """The file with the digests of weights; None if they are not stored."""
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
-        """Return the settings that `config` implies."""
+        """Return the engine's settings as derived from `config`."""
         keep_alive_s = config.mlx.keep_alive_s
         return cls(
             preload=tuple(
@@ -86,7 +90,9 @@ class EngineSettings:
         )
 
     def with_shared_weights(self, models: Iterable[ModelEntry]) -> EngineSettings:
-        """Return the settings with each preloaded model replaced by the model whose weights it shares."""
+        """Return the settings with each preloaded model replaced by the model as which it is loaded, so that
+        weights that several names share are loaded once. `models` are the installed models.
+        """
         installed = list(models)
 
         def loaded_as(name: str) -> str:
@@ -96,7 +102,7 @@ class EngineSettings:
         return replace(self, preload=tuple(dict.fromkeys(map(loaded_as, self.preload))))
 
     def keep_alive_of(self, model: str) -> float:
-        """Return how long `model` stays unused, in seconds; negative, which means forever, for preloaded
-        models.
+        """Return how many seconds `model` remains loaded while it is unused. A negative number means forever,
+        which applies to preloaded models.
         """
         return -1.0 if model in self.preload else self.keep_alive_s

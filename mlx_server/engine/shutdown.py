@@ -1,4 +1,4 @@
-"""The six stages of a graceful shutdown, in their order; each is logged with the time it took."""
+"""The six stages of a graceful shutdown, in their order. Each is logged with the time it took."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.scheduling.scheduler import Scheduler
 
 Stage = tuple[str, Callable[[], int | None]]
-"""A stage's name, and its work. What it returns is a count for the log."""
+"""A stage's name, and the function that does its work. The function returns a count for the log, or None."""
 
 
 def stages(scheduler: Scheduler, drain_s: float, persist_s: float) -> list[Stage]:
-    """Return the stages of a shutdown, which drains for at most `drain_s` and writes to disk for at most
-    `persist_s`.
+    """Return the stages of a shutdown. The drain may take `drain_s` seconds, and writing the prompt cache to
+    disk `persist_s` seconds.
     """
     return [
         ("stop_scheduler", scheduler.hand_back_waiting),
@@ -30,7 +30,7 @@ def stages(scheduler: Scheduler, drain_s: float, persist_s: float) -> list[Stage
 
 
 def run(stages: Sequence[Stage]) -> None:
-    """Run every stage, even if an earlier one fails, because the later ones free memory."""
+    """Run all stages. If a stage fails, log that and continue, because later stages free memory."""
     for name, work in stages:
         started_s = time.monotonic()
         fields: dict[str, Any] = {}

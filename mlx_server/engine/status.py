@@ -1,4 +1,4 @@
-"""The figures that the MLX thread publishes, and the main thread reports to the gateway."""
+"""The figures that the MLX thread writes, and the main thread reports to the gateway."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from vestal.best_effort.failures import FAILURES
 
 
 class Status:
-    """The MLX thread writes these attributes, the main thread reads them for `alive`.
+    """The engine's current figures. The MLX thread writes the attributes, and the main thread reads them for
+    `alive`.
 
-    There is no lock: each attribute is replaced as a whole.
+    No lock is needed, because each attribute is replaced as a whole.
     """
 
     def __init__(self) -> None:
@@ -27,14 +28,14 @@ class Status:
         self._process = psutil.Process()
 
     def advanced(self) -> None:
-        """Count one more step of any kind: the proof that the MLX thread does not hang."""
+        """Count one more step of any kind. The count shows that the MLX thread does not hang."""
         self.progress += 1
 
     def alive(self) -> Alive:
         """Return the `alive` event with the current figures.
 
-        MLX's counters and the process's resident memory each miss some of what Metal holds, so the footprint
-        is the larger of the two.
+        MLX's counter and the process's resident memory each miss some of the memory that Metal holds, so the
+        footprint is the larger of the two.
         """
         return Alive(
             self.progress,

@@ -1,1 +1,3 @@
-"""Give OpenBLAS more threads for prompts and texts while other processes leave the cores idle (Linux)."""
+"""Give OpenBLAS more threads for prompts, texts and answers while other processes leave cores idle
+(Linux).
+"""

@@ -19,16 +19,20 @@ class _Reading:
 
 
 class OtherProcesses:
-    """What other processes do, from the difference between two readings of /proc/stat."""
+    """Measures how many cores other processes keep busy, by the difference between two readings of
+    /proc/stat.
+    """
 
     def __init__(self) -> None:
         self._last: _Reading | None = None
         self._busy_cores: float | None = None  # in the last window that was long enough
 
     def busy_cores(self, now: float) -> float | None:
-        """Return how many cores other processes have kept busy of late; None if it is unknown.
+        """Return how many cores other processes have kept busy since the last call; None if /proc/stat is
+        unreadable.
 
-        If the last call was too long ago, it is how many of their threads want to run now. `now` is in
+        Without a call in the last 2 s, return how many threads of other processes run or wait for a core at
+        this moment. A call within 0.05 s of the last reading returns the same number again. `now` is in
         monotonic seconds.
         """
         if self._last and self._busy_cores is not None and now - self._last.at_s < _LEAST_WINDOW_S:

@@ -1,31 +1,31 @@
-"""Decide how many threads the next slice of a prompt, or the next step of answers, gets. Pure.
+"""Decide how many threads OpenBLAS uses for the next slice of a prompt, or the next step of answers. Pure.
 
-OpenBLAS's threads wait for each other after every product, so one that finds its core taken slows all of them
-down. Measured on two cores: 295 tokens of a prompt a second with two threads and 215 with one; with another
-busy process, 70 with two and 175 with one. A step of eight answers takes 90 ms with two threads and 135 with
-one; with another busy process 320 and 135. So more threads are used only while cores are idle, and not again
-for a while after they were found to be slower.
+OpenBLAS's threads wait for each other after every product, so a single thread whose core is busy slows all of
+them down. Measured on two cores: 295 tokens of a prompt per second with two threads, 215 with one; beside
+another busy process, 70 with two, 175 with one. A step of eight answers takes 90 ms with two threads, 135
+with one; beside another busy process, 320 with two, 135 with one. So more threads are used only while cores
+are idle. When they prove slower, they are not tried again for a while.
 """
 
 from __future__ import annotations
 
 _FREE_SHARE = 0.8
-"""How much of the further cores must be idle."""
+"""The share of the additional cores that must be idle before they are used."""
 _FEWEST_TOKENS = 64
-"""Slices with fewer tokens say little about speed."""
+"""Slices with fewer tokens are not measured, because they say little about speed."""
 _FEWEST_STEP_TOKENS = 24
-"""Steps of answers are counted together until they have that many. It is as little as tells the speeds apart:
-until then, new answers run with few threads."""
+"""Steps of answers are measured together until they have computed this many tokens. The number is as small as
+it can be and still tell the speeds apart, because new answers run with few threads until then."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 600.0
 _WEIGHT = 0.3
-"""What the newest slice counts in the average speed."""
+"""The weight of the newest measurement in the moving average of the speed."""
 
 
 class ThreadChoice:
-    """Chooses between `few` and `most` threads. Times are in seconds on the caller's clock.
+    """Chooses between `few` and `most` threads, by the measured speeds and by how many cores are idle.
 
-    With `few_first`, the speed with `few` threads must be known before more are tried. Work of fewer than
-    `fewest_tokens` is not counted.
+    With `few_first`, `most` is not tried before the speed with `few` threads has been measured. Work of fewer
+    than `fewest_tokens` tokens is not measured. Times are in seconds on the caller's clock.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ThreadChoice:
     def choose(self, others_cores: float | None, now: float) -> int:
         """Return the number of threads to use next.
 
-        `others_cores` is how many cores other processes keep busy; None if that is not known.
+        `others_cores` is how many cores other processes keep busy; None if that is unknown.
         """
         if others_cores is None or now < self._paused_until_s:
             return self.few
@@ -51,7 +51,9 @@ class ThreadChoice:
         return self.most if free >= _FREE_SHARE * (self.most - self.few) else self.few
 
     def record(self, threads: int, tokens: int, seconds: float, now: float) -> None:
-        """Record the tokens that were computed with this number of threads, and the seconds it took."""
+        """Record that computing `tokens` tokens with `threads` threads took `seconds`. If more threads were
+        slower than few, use few for a while.
+        """
         if tokens < self._fewest_tokens or seconds <= 0:
             return
         speed = tokens / seconds
@@ -70,12 +72,12 @@ class ThreadChoice:
 class StepThreadChoice:
     """Chooses the threads for steps that compute one token, or a few, of each of several answers.
 
-    More threads pay from some rows on, and the more the more rows there are. So each doubling of the rows has
-    a choice of its own.
+    How much more threads gain depends on how many rows (tokens) a step computes. So a choice is made, and
+    speeds are measured, separately for each power of two of the rows.
     """
 
     FEWEST_ROWS = 4
-    """With fewer rows, reading the weights takes all the time, and more threads gain nothing."""
+    """With fewer rows, nearly all time goes into reading the weights, so more threads gain nothing."""
 
     def __init__(self, few: int, most: int) -> None:
         self.few, self.most = few, most
@@ -89,7 +91,7 @@ class StepThreadChoice:
         return self._choice(rows).choose(others_cores, now)
 
     def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
-        """Record a step."""
+        """Record that a step that computed `rows` tokens with `threads` threads took `seconds`."""
         if rows < self.FEWEST_ROWS:
             return
         size = rows.bit_length()

@@ -1,4 +1,4 @@
-"""Set OpenBLAS's threads for large products, by what other processes do."""
+"""Set how many threads OpenBLAS uses for large products, by how busy other processes keep the cores."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _Step:
 
 
 class ThreadsForProducts:
-    """Chooses the number of OpenBLAS's threads for each slice of a prompt, batch of texts and step of
-    answers.
+    """Sets the number of OpenBLAS's threads for each slice of a prompt, batch of texts and step of answers.
 
-    It does nothing on macOS, with one core, with another BLAS, or if the user has set the number of threads.
+    Does nothing on macOS, on a machine with one core, with a BLAS other than OpenBLAS, or if the user has set
+    the number of threads.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ThreadsForProducts:
         self._step: _Step | None = None
 
     def begin(self) -> None:
-        """Set the threads for the slice that begins now."""
+        """Choose and set the number of threads for the slice that begins."""
         if not self._works:
             return
         self._step = None
@@ -45,8 +45,10 @@ class ThreadsForProducts:
         self._use(self._slices.choose(self._others.busy_cores(now), now))
 
     def end(self, tokens: int) -> None:
-        """Set the threads back. `tokens` is how many tokens of prompts the slice had; 0 if it did other work
-        too, and says nothing about their speed.
+        """End the slice: record its speed, and set the usual number of threads again.
+
+        `tokens` is how many prompt tokens the slice had; 0 if it also did other work, so that its duration
+        says nothing about the speed.
         """
         if self._slice_began_s is None:
             return
@@ -56,11 +58,11 @@ class ThreadsForProducts:
         self._use(self._few)
 
     def begin_step(self, rows: int) -> None:
-        """Set the threads for the step of answers that begins now, and computes `rows` tokens in all.
+        """Set the number of threads for the step of answers that begins, and computes `rows` tokens in all.
 
-        MLX computes a step in the background while the next one is prepared. So a step counts as lasting
-        until the next one begins; a slice in between, or a rest, must be reported by `begin` or `rest`. A
-        step that is part of a slice has the slice's threads.
+        MLX computes a step in the background while the next one is prepared, so a step is measured until the
+        next one begins. A slice or an idle time between two steps must be reported by `begin` or `rest`. A
+        step within a slice uses the slice's threads.
         """
         if not self._works or self._slice_began_s is not None:
             return
@@ -74,7 +76,7 @@ class ThreadsForProducts:
         self._use(threads)
 
     def rest(self) -> None:
-        """Set the threads back: no further step follows for now."""
+        """Set the usual number of threads again, because no further step follows for the time being."""
         self._step = None
         if self._works:
             self._use(self._few)

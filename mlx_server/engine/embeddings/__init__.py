@@ -1,1 +1,1 @@
-"""Embedding models: a BERT encoder in plain MLX, and the job that turns texts into vectors with it."""
+"""Embedding models: encoders in plain MLX, and the job that turns texts into vectors with them."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 MAX_BATCH_TOKENS = 2048
-"""The padded tokens of one forward pass. Other requests run between two passes."""
+"""The most tokens, including padding, of one forward pass. Other requests run between two passes."""
 
 MAX_PADDING_TOKENS = 256
-"""The padding of one forward pass, which costs as much as tokens. A pass costs something by itself, too."""
+"""The most padding tokens of one forward pass. They take as much time as other tokens, but each further pass
+takes time, too."""
 
 
 def batch_by_length(
@@ -16,7 +17,7 @@ def batch_by_length(
     max_tokens: int = MAX_BATCH_TOKENS,
     max_padding: int = MAX_PADDING_TOKENS,
 ) -> Iterator[list[int]]:
-    """Yield the indices of `lengths` in groups of similar length.
+    """Yield the indices of `lengths` (tokens of each text) in groups of similar length.
 
     A group, padded to its longest text, has at most `max_tokens` tokens, of which at most `max_padding` are
     padding, unless it is a single text.
@@ -36,7 +37,7 @@ def batch_by_length(
 
 
 def pack_by_length(lengths: Sequence[int], max_tokens: int = MAX_BATCH_TOKENS) -> Iterator[list[int]]:
-    """Yield the indices of `lengths`, the smallest first, in groups.
+    """Yield the indices of `lengths` (tokens of each text) in groups, the shortest texts first.
 
     A group has at most `max_tokens` tokens, unless it is a single text.
     """

@@ -1,4 +1,4 @@
-"""Compute the answer to one `Embed` operation, a batch of texts per step."""
+"""Compute the answer to one `Embed` operation, one batch of texts in each step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 MAX_READ_CHARS = 256 * 1024
-"""The characters that are tokenized of one text at most, and of all texts in one slice. They fill any
-context, and a tokenizer takes up to 7 s for a megabyte.
+"""The most characters that are tokenized of one text, and of all texts in one slice. So many characters fill
+any context. A limit is needed because a tokenizer takes up to 7 s for a megabyte.
 """
 
 
 class EmbeddingJob:
-    """The texts of one `Embed`: first tokenized in slices, then encoded in batches.
+    """The texts of one `Embed` operation, which are first tokenized in slices, then encoded in batches.
 
-    Creating the job raises RequestError if there are no texts (`empty_prompt`), or if the requested context
-    is too short for any token of a text (`context_exceeded`). Times are in seconds on the caller's clock.
+    The constructor raises RequestError if there are no texts (`empty_prompt`), or if the requested context
+    only has room for the special tokens (`context_exceeded`). Times are in seconds on the caller's clock.
     """
 
     def __init__(self, op: Embed, encoder: Encoder, now: float, load_s: float) -> None:
@@ -47,10 +47,10 @@ class EmbeddingJob:
         self._started_s, self._load_s = now, load_s
 
     def tokenize_slice(self) -> bool:
-        """Tokenize the next slice of the texts, without MLX, and return whether all texts are tokenized.
+        """Tokenize the next slice of the texts, without MLX. Return True if all texts are tokenized.
 
-        Raises RequestError if a text is too long and must not be truncated (`context_exceeded`), or cannot be
-        tokenized (`invalid_request`).
+        Raises RequestError if a text is too long and may not be truncated (`context_exceeded`), or if a text
+        cannot be tokenized (`invalid_request`).
         """
         texts, chars = list[str](), 0
         for text in self._op.texts[len(self._token_ids) :]:
@@ -77,7 +77,9 @@ class EmbeddingJob:
         return self._encoder.tokenizer.truncate(ids, limit)
 
     def step(self) -> bool:
-        """Encode the next batch of texts, or a layer of it if it is long; return whether all is encoded."""
+        """Encode the next batch of texts, or one layer of a long batch. Return True if all texts
+        are encoded.
+        """
         indices = self._pending_batches[0]
         if self._encoding is None:
             self._encoding = self._encoder.encode_in_steps([self._token_ids[i] for i in indices])
@@ -91,9 +93,9 @@ class EmbeddingJob:
         return not self._pending_batches
 
     def answer(self, now: float) -> Embedding:
-        """Return the event that answers the operation, once the last step is done.
+        """Return the event that answers the operation. It may be called once `step` has returned True.
 
-        Raises EngineError if the model has computed a number that JSON cannot express.
+        Raises EngineError if a computed number is infinite or NaN, which JSON cannot express.
         """
         if not all(map(math.isfinite, chain.from_iterable(self._vectors))):
             raise EngineError("internal_error", "The model computed a vector that is not of finite numbers.")

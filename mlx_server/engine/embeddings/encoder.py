@@ -29,9 +29,9 @@ from mlx_server.model_store.files.sentence_modules import SentenceSteps, sentenc
 class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
-    `steps` say how a text's hidden states become its vector; `projections` has their weights. Vectors have
-    the length 1 if `is_normalized`. The model has weights for `token_rows` tokens. `probe` holds the tokens
-    of a short text, for tests of the model.
+    `steps` says how a text's hidden states become its vector, and `projections` has the weights for these
+    steps. Vectors have unit norm if `is_normalized`. `token_rows` is how many token ids the model has
+    embeddings for. `probe` holds the token ids of a short text, with which the loaded model is tested.
     """
 
     model: nn.Module
@@ -46,15 +46,19 @@ class Encoder:
 
     @property
     def packs(self) -> bool:
-        """Return True if texts are packed. On a GPU, padding costs less than attention for each length."""
+        """Return True if texts are packed instead of padded. On a GPU, texts are padded, because padding
+        takes less time there than one attention call for each length.
+        """
         return isinstance(self.model, TextEncoder) and not computes_on_gpu()
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield the indices of texts with these numbers of tokens in batches for `encode`."""
+        """Yield batches for `encode`, as lists of indices into `lengths`, which holds the number of tokens of
+        each text.
+        """
         return pack_by_length(lengths) if self.packs else batch_by_length(lengths)
 
     def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
-        """Compute the vectors of texts, given by their token ids, and return them in the same order."""
+        """Return the vectors of the texts in `batch`, which are lists of token ids, in the same order."""
         steps = self.encode_in_steps(batch)
         while True:
             try:
@@ -63,9 +67,8 @@ class Encoder:
                 return ended.value
 
     def encode_in_steps(self, batch: Sequence[list[int]]) -> Generator[None, None, list[list[float]]]:
-        """Compute as `encode`, and yield after each layer if the batch has many tokens.
-
-        A layer of a long text takes seconds on a small machine.
+        """Compute what `encode` returns, and yield after each layer if the batch has many tokens, because a
+        layer of a long text takes seconds on a small machine. The generator's return value holds the vectors.
         """
         order = sorted(range(len(batch)), key=lambda i: len(batch[i]))
         ordered = [batch[i] for i in order]
@@ -97,7 +100,8 @@ class Encoder:
 
 
 def padded(batch: Sequence[list[int]]) -> tuple[mx.array, mx.array | None]:
-    """Return token ids, filled up with zeros behind the texts, and the mask that is True for the texts.
+    """Return the token ids of `batch`, each row filled up with zeros behind the text, and a mask that is True
+    for the tokens of texts.
 
     The mask is None if all texts have the same length.
     """
@@ -109,10 +113,10 @@ def padded(batch: Sequence[list[int]]) -> tuple[mx.array, mx.array | None]:
 
 
 def load_encoder(folder: Path, context_tokens: int) -> Encoder:
-    """Return the model in `folder`. Its weights are read from the disk when they are evaluated.
+    """Return the embedding model in `folder`. Its weights are read from the disk when they are evaluated.
 
-    Raises OSError, ValueError, KeyError, UnreadableModel or RequestError if the folder does not hold a
-    supported model.
+    The model's context is `context_tokens`, or less if the model's own limit is lower. Raises OSError,
+    ValueError, KeyError, UnreadableModel or RequestError if the folder does not hold a supported model.
     """
     config = weight_files.read_config(folder)
     model, others = build_encoder(folder)
@@ -138,9 +142,10 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
 
 
 def _projections(folder: Path, steps: SentenceSteps, others: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights of all projections, dense and in float32, as `project` takes them.
+    """Return the weights of all projections, dense and in float32, under the names that `project` expects.
 
-    They are in a file of their own, or, as conversions to MLX have it, with those of the encoder.
+    The weights are in a file of their own or, in models converted to MLX, in `others`, the weights in the
+    encoder's files that are not the encoder's.
     """
     found: dict[str, mx.array] = {}
     for i, dense in enumerate(steps.projections):

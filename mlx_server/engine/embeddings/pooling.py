@@ -1,4 +1,4 @@
-"""Make one vector of the hidden states of each text, as sentence-transformers does."""
+"""Turn the hidden states of each text into one vector, as sentence-transformers does."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
 def pool(hidden: mx.array, lengths: Sequence[int], prompt_tokens: int, modes: Sequence[str]) -> mx.array:
     """Return a float32 vector for each text: the vectors of all pooling `modes`, concatenated.
 
-    `hidden` is (batch, length, hidden); text i has the first `lengths[i]` columns. The first `prompt_tokens`
-    of them are left out.
+    `hidden` is (batch, length, hidden). Text i is in the first `lengths[i]` columns, and begins with
+    `prompt_tokens` tokens, which pooling leaves out.
     """
     hidden = hidden.astype(mx.float32)
     length = mx.array(list(lengths))[:, None]
@@ -50,8 +50,8 @@ def _pool(
 
 
 def project(vectors: mx.array, steps: SentenceSteps, weights: Mapping[str, mx.array]) -> mx.array:
-    """Return the vectors after all projections. `weights` has the tensors `i.weight` and `i.bias` of
-    projection i.
+    """Return the vectors after all projections of `steps`. `weights` has the tensors `i.weight` and `i.bias`
+    of projection i.
     """
     for i, dense in enumerate(steps.projections):
         vectors = vectors @ weights[f"{i}.weight"].T

@@ -1,4 +1,4 @@
-"""Tokenize the texts of an encoder, with the prompt before them and the special tokens around them."""
+"""Tokenize the texts for an encoder, with a prompt before each text and special tokens around it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from mlx_server.model_store.files import sentence_files
 class TextTokenizer:
     """A tokenizer, and the `prompt` that goes before each text.
 
-    It adds `special_tokens` tokens to each text, the last `closing_tokens` of them behind it.
-    `prompt_tokens` counts the special tokens before a text and the tokens of the prompt; 0 without a prompt.
+    The tokenizer adds `special_tokens` tokens to each text, of which the last `closing_tokens` come behind
+    it. `prompt_tokens` counts the special tokens before a text and the tokens of the prompt; 0 without a
+    prompt.
     """
 
     tokenizer: Tokenizer
@@ -28,12 +29,12 @@ class TextTokenizer:
     closing_tokens: int
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, prompt and special tokens included, at full length."""
+        """Return the token ids of each text, with prompt and special tokens, without truncating any text."""
         prompted = [self.prompt + text for text in texts] if self.prompt else list(texts)
         return [encoding.ids for encoding in self.tokenizer.encode_batch(prompted)]
 
     def truncate(self, ids: list[int], limit: int) -> list[int]:
-        """Return `ids` shortened to `limit` tokens, with the closing special tokens."""
+        """Return `ids` shortened to `limit` tokens at most. The closing special tokens are kept."""
         if len(ids) <= limit:
             return ids
         kept = limit - self.closing_tokens
@@ -41,8 +42,8 @@ class TextTokenizer:
 
 
 def read_tokenizer(folder: Path, prompt: str) -> TextTokenizer:
-    """Return the tokenizer of the encoder in `folder`. Raises OSError, ValueError or bare exceptions of the
-    tokenizers library.
+    """Return the tokenizer of the encoder in `folder`, which puts `prompt` before each text. Raises OSError,
+    ValueError or a bare Exception of the tokenizers library if the files are missing or invalid.
     """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -59,7 +60,7 @@ def read_tokenizer(folder: Path, prompt: str) -> TextTokenizer:
 
 
 def _lower_cases(tokenizer: Tokenizer) -> bool:
-    """Return True if the tokenizer itself makes texts lower case."""
+    """Return True if the tokenizer's own normalizer makes texts lower case."""
     settings: Any = json.loads(tokenizer.to_str()).get("normalizer")
     each = settings.get("normalizers", [settings]) if isinstance(settings, dict) else []
     return any(one.get("type") == "Lowercase" or one.get("lowercase") for one in each)

@@ -1,7 +1,7 @@
-"""Wrap mlx-lm's BatchGenerator, whose arguments change between releases; no other file uses it.
+"""Wrap mlx-lm's BatchGenerator, whose parameters change between releases. No other file uses it directly.
 
-BatchGenerator does not decide when an answer ends, because it matches stop strings on tokens, strips them,
-and goes on generating. A request runs until `Batch.remove`.
+BatchGenerator's own detection of the end of an answer is not used, because it matches stop strings on tokens,
+strips them, and goes on generating. So a request runs until `Batch.remove` is called.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _NO_TOKEN_LIMIT = 1 << 62
 
 
 def _do_not_raise_wired_limit() -> None:
-    """Do nothing. mlx-lm's own function raises Metal's wired limit to the maximum for each BatchGenerator.
+    """Do nothing, in place of mlx-lm's function that raises Metal's wired limit for each BatchGenerator.
 
-    With the limit raised, concurrency and cache eviction panic the kernel (ml-explore/mlx 3186: 3 of 3 runs;
-    none in 4.2 h without). Since this returns None, BatchGenerator.close does not reset the limit either.
+    While the limit is raised, concurrency and cache eviction panic the kernel (ml-explore/mlx 3186: in 3 of 3
+    runs; without raising it, never in 4.2 h). Because this returns None, BatchGenerator.close does not reset
+    the limit either.
     """
 
 
@@ -46,7 +47,7 @@ _generate.maybe_set_recommended_wired_limit = _do_not_raise_wired_limit
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Progress of request `uid`: `done` of its prompt's `total` tokens are in the KV cache."""
+    """Progress of request `uid`: the KV cache holds the first `done` of the prompt's `total` tokens."""
 
     uid: int
     done: int
@@ -64,7 +65,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class ComputedKv:
-    """The keys and values of one request: those of `tokens`, in row `row` of the batched `caches`."""
+    """The keys and values of one request's `tokens`, which are in row `row` of the batched `caches`."""
 
     tokens: Sequence[int]
     caches: Sequence[Any]
@@ -72,21 +73,21 @@ class ComputedKv:
 
 
 def _supports_padding(model: Any) -> bool:
-    """Return whether prompts of different lengths can be processed together, padded to one length.
+    """Return whether the model can process prompts of different lengths together, padded to one length.
 
-    A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not: a short
-    prompt that is processed with a long one gets a different answer, and the prompt cache would store a wrong
-    state.
+    A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not skip it: a
+    short prompt that is processed together with a long one gets a different answer, and the prompt cache
+    would store a wrong state.
     """
     return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many requests run together, and how many tokens of prompt a step may process.
+    """How many requests run together, and how many prompt tokens a step may process.
 
     The longer a step takes, the longer the other requests wait for their next token. With `drafting`, a step
-    may check guessed tokens.
+    may also verify drafted tokens.
     """
 
     max_running: int
@@ -95,10 +96,11 @@ class BatchLimits:
 
 
 class Batch:
-    """Runs the requests of one model together. Only the MLX thread may use it. With `kv`, keys and values are
-    quantized from the first token on. With `drafting`, the next tokens of an answer are guessed, and the
-    guesses are counted in `draft_counts`, which batches may share; `draft_model` guesses where the text of an
-    answer does not.
+    """Runs the requests of one model together. Only the MLX thread may use a batch.
+
+    With `kv`, keys and values are quantized from the first token on. With `drafting`, the next tokens of an
+    answer are drafted from its text or, where the text suggests none, by `draft_model`. The drafted tokens
+    are counted in `draft_counts`, which several batches may share.
     """
 
     def __init__(
@@ -147,9 +149,9 @@ class Batch:
     ) -> int:
         """Queue a request for the prompt `tokens`, and return its uid.
 
-        `caches` hold the keys and values of the first `cached` tokens, which are fewer than all. If
-        `pause_at` lies beyond them, a step ends after that many tokens, so that the caller can store the
-        state there.
+        `caches` hold the keys and values of the first `cached` tokens, which must be fewer than all. If
+        `pause_at` is greater than `cached`, a step ends after the first `pause_at` tokens, so that the caller
+        can store the state there.
         """
         rest, pause = list(tokens[cached:]), max(pause_at - cached, 0)
         (uid,) = self._generator.insert_segments(
@@ -165,7 +167,9 @@ class Batch:
         return uid
 
     def computed(self, uid: int) -> ComputedKv | None:
-        """Return the keys and values of a request; None before its first step or if they are incomplete."""
+        """Return the keys and values of a request; None before its first step, or while they are
+        incomplete.
+        """
         if self.is_incomplete(uid):
             return None
         for batch in (self._generator._generation_batch, self._generator._prompt_batch):
@@ -176,24 +180,28 @@ class Batch:
 
     @property
     def kv_bytes(self) -> int:
-        """Return the bytes of keys and values, also of the draft model, including their room to grow."""
+        """Return the bytes that all keys and values take, including their room to grow and the
+        draft model's.
+        """
         batches = (self._generator._generation_batch, self._generator._prompt_batch)
         caches = [*(cache for batch in batches for cache in batch.prompt_cache), *self._slices.caches]
         model = self._drafts.draft_model if self._drafts is not None else None
         return sum(int(cache.nbytes) for cache in caches) + (model.nbytes if model is not None else 0)
 
     def is_incomplete(self, uid: int) -> bool:
-        """Return True while a part of a slice of this request's prompt is processed in each step. Its keys
-        and values cannot be used then.
+        """Return True while a slice of this request's prompt has been processed only in part. The request's
+        keys and values cannot be used during that time.
         """
         return self._slices.has(uid)
 
     def finish_slice(self) -> None:
-        """Process the rest of a slice that was begun, without its events."""
+        """Process the rest of a slice that was begun. No events are returned for it."""
         self._slices.finish()
 
     def remove(self, uid: int) -> None:
-        """End a request, and free its keys and values. If it is incomplete, its slice is processed first."""
+        """End a request, and free its keys and values. If its slice has been processed only in part, the rest
+        is processed first.
+        """
         if self.is_incomplete(uid):
             self.finish_slice()
         self._cached_tokens.pop(uid, None)
@@ -205,7 +213,9 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate a token for each request past its prompt, and process a chunk of the other prompts."""
+        """Generate a token for each request whose prompt is processed, and process a slice of the other
+        prompts. Yield the new tokens, and the progress of the prompts.
+        """
         prompts, tokens = self._next()
         for prompt in prompts:
             if (cached := self._cached_tokens.get(prompt.uid)) is not None:
@@ -219,8 +229,10 @@ class Batch:
         yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
 
     def _next(self) -> tuple[list[Any], list[Any]]:
-        """Return what a step of BatchGenerator gives, with more threads if that is faster, and with slices of
-        prompts that leave running answers their pace.
+        """Make one step of BatchGenerator, and return its responses for prompts and for answers.
+
+        More BLAS threads are used if that is faster, and slices of prompts are kept short enough that running
+        answers keep their pace.
         """
         generator = self._generator
         is_paused = self._slices.is_paused
@@ -230,7 +242,7 @@ class Batch:
         answers, began_s = len(generator._generation_batch), time.monotonic()
         reads_prompts = is_paused or bool(generator._currently_processing or generator._unprocessed_sequences)
         if self._drafts is not None:
-            # A guess would lengthen a step that a slice of a prompt has made long already.
+            # Verifying drafted tokens would lengthen a step that a slice of a prompt has made long already.
             self._drafts.may_guess = not reads_prompts and self._pace.knows_step
         if is_paused or (reads_prompts and 0 < answers < generator.completion_batch_size):
             return self._next_with_slice(began_s)
@@ -241,12 +253,13 @@ class Batch:
             prompts, tokens = generator.next()
             self._record_step(answers, time.monotonic() - began_s)
             return list(prompts), list(tokens)
-        self._last_was_plain = False  # the next step waits for what was computed with the slice
+        self._last_was_plain = False  # the next step waits for the tokens that were computed with the slice
         return self._slices.process_alone()
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
         """Make a step of the answers, wait for it, and process a part of a slice of the prompts in the time
-        that is left. Without answers, process the rest of the slice.
+        that is left. Without answers, process the rest of the slice. `began_s` is when the step began, in
+        monotonic seconds.
         """
         answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
         if len(answers):
@@ -254,8 +267,9 @@ class Batch:
             with mx.stream(self._generator.stream):
                 tokens = list(answers.next())
                 mx.eval(answers._next_tokens)
-            # In the first such step, the one before is still computed, too. Later ones take longer than
-            # without a slice, which has emptied the processor's caches, so they are not recorded in general.
+            # The first step with a slice also waits for the step before it. Later steps with a slice take
+            # longer than steps without one, because the slice has emptied the processor's caches. So steps
+            # with a slice are recorded only as long as no other step has been.
             if self._last_had_slice and not self._pace.knows_step:
                 self._pace.record_step(time.monotonic() - began_s)
             until_s = time.monotonic() + self._pace.until_pause_s
@@ -263,9 +277,11 @@ class Batch:
         return self._slices.go_on(until_s), tokens
 
     def _record_step(self, answers: int, seconds: float) -> None:
-        """Record what a step of the answers took, if neither it nor the step before had a slice or guesses.
+        """Record how long a step of `answers` answers took, if neither it nor the step before had a slice or
+        drafts.
 
-        MLX computes a plain step in the background, so that its time is paid by the step after it.
+        MLX computes a plain step in the background, so the next step waits for it and is measured in its
+        place.
         """
         before_was_plain = self._last_was_plain
         self._last_was_plain = self._drafts is None or self._drafts.last_was_plain
@@ -275,10 +291,10 @@ class Batch:
                 self._drafts.costs.record_plain(answers, seconds)
 
     def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
-        """Yield the first tokens of the requests `uids`, whose prompts were processed in this step.
+        """Yield the first tokens of the requests `uids`, whose prompts were completed in this step.
 
-        mlx-lm has sampled them but returns them with the next step, which doubles the time to the first token
-        of a cached prompt.
+        mlx-lm has sampled these tokens, but would return them only with the next step, which would double the
+        time to the first token of a cached prompt.
         """
         batch = self._generator._generation_batch
         if not uids:

@@ -1,4 +1,6 @@
-"""Choose the parser of a model's thinking and tool calls, by its tokenizer and chat template. Pure."""
+"""Choose the markers and parsers of a model's thinking and tool calls, by its tokenizer and chat template.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ _FORMATS = (
     ("<|tool_call|>", CallFormat("<|tool_call|>", "")),  # Granite 3: a JSON list, to the end
     ("<|python_tag|>", CallFormat("<|python_tag|>", "")),  # Llama 3.1: JSON, to the end
 )
-"""Formats unknown to mlx-lm. A model has those of the first text here that is in its template or tokens."""
+"""Pairs of a marker and a call format unknown to mlx-lm. A model uses the formats of the first marker listed
+here that occurs in its chat template or among its added tokens."""
 
 _THINKING = (
     ("<think>", "</think>"),
@@ -40,15 +43,15 @@ _THINKING = (
     ("[THINK]", "[/THINK]"),
 )
 _WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>")
-"""Special tokens of Cohere's models around visible text."""
+"""Special tokens that Cohere's models write around visible text."""
 
 
 def output_markers(tokenizer: Any) -> OutputMarkers:
     """Return the markers that the model writes around thinking and tool calls, by its tokenizer and chat
     template.
 
-    A model of an unknown format is expected to write calls as JSON between `<tool_call>` tags, as
-    `describe_tools` asks it to; all else that it writes is text.
+    A model whose format is unknown is expected to write calls as JSON between `<tool_call>` tags, as
+    `describe_tools` asks it to. Everything else that it writes is text.
     """
     template = str(getattr(tokenizer, "chat_template", "") or "")
     added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
@@ -74,10 +77,10 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
 
 
 def _mended(parser: ToolParser | None) -> ToolParser | None:
-    """Return mlx-lm's tool parser, wrapped so that two of its faults are corrected.
+    """Return mlx-lm's tool parser, wrapped so that two of its faults are corrected; None if `parser` is None.
 
-    mlx-lm takes the id after Mistral's `[CALL_ID]` for the name of the tool. Its parser for GLM returns a
-    call of a tool `unknown` for text that it cannot parse; this one raises ValueError.
+    mlx-lm takes the id after Mistral's `[CALL_ID]` for the tool's name. For text that it cannot parse, its
+    parser for GLM returns a call of a tool named `unknown`; the wrapped parser raises ValueError instead.
     """
     if parser is None:
         return None

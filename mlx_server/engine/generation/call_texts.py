@@ -1,7 +1,7 @@
-"""Read calls of tools in the formats for which mlx-lm has no parser. Pure.
+"""Parse tool calls in the formats for which mlx-lm has no parser. Pure.
 
-Each function takes the text between a format's markers, and the offered tools; it returns the calls as dicts
-with `name` and `arguments`. It raises any exception for a text that it cannot read.
+Each parser takes the text between a format's markers, and the tools that the client offers. It returns the
+calls as dicts with `name` and `arguments`, and raises an exception of any kind if it cannot parse the text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _JSON_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
 
 
 def parse_deepseek(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of DeepSeek.
+    """Parse the tool calls of DeepSeek's models.
 
-    V3 and R1 write the call's type, the separator, the name and fenced JSON; V3.1 the name, the separator and
-    JSON.
+    V3 and R1 write the call's type, the separator, the tool's name, and JSON within a code fence. V3.1 writes
+    the name, the separator and JSON.
     """
     begin, end = DEEPSEEK_CALL
     calls = []
@@ -48,7 +48,9 @@ def parse_deepseek(text: str, tools: Any = None) -> list[Call]:
 
 
 def parse_dsml(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of DeepSeek V3.2: a tag for each call and each argument, which is text or JSON."""
+    """Parse the tool calls of DeepSeek V3.2, which writes a tag for each call and each argument. An
+    argument's tag says whether its value is plain text or JSON.
+    """
     calls = []
     for name, body in _DSML_CALL.findall(text):
         arguments = {
@@ -62,7 +64,10 @@ def parse_dsml(text: str, tools: Any = None) -> list[Call]:
 
 
 def parse_function_tags(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of Seed-OSS: a tag for each call and each argument, JSON unless its schema says text."""
+    """Parse the tool calls of Seed-OSS, which writes a tag for each call and each argument. An argument's
+    value is text if the tool's schema says that it is a string, or if it is not valid JSON; otherwise, it is
+    JSON.
+    """
     calls = []
     for name, body in _FUNCTION.findall(text):
         texts = _text_arguments(name, tools or ())
@@ -76,7 +81,7 @@ def parse_function_tags(text: str, tools: Any = None) -> list[Call]:
 
 
 def _text_arguments(name: str, tools: Any) -> set[str]:
-    """Return the arguments of the tool `name` whose schema has the type `string`."""
+    """Return the names of those arguments of the tool `name` whose schema has the type `string`."""
     for tool in tools:
         function = tool.get("function") or {}
         if function.get("name") == name:
@@ -95,7 +100,7 @@ def _value_of(text: str, is_text: bool) -> Any:
 
 
 def parse_json_lines(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of Apriel and MiniMax M1: a JSON list, or one JSON object on each line."""
+    """Parse the tool calls of Apriel and MiniMax M1: a JSON list, or one JSON object on each line."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -104,17 +109,21 @@ def parse_json_lines(text: str, tools: Any = None) -> list[Call]:
 
 
 def without_call_ids(text: str) -> str:
-    """Return Mistral's `name[CALL_ID]id[ARGS]{…}` without the id, which mlx-lm 0.32 takes for the name."""
+    """Return `text` without the id in Mistral's `name[CALL_ID]id[ARGS]{…}`, because mlx-lm 0.32 takes the id
+    for the tool's name.
+    """
     return _CALL_ID.sub("", text)
 
 
 def parse_cohere(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of Command R7B and Command A: a JSON list with `tool_name` and `parameters`."""
+    """Parse the tool calls of Command R7B and Command A: a JSON list of objects with `tool_name` and
+    `parameters`.
+    """
     return [{"name": call["tool_name"], "arguments": call["parameters"]} for call in json.loads(text)]
 
 
 def parse_python_calls(text: str, tools: Any = None) -> list[Call]:
-    """Read calls of OLMo 3: one on each line, as Python writes a call with keywords."""
+    """Parse the tool calls of OLMo 3: one Python call with keyword arguments on each line."""
     return [_python_call(statement) for statement in ast.parse(text.strip()).body]
 
 
@@ -126,7 +135,9 @@ def _python_call(statement: ast.stmt) -> Call:
 
 
 def _python_value(node: ast.expr) -> Any:
-    """Return the value of a literal, which may contain the words of JSON."""
+    """Return the value of a Python literal, in which `true`, `false` and `null` may occur as in JSON. Raises
+    KeyError for another name, and ValueError for another expression.
+    """
     if isinstance(node, ast.Name):
         return _JSON_WORDS[node.id]
     if isinstance(node, ast.List | ast.Tuple):

@@ -1,9 +1,9 @@
 """Turn the token ids of one answer into text, up to the first stop string. Pure.
 
-Two kinds of text are withheld: a character whose bytes are not complete yet, and text that may turn out to be
-the beginning of a stop string. Stop strings are matched on the text, so it does not matter how they were
-tokenized. Text that is still withheld when the generation ends belongs to the answer: `flush` returns it. A
-character that is still incomplete then, because the limit of tokens fell within it, is dropped.
+Two kinds of text are withheld for a while: a character whose bytes are incomplete, and text that may turn out
+to be the beginning of a stop string. Stop strings are matched on the text, so it does not matter how they
+were tokenized. Text that is still withheld when the generation ends belongs to the answer, and `flush`
+returns it. A character that is incomplete at that time, because the token limit fell within it, is dropped.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _CONTEXT_TOKENS = 4
 
 
 class Detokenizer:
-    """Detokenizes one answer. `decode` turns token ids into text.
+    """Turns the tokens of one answer into text. `decode` turns token ids into text.
 
-    `context` holds the last tokens of a prompt whose text the answer continues. Some tokenizers drop a space
-    at the start of what they decode; decoded after the context, the space is preserved.
+    `context` holds the last tokens of a prompt whose text the answer continues. They are decoded together
+    with the answer's first tokens, because some tokenizers drop a space at the start of what they decode.
 
-    `stopped` becomes True, and `stopped_by` the stop string, when a stop string is complete.
+    When a stop string is complete, `stopped` becomes True, and `stopped_by` becomes that stop string.
     """
 
     def __init__(self, decode: Decode, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
@@ -36,7 +36,9 @@ class Detokenizer:
         self.stopped_by: str | None = None
 
     def push(self, token: int) -> str:
-        """Continue the answer with `token`, and return the text that it releases, which may be empty."""
+        """Append `token` to the answer, and return the text that can be released; "" if all of it is
+        withheld.
+        """
         self._window.append(token)
         text = self._decode(self._window)
         if text.endswith(_INCOMPLETE) or len(text) <= self._context_chars:
@@ -49,9 +51,9 @@ class Detokenizer:
         return self._up_to_stop_string(new)
 
     def flush(self) -> str:
-        """End the answer, and return the text still withheld; none after a stop string.
+        """End the answer, and return the withheld text; "" after a stop string.
 
-        An incomplete character is dropped: it would be shown as U+FFFD.
+        An incomplete character is dropped, because it would be shown as U+FFFD.
         """
         if self.stopped:
             return ""
@@ -63,8 +65,8 @@ class Detokenizer:
         return text if self.stopped else text + withheld
 
     def _up_to_stop_string(self, new: str) -> str:
-        """Append `new` to the withheld text, and return the part that can be released. Set `stopped` at a
-        stop string.
+        """Append `new` to the withheld text, and return the part that can be released. If a stop string is
+        complete, return the text before it, and set `stopped` and `stopped_by`.
         """
         pending = self._withheld + new
         matches = [(at, stop) for stop in self._stop if (at := pending.find(stop)) >= 0]

@@ -1,4 +1,6 @@
-"""One generation from its first token to its end: which events each token causes, and when to stop. Pure."""
+"""The state of one answer, from its first token to its end: which events each token causes, and when the
+answer ends. Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,14 @@ from mlx_server.protocol import Done, Event, Logprobs, PromptReport, Token, Usag
 class Generation:
     """The state of one answer while it is generated.
 
-    `prompt` does not contain the answer's tokens that an earlier engine sent. `limit_tokens` bounds the whole
-    answer, those tokens included. `top_logprobs` is how many alternatives to report log-probabilities for;
-    None reports none. `cached_tokens` is how many tokens were found in the prompt cache.
-    `shared_prefix_tokens` is how many of the prompt's first tokens other prompts may begin with too; it is
-    only set if the prompt cache uses it. An answer with more than `max_repeated_tokens` equal tokens in a row
-    ends as if its limit were reached; 0 allows any number. With `returns_context`, `Done` holds all tokens of
-    prompt and answer. `report` is the report on the prompt for `Done`, if the client asked for one. Times are
-    in seconds on the caller's clock.
+    `prompt` does not contain the answer's tokens that an earlier engine sent. `limit_tokens` limits the whole
+    answer, including those tokens. `top_logprobs` is for how many alternatives to each token
+    log-probabilities are reported; None reports no log-probabilities. `cached_tokens` is how many tokens were
+    found in the prompt cache. `shared_prefix_tokens` is how many of the prompt's first tokens other prompts
+    may begin with, too; it is only set if the prompt cache uses it. An answer whose last tokens are all
+    equal, and more than `max_repeated_tokens`, ends as if it had reached its limit; 0 allows any number. With
+    `returns_context`, `Done` holds all tokens of prompt and answer. `report` is the report on the prompt for
+    `Done`; None if the client did not ask for one. Times are in seconds on the caller's clock.
     """
 
     id: str
@@ -53,13 +55,13 @@ class Generation:
 
     @property
     def repeats_itself(self) -> bool:
-        """Return whether more than the allowed number of last tokens are equal."""
+        """Return whether the answer ends with more than `max_repeated_tokens` equal tokens."""
         return 0 < self.max_repeated_tokens < self._equal_tokens
 
     def replay(self, emitted: Sequence[int], now: float) -> Done | None:
-        """Process the tokens that an earlier engine sent, without events for them.
+        """Process the tokens that an earlier engine sent to the client, without events for them.
 
-        Return `Done` if they complete the answer.
+        Return `Done` if these tokens complete the answer; else None.
         """
         for token in emitted:
             self._process(token)
@@ -70,7 +72,9 @@ class Generation:
         return self.finish("length", now) if is_complete else None
 
     def accept(self, token: int, now: float, logprobs: Logprobs | None = None) -> list[Event]:
-        """Return the events that the sampled `token` causes; the last is `Done` if it ends the answer."""
+        """Return the events that the sampled `token` causes. If the token ends the answer, the last event is
+        `Done`.
+        """
         if self.first_token_s is None:
             self.first_token_s = now
         if self.limit_tokens == 0:
@@ -92,13 +96,15 @@ class Generation:
         return events
 
     def cancel(self, now: float) -> Done:
-        """End the answer early. Withheld text is dropped, because nobody reads it."""
+        """End the answer early, and return its last event. Withheld text is dropped, because nobody
+        reads it.
+        """
         self.done = Done(self.id, "cancelled", self._usage(now))
         return self.done
 
     def finish(self, reason: Literal["stop", "length"], now: float) -> Done:
-        """End the answer and release the withheld text. If that completes a stop string, the text is cut
-        there.
+        """End the answer, and return its last event, with the text that was withheld. If that text completes
+        a stop string, it is cut before the stop string.
         """
         piece = self.parser.push(self.detokenizer.flush()) + self.parser.flush()
         done_reason: Literal["stop", "length", "tool_calls"] = "length"
@@ -121,7 +127,7 @@ class Generation:
         self.completion_tokens += 1
         self._equal_tokens = self._equal_tokens + 1 if self._answer[-1:] == [token] else 1
         self._answer.append(token)
-        if token in self.parser.control_tokens:  # it separates parts of the answer, and is not text itself
+        if token in self.parser.control_tokens:  # such a token separates parts of the answer, and is no text
             piece = self.parser.push(self.detokenizer.flush())
             if not self.detokenizer.stopped:
                 piece += self.parser.push_control(token)

@@ -1,17 +1,17 @@
-"""Separate an answer in OpenAI's Harmony format, which gpt-oss writes, into thinking, calls and text. Pure.
+"""Split an answer in OpenAI's Harmony format, which gpt-oss writes, into thinking, tool calls and text. Pure.
 
-An answer is a row of messages, whose parts are divided by special tokens:
+An answer is a sequence of messages, whose parts are separated by special tokens:
 
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
     <|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{…}<|call|>
 
-The recipient may also stand before the channel. Muse Spark's format has no channels, and its calls stand
-between markers:
+The recipient may also come before the channel. Muse Spark's format has no channels, and its calls are
+enclosed in markers:
 
      to=self<|message|>…<|eom|><|start|>assistant to=user<|message|>…<|eot|>
 
-The tokens themselves are read, not their text: a model that explains the format writes the same words with
-ordinary tokens.
+Special tokens are recognized by their ids, not by their text, because a model that explains the format writes
+the same words with ordinary tokens.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mlx_server.protocol import ToolCall
 
 _RECIPIENT = re.compile(r"to=(\S+)")
 _NO_TOOLS = ("assistant", "user", "all", "commentary", "self")
-"""Recipients that are not tools."""
+"""Recipients of messages that are not tools."""
 _BETWEEN_MESSAGES = "\n\n"
-"""What stands between two messages of one kind when they become one text."""
+"""What separates two messages of the same section (thinking or text) when they are joined."""
 
 
 class _Section(Enum):
@@ -41,10 +41,10 @@ class _Section(Enum):
 
 
 class HarmonyParser:
-    """Parses one answer, as `OutputParser` does.
+    """Parses one answer in Harmony's or Muse Spark's format. It has the interface `AnswerParser`.
 
-    `push` takes its text and `push_control` its special tokens, which are `control_tokens`. Text without any
-    header is visible text. A call whose arguments are not a JSON object is released as text.
+    `push` takes the answer's text, and `push_control` its special tokens, which are `control_tokens`. Text
+    without any header is visible text. A call whose arguments are not a JSON object is released as text.
     """
 
     def __init__(
@@ -66,16 +66,18 @@ class HarmonyParser:
 
     @property
     def is_thinking(self) -> bool:
-        """Return whether the answer is inside the model's thinking."""
+        """Return whether the answer so far ends inside the model's thinking."""
         return self._section is _Section.THINKING
 
     @property
     def is_in_header(self) -> bool:
-        """Return whether the answer is between two messages, or at its beginning."""
+        """Return whether the answer so far ends between two messages, or is empty."""
         return self._section is _Section.HEADER
 
     def begin_after(self, prompt: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
-        """Begin where `prompt` ends: after `<|start|>assistant`, or within a message that is continued."""
+        """Set the state at the end of `prompt`, which ends after `<|start|>assistant`, or within a message
+        that the answer continues.
+        """
         try:
             start = len(prompt) - 1 - list(reversed(prompt)).index(self._tokens.start)
         except ValueError:
@@ -93,7 +95,7 @@ class HarmonyParser:
         self._had_message = not self.is_in_header
 
     def push(self, text: str) -> OutputPiece:
-        """Continue the answer with ordinary text, and return what can be released."""
+        """Append ordinary text to the answer, and return the part of the answer that can be released."""
         if not text:
             return OutputPiece()
         if self._section is _Section.HEADER:
@@ -111,13 +113,15 @@ class HarmonyParser:
         return self._written_piece(text)
 
     def push_control(self, token: int) -> OutputPiece:
-        """Continue the answer with one of `control_tokens`, and return what can be released."""
+        """Append one of `control_tokens` to the answer, and return the part of the answer that can be
+        released.
+        """
         if token == self._tokens.message:
             if self._section is _Section.HEADER:
                 self._open_message()
             return OutputPiece()
         if token == self._tokens.constrain:
-            self._channel += " "  # it ends the recipient's name
+            self._channel += " "  # the token ends the recipient's name
             return OutputPiece()
         released = self._close_message()
         if token == self._tokens.channel:
@@ -127,8 +131,8 @@ class HarmonyParser:
         return released
 
     def flush(self) -> OutputPiece:
-        """End the answer, and return all that was withheld. An incomplete header is dropped, unless it is the
-        whole answer: then it is text.
+        """End the answer, and return everything that was withheld. An incomplete header is dropped, unless it
+        is the whole answer, which is then returned as text.
         """
         if self._section is _Section.HEADER and not self._had_message and not self._has_channel:
             return OutputPiece(self._role.lstrip().removeprefix("assistant").lstrip())
@@ -166,7 +170,7 @@ class HarmonyParser:
         return released
 
     def _calls_in(self, body: str) -> tuple[ToolCall, ...]:
-        if self._tool_choice == "required":  # a grammar had the call written with its name
+        if self._tool_choice == "required":  # a grammar has made the model write the call's name, too
             calls = parse_tool_calls(body, self._tools)
             if are_all_offered(calls, self._tools):
                 return calls
@@ -187,7 +191,7 @@ class HarmonyParser:
 
 
 def _may_be_role(text: str) -> bool:
-    """Return whether `text` can be the start of a header: `assistant`, and perhaps a recipient."""
+    """Return whether `text` can be the start of a header: `assistant`, optionally followed by a recipient."""
     rest = text.lstrip()
     if "assistant".startswith(rest):
         return True

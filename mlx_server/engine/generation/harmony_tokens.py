@@ -1,5 +1,5 @@
-"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and the point where a grammar begins.
-Pure.
+"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and where in an answer its grammar
+begins. Pure.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 NONE = -1
-"""In place of a token that a format does not have."""
+"""Stands for a token that a format does not have."""
 
 
 @dataclass(frozen=True)
 class HarmonyTokens:
-    """The ids of the format's special tokens.
+    """The ids of the special tokens of Harmony, or of Muse Spark's format.
 
-    Muse Spark's format has no channels: a message to `self` is thinking. The tokens that a format lacks are
-    NONE. `analysis` are the tokens that mark thinking: they stand at the beginning of a channel, or anywhere
-    in a header without a channel.
+    Muse Spark's format has no channels; there, a message to `self` is thinking. A token that the format lacks
+    is NONE. `analysis` are the tokens that mark a message as thinking: in Harmony, they are at the beginning
+    of the channel; in Muse Spark's format, anywhere in the header.
     """
 
     start: int
@@ -31,36 +31,36 @@ class HarmonyTokens:
 
     @property
     def has_channels(self) -> bool:
-        """Return whether the format is Harmony itself."""
+        """Return True if the format is Harmony, and False if it is Muse Spark's."""
         return self.channel != NONE
 
     @property
     def controls(self) -> frozenset[int]:
-        """Return the special tokens."""
+        """Return all special tokens that the format has."""
         others = {self.start, self.channel, self.message, self.constrain}
         return frozenset({*others, *self.ends_of_message} - {NONE})
 
     def is_of_thinking(self, header: tuple[int, ...]) -> bool:
-        """Return whether a message with these header tokens is thinking."""
+        """Return whether a message with the header tokens `header` is thinking."""
         length = len(self.analysis)
         places = (0,) if self.has_channels else range(len(header) - length + 1)
         return any(header[at : at + length] == self.analysis for at in places)
 
     @property
     def ends_of_message(self) -> frozenset[int]:
-        """Return the tokens that end a message."""
+        """Return the tokens that end a message; NONE stands for a token that the format lacks."""
         return frozenset({self.end, self.call, self.return_})
 
     @property
     def ends_of_answer(self) -> frozenset[int]:
-        """Return the tokens after which the client has its turn."""
+        """Return the tokens that end the answer, so that it is the client's turn."""
         return frozenset({self.call, self.return_} - {NONE})
 
 
 def find_harmony_tokens(tokenizer: Any) -> HarmonyTokens | None:
-    """Return the ids of the tokens of Harmony, or of Muse Spark, or None if the tokenizer has neither."""
+    """Return the special tokens of Harmony or of Muse Spark's format; None if the tokenizer has neither."""
     names = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>")
-    # The whole vocabulary takes 0.1 s to read, and special tokens are among the few that were added to it.
+    # Reading the whole vocabulary takes 0.1 s, and special tokens are among the few that were added to it.
     added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
     muse = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
     if not all(name in added for name in names):
@@ -75,14 +75,16 @@ def find_harmony_tokens(tokenizer: Any) -> HarmonyTokens | None:
 
 
 class HarmonyGate:
-    """Opens at the first message that is not analysis: a grammar applies from there on."""
+    """Finds where an answer's grammar applies: from the first message on that is not thinking."""
 
     def __init__(self, tokens: HarmonyTokens) -> None:
         self._tokens = tokens
         self._header: tuple[int, ...] | None = ()  # from <|channel|> on, if there is one; None in a message
 
     def opens_after(self, token: int) -> bool:
-        """Continue with `token`; return True if the next token is the first of such a message."""
+        """Advance by `token`. Return True if the next token is the first of a message that is not
+        thinking.
+        """
         if token in (self._tokens.channel, self._tokens.start):
             self._header = ()
         elif token == self._tokens.message:

@@ -14,7 +14,7 @@ from mlx_server.protocol import Logprobs, TokenLogprob
 Array = npt.NDArray[np.float32]
 
 MIN_LOGPROB = -9999.0
-"""Sent in place of minus infinity and of what is not a number, which JSON cannot express."""
+"""Sent in place of minus infinity and NaN, which JSON cannot express."""
 
 TokenBytes = Callable[[int], bytes]
 
@@ -25,10 +25,10 @@ def to_numpy(logprobs: mx.array) -> Array:
 
 
 def logprobs_of(token: int, logprobs: Array, top: int, token_bytes: TokenBytes) -> Logprobs:
-    """Return the log-probabilities of `token` and of the `top` most probable tokens.
+    """Return the log-probabilities of `token` and of the `top` most probable tokens, the most probable first.
 
-    `logprobs` has shape (vocabulary,) and is not scaled by the temperature. `token_bytes` returns the UTF-8
-    bytes of a token.
+    `logprobs` has the shape (vocabulary,), and is not scaled by the temperature. `token_bytes` returns the
+    UTF-8 bytes of a token.
     """
     values = np.where(np.isfinite(logprobs), logprobs, -np.inf)
     most_probable = np.argpartition(-values, top)[:top] if top < len(values) else np.arange(len(values))

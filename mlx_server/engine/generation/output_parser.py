@@ -1,11 +1,11 @@
-"""Separate an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
+"""Split an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
 
     THINKING ──end marker──► TEXT ──start marker──► TOOL_CALL ──end marker──► TEXT
     THINKING ──start marker──► TOOL_CALL ──end marker──► THINKING
 
-Models also write calls as bare JSON, without markers. If tools are offered, an answer that may begin such a
-call is withheld until it cannot be one. No output is lost: what turns out not to be a call (truncated,
-misspelled, or of a tool that was not offered) is released as text.
+Models also write calls as bare JSON, without markers. So if tools are offered, an answer whose beginning may
+be such a call is withheld until it cannot be a call. No output is lost: what turns out not to be a call
+(because it is truncated, misspelled, or names a tool that was not offered) is released as text.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ ToolChoice = Literal["none", "auto", "required"]
 
 @dataclass(frozen=True)
 class CallFormat:
-    """The markers that a model writes before and after tool calls, and the parser of the text in between. If
-    `end` is empty, a call extends to the end of the answer. Without a `parser`, calls are JSON.
+    """The markers that a model writes before (`start`) and after (`end`) tool calls, and the `parser` of the
+    text between them. If `end` is empty, a call extends to the end of the answer. Without a `parser`, calls
+    are JSON.
     """
 
     start: str
@@ -47,8 +48,8 @@ class OutputMarkers:
     """The texts that a model writes before and after its thinking and its tool calls.
 
     `thinking` is None for a model that does not think. `wrappers` are markers around visible text, and are
-    dropped. `harmony` holds the tokens of a model that writes the Harmony format, for which the other fields
-    are unused.
+    dropped. `harmony` holds the special tokens of a model that writes the Harmony format, which makes the
+    other fields irrelevant; else None.
     """
 
     thinking: tuple[str, str] | None = None
@@ -77,8 +78,11 @@ class OutputPiece:
 
 
 class AnswerParser(Protocol):
-    """The interface of a parser of one answer. It is given the answer's text and, in order, its
-    `control_tokens`.
+    """The interface of a parser of one answer.
+
+    `push` takes the answer's text, and `push_control` takes each token that is one of `control_tokens`, in
+    the order in which they occur in the answer. `flush` ends the answer. Each method returns the part of the
+    answer that can be released.
     """
 
     control_tokens: frozenset[int]
@@ -100,9 +104,9 @@ class _Section(Enum):
 class OutputParser:
     """Parses one answer: `push` takes its text in pieces, `flush` ends it.
 
-    With `tool_choice` "none", calls stay text; with "auto" they are found anywhere in the visible text; with
-    "required" the whole answer has to consist of calls. `tools` are those that the client offers. `thinking`
-    says that the prompt ends inside the model's thinking, so that the answer begins there.
+    With `tool_choice` "none", calls remain text; with "auto", they are found anywhere in the visible text;
+    with "required", the whole answer must consist of calls. `tools` are the tools that the client offers.
+    `thinking` is True if the prompt ends inside the model's thinking, so that the answer begins there.
 
     `has_tool_calls` becomes True with the first call.
     """
@@ -129,11 +133,11 @@ class OutputParser:
 
     @property
     def is_thinking(self) -> bool:
-        """Return whether the answer is inside the model's thinking."""
+        """Return whether the answer so far ends inside the model's thinking."""
         return self._section is _Section.THINKING
 
     def push(self, text: str) -> OutputPiece:
-        """Continue the answer with `text`, and return what can be released."""
+        """Append `text` to the answer, and return the part of the answer that can be released."""
         self._withheld += text
         released = OutputPiece()
         while True:
@@ -143,11 +147,11 @@ class OutputParser:
                 return released
 
     def push_control(self, token: int) -> OutputPiece:
-        """Return an empty piece: this parser finds all markers in the text."""
+        """Return an empty piece, because this parser finds all markers in the text."""
         return OutputPiece()
 
     def flush(self) -> OutputPiece:
-        """End the answer, and return all that was withheld."""
+        """End the answer, and return everything that was withheld."""
         rest, self._withheld = self._withheld, ""
         match self._section:
             case _Section.THINKING:
@@ -171,7 +175,8 @@ class OutputParser:
     def _advance_thinking(self) -> OutputPiece:
         assert self._markers.thinking
         end = self._markers.thinking[1]
-        # A model that forgets to end its thinking calls within it. A call must have an end of its own there.
+        # A model that forgets to end its thinking writes calls within it. Only formats with an end marker can
+        # be recognized there.
         starts = [start for start, one in self._formats.items() if one.end]
         found = [(at, -len(one), one) for one in (end, *starts) if (at := self._withheld.find(one)) >= 0]
         at, _, first = min(found, default=(0, 0, end))
@@ -197,7 +202,7 @@ class OutputParser:
         return OutputPiece(thinking=self._without_leading_whitespace(visible))
 
     def _without_leading_whitespace(self, thought: str) -> str:
-        """Remove whitespace from the start of the thinking: the chat template causes it."""
+        """Remove whitespace from the start of the thinking, where it only is because of the chat template."""
         if self._skip_whitespace:
             thought = thought.lstrip()
             self._skip_whitespace = not thought
@@ -223,8 +228,8 @@ class OutputParser:
         return self._text_up_to_call()
 
     def _text_up_to_call(self) -> OutputPiece:
-        """Return the text before the next marker. The marker begins a call, or is a wrapper
-        and is dropped.
+        """Return the text before the next marker. If the marker begins a call, the parser continues in the
+        call; a wrapper is dropped.
         """
         markers = self._text_ends
         found = [(at, -len(marker), marker) for marker in markers if (at := self._withheld.find(marker)) >= 0]
@@ -265,7 +270,9 @@ class OutputParser:
         return OutputPiece(tool_calls=calls)
 
     def _thinking_of_no_call(self, text: str) -> OutputPiece:
-        """Return the text of a supposed call as thinking: it was not a call, and the thinking continues."""
+        """Return a supposed call as thinking, because its `text` turned out not to be a call. The thinking
+        continues.
+        """
         self._section, self._call_in_thinking = _Section.THINKING, False
         self._skip_whitespace = False
         return OutputPiece(thinking=self._before_call + text)

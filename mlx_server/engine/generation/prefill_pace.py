@@ -1,10 +1,10 @@
-"""Decide how much of a prompt a step processes while other answers run. Pure.
+"""Decide how many prompt tokens a step processes while other answers run. Pure.
 
-The tokens of running answers wait for what a step processes of a prompt. A slice of 512 tokens takes seconds
-on a small machine. If a slice can be paused, each step gets a part of it, and the size of slices follows from
-how long the parts take between which it can be paused. If it cannot, a step processes a whole slice, which is
-cut to the time that leaves the answers about a third of their own pace. Without running answers nothing
-waits, and slices are as large as the settings allow, which is the fastest.
+The running answers get no tokens while a step processes a slice of a prompt, which takes seconds for 512
+tokens on a small machine. If a slice can be paused, each step processes a part of it; the size of slices then
+follows from the time between two points at which a slice can be paused. If slices cannot be paused, each step
+processes a whole slice, which is made so small that answers keep about a third of their own pace. Without
+running answers nothing waits, so slices are as large as the settings allow, which is fastest.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FEWEST_TOKENS = 16
-"""Smaller slices would take nearly as long, because reading the weights takes most of their time."""
+"""Smaller slices would take nearly as long, because most of their time goes into reading the weights."""
 _STEPS_UNTIL_PAUSE = 1.0
-"""For how long a slice is processed in a step before it is paused, in steps without one."""
+"""How long a step processes a slice before pausing it, as a multiple of a step without a slice."""
 _PART_STEPS = 0.4
-"""How long a part of a slice may take that cannot be paused. A step then takes 2.4 steps, and some more since
-the slice has emptied the processor's caches: nearly all remain within three."""
+"""How long a slice may run between two points at which it can be paused, as a multiple of a step without a
+slice. A step with a slice then takes 2.4 times as long as a step without one, and somewhat longer because the
+slice has emptied the processor's caches. Nearly all such steps take at most 3 times as long."""
 _PAUSED_SLICE_STEPS = 8.0
-"""How long a slice may take that can be paused: a prompt that arrives meanwhile waits for its end."""
+"""How long a slice that can be paused may take in all, as a multiple of a step without a slice. It is limited
+because a prompt that arrives meanwhile waits for the slice's end."""
 _SLICE_STEPS = 1.6
-"""How long a slice may take that cannot be paused, in steps without one. A step then takes 2.6 steps."""
+"""How long a slice that cannot be paused may take, as a multiple of a step without a slice. A step with a
+slice then takes 2.6 times as long as a step without one."""
 _MOST_CHANGE = 1.5
-"""How many times as large, or as small, a slice may be as the one before: a single step may be slow by
+"""The largest factor by which the size of slices changes at once, because a single step may be slow by
 chance."""
 _WEIGHT = 0.2
-"""What the newest step counts in the average."""
+"""The weight of the newest step in the moving average."""
 
 
 @dataclass
 class PrefillPace:
-    """The size of slices. `most_tokens` is the largest; it counts the tokens of one prompt."""
+    """Decides the size of slices. `most_tokens` is the largest size, in tokens of one prompt."""
 
     most_tokens: int
     _step_s: float | None = None
@@ -39,27 +42,33 @@ class PrefillPace:
 
     @property
     def knows_step(self) -> bool:
-        """Return True if a step without a slice has been recorded, by which slices are sized."""
+        """Return True if a step without a slice has been recorded, whose duration determines the size of
+        slices.
+        """
         return self._step_s is not None
 
     @property
     def until_pause_s(self) -> float:
-        """Return for how many seconds a slice is processed before it is paused."""
+        """Return for how many seconds a slice is processed in a step before it is paused; infinity while no
+        step has been recorded.
+        """
         return float("inf") if self._step_s is None else _STEPS_UNTIL_PAUSE * self._step_s
 
     def slice_tokens(self, answers: int) -> int:
-        """Return how many tokens of each prompt the next slice has while `answers` answers run."""
+        """Return how many tokens of each prompt the next slice processes while `answers` answers run."""
         return self.most_tokens if not answers else max(min(int(self._tokens), self.most_tokens), 1)
 
     def record_step(self, seconds: float) -> None:
-        """Record how long a step of the running answers took without a slice and without guesses."""
+        """Record how long a step of the running answers took that had neither a slice nor drafts."""
         known = self._step_s
         self._step_s = seconds if known is None else known + _WEIGHT * (seconds - known)
 
     def record_slice(self, tokens: int, seconds: float, longest_part_s: float | None = None) -> None:
-        """Record how long a slice of `tokens` of each prompt took while answers ran, without the steps of
-        the answers. `longest_part_s` is the longest time for which it could not be paused; None if it could
-        not be paused at all.
+        """Record that a slice of `tokens` tokens of each prompt took `seconds` while answers ran, not
+        counting the steps of the answers.
+
+        `longest_part_s` is the longest time between two points at which the slice could be paused; None if it
+        could not be paused at all.
         """
         if self._step_s is None or tokens < self.slice_tokens(1):
             return  # the end of a prompt: it says little about slices of full size

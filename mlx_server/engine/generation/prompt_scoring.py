@@ -1,5 +1,5 @@
-"""Compute the log-probabilities of a prompt's own tokens, in slices, so that streams can
-continue in between.
+"""Compute the log-probabilities of a prompt's own tokens, in slices, so that other requests can continue
+between two slices.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from mlx_server.engine.generation.logprobs import MIN_LOGPROB, Array, TokenBytes
 from mlx_server.protocol import Generate, Logprobs, TokenLogprob
 
 STEP_TOKENS = 32
-"""The number of tokens whose logits are computed at a time: for a vocabulary of 150,000 they take 19 MB."""
+"""How many tokens a slice has. For a vocabulary of 150,000, the logits of so many tokens take 19 MB."""
 MAX_REPORTED = 2**18
-"""Log-probabilities in one answer. They take some 60 bytes each on their way to the gateway."""
+"""The most log-probabilities in one answer. Each takes some 60 bytes on its way to the gateway."""
 
 
 class PromptScorer:
-    """Scores the tokens of one prompt; `done` is set after the last one. Only the MLX thread may use it.
+    """Computes the log-probabilities (scores) of one prompt's tokens. `done` is completed after the last
+    token. Only the MLX thread may use a PromptScorer.
 
-    The model is called with all tokens but the last one, so that `caches` then hold the keys and values with
-    which a generation can continue. `top` is the number of alternatives to report with each token.
+    The model is called with all tokens but the last, so that afterward a generation can continue with the
+    keys and values in `caches`. `top` is the number of alternatives to report with each token.
     """
 
     def __init__(self, model: Any, prompt: Sequence[int], caches: list[Any], top: int) -> None:
@@ -35,8 +36,8 @@ class PromptScorer:
         self._scores: list[Logprobs] = []
 
     def compute(self) -> Array:
-        """Process the next slice of the prompt. Return the log-probabilities after each token, of shape
-        (tokens, vocabulary). For a prompt of one token the array is empty.
+        """Process the next slice of the prompt. Return the log-probabilities after each of its tokens, of
+        shape (tokens, vocabulary). For a prompt of one token, the array is empty.
         """
         start = max(len(self._scores) - 1, 0)
         inputs = list(self._prompt[start : min(start + STEP_TOKENS, len(self._prompt) - 1)])
@@ -46,7 +47,9 @@ class PromptScorer:
         return to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def add(self, rows: Array, token_bytes: TokenBytes) -> int:
-        """Score the tokens that follow those of `rows`, and return how many tokens have a score."""
+        """Score the tokens that follow the slice whose log-probabilities are `rows`. Return how many tokens
+        of the prompt have a score.
+        """
         if not self._scores:
             self._scores.append(Logprobs(_unscored(token_bytes(self._prompt[0]))))
         at = len(self._scores)
@@ -58,14 +61,16 @@ class PromptScorer:
 
     @property
     def scores(self) -> tuple[Logprobs, ...]:
-        """Return a score for each token. That of the first token is meaningless, since no
+        """Return the scores of the tokens. The score of the prompt's first token is meaningless, since no
         token precedes it.
         """
         return tuple(self._scores)
 
 
 def check_reported(op: Generate, prompt_tokens: int) -> None:
-    """Raise RequestError if the prompt is so long that its log-probabilities do not fit into one answer."""
+    """Raise RequestError (`invalid_request`) if the log-probabilities that `op` asks for are too many for one
+    answer.
+    """
     each = 1 + (op.top_logprobs or 0)
     if op.prompt_logprobs and prompt_tokens * each > MAX_REPORTED:
         raise RequestError(

@@ -1,4 +1,4 @@
-"""Process prompts a slice at a time; while answers run, a part of a slice in each step of the answers."""
+"""Process prompts in slices. While answers run, each of their steps processes a part of a slice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlx_server.engine.pausable_call import PausableCall
 
 
 class PromptSlices:
-    """Processes the prompts of a BatchGenerator in slices, of which one at most is paused.
+    """Processes the prompts of a BatchGenerator in slices. At most one slice is paused.
 
-    BatchGenerator processes a slice in the call that also makes a step of the answers. While answers run, it
-    is called here for the prompts only: an empty batch takes the place of the answers meanwhile. Requests
-    whose prompts are finished gather there, and join the answers once the slice has ended.
+    BatchGenerator processes a slice in the same call that makes a step of the answers. While answers run,
+    this class calls it for the prompts alone, with an empty batch in place of the answers. Requests whose
+    prompts are complete gather in that batch, and join the answers once the slice has ended.
     """
 
     def __init__(self, generator: BatchGenerator, pace: PrefillPace, threads: ThreadsForProducts) -> None:
@@ -27,20 +27,24 @@ class PromptSlices:
 
     @property
     def is_paused(self) -> bool:
-        """Return True if a slice has begun and not ended."""
+        """Return True if a slice has begun but not ended."""
         return self._call is not None
 
     @property
     def caches(self) -> list[Any]:
-        """Return the caches of the requests that join the answers once the slice has ended."""
+        """Return the caches of the requests that will join the answers once the slice has ended."""
         return list(self._joining.prompt_cache)
 
     def has(self, uid: int) -> bool:
-        """Return True if the paused slice processes this request, whose keys and values are incomplete."""
+        """Return True if the paused slice processes request `uid`, so that its keys and values are
+        incomplete.
+        """
         return self.is_paused and uid in (*self._generator._prompt_batch.uids, *self._joining.uids)
 
     def process_alone(self) -> tuple[list[Any], list[Any]]:
-        """Process one slice of the largest size, while no answer runs; return what the generator returns."""
+        """Process a slice of the largest size while no answer runs. Return BatchGenerator's responses for
+        prompts and for answers.
+        """
         generator = self._generator
         generator.prefill_step_size = self._pace.slice_tokens(0)
         before, processed = generator._counters.prompt_tokens, 0
@@ -53,8 +57,8 @@ class PromptSlices:
         return list(prompts), list(tokens)
 
     def go_on(self, until_s: float) -> list[Any]:
-        """Begin or continue a slice until `until_s` (monotonic), and return the progress of the prompts if
-        it has ended.
+        """Begin or continue a slice, and pause it at `until_s` (monotonic seconds). Return the progress of
+        the prompts if the slice has ended; else [].
         """
         call = self._call = self._call or self._begin()
         generator, answers = self._generator, self._generator._generation_batch
@@ -70,11 +74,11 @@ class PromptSlices:
         return self._end(call, answers) if has_ended else []
 
     def _begin(self) -> PausableCall[Any]:
-        """Return the call for the next slice.
+        """Return the pausable call that processes the next slice.
 
-        If a prompt is at its end, so that only its request has to join the answers, the slice is empty: the
-        first token does not wait for another slice. A prompt that is shorter than a slice is not padded to
-        the size of one.
+        If a prompt is complete, so that its request only has to join the answers, the slice is empty, because
+        the request's first token shall not wait for another slice. A prompt that is shorter than a slice is
+        not padded to a slice's size.
         """
         generator = self._generator
         left = [total - done - 1 for _, done, total in generator._currently_processing]
@@ -89,17 +93,21 @@ class PromptSlices:
         return PausableCall(generator.next)
 
     def finish(self) -> list[Any]:
-        """Continue a paused slice to its end, and return the progress of the prompts."""
+        """Continue a paused slice to its end, and return the progress of the prompts; [] if no slice is
+        paused.
+        """
         return self.go_on(float("inf")) if self.is_paused else []
 
     def close(self) -> None:
-        """End a paused slice where it is. No prompt of the generator can be continued afterwards."""
+        """Abandon a paused slice. The generator's prompts cannot be continued afterward."""
         if self._call is not None:
             self._call.close()
             self._call, self._joining = None, self._nobody()
 
     def _end(self, call: PausableCall[Any], answers: Any) -> list[Any]:
-        """Let the finished requests join the answers, and return the progress of the prompts."""
+        """Let the requests whose prompts are complete join the answers, and return the progress of the
+        prompts.
+        """
         self._call = None
         if len(self._joining):
             answers.extend(self._joining)
@@ -111,5 +119,5 @@ class PromptSlices:
         return [prompt for prompt in prompts if self._tokens or prompt.end_of_prompt]
 
     def _nobody(self) -> Any:
-        """Return an empty batch."""
+        """Return an empty batch, which stands for no requests."""
         return GenerationBatch.empty(self._generator.model, self._generator.sampler)

@@ -1,8 +1,9 @@
-"""Sample tokens with counter-based randomness, so that a request's text does not depend on other requests.
+"""Sample tokens with counter-based randomness, so that an answer does not depend on other requests.
 
-The random key of the token at position i is derived from (seed, i), and each token id has its own noise,
-whatever its rank. So the same seed draws the same token alone, in a batch of eight, or resumed after a crash,
-wherever the logits agree. The filters are applied in Ollama's order: top_k, temperature, top_p, min_p.
+The random key of the token at position i is derived from (seed, i), and the noise of each token id does not
+depend on its rank. So the same seed draws the same token if a request runs alone, in a batch of eight, or is
+resumed after a crash, provided that the logits are equal. The filters are applied in Ollama's order: top_k,
+temperature, top_p, min_p.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ Processor = Callable[[mx.array, mx.array], mx.array]
 
 _GREEDY_BELOW = 1e-5
 MOST_CANDIDATES = 4096
-"""How many of the most probable tokens top_p may keep, if top_k does not say. Sorting a vocabulary of 49,000
-tokens took 3.7 ms a token, and one of 262,000 took 22 ms; with this bound it is a quarter."""
+"""How many of the most probable tokens top_p may keep without top_k. Sorting a whole vocabulary for each
+drawn token takes 3.7 ms with 49,000 entries, and 22 ms with 262,000; with this limit, it takes a quarter."""
 _MASK64 = (1 << 64) - 1
 
 
 def greedy(logprobs: mx.array) -> mx.array:
-    """Return the most probable token.
+    """Return the most probable token of each row.
 
-    All greedy requests use this one function, so that BatchGenerator calls it once for the whole batch.
+    All greedy requests use this same function, so that BatchGenerator calls it once for the whole batch.
     """
     return mx.argmax(logprobs, axis=-1)
 
@@ -41,7 +42,9 @@ def make_sampler(sampling: Sampling, position: int) -> Sampler:
 
 
 def counter_key(seed: int, position: int) -> int:
-    """Return 64 bits from (seed, position), by SplitMix64's finalizer: near seeds give unrelated keys."""
+    """Return a 64-bit key from (seed, position), by SplitMix64's finalizer, so that similar seeds give
+    unrelated keys.
+    """
     mixed = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + 1) & _MASK64
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK64
@@ -49,7 +52,7 @@ def counter_key(seed: int, position: int) -> int:
 
 
 class CounterSampler:
-    """A `Sampler` that draws one token after the other, beginning at `position` of the answer."""
+    """A `Sampler` that draws one token in each call, beginning with the token at `position` of the answer."""
 
     def __init__(self, sampling: Sampling, position: int) -> None:
         self._sampling = sampling
@@ -64,7 +67,7 @@ class CounterSampler:
         return mx.argmax(logits + mx.random.gumbel(logits.shape, key=key), axis=-1)
 
     def rewind(self, calls: int) -> None:
-        """Undo the last `calls` calls: the next call draws for the first of their positions again."""
+        """Undo the last `calls` calls, so that the following calls draw the same positions again."""
         self._position -= calls
 
 
@@ -83,8 +86,8 @@ def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
 def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
     """Return the smallest logit that top_k and top_p keep, of shape (1, 1).
 
-    Only the largest logits are sorted, because sorting the whole vocabulary takes longer than all the rest.
-    top_p counts the mass of the tokens that top_k keeps.
+    Only the largest logits are sorted, because sorting the whole vocabulary takes longer than everything
+    else. top_p refers to the probability mass of the tokens that top_k keeps.
     """
     has_top_k = 0 < sampling.top_k < logits.shape[-1]
     candidates = sampling.top_k if has_top_k else min(MOST_CANDIDATES, logits.shape[-1])
@@ -99,9 +102,9 @@ def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
 
 
 def make_processors(sampling: Sampling) -> list[Processor]:
-    """Return the logits processors for the penalties and the bias that change anything.
+    """Return the logits processors for penalties and bias, without those that would change nothing.
 
-    BatchGenerator is faster without any.
+    BatchGenerator is faster without any processors.
     """
     bias: list[Processor] = [LogitBias(sampling.logit_bias)] if sampling.logit_bias else []
     neutral = sampling.repeat_penalty in (0.0, 1.0) and not (
@@ -112,7 +115,9 @@ def make_processors(sampling: Sampling) -> list[Processor]:
 
 
 class Penalties:
-    """llama.cpp's penalties for the last `repeat_last_tokens` of prompt and answer (negative: for all)."""
+    """llama.cpp's penalties for tokens that occur in the last `repeat_last_tokens` tokens of prompt and
+    answer. A negative number means all tokens.
+    """
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -130,7 +135,9 @@ class Penalties:
 
 
 class LogitBias:
-    """OpenAI's `logit_bias`: adds a number to the logits of some tokens; -100 excludes one in practice."""
+    """OpenAI's `logit_bias`, which adds a number to the logits of some tokens. -100 excludes a token in
+    practice.
+    """
 
     def __init__(self, biases: Sequence[tuple[int, float]]) -> None:
         self._ids = mx.array([token for token, _ in biases])

@@ -1,4 +1,4 @@
-"""Read tool calls, each a name and arguments, from what a model has written. Pure: parsers are arguments."""
+"""Parse the tool calls, each a name and arguments, that a model has written. Pure: parsers are arguments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from mlx_server.protocol import ToolCall
 
 ToolParser = Callable[[str, Any], Any]
-"""A parser of mlx-lm's: takes the text of a call and the offered tools, returns one call or a list of calls,
-each a dict. It may raise any exception for text that it cannot read."""
+"""The interface of mlx-lm's parsers. A parser takes the text of a call and the offered tools, and returns one
+call or a list of calls, each a dict. It may raise any exception if it cannot parse the text."""
 
 MAX_NESTING = 100
-"""How deep a call's arguments may be nested. The JSON readers of other languages stop at 128 or more."""
+"""How deep a call's arguments may be nested. JSON parsers of other languages allow 128 levels or more."""
 
 _CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
 
@@ -23,7 +23,9 @@ _CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"paramet
 def parse_tool_calls(
     text: str, tools: Sequence[dict[str, Any]], parser: ToolParser | None = None
 ) -> tuple[ToolCall, ...]:
-    """Return the calls in `text`, read by `parser` or else as JSON; none unless the whole text is calls."""
+    """Return the calls in `text`, parsed by `parser` or, if that finds none, as JSON; () if the text is not
+    only calls.
+    """
     if parser is not None:
         try:
             if calls := _to_calls(parser(text, list(tools))):
@@ -37,15 +39,17 @@ def parse_tool_calls(
 
 
 def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]) -> bool:
-    """Return whether there are calls and all of them name one of `tools`. JSON without markers is only taken
-    for a call if this is True, since it could be ordinary text.
+    """Return whether `calls` is not empty, and each call names one of `tools`. Only then is JSON without
+    markers taken for calls, since it could be ordinary text.
     """
     names = {tool["function"].get("name") for tool in tools if isinstance(tool.get("function"), dict)}
     return bool(calls) and all(call.name in names for call in calls)
 
 
 def may_begin_tool_call(text: str) -> bool:
-    """Return whether `text`, the beginning of an answer, may become a call in JSON without markers."""
+    """Return whether `text`, the beginning of an answer, may become a call written as JSON without
+    markers.
+    """
     rest = text.lstrip()
     if rest.startswith("["):
         rest = rest[1:].lstrip()
@@ -58,7 +62,7 @@ def may_begin_tool_call(text: str) -> bool:
 
 
 def _to_calls(found: Any) -> tuple[ToolCall, ...]:
-    """Return the calls in a parsed value, or none if any part of it is not a call."""
+    """Return the calls in a parsed value; () if any part of it is not a call."""
     items = found if isinstance(found, list) else [found]
     calls = tuple(call for call in map(_to_call, items) if call is not None)
     return calls if len(calls) == len(items) else ()
@@ -77,10 +81,10 @@ def _to_call(found: Any) -> ToolCall | None:
 
 
 def _to_json_object(arguments: Any) -> dict[str, Any] | None:
-    """Return `arguments`, a dict or JSON text of one, as a JSON object; None if it is not one.
+    """Return `arguments`, a dict or its JSON text, as a JSON object; None if it is neither.
 
-    Some of mlx-lm's parsers evaluate arguments as Python literals, so that these can hold bytes, sets or
-    complex numbers, none of which can be sent to a client.
+    Some of mlx-lm's parsers evaluate arguments as Python literals, so arguments can contain bytes, sets or
+    complex numbers, which cannot be sent to a client.
     """
     try:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
@@ -91,10 +95,11 @@ def _to_json_object(arguments: Any) -> dict[str, Any] | None:
 
 
 def _is_portable(value: Any) -> bool:
-    """Return whether any client can read `value`, as parsed by Python's JSON reader, when it is sent as JSON.
+    """Return whether every client can parse `value`, a result of Python's JSON parser, when it is sent as
+    JSON.
 
-    The reader takes more than JSON has: NaN, Infinity, `1e999` (which it makes infinite), halves of surrogate
-    pairs, integers beyond the largest float, and any nesting.
+    Python's parser accepts more than standard JSON: NaN, Infinity, `1e999` (which becomes infinite), halves
+    of surrogate pairs, integers beyond the largest float, and deep nesting.
     """
     level = [value]
     for _ in range(MAX_NESTING):

@@ -1,1 +1,1 @@
-"""Constrain what a model may write: JSON schemas become grammars, by llguidance."""
+"""Constrain what a model may write: llguidance turns JSON schemas into grammars."""

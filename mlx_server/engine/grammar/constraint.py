@@ -1,4 +1,6 @@
-"""Decide which tokens may come next in an answer, by its grammar. Pure: llguidance is behind `Matcher`."""
+"""Decide by an answer's grammar which tokens may come next. Pure: llguidance is behind the protocol
+`Matcher`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import NamedTuple, Protocol
 class Matcher(Protocol):
     """The methods of llguidance's `LLMatcher` that are used.
 
-    A bitmask has one bit for each token of the vocabulary, set if the token may come next; the lowest bit of
-    the first byte is that of token 0.
+    A bitmask has one bit for each token of the vocabulary, which is set if the token may come next. The
+    lowest bit of the first byte belongs to token 0.
     """
 
     def consume_token(self, token: int, /) -> bool: ...
@@ -25,40 +27,45 @@ class Matcher(Protocol):
 
 
 class Gate(Protocol):
-    """Decides from which token on a grammar applies. It is used for one answer."""
+    """Decides from which token on a grammar applies to one answer. `opens_after` is called with each token,
+    and returns True if the grammar applies to the next one.
+    """
 
     def opens_after(self, token: int, /) -> bool: ...
 
 
 class GateAfter:
-    """Opens once `tokens` have been seen one after the other."""
+    """Opens after the sequence `tokens` has occurred."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = tuple(tokens)
         self._recent: tuple[int, ...] = ()
 
     def opens_after(self, token: int) -> bool:
-        """Continue with `token`; return True if the grammar applies to the next token."""
+        """Advance by `token`. Return True if the grammar applies to the next token."""
         self._recent = (*self._recent, token)[-len(self._tokens) :]
         return self._recent == self._tokens
 
 
 MAX_REWIND = 64
-"""How many tokens a constraint can be moved back."""
+"""How many tokens a constraint can be rewound by."""
 
 
 class _Step(NamedTuple):
-    """What one token changed: whether the text had ended before it, and whether the matcher took it in."""
+    """The effect of one token: whether the answer had ended before it, and whether the matcher
+    consumed it.
+    """
 
     ended_before: bool
     was_consumed: bool
 
 
 class Constraint:
-    """Constrains one answer: call `advance` with each token, and `allowed_mask` before the next.
+    """Constrains one answer. Its user calls `advance` with each token, and `allowed_mask` before the next
+    token.
 
-    With a `gate`, the grammar applies only once it has opened: a model that thinks first is not constrained
-    before the end of its thinking.
+    With a `gate`, the grammar does not apply before the gate has opened, so that a model that thinks first is
+    not constrained until the end of its thinking.
     """
 
     def __init__(self, matcher: Matcher, end_tokens: frozenset[int], gate: Gate | None = None) -> None:
@@ -70,16 +77,18 @@ class Constraint:
 
     @property
     def is_active(self) -> bool:
-        """Return True if the grammar already applies."""
+        """Return True if the grammar applies to the next token."""
         return self._gate is None
 
     @property
     def must_end(self) -> bool:
-        """Return True if only an end token may come next: the text is complete, or does not fit."""
+        """Return True if only an end token may come next, because the answer is complete, or the matcher has
+        failed.
+        """
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:
-        """Continue the answer with `token`."""
+        """Append `token` to the answer."""
         ended_before, was_consumed = self._ended, False
         if self._gate is not None:
             if self._gate.opens_after(token):
@@ -91,8 +100,10 @@ class Constraint:
         self._steps.append(_Step(ended_before, was_consumed))
 
     def rewind(self, tokens: int) -> None:
-        """Undo the last `tokens` calls of `advance`, at most MAX_REWIND. The grammar must have been active in
-        all of them. Raises RuntimeError if the matcher cannot go back.
+        """Undo the last `tokens` calls of `advance`, at most MAX_REWIND.
+
+        The grammar must have been active in all of these calls. Raises RuntimeError if the matcher cannot be
+        rewound.
         """
         undone = [self._steps.pop() for _ in range(tokens)]
         if not undone:
@@ -103,13 +114,14 @@ class Constraint:
             raise RuntimeError("the grammar cannot be moved back")
 
     def forced_tokens(self) -> list[int]:
-        """Return the tokens that must come next because the grammar allows no other text; often empty."""
+        """Return the tokens that must come next because the grammar allows no other text; often []."""
         return [] if not self.is_active or self.must_end else self._matcher.compute_ff_tokens()
 
     def allowed_prefix(self, tokens: Sequence[int]) -> list[int]:
-        """Return the first of `tokens` that the grammar allows to come next, without an end token.
+        """Return the tokens at the start of `tokens` that the grammar allows next, up to the first end token.
 
-        The matcher must not consume any other: it could not go back.
+        The matcher only validates them, because a matcher that has consumed a token that is not allowed
+        cannot be rewound.
         """
         if not self.is_active or self.must_end:
             return []
@@ -119,7 +131,7 @@ class Constraint:
     def allowed_mask(self) -> bytes | None:
         """Return the bitmask of the tokens that may come next.
 
-        Return None if it is not needed: the grammar is not active (any token), or the answer must end.
+        Return None if the grammar is not active, so that any token may come next, or if the answer must end.
         """
         if not self.is_active or self.must_end:
             return None

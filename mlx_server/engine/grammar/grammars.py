@@ -1,7 +1,7 @@
-"""Compile JSON schemas to grammars for one model, with llguidance, and apply them to logits.
+"""Compile JSON schemas to grammars for one model, with llguidance, and apply the grammars to logits.
 
-The state of a grammar depends on the answer's tokens alone. A resumed request replays them, and continues
-under the same constraint.
+The state of a grammar depends only on the answer's tokens. A resumed request replays these tokens, and
+continues under the same constraint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlx_server.engine.grammar.schema_recursion import is_endless
 from mlx_server.engine.log import log_event
 
 _WHITESPACE = r"( ?|\n[ \t]{0,20})"
-"""What may stand between two tokens of JSON: a space, or a line break and indentation.
+"""The whitespace that is allowed between two tokens of JSON: a space, or a line break and indentation.
 
 If more is allowed, small models write blank lines until they reach max_tokens.
 """
@@ -31,25 +31,26 @@ _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True, "leni
 """With `lenient`, llguidance ignores keywords of JSON Schema that it does not implement."""
 
 _PATTERN_MISTAKES = ("unclosed group", "unopened group", "unclosed character class", "Regex is empty")
-"""What llguidance says of a regular expression that is invalid, or that matches no text."""
+"""Parts of llguidance's error messages for a regular expression that is invalid, or that matches no text."""
 
 MAX_SCHEMA_CHARS = 64 * 1024
-"""Compiling a schema of 52,000 characters (1,800 properties) took 0.2 s and 24 MB. Requests without a grammar
-continue meanwhile; other grammars wait."""
+"""The most characters of a schema. Compiling one of 52,000 characters (1,800 properties) takes 0.2 s and
+24 MB. Requests without a grammar continue meanwhile, but other grammars wait."""
 
 _ROW_ITEMS, _STEP_ITEMS = 20_000, 500_000
-"""Limits for llguidance's parser. Its default limits end an answer in an object with over 500 optional
-properties. These suffice for any schema within MAX_SCHEMA_CHARS; 1,500 such properties take 20 ms a token."""
+"""Limits for llguidance's parser. With its default limits, an answer ends early in an object with over 500
+optional properties. These limits suffice for any schema within MAX_SCHEMA_CHARS. With 1,500 optional
+properties, each token takes 20 ms."""
 
 MAX_CACHED_GRAMMARS, MAX_CACHED_CHARS = 16, 2 * MAX_SCHEMA_CHARS
-"""Limits of a model's cache of compiled grammars: their number, and the characters of all their schemas."""
+"""The limits of a model's cache of compiled grammars: their number, and the total length of their schemas."""
 
 
 class Grammars:
     """Compiles schemas for the vocabulary of `tokenizer`, a fast tokenizer of transformers.
 
-    The MLX thread may call `has_vocabulary` and `token_bytes`; only the compiler's thread may call the
-    others.
+    The MLX thread may use `has_vocabulary` and `token_bytes`. Only the compiler's thread may call the other
+    methods.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
@@ -59,8 +60,8 @@ class Grammars:
 
     @classmethod
     def for_checks(cls) -> Grammars:
-        """Return Grammars over single bytes, which compile a schema in a millisecond: enough to find its
-        faults.
+        """Return Grammars whose tokens are single bytes. They compile a schema in a millisecond, only to find
+        faults in it.
         """
         from llguidance import LLTokenizer
 
@@ -69,7 +70,7 @@ class Grammars:
         return grammars
 
     def check(self, schema: dict[str, Any]) -> None:
-        """Raise RequestError for a schema that cannot be used."""
+        """Raise RequestError if `schema` cannot be used as a grammar."""
         self._matcher(schema)
 
     @property
@@ -78,13 +79,15 @@ class Grammars:
         return self._vocabulary is not None
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the UTF-8 bytes of one token, which may be only a part of a character."""
+        """Return the UTF-8 bytes of one token, which may be only a part of a character. The vocabulary must
+        have been read.
+        """
         return bytes(self._vocabulary.decode_bytes([token]))
 
     def read_vocabulary(self) -> None:
-        """Read the vocabulary, unless that is done: 0.4 s and 25 MB for 49,000 tokens.
+        """Read the vocabulary, unless it has been read. This takes 0.4 s and 25 MB for 49,000 tokens.
 
-        Raises RequestError if llguidance cannot read it.
+        Raises RequestError if llguidance cannot read the vocabulary.
         """
         if self._vocabulary is None:
             try:
@@ -99,8 +102,8 @@ class Grammars:
     ) -> GrammarProcessor:
         """Return the logits processor for an answer whose first tokens are `emitted`.
 
-        The grammar applies once `gate`, if there is one, has opened. Raises RequestError for a schema that
-        cannot be used.
+        With a `gate`, the grammar applies once the gate has opened. Raises RequestError if `schema` cannot be
+        used as a grammar, or the vocabulary cannot be read.
         """
         self.read_vocabulary()
         constraint = Constraint(self._matcher(schema), self._end_tokens, gate)
@@ -109,7 +112,9 @@ class Grammars:
         return GrammarProcessor(constraint, self._end_tokens)
 
     def _matcher(self, schema: dict[str, Any]) -> Any:
-        """Return a matcher at the start of the schema's grammar: a copy of the one in the cache."""
+        """Return a matcher at the start of the schema's grammar: a copy of the matcher in the cache, which is
+        compiled if it is missing.
+        """
         try:
             text = json.dumps(schema)
         except (ValueError, RecursionError) as error:
@@ -121,8 +126,8 @@ class Grammars:
         return matcher.deep_copy()
 
     def _compile(self, schema: dict[str, Any], text: str) -> Any:
-        """Compile a schema, whose JSON is `text`. Parts that a grammar cannot express are left out and
-        logged.
+        """Return a new matcher for `schema`, whose JSON is `text`. Parts of the schema that a grammar cannot
+        express are left out and logged. Raises RequestError if the schema cannot be used as a grammar.
         """
         if len(text) > MAX_SCHEMA_CHARS:
             raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
@@ -146,7 +151,10 @@ class Grammars:
         return matcher
 
     def _matcher_of(self, schema: Any) -> Any:
-        """Return llguidance's matcher for an adapted schema; it may be in an error state."""
+        """Return llguidance's matcher for an adapted schema; the matcher may be in an error state.
+
+        Raises RequestError if no value meets the schema.
+        """
         from llguidance import LLMatcher, LLParserLimits
 
         if schema is False:
@@ -159,9 +167,9 @@ class Grammars:
 
 
 def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
-    """Return the regular expressions in `schema` that llguidance cannot compile, such as those with
-    lookahead. An expression that is invalid in any dialect, such as one with unbalanced brackets, is not
-    included: it is a mistake of the client.
+    """Return the regular expressions in `schema` that llguidance does not support, such as those with
+    lookahead. An expression that is invalid in any dialect, for example because of unbalanced brackets, is
+    not included, because it is a mistake of the client.
     """
     from llguidance import LLMatcher
 
@@ -176,15 +184,15 @@ def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
 
 
 def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
-    """Return the vocabulary as `llguidance.hf.from_tokenizer` does, but in two calls.
+    """Return the same vocabulary as `llguidance.hf.from_tokenizer`, but in two calls.
 
-    Each call blocks all Python threads until it returns, so two short ones are better than a long one.
+    Each call blocks all Python threads until it returns, so two short calls are better than a long one.
     """
     from llguidance import LLTokenizer
 
     backend = tokenizer.backend_tokenizer
     if backend.padding or backend.truncation:
-        backend = copy(backend)  # the copy takes as long as all the rest, so it is made only if needed
+        backend = copy(backend)  # the copy takes as long as everything else, so it is made only if needed
         backend.no_padding()
         backend.no_truncation()
     without_slices = LLTokenizer(backend.to_str(), eos_token=end_tokens, slices=[])
@@ -192,19 +200,21 @@ def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
 
 
 class GrammarProcessor:
-    """A logits processor for BatchGenerator, which calls it once for each next token, in order."""
+    """A logits processor that applies a grammar. BatchGenerator calls it once for each next token,
+    in order.
+    """
 
     def __init__(self, constraint: Constraint, end_tokens: frozenset[int]) -> None:
         self._constraint, self._end_tokens = constraint, end_tokens
         self._was_called = False
         self._fault: Exception | None = None
-        self._is_ahead = False  # whether the next call's token has been taken in by `forced_after`
+        self._is_ahead = False  # whether `draft_after` has already advanced by the next call's token
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        # At first, all tokens have been replayed.
+        # Before the first call, the constraint has already advanced by all tokens.
         last = cast(int, tokens[-1].item()) if self._was_called and not self._is_ahead else None
         self._was_called, self._is_ahead = True, False
-        # An error here would end the whole batch's step, and so the engine; it is kept for `raise_fault`.
+        # An error here would end the whole batch's step, and thus the engine. `raise_fault` raises it later.
         try:
             if last is not None:
                 self._constraint.advance(last)
@@ -217,13 +227,14 @@ class GrammarProcessor:
 
     @property
     def can_draft(self) -> bool:
-        """Return True if calls can be undone from here on: the grammar applies already, and has no fault."""
+        """Return True if later calls can be undone, because the grammar applies and has had no error."""
         return self._was_called and self._fault is None and self._constraint.is_active
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:
-        """Take in `token`, the next one of the answer, and return what may follow it.
+        """Advance by `token`, the next token of the answer, and return tokens that may follow it.
 
-        That is the text that the grammar forces, or else the beginning of `guessed` that it allows.
+        These are the tokens that the grammar forces, or else the beginning of `guessed` that the grammar
+        allows.
         """
         try:
             self._constraint.advance(token)
@@ -234,7 +245,7 @@ class GrammarProcessor:
             return []
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the first of `guessed` that the grammar allows after the token that was taken in last."""
+        """Return the tokens at the start of `guessed` that the grammar allows after the last token."""
         try:
             return [] if self._fault is not None else self._constraint.allowed_prefix(guessed)
         except Exception as error:  # kept for `raise_fault`, as in a call
@@ -242,7 +253,7 @@ class GrammarProcessor:
             return []
 
     def rewind(self, calls: int) -> None:
-        """Undo the last `calls` calls."""
+        """Undo the last `calls` calls of this processor."""
         try:
             if self._fault is None:
                 self._constraint.rewind(calls)
@@ -250,7 +261,7 @@ class GrammarProcessor:
             self._fault = error
 
     def raise_fault(self) -> None:
-        """Raise the error that the grammar had in a step, if any, since its request cannot continue."""
+        """Raise the error that the grammar had in an earlier call, if any. Its request cannot continue."""
         if self._fault is not None:
             raise self._fault
 
@@ -261,7 +272,8 @@ class GrammarProcessor:
 
 
 def _unpack(bitmask: bytes, size: int) -> mx.array:
-    """Return one boolean for each of `size` logits; False for those beyond the bitmask, which are padding.
+    """Convert a bitmask to `size` booleans, one for each logit. Logits beyond the bitmask, which are padding,
+    get False.
 
     llguidance's own kernel for this needs Metal, so it is done in plain MLX.
     """

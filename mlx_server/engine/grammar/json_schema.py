@@ -1,8 +1,8 @@
-"""Adapt JSON schemas to their use as grammars for generation. Pure.
+"""Adapt JSON schemas so that they can be used as grammars for generation. Pure.
 
-Clients send schemas that libraries generate from types, and a grammar cannot express many of their parts.
-Such a part is left out and named: the answer is then constrained less than the schema asks for, which serves
-a client better than a refusal.
+Clients send schemas that libraries generate from types, and a grammar cannot express many parts of these.
+Such a part is left out and reported. The answer is then less constrained than the schema asks for, but that
+serves a client better than a refusal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
     "unevaluatedProperties": (True,),
     "propertyNames": (True, {}, {"type": "string"}),
 }
-"""The values of those keywords that restrict nothing, so that leaving them out changes nothing."""
+"""For some of these keywords, the values that restrict nothing, so that leaving them out changes nothing."""
 
 _ALWAYS: tuple[Any, ...] = (True, {})
 _FORMATS = frozenset(
@@ -53,27 +53,29 @@ _FORMATS = frozenset(
 
 
 class SchemaAdapter:
-    """Removes from one schema what a grammar cannot express. `left_out` lists the parts, such as
-    `properties.a.uniqueItems`.
+    """Removes from one schema the parts that a grammar cannot express, and lists them in `left_out`, for
+    example as `properties.a.uniqueItems`.
 
     `unusable_patterns` are regular expressions that llguidance cannot compile.
     """
 
     def __init__(self, schema: dict[str, Any], unusable_patterns: frozenset[str] = frozenset()) -> None:
         self._root, self._unusable_patterns = schema, unusable_patterns
-        # Without `$id`, references are relative to the root, also if the schema was moved into another.
+        # Without `$id`, references are relative to the root, even if the schema was moved into another one.
         self._drops_ids = all(reference.startswith("#") for reference in references(schema))
         self.left_out: list[str] = []
 
     def adapted(self) -> Any:
-        """Return a copy of the schema that llguidance can compile. Raises RecursionError."""
+        """Return a copy of the schema that llguidance can compile. Raises RecursionError if the schema is
+        nested too deep.
+        """
         return close_objects(self._adapt(self._root, ()))
 
     def _adapt(self, schema: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(schema, dict):
             return schema
         if schema.get("not") in _ALWAYS and "not" in schema:
-            return False  # as the libraries write a value that cannot be
+            return False  # libraries write a value that cannot exist in this way
         result = {key: value for key, value in schema.items() if value is not None or key in _MAY_BE_NULL}
         self._translate_property_names(result)
         self._drop_keywords(result, path)
@@ -112,7 +114,7 @@ class SchemaAdapter:
             schema["patternProperties"] = {
                 name: value for name, value in patterns.items() if name not in unusable
             }
-            schema.setdefault("additionalProperties", True)  # the names may be any, which closing prevents
+            schema.setdefault("additionalProperties", True)  # keeps `close_objects` from excluding the names
             self._leave_out(path, "patternProperties")
         if not _is_text_with(schema.get("$schema"), "json-schema.org"):
             schema.pop("$schema", None)
@@ -120,9 +122,10 @@ class SchemaAdapter:
             schema.pop("$id", None)
 
     def _translate_property_names(self, schema: dict[str, Any]) -> None:
-        """Turn `propertyNames` into properties, if it is a list of names, or into `patternProperties`.
+        """Replace `propertyNames` by `properties` if it lists names, or by `patternProperties` if it has a
+        pattern.
 
-        Libraries write a mapping whose keys are an enumeration in this way.
+        Libraries write a mapping whose keys are an enumeration with `propertyNames`.
         """
         names = schema.get("propertyNames")
         reference = names.get("$ref") if isinstance(names, dict) else None
@@ -146,13 +149,14 @@ class SchemaAdapter:
 
 
 def close_objects(schema: Any) -> Any:
-    """Return a copy of `schema` in which objects allow no properties but those that they name.
+    """Return a copy of `schema` in which objects allow only the properties that they name.
 
-    JSON Schema allows others by default, and a model that may add properties does. Ollama's grammars and
-    OpenAI's strict schemas disallow them too; an object with no properties in `properties` is then `{}`, as
-    of a tool that takes no arguments. An object stays as it is if the schema itself says what other
-    properties it allows, or if it is merged from several schemas (allOf, anyOf, $ref): closing one would
-    exclude the properties of the others. A required property that is not described may have any value.
+    JSON Schema allows others by default, and a model that may add properties does so. Ollama's grammars and
+    OpenAI's strict schemas disallow them, too. An object whose `properties` is empty can then only be `{}`,
+    as for a tool without arguments. An object is not changed if the schema itself says which other properties
+    it allows, or if the object is merged from several schemas (allOf, anyOf, $ref), because closing one of
+    these schemas would exclude the properties of the others. A required property that is not described may
+    have any value.
     """
     if not isinstance(schema, dict):
         return schema
@@ -178,7 +182,7 @@ def close_objects(schema: Any) -> Any:
 
 
 def patterns(schema: Any) -> Iterator[str]:
-    """Yield the regular expressions that appear anywhere in `schema`."""
+    """Yield the regular expressions that occur anywhere in `schema`."""
     if isinstance(schema, dict):
         if isinstance(pattern := schema.get("pattern"), str):
             yield pattern
@@ -195,8 +199,8 @@ def patterns(schema: Any) -> Iterator[str]:
 
 
 def _has_optional_properties(schema: dict[str, Any]) -> bool:
-    """Return whether the object may lack some of the properties that it names, so that they cannot be
-    counted.
+    """Return whether the object may lack some of the properties that it names. A grammar cannot count
+    properties then.
     """
     properties = schema.get("properties")
     required = _list(schema.get("required"))

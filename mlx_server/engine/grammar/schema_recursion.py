@@ -1,7 +1,8 @@
-"""Find JSON schemas that no finite text meets, because they require a value within itself without end. Pure.
+"""Find JSON schemas that no finite text meets, because each value must contain another value of the same
+kind. Pure.
 
-llguidance refuses other schemas that nothing meets, such as an empty `enum`. For these it makes a grammar
-whose text never ends, or which allows no token at all.
+llguidance refuses other schemas that no text meets, such as an empty `enum`. But from these it makes a
+grammar whose text never ends, or which allows no token at all.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ _MAX_PASSES = 100
 
 
 def is_endless(schema: dict[str, Any]) -> bool:
-    """Return True if each value that meets `schema` contains another one that meets it, and so on.
+    """Return True if each value that meets `schema` must contain another value that meets it, without end.
 
-    If in doubt (a reference to another document, a very long chain of references), return False.
+    In doubtful cases (a reference to another document, a very long chain of references), return False.
     """
     finite: set[str] = set()  # the references whose schemas have a finite value
     within = sorted({reference for reference in references(schema) if reference.startswith("#")})
@@ -32,7 +33,9 @@ def is_endless(schema: dict[str, Any]) -> bool:
 
 
 def _is_finite(schema: Any, finite: set[str]) -> bool:
-    """Return whether a finite value meets `schema`, given the references that have one."""
+    """Return whether a finite value can meet `schema`. `finite` holds the references known to be met by a
+    finite value.
+    """
     if not isinstance(schema, dict):
         return True
     reference = schema.get("$ref")
@@ -52,7 +55,7 @@ def _is_finite(schema: Any, finite: set[str]) -> bool:
 
 
 def _required_properties(schema: dict[str, Any]) -> Iterator[Any]:
-    """Yield the schemas of the properties that a value must have."""
+    """Yield the schemas of the properties that every value must have; None for a property with any value."""
     properties = schema.get("properties")
     named = properties if isinstance(properties, dict) else {}
     for name in _list(schema.get("required")):
@@ -73,7 +76,7 @@ def _required_items(schema: dict[str, Any]) -> Iterator[Any]:
 
 
 def references(value: Any) -> Iterator[str]:
-    """Yield the references to schemas that appear anywhere in `value`."""
+    """Yield the values of `$ref` that occur anywhere in `value`."""
     if isinstance(value, dict):
         if isinstance(reference := value.get("$ref"), str):
             yield reference
@@ -85,7 +88,9 @@ def references(value: Any) -> Iterator[str]:
 
 
 def resolve(schema: dict[str, Any], reference: str) -> Any:
-    """Return the schema that a JSON pointer such as `#/$defs/n` names; None if it does not exist."""
+    """Return the part of `schema` that a JSON pointer such as `#/$defs/n` refers to; None if it does not
+    exist.
+    """
     found: Any = schema
     for step in unquote(reference[1:]).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""Image files as clients send them, decoded to pixels. Pillow is imported with the first image."""
+"""Decode image files from clients to pixels. Pillow is imported with the first image."""
 
 from mlx_server.engine.images.decoding import MAX_PIXELS, decode, decode_all
 

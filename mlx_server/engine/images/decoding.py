@@ -1,7 +1,8 @@
-"""Decode image files to RGB with Pillow: turned as their EXIF data say, on white where they are transparent.
+"""Decode image files to RGB with Pillow. Images are rotated as their EXIF data say, and get a white
+background where they are transparent.
 
-The functions take long for a large image, and belong in a background worker. They use neither MLX nor the
-models.
+Decoding a large image takes long, so these functions must be called in a background worker. They use neither
+MLX nor the models.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 50_000_000
-"""The most pixels of an image if nothing else is configured (`mlx.max_image_pixels`)."""
+"""How many pixels an image may have unless `mlx.max_image_pixels` is configured."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "HEIF")
-"""Pillow's names of the formats that are read. It knows 40 more, some of which start other programs."""
+"""Pillow's names of the accepted formats. Pillow can read 40 others, but starts other programs for some."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _16_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def decode_all(images: Sequence[str], max_pixels: int = MAX_PIXELS) -> list[Image]:
-    """Return the pixels of the files, which are in standard base64, in their order.
+    """Return the decoded `images`, which are files in standard base64, in the same order.
 
-    Raises RequestError, which says by its number from 0 which image is at fault.
+    Raises RequestError if an image cannot be used. The error names the image by its number, counted from 0.
     """
     return [_decode_numbered(number, image, max_pixels) for number, image in enumerate(images)]
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
-    """Return the first frame of an image file as Pillow's image in RGB with 8 bits a channel.
+    """Return the first frame of an image file as a Pillow image in RGB with 8 bits per channel.
 
-    Raises RequestError if the file has no known format, is damaged or cut off, or has more than `max_pixels`
-    pixels, which is checked from the header before anything is decoded.
+    Raises RequestError if the file is of an unknown format, damaged, cut off, or has more than `max_pixels`
+    pixels. The number of pixels is checked in the header, before anything is decoded.
     """
     from PIL import Image
 
     _register_heif(data)
-    # Pillow refuses twice as many pixels as this, and warns of more than this. The number is the process's.
+    # Pillow warns of more pixels than this, and refuses more than twice as many. The setting is global.
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
@@ -76,7 +77,9 @@ def _refusal(reason: str) -> RequestError:
 
 
 def _readable_formats() -> list[str]:
-    """Return the formats of FORMATS that this Pillow can read; `Image.open` refuses others."""
+    """Return the members of FORMATS that this installation of Pillow can read; `Image.open` refuses
+    others.
+    """
     from PIL import Image
 
     Image.init()
@@ -84,7 +87,9 @@ def _readable_formats() -> list[str]:
 
 
 def _register_heif(data: bytes) -> None:
-    """Have Pillow read HEIC, for a HEIC file. Raises RequestError if the package for it is missing."""
+    """Make Pillow read HEIC if `data` is a HEIC file. Raises RequestError if the package for HEIC
+    is missing.
+    """
     if data[4:8] != b"ftyp" or data[8:12] not in HEIF_BRANDS:
         return
     try:
@@ -104,7 +109,7 @@ def _check_size(image: Image, max_pixels: int) -> None:
 
 
 def _turned(image: Image) -> Image:
-    """Return the image rotated upright as its EXIF data say; unchanged if they cannot be read."""
+    """Return the image rotated as its EXIF data say; unchanged if they cannot be parsed."""
     from PIL import ImageOps
 
     try:
@@ -114,7 +119,7 @@ def _turned(image: Image) -> Image:
 
 
 def _as_rgb(image: Image) -> Image:
-    """Return the image in RGB, with white behind transparent parts, as on the page of a browser."""
+    """Return the image in RGB, with a white background behind transparent parts, as a browser shows it."""
     from PIL import Image
 
     if image.mode in _16_BIT_MODES:  # a plain conversion would cut all values over 255

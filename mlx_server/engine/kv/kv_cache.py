@@ -1,12 +1,12 @@
 """mlx-lm's key-value caches of a request and of a batch, without superfluous copies.
 
-mlx-lm copies the cache of a request that runs alone, which is the usual case, three times before its first
-token: into a batch of one, out of the batch of prompts, and to make room for that token. For 1,700 tokens of
-a small model this takes longer than computing the token.
+mlx-lm copies the cache of a request that runs alone, which is the usual case, three times before the
+request's first token: into a batch of one, out of the batch of prompts, and to make room for that token. For
+1,700 tokens of a small model, this takes longer than computing the token.
 
-The rows of a batch may also end at different tokens here. In a step that checks drafts, each row computes the
-same number of tokens, and then keeps those that were right. Moving the rows so that all end at the same token
-again would copy all keys and values in each step.
+In addition, the rows of a batch may end at different columns. In a step that verifies drafts, each row
+computes the same number of tokens, and then keeps only the accepted ones. Aligning the rows' ends again would
+copy all keys and values in each step.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mlx_lm.models.cache import BatchKVCache, KVCache
 class BatchKV(BatchKVCache):
     """Keys and values of several requests, of shape (requests, heads, capacity in tokens, width).
 
-    The tokens of a row begin after its left padding. They end at `_idx`, or where `_ends` says, if rows end
-    at different tokens; `_idx` is then the end of the longest one.
+    The tokens of a row begin after its left padding. All rows end at column `_idx`, unless `_ends` has the
+    end of each row; `_idx` is then the end of the longest row.
     """
 
     keys: Any
@@ -31,7 +31,9 @@ class BatchKV(BatchKVCache):
     _ends: list[int] | None = None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append keys and values of shape (rows, heads, tokens, width), and return all of them."""
+        """Append `keys` and `values` of shape (rows, heads, tokens, width), and return all keys and
+        values.
+        """
         if self._ends is None:
             fetched: tuple[mx.array, mx.array] = super().update_and_fetch(keys, values)
             return fetched
@@ -50,7 +52,9 @@ class BatchKV(BatchKVCache):
         return self.keys_and_values()
 
     def make_mask(self, N: int, return_array: bool = False, **options: Any) -> Any:
-        """Return which tokens each of the next `N` tokens of each row may attend to, as mlx-lm does."""
+        """Return a mask of the tokens that each of the next `N` tokens of each row may attend to, as mlx-lm's
+        method does.
+        """
         if self._ends is None:
             return super().make_mask(N, return_array=return_array, **options)
         columns = mx.arange(self._idx + N)
@@ -61,17 +65,19 @@ class BatchKV(BatchKVCache):
         return mask
 
     def drop_last(self, tokens: Sequence[int]) -> None:
-        """Drop the last tokens of each row: `tokens` has their number for each."""
+        """Drop the last tokens of each row. `tokens` holds how many, for each row."""
         ends = [end - dropped for end, dropped in zip(self.ends(), tokens, strict=True)]
         self.offset = self.offset - mx.array(list(tokens))
         self._set_ends(ends)
 
     def ends(self) -> list[int]:
-        """Return the index after the last token of each row."""
+        """Return the column after the last token of each row."""
         return [self._idx] * self.offset.shape[0] if self._ends is None else self._ends
 
     def filter(self, batch_indices: Sequence[int]) -> None:
-        """Keep these rows only. Nothing is copied if all rows stay in place and have no padding."""
+        """Keep only the rows `batch_indices`. Nothing is copied if these are all rows in their order, without
+        padding.
+        """
         if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
             return
         ends, end_before = [self.ends()[row] for row in batch_indices], self._idx
@@ -79,25 +85,25 @@ class BatchKV(BatchKVCache):
         self._set_ends([end - (end_before - self._idx) for end in ends])
 
     def extend(self, other: BatchKV) -> None:
-        """Append the rows of another batch."""
+        """Append the rows of the batch `other`."""
         end = max(self._idx, other._idx)
         ends = [e + end - batch._idx for batch in (self, other) for e in batch.ends()]
         super().extend(other)
         self._set_ends(ends)
 
     def extract(self, idx: int) -> KVCache:
-        """Return a copy of one row, without its padding."""
+        """Return a copy of row `idx`, without its padding."""
         row: KVCache = super().extract(idx)
         if unused := self._idx - self.ends()[idx]:
             row.trim(unused)
         return row
 
     def places_of_next(self, width: int) -> mx.array:
-        """Return the indices of the next `width` tokens of each row, of shape (rows, width)."""
+        """Return the columns of the next `width` tokens of each row, of shape (rows, width)."""
         return mx.array(self.ends())[:, None] + mx.arange(width)
 
     def record_appended(self, width: int) -> None:
-        """Count `width` more tokens in each row."""
+        """Record that `width` tokens have been appended to each row."""
         self.offset = self.offset + width
         self._set_ends([end + width for end in self.ends()])
 
@@ -108,7 +114,9 @@ class BatchKV(BatchKVCache):
 
 
 def share_offsets(caches: Sequence[Any]) -> None:
-    """Let all layers of a batch hold one array of positions, by which layers see that theirs are equal."""
+    """Let all layers of a batch share one array of positions, so that layers can tell that their positions
+    are equal.
+    """
     if all(type(cache) is BatchKV for cache in caches):
         for cache in caches[1:]:
             cache.offset = caches[0].offset
@@ -117,8 +125,8 @@ def share_offsets(caches: Sequence[Any]) -> None:
 def write_rows(stored: mx.array, new: mx.array, places: mx.array) -> mx.array:
     """Return `stored`, of shape (rows, heads, capacity, width), with `new` written into each row.
 
-    `new` has the shape (rows, heads, tokens, width). `places`, of shape (rows, tokens), says where in the row
-    each token goes.
+    `new` has the shape (rows, heads, tokens, width). `places`, of shape (rows, tokens), holds the column of
+    each token.
     """
     return mx.put_along_axis(stored, places[:, None, :, None], new, axis=2)
 
@@ -126,15 +134,15 @@ def write_rows(stored: mx.array, new: mx.array, places: mx.array) -> mx.array:
 class RequestKV(KVCache):
     """Keys and values of one request before it joins a batch.
 
-    `position_offset` is added to the index of each further token, to get its position: an image may take more
-    tokens than positions.
+    `position_offset` is added to the index of each further token to get its position, because an image may
+    take more tokens than positions.
     """
 
     position_offset = 0
 
     @classmethod
     def merge(cls, caches: Sequence[KVCache]) -> BatchKV:
-        """Return a batch of the caches. A single cache is not copied, and its spare capacity is preserved."""
+        """Return a batch of `caches`. A single cache is not copied, and its spare capacity is preserved."""
         if len(caches) > 1 or caches[0].empty():
             merged = BatchKV.merge(caches)
             # mlx-lm returns its own class if all caches are empty.
@@ -149,5 +157,7 @@ class RequestKV(KVCache):
 
 
 def as_request_kv(cache: Any) -> Any:
-    """Return mlx-lm's plain cache, as a snapshot has it, as a RequestKV; any other cache as it is."""
+    """Convert mlx-lm's plain cache, which snapshots contain, to a RequestKV. Return any other cache
+    unchanged.
+    """
     return RequestKV.from_state(cache.state) if type(cache) is KVCache else cache

@@ -1,17 +1,17 @@
-"""Key-value caches with quantized numbers, of a request and of a batch.
+"""Quantized key-value caches, of a request and of a batch.
 
-mlx-lm's own QuantizedKVCache has no form for batches: its server runs one request at a time if kv_bits is
-set.
+mlx-lm's own QuantizedKVCache does not support batches: mlx-lm's server runs one request at a time if kv_bits
+is set.
 
-In place of one array, `keys` and `values` are a triple of arrays: packed numbers (uint32), scales and biases,
-each of shape (rows, heads, tokens, width). The numbers of each token are quantized by themselves. So the
-steps that a prompt is cut into, and the other requests in the batch, change only the last bits of the numbers
-that are quantized.
+Instead of one array, `keys` and `values` are triples of arrays: packed numbers (uint32), scales and biases,
+each of shape (rows, heads, tokens, width). The numbers of each token are quantized separately. So how a
+prompt is cut into steps, and which other requests are in the batch, affects only the last bits of the numbers
+before they are quantized.
 
-mlx-lm's attention expects triples if the cache has an attribute `bits`, and it then stores all attention
-scores. For one token at a time this is right: only the packed numbers are read. For a step of a prompt it
-took two to three times as long on a CPU as dequantizing a layer's keys and values, and it needs memory for
-scores that Metal's kernel does not need. So for a step of a prompt the cache returns plain arrays, and it has
+mlx-lm's attention expects triples if the cache has an attribute `bits`. It then stores all attention scores.
+For one token at a time, this is best, because only the packed numbers are read. For a step of a prompt, it
+takes two to three times as long on a CPU as dequantizing a layer's keys and values, and it needs memory for
+scores that Metal's kernel does not need. So after a step of a prompt, the cache returns plain arrays. It has
 `bits` only while it returns triples.
 """
 
@@ -30,30 +30,32 @@ Triple = tuple[mx.array, mx.array, mx.array]
 
 
 class QuantizedRequestKV(QuantizedKVCache):
-    """Keys and values of one request before it joins a batch. `position_offset` is as in RequestKV."""
+    """Quantized keys and values of one request before it joins a batch. `position_offset` has the same
+    meaning as in RequestKV.
+    """
 
     position_offset = 0
 
     def size(self) -> int:
-        """Return the number of tokens."""
+        """Return how many tokens the cache holds."""
         return int(self.offset)
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of all arrays, with their spare capacity."""
+        """Return the bytes of all arrays, including their spare capacity."""
         return 0 if self.keys is None else int(super().nbytes)
 
     @classmethod
     def merge(cls, caches: Sequence[QuantizedRequestKV]) -> QuantizedBatchKV:
-        """Return a batch of the caches, left-padded to the longest."""
+        """Return a batch of `caches`, left-padded to the longest one."""
         return QuantizedBatchKV.merge(caches)
 
 
 class QuantizedBatchKV(BatchKV):
-    """Keys and values of several requests, each a triple of arrays.
+    """Quantized keys and values of several requests, each a triple of arrays.
 
-    The attributes `offset` (tokens of each row, less its padding), `left_padding`, `_idx` (where the next
-    token is written) and `_right_padding` are those of mlx-lm's BatchKVCache.
+    The attributes `offset` (tokens of each row, without its padding), `left_padding`, `_idx` (the column
+    after the longest row) and `_right_padding` have the same meaning as in mlx-lm's BatchKVCache.
     """
 
     keys: Any
@@ -70,13 +72,17 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def bits(self) -> int:
-        """Return the bits of a number. Raises AttributeError while plain arrays are returned."""
+        """Return how many bits each number has. Raises AttributeError while plain arrays are returned, so
+        that mlx-lm treats the cache as not quantized.
+        """
         if not self._returns_triples:
             raise AttributeError("bits")
         return self._bits
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        """Append keys and values of shape (rows, heads, tokens, width), and return all of them."""
+        """Append `keys` and `values` of shape (rows, heads, tokens, width), and return all keys and
+        values.
+        """
         begin, end = self._idx, self._idx + keys.shape[2]
         new = self._quantized(keys), self._quantized(values)
         if self.keys is None or end > self._capacity_tokens:
@@ -101,7 +107,7 @@ class QuantizedBatchKV(BatchKV):
         )
 
     def finalize(self) -> None:
-        """Move the padding that was to the right of each prompt to its left."""
+        """Move the padding to the right of each prompt to its left."""
         if (padding := self._right_padding) is not None:
             self._map(lambda x: dynamic_roll(x, padding[:, None], axis=2))
             self.offset = self.offset - padding
@@ -109,9 +115,9 @@ class QuantizedBatchKV(BatchKV):
             self._right_padding = None
 
     def filter(self, batch_indices: Sequence[int]) -> None:
-        """Keep these rows only, with no more padding than they need.
+        """Keep only the rows `batch_indices`, and remove the padding that they all have.
 
-        Nothing is copied if all rows stay in place and have no padding.
+        Nothing is copied if these are all rows in their order, without padding.
         """
         if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
             return
@@ -124,11 +130,11 @@ class QuantizedBatchKV(BatchKV):
         self._set_ends([ends[row] - unneeded for row in batch_indices])
 
     def extend(self, other: QuantizedBatchKV) -> None:
-        """Append the rows of another batch."""
+        """Append the rows of the batch `other`."""
         self._become_union([self, other])
 
     def extract(self, idx: int) -> QuantizedRequestKV:
-        """Return a copy of one row, without its padding."""
+        """Return a copy of row `idx`, without its padding."""
         row = QuantizedRequestKV(self.group_size, self._bits)
         if self.keys is not None:
             begin, end = self.left_padding.tolist()[idx], self.ends()[idx]
@@ -148,7 +154,7 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of all arrays, with their spare capacity."""
+        """Return the bytes of all arrays, including their spare capacity."""
         return 0 if self.keys is None else int(tree_reduce(_add_bytes, (self.keys, self.values), 0))
 
     @classmethod
@@ -173,7 +179,9 @@ class QuantizedBatchKV(BatchKV):
         return mx.dequantize(*triple, group_size=self.group_size, bits=self._bits)
 
     def _grow(self, like: tuple[Triple, Triple], used_tokens: int, more_tokens: int) -> None:
-        """Make room for more tokens after the used ones; `like` has the shapes and types of the arrays."""
+        """Enlarge the arrays to the first `used_tokens` tokens and `more_tokens` more. `like` has arrays of
+        the same shapes and types, for a batch that has no arrays yet.
+        """
         zeros = tree_map(lambda x: mx.zeros((*x.shape[:2], more_tokens, x.shape[3]), x.dtype), like)
         if self.keys is None:
             self.keys, self.values = zeros
@@ -182,12 +190,14 @@ class QuantizedBatchKV(BatchKV):
         self.keys, self.values = tree_map(lambda x, z: mx.concatenate([x, z], axis=2), used, zeros)
 
     def _map(self, change: Any) -> None:
-        """Apply `change` to each array."""
+        """Replace each stored array by the result of `change` for it."""
         if self.keys is not None:
             self.keys, self.values = tree_map(change, (self.keys, self.values))
 
     def _become_union(self, batches: Sequence[QuantizedBatchKV]) -> None:
-        """Replace the contents by the rows of all `batches`, padded so that all end at the same token."""
+        """Replace the contents by the rows of all `batches`, padded so that all batches end at the same
+        column.
+        """
         end, capacity = max(b._idx for b in batches), max(b._capacity_tokens for b in batches)
         offset = mx.concatenate([b.offset for b in batches])
         ends = [e + end - b._idx for b in batches for e in b.ends()]
@@ -199,9 +209,10 @@ class QuantizedBatchKV(BatchKV):
         self._set_ends(ends)
 
     def _padded(self, like: tuple[Triple, Triple], end: int, capacity: int) -> tuple[Triple, Triple]:
-        """Return keys and values moved to end at token `end`, in arrays for `capacity` tokens.
+        """Return keys and values moved so that the longest row ends at column `end`, in arrays for `capacity`
+        tokens.
 
-        `like` has the shapes and types of the arrays, for a batch that has none yet.
+        `like` has arrays of the same shapes and types, for a batch that has no arrays yet.
         """
         if self.keys is None:
             rows = self.offset.shape[0]

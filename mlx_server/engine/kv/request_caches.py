@@ -1,4 +1,4 @@
-"""Make the key-value caches of a new request, quantized or not, and test whether a model can use them."""
+"""Make the key-value caches of a new request, quantized or not, and find out whether a model can use them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlx_server.memory_forecast.kv_quantization import KvQuantization
 def make_request_caches(model: Any, quantization: KvQuantization | None = None) -> list[Any]:
     """Return an empty cache for each layer of the model.
 
-    With `quantization`, the layers of full attention get quantized caches. Sliding windows and recurrent
-    states are never quantized: they take little memory, and mlx-lm cannot do it.
+    With `quantization`, layers with full attention get quantized caches. Sliding windows and recurrent states
+    are never quantized, because they take little memory, and mlx-lm cannot quantize them.
     """
     return [
         _full_attention_cache(quantization) if type(cache) is KVCache else cache
@@ -31,9 +31,9 @@ def _full_attention_cache(quantization: KvQuantization | None) -> RequestKV | Qu
 
 
 def can_drop_tokens(model: Any) -> bool:
-    """Return whether every layer keeps plain keys and values, of which the last tokens can be dropped.
+    """Return whether every layer stores plain keys and values, of which the last tokens can be dropped.
 
-    Sliding windows and recurrent states forget what came before.
+    Tokens cannot be dropped from sliding windows and recurrent states, which do not store what was before.
     """
     return all(type(cache) is KVCache for cache in make_prompt_cache(model))
 
@@ -41,8 +41,8 @@ def can_drop_tokens(model: Any) -> bool:
 def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | None:
     """Return why the model cannot work with quantized keys and values; None if it can.
 
-    The model is called with a prompt and with a token, but nothing is computed: MLX is lazy, and checks
-    shapes and types when it is called. So no list has to be kept of the models that share keys between
+    The model is called with a prompt and with a token, but nothing is computed, because MLX is lazy and
+    checks shapes and types when a function is called. So no list is needed of models that share keys between
     layers, cache latent vectors, have attention sinks, or have heads that the group size does not divide.
     """
     caches = make_request_caches(model, quantization)

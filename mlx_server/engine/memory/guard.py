@@ -1,7 +1,8 @@
-"""Keep the engine's memory ledger (forecasts, reservations), and decide whether each new need fits. Pure.
+"""Maintain the engine's memory ledger (forecasts, reservations), and decide whether each new need fits. Pure.
 
-It reads the machine through `read`, the models' files through `files_of`, and the loaded models through
-`tenants`. It is used on the MLX thread only. A check takes about 100 µs, for reading the machine's figures.
+The guard reads the machine's figures through `read`, the models' files through `files_of`, and the loaded
+models through `tenants`. It is used on the MLX thread only, except where a method says otherwise. A decision
+takes about 100 µs, mostly for reading the machine's figures.
 """
 
 from __future__ import annotations
@@ -30,22 +31,25 @@ from mlx_server.protocol import Generate, MemoryUse
 from vestal.config.units import format_size
 
 ImageShapes = Sequence[Sequence[int]]
-"""The shapes of the pixels of a request's images, of those that the tower has to compute."""
+"""The shapes of the pixel arrays of those images of a request that the vision tower has yet to compute."""
 
 UNLIMITED_ANSWER_TOKENS = 2048
-"""Tokens reserved for an answer without `max_tokens`. Most answers end long before the context does."""
+"""How many tokens are reserved for an answer without `max_tokens`. Most answers are much shorter than the
+context."""
 
 
 def reserved_answer_tokens(op: Generate, limit_tokens: int) -> int:
-    """Return the tokens to reserve for an answer that may have `limit_tokens`."""
+    """Return how many tokens to reserve for an answer of at most `limit_tokens`. An answer without
+    `max_tokens` gets a smaller reservation, which is extended as it grows.
+    """
     if op.max_tokens is not None and op.max_tokens >= 0:
         return limit_tokens
     return min(limit_tokens, max(UNLIMITED_ANSWER_TOKENS, len(op.emitted) + UNLIMITED_ANSWER_TOKENS // 4))
 
 
 EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
-"""An answer without a limit extends its reservation when this many tokens of it remain. Each extension has
-this many tokens.
+"""An answer without a limit tries to extend its reservation once at most EXTEND_BEFORE_TOKENS tokens of it
+remain, and tries again every EXTEND_EVERY_TOKENS tokens.
 """
 
 
@@ -53,8 +57,8 @@ this many tokens.
 class Tenant:
     """A loaded model: the bytes of its weights, and the ids of its requests.
 
-    `awaited` means that a request is about to start on it. `shared_bytes` of the weights are shared with the
-    other models of the same `shared`.
+    `awaited` is True if a request is about to start on the model. `shared_bytes` of the weights are shared
+    with the other models that have the same `shared`; "" if nothing is shared.
     """
 
     entry: ModelEntry
@@ -67,8 +71,8 @@ class Tenant:
 
 
 class MemoryGuard:
-    """Decides whether models and requests fit into memory. `relieve` is called to free memory
-    for a request.
+    """Decides whether models and requests fit into memory, and reserves memory for them. `relieve` is called
+    to free memory for a request that only fits then.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class MemoryGuard:
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
         """Decide how `entry` can be loaded while the models `leaving` are unloaded, and count it as being
-        loaded. Raise InsufficientMemory or MustWait.
+        loaded.
+
+        Raises InsufficientMemory if the model can never fit, and MustWait if it does not fit at this time.
         """
         expected = self.forecast(entry)
         going, shared = set(leaving), entry.weights_id
@@ -124,12 +130,14 @@ class MemoryGuard:
         return fits
 
     def load_ended(self) -> None:
-        """Record that the load has ended: the model is a tenant now, or the load failed."""
+        """Record that the load has ended, because the model has become a tenant, or because the
+        load failed.
+        """
         self._loading = None
 
     def forecast(self, entry: ModelEntry) -> Forecast:
-        """Return the (cached) forecast of `entry`; if its files lack information, a forecast of its weights
-        only.
+        """Return the forecast of `entry`'s memory, which is cached. If the model's files lack information,
+        the forecast covers only the weights. Raises LoadError if the files are unreadable.
         """
         kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
         key = entry.digest, entry.draft.digest if entry.draft else "", kv
@@ -139,7 +147,7 @@ class MemoryGuard:
         return known
 
     def cannot_quantize_kv(self, entry: ModelEntry) -> None:
-        """Record that the model cannot work with quantized keys and values."""
+        """Record that the model `entry` cannot work with quantized keys and values."""
         self._unquantizable.add(entry.digest)
 
     def _forecast(self, entry: ModelEntry, kv: KvQuantization | None) -> Forecast:
@@ -152,8 +160,10 @@ class MemoryGuard:
     # --- requests ---
 
     def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int, images: ImageShapes = ()) -> None:
-        """Reserve the KV of a request's prompt and answer, and what the tower takes for its images until
-        `images_computed`. Raise InsufficientMemory or MustWait.
+        """Reserve memory for the keys and values of a request's prompt and answer and, until
+        `images_computed`, for the vision tower's work on its images.
+
+        Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
         """
         answer_tokens = reserved_answer_tokens(op, limit_tokens)
         fits = self.check(op.model, prompt_tokens, answer_tokens, images)
@@ -164,11 +174,14 @@ class MemoryGuard:
             self._towers.setdefault(op.model, {})[op.id] = self.forecast(entry).images_bytes(images)
 
     def images_computed(self, model: str, request: str) -> None:
-        """Free what was reserved for the tower: the images of this request are computed."""
+        """Free the memory that was reserved for the vision tower's work on this request's images."""
         self._towers.get(model, {}).pop(request, None)
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int, images: ImageShapes = ()) -> Fits:
-        """Check that a request fits now, without reserving memory. Raise InsufficientMemory or MustWait."""
+        """Decide how a request fits at this time, without reserving memory.
+
+        Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
+        """
         ledger = self._ledger()
         entry = self._entry(model)
         if entry is None:
@@ -187,7 +200,8 @@ class MemoryGuard:
     ) -> None:
         """Raise InsufficientMemory if the request could not be served even if nothing else needed memory.
 
-        Any thread may call it: it changes nothing, and uses the last reading of the machine.
+        Any thread may call this, because it changes nothing and uses the last reading of the machine's
+        memory.
         """
         if self._last_reading is None:
             return
@@ -204,9 +218,10 @@ class MemoryGuard:
             )
 
     def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
-        """Return True if a request that has grown to `tokens` of at most `max_tokens` can continue.
+        """Return True if a request that has grown to `tokens` of at most `max_tokens` tokens can continue.
 
-        Its reservation is extended early. If that fails, it is tried again until the reservation is used up.
+        The reservation is extended before it is used up. If there is no room, later calls try again until it
+        is used up.
         """
         reserved = self._reserved.get(model, {}).get(request, max_tokens)
         if reserved >= max_tokens or tokens < reserved - EXTEND_BEFORE_TOKENS:
@@ -228,8 +243,8 @@ class MemoryGuard:
     def _request_need(
         self, entry: ModelEntry, tokens: int, request: str | None = None, tower_bytes: int = 0
     ) -> Need:
-        """Return the bytes that a new request of `tokens` takes, or that `request` takes if it grows to
-        `tokens`. The tower takes `tower_bytes` for a new request's images.
+        """Return the memory that a new request of `tokens` tokens needs, or that `request` needs to grow to
+        `tokens` tokens. The vision tower takes `tower_bytes` for the images of a new request.
         """
         expected = self.forecast(entry)
         reservations = self._reserved.get(entry.name, {})
@@ -243,17 +258,23 @@ class MemoryGuard:
         return Need(after - before + more_bytes, alone_bytes, staying=entry.name)
 
     def _tower_bytes(self, model: str) -> int:
-        """Return what is reserved for the tower of a model, which computes one image at a time."""
+        """Return the bytes reserved for the vision tower of `model`: the most that any request needs, since
+        the tower computes one image at a time.
+        """
         return max(self._towers.get(model, {}).values(), default=0)
 
     def free_bytes(self) -> int:
-        """Return the bytes that nothing has reserved, within the limit and on the machine."""
+        """Return how many bytes are not reserved, both within the engine's limit and on the machine; at least
+        0.
+        """
         return max(self._ledger().free_bytes, 0)
 
     # --- the ledger ---
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
-        """Return the figures of the ledger for status and metrics."""
+        """Return the ledger's figures for status and metrics. `kv_bytes` and `prompt_cache_bytes` are passed
+        on.
+        """
         held = [self._holding(tenant) for tenant in self.tenants()]
         shared = {tenant.shared: tenant.shared_bytes for tenant in self.tenants() if tenant.shared}
         own = sum(t.bytes - (t.shared_bytes if t.shared else 0) for t in self.tenants())

@@ -1,10 +1,11 @@
 """The engine's memory ledger: what exists, who holds it, and how a need can be met. Pure.
 
-Two bounds hold at once. The engine as a whole stays under its limit. The memory that it has reserved but not
-yet taken, plus the need, stays under the memory that the machine has available now. The figures are read
-again for each decision, and no refusal is remembered, so a refusal never outlasts its cause.
+Two bounds hold at the same time. The engine as a whole stays below its limit. And the memory that the engine
+has reserved but not yet taken, plus the need, stays below the memory that is available on the machine. The
+figures are read again for each decision, and no refusal is remembered, so a refusal never outlasts its cause.
 
-Order of relief: idle caches, idle models (least recently used first), wait for running requests, refuse.
+Memory for a need is found in this order: drop idle caches, unload idle models (least recently used first),
+wait for running requests, refuse.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ MIB = 1024**2
 class MemoryReading:
     """The memory of the machine and of the engine's process, in bytes.
 
-    `active_bytes` and `cached_bytes` are MLX's counters: in use, and kept for reuse. They miss some of what
-    Metal holds, and the process's footprint misses some of what they count, so `own_bytes` takes the larger.
+    `active_bytes` and `cached_bytes` are MLX's counters of memory in use and of free memory that it holds for
+    reuse. These counters miss some of the memory that Metal holds, and the process's footprint misses some of
+    the memory that they count, so `own_bytes` is the larger of the two.
     """
 
     total_bytes: int
@@ -34,15 +36,17 @@ class MemoryReading:
 
     @property
     def own_bytes(self) -> int:
-        """Return the bytes that the engine holds."""
+        """Return how many bytes the engine holds."""
         return max(self.footprint_bytes, self.active_bytes + self.cached_bytes + self.prompt_cache_bytes)
 
 
 @dataclass(frozen=True)
 class Holding:
-    """The memory of a model that is loaded or being loaded. `reserved_bytes` are reserved for its requests.
-    `shared_bytes` of its `bytes` are held together with the other holdings that have the same `shared`; the
-    rest is its own.
+    """The memory of a model that is loaded or being loaded.
+
+    `reserved_bytes` are reserved for its requests. `busy` is True if it has requests. `shared_bytes` of its
+    `bytes` are shared with the other holdings that have the same `shared` ("" if nothing is shared); the rest
+    belongs to this model alone.
     """
 
     name: str
@@ -56,14 +60,15 @@ class Holding:
 
     @property
     def own_bytes(self) -> int:
-        """Return the bytes that this model alone holds."""
+        """Return how many bytes belong to this model alone."""
         return self.bytes - (self.shared_bytes if self.shared else 0)
 
 
 @dataclass(frozen=True)
 class Need:
-    """The memory that something needs: `bytes` now, or `alone_bytes` if only the model
-    `staying` were loaded. The weights that holdings share as `shared` stay too.
+    """The memory that a model or request needs: `bytes` at this time, or `alone_bytes` if only the model
+    `staying` were loaded. Neither the model `staying` nor the weights that holdings share as `shared` may be
+    unloaded.
     """
 
     bytes: int
@@ -76,7 +81,7 @@ class Need:
 class Fits:
     """The need fits after dropping idle caches (if `drop_caches`) and unloading the models in `evict`.
 
-    `lacking_bytes` is how much has to be freed, so that a cache is not dropped completely without need.
+    `lacking_bytes` is how many bytes must be freed. It allows a cache to be dropped only in part.
     """
 
     drop_caches: bool = False
@@ -86,9 +91,9 @@ class Fits:
 
 @dataclass(frozen=True)
 class Wait:
-    """Decision to wait: the need does not fit into memory now.
+    """The need does not fit at this time, and must wait.
 
-    `busy` names the models that hold the lacking memory. It is empty if other programs hold it.
+    `busy` names the models whose requests hold the lacking memory. It is empty if other programs hold it.
     """
 
     free_bytes: int
@@ -97,7 +102,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Never:
-    """The need can never fit into this machine within the limit."""
+    """The need can never be met on this machine within the engine's limit."""
 
     needs_bytes: int
     free_bytes: int
@@ -107,13 +112,15 @@ Decision = Fits | Wait | Never
 
 
 def kept_free_bytes(total_bytes: int) -> int:
-    """Return the bytes that are always left to other programs."""
+    """Return how many bytes are always left to other programs on a machine with `total_bytes`."""
     return min(512 * MIB, total_bytes * 3 // 100)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The figures that a decision is based on. `overhead_bytes` is the engine's process without any model."""
+    """The figures that a decision is based on. `overhead_bytes` is what the engine's process takes without
+    any model.
+    """
 
     limit_bytes: int
     overhead_bytes: int
@@ -122,12 +129,14 @@ class Ledger:
 
     @property
     def reserved_total_bytes(self) -> int:
-        """Return the most bytes that the engine will take if no further request starts."""
+        """Return the bytes that the engine takes at most if no further request starts."""
         return self.overhead_bytes + held_bytes(self.holdings) + sum(h.reserved_bytes for h in self.holdings)
 
     @property
     def free_bytes(self) -> int:
-        """Return the bytes that can be reserved now; negative if the engine already takes too much."""
+        """Return how many bytes can be reserved at this time; negative if the engine already takes
+        too much.
+        """
         own, reserved = self.reading.own_bytes, self.reserved_total_bytes
         within_limit = self.limit_bytes - max(own, reserved)
         to_come = max(reserved - own, 0)
@@ -136,7 +145,7 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many bytes dropping idle caches frees.
+        """Return how many bytes are freed by dropping idle caches.
 
         Only memory beyond the reservations counts, since reserved memory would be taken again.
         """
@@ -145,7 +154,7 @@ class Ledger:
 
 
 def held_bytes(holdings: Iterable[Holding]) -> int:
-    """Return the bytes of the models, counting what they share once."""
+    """Return the bytes of all models in `holdings`, counting shared weights once."""
     shared: dict[str, int] = {}
     own = 0
     for holding in holdings:
@@ -156,7 +165,9 @@ def held_bytes(holdings: Iterable[Holding]) -> int:
 
 
 def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: str = "") -> int:
-    """Return the bytes that unloading the models `evicted` frees, without those shared as `staying`."""
+    """Return how many bytes are freed by unloading the models `evicted`. The weights shared as `staying` are
+    not freed.
+    """
     names = set(evicted)
     left = [h for h in holdings if h.name not in names]
     freed = held_bytes(holdings) - held_bytes(left)
@@ -166,7 +177,7 @@ def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: st
 
 
 def decide(ledger: Ledger, need: Need) -> Decision:
-    """Decide how the need can be met."""
+    """Decide whether the need fits, must wait, or can never be met."""
     staying = sum(h.bytes for h in ledger.holdings if h.name == need.staying)
     at_least = ledger.overhead_bytes + staying + need.alone_bytes
     if at_least > ledger.limit_bytes:
@@ -197,8 +208,8 @@ def _can_go(holding: Holding, need: Need) -> bool:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """Return True if the need fits by the machine's available memory and the reservations alone. The process
-    may hold more than it has reserved, because memory that was freed is returned late.
+    """Return True if the need fits by the machine's available memory and by the reservations alone. The
+    process may hold more than it has reserved, because freed memory is returned to the system late.
     """
     leaving = freed_bytes(ledger.holdings, evict, need.shared)
     kept = kept_free_bytes(ledger.reading.total_bytes)

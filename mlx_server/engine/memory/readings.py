@@ -1,4 +1,6 @@
-"""Read the ledger's inputs: memory of the machine and the process, MLX's counters, a model's files."""
+"""Read the ledger's inputs: the memory of the machine and the process, MLX's counters, and a
+model's files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _process = psutil.Process(os.getpid())
 
 
 def read(prompt_cache_bytes: int = 0) -> MemoryReading:
-    """Return the current memory in bytes. In a container, the container's limit counts as the machine."""
+    """Return the current figures of memory, in bytes. In a container, the container's limit counts as the
+    machine's memory. `prompt_cache_bytes` is passed on.
+    """
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available
     if (bound := _cgroup()) is not None:
@@ -41,7 +45,7 @@ def read(prompt_cache_bytes: int = 0) -> MemoryReading:
 
 
 def limit_bytes(configured: int | None) -> int:
-    """Return the bytes that the engine may take: as configured, or `default_limit_bytes`."""
+    """Return how many bytes the engine may take: `configured`, or `default_limit_bytes` if that is None."""
     if configured is not None:
         return configured
     gpu = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
@@ -49,7 +53,7 @@ def limit_bytes(configured: int | None) -> int:
 
 
 def arithmetic() -> Arithmetic:
-    """Return how this build of MLX stores weights and computes attention."""
+    """Return how this build of MLX stores weights and computes attention, for the forecasts of memory."""
     on_gpu = computes_on_gpu()
     return Arithmetic(dense_float32=not on_gpu, fused_attention=on_gpu)
 
@@ -60,22 +64,27 @@ def memory_guard(
     prompt_cache_bytes: Callable[[], int] = lambda: 0,
     kv_of: KvQuantizationOf = never_quantized,
 ) -> MemoryGuard:
-    """Return the guard for this machine's memory. `step_tokens` of a prompt are processed at once.
+    """Return the guard for this machine's memory. `step_tokens` is how many tokens of a prompt a step
+    processes.
 
-    `prompt_cache_bytes` returns what the prompt cache holds in memory, which is freed first.
+    `prompt_cache_bytes` returns how many bytes the prompt cache holds in memory; these are freed first.
     """
     limit = limit_bytes(configured_limit_bytes)
     return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:
-    """Set Metal's wired limit if one is configured; otherwise leave it (generation/batch.py says why)."""
+    """Set Metal's wired limit to `configured_bytes`. None leaves the limit unchanged (generation/batch.py
+    says why).
+    """
     if configured_bytes is not None and mx.metal.is_available():
         mx.set_wired_limit(configured_bytes)
 
 
 def _cgroup() -> tuple[int, int] | None:
-    """Return limit and use of this process's cgroup (version 2), or None without a limit."""
+    """Return the memory limit and the used memory of this process's cgroup (version 2), in bytes; None if
+    there is no limit.
+    """
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         if limit == "max":

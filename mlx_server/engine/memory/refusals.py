@@ -11,7 +11,9 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class RefusalWords:
-    """The words of a refusal: the subject that does not fit, the remedy, and figures for programs."""
+    """The words of a refusal: what does not fit (`what`), what the client can do (`remedy`), and figures for
+    programs.
+    """
 
     what: str
     remedy: str
@@ -19,7 +21,7 @@ class RefusalWords:
 
 
 def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_bytes: int = 0) -> RefusalWords:
-    """Return the words for a request, for whose images the tower takes `tower_bytes`."""
+    """Return the words that refuse a request for whose images the vision tower would take `tower_bytes`."""
     figures = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
     what = f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer"
     remedy = "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once"
@@ -31,10 +33,10 @@ def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_byte
 
 
 class MustWait(Exception):
-    """The need does not fit now.
+    """The need does not fit at this time.
 
-    `refusal` is the error if waiting does not help. `held_by_requests` is True if running requests hold what
-    is lacking.
+    `refusal` is the error for the client if waiting does not help. `held_by_requests` is True if running
+    requests hold the lacking memory.
     """
 
     def __init__(self, refusal: EngineError, *, held_by_requests: bool) -> None:
@@ -43,7 +45,9 @@ class MustWait(Exception):
 
 
 def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: RefusalWords) -> InsufficientMemory:
-    """Return the error, such as `… needs 41.2 GiB of memory, 18.0 GiB free of 24.0 GiB; …`."""
+    """Return the error for a need that was decided as `decision`. Its text is like `… needs 41.2 GiB of
+    memory, 18.0 GiB free of 24.0 GiB; …`.
+    """
     total, limit = ledger.reading.total_bytes, ledger.limit_bytes
     needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes
     free = max(min(decision.free_bytes, limit), 0)

@@ -1,1 +1,1 @@
-"""Load models and tokenizers, decide which stay in memory, and test that they compute."""
+"""Load models and tokenizers, decide which models remain in memory, and test that they compute."""

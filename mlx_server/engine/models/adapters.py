@@ -1,4 +1,4 @@
-"""Add a LoRA adapter to a model in memory, without copying or changing the model's weights."""
+"""Add a LoRA or DoRA adapter to a model in memory, without copying or changing the model's weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
 
 
 def add_adapter(model: nn.Module, adapter: Adapter, *, in_float32: bool) -> list[mx.array]:
-    """Add `adapter` to the layers of `model`, and return its arrays, which are not read from the disk yet.
+    """Add `adapter` to the layers of `model`, and return the adapter's arrays, which are read from the disk
+    when they are evaluated.
 
-    The adapted layers of `model` are replaced by mlx-lm's own, which refer to the weights of those that they
-    replace. With `in_float32`, the adapter is converted to float32. Raises ValueError if a layer is missing,
+    The adapted layers of `model` are replaced by mlx-lm's layers, which refer to the weights of the replaced
+    ones. With `in_float32`, the adapter is converted to float32. Raises ValueError if a layer is missing,
     cannot be adapted, or has another shape.
     """
     stored: dict[str, mx.array] = mx.load(str(adapter.weights_file))  # type: ignore[assignment]
@@ -58,7 +59,9 @@ def _as_needed(array: mx.array, tensor: AdapterTensor, in_float32: bool) -> mx.a
 
 
 def _adapted_layer(name: str, layer: Any, adapter: Adapter) -> Any:
-    """Return mlx-lm's layer that applies an adapter to `layer`. Raises ValueError if there is none."""
+    """Return mlx-lm's layer that applies `adapter` to `layer`. Raises ValueError if mlx-lm has no
+    such layer.
+    """
     own = adapter.settings
     arguments = {"r": own.rank, "scale": own.scale, "dropout": 0.0}
     dora = own.method == "dora"
@@ -76,8 +79,8 @@ def _adapted_layer(name: str, layer: Any, adapter: Adapter) -> Any:
 
 
 def _dora_of_quantized(layer: nn.QuantizedLinear, rank: int, scale: float) -> DoRALinear:
-    """Return the DoRA layer of a quantized one. mlx-lm's own `from_base` miscounts the inputs of layers
-    with 3, 5 or 6 bits.
+    """Return the DoRA layer for a quantized layer. mlx-lm's `from_base` is not used, because it miscounts the
+    inputs of layers with 3, 5 or 6 bits.
     """
     outputs, packed = layer.weight.shape
     new = DoRALinear(packed * 32 // layer.bits, outputs, r=rank, scale=scale)

@@ -1,15 +1,15 @@
 """Compute the attention of prompts in blocks on a CPU, with numpy's exponential.
 
-MLX has fused kernels for attention on a GPU only. On a CPU, its builds for Linux compute the softmax one
+MLX has fused kernels for attention only on a GPU. On a CPU, its builds for Linux compute the softmax one
 number at a time, and first store the scores of all queries with all keys. Measured with nine heads, in each
-of 30 layers, with one thread: 16 tokens of a prompt attend to 6,000 in 31 ms, and in 10 ms here; 512 tokens
-in 776 ms, and in 280 ms. That was most of the time that a long prompt took.
+of 30 layers, with one thread: 16 tokens of a prompt attend to 6,000 tokens in 31 ms with MLX, and in 10 ms
+here; 512 tokens in 776 ms with MLX, and in 280 ms here. Attention took most of the time of a long prompt.
 
-A block has the queries of some tokens, in the heads that share keys. Its scores are few enough to stay in the
-processor's cache, and keys that no query of the block may see are left out: half of them, in a prompt without
-a cached beginning. Steps of answers have one query for each request, and stay with MLX: they are computed
-while the step before is still being sent, which a call of numpy would wait for. (To compute the heads that
-share keys in one product gained less than could be measured.)
+A block consists of the queries of some tokens, in the heads that share keys. Its scores are few enough to
+stay in the processor's cache. Keys that no query of the block may see are left out, which in a prompt without
+a cached beginning are half of the keys. Steps of answers have only one query for each request, and use MLX's
+softmax: MLX computes it in the background, while a call of numpy would wait for the step before. (To compute
+the heads that share keys in one product gained less than could be measured.)
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
 
 FEWEST_SCORES = 32_768
-"""With fewer scores in all, a call of numpy in each layer gains nothing."""
+"""With fewer scores in all heads and rows, a call of numpy in each layer gains nothing."""
 ATTENTION = "scaled_dot_product_attention"
 """The name under which mlx-lm's models import the function that computes attention."""
 _HIDDEN = np.finfo(np.float32).min
-"""The score of a hidden key, as in MLX: the weights of a query that may see no key stay finite."""
+"""The score of a hidden key, as in MLX. It is finite, so that the weights of a query without any visible key
+are finite, too."""
 
 Floats = NDArray[np.float32]
 
 
 def attend_in_blocks(model: nn.Module) -> None:
-    """Let the modules of mlx-lm that define this model's layers compute attention by `attention`, on a CPU.
+    """On a CPU, replace the attention of this model's layers by `attention`, in the modules of mlx-lm that
+    define them.
 
-    MLX has kernels of its own for a GPU.
+    On a GPU, nothing is replaced, because MLX has fused kernels there.
     """
     if computes_on_gpu():
         return
@@ -59,9 +61,10 @@ def attention(
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    """Return what mlx-lm's `scaled_dot_product_attention` returns, to which unusual calls are passed on.
+    """Return what mlx-lm's `scaled_dot_product_attention` returns. Calls that do not benefit are passed on to
+    it.
 
-    `queries` has the shape (rows, heads, queries, width); `keys` and `values` may have fewer heads.
+    `queries` has the shape (rows, heads, queries, width). `keys` and `values` may have fewer heads.
     """
     is_plain = not hasattr(cache, "bits") and all(x.dtype == mx.float32 for x in (queries, keys, values))
     if is_plain and _is_large(queries, keys):
@@ -76,7 +79,7 @@ def attention(
 
 
 def _is_large(q: mx.array, k: mx.array) -> bool:
-    """Return whether blocks pay: there are several queries, and many scores."""
+    """Return whether computing in blocks is faster, because there are several queries and many scores."""
     rows, heads, queries, _ = q.shape
     return queries > 1 and rows * heads * queries * k.shape[2] >= FEWEST_SCORES
 
@@ -84,8 +87,8 @@ def _is_large(q: mx.array, k: mx.array) -> bool:
 def _attend_in_blocks(
     q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None, visible: VisibleKeys
 ) -> mx.array:
-    """Return the attention of `q` (rows, heads, queries, width), already scaled. Several groups of heads are
-    computed at once if all their scores fit into one block.
+    """Return the attention of `q` (rows, heads, queries, width), which is already scaled. Several groups of
+    heads are computed at once if all their scores fit into one block.
     """
     rows, heads, queries, width = q.shape
     groups, of_group = k.shape[1], heads // k.shape[1]
@@ -103,10 +106,11 @@ def _attend_in_blocks(
     return mx.concatenate(out).reshape(rows, heads, queries, v.shape[3])
 
 
-@np.errstate(all="ignore")  # damaged weights make numbers that are found by what they lead to
+@np.errstate(all="ignore")  # infinite numbers and NaN, from damaged weights, are found in the results
 def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: Block) -> mx.array:
-    """Return the attention of the queries of a block of `q` (groups, heads of a group, queries, width), in
-    the same shape; `k` and `v` are (groups, keys, width). `sinks` has the score of each head's sink.
+    """Return the attention of the queries of one block, of shape (groups, heads of a group, queries of the
+    block, width). `q` is (groups, heads of a group, queries, width), and `k` and `v` are (groups, keys,
+    width). `sinks` has the score of each head's attention sink; None if there are none.
     """
     keys, is_whole = slice(block.first_key, block.last_key), q.shape[2] == block.last - block.first
     groups, heads, queries, width = (q := q[:, :, block.first : block.last]).shape
@@ -134,19 +138,19 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: 
 
 
 _last: list[tuple[Any, tuple[int, int], VisibleKeys]] = []
-"""The mask that was read last, and the sizes it was read for: all layers of a step have the same one. Only
-the MLX thread uses it."""
+"""The mask for which `_visible` was called last, the numbers of queries and keys, and the result. The result
+is cached because all layers of a step have the same mask. Only the MLX thread uses this."""
 
 
 def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
-    """Return which keys the queries may see; None if the mask is added to the scores and does not hide keys,
-    or differs between heads.
+    """Return which keys the queries may see; None if the mask does more than hide keys (it is added to the
+    scores), or differs between heads.
     """
     if _last and _last[0][0] is mask and _last[0][1] == (queries, keys):
         return _last[0][2]
     if mask is None:
         seen = np.ones((1, 1, keys), np.bool_)
-    elif isinstance(mask, str):  # "causal": up to the query's own position, the last query's being the last
+    elif isinstance(mask, str):  # "causal": keys up to the query's position; the last query sees all keys
         seen = np.tri(queries, keys, keys - queries, dtype=np.bool_)[None]
     else:
         shape = (1,) * (4 - mask.ndim) + tuple(mask.shape)

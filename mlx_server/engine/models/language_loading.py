@@ -1,4 +1,4 @@
-"""Load a language model in steps: its weights, its adapter, its draft model, its tokenizer and template."""
+"""Load a language model in steps: its weights, adapter, draft model, tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -44,26 +44,28 @@ T = TypeVar("T")
 _BACKGROUND_POLL_S = 0.002
 
 _in_memory: WeakValueDictionary[str, SharedWeights] = WeakValueDictionary()
-"""The weights that models in memory hold, by ModelEntry.weights_id. Only the MLX thread uses it."""
+"""The weights of the models in memory, by ModelEntry.weights_id. Only the MLX thread uses this."""
 
 
 def weights_in_memory(entry: ModelEntry) -> SharedWeights | None:
-    """Return the weights of this model that a model in memory holds; None if none does."""
+    """Return this model's weights if another loaded model already holds them, so that both share them; else
+    None.
+    """
     return _in_memory.get(entry.weights_id)
 
 
 def load_language_model(
     entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
-    """Load a language model: yield the fraction done after each step, and return the model.
+    """Load a language model. Yield the fraction done (0 to 1) after each step, and return the model.
 
-    `shared` are the weights that a model in memory already holds. The errors of mlx-lm and of the checks of
-    the files are raised as they are.
+    `shared` are the weights if another model in memory already holds them; else None. Exceptions of mlx-lm
+    and of the checks of files are not converted.
     """
-    templates = take_process()  # it starts while the weights are read
+    templates = take_process()  # the process starts while the weights are read
     try:
         return (yield from _load_beside(templates, entry, shared))
-    except BaseException:  # or the load is abandoned, which raises GeneratorExit
+    except BaseException:  # includes GeneratorExit, which is raised if the load is abandoned
         templates.close()
         raise
 
@@ -71,8 +73,8 @@ def load_language_model(
 def _load_beside(
     templates: TemplateProcess, entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
-    """Load the model while its template process starts. `templates` is closed if the model
-    does not need it.
+    """Load the model while its template process `templates` starts. The process is closed if the model does
+    not need it.
     """
     yield 0.0
     if shared is None:
@@ -82,7 +84,7 @@ def _load_beside(
         model, adapter_arrays = _adapted(entry, entry.adapter, shared)
         for done in reading.read(adapter_arrays):
             yield 0.9 + 0.1 * done
-        if fault := logits_fault(model, token=0):  # as a self test, it would end the engine again and again
+        if fault := logits_fault(model, token=0):  # a failed self test would end the engine again and again
             raise weight_files.UnreadableModel(f"{entry.adapter.weights_file}: {fault} Train it again")
     draft = (yield from _load_draft(entry.name, entry.draft, model)) if entry.draft else None
     tokenizer = shared.tokenizer
@@ -106,7 +108,7 @@ def _load_beside(
 
 
 def _load_shared(entry: ModelEntry) -> Generator[float, None, SharedWeights]:
-    """Read the weights and the tokenizer of a model, without the adapter."""
+    """Read the weights and the tokenizer of a model, without its adapter. Yield the fraction done."""
     model, config = _read_model(entry)
     yield 0.1
     read = yield from _in_background(0.1, lambda: _read_tokenizer(entry.path, config))
@@ -123,11 +125,11 @@ def _load_shared(entry: ModelEntry) -> Generator[float, None, SharedWeights]:
 
 
 def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
-    """Return the model and its configuration; the weights are read from the disk when they are evaluated."""
+    """Return the model and its configuration. The weights are read from the disk when they are evaluated."""
     with reading.on_own_stream():
         model, config = load_model(entry.path, lazy=True, get_model_classes=model_classes)
         if not computes_on_gpu():
-            # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
+            # MLX's CPU build is ten times slower with bfloat16, and a hundred times with quantized weights.
             if config.get("quantization"):
                 model = dequantize_model(model)
             reading.convert_to_float32(model)
@@ -138,10 +140,11 @@ def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
 
 
 def _load_draft(name: str, draft: ModelEntry, target: Any) -> Generator[float, None, Any]:
-    """Read the model `draft`, which guesses tokens for the model `name`, and return it.
+    """Load the draft model `draft`, which drafts tokens for the model `name` (`target`). Yield the fraction
+    done, and return the draft model.
 
-    Return None if it cannot be used, which is logged: the model answers without it, only more slowly. The
-    checksums of its files are not compared, because damaged weights would only guess wrong.
+    If it cannot be used, log that and return None: the model then answers without it, only more slowly. The
+    checksums of its files are not compared, because damaged weights would only draft wrong tokens.
     """
     try:
         weight_files.verify(draft.path)
@@ -163,22 +166,24 @@ def _load_draft(name: str, draft: ModelEntry, target: Any) -> Generator[float, N
 def _adapted(entry: ModelEntry, adapter: Adapter, shared: SharedWeights) -> tuple[Any, list[mx.array]]:
     """Return a model with the shared weights and an adapter, and the adapter's arrays.
 
-    The model is built anew, which reads none of its weights, and given the shared arrays: a copy of the
-    shared model could refer to its layers, which have no adapter.
+    The model is built anew, without reading its weights, and then given the shared arrays. A copy of the
+    shared model would not do, because it could refer to that model's layers, which have no adapter.
     """
     model, _ = _read_model(entry)
     model.update(shared.model.parameters())
     if shared.vision is not None:
         shared.vision.install(model)
-    # mlx-lm's adapters come with its training, and with it 100 modules that no other model needs.
+    # Importing mlx-lm's adapters also imports its training code, 100 modules that no other model needs.
     from mlx_server.engine.models.adapters import add_adapter
 
     return model, add_adapter(model, adapter, in_float32=not computes_on_gpu())
 
 
 def load_without_weights(entry: ModelEntry) -> LanguageModel:
-    """Return a LanguageModel that can make prompts but has no weights (`model` is None), within a second. The
-    caller has to close it. Any thread may call this. Raises the errors of reading a damaged folder.
+    """Return, within a second, a LanguageModel that can render and tokenize prompts but has no weights
+    (`model` is None). The caller must close it. Any thread may call this.
+
+    The exceptions that a damaged folder causes are not converted.
     """
     templates = take_process()
     try:
@@ -208,7 +213,7 @@ def _prompt_maker(
     rows: int | None,
     images: ImageSupport | str,
 ) -> PromptMaker:
-    """Return the maker of a model's prompts. `templates` is closed if the model does not need it."""
+    """Return the PromptMaker of a model. `templates` is closed if the model does not need it."""
     if not (needed := has_template_text(tokenizer)):
         templates.close()
     calls = output_markers(tokenizer).calls
@@ -225,8 +230,8 @@ def _prompt_maker(
 
 
 def _identity(entry: ModelEntry, arrays: Sequence[mx.array]) -> str:
-    """Return the files' fingerprint, the weights' types, which on a CPU differ from those in the files, and
-    the adapter's digest.
+    """Return a text that identifies the model's keys and values: the fingerprint of its files, the types of
+    its weights (which on a CPU differ from those in the files), and the adapter's digest.
     """
     types = sorted({str(array.dtype) for array in arrays})
     adapter = f" adapter {entry.adapter.digest}" if entry.adapter else ""
@@ -242,9 +247,9 @@ def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozense
 
 
 def _in_background(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
-    """Run `work` in a thread, yield `fraction` until it is done, and return its result.
+    """Run `work` in a thread, yield `fraction` until it has ended, and return its result.
 
-    Use this for work that does not use MLX and takes longer than a step of the models in memory.
+    This is for work that does not use MLX, and takes longer than a step of the models in memory.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         result = pool.submit(work)

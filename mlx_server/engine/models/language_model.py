@@ -1,4 +1,4 @@
-"""A language model in memory: its weights, its tokenizer, and what was derived from both."""
+"""A language model in memory: its weights, its tokenizer, and what is derived from both."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # imported only for a model with a vision part
 
 @dataclass(frozen=True, eq=False)
 class SharedWeights:
-    """The weights of a model, and what was derived from its files.
+    """The weights of a model, and what is derived from its files.
 
-    The model itself and all models that add an adapter to it refer to the same object, so it is freed with
-    the last of them. `model` has no adapter. `images` reads the images of requests, or is a text: the reason
-    why they cannot be read. `vision` computes with images.
+    The model itself and all models that add an adapter to it refer to the same SharedWeights, which are freed
+    with the last of these models. `model` has no adapter. `images` reads the images of requests, or is a text
+    that says why images cannot be read. `vision` computes with images; None if the model reads text only.
     """
 
     model: Any
@@ -38,13 +38,13 @@ class SharedWeights:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model that generates text, its tokenizer (mlx-lm's wrapper), and what was derived from both.
+    """A model that generates text, its tokenizer (mlx-lm's wrapper), and what is derived from both.
 
     `decode` returns the text of token ids. `identity` identifies everything that determines the model's keys
     and values: its files, and the types of its weights. Cached prompts are only used under the same identity.
-    `shared` has the weights that this model shares with others, if it does; `adapter_bytes` is the size of
-    those that are its own. `vision` reads images, if the model can. `draft` is the smaller model that guesses
-    tokens for this one.
+    `shared` has the weights that this model may share with other models, and `adapter_bytes` is the size of
+    its adapter, which it does not share. `vision` computes with images; None if the model cannot. `draft` is
+    the smaller model that drafts tokens for this one; None if there is none.
     """
 
     model: Any
@@ -68,5 +68,5 @@ class LanguageModel:
 
 
 def arrays_of(model: Any) -> list[mx.array]:
-    """Return the arrays of weights of an mlx.nn module."""
+    """Return the arrays of an mlx.nn module's weights."""
     return [array for _, array in tree_flatten(model.parameters())]

@@ -1,4 +1,6 @@
-"""Load a model of any kind in steps, so that the MLX thread can serve the models in memory in between."""
+"""Load a model of any kind in steps, so that the MLX thread can serve the models in memory between
+two steps.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,15 @@ Weights = LanguageModel | Encoder | Reranker
 """A model in memory."""
 
 Loader = Generator[float, None, Weights]
-"""Yields the fraction done, returns the model."""
+"""Yields the fraction done (0 to 1) after each step, and returns the model."""
 
 
 def load(entry: ModelEntry, verification: Verification | None = None) -> Loader:
-    """Load the model in steps: yield the fraction done (0 to 1) after each, and return the model.
+    """Load a model in steps. Yield the fraction done (0 to 1) after each step, and return the model.
 
-    Weights that another model holds at the time of this call are used, even if that is unloaded meanwhile.
-    `verification` gets the files of weights that were read. Raises LoadError if the model cannot be loaded.
+    Weights that another model holds when this function is called are shared, even if that model is unloaded
+    before the load ends. The files of weights that were read are passed to `verification`. Raises LoadError
+    if the model cannot be loaded.
     """
     return _load(entry, weights_in_memory(entry), verification or Verification())
 
@@ -49,7 +52,9 @@ def _load(entry: ModelEntry, shared: SharedWeights | None, verification: Verific
 
 
 def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, None, list[UsedFile]]:
-    """Return the files of the model's weights and of its adapter's, after reading those that have changed."""
+    """Check the files of the model's weights and of its adapter's weights before they are used, and return
+    them. Files that have changed are read completely.
+    """
     folders = [entry.path, *([entry.adapter.path] if entry.adapter is not None else ())]
     used: list[UsedFile] = []
     for folder in folders:
@@ -64,7 +69,7 @@ def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, Non
 
 
 def _load_kind(entry: ModelEntry, shared: SharedWeights | None) -> Loader:
-    """Load a model in steps, with the loader for its kind: text generation, embedding or reranking."""
+    """Load a model in steps with the loader for its kind: text generation, embedding or reranking."""
     if entry.kind == "embed":
         return (yield from _load_encoder(entry))
     if entry.kind == "rerank":
@@ -91,8 +96,8 @@ def _load_reranker(entry: ModelEntry) -> Generator[float, None, Reranker]:
 
 
 def weights_bytes(weights: Weights) -> int:
-    """Return the bytes that the weights take in memory, with those that are shared and those of its draft
-    model.
+    """Return how many bytes the weights take in memory, including shared weights, the vision part and the
+    draft model.
     """
     draft = getattr(weights, "draft", None)
     of_draft = 0 if draft is None else sum(array.nbytes for array in arrays_of(draft))
@@ -105,7 +110,9 @@ def _vision_bytes(weights: Weights) -> int:
 
 
 def shared_bytes(weights: Weights) -> int:
-    """Return how many bytes of `weights` are shared with other models, which hold them together once."""
+    """Return how many bytes of `weights` other models may share. Models that share them hold them
+    only once.
+    """
     shared = getattr(weights, "shared", None)
     if shared is None:
         return 0

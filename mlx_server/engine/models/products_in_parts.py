@@ -1,13 +1,14 @@
-"""Compute products of a few rows by large matrices in parts, where OpenBLAS is slow at the whole.
+"""Compute products of a few rows by large matrices in parts, if OpenBLAS is slow with the whole matrix.
 
-OpenBLAS copies ("packs") a large matrix before it multiplies it, which takes several times as long as the
-product itself if the other factor has one row only, as in each step of an answer. For a small matrix it has
-kernels that read it where it is. So the matrix is cut into parts that are small enough for them. Measured for
-a whole step of a model of 135 million weights, with one thread: 127 ms for one row and 130 ms for two with
-whole matrices, 80 and 90 ms with parts of 192 rows (384: 78 and 100; 768: 82 and 119).
+OpenBLAS copies ("packs") a large matrix before it multiplies it. If the other factor has only one row, as in
+each step of an answer, that takes several times as long as the product itself. For small matrices, OpenBLAS
+has kernels that do not copy. So the matrix is cut into parts that are small enough for these kernels.
+Measured for a whole step of a model of 135 million weights, with one thread: 127 ms for one row and 130 ms
+for two rows with whole matrices; 80 and 90 ms with parts of 192 rows (384 rows: 78 and 100; 768 rows: 82 and
+119).
 
-Only OpenBLAS's kernels for processors with AVX-512 have this fast path. On others products stay whole, and
-our own library computes the narrow ones (`mlx_server/blas/narrow_products.c`).
+Only OpenBLAS's kernels for processors with AVX-512 have this fast path. On other processors, products are not
+divided, and the project's own library computes those with few rows (`mlx_server/blas/narrow_products.c`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from mlx_server import blas
 from mlx_server.engine.device import computes_on_gpu
 
 PART_ROWS = 192
-"""Rows of a part of the matrix."""
+"""How many rows of the matrix a part has."""
 MOST_INPUT_ROWS = 8
-"""With more rows in the other factor, the whole product is as fast."""
+"""If the other factor has more rows than this, the product with the whole matrix is as fast."""
 
 
 def multiply_in_parts(model: nn.Module) -> None:
-    """Let the model's large layers compute narrow products in parts, if that is faster on this machine."""
+    """Make the model's large layers compute products of a few rows in parts, if that is faster on this
+    machine.
+    """
     if computes_on_gpu() or not blas.has_small_kernels():
         return
     for module in model.modules():
@@ -38,7 +41,9 @@ def multiply_in_parts(model: nn.Module) -> None:
 
 
 class LinearInParts(nn.Linear):
-    """A Linear layer that computes products in parts. It has float32 weights, and over PART_ROWS outputs."""
+    """A Linear layer that computes products in parts. Its weights are float32, with at least 2 * PART_ROWS
+    outputs.
+    """
 
     def __call__(self, x: mx.array) -> mx.array:
         y = product(x, self.weight)
@@ -46,15 +51,17 @@ class LinearInParts(nn.Linear):
 
 
 class EmbeddingInParts(nn.Embedding):
-    """A float32 Embedding that is also its model's output layer, which it computes in parts."""
+    """A float32 Embedding that is also its model's output layer, and computes the logits in parts."""
 
     def as_linear(self, x: mx.array) -> mx.array:
-        """Return the logits of each token, as the base class does."""
+        """Return the logits for the hidden states `x`, as the base class does."""
         return product(x, self.weight)
 
 
 def product(x: mx.array, weight: mx.array) -> mx.array:
-    """Return `x @ weight.T`. `x` has the shape (..., width), `weight` the shape (outputs, width)."""
+    """Return `x @ weight.T`, computed in parts if `x` has few rows. `x` has the shape (..., width), `weight`
+    the shape (outputs, width).
+    """
     outputs, width = weight.shape
     rows = x.size // width
     if rows > MOST_INPUT_ROWS:

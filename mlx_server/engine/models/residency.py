@@ -1,4 +1,6 @@
-"""Decide which models are unloaded: those whose keep-alive is over, then the least recently used. Pure."""
+"""Decide which models are unloaded: first those whose keep-alive is over, then the least recently
+used. Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resident:
-    """A loaded model. Unless it is `busy` with requests, it expires at `expires_s` (infinity: never).
+    """A loaded model. Unless it is `busy` with requests, it expires at `expires_s`; infinity means never.
 
-    Models with the same `weights` share them in memory; a model whose `weights` is empty shares none.
+    Models with the same `weights` share them in memory. A model whose `weights` is "" shares none.
     """
 
     name: str
@@ -22,23 +24,23 @@ class Resident:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Return a key that is equal for the models that share their weights."""
+        """Return a key that is equal for all models that share their weights."""
         return ("shared", self.weights) if self.weights else ("own", self.name)
 
 
 def expired(residents: Sequence[Resident], now: float) -> list[str]:
-    """Return the names of the idle models whose keep-alive is over."""
+    """Return the names of the idle models whose keep-alive is over at the time `now`."""
     return [r.name for r in residents if not r.busy and r.expires_s <= now]
 
 
 def next_expiry_s(residents: Sequence[Resident]) -> float:
-    """Return when the next idle model expires; infinity if none does."""
+    """Return the time at which the next idle model expires; infinity if no idle model ever does."""
     return min((r.expires_s for r in residents if not r.busy), default=math.inf)
 
 
 def victims(residents: Sequence[Resident], limit: int, weights: str = "") -> list[str] | None:
-    """Return the models to unload so that one more, with the given `weights`, can be loaded within `limit`;
-    None if too many are busy.
+    """Return the names of the models to unload so that another one, with the given `weights`, can be loaded
+    while at most `limit` models are in memory; None if too many models are busy.
 
     Models that share weights count as one, and are unloaded together. Only idle models are unloaded, the
     least recently used first.
@@ -57,7 +59,7 @@ def victims(residents: Sequence[Resident], limit: int, weights: str = "") -> lis
 
 
 def expiry_s(now: float, keep_alive_s: float | None, default_s: float) -> float:
-    """Return when a model that is used at `now` expires; infinity for a negative keep-alive.
+    """Return the time at which a model that is used at `now` expires; infinity if the keep-alive is negative.
 
     If `keep_alive_s` is None, `default_s` is used.
     """

@@ -1,4 +1,4 @@
-"""Check that the loaded models still compute: one forward pass of each, outside any batch."""
+"""Check that the loaded models still compute, with one forward pass of each, outside any batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_server.engine.reranking.reranker import Reranker
 
 
 def run_self_test(loaded: Sequence[Weights]) -> tuple[bool, str]:
-    """Return whether every model computes a plausible result, and a sentence about it."""
+    """Return whether every loaded model computes a plausible result, and a sentence about it for the log."""
     for weights in loaded:
         if fault := _fault(weights):
             return False, fault
@@ -21,7 +21,7 @@ def run_self_test(loaded: Sequence[Weights]) -> tuple[bool, str]:
 
 
 def _fault(weights: Weights) -> str:
-    """Return "" if the model computes a plausible result, and else what is wrong."""
+    """Return "" if the model computes a plausible result; else a text that says what is wrong."""
     match weights:
         case Encoder():
             return _embedding_fault(weights)
@@ -32,14 +32,16 @@ def _fault(weights: Weights) -> str:
 
 
 def _logits_fault(model: LanguageModel) -> str:
-    """Return "" if the logits after an end token are plausible, and else what is wrong."""
+    """Return "" if the logits after an end token are plausible; else a text that says what is wrong."""
     rows = model.prompts.token_rows
     token = min((token for token in model.end_tokens if rows is None or token < rows), default=0)
     return logits_fault(model.model, token)
 
 
 def _embedding_fault(encoder: Encoder) -> str:
-    """Return "" if an embedding is finite and has the length 1 where it should; else what is wrong."""
+    """Return "" if the embedding of a short text is finite, not zero and, if the encoder normalizes, of unit
+    norm; else a text that says what is wrong.
+    """
     (vector,) = encoder.encode([encoder.probe])
     norm = math.sqrt(sum(value * value for value in vector))
     if encoder.is_normalized:
@@ -48,6 +50,6 @@ def _embedding_fault(encoder: Encoder) -> str:
 
 
 def _score_fault(reranker: Reranker) -> str:
-    """Return "" if the score of a short pair is finite, and else what is wrong."""
+    """Return "" if the score of a short query and document is finite; else a text that says what is wrong."""
     (logit,) = reranker.logits([reranker.probe])
     return "" if math.isfinite(logit) else f"The score of a document is {logit}."

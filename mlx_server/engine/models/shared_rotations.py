@@ -1,9 +1,9 @@
 """Compute the angles of rotary positions once for all layers of a step, on a CPU.
 
-MLX has no kernel for rotary positions on a CPU, and computes them by some 27 operations, twice in each layer:
-1,600 of the 4,650 operations of a step of a model with 30 layers, which took 5 of 66 ms. All layers rotate by
-the same angles, if their caches hold the same array of positions (`share_offsets`). The results are equal bit
-for bit.
+MLX has no kernel for rotary positions on a CPU, and computes them with some 27 operations, twice in each
+layer. In a step of a model with 30 layers, these were 1,600 of 4,650 operations, and took 5 of 66 ms. All
+layers rotate by the same angles if their caches hold the same array of positions (`share_offsets`). The
+results are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from mlx_server.engine.device import computes_on_gpu
 
 
 def share_rotations(model: nn.Module) -> None:
-    """Let the model's layers share the angles, unless a GPU computes them, which has a kernel for them."""
+    """Make the model's layers share the angles on a CPU. A GPU has a kernel for rotary positions, so nothing
+    changes there.
+    """
     if computes_on_gpu():
         return
     for module in model.modules():
@@ -28,7 +30,9 @@ def share_rotations(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Angles:
-    """The cosines and signed sines of a step's positions, and what they were computed for."""
+    """The cosines and signed sines for a step's positions, and the parameters with which they were
+    computed.
+    """
 
     offset: int | mx.array
     key: tuple[int, int, float, float]
@@ -36,7 +40,9 @@ class _Angles:
     sin: mx.array
 
     def fit(self, offset: int | mx.array, key: tuple[int, int, float, float]) -> bool:
-        """Return whether these are the angles for the positions `offset`; an array fits only itself."""
+        """Return whether these are the angles for the positions `offset` and the other parameters `key`. An
+        `offset` that is an array is only recognized if it is the same object.
+        """
         if isinstance(self.offset, int) and isinstance(offset, int):
             return self.offset == offset and self.key == key
         return self.offset is offset and self.key == key
@@ -47,11 +53,13 @@ _last: list[_Angles] = []
 
 
 class SharedRotation(nn.RoPE):
-    """Rotary positions that rotate all of a head, and whose halves are the pairs (not `traditional`)."""
+    """Rotary positions that rotate a whole head. A pair consists of the same element of both halves (not
+    `traditional`).
+    """
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """Rotate `x`, of shape (rows, heads, tokens, dims), whose first tokens have the positions `offset`:
-        one for all rows, or one for each.
+        """Rotate `x`, of shape (rows, heads, tokens, dims). `offset` is the position of the first tokens: one
+        number for all rows, or an array with one for each row.
         """
         if x.ndim != 4 or x.shape[-1] != self.dims or x.dtype != mx.float32:
             rotated: mx.array = super().__call__(x, offset)
@@ -69,7 +77,7 @@ class SharedRotation(nn.RoPE):
 
 
 def _computed(offset: int | mx.array, key: tuple[int, int, float, float]) -> _Angles:
-    """Compute the angles as MLX's own operation does, in the same order and precision."""
+    """Compute the angles as MLX's own operation does, in the same order and with the same precision."""
     tokens, dims, base, scale = key
     half = dims // 2
     positions = mx.arange(tokens, dtype=mx.float32)

@@ -1,7 +1,7 @@
 """Read tokenizers, which takes as long as reading the weights of a small model (0.35 s).
 
-A standby engine has time for that before it is needed: it preloads the tokenizers of the models that it will
-load first.
+A standby engine uses the time before it is needed to preload the tokenizers of the models that it will load
+first.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from mlx_server.engine.log import log_event
 FilesVersion = tuple[int, int]
 _preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
 _in_use: weakref.WeakValueDictionary[tuple[Path, FilesVersion], Any] = weakref.WeakValueDictionary()
-_reading = threading.Lock()  # a second thread waits, and uses what the first has read
+_reading = threading.Lock()  # a second thread waits, and uses the tokenizer that the first has read
 
 
 def preload_tokenizers(folders: Iterable[Path]) -> None:
-    """Read the tokenizer of each model folder, for the first `take_tokenizer` of that folder.
+    """Read the tokenizer of each model folder, so that the next `take_tokenizer` for that folder returns it
+    at once.
 
-    A folder that cannot be read is skipped: loading its model reports the error.
+    A folder that cannot be read is skipped and logged. The error is reported when its model is loaded.
     """
     for folder in folders:
         try:
@@ -39,7 +40,9 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
 
 
 def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the tokenizer of the model in `folder`: the preloaded one, unless its files have changed."""
+    """Return the tokenizer of the model in `folder`. A preloaded tokenizer, or one that is already in use for
+    this folder, is returned unless its files have changed.
+    """
     with _reading:
         version, tokenizer = _preloaded.pop(folder, (None, None))
         present = _files_version(folder)
@@ -52,9 +55,10 @@ def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
 
 
 def decoder_of(tokenizer: Any) -> Decode:
-    """Return a function that returns the text of token ids. It refers to the tokenizer, not to the model.
+    """Return a function that converts token ids to text. The function refers to the tokenizer, but not to the
+    model.
 
-    Special tokens are included: markers of tool calls are among them.
+    The text includes special tokens, because some of them are markers of tool calls.
     """
 
     def decode(ids: Sequence[int]) -> str:
@@ -64,15 +68,16 @@ def decoder_of(tokenizer: Any) -> Decode:
 
 
 def renders_to_tokens(tokenizer: Any) -> bool:
-    """Return whether the class of the tokenizer renders chats itself, in Python, to tokens."""
+    """Return whether the tokenizer's class itself renders chats, in Python, to token ids."""
     theirs = type(tokenizer._tokenizer).apply_chat_template
     return theirs is not PreTrainedTokenizerBase.apply_chat_template
 
 
 def has_template_text(tokenizer: Any) -> bool:
-    """Return whether a Jinja template renders chats, and not Python code of mlx-lm or the tokenizer's class.
+    """Return whether chats are rendered by a Jinja template, and not by Python code of mlx-lm or the
+    tokenizer's class.
 
-    The template is in the model's files, or in a preset that was made for the model.
+    The template is in the model's files, or in a preset that was made from the model.
     """
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 
@@ -82,6 +87,6 @@ def _end_token_ids(config: dict[str, Any]) -> Any:
 
 
 def _files_version(folder: Path) -> FilesVersion:
-    """Return the newest modification time (ns) of the folder's JSON files, and their total size in bytes."""
+    """Return the latest modification time (ns) of the folder's JSON files, and their total size in bytes."""
     states = [path.stat() for path in folder.glob("*.json")]
     return max(state.st_mtime_ns for state in states), sum(state.st_size for state in states)

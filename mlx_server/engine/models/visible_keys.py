@@ -1,4 +1,6 @@
-"""Divide the queries of a prompt into blocks, each with the keys that its queries may see. Pure."""
+"""Divide the queries of a prompt into blocks, and find the keys that the queries of each block may
+see. Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Block:
-    """The queries from `first` up to `last` of a row, and the keys from `first_key` up to `last_key`, outside
-    of which none of the queries may see any.
+    """The queries first…last - 1 of a row, and the keys first_key…last_key - 1. The queries may see no other
+    keys.
 
-    `hidden` (queries, keys) is True for the keys that a query may not see, from the key
-    `first_key + first_hidden` on; all queries see the keys outside of it. None: all see all.
+    `hidden` (queries, keys) is True for the keys that a query may not see. Its first column belongs to the
+    key `first_key + first_hidden`. Keys of the block without a column in `hidden` are visible to all queries.
+    None means that all queries see all keys of the block.
     """
 
     first: int
@@ -28,8 +31,10 @@ class Block:
 
 
 class VisibleKeys:
-    """Which keys each of the queries of each row may see: those for which `mask`, (rows, queries, keys), is
-    True. Rows that see the same may share one row of `mask`.
+    """Holds which keys each query of each row may see, and divides the queries into blocks.
+
+    A query may see the keys for which `mask` (rows, queries, keys) is True. If `mask` has only one row, it
+    applies to all rows.
     """
 
     def __init__(self, mask: Mask) -> None:
@@ -37,7 +42,7 @@ class VisibleKeys:
         self._blocks: dict[tuple[int, int], list[Block]] = {}
 
     def blocks(self, row: int, at_once: int) -> list[Block]:
-        """Return the blocks of a row, of at most `at_once` queries each."""
+        """Return the blocks of a row, each of at most `at_once` queries."""
         key = (min(row, len(self._mask) - 1), at_once)
         if key not in self._blocks:
             queries = self._mask.shape[1]
@@ -49,7 +54,7 @@ class VisibleKeys:
 
 
 def _block(mask: Mask, first: int, last: int) -> Block:
-    """Return the block of the queries from `first` up to `last`. `mask` (queries, keys) is that of a row."""
+    """Return the block of the queries first…last - 1. `mask` (queries, keys) is the mask of one row."""
     seen = mask[first:last]
     by_any = np.flatnonzero(seen.any(axis=0))
     first_key, last_key = (int(by_any[0]), int(by_any[-1]) + 1) if by_any.size else (0, mask.shape[1])

@@ -1,4 +1,4 @@
-"""The number of tokens that a model has weights for."""
+"""Find out how many tokens a model has weights for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import mlx.nn as nn
 
 _NOT_OF_TOKENS = ("wpe", "position", "per_layer", "embedders")
-"""Parts of the names of embeddings whose rows are not tokens, or whose model maps tokens to rows itself."""
+"""Parts of the names of embeddings whose rows do not correspond to token ids."""
 
 
 def token_rows(model: Any) -> int | None:
-    """Return the number of rows of the model's token embedding; None if it has no embedding. Valid token ids
-    are smaller.
+    """Return how many rows the model's token embedding has; None if the model has no embedding. Valid token
+    ids are smaller.
 
-    A tokenizer may have more tokens than that. MLX does not check indices: it would read beyond the weights.
+    A tokenizer may have more tokens than that, and MLX does not check indices but would read beyond the
+    weights.
     """
     rows = [
         int(module.weight.shape[0])

@@ -1,11 +1,11 @@
-"""Encode a block as safetensors, with a checksum over everything in the metadata. Pure.
+"""Encode a block as a safetensors file, with a checksum over all its contents in the metadata. Pure.
 
     8 bytes    the header's length N, little-endian
     N bytes    the header: JSON, name → dtype, shape, data_offsets; and __metadata__, strings only
     the rest   the tensors' data
 
-safetensors and mlx-lm's loader read a flipped bit without an error. The checksum is CRC-32, which is as fast
-as copying and detects every error of a few bits.
+The checksum is needed because safetensors and mlx-lm's loader do not notice a flipped bit. It is CRC-32,
+which is as fast as copying, and detects every error of a few bits.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MAX_HEADER_BYTES = 16 << 20
 
 
 class Corrupt(Exception):
-    """The bytes are not an intact block; the message says why."""
+    """The bytes are not an undamaged block. The message says why."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One array of a file. `dtype` is safetensors' name (F32, BF16, U8, …); `data` is in C order,
+    """One array of a file. `dtype` is safetensors' name of the type (F32, BF16, U8, …). `data` is in C order,
     little-endian.
     """
 
@@ -36,7 +36,9 @@ class Tensor:
 
 
 def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[bytes | memoryview]:
-    """Return the bytes of the file in several parts, to be written one after another."""
+    """Return the bytes of a file with `tensors` and the metadata `facts`, in several parts to be written one
+    after another.
+    """
     header: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():
@@ -49,7 +51,7 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[byte
 
 
 def file_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
-    """Return the file's maximum length in bytes, without reading the data."""
+    """Return an upper bound of the file's length in bytes. The tensors' data are not read for it."""
     data = sum(len(tensor.data) for tensor in tensors.values())
     widest = {name: _spec(tensor, data, data) for name, tensor in tensors.items()}
     return 8 + len(_header(widest, facts, "0" * 8)) + data
@@ -66,7 +68,9 @@ def _header(table: Mapping[str, Any], facts: Mapping[str, str], checksum: str) -
 
 
 def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return metadata and tensors; the tensors refer to `blob`. Raise Corrupt."""
+    """Return the metadata and the tensors of a file. The tensors refer to the memory of `blob`. Raises
+    Corrupt if the format or the checksum is wrong.
+    """
     header, data = _split(blob)
     try:
         facts = dict(header.pop("__metadata__"))
@@ -86,7 +90,9 @@ def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_facts(file: BinaryIO) -> dict[str, str]:
-    """Return only the metadata, unchecked, without reading the whole file. Raise Corrupt or OSError."""
+    """Return only a file's metadata, without reading the whole file or comparing its checksum. Raises Corrupt
+    if the format is wrong, and OSError if the file cannot be read.
+    """
     length = file.read(8)
     size = int.from_bytes(length, "little")
     if size > _MAX_HEADER_BYTES:

@@ -1,8 +1,8 @@
 """Keys and values of consecutive tokens, of all layers, as raw numbers in numpy arrays. Pure.
 
-Arrays of one shape and type (usually all of them) form one group, so that a block has few arrays and copying
-is fast. Numbers are stored as unsigned integers of the same width, because numpy has no bfloat16 and nothing
-is computed.
+Arrays of the same shape and type (usually all of them) form one group, so that a block has few arrays and
+copying is fast. Numbers are stored as unsigned integers of the same width, because numpy has no bfloat16.
+Nothing is computed with them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ RAW = {
     **{"F32": "<u4", "U32": "<u4", "I32": "<u4", "F16": "<u2", "BF16": "<u2", "U16": "<u2", "I16": "<u2"},
     **{"U8": "u1", "I8": "u1", "BOOL": "u1", "I64": "<u8", "U64": "<u8"},
 }
-"""safetensors' types, and numpy's unsigned integers of the same width."""
+"""By safetensors' type: numpy's unsigned integer type of the same width."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The keys and values of consecutive tokens. Each group has the shape (arrays, heads, tokens, width).
+    """The keys and values of consecutive tokens. Each group is an array of shape (arrays, heads, tokens,
+    width).
 
-    `order` has the group of each array, layer by layer. `ids` are the tokens.
+    `order` holds the group's number for each array (keys, then values), layer by layer. `dtypes` are
+    safetensors' types of the groups, and `ids` the tokens.
     """
 
     ids: tuple[int, ...]
@@ -44,7 +46,7 @@ class Block:
         return sum(group.nbytes for group in self.groups)
 
     def fits(self, other: Block) -> bool:
-        """Return True if `other` has the same layers, shapes and types, so that both can belong to one
+        """Return True if `other` has the same layers, shapes and types, so that both blocks can belong to one
         sequence.
         """
         return (self.dtypes, self.order, self._widths()) == (other.dtypes, other.order, other._widths())
@@ -53,7 +55,9 @@ class Block:
         return [group.shape[:2] + group.shape[3:] for group in self.groups]
 
     def parts(self) -> list[Array]:
-        """Return each layer's keys and values, (heads, tokens, width), as views of the groups."""
+        """Return the arrays of all layers, (heads, tokens, width) each, in the order of `order`, as views of
+        the groups.
+        """
         parts = [iter(group) for group in self.groups]
         return [next(parts[number]) for number in self.order]
 
@@ -65,7 +69,7 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockRun:
-    """Consecutive blocks of one sequence: the beginning of a prompt."""
+    """Consecutive blocks of one sequence, from the beginning of a prompt."""
 
     blocks: tuple[Block, ...]
 
@@ -79,7 +83,9 @@ class BlockRun:
 
 
 def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) -> Block:
-    """Copy each layer's keys and values, (heads, tokens, width), into one block."""
+    """Copy the arrays `parts` of all layers, (heads, tokens, width) each, into one block. `ids` are their
+    tokens, and `dtypes` safetensors' types of the arrays.
+    """
     groups: dict[tuple[int, int, str], list[Array]] = {}
     order: list[int] = []
     for part, dtype in zip(parts, dtypes, strict=True):
@@ -91,13 +97,13 @@ def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) 
 
 
 def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the number of tokens with which both sequences begin."""
+    """Return how many tokens at the beginning of both sequences are equal."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of the block's file."""
+    """Return the tensors and the metadata for the block's file."""
     parts = zip(block.groups, block.dtypes, strict=True)
     tensors = {
         f"group.{number}": Tensor(dtype, group.shape, group.reshape(-1).view(np.uint8).data)
@@ -107,7 +113,9 @@ def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Block:
-    """Return the block. Raise Corrupt."""
+    """Return the block in a file with these tensors and metadata. Raises Corrupt if they do not
+    form a block.
+    """
     try:
         order, ids = numbers_of(facts["order"]), numbers_of(facts["tokens"])
         parts = [tensors[f"group.{number}"] for number in range(len(tensors))]
@@ -130,5 +138,7 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 
 def array_of(tensor: Tensor) -> Array:
-    """Return the raw numbers as a view of the file's bytes. Raise KeyError, ValueError or TypeError."""
+    """Return the tensor's raw numbers as a view of the file's bytes. Raises KeyError, ValueError or TypeError
+    if the tensor's type is unknown, or its shape does not match its data.
+    """
     return np.frombuffer(tensor.data, dtype=RAW[tensor.dtype]).reshape(tensor.shape)

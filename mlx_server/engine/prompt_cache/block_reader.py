@@ -1,4 +1,4 @@
-"""Read blocks from disk on any thread, ahead of the MLX thread, which moves them to RAM."""
+"""Read blocks from disk on any thread, before the MLX thread moves them to RAM."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from mlx_server.engine.prompt_cache.prefix_match import Tags
 
 @dataclass
 class ReadAhead:
-    """The entries that were read and are not in the RAM tier yet, and the keys that could not be read.
+    """The entries that were read but are not in the RAM tier yet, by key, and the keys that could not be
+    read.
 
-    `restored` was read for a request, `preloaded` before any request asked for it.
+    `restored` were read for a request, `preloaded` before any request needed them. The files of `missing` do
+    not exist; those of `broken` are unreadable or damaged.
     """
 
     restored: dict[str, Entry] = field(default_factory=dict)
@@ -26,7 +28,9 @@ class ReadAhead:
 
 
 class BlockReader:
-    """Reads and checks files. `read_file` returns the bytes of a key's file, or raises OSError."""
+    """Reads and checks files. `read_file` returns the bytes of a key's file, and raises OSError if it cannot
+    be read.
+    """
 
     def __init__(self, read_file: Callable[[str], bytes]) -> None:
         self._read_file = read_file
@@ -34,9 +38,11 @@ class BlockReader:
         self._ahead = ReadAhead()
 
     def get(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Value | None:
-        """Return the value of `key` for a request; None if its file cannot be read.
+        """Return the value of `key` for a request. The entry gets the `tags`, of which the identity is
+        compared.
 
-        The key is then appended to `missing` or `broken`.
+        If the file does not exist, is unreadable or damaged, append the key to `missing` or `broken`, and
+        return None.
         """
         with self._lock:  # it may just have been read
             entry = self._ahead.restored.get(key) or self._ahead.preloaded.get(key)
@@ -49,7 +55,7 @@ class BlockReader:
         return entry.value
 
     def preload(self, keys: list[str], tags: Tags) -> None:
-        """Read the values of `keys`, for the next `take`."""
+        """Read the values of `keys`. The next `take` returns them."""
         for key in keys:
             missing, broken = list[str](), list[str]()
             entry = self._read(key, tags, missing, broken)
@@ -60,7 +66,7 @@ class BlockReader:
                 self._ahead.broken += broken
 
     def take(self) -> ReadAhead:
-        """Return what was read since the last call."""
+        """Return everything that was read since the last call."""
         with self._lock:
             taken, self._ahead = self._ahead, ReadAhead()
         return taken

@@ -1,8 +1,8 @@
-"""The disk tier: an index of the files, and the thread that writes them.
+"""The disk tier of the prompt cache: an index of the files, and the thread that writes them.
 
-The MLX thread calls all methods except `read`, which any thread may call. The writing thread reports through
-a queue, so that the MLX thread alone owns the index. If the disk cannot be written, prompts are only cached
-in memory.
+The MLX thread calls all methods, except for `read`, which any thread may call. The writing thread reports its
+results through a queue, so that only the MLX thread changes the index. If the disk cannot be written, prompts
+are only cached in memory.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
 WAITING_BYTES = 256 << 20
-"""The most bytes that may wait to be written; further blocks stay in RAM until there is time."""
+"""The most bytes that may wait to be written. Further blocks are only in RAM until there is room."""
 
 PAUSE_AFTER_FAILURE_S = 60.0
-"""The seconds for which nothing is written after a failure, such as a full disk."""
+"""How many seconds nothing is written after a failure, such as a full disk."""
 
 
 @dataclass
 class WriteCounts:
-    """Counts since the start of the engine: blocks and bytes written, and blocks that could not be."""
+    """Counts since the engine's start: blocks written, bytes written, and blocks that could not be
+    written.
+    """
 
     blocks: int = 0
     bytes: int = 0
@@ -37,7 +39,9 @@ class WriteCounts:
 
 
 class DiskTier:
-    """The blocks on disk. With `folder` None or a limit of 0, there is no disk tier and nothing is found."""
+    """The blocks on disk. If `folder` is None or the limit is 0, there is no disk tier, so nothing is stored
+    or found.
+    """
 
     def __init__(
         self, folder: BlockFolder | None, limit_bytes: int, clock: Callable[[], float] = time.monotonic
@@ -69,7 +73,9 @@ class DiskTier:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of the blocks whose PARENT part (see `keys.py`) is `name`, the newest first."""
+        """Return the keys of the blocks whose keys have the PARENT part `name` (see `keys.py`), the newest
+        first.
+        """
         return self._index.group(name)
 
     def newest(self) -> list[str]:
@@ -77,15 +83,15 @@ class DiskTier:
         return list(self._index)[::-1]
 
     def size_of(self, key: str) -> int:
-        """Return the bytes of the file of a key that is in the index."""
+        """Return the size in bytes of the file of `key`, which must be in the index."""
         return self._index.size_of(key)
 
     def pending(self, key: str) -> Entry | None:
-        """Return an entry that waits to be written, or None."""
+        """Return the entry of `key` if it waits to be written; else None."""
         return self._pending.get(key)
 
     def read(self, key: str) -> bytes:
-        """Return a file's bytes. Raise OSError."""
+        """Return the bytes of the file of `key`. Raises OSError if the file cannot be read."""
         if self._folder is None:
             raise FileNotFoundError(key)
         return self._folder.read(key)
@@ -93,7 +99,7 @@ class DiskTier:
     def was_cleared(self) -> bool:
         """Return True if the folder was deleted since it was opened.
 
-        If it was, empty the index and open the folder again.
+        In that case, empty the index and open the folder again.
         """
         self._collect_results()
         if self._folder is None or self._folder_id is None or self._folder.identity() == self._folder_id:
@@ -105,23 +111,23 @@ class DiskTier:
         return True
 
     def unwritten(self) -> list[str]:
-        """Return the keys that were put and could not be queued or written.
+        """Return the keys that were put but could not be queued or written.
 
-        Evicted blocks are not among them: if RAM holds more than the disk may, they would be written again
-        and again.
+        Evicted blocks are not included, because they would be written again and again if RAM holds more than
+        the disk may.
         """
         self._collect_results()
         return list(self._unwritten)
 
     def abandon(self, keys: Sequence[str]) -> None:
-        """Forget unwritten keys whose values are no longer in RAM."""
+        """Remove `keys` from the unwritten keys, so that writing them is not tried again."""
         for key in keys:
             self._unwritten.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
         """Queue entries, whose keys are at the end of `chain`, for writing.
 
-        A key that is not in the index afterwards was refused.
+        A key that is not in the index afterward could not be queued, or its entry is too large.
         """
         self._collect_results()
         if self._folder is None:
@@ -140,7 +146,7 @@ class DiskTier:
                 self.abandon([key])
                 continue
             if not self._writer.put(self._writing(self._folder, key, entry), entry.nbytes):
-                break  # the blocks after it cannot be used without it
+                break  # later blocks of the chain cannot be used without this one
             taken[key] = size
             self._pending[key] = entry
             self.abandon([key])
@@ -148,7 +154,9 @@ class DiskTier:
         self.mark_used(chain)  # otherwise the next engine would evict the beginning of the chain first
 
     def mark_used(self, chain: Sequence[str]) -> None:
-        """Record the use of a chain of blocks, in the index and in the files' times for the next engine."""
+        """Record that a chain of blocks was used, in the index, and in the files' modification times for the
+        next engine.
+        """
         self._index.use(chain)
         present = [key for key in reversed(chain) if key in self._index]
 
@@ -160,14 +168,16 @@ class DiskTier:
         self._in_background(mark)
 
     def discard(self, keys: Sequence[str], *, remove: bool) -> None:
-        """Remove keys from the index and, with `remove`, their files."""
+        """Remove `keys` from the index and, with `remove`, delete their files."""
         for key in keys:
             self._index.discard(key)
         if remove:
             self._remove(keys)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything queued is written. Return False after `timeout_s` seconds."""
+        """Wait until everything that is queued has been written. Return False if that takes more than
+        `timeout_s` seconds.
+        """
         done = self._writer.flush(timeout_s)
         self._collect_results()
         return done
@@ -205,7 +215,7 @@ class DiskTier:
         return job
 
     def _collect_results(self) -> None:
-        """Apply what the writing thread has reported."""
+        """Apply the results that the writing thread has reported."""
         while True:
             try:
                 key, size, error = self._done.get_nowait()
@@ -225,7 +235,7 @@ class DiskTier:
                 log_event("cache_written_again")
 
     def _pause_writing(self, error: OSError) -> None:
-        """Stop writing for a while, and log the failure once, not for every block."""
+        """Stop writing for a while, and log the failure only once instead of for every block."""
         if isinstance(error, FileNotFoundError) and self._folder_id is not None:
             return  # the folder was deleted: `was_cleared` handles it
         self._paused_until_s = self._clock() + PAUSE_AFTER_FAILURE_S

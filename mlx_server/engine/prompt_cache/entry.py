@@ -1,4 +1,4 @@
-"""Convert what is stored under a key, a block or a snapshot, to and from the bytes of a file. Pure."""
+"""Convert the value of a key, which is a block or a snapshot, to and from the bytes of a file. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlx_server.engine.prompt_cache.block import Block
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 
 FORMAT = "2"
-"""The version of the format. Files of another version are never read."""
+"""The version of the file format. Files of another version are not used."""
 
 Value = Block | Snapshot
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value with its tags: the model's `identity`, name and settings, which its file also has."""
+    """A value with its tags: the model's `identity`, name and settings, which are also stored in its file."""
 
     value: Value
     tags: Mapping[str, str]
@@ -29,17 +29,19 @@ class Entry:
 
 
 def file_bytes(key: str, entry: Entry) -> int:
-    """Return the maximum size of the entry's file."""
+    """Return an upper bound of the size of the entry's file, in bytes."""
     return blob.file_bytes(*_contents(key, entry))
 
 
 def pack(key: str, entry: Entry) -> list[bytes | memoryview]:
-    """Return the bytes of the entry's file in several parts, to be written one after another."""
+    """Return the bytes of the entry's file, in several parts to be written one after another."""
     return blob.encode(*_contents(key, entry))
 
 
 def unpack(key: str, data: bytes, identity: str) -> Value:
-    """Return the value in the file `key` of the model with this identity. Raise Corrupt."""
+    """Return the value in the file of `key`, whose bytes are `data`. Raises Corrupt if the file is damaged,
+    of another format version, or belongs to another key or model identity.
+    """
     facts, tensors = blob.decode(data)
     found = {name: facts.get(name) for name in ("key", "format", "identity")}
     if found != {"key": key, "format": FORMAT, "identity": identity}:

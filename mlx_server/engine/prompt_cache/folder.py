@@ -1,7 +1,8 @@
-"""The folder of block files. A file is written under a temporary name and renamed: complete or absent.
+"""The folder of block files. A file is written under a temporary name and then renamed, so it is either
+complete or absent.
 
 Several engines may share a folder. A file's name determines its contents, so two engines that write the same
-block write the same bytes. A file that another engine deleted is a miss.
+block write the same bytes. A file that another engine has deleted counts as not found.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
 _BIRTH = ".folder"
-"""An empty file that is as old as the folder. The folder's own inode number may be reused by the next folder.
-"""
+"""An empty file that is created with the folder and identifies it. The folder's own inode number would not
+do, because the next folder may get the same number."""
 
 _ORPHAN_AGE_S = 3600.0
 """A temporary file of this age is deleted even if its writer seems alive, because PIDs are reused."""
@@ -30,8 +31,8 @@ _RUN_ID = uuid.uuid4().hex[:8]
 
 @dataclass(frozen=True)
 class FolderContents:
-    """The key and size (bytes) of each file, least recently used first; and how many temporary files were
-    deleted.
+    """The key and the size in bytes of each file, the least recently used first; and how many temporary files
+    were deleted (`swept`).
     """
 
     files: tuple[tuple[str, int], ...]
@@ -39,9 +40,10 @@ class FolderContents:
 
 
 class BlockFolder:
-    """The folder in which each block has a file named by its key.
+    """The folder in which each block has a file that is named by its key.
 
-    Every method except `identity` may raise OSError (FileNotFoundError for a missing file).
+    Every method except `identity` raises OSError if the folder or file cannot be used (FileNotFoundError if a
+    file is missing).
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +51,9 @@ class BlockFolder:
         self._numbers = itertools.count()
 
     def open(self) -> FolderContents:
-        """Create the folder if needed, list it, and delete temporary files of dead writers."""
+        """Create the folder if it is missing, list its files, and delete temporary files whose writers have
+        ended.
+        """
         found: list[tuple[int, str, int]] = []
         swept = 0
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -66,7 +70,9 @@ class BlockFolder:
         return FolderContents(tuple((key, size) for _, key, size in sorted(found)), swept)
 
     def identity(self) -> tuple[int, ...] | None:
-        """Return a value that changes if the folder is deleted and created again; None without a folder."""
+        """Return a value that changes if the folder is deleted and created again; None if there is
+        no folder.
+        """
         try:
             status = (self.path / _BIRTH).stat()
         except OSError:
@@ -77,7 +83,7 @@ class BlockFolder:
         return self._file(key).read_bytes()
 
     def write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
-        """Write the whole file or nothing."""
+        """Write the file of `key`, either completely or not at all."""
         temporary = self.path / f"{key}.{os.getpid()}-{_RUN_ID}-{next(self._numbers)}{TEMPORARY}"
         try:
             with temporary.open("wb") as file:
@@ -92,9 +98,10 @@ class BlockFolder:
             raise
 
     def touch(self, key: str) -> None:
-        """Set the time of the file to now: the next engine evicts files in the order of their times.
+        """Set the modification time of the file to the current time, because the next engine evicts files in
+        the order of their times.
 
-        The time is given in nanoseconds, because the kernel's own clock is coarse.
+        The time is given in nanoseconds, because the clock that the kernel uses for files is coarse.
         """
         now = time.time_ns()
         os.utime(self._file(key), ns=(now, now))
@@ -106,7 +113,9 @@ class BlockFolder:
         return self.path / (key + SUFFIX)
 
     def _delete_orphan(self, temporary: Path, modified: float) -> bool:
-        """Delete a temporary file unless the process that writes it is alive. Return True if deleted."""
+        """Delete a temporary file, unless the process that writes it is alive and the file is recent. Return
+        True if it was deleted.
+        """
         writer = temporary.name.removesuffix(TEMPORARY).rpartition(".")[2].split("-")
         pid = int(writer[0]) if writer[0].isascii() and writer[0].isdecimal() else None
         lives = pid is not None and (_RUN_ID in writer if pid == os.getpid() else _alive(pid))

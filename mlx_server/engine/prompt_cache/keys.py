@@ -1,9 +1,9 @@
 """Keys of prefixes: a rolling hash over blocks of tokens. Pure.
 
-A block's key is `PARENT-OWN`: the beginning of the previous block's key, and a hash over that key and the
-block's own tokens. So a key identifies all tokens from the first one to the block's last, and names the block
-that it follows. A snapshot's key is `PARENT-LENGTH-OWN`: the number of its tokens, and a hash over all of
-them.
+A block's key is `PARENT-OWN`. PARENT is the beginning of the previous block's hash, and OWN is a hash over
+the previous block's key and the block's own tokens. So a key identifies all tokens from the first one to the
+block's last, and tells which block precedes. A snapshot's key is `PARENT-LENGTH-OWN`, where LENGTH is the
+number of its tokens, and OWN a hash over all of them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 BLOCK_TOKENS = 16
-"""The tokens of a block. A prompt that deviates within a block recomputes up to as many. Smaller blocks mean
-more files.
+"""How many tokens a block has. A prompt that differs from the cached one within a block must recompute the
+tokens of that block. Smaller blocks mean more files.
 """
 
 _OWN_BYTES, _PARENT_DIGITS = 16, 16
 
 
 class PrefixKeys:
-    """The keys of one model's prefixes. `identity` covers everything that determines the model's values."""
+    """Computes the keys of one model's prefixes. `identity` identifies everything that determines the model's
+    keys and values.
+    """
 
     def __init__(self, identity: str, block_tokens: int = BLOCK_TOKENS) -> None:
         self.block_tokens = block_tokens
         self.root = "-" + _digest(f"{block_tokens} {identity}".encode())
         self.snapshots = as_parent("-" + _digest(b"snapshot", self.root.encode()))
-        """The common beginning of the keys of all snapshots."""
+        """The PARENT part of the keys of all snapshots."""
 
     def of_blocks(self, tokens: Sequence[int], known: Sequence[str] = ()) -> list[str]:
-        """Return the key of each whole block of `tokens`; `known` are the first ones, computed earlier."""
+        """Return the key of each whole block of `tokens`. `known` are the keys of the first blocks, if they
+        were computed earlier.
+        """
         keys = list(known)
         size = self.block_tokens
         for end in range((len(keys) + 1) * size, len(tokens) + 1, size):
@@ -39,8 +43,8 @@ class PrefixKeys:
         return keys
 
     def of_snapshots(self, tokens: Sequence[int], lengths: Iterable[int]) -> list[str]:
-        """Return the key of the snapshot for each of `lengths` up to the length of `tokens`, the longest
-        first.
+        """Return the keys of snapshots of the first n tokens, for each n in `lengths` that is at most the
+        length of `tokens`, the longest first.
         """
         keys = []
         digest = hashlib.blake2b(self.root.encode(), digest_size=_OWN_BYTES)
@@ -53,23 +57,23 @@ class PrefixKeys:
 
 
 def as_parent(key: str) -> str:
-    """Return the PARENT part of the keys of the blocks that follow the block `key`."""
+    """Return the PARENT part for the keys of the blocks that follow the block `key`."""
     return key.rpartition("-")[2][:_PARENT_DIGITS]
 
 
 def parent_of(key: str) -> str:
-    """Return the PARENT part of `key`, which names the block before it."""
+    """Return the PARENT part of `key`, which tells which block precedes."""
     return key.partition("-")[0]
 
 
 def length_of(key: str) -> int:
-    """Return the number of tokens of a snapshot's key; 0 for a block's key or a foreign name."""
+    """Return the number of tokens in a snapshot's key; 0 if `key` is a block's key or any other name."""
     parts = key.split("-")
     return int(parts[1]) if len(parts) == 3 and parts[1].isascii() and parts[1].isdecimal() else 0
 
 
 def _bytes(tokens: Sequence[int]) -> bytes:
-    """Return the tokens as text; each ends in a comma, so that parts can be concatenated."""
+    """Return the tokens as text. Each token ends with a comma, so that parts can be concatenated."""
     return "".join(f"{token}," for token in tokens).encode()
 
 

@@ -1,4 +1,4 @@
-"""Evict the least recently used, counted in bytes. Pure."""
+"""Evict the least recently used keys when their total size in bytes exceeds a limit. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Lru:
-    """Keys with their sizes, together never more than `limit_bytes`.
+    """Keys with sizes in bytes, which together never exceed `limit_bytes`.
 
-    `group_of` returns the group of a key; `group` lists the keys of a group.
+    `group_of` returns the group of a key. `group` lists the keys of a group.
     """
 
     def __init__(self, limit_bytes: int, group_of: Callable[[str], str] = str) -> None:
@@ -32,8 +32,8 @@ class Lru:
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
         """Add the keys of `sizes`, which are at the end of `chain`, and mark the whole chain as used.
 
-        Return the evicted keys: first keys outside the chain, then those at the chain's end. A key larger
-        than the limit is not added, and is returned too.
+        Return the evicted keys. Keys outside the chain are evicted first, then keys at the chain's end. A key
+        whose size exceeds the limit is not added, but returned, too.
         """
         known = list(chain)
         refused = [key for key, size in sizes.items() if size > self.limit_bytes]
@@ -47,8 +47,8 @@ class Lru:
         return refused + self._shrink()
 
     def add_oldest(self, key: str, size: int) -> bool:
-        """Add a key as the least recently used one. Return False if it is there already, or if others would
-        have to be evicted for it.
+        """Add a key as the least recently used one. Return False if it is already present, or if other keys
+        would have to be evicted for it.
         """
         if key in self._sizes or self.total_bytes + size > self.limit_bytes:
             return False
@@ -57,24 +57,24 @@ class Lru:
         return True
 
     def size_of(self, key: str) -> int:
-        """Return the size of a key that is there."""
+        """Return the size of `key`, which must be present."""
         return self._sizes[key]
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of a group, the newest first."""
+        """Return the keys of the group `name`, the newest first."""
         return list(reversed(self._groups.get(name, {})))
 
     def use(self, chain: Iterable[str]) -> None:
         """Mark the keys of `chain`, which belong to consecutive blocks, as used.
 
-        Its end is evicted first, since a block cannot be used without those before it.
+        The end of the chain is evicted first, since a block cannot be used without the blocks before it.
         """
         for key in reversed(list(chain)):
             if key in self._sizes:
                 self._sizes.move_to_end(key)
 
     def discard(self, key: str) -> None:
-        """Remove a key, if it is there."""
+        """Remove `key` if it is present."""
         if key in self._sizes:
             self._forget(key)
 
@@ -85,7 +85,7 @@ class Lru:
         self.total_bytes = 0
 
     def resize(self, limit_bytes: int) -> list[str]:
-        """Set the limit and return the evicted keys."""
+        """Set the limit, and return the keys that are evicted for it."""
         self.limit_bytes = limit_bytes
         return self._shrink()
 

@@ -30,20 +30,23 @@ _KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
 _CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 ROOM_TOKENS = 256
-"""The spare capacity of restored arrays, in tokens. Without it, the first new token would copy
-all of them.
+"""The spare capacity of restored arrays, in tokens. Without spare capacity, all arrays would be copied to
+append the first new token.
 """
 
 
 def can_be_cut(caches: Sequence[Any]) -> bool:
-    """Return True if the caches can be cut into blocks of tokens. Rotating and array caches cannot."""
+    """Return True if the caches can be cut into blocks of tokens. Rotating caches and caches of state arrays
+    cannot.
+    """
     return all(isinstance(cache, BatchKVCache) and cache.keys is not None for cache in caches)
 
 
 def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
-    """Return `tokens`, which begin at `start` in row `row` of a batch, as blocks of `size` tokens each.
+    """Return the keys and values of `tokens`, which begin at position `start` in row `row` of a batch, as
+    blocks of `size` tokens.
 
-    The data is copied once, from MLX's memory to the blocks.
+    The data is copied only once, from MLX's memory to the blocks.
     """
     begin = caches[0].left_padding.tolist()[row] + start  # the same in all layers
     arrays = [array for cache in caches for array in _arrays(cache)]
@@ -56,12 +59,16 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size
 
 
 def _arrays(cache: Any) -> list[mx.array]:
-    """Return a layer's keys and values: two arrays, or three for each if they are quantized."""
+    """Return the arrays of a layer's keys and values: one for each, or three for each if they are
+    quantized.
+    """
     return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
 def caches_of(value: BlockRun | Snapshot, kv: KvQuantization | None) -> list[Any]:
-    """Return a cache for each layer with the value's tokens, which were stored under this setting."""
+    """Return a cache for each of the model's layers with the keys and values in `value`, which were stored
+    with the setting `kv`.
+    """
     return _from_run(value, kv) if isinstance(value, BlockRun) else _from_snapshot(value)
 
 
@@ -75,10 +82,10 @@ def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
 
 
 def _concatenated(run: BlockRun) -> list[mx.array]:
-    """Return each layer's keys and values of all blocks, with room for ROOM_TOKENS more.
+    """Return each layer's keys and values of all blocks, with room for ROOM_TOKENS more tokens.
 
-    They are concatenated in plain memory that is used again for each array, so that it stays in the
-    processor's cache, and then copied to MLX: half the time of filling MLX's arrays of zeros in place.
+    The blocks are concatenated in plain memory, which is reused for each array so that it stays in the
+    processor's cache, and then copied to MLX. This takes half the time of filling zeroed MLX arrays in place.
     """
     first, total = run.blocks[0], run.tokens
     names = [first.dtypes[number] for number in first.order]
@@ -95,7 +102,9 @@ def _concatenated(run: BlockRun) -> list[mx.array]:
 
 
 def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:
-    """Return the whole state of one request of a batch; None if it has none, or one of an unknown class."""
+    """Return the whole state of the request in row `row` of a batch; None if it has no state, or the state
+    contains an unknown class.
+    """
     try:
         alone = [cache.extract(row) for cache in caches]
     except (TypeError, AttributeError):  # a layer without state yet, or a cache that cannot extract one row
@@ -119,7 +128,9 @@ def _from_snapshot(stored: Snapshot) -> list[Any]:
 
 
 def _class_name(cache: Any) -> str:
-    """Return the class name of a cache. Raise KeyError if it or one of its parts is of an unknown class."""
+    """Return the name of the cache's class. Raises KeyError if the class of the cache, or of one of its
+    parts, is unknown.
+    """
     name = type(cache).__name__
     if _CLASSES[name] is not type(cache):
         raise KeyError(name)
@@ -129,7 +140,9 @@ def _class_name(cache: Any) -> str:
 
 
 def _plain(state: Any, arrays: list[mx.array]) -> Any:
-    """Return the state as JSON values, moving arrays to `arrays`. Raise KeyError for any other type."""
+    """Convert a state to JSON values, and append its arrays to `arrays`. Raises KeyError if it contains a
+    value of another type.
+    """
     if isinstance(state, mx.array):
         arrays.append(state)
         return {"array": len(arrays) - 1}
@@ -147,9 +160,10 @@ def _state(plain: Any, array: Callable[[int], mx.array]) -> Any:
 
 
 def _numpy_views(arrays: Sequence[mx.array]) -> list[Array]:
-    """Return the raw numbers as numpy views of MLX's memory.
+    """Return the raw numbers of `arrays` as numpy views of MLX's memory.
 
-    Release the views before the next step, since MLX cannot write to an array in place while a view exists.
+    The caller must release the views before the next step, since MLX cannot write to an array in place while
+    a view of it exists.
     """
     raw = [_raw(array) for array in arrays]
     mx.eval(raw)

@@ -1,4 +1,4 @@
-"""One model's share of the prompt cache, as its runner uses it on the MLX thread."""
+"""One model's share of the prompt cache, which the model's runner uses on the MLX thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 @dataclass
 class StoredBlocks:
-    """The keys of a request's whole blocks that are stored so far."""
+    """The keys of the whole blocks of one request that have been stored so far."""
 
     keys: list[str] = field(default_factory=list)
 
@@ -27,8 +27,8 @@ class StoredBlocks:
 class ModelCache:
     """Restores and stores the keys and values of one model.
 
-    `identity` covers everything that determines the model's values; `tags` are written into each file. With
-    `kv`, values are quantized; values of another setting count as another model's.
+    `identity` identifies everything that determines the model's keys and values. `tags` are written into each
+    file. With `kv`, keys and values are quantized. Data stored with another `kv` setting is never used.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ModelCache:
     ) -> None:
         self._store, self._kv = store, kv
         kv_settings = kv_quantization.tags(kv)
-        # Another release of mlx-lm may compute other values from the same weights, because models are
+        # Another release of mlx-lm may compute other values from the same weights, because its models get
         # corrected.
         made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
         settings = " ".join(f"{name}={value}" for name, value in kv_settings.items())
@@ -45,10 +45,8 @@ class ModelCache:
         self._tags = {**tags, **kv_settings, "made_by": made_by, "identity": whole}
 
     def find(self, tokens: Sequence[int]) -> PrefixMatch | None:
-        """Return the stored prefix of `tokens`. It never includes the last token, because a model needs one
-        token of input.
-
-        It never raises: an error is a miss.
+        """Return the longest stored beginning of `tokens`; None if nothing is stored, or an error occurs,
+        which is logged. The last token is never included, because a model needs one token of input.
         """
         try:
             return self._store.find(self._keys, tokens[:-1], self._tags)
@@ -57,15 +55,17 @@ class ModelCache:
             return None
 
     def preload(self) -> None:
-        """Queue this model's blocks on disk to be read into RAM ahead of requests. It never raises."""
+        """Queue this model's blocks on disk to be read into RAM before requests need them. An error is logged
+        instead of raised.
+        """
         try:
             self._store.preload(self._keys, self._tags)
         except Exception as error:
             log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
 
     def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
-        """Return a job, to be run on another thread, that reads the match's blocks from disk. It never
-        raises: an error is a miss.
+        """Return a job for another thread, which reads the match's blocks from disk. If an error occurs, the
+        job logs it and returns an empty result.
         """
 
         def restore() -> RestoredPrefix:
@@ -78,8 +78,8 @@ class ModelCache:
         return restore
 
     def finish_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> tuple[list[Any], int]:
-        """Return caches for the model's layers, and the number of tokens in them; ([], 0) if nothing was
-        read.
+        """Return a cache for each of the model's layers, and the number of tokens in them; ([], 0) if nothing
+        could be read.
         """
         self._store.record_restore(match, restored)
         if restored.value is None:
@@ -89,9 +89,10 @@ class ModelCache:
     def store_computed(
         self, stored: StoredBlocks, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool
     ) -> None:
-        """Store what `caches` hold of `tokens` in their `row`: the whole blocks that are not stored yet.
+        """Store the whole blocks of `tokens`, whose keys and values are in row `row` of `caches`, unless they
+        are stored already.
 
-        Caches that cannot be cut into blocks are stored as a snapshot, and only if `whole` is True.
+        Caches that cannot be cut into blocks are stored as a snapshot, but only if `whole` is True.
         """
         if mlx_arrays.can_be_cut(caches):
             self._store_blocks(stored, tokens, caches, row)

@@ -1,4 +1,4 @@
-"""The result of a search for the beginning of a prompt, and of its restoration. Pure."""
+"""The result of searching the beginning of a prompt, and of restoring it. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ Tags = Mapping[str, str]
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """The cached part of `tokens`. `keys` are consecutive blocks from the first token on; those in `held` are
-    in memory, the others on disk. After them, a part of one of `next_keys` (blocks that follow the last one)
-    may match too. `snapshots`, the longest first, are an alternative; each matches the beginning of `tokens`.
+    """The cached part of `tokens`.
+
+    `keys` are consecutive blocks from the first token on. After them, a part of one of the blocks `next_keys`
+    may match, too. `snapshots`, the longest first, can be used instead of blocks; the key of each names a
+    beginning of `tokens`. `held` has the values that are in memory; the others are on disk.
     """
 
     tokens: tuple[int, ...]
@@ -30,9 +32,10 @@ class PrefixMatch:
 
 @dataclass(frozen=True)
 class RestoredPrefix:
-    """What `BlockStore.restore` returns.
+    """The result of `BlockStore.restore`.
 
-    `value` is None if nothing could be read; `missing` and `broken` are keys.
+    `value` is None if nothing could be read. `used`, `missing` and `broken` are keys: of values that are part
+    of `value`, of files that do not exist, and of files that are unreadable or damaged.
     """
 
     value: BlockRun | Snapshot | None = None
@@ -43,7 +46,7 @@ class RestoredPrefix:
 
 @dataclass
 class HitCounts:
-    """Counts since the start of the engine, in blocks."""
+    """Counts since the engine's start, in blocks."""
 
     hits_ram: int = 0
     hits_disk: int = 0
@@ -54,7 +57,9 @@ class HitCounts:
 
 @dataclass
 class RestoreProgress:
-    """The state of one call of `BlockStore.restore`; `used`, `missing` and `broken` are keys."""
+    """The state of one call of `BlockStore.restore`. `used`, `missing` and `broken` have the same meaning as
+    in `RestoredPrefix`.
+    """
 
     match: PrefixMatch
     used: list[str] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Choose the blocks that are read from disk into RAM before a prompt asks for them. Pure.
+"""Choose the blocks that are read from disk into RAM before a request needs them. Pure.
 
-An engine that has just started has nothing in RAM. The first request with a known prompt would wait until its
-blocks are read, which takes longer than computing a token.
+An engine that has just started has nothing in RAM. Its first request with a known prompt would wait until the
+prompt's blocks are read, which takes longer than computing a token.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ RAM_SHARE = 0.5
 """The share of the RAM tier that may be filled in advance."""
 
 SLICE_BYTES = 16 << 20
-"""The bytes read at once, in some 20 ms. A request that comes meanwhile shares the processor for so long."""
+"""The most bytes read at once, which takes some 20 ms. A request that arrives meanwhile shares the processor
+with the reading for that time."""
 
 MOST_BLOCKS = 4096
-"""How many of the newest blocks of all models are considered: looking at more would delay the first request.
+"""How many of the newest blocks of all models are considered. Considering more would delay the first request.
 """
 
 
 def newest_of(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
-    """Return the keys of one model among the first MOST_BLOCKS of `newest`, in the same order.
+    """Return the keys that belong to one model among the first MOST_BLOCKS of `newest`, in the same order.
 
-    A block without the one before it is left out, since it cannot be used.
+    A block is left out if the block before it is not among them, since it cannot be used then.
     """
     keys = list(islice(newest, MOST_BLOCKS))
     following: dict[str, list[str]] = {}
@@ -41,16 +42,18 @@ def newest_of(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
 
 
 class PreloadQueue:
-    """The keys of one model that are still to be read, in order."""
+    """The keys of one model that have yet to be read, in order."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = deque(keys)
 
     def take(self, bytes_of: Callable[[str], int | None], budget_bytes: int) -> list[str]:
-        """Remove and return the next keys: SLICE_BYTES together at most, or one larger key.
+        """Remove and return the next keys, whose files have at most SLICE_BYTES together, or one key with a
+        larger file.
 
-        `bytes_of` returns None for a key that need not be read. The first key that exceeds `budget_bytes`
-        ends the queue: what comes after it was used even longer ago, or cannot be used without it.
+        `bytes_of` returns the size of a key's file; None if the key need not be read. If the next file
+        exceeds what is left of `budget_bytes`, the queue is cleared, because later keys were used even longer
+        ago, or cannot be used without this one.
         """
         taken, total = list[str](), 0
         while self._keys:

@@ -1,6 +1,7 @@
-"""A whole state after some tokens, for caches that cannot be cut (rotating, arrays). Pure.
+"""A model's whole state after some tokens, for caches that cannot be cut into blocks (rotating caches,
+arrays). Pure.
 
-It is valid after exactly these tokens, so only a prompt that begins with all of them can use it.
+A state is valid only after exactly these tokens, so only a prompt that begins with all of them can use it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from mlx_server.engine.prompt_cache.block import Array, array_of, numbers_of, te
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model's state after the tokens `ids`. `tree` is JSON with each layer's class and state; `{"array":
-    N}` stands for `arrays[N]`.
+    """A model's state after the tokens `ids`.
+
+    `tree` is JSON with the class and state of each layer's cache, in which `{"array": N}` stands for
+    `arrays[N]`. `dtypes` are safetensors' types of the arrays.
     """
 
     ids: tuple[int, ...]
@@ -36,7 +39,7 @@ class Snapshot:
 
 
 def to_tensors(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of the snapshot's file."""
+    """Return the tensors and the metadata for the snapshot's file."""
     parts = zip(snapshot.arrays, snapshot.dtypes, strict=True)
     tensors = {
         f"array.{number}": Tensor(dtype, array.shape, array.reshape(-1).view(np.uint8).data)
@@ -46,7 +49,9 @@ def to_tensors(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Snapshot:
-    """Return the snapshot. Raise Corrupt."""
+    """Return the snapshot in a file with these tensors and metadata. Raises Corrupt if they do not form a
+    snapshot.
+    """
     try:
         parts = [tensors[f"array.{number}"] for number in range(len(tensors))]
         arrays = tuple(array_of(part) for part in parts)

@@ -1,7 +1,7 @@
-"""Both tiers, RAM and disk: find and restore the beginning of a prompt, and insert what was computed.
+"""Both tiers, RAM and disk: find and restore the beginning of a prompt, and insert computed keys and values.
 
-The MLX thread calls all methods except `restore`, which reads files and may run on any thread. A file that
-cannot be read, or does not hold what its name says, is dropped and counts as a miss.
+The MLX thread calls all methods, except for `restore`, which reads files and may run on any thread. A file
+that cannot be read, or does not hold what its name says, is dropped and counts as a miss.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _MAX_NEXT_KEYS = 4
 
 
 class BlockStore:
-    """The blocks of all models. Without a `folder` they are in RAM only. A limit of 0 switches a tier off."""
+    """The blocks of all models, in RAM and on disk. Without a `folder`, blocks are only in RAM. A limit of 0
+    bytes disables a tier.
+    """
 
     def __init__(
         self,
@@ -52,7 +54,9 @@ class BlockStore:
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
-        """Return the prefix of `tokens` that is stored in either tier, or None."""
+        """Return the beginning of `tokens` that is stored in either tier; None if there is none. `prefixes`
+        computes the model's keys, and `tags` are the tags of its files.
+        """
         self._apply_changes()
         keys = prefixes.of_blocks(tokens)
         found = tuple(keys[: self.count_stored(keys)])
@@ -67,7 +71,9 @@ class BlockStore:
         return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags)
 
     def restore(self, match: PrefixMatch) -> RestoredPrefix:
-        """Read the blocks of a match that are on disk, up to the first one that cannot be read."""
+        """Read the match's longest readable snapshot, or else its blocks up to the first one that cannot be
+        read.
+        """
         progress = RestoreProgress(match)
         for key in match.snapshots:
             length = length_of(key)
@@ -91,7 +97,9 @@ class BlockStore:
         return blocks
 
     def _partial_block(self, progress: RestoreProgress) -> Block | None:
-        """Return the beginning of a following block, as far as it has the prompt's next tokens, or None."""
+        """Return the part of one of the following blocks that equals the prompt's next tokens; None if no
+        block begins with them.
+        """
         match = progress.match
         rest = match.tokens[len(match.keys) * match.block_tokens :]
         best: Block | None = None
@@ -102,11 +110,13 @@ class BlockStore:
             if isinstance(block, Block) and same > length:
                 best, length, progress.used = block, same, [*used, key]
         if best is None:
-            progress.used = used  # these were compared but are not used
+            progress.used = used  # the following blocks were compared but are not used
         return best.head(length) if best else None
 
     def _get(self, key: str, progress: RestoreProgress, ids: Sequence[int] | None = None) -> Value | None:
-        """Return a value from memory or disk; None if it cannot be read or does not hold `ids`."""
+        """Return the value of `key` from memory or disk; None if it cannot be read, or holds other tokens
+        than `ids`. The key is added to `progress`.
+        """
         match = progress.match
         value = match.held.get(key)
         if value is None:
@@ -120,7 +130,9 @@ class BlockStore:
         return value
 
     def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
-        """Count hits and misses of a restoration, mark what was used, and drop what could not be read."""
+        """Count a restoration's hits and misses, mark the used keys, and drop the values that could not be
+        read.
+        """
         self._apply_changes()
         in_ram = sum(key in match.held for key in restored.used)
         self.counts.hits_ram += in_ram
@@ -134,20 +146,21 @@ class BlockStore:
     # --- preload ---
 
     def preload(self, prefixes: PrefixKeys, tags: Tags) -> None:
-        """Let `preload_job` read what is stored of one model on disk, the most recently used first."""
+        """Queue one model's values on disk for `preload_job`, the most recently used first."""
         if keys := newest_of(prefixes, self._disk.newest()):
             self._preloads.append((PreloadQueue(keys), tags))
 
     @property
     def has_preloads(self) -> bool:
-        """Return True if `preload_job` has something to do."""
+        """Return True if values are queued for `preload_job`."""
         return bool(self._preloads)
 
     def preload_job(self, available_bytes: int) -> Callable[[], None] | None:
         """Return a job for another thread that reads the next slice from disk; None if nothing is left.
 
-        The slice takes at most `available_bytes`, and what `RAM_SHARE` leaves of the RAM tier, into which the
-        next call of this method moves it. There it is evicted before everything that was used.
+        The slice has at most `available_bytes`, and at most what is left of the share of RAM for preloading
+        (`RAM_SHARE`). The next call of this method, `find`, `insert` or `record_restore` moves it into RAM,
+        where it is evicted before everything that was used.
         """
         self._apply_changes()
         while self._preloads:
@@ -166,21 +179,25 @@ class BlockStore:
     # --- insert ---
 
     def count_stored(self, keys: Sequence[str]) -> int:
-        """Return how many of `keys` are stored, from the first one to the first that is missing."""
+        """Return how many of `keys` are stored, counted from the first key up to the first one that is not
+        stored.
+        """
         count = 0
         while count < len(keys) and (keys[count] in self._entries or keys[count] in self._disk):
             count += 1
         return count
 
     def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
-        """Insert values, whose keys are at the end of `chain`, into both tiers."""
+        """Insert `values`, whose keys are at the end of `chain`, into both tiers."""
         self._apply_changes()
         entries = {key: Entry(value, tags) for key, value in values.items()}
         self._insert_into_ram(entries, chain)
         self._disk.put(entries, chain)
 
     def retry_unwritten(self) -> None:
-        """Queue the unwritten blocks again for writing. The scheduler calls this when it is idle."""
+        """Queue the blocks whose writing has failed or was refused once more. The scheduler calls this while
+        it is idle.
+        """
         self._forget_cleared()
         unwritten = self._disk.unwritten()
         self._disk.abandon([key for key in unwritten if key not in self._entries])
@@ -188,7 +205,9 @@ class BlockStore:
             self._disk.put(waiting, ())
 
     def persist(self, timeout_s: float) -> int:
-        """Write everything to disk within `timeout_s` seconds. Return the number of blocks written."""
+        """Write all blocks that are not on disk yet, within `timeout_s` seconds. Return how many were
+        written.
+        """
         before, until = self._disk.written.blocks, time.monotonic() + timeout_s
         while True:
             at = self._disk.written.blocks
@@ -213,7 +232,7 @@ class BlockStore:
         return self._disk.written.bytes
 
     def usage(self) -> PromptCacheUse:
-        """Return the figures for status and metrics."""
+        """Return the prompt cache's figures for status and metrics."""
         disk, counts = self._disk, self.counts
         return PromptCacheUse(
             ram_bytes=self._ram.total_bytes,
@@ -231,9 +250,9 @@ class BlockStore:
         )
 
     def free_ram(self, size: int) -> None:
-        """Free `size` bytes of RAM once, and preload nothing more.
+        """Free `size` bytes of RAM once, and stop preloading.
 
-        What is dropped is on disk, or has to be computed again.
+        The dropped values are still on disk, or must be computed again.
         """
         self._preloads.clear()
         limit_bytes = self._ram.limit_bytes
@@ -241,13 +260,17 @@ class BlockStore:
         self.set_ram_limit(limit_bytes)
 
     def set_ram_limit(self, limit_bytes: int) -> None:
-        """Set the limit for RAM. What is dropped is on disk, or has to be computed again."""
+        """Set the limit for RAM. Values that are dropped for it are still on disk, or must be
+        computed again.
+        """
         self._drop_from_ram(self._ram.resize(limit_bytes))
 
     # --- internal ---
 
     def _apply_changes(self) -> None:
-        """Apply the changes by others: a deleted folder, and blocks that another thread has read."""
+        """Apply changes made elsewhere: the folder may have been deleted, and other threads may have read
+        blocks.
+        """
         read = self._reader.take()
         if self._forget_cleared():
             return
@@ -269,7 +292,9 @@ class BlockStore:
         self._disk.discard(broken, remove=True)
 
     def _forget_cleared(self) -> bool:
-        """If `vestal cache clear` has deleted the folder, clear RAM too. Return True if it has."""
+        """If `vestal cache clear` has deleted the folder, clear RAM, too. Return True if the folder was
+        deleted.
+        """
         if not self._disk.was_cleared():
             return False
         log_event("cache_cleared", cause="its folder was removed")

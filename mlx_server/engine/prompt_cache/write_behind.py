@@ -1,6 +1,6 @@
-"""A thread for slow work on the disk: it carries out jobs in order of arrival.
+"""A thread for slow work on the disk, which does its jobs in the order of their arrival.
 
-`DiskTier` decides what is written, and gives it to this thread.
+`DiskTier` decides what is written, and passes jobs to this thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Job = Callable[[], None]
 
 
 class WriteBehind:
-    """The writing thread and its queue. Waiting jobs hold at most `limit_bytes`; others are refused."""
+    """The writing thread and its queue. Waiting jobs hold at most `limit_bytes`; further jobs are refused."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -26,9 +26,10 @@ class WriteBehind:
         self._thread.start()
 
     def put(self, job: Job, size: int = 0) -> bool:
-        """Queue a job that holds `size` bytes.
+        """Queue a job that holds `size` bytes until it is done.
 
-        Return False if the waiting jobs hold too many bytes. An exception of the job is logged.
+        Return False if the waiting jobs would hold too many bytes. An exception that the job raises is
+        logged.
         """
         with self._lock:
             if size and self._waiting_bytes + size > self._limit_bytes:
@@ -38,13 +39,13 @@ class WriteBehind:
         return True
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all queued jobs are done. Return False after `timeout_s` seconds."""
+        """Wait until all queued jobs are done. Return False if that takes more than `timeout_s` seconds."""
         done = threading.Event()
         self._jobs.put((done.set, 0))
         return done.wait(timeout_s)
 
     def close(self) -> None:
-        """End the thread after all queued jobs."""
+        """End the thread once all queued jobs are done. Do not wait for it."""
         self._jobs.put(None)
 
     def _work(self) -> None:

@@ -1,2 +1,3 @@
-"""Rerankers: models that score how well a document answers a query, and the job that scores
-many documents."""
+"""Rerankers: models that score how well a document answers a query, and the job that scores many
+documents.
+"""

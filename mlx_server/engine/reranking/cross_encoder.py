@@ -1,4 +1,6 @@
-"""Cross-encoders: an encoder that reads the query and a document together, and a head with one logit."""
+"""Cross-encoders: an encoder that reads a query and a document together, and a head that computes
+one logit.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from mlx_server.model_store.files.weight_files import read_json_object
 
 
 class CrossEncoder(nn.Module):
-    """Computes logits (batch) of pairs. `Reranker` explains what it is called with."""
+    """Computes the logits (batch) of pairs. `Reranker` describes the parameters."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -64,7 +66,9 @@ def load_cross_encoder(
 
 
 def _load_head(head: nn.Module, weights: Mapping[str, mx.array]) -> None:
-    """Set the weights of the head. They are dense even if the files have them quantized: they are small."""
+    """Set the weights of the head. They become dense even if the files have them quantized, because they are
+    small.
+    """
     loaded = []
     for name, parameter in tree_flatten(head.parameters()):
         layer, _, part = name.rpartition(".")
@@ -75,7 +79,7 @@ def _load_head(head: nn.Module, weights: Mapping[str, mx.array]) -> None:
 
 
 def _has_types(folder: Path) -> bool:
-    """Return False if the tokenizer's configuration says that the model takes no token types."""
+    """Return False if the tokenizer's configuration says that the model has no token types."""
     path = folder / "tokenizer_config.json"
     names = read_json_object(path).get("model_input_names") if path.is_file() else None
     return not isinstance(names, list) or "token_type_ids" in names

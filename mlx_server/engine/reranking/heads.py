@@ -1,7 +1,8 @@
-"""The heads that turn the hidden states of an encoder into one logit, by family, with Hugging Face's weights.
+"""The heads that turn an encoder's hidden states into one logit, for each family of models. The weights have
+Hugging Face's names.
 
-Each takes hidden states (batch, length, hidden) and the number of tokens of each row (batch), behind which
-there is padding, and returns (batch, 1).
+Each head takes hidden states (batch, length, hidden) and the number of tokens of each row (batch), and
+returns logits (batch, 1). Columns after a row's tokens are padding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import mlx.nn as nn
 
 
 class BertHead(nn.Module):
-    """BERT's pooler (a layer with tanh over the first token), and the classifier."""
+    """BERT's head: the pooler (a layer with tanh over the first token), then the classifier."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -25,7 +26,7 @@ class BertHead(nn.Module):
 
 
 class RobertaHead(nn.Module):
-    """The head of RoBERTa and XLM-RoBERTa: two layers with tanh between them, over the first token."""
+    """The head of RoBERTa and XLM-RoBERTa: two layers over the first token, with tanh between them."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -37,7 +38,9 @@ class RobertaHead(nn.Module):
 
 
 class ModernBertHead(nn.Module):
-    """ModernBERT's head: a layer with GELU and a norm, over the first token or the mean; the classifier."""
+    """ModernBERT's head: a layer with GELU and a norm, over the first token or the mean of all tokens, then
+    the classifier.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -70,4 +73,4 @@ HEADS: dict[str, type[BertHead | RobertaHead | ModernBertHead]] = {
     "roberta": RobertaHead,
     "xlm-roberta": RobertaHead,
 }
-"""The head of a `model_type` of config.json: the same as in `model_kind.RERANKING_ENCODERS`."""
+"""By `model_type` of config.json: the head. The types are those of `model_kind.RERANKING_ENCODERS`."""

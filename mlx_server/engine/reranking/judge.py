@@ -1,4 +1,6 @@
-"""Rerankers that are language models: how much more likely is it that the next token is "yes" than "no"?"""
+"""Rerankers that are language models. The score tells how much more likely "yes" is than "no" as the next
+token.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ CLASSIFIER = "Qwen3ForSequenceClassification"
 
 
 class Judge(nn.Module):
-    """A language model that is asked for "yes" or "no". `Reranker` explains what it is called with.
+    """A language model that is asked for "yes" or "no". `Reranker` describes the parameters.
 
-    Its logits are those of the token `yes`, less those of the token `no` if there is one.
+    Its result is the logit of the token `yes`, minus the logit of the token `no` unless that is None.
     """
 
     def __init__(self, language_model: Any, yes: int, no: int | None) -> None:
@@ -41,7 +43,9 @@ class Judge(nn.Module):
 
 
 class JudgeWithHead(nn.Module):
-    """A language model whose output layer was replaced by one for the score. It is called as `Judge` is."""
+    """A language model whose output layer was replaced by one that computes the score. It has the same
+    parameters as `Judge`.
+    """
 
     def __init__(self, language_model: Any) -> None:
         super().__init__()
@@ -54,8 +58,8 @@ class JudgeWithHead(nn.Module):
 def _last_states(language_model: Any, ids: mx.array, lengths: mx.array) -> mx.array:
     """Return the hidden state of the last token of each row: (batch, hidden).
 
-    The beginning that all rows share, which is instruction and query, is computed once. No mask is needed:
-    causal attention does not see the padding behind the tokens.
+    The beginning that all rows share, with the instruction and the query, is computed only once. No mask is
+    needed, because with causal attention no token attends to the padding behind it.
     """
     rows, caches = ids.shape[0], None
     shared = shared_tokens(ids, lengths) if rows > 1 else 0
@@ -69,13 +73,15 @@ def _last_states(language_model: Any, ids: mx.array, lengths: mx.array) -> mx.ar
 
 
 def shared_tokens(ids: mx.array, lengths: mx.array) -> int:
-    """Return with how many equal tokens all rows begin; at most one less than the shortest row has."""
+    """Return how many tokens at the beginning are equal in all rows, but at most one less than the shortest
+    row has.
+    """
     is_same = mx.all(ids == ids[:1], axis=0).astype(mx.int32)
     return cast(int, mx.minimum(mx.cumprod(is_same).sum(), lengths.min() - 1).item())
 
 
 def _repeated(cache: KVCache, rows: int) -> KVCache:
-    """Return a cache for `rows` rows that all have the keys and values of the one row in `cache`."""
+    """Return a cache with `rows` rows, which all have the keys and values of the single row in `cache`."""
     repeated = KVCache()
     keys, values = cache.keys_and_values()
     repeated.state = (mx.repeat(keys, rows, axis=0), mx.repeat(values, rows, axis=0), cache.offset)
@@ -83,7 +89,7 @@ def _repeated(cache: KVCache, rows: int) -> KVCache:
 
 
 class _Qwen3WithScore(qwen3.Model):
-    """mlx-lm's Qwen3 with the head `score` of a classifier with one label."""
+    """mlx-lm's Qwen3 with the additional layer `score`, the head of a classifier with one label."""
 
     def __init__(self, args: Any) -> None:
         super().__init__(args)
@@ -109,7 +115,7 @@ def load_judge(
     else:
         language_model, _ = load_model(folder, lazy=True)
     if not computes_on_gpu():
-        # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
+        # MLX's CPU build is ten times slower with bfloat16, and a hundred times with quantized weights.
         if config.get("quantization"):
             language_model = dequantize_model(language_model)
         language_model.set_dtype(mx.float32)
@@ -141,7 +147,10 @@ def load_judge(
 
 
 def _answers(folder: Path, tokenizer: Tokenizer) -> tuple[int, int | None]:
-    """Return the tokens for yes and no: those that sentence-transformers' module names, or the words."""
+    """Return the token ids for yes and no, as sentence-transformers' module config names them; else the ids
+    of the words "yes" and "no". The second is None if there is no token for no. Raises ValueError if there is
+    no token for yes.
+    """
     module = folder / "1_LogitScore" / "config.json"
     named = read_json_object(module) if module.is_file() else {}
     yes = named.get("true_token_id", tokenizer.token_to_id("yes"))
@@ -152,7 +161,9 @@ def _answers(folder: Path, tokenizer: Tokenizer) -> tuple[int, int | None]:
 
 
 def _default_instruction(sentence_config: dict[str, Any]) -> str:
-    """Return the instruction for requests without one, from sentence-transformers' configuration."""
+    """Return the instruction for requests that have none, from sentence-transformers' configuration or else
+    INSTRUCTION.
+    """
     prompts = sentence_config.get("prompts")
     prompt = prompts.get(sentence_config.get("default_prompt_name")) if isinstance(prompts, dict) else None
     return prompt if isinstance(prompt, str) and prompt else INSTRUCTION

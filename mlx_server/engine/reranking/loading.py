@@ -1,4 +1,6 @@
-"""Load the reranker in a folder: a cross-encoder, or a language model that answers with yes or no."""
+"""Load the reranker in a folder, which is a cross-encoder, or a language model that answers with
+yes or no.
+"""
 
 from __future__ import annotations
 

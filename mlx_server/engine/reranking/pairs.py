@@ -1,7 +1,7 @@
-"""A query and a document as the tokens that a reranker reads. Pure.
+"""Convert a query and a document to the tokens that a reranker reads. Pure.
 
-The tokens of the document are cut off at its end if the pair is too long. Those of the query never are: a
-score for half a question would be a score for another question.
+If a pair is too long, the end of the document is cut off. The query is never cut, because the score for half
+a question would be the score for another question.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-"""The instruction that Qwen3-Reranker was trained with, for requests without one."""
+"""The instruction for requests that have none. Qwen3-Reranker was trained with it."""
 
 _JUDGE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
@@ -22,7 +22,8 @@ _ANSWER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 @dataclass(frozen=True)
 class Pair:
-    """The token ids of a pair and their token types (0 or 1, for models that distinguish both texts).
+    """The token ids of a query and a document, and their token types (0 or 1, for models that distinguish
+    both texts).
 
     The tokens of the document are `ids[start:end]`.
     """
@@ -34,7 +35,8 @@ class Pair:
 
     def cut(self, limit: int, max_document_tokens: int | None = None) -> Pair:
         """Return the pair with at most `limit` tokens, of which the document has at most
-        `max_document_tokens`. The document loses its end; if that is not enough, the pair stays too long.
+        `max_document_tokens` (None: no limit). The end of the document is cut off. If the pair is too long
+        even without a document, it remains too long.
         """
         document_tokens = self.end - self.start
         most = document_tokens if max_document_tokens is None else max_document_tokens
@@ -47,19 +49,21 @@ class Pair:
 
 
 class PairTokenizer(Protocol):
-    """Makes the tokens of pairs, in the form that one family of rerankers was trained on."""
+    """Converts queries and documents to tokens, in the form on which one family of rerankers was trained."""
 
     def pairs(self, query: str, documents: Sequence[str], instruction: str | None) -> list[Pair]:
-        """Return the pair of the query with each document, at full length."""
+        """Return a pair of the query and each document, without cutting any document. `instruction` is None
+        for the default.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class TwoTexts:
-    """The form of cross-encoders: both texts, with the special tokens that the tokenizer puts around them.
+    """The form for cross-encoders: both texts, with the special tokens that the tokenizer puts around them.
 
-    These models have no place for an instruction, so that it stands before the query. Without `has_types`,
-    the model was trained with type 0 for all tokens.
+    These models have no place for an instruction, so the instruction is put before the query. Without
+    `has_types`, all tokens get type 0, because the model was trained in that way.
     """
 
     tokenizer: Any
@@ -72,21 +76,21 @@ class TwoTexts:
 
 
 def _pair(encoding: Any, has_types: bool) -> Pair:
-    """Return the pair in an encoding of the library `tokenizers`."""
+    """Convert an encoding of the library `tokenizers` to a Pair."""
     ids, origins = encoding.ids, encoding.sequence_ids
     types = encoding.type_ids if has_types else [0] * len(ids)
     end = len(ids) - next((n for n, origin in enumerate(reversed(origins)) if origin == 1), len(ids))
     start = next((n for n, origin in enumerate(origins) if origin == 1), None)
-    if start is None:  # an empty document stands before the closing special token
+    if start is None:  # the place of an empty document is before the closing special token
         start = end = len(ids) - 1
     return Pair(ids, types, start, end)
 
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """The prompt of Qwen3-Reranker, to which it answers with yes or no.
+    """The prompt of Qwen3-Reranker, which the model answers with yes or no.
 
-    `encode` returns the tokens of a text, in which special tokens are read as such.
+    `encode` returns the tokens of texts, in which the texts of special tokens become special tokens.
     """
 
     encode: Callable[[Sequence[str]], list[list[int]]]
@@ -95,8 +99,8 @@ class JudgePrompt:
     def pairs(self, query: str, documents: Sequence[str], instruction: str | None) -> list[Pair]:
         asked = f"<Instruct>: {instruction or self.instruction}\n<Query>: {query}\n<Document>:"
         before, head, after = self.encode([_JUDGE, asked, _ANSWER])
-        # A document is tokenized together with the text before it, as in the model's training: a token may
-        # reach from one to the other.
+        # A document is tokenized together with the text before it, as in the model's training, because a
+        # token may contain the end of that text and the beginning of the document.
         return [
             _judged(before, len(head), text, after)
             for text in self.encode([f"{asked} {document}" for document in documents])
@@ -104,6 +108,8 @@ class JudgePrompt:
 
 
 def _judged(before: list[int], head_tokens: int, text: list[int], after: list[int]) -> Pair:
-    """Return the pair for a `text` that begins with `head_tokens` tokens of instruction and query."""
+    """Return the pair for `text`, the tokens of the instruction, query (`head_tokens` tokens in all) and
+    document.
+    """
     ids, end = before + text + after, len(before) + len(text)
     return Pair(ids, [0] * len(ids), min(len(before) + head_tokens, end), end)

@@ -1,4 +1,4 @@
-"""Compute the answer to one `Rerank` operation, a batch of documents per step."""
+"""Compute the answer to one `Rerank` operation, one batch of documents in each step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mlx_server.engine.reranking.reranker import MAX_BATCH_TOKENS, Reranker
 from mlx_server.protocol import Rerank, Reranked
 
 MAX_READ_CHARS = 256 * 1024
-"""The characters that are tokenized of one document at most, and of all pairs in one slice. They fill any
-context, and a tokenizer takes up to 7 s for a megabyte.
+"""The most characters that are tokenized of one document, and of all pairs in one slice. So many characters
+fill any context. A limit is needed because a tokenizer takes up to 7 s for a megabyte.
 """
 
 _CUT = "shorten it: documents are cut to fit, the query never is"
 
 
 class RerankJob:
-    """The documents of one `Rerank`: first tokenized in slices, then scored in batches.
+    """The documents of one `Rerank` operation, which are first tokenized in slices, then scored in batches.
 
-    Creating the job raises RequestError if there are no documents (`empty_prompt`) or if the query is too
+    The constructor raises RequestError if there are no documents (`empty_prompt`), or if the query is too
     long for any context (`context_exceeded`). Times are in seconds on the caller's clock.
     """
 
@@ -47,10 +47,10 @@ class RerankJob:
         self._started_s, self._load_s = now, load_s
 
     def tokenize_slice(self) -> bool:
-        """Tokenize the next slice of the pairs, without MLX, and return whether all pairs are tokenized.
+        """Tokenize the next slice of the pairs, without MLX. Return True if all pairs are tokenized.
 
-        Raises RequestError if the query leaves no room for a document, if a document is too long and must not
-        be cut (`context_exceeded`), or if a text cannot be tokenized (`invalid_request`).
+        Raises RequestError if the query leaves no room for a document, or if a document is too long and may
+        not be cut (`context_exceeded`), or if a text cannot be tokenized (`invalid_request`).
         """
         documents, chars = list[str](), 0
         for document in self._op.documents[len(self._pairs) :]:
@@ -87,7 +87,7 @@ class RerankJob:
         return context_exceeded(self._op.model, tokens, self._limit, subject="the query", remedy=_CUT)
 
     def step(self) -> bool:
-        """Score the next batch of documents, and return whether all documents are scored."""
+        """Score the next batch of documents. Return True if all documents are scored."""
         indices = self._pending_batches.pop(0)
         logits = self._reranker.logits([self._pairs[i] for i in indices])
         for i, logit in zip(indices, logits, strict=True):
@@ -95,9 +95,9 @@ class RerankJob:
         return not self._pending_batches
 
     def answer(self, now: float) -> Reranked:
-        """Return the event that answers the operation, once the last step is done.
+        """Return the event that answers the operation. It may be called once `step` has returned True.
 
-        Raises EngineError if the model has computed a number that JSON cannot express.
+        Raises EngineError if a computed score is infinite or NaN, which JSON cannot express.
         """
         if not all(map(math.isfinite, self._logits)):
             raise EngineError("internal_error", "The model computed a score that is not a finite number.")

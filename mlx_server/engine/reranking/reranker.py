@@ -1,4 +1,4 @@
-"""A loaded reranker: the model, the form of its pairs, and what its configuration says about its scores."""
+"""A loaded reranker: the model, the form of its pairs, and how its scores are computed from logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_server.engine.embeddings.encoder import padded
 from mlx_server.engine.reranking.pairs import Pair, PairTokenizer
 
 MAX_BATCH_TOKENS = 2048
-"""The padded tokens of one forward pass. Other requests run between two passes."""
+"""The most tokens, including padding, of one forward pass. Other requests run between two passes."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Reranker:
     """A model that scores pairs of a query and a document.
 
     `model` is called with token ids (batch, length); a mask of the same shape that is True for tokens and
-    False for the padding behind them, None without padding; token types (batch, length); and the number of
-    tokens of each row (batch). It returns logits (batch). The scores are in 0..1 if `applies_sigmoid`. The
-    model has weights for `token_rows` tokens, and `probe` is a short pair for tests of the model.
+    False for the padding behind them, or None without padding; token types (batch, length); and the number of
+    tokens of each row (batch). It returns logits (batch). Scores are in 0…1 if `applies_sigmoid`, and logits
+    otherwise. `token_rows` is how many token ids the model has embeddings for. `probe` is a short pair with
+    which the loaded model is tested.
     """
 
     model: Any
@@ -34,15 +35,15 @@ class Reranker:
     probe: Pair
 
     def logits(self, batch: Sequence[Pair]) -> list[float]:
-        """Compute the logits of pairs, and return them in the same order."""
+        """Return the logits of the pairs in `batch`, in the same order."""
         ids, mask = padded([pair.ids for pair in batch])
         types, _ = padded([pair.types for pair in batch])
         lengths = mx.array([len(pair.ids) for pair in batch])
         return self.model(ids, mask, types, lengths).astype(mx.float32).tolist()
 
     def score(self, logit: float, *, raw: bool) -> float:
-        """Return the score for a logit. The sigmoid is computed with 64 bits, so that it keeps the order of
-        large logits.
+        """Return the score for a logit; with `raw`, the logit itself. The sigmoid is computed with 64 bits,
+        so that the order of large logits is preserved.
         """
         if raw or not self.applies_sigmoid or math.isnan(logit):
             return logit
@@ -50,11 +51,12 @@ class Reranker:
 
 
 def ends_in_sigmoid(config: dict[str, Any], sentence_config: dict[str, Any]) -> bool:
-    """Return True if the scores of a model with this config.json and config_sentence_transformers.json are
-    made by a sigmoid. Raises ValueError for an activation that is neither a sigmoid nor the identity.
+    """Return True if a sigmoid computes the scores of a model with this config.json and
+    config_sentence_transformers.json. Raises ValueError if the configured activation is neither a sigmoid nor
+    the identity.
 
-    The sigmoid is the default for models with one label. Each version of sentence-transformers has written
-    another activation to another place.
+    The sigmoid is the default for models with one label. The versions of sentence-transformers have written
+    the activation to different places.
     """
     own = config.get("sentence_transformers")
     name = (

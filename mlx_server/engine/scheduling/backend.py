@@ -37,8 +37,10 @@ MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]
 
 @dataclass(frozen=True)
 class Backend:
-    """The scheduler's dependencies. `load` reads a model slice by slice, `make_runner` makes the runner of a
-    loaded one.
+    """The scheduler's dependencies.
+
+    `load` loads a model in steps, and `make_runner` makes the runner of a loaded model. `release_memory`
+    returns unused memory to the system.
     """
 
     prompt_cache: BlockStore
@@ -47,17 +49,17 @@ class Backend:
     make_runner: MakeRunner
     release_memory: Callable[[], None]
     active_bytes: Callable[[], int]
-    """Returns the bytes that MLX's arrays hold."""
+    """Returns how many bytes MLX's arrays hold."""
     draft_counts: DraftCounts = field(default_factory=DraftCounts)
-    """The guesses of all models since the engine's start."""
+    """Counts the drafted tokens of all models since the engine's start."""
     verification: Verification = field(default_factory=Verification)
     """Verifies the weights of loaded models in the background."""
     preload_prompts: Callable[[], None] = lambda: None
-    """Begins to read the next cached prompts from disk into RAM, unless that is under way or done."""
+    """Begins to read the next slice of cached prompts from disk into RAM, unless a slice is being read."""
 
 
 def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backend:
-    """Open the prompt cache, and return the real backend."""
+    """Open the prompt cache, and return the backend that uses MLX, the disk and the machine."""
     store = settings.cache.open()
     guard = readings.memory_guard(
         settings.memory_limit_bytes,
@@ -111,7 +113,7 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
 
 
 def release_memory() -> None:
-    """Collect garbage and return MLX's unused memory to the system."""
+    """Collect garbage, and return MLX's unused memory to the system."""
     gc.collect()
     mx.clear_cache()
 
@@ -119,7 +121,9 @@ def release_memory() -> None:
 def _usable_quantization(
     entry: ModelEntry, weights: LanguageModel, settings: EngineSettings, guard: MemoryGuard
 ) -> KvQuantization | None:
-    """Return the configured KV quantization, or None if the model cannot work with it."""
+    """Return the configured quantization of keys and values; None if none is configured, or the model cannot
+    work with it, which is logged.
+    """
     wanted = settings.kv_of(entry.name)
     if wanted is None or (reason := quantization_obstacle(weights.model, wanted)) is None:
         return wanted

@@ -1,8 +1,9 @@
-"""Check requests that have to wait: prompt, length, grammar, and memory that they could never have.
+"""Check requests that have to wait: their prompt, length, grammar, and whether they can ever get enough
+memory.
 
-The checks run on a thread of their own, independent of the scheduler's queues and the MLX thread, and do not
-use MLX. The prompt of a model in memory is made by that model's own tokenizer thread. For any other model,
-everything except its weights is read, and cached while checks follow each other.
+The checks run on a separate thread, independent of the scheduler's queues and the MLX thread, and do not use
+MLX. If the model is in memory, its own tokenizer thread renders and tokenizes the prompt. For any other
+model, everything except its weights is read, and cached while checks follow each other.
 """
 
 from __future__ import annotations
@@ -30,18 +31,19 @@ from mlx_server.protocol import Accepted, Event, Failed, Generate
 from vestal.config import canonical
 
 KEEP_READ_S = 10.0
-"""How long the files that were read of an unloaded model are kept for the next check, in seconds."""
+"""How many seconds an unloaded model's tokenizer and template are cached for the next check."""
 
 FINAL = (RequestError, LoadError, InsufficientMemory)
-"""Errors that the request would get at any time. After other errors, it is accepted and waits
+"""Errors that the request would get at any time. After other errors, the request is accepted and waits
 for its turn.
 """
 
 
 class EarlyChecks:
-    """Answers each `Generate` with `check_only` by one event, which is passed to `emit`.
+    """Answers each `Generate` operation that has `check_only` with one event, which is passed to `emit`.
 
-    `loaded` returns a model that is in memory. `read` reads all of a model but its weights.
+    `loaded` returns a model that is in memory, or None. `read` reads everything of a model except its
+    weights.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class EarlyChecks:
         self._kept: tuple[ModelEntry, LanguageModel] | None = None
 
     def start(self, inbox: queue.SimpleQueue[Generate]) -> None:
-        """Start the thread, which checks the queued requests in order until the process ends."""
+        """Start the thread, which checks the requests in `inbox` one after another until the process ends."""
         threading.Thread(target=self._serve, args=(inbox,), name="early-checks", daemon=True).start()
 
     def _serve(self, inbox: queue.SimpleQueue[Generate]) -> None:
@@ -73,7 +75,7 @@ class EarlyChecks:
             self._emit(self.answer(op))
 
     def answer(self, op: Generate) -> Accepted | Failed:
-        """Return `Accepted`, or `Failed` if the request can certainly not be served."""
+        """Check the request. Return `Accepted`, or `Failed` if the request can certainly not be served."""
         try:
             with confined(op.id, "checking it"):
                 return Accepted(op.id, self._check(replace(op, model=canonical(op.model))))
@@ -85,7 +87,9 @@ class EarlyChecks:
         return Accepted(op.id)
 
     def _check(self, op: Generate) -> int:
-        """Return the length of the prompt in tokens. Raises EngineError."""
+        """Check the request's grammar, prompt and memory. Return the length of the prompt in tokens. Raises
+        EngineError if a check fails.
+        """
         if op.json_schema is not None:
             self._grammars.check(op.json_schema)
         entry, prompt = self._prompt(op)

@@ -1,4 +1,4 @@
-"""Act on the outcomes of a load: it advances, needs memory, ends with a model, or is refused."""
+"""Act on the outcomes of a load: it advances, needs memory, completes, or is refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mlx_server.protocol import Event, Load, Loaded, Loading
 
 
 class LoadOutcomes:
-    """Advances the load, and starts or fails the requests that wait for it. `send` is called with the events
-    that this causes.
+    """Advances the load, and starts or fails the requests that wait for it. The events that this causes are
+    passed to `send`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LoadOutcomes:
         self._send, self._clock = send, clock
 
     def advance(self) -> None:
-        """Advance the load by one step."""
+        """Advance the load by one step, and act on the outcomes."""
         for outcome in self._loads.step(self._clock):
             match outcome:
                 case LoadAdvanced(name, fraction):
@@ -50,7 +50,7 @@ class LoadOutcomes:
                     self._refuse(name, error)
 
     def _refuse(self, name: str, error: EngineError) -> None:
-        """Fail the requests that wait for a model which cannot be loaded."""
+        """Fail the requests that wait for the model `name`, because it cannot be loaded."""
         log_event("model_load_failed", cause=str(error), model=name, code=error.code)
         for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
             self._starter.fail(request, error)
@@ -60,7 +60,7 @@ class LoadOutcomes:
         name = load.entry.name
         try:
             runner = self._make_runner(load.entry, load.weights, self._requests)
-        except Exception as error:  # mlx-lm cannot make this model's caches, and never will
+        except Exception as error:  # mlx-lm cannot make caches for this model
             self._refuse(name, LoadError(name, f"{error} ({type(error).__name__})"))
             return
         model = self._models.add(load.entry, load.weights, runner, self._clock())
@@ -69,5 +69,5 @@ class LoadOutcomes:
         if not any(isinstance(request.op, Load) for request in waiting):
             self._send(Loaded(name, model.bytes, load.load_s))
         for request in waiting:
-            if self._models.get(name) is model:  # else evicted for an earlier request: the others wait on
+            if self._models.get(name) is model:  # otherwise evicted for an earlier request; the others wait
                 self._starter.start(request, model, load.load_s)

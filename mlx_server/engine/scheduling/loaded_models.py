@@ -1,4 +1,4 @@
-"""The models in memory: their runners, and how long each stays."""
+"""The models in memory: their runners, and how long each model remains loaded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mlx_server.protocol import LoadedModelReport
 
 @dataclass
 class LoadedModel:
-    """A model in memory. Without requests, it is unloaded at `expires_s`.
+    """A model in memory. While it has no requests, it is unloaded at `expires_s`.
 
-    `bytes` is the size of its weights. It shares `shared_bytes` of them with the other models whose entries
+    `bytes` is the size of its weights. `shared_bytes` of them are shared with the other models whose entries
     have the same `weights_id`.
     """
 
@@ -33,14 +33,14 @@ class LoadedModel:
     expires_s: float
     shared_bytes: int = 0
     keep_alive_s: float | None = None
-    """What the last request asked for; None: the default."""
+    """How many seconds the last request asked to keep the model loaded; None for the default."""
     unload_ids: list[str] = field(default_factory=list)
-    """Ids of the `Unload` operations to answer once it is unloaded, which is when its requests are done."""
+    """Ids of the `Unload` operations to answer. They make the model unload once its requests are done."""
 
 
 class LoadedModels:
-    """The models in memory. `default_keep_alive_s` returns how long an unused model stays;
-    negative: forever.
+    """The models in memory, at most `limit`. `default_keep_alive_s` returns how many seconds an unused model
+    remains loaded by default; a negative number means forever.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LoadedModels:
         return list(self._models.values())
 
     def add(self, entry: ModelEntry, weights: Weights, runner: Runner, now: float) -> LoadedModel:
-        """Add a model that has just been loaded."""
+        """Add a model that has just been loaded, and return it."""
         held, shared = weights_bytes(weights), shared_bytes(weights) if entry.weights_id else 0
         model = LoadedModel(entry, weights, runner, held, now, now, shared)
         self._models[entry.name] = model
@@ -66,29 +66,31 @@ class LoadedModels:
         return model
 
     def drop(self, model: LoadedModel) -> None:
-        """Finish the model's requests without sending events, and forget the model."""
+        """Finish the model's requests without sending events, and remove the model."""
         model.runner.close()
         del self._models[model.entry.name]
 
     # --- use and keep-alive ---
 
     def is_busy(self, model: LoadedModel) -> bool:
-        """Return whether the model works on requests."""
+        """Return whether the model's runner works on requests."""
         return self._requests.any(*IN_RUNNER, model=model.entry.name)
 
     def mark_used(self, model: LoadedModel, keep_alive_s: float | None, now: float) -> None:
-        """Record a request and the keep-alive that it asks for, and restart the model's keep-alive."""
+        """Record that a request uses the model and asks for `keep_alive_s` (None for the default), and
+        restart the model's keep-alive.
+        """
         model.keep_alive_s = keep_alive_s
         self.mark_unused(model, now)
 
     def mark_unused(self, model: LoadedModel, now: float) -> None:
-        """Restart the keep-alive, which runs from the end of the last request."""
+        """Restart the model's keep-alive, which runs from the end of its last request."""
         model.last_used_s = now
         default_s = self._default_keep_alive_s(model.entry.name)
         model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)
 
     def expired(self, now: float) -> list[LoadedModel]:
-        """Return the idle models whose keep-alive is over or that an `Unload` names."""
+        """Return the idle models whose keep-alive is over, or which an `Unload` operation names."""
         names = set(residency.expired(self._residents(), now))
         return [
             model
@@ -97,13 +99,14 @@ class LoadedModels:
         ]
 
     def next_expiry_s(self) -> float:
-        """Return when the next idle model expires; infinity if none does."""
+        """Return the time at which the next idle model expires; infinity if no idle model ever does."""
         return residency.next_expiry_s(self._residents())
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
-        """Return the models to unload so that the limit on their number allows `entry` as one more.
+        """Return the models to unload so that `entry` can be loaded without exceeding the limit on the number
+        of models.
 
-        Return None if too many are busy.
+        Return None if too many models are busy.
         """
         names = residency.victims(self._residents(), self._limit, entry.weights_id)
         return None if names is None else [self._models[name] for name in names]
@@ -117,7 +120,9 @@ class LoadedModels:
     # --- reports ---
 
     def tenants(self, awaited: str | None) -> list[Tenant]:
-        """Return the models for the memory ledger. `awaited` is the model of the next request to start."""
+        """Return the models for the memory ledger. `awaited` is the model of the next request to start; None
+        if no request waits for memory.
+        """
         return [
             Tenant(
                 model.entry,
@@ -132,15 +137,15 @@ class LoadedModels:
         ]
 
     def request_ids(self, name: str) -> list[str]:
-        """Return the ids of the requests that are with the model's runner."""
+        """Return the ids of the requests on which the model's runner works."""
         return [request.id for request in self._requests.select(*IN_RUNNER, model=name)]
 
     def kv_bytes(self) -> dict[str, int]:
-        """Return, by model, the bytes of keys and values that its requests hold now."""
+        """Return, for each model, how many bytes of keys and values its requests hold at this time."""
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
     def _counted_with(self) -> dict[str, str]:
-        """Return, by the id of shared weights, the name of the model with which the weights are counted."""
+        """Return, by the id of shared weights, the name of the model whose report includes these weights."""
         found: dict[str, str] = {}
         for name, model in sorted(self._models.items(), key=lambda item: item[1].entry.adapter is not None):
             if shared := _shared_as(model):
@@ -149,7 +154,8 @@ class LoadedModels:
 
     def reports(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModelReport, ...]:
         """Return the reports on the loaded models for the `alive` event. Weights that several models share
-        are counted with one of them: the one without an adapter, or else the one that was loaded first.
+        are counted only for one of them: the model without an adapter, or else the model that was loaded
+        first.
         """
         counted = self._counted_with()
         return tuple(
@@ -168,5 +174,5 @@ class LoadedModels:
 
 
 def _shared_as(model: LoadedModel) -> str:
-    """Return the id of the weights that a model shares with others; "" if it shares none."""
+    """Return the id of the weights that a model shares with others; "" if it does not share its weights."""
     return model.entry.weights_id if model.shared_bytes else ""

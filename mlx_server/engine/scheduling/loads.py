@@ -1,7 +1,7 @@
 """Decide which model is loaded next, and how long a load that does not fit waits for memory.
 
-One model is loaded at a time. `Loads` changes neither models nor requests: `step` yields outcomes, and the
-scheduler handles each one before it asks for the next.
+One model is loaded at a time. `Loads` changes neither models nor requests. Its method `step` yields outcomes,
+and the scheduler acts on each one before it asks for the next.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
 
 @dataclass(frozen=True)
 class LoadAdvanced:
-    """The load of `model` has progressed to `fraction`, in 0..1."""
+    """The load of `model` has progressed to `fraction` (0 to 1)."""
 
     model: str
     fraction: float
@@ -36,14 +36,14 @@ class LoadAdvanced:
 
 @dataclass(frozen=True)
 class Evict:
-    """The model `model` has to be unloaded before the next one is loaded."""
+    """The loaded model `model` must be unloaded before the next model is loaded."""
 
     model: LoadedModel
 
 
 @dataclass(frozen=True)
 class LoadCompleted:
-    """A model is read; the requests that wait for it can start."""
+    """A model has been loaded within `load_s` seconds. The requests that wait for it can start."""
 
     entry: ModelEntry
     weights: Weights
@@ -52,7 +52,7 @@ class LoadCompleted:
 
 @dataclass(frozen=True)
 class LoadRefused:
-    """A model cannot be loaded. The requests that wait for it have to fail with `error`."""
+    """A model cannot be loaded. The requests that wait for it must fail with `error`."""
 
     model: str
     error: EngineError
@@ -62,7 +62,9 @@ Outcome = LoadAdvanced | Evict | LoadCompleted | LoadRefused
 
 
 class Loads:
-    """The models that requests wait for, in the order of their first request, and the load in progress."""
+    """Decides which model to load next, by the order of the requests that wait for models, and advances the
+    load in progress.
+    """
 
     def __init__(
         self,
@@ -81,15 +83,17 @@ class Loads:
 
     @property
     def loading(self) -> str | None:
-        """Return the name of the model that is being loaded."""
+        """Return the name of the model that is being loaded; None if no model is."""
         return self._current.entry.name if self._current else None
 
     def blocked(self, now: float) -> bool:
-        """Return whether no load can advance now: none is requested, or all must wait until later."""
+        """Return True if no load can advance at the time `now`, because no load is requested, or because all
+        must wait until a later time.
+        """
         return self._current is None and (not self._awaited() or now < self._retry_at_s)
 
     def abandon(self) -> None:
-        """Stop the load in progress."""
+        """Stop the load in progress, if any."""
         self._end()
 
     def _end(self) -> None:
@@ -97,7 +101,7 @@ class Loads:
         self._guard.load_ended()
 
     def step(self, clock: Callable[[], float]) -> Iterator[Outcome]:
-        """Advance the load in progress by one turn, or begin the next."""
+        """Advance the load in progress by one turn, or begin the next load. Yield the outcomes."""
         if self._current is not None:
             yield from self._advance(self._current, clock)
         elif not self.blocked(clock()):
@@ -118,7 +122,9 @@ class Loads:
             yield LoadAdvanced(entry.name, current.fraction)
 
     def _begin(self, clock: Callable[[], float]) -> Iterator[Outcome]:
-        """Begin to load the first model waited for that fits now."""
+        """Begin to load the first model that requests wait for and that fits at this time. Yield the
+        outcomes.
+        """
         waited_for, now = self._awaited(), clock()
         self._blocked_since_s = {m: s for m, s in self._blocked_since_s.items() if m in waited_for}
         for name in waited_for:
@@ -136,7 +142,7 @@ class Loads:
             else:
                 loader = self._start_loader(
                     entry
-                )  # it keeps weights in memory that models to be unloaded hold
+                )  # the loader shares the weights of models that are about to be unloaded
                 yield from self._make_room(leaving, fits)
                 self._blocked_since_s.pop(name, None)
                 self._current = ModelLoad(entry, loader, clock())
@@ -149,15 +155,13 @@ class Loads:
         return self._requests.models(RequestStatus.WAITING_FOR_MODEL)
 
     def _has_waited_long_enough(self, name: str, wait: MustWait, now: float) -> bool:
-        # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
+        # Requests that a crash interrupted wait longer, because Metal frees the dead engine's memory slowly.
         waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
         patient = wait.held_by_requests or any(request.resumes for request in waiting)
         return self._policy.is_over(self._blocked_since_s.setdefault(name, now), patient, now)
 
     def _refuse(self, name: str, error: EngineError) -> LoadRefused:
-        self._blocked_since_s.pop(
-            name, None
-        )  # the same request, sent again, is judged by the memory at that time
+        self._blocked_since_s.pop(name, None)  # a request that is sent again begins a new wait
         return LoadRefused(name, error)
 
     def _make_room(self, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:
@@ -176,13 +180,14 @@ class Loads:
 
 
 def find_entry(catalog: Catalog, model: str) -> ModelEntry:
-    """Return the catalog's entry of `model`.
+    """Return the catalog's entry for `model`.
 
-    Raises RequestError (`model_not_found`), which lists the installed models, or LoadError if it is broken.
+    Raises RequestError (`model_not_found`), which lists the installed models, if there is none; LoadError if
+    the model's folder is broken; and EngineError (`model_load_failed`) if the models cannot be listed.
     """
     try:
         entries, broken = catalog()
-    except Exception as error:  # it reads folders of the user's, in whatever state they are
+    except Exception as error:  # the catalog reads the user's folders, which may be in any state
         raise EngineError("model_load_failed", f"The models cannot be listed: {error}") from error
     if found := find_named(model, entries, lambda entry: entry.name):
         return found

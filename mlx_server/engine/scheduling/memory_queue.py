@@ -1,4 +1,6 @@
-"""The queue of requests that wait for memory: which is tried next, and how long each may wait. Pure."""
+"""The queue of requests that wait for memory: which request is tried next, and how long each may
+wait. Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from mlx_server.engine.scheduling.request_table import EngineRequests
 
 
 class MemoryQueue:
-    """The requests WAITING_FOR_MEMORY, first come first served across models.
+    """The requests with the status WAITING_FOR_MEMORY, first come, first served, whatever their model.
 
-    All wait behind the first: if smaller requests passed a large one, it might never start.
+    All wait behind the first request. If smaller requests overtook a large one, it might never start.
     """
 
     def __init__(self, requests: EngineRequests, policy: WaitPolicy) -> None:
@@ -20,22 +22,26 @@ class MemoryQueue:
 
     @property
     def awaited_model(self) -> str | None:
-        """Return the model of the first request, which must not be unloaded meanwhile."""
+        """Return the model of the first request, which must not be unloaded meanwhile; None if no request
+        waits.
+        """
         first = self._first()
         return first.model if first else None
 
     def due(self, now: float) -> Request | None:
-        """Return the first request if it is time to try it, else None."""
+        """Return the first request if it is time to try to start it; else None."""
         first = self._first()
         if first is None or (first.memory_wait and now < first.memory_wait.retry_at_s):
             return None
         return first
 
     def postpone(self, request: Request, wait: MustWait, now: float) -> EngineError | None:
-        """Record that `request` found no memory. Return the error for its client if its wait is over."""
+        """Record that memory had no room for `request`, so that the request is tried again later. Return the
+        error for its client if it has waited long enough; else None.
+        """
         since_s = request.memory_wait.since_s if request.memory_wait else now
         request.memory_wait = MemoryWait(since_s, now + RETRY_S)
-        # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
+        # Requests that a crash interrupted wait longer, because Metal frees the dead engine's memory slowly.
         patient = wait.held_by_requests or request.resumes
         return wait.refusal if self._policy.is_over(since_s, patient, now) else None
 

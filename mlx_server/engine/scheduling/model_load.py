@@ -1,4 +1,4 @@
-"""The load of one model, advanced slice by slice so that loaded models continue to serve meanwhile."""
+"""The load of one model, advanced in slices so that the loaded models can serve meanwhile."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from mlx_server.engine.models.loading import Loader, Weights
 from mlx_server.model_store import ModelEntry
 
 TURN_S = 0.05
-"""How long one turn of a load may delay the next step of the running requests, in seconds. The slice that is
-being read when the time is over is finished. With one slice a turn, a large model loaded several times slower
-while a stream was running."""
+"""How many seconds one turn of a load may delay the next step of the running requests. A slice that is being
+read when the time is over is completed. If a turn were a single slice, loading a large model would take
+several times as long while other requests run."""
 
 
 class ModelLoad:
-    """The load of one model. `fraction` is how much has been read, in 0..1."""
+    """The load of one model. `fraction` is how much has been read (0 to 1). `weights` is the model once it is
+    loaded; else None.
+    """
 
     def __init__(self, entry: ModelEntry, loader: Loader, now: float) -> None:
         self.entry, self.fraction = entry, 0.0
@@ -22,9 +24,10 @@ class ModelLoad:
         self._loader, self._started_s = loader, now
 
     def advance(self, clock: Callable[[], float]) -> bool:
-        """Read slices for TURN_S on `clock`. Return False if the loader itself waits for background work.
+        """Read slices for TURN_S seconds on `clock`. Return False if nothing was read, because the loader
+        waits for background work.
 
-        Set `weights` when all is read. Raises EngineError.
+        If the load is complete, set `weights`. Raises EngineError if the model cannot be loaded.
         """
         before, until_s = self.fraction, clock() + TURN_S
         try:

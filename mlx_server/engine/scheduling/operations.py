@@ -1,4 +1,4 @@
-"""Carry out the operations that the gateway sends."""
+"""Carry out the operations that the gateway sends to the engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vestal.config import canonical
 
 
 class Operations:
-    """Carries out operations. `send` is called with the events that an operation causes at once."""
+    """Carries out operations. The events that an operation causes at once are passed to `send`."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Operations:
         self._refusing = False
 
     def stop_accepting(self) -> None:
-        """Refuse all requests from now on: the engine is shutting down."""
+        """Refuse all further requests, because the engine is shutting down."""
         self._refusing = True
 
     def carry_out(self, op: Op) -> None:
-        """Carry out an operation, or begin it. `Shutdown` and `Begin` are handled elsewhere."""
+        """Carry out an operation, or begin it. `Shutdown` and `Begin` operations are handled elsewhere."""
         match op:
             case Generate() | Embed() | Rerank() | Load():
                 self._accept(replace(op, model=canonical(op.model)))
@@ -77,7 +77,9 @@ class Operations:
             self._starter.start(request, model, load_s=0.0)
 
     def _cancel(self, request_id: str) -> None:
-        """Finish a request, whatever its status. An unknown one has been answered already."""
+        """Finish a request, whatever its status. A request with an unknown id has already been answered, so
+        nothing is done.
+        """
         request = self._requests.get(request_id)
         if request is None:
             return
@@ -93,7 +95,9 @@ class Operations:
             self._models.mark_unused(model, now)
 
     def _unload(self, op_id: str, name: str) -> None:
-        """Unload a model once its requests are done."""
+        """Have a model unloaded once its requests are done. A model that is not loaded counts as unloaded at
+        once.
+        """
         model = self._models.get(name)
         if model is None:
             self._send(Unloaded(name, op_id))
@@ -102,6 +106,6 @@ class Operations:
 
 
 def shutting_down(request_id: str) -> Failed:
-    """Return the answer to a request that does not start because the engine is shutting down."""
+    """Return the event that answers a request that cannot start because the engine is shutting down."""
     message = "The engine is shutting down; the request can be sent again."
     return Failed(request_id, "engine_unavailable", message, retryable=True)

@@ -1,4 +1,6 @@
-"""Read cached prompts from disk into RAM while the engine has time, for the requests that come next."""
+"""Read cached prompts from disk into RAM while the engine has time, so that later requests need not wait for
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,19 @@ from mlx_server.engine.background_workers import BackgroundWorker
 from mlx_server.engine.prompt_cache.store import BlockStore
 
 MEMORY_SHARE = 0.25
-"""The share of the free memory that a slice may take: requests and models need it more."""
+"""The share of the free memory that a slice may take. The rest is left to requests and models."""
 
 START_AFTER_S = 0.25
-"""The pause before the first slice. The requests that a dead engine has left come within it, and then go
-first: they need the processor for what they read themselves."""
+"""How many seconds to wait before the first slice. Requests to be resumed after another engine's death arrive
+within this time. They go first, because they need the processor to read their own prompts."""
 
 
 class PromptPreloading:
-    """Lets `worker` read cached prompts, one slice after another. `free_bytes` returns the unreserved memory.
+    """Makes `worker` read cached prompts, one slice after another. `free_bytes` returns how much memory is
+    not reserved.
 
-    Only the MLX thread may use it. The worker, which does nothing else, wakes that thread after each slice.
+    Only the MLX thread may use a PromptPreloading. The worker has no other jobs, and wakes the MLX thread
+    after each slice.
     """
 
     def __init__(self, store: BlockStore, worker: BackgroundWorker, free_bytes: Callable[[], int]) -> None:
@@ -30,7 +34,9 @@ class PromptPreloading:
         self._has_paused = False
 
     def advance(self) -> None:
-        """Begin to read the next slice unless one is being read, or the first is not due yet."""
+        """Begin to read the next slice, unless a slice is being read, or it is too early for the
+        first slice.
+        """
         if self._job is not None and not self._job.done():
             return
         self._job = None

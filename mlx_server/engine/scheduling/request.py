@@ -1,4 +1,4 @@
-"""One request on its way through the engine: its operation, its status and what was made for it. Pure."""
+"""One request in the engine: its operation, its status, and the data prepared for it. Pure."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:  # these import MLX
 
 
 class RequestStatus(Enum):
-    """The status of a request: what it waits for, or that it runs or has finished."""
+    """The status of a request: what it waits for, whether it runs, or that it has finished."""
 
     WAITING_FOR_MODEL = "waiting_for_model"
-    """Its model is not in memory. Every request begins with this status, and most leave it at once."""
+    """The request's model is not in memory. Every request begins with this status; most leave it at once."""
 
     TOKENIZING = "tokenizing"
-    """Its model is loaded; a background thread makes the tokens of its messages or texts."""
+    """The model is loaded, and a background thread tokenizes the request's messages or texts."""
 
     WAITING_FOR_MEMORY = "waiting_for_memory"
-    """Its prompt is made. Memory has no room for its keys and values yet, or earlier requests come first."""
+    """The prompt is tokenized. Memory has no room for its keys and values, or earlier requests come first."""
 
     PREPARING = "preparing"
-    """Memory is reserved; background workers compile its grammar or read the prompt cache from disk."""
+    """Memory is reserved, and background workers compile the grammar or read the prompt cache from disk."""
 
     RUNNING = "running"
-    """It is in its model's batch, or in the queue of an embedding model or a reranker."""
+    """The request is in its model's batch, or in the queue of an embedding model or a reranker."""
 
     FINISHED = "finished"
-    """It was answered, failed or cancelled, and has left the request table."""
+    """The request was answered, failed or cancelled, and has left the request table."""
 
 
 TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
@@ -49,14 +49,14 @@ TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
         {RequestStatus.WAITING_FOR_MEMORY, RequestStatus.RUNNING, RequestStatus.FINISHED}
     ),
     RequestStatus.WAITING_FOR_MEMORY: frozenset(
-        # Back to the first status if its model was unloaded meanwhile.
+        # A request returns to the first status if its model was unloaded meanwhile.
         {RequestStatus.WAITING_FOR_MODEL, RequestStatus.PREPARING, RequestStatus.FINISHED}
     ),
     RequestStatus.PREPARING: frozenset({RequestStatus.RUNNING, RequestStatus.FINISHED}),
     RequestStatus.RUNNING: frozenset({RequestStatus.FINISHED}),
     RequestStatus.FINISHED: frozenset(),
 }
-"""The statuses that may follow each status. Embeddings and scores need no memory of their own."""
+"""The statuses that may follow each status. An `Embed` or `Rerank` never waits for memory."""
 
 
 WAITING = (RequestStatus.WAITING_FOR_MODEL, RequestStatus.WAITING_FOR_MEMORY)
@@ -66,7 +66,9 @@ IN_RUNNER = (RequestStatus.RUNNING, RequestStatus.PREPARING, RequestStatus.TOKEN
 
 @dataclass(frozen=True)
 class MemoryWait:
-    """When memory first had no room for a request, and when it is tried again, on the scheduler's clock."""
+    """When memory first had no room for a request, and when the request is tried again, in seconds on the
+    scheduler's clock.
+    """
 
     since_s: float
     retry_at_s: float
@@ -74,23 +76,23 @@ class MemoryWait:
 
 @dataclass(frozen=True)
 class BackgroundJobs:
-    """The jobs of background workers that one request needs before it can run. A job that is not needed is
+    """The jobs that must be done for one request before it can run. A job that the request does not need is
     None.
     """
 
     grammar: Future[GrammarProcessor | None] | None = None
     """Compiles the grammar of the request's JSON schema, or only reads the vocabulary."""
     prefix: Future[RestoredPrefix] | None = None
-    """Restores `prefix_match` from the prompt cache."""
+    """Restores `prefix_match`, the cached beginning of the prompt, from the prompt cache."""
     prefix_match: PrefixMatch | None = None
     scorer: PromptScorer | None = None
-    """Scores the prompt's tokens on the MLX thread, between the steps of the others."""
+    """Scores the prompt's tokens on the MLX thread, between the steps of other requests."""
     images: ImagePrefill | None = None
-    """Computes the prompt up to its last image, on the MLX thread, between the steps of the others."""
+    """Computes the prompt up to its last image, on the MLX thread, between the steps of other requests."""
 
     @property
     def of_workers(self) -> list[Future[Any]]:
-        """Return the jobs that background workers do without the MLX thread."""
+        """Return the jobs that background workers do, without the jobs of the MLX thread."""
         return [future for future in (self.grammar, self.prefix) if future is not None]
 
     @property
@@ -101,14 +103,16 @@ class BackgroundJobs:
 
     @property
     def can_score(self) -> bool:
-        """Return True if the vocabulary is read and the prompt has tokens that are not scored yet."""
+        """Return True if the prompt has tokens that are not scored yet, and the vocabulary that scoring needs
+        has been read.
+        """
         is_pending = self.scorer is not None and not self.scorer.done.done()
         return is_pending and (self.grammar is None or self.grammar.done())
 
     @property
     def can_read_images(self) -> bool:
-        """Return True if a part of the images can be computed now: what the prompt cache has of the prompt is
-        restored, and the tower's inputs are made.
+        """Return True if a part of the images can be computed at this time, because the cached beginning of
+        the prompt has been restored, and the vision tower's inputs are ready.
         """
         if self.images is None or self.images.done.done():
             return False
@@ -120,19 +124,19 @@ class BackgroundJobs:
         return all(future.done() for future in self.futures)
 
     def cancel(self) -> None:
-        """Cancel the jobs that have not begun. The result of one that has begun is discarded."""
+        """Cancel the jobs that have not begun. The result of a job that has begun is discarded."""
         for future in self.futures:
             future.cancel()
 
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """What a background thread makes of a `Generate` before the request waits for memory.
+    """What a background thread prepares for a `Generate` operation before the request waits for memory.
 
-    It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
-    `gate` opens at the end of the model's thinking, from where a grammar applies; None: at once. `answer` is
-    the whole answer if the request need not run: its tokens are only counted, or an earlier engine has
-    already sent the whole answer. `pictures` are the prompt's images.
+    It refers to the model's tokenizer but not to the model, which may be unloaded while the request waits.
+    `gate` opens at the end of the model's thinking, where the grammar begins to apply; with None, the grammar
+    applies at once. `answer` is the whole answer if the request need not run, because it only counts tokens,
+    or because an earlier engine has already sent the whole answer. `pictures` are the prompt's images.
     """
 
     generation: Generation
@@ -142,50 +146,55 @@ class PreparedPrompt:
 
 
 class BatchJob(Protocol):
-    """The texts of one `Embed` or `Rerank`: first tokenized in slices, then computed in batches."""
+    """The texts of one `Embed` or `Rerank` operation, which are first tokenized in slices, then computed in
+    batches.
+    """
 
     id: str
 
     def tokenize_slice(self) -> bool:
-        """Tokenize the next slice of the texts, and return whether all texts are tokenized.
+        """Tokenize the next slice of the texts. Return True if all texts are tokenized.
 
-        Raises RequestError for a text that cannot be read or is too long.
+        Raises RequestError if a text cannot be tokenized or is too long.
         """
         ...
 
     def step(self) -> bool:
-        """Compute the next batch of texts, and return whether all texts are computed."""
+        """Compute the next batch of texts, or a part of it. Return True if all texts are computed."""
         ...
 
     def answer(self, now: float) -> Embedding | Reranked:
-        """Return the event that answers the request, once the last step is done. Raises EngineError."""
+        """Return the event that answers the request. It may be called once `step` has returned True. Raises
+        EngineError if a computed number is infinite or NaN.
+        """
         ...
 
 
 @dataclass(eq=False)
 class Request:
-    """A `Generate`, `Embed`, `Rerank` or `Load`; `op.model` is canonical. Only `RequestTable` changes
-    `status`.
+    """A `Generate`, `Embed`, `Rerank` or `Load` operation and its state. `op.model` is canonical. Only
+    `EngineRequests` may change `status`.
 
-    The attributes without a default are set by the model's runner, when the request reaches it.
+    The attributes without a default are set by the model's runner when the request reaches it.
     """
 
     op: Generate | Embed | Rerank | Load
     status: RequestStatus = RequestStatus.WAITING_FOR_MODEL
     load_s: float = 0.0
-    """How long the load took that this request waited for, in seconds."""
+    """How many seconds the load took that this request waited for."""
     memory_wait: MemoryWait | None = None
     prompt: PreparedPrompt | None = None
-    """Of a `Generate` that waits for memory. None if it must be made again: the model was unloaded."""
+    """Set for a `Generate` that waits for memory. None if it must be prepared again, because the model was
+    unloaded."""
     pictures: tuple[PlacedPicture, ...] = ()
     """The images of a `Generate`, from PREPARING on."""
 
-    # From TOKENIZING on: the job that makes the prompt, or the `BatchJob`.
+    # From TOKENIZING on: the job whose result is the `PreparedPrompt` or the `BatchJob`.
     tokenization: Future[Any] = field(init=False, repr=False)
     # Of a `Generate`, from PREPARING on.
     generation: Generation = field(init=False, repr=False)
     jobs: BackgroundJobs = field(init=False, repr=False)
-    stored_blocks: StoredBlocks = field(init=False, repr=False)  # what is in the prompt cache
+    stored_blocks: StoredBlocks = field(init=False, repr=False)  # its blocks in the prompt cache
     # Of a `Generate`, from RUNNING on: its handle in the batch.
     batch_uid: int = field(init=False, repr=False)
     # Of an `Embed` or a `Rerank`, from RUNNING on.
@@ -201,10 +210,10 @@ class Request:
 
     @property
     def grammar(self) -> GrammarProcessor | None:
-        """Return the grammar that constrains a RUNNING generation, if one does."""
+        """Return the grammar that constrains a generation whose jobs are done; None if it has no grammar."""
         return self.jobs.grammar.result() if self.jobs.grammar else None
 
     @property
     def resumes(self) -> bool:
-        """Return True if this continues an answer that was cut off when an earlier engine died."""
+        """Return True if the request continues an answer that was interrupted when an earlier engine died."""
         return isinstance(self.op, Generate) and bool(self.op.emitted)

@@ -1,8 +1,8 @@
 """The MLX thread's loop. Each turn advances every part of the work by one step.
 
-MLX's streams belong to one thread, so no other thread touches MLX. Operations come in through a queue; events
-leave through `emit`, in one burst after each step. An exception from a step ends the process: after a Metal
-error nothing in it can be trusted. The gateway then starts another engine and resumes the requests.
+MLX's streams belong to one thread, so no other thread uses MLX. Operations arrive in a queue, and events are
+passed to `emit`, all at once after each step. An exception from a step ends the process, because its state
+cannot be trusted after a Metal error. The gateway then starts another engine and resumes the requests.
 """
 
 from __future__ import annotations
@@ -34,33 +34,34 @@ from mlx_server.protocol import Event, Failed, Load, Op, Ready, Shutdown
 
 Emit = Callable[[list[Event]], None]
 Inbox = queue.SimpleQueue[Op | None]
-"""Operations; None only wakes the thread, because a background worker has finished a job."""
+"""Operations for the engine. None only wakes the thread, because a background worker has finished a job."""
 
 BEFORE_RUNNING = (RequestStatus.WAITING_FOR_MODEL, RequestStatus.TOKENIZING, RequestStatus.PREPARING)
-"""The statuses of requests that will read the prompt cache, or a model, before they can run."""
+"""The statuses of requests that may still need the disk, for a model or the prompt cache, before they run."""
 
 PRELOAD = "preload/"
-"""The ids of the loads that the engine asks of itself begin with this."""
+"""The beginning of the ids of `Load` operations that the engine itself makes."""
 
 IDLE_S = 5.0
-"""After this idle time, the engine prepares what later requests would wait for. That blocks all threads for
-0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two.
+"""After this idle time, the engine prepares things for which later requests would have to wait. That blocks
+all threads for 0.3 s, so it is not done earlier: after a restart, the next turn of a conversation arrives
+within a second or two.
 """
 
 NEW_TOKENS_S = 0.005
-"""How long running answers wait for the tokens of new requests. A short prompt is made in 1 ms; if the turn
-went on without it, it would wait for the next step of the running requests, some 50 ms."""
+"""How long running answers wait for new requests to be tokenized. A short prompt is tokenized in 1 ms. If the
+turn continued without it, the prompt would wait for the end of the next step, some 50 ms."""
 
 TOGETHER_S = 0.03
-"""How long requests that are ready wait, while no answer runs, for others whose preparation has begun. Eight
-prompts that arrive at once are then processed in one step and not in two or three, which takes half as long
-again."""
+"""How long, while no answer runs, requests that are ready wait for others that are being prepared. Eight
+prompts that arrive at once are then processed in one step instead of two or three, which would take half as
+long again."""
 
 
 class Scheduler:
-    """Owner of the requests and the models, and the only surface of this package.
+    """Owns the requests and the models. It is the only interface of this package.
 
-    `run` serves until a shutdown is asked for. Then the stages of the shutdown are called, in this order:
+    `run` serves until a shutdown is requested. Then the stages of the shutdown are called, in this order:
     `hand_back_waiting`, `drain`, `persist_caches`, `hand_back_running`, `unload_models`.
     """
 
@@ -129,19 +130,21 @@ class Scheduler:
     # --- serving ---
 
     def run(self) -> float:
-        """Serve until a shutdown is asked for. Return the seconds that the drain may take."""
+        """Serve until a shutdown is requested. Return how many seconds the drain may take."""
         self.preload()
         while self._drain_until_s is None:
             self.turn()
         return max(self._drain_until_s - self._clock(), 0.0)
 
     def preload(self) -> None:
-        """Ask for the models that the configuration wants loaded at the start."""
+        """Begin to load the models that the configuration names for the start."""
         for name in self._settings.preload:
             self._operations.carry_out(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
 
     def turn(self) -> None:
-        """Carry out new operations, advance the load, start and step requests, unload expired models."""
+        """Carry out new operations, advance the load, start requests and advance them by one step, and unload
+        expired models.
+        """
         self._announce_ready()
         self._receive()
         self._load_outcomes.advance()
@@ -154,7 +157,7 @@ class Scheduler:
         self._publish()
 
     def _announce_ready(self) -> None:
-        """Send `Ready` once, as soon as each preloaded model is in memory or has failed."""
+        """Send `Ready` once, as soon as each preloaded model is in memory or could not be loaded."""
         if self._ready or any(request.id.startswith(PRELOAD) for request in self._requests.select(*WAITING)):
             return
         self._ready = True
@@ -164,8 +167,8 @@ class Scheduler:
         self._events.append(Ready(loaded, start_s))
 
     def _start_requests(self) -> None:
-        """Collect the tokens that background threads have made, and start the requests that memory has room
-        for.
+        """Collect the prompts that background threads have tokenized, and start the requests for which memory
+        has room.
         """
         if self._requests.any(RequestStatus.RUNNING):
             self._starter.wait_for_new_tokens(NEW_TOKENS_S)
@@ -174,10 +177,10 @@ class Scheduler:
             self._start_together()
 
     def _start_together(self) -> None:
-        """Start requests while no answer runs: the first step waits a little for those that are being
-        prepared, and for those that arrive meanwhile.
+        """Start requests while no answer runs. Wait a short time, at most TOGETHER_S, for requests that are
+        being prepared and for those that arrive meanwhile, so that all run in the first step.
         """
-        until_s = time.monotonic() + TOGETHER_S  # real time, as the background workers need it
+        until_s = time.monotonic() + TOGETHER_S  # real time, since the background workers need real time
         while True:
             self._starter.start_tokenized()
             wait_s = until_s - time.monotonic()
@@ -186,8 +189,8 @@ class Scheduler:
             self._receive_arrived()
 
     def _step(self) -> None:
-        """Make one step of each model that has work. Send its events before its KV is put into the prompt
-        cache.
+        """Make one step of each model that has work. Send the step's events before storing its keys and
+        values in the prompt cache.
         """
         for model in self._models.all():
             runner = model.runner
@@ -205,7 +208,9 @@ class Scheduler:
             runner.cache_pending_kv()
 
     def _read_cached_prompts(self) -> None:
-        """Let some of the prompt cache be read into RAM, unless a model or a request needs the disk now."""
+        """Continue to read cached prompts from disk into RAM, unless a model or a request needs the disk at
+        this time.
+        """
         if self._loads.loading is None and not self._requests.any(*BEFORE_RUNNING):
             self._preload_prompts()
 
@@ -224,7 +229,9 @@ class Scheduler:
     # --- receiving operations ---
 
     def _receive(self) -> None:
-        """Carry out all operations that have arrived. If there is nothing else to do, wait for the next."""
+        """Carry out all operations that have arrived. If there is nothing else to do, wait for the next
+        operation.
+        """
         try:
             if not self._has_work_now() and not self._events:
                 self._take(self._wait())
@@ -254,7 +261,9 @@ class Scheduler:
         return not self._loads.blocked(now) or can_step or self._queue.due(now) is not None
 
     def _wait(self) -> Op | None:
-        """Return the next operation. Raises queue.Empty when there is something to do without one."""
+        """Return the next operation; None only wakes the thread. Raises queue.Empty when something else is
+        due before an operation arrives.
+        """
         wait_s = self._wait_s()
         if not self._working and wait_s > IDLE_S:
             try:
@@ -271,7 +280,9 @@ class Scheduler:
         self._verification.served_all()
 
     def _wait_s(self) -> float:
-        """Return the seconds until a model expires, the drain ends, or memory has to be read again."""
+        """Return the number of seconds until a model expires, the drain ends, or memory must be read again;
+        infinity if nothing is due.
+        """
         now, until_s = self._clock(), self._models.next_expiry_s()
         if self._drain_until_s is not None:
             until_s = min(until_s, self._drain_until_s)
@@ -282,7 +293,9 @@ class Scheduler:
     # --- the stages of a shutdown ---
 
     def hand_back_waiting(self) -> None:
-        """Fail the requests that wait for a model or for memory, so that the gateway sends them elsewhere."""
+        """Fail the requests that wait for a model or for memory, so that the gateway sends them to another
+        engine.
+        """
         self._loads.abandon()
         self._hand_back_waiting()
         self._publish()
@@ -293,20 +306,23 @@ class Scheduler:
             self._events.append(shutting_down(request.id))
 
     def drain(self, seconds: float) -> int:
-        """Continue the requests of the runners for at most the given time. Return how many are unfinished."""
+        """Continue the requests on which runners work, for at most `seconds`. Return how many requests are
+        unfinished.
+        """
         self._drain_until_s = self._clock() + seconds
         while self._working and self._clock() < self._drain_until_s:
             self._receive()
             self._start_requests()
-            self._hand_back_waiting()  # the generations that find no memory at once
+            self._hand_back_waiting()  # generations for which memory has no room at once
             self._step()
             self._publish()
         return len(self._requests)
 
     def persist_caches(self, timeout_s: float) -> int:
-        """Store the keys and values of unfinished requests in the prompt cache, and write them to disk.
+        """Store the keys and values of unfinished requests in the prompt cache, and write the cache to disk.
 
-        Return how many blocks were written; what is not written in time is computed again.
+        Return how many blocks were written. Blocks that are not written within `timeout_s` seconds are lost,
+        and must be computed again.
         """
         until_s = self._clock() + timeout_s
         for model in self._models.all():
@@ -314,7 +330,9 @@ class Scheduler:
         return self._prompt_cache.persist(max(until_s - self._clock(), 0.0))
 
     def hand_back_running(self) -> None:
-        """Fail the requests that the drain has not finished, so that the gateway sends them elsewhere."""
+        """Fail the requests that the drain has not finished, so that the gateway sends them to another
+        engine.
+        """
         message = "The engine stopped before the request was done; the request can be sent again."
         for model in self._models.all():
             for request in self._requests.select(*IN_RUNNER, model=model.entry.name):
@@ -323,5 +341,5 @@ class Scheduler:
         self._publish()
 
     def unload_models(self) -> None:
-        """Drop every model and free its memory."""
+        """Unload all models and free their memory."""
         self._unloader.unload_all()

@@ -1,4 +1,4 @@
-"""Pass requests to the runner of their loaded model. Generations start as memory allows."""
+"""Pass requests to the runners of their models. Generations start when memory has room for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlx_server.protocol import Event, Load, Loaded
 
 
 class Starter:
-    """Starts requests. `send` is called with the events that this causes."""
+    """Starts requests. The events that this causes are passed to `send`."""
 
     def __init__(
         self,
@@ -33,7 +33,9 @@ class Starter:
         self._new_tokenizations: list[futures.Future[Any]] = []
 
     def start(self, request: Request, model: LoadedModel, load_s: float) -> None:
-        """Start a request whose model took `load_s` to load: its tokens are made first."""
+        """Begin the work on a request whose model is in memory, by tokenizing it. The request waited `load_s`
+        seconds for the model's load.
+        """
         now = self._clock()
         self._models.mark_used(model, request.op.keep_alive_s, now)
         request.load_s = load_s
@@ -49,13 +51,15 @@ class Starter:
         return ()
 
     def wait_for_new_tokens(self, timeout_s: float) -> None:
-        """Wait, with a timeout, for the tokenizations that have begun since the last call."""
+        """Wait, at most `timeout_s` seconds, for the tokenizations that have begun since the last call."""
         new, self._new_tokenizations = self._new_tokenizations, []
         if new:
             futures.wait(new, timeout_s)
 
     def wait_for_jobs(self, timeout_s: float) -> bool:
-        """Wait, with a timeout, for the background jobs of all requests. Return False if there are none."""
+        """Wait, at most `timeout_s` seconds, for the background jobs of all requests. Return False if no job
+        is unfinished.
+        """
         jobs = [request.tokenization for request in self._requests.select(RequestStatus.TOKENIZING)]
         for request in self._requests.select(RequestStatus.PREPARING):
             jobs += request.jobs.of_workers
@@ -65,14 +69,14 @@ class Starter:
         return bool(jobs)
 
     def start_tokenized(self) -> None:
-        """Take the tokens that have been made, and start the generations that memory has room for."""
+        """Collect the results of tokenizations, and start the generations for which memory has room."""
         self._take_tokens()
         self._start_waiting()
 
     def _take_tokens(self) -> None:
-        """Move on the requests whose tokens have been made, first come first served across models.
+        """Move on the requests whose tokenization has ended, first come, first served, whatever their model.
 
-        A generation then joins the queue for memory.
+        A generation is moved to the queue for memory.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING):
             model = self._models.get(request.model)
@@ -80,22 +84,24 @@ class Starter:
                 self._attempt(request, partial(model.runner.take_tokens, request))
 
     def _start_waiting(self) -> None:
-        """Start the generations that wait for memory, in order, up to the first for which there is too
-        little.
+        """Start the generations that wait for memory, in order, up to the first one for which memory has no
+        room.
         """
         now = self._clock()
         while (request := self._queue.due(now)) is not None:
             model = self._models.get(request.model)
-            if model is None or request.prompt is None:  # unloaded since the request came
+            if model is None or request.prompt is None:  # the model was unloaded meanwhile
                 request.memory_wait = None
                 self._requests.move(request, RequestStatus.WAITING_FOR_MODEL)
-                if model is not None:  # and loaded again
+                if model is not None:  # the model was also loaded again
                     self.start(request, model, load_s=0.0)
             elif not self._start_generation(request, model, now):
                 return
 
     def _start_generation(self, request: Request, model: LoadedModel, now: float) -> bool:
-        """Start a generation or fail it. Return False if it must wait longer."""
+        """Start a generation, or fail it if it cannot be served or has waited too long. Return False if it
+        must wait longer for memory.
+        """
 
         def start() -> Sequence[Event]:
             model.runner.start(request, now)
@@ -111,7 +117,7 @@ class Starter:
         return True
 
     def join(self, request: Request, model: LoadedModel) -> None:
-        """Run a request whose background jobs have ended."""
+        """Let a request run whose background jobs have ended."""
 
         def join() -> Sequence[Event]:
             model.runner.join(request)
@@ -120,10 +126,11 @@ class Starter:
         self._attempt(request, join)
 
     def _attempt(self, request: Request, work: Callable[[], Sequence[Event]]) -> None:
-        """Run `work`, one stage of a request, and send its events. An EngineError fails only this request.
+        """Run `work`, one stage of a request, and send its events. If it raises an EngineError, fail only
+        this request.
 
-        Raises MustWait. Any other error ends the process, because `work` may use MLX. Code that does not use
-        MLX runs inside `request_fence.confined`, which turns every error into an EngineError.
+        A MustWait is passed on. Any other error ends the process, because `work` may use MLX. Code that does
+        not use MLX runs within `request_fence.confined`, which converts every error to an EngineError.
         """
         try:
             events = work()
@@ -134,6 +141,6 @@ class Starter:
                 self._send(event)
 
     def fail(self, request: Request, error: EngineError) -> None:
-        """Finish a request, and report to the gateway why it cannot be served."""
+        """Finish a request, and send the event that reports `error`."""
         self._requests.finish(request)
         self._send(error.failed(request.id))

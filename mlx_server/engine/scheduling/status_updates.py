@@ -1,4 +1,4 @@
-"""Keep the engine's `Status` current, from the MLX thread."""
+"""Update the engine's `Status` from the MLX thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from mlx_server.engine.status import Status
 from mlx_server.protocol import DraftUse
 
 FIGURES_EVERY_S = 0.5
-"""How often the memory and cache figures are added up while the engine works; when idle, each time."""
+"""How often the figures of memory and caches are added up while the engine works. When it is idle, they are
+added up at each update."""
 
 
 class StatusUpdates:
-    """Writes `status` after each step."""
+    """Updates `status` after each step."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class StatusUpdates:
         self._kv_bytes: dict[str, int] = {}
 
     def update(self, working: bool, now: float) -> None:
-        """Count one step and update the figures. `working` says whether there are requests or a load in
+        """Count one step and update the figures. `working` is True if there are requests or a load in
         progress.
         """
         status = self._status

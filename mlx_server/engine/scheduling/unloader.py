@@ -1,5 +1,5 @@
-"""Unload models that have expired, were named by `Unload`, or are evicted for another, and
-free their memory.
+"""Unload models that have expired, that an `Unload` operation names, or that must make room, and free their
+memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mlx_server.protocol import Event, Unloaded
 
 
 class Unloader:
-    """Drops models and answers the `Unload` operations that named them."""
+    """Unloads models, and answers the `Unload` operations that name them."""
 
     def __init__(
         self,
@@ -34,9 +34,11 @@ class Unloader:
         self._has_unreleased = False
 
     def unload(self, model: LoadedModel, cause: str, damage: str = "") -> None:
-        """Drop a model. Its memory is free once no stack frame refers to it: see `release_freed_memory`.
+        """Unload a model, and send `Unloaded` events. Its memory is free once no stack frame refers to it
+        (see `release_freed_memory`).
 
-        `damage` is the sentence about its weights if these are damaged.
+        `cause` is for the log. `damage` is a sentence about the damage if the model's weights are damaged;
+        else "".
         """
         name = model.entry.name
         ids: list[str | None] = [*model.unload_ids] or [None]
@@ -48,7 +50,9 @@ class Unloader:
             self._send(Unloaded(name, id, damage))
 
     def unload_expired(self, now: float) -> None:
-        """Unload the idle models whose keep-alive is over or that an `Unload` names."""
+        """Unload the idle models whose keep-alive is over, or which an `Unload` operation names, except for
+        the model of the next request to start.
+        """
         for model in self._models.expired(now):
             if model.entry.name != self._queue.awaited_model:
                 self.unload(model, "unloaded" if model.unload_ids else "expired")
@@ -64,7 +68,9 @@ class Unloader:
                 self.unload(model, "damaged", str(error))
 
     def relieve(self, fits: Fits) -> None:
-        """Make room as the memory ledger has decided: unload idle models, then shrink idle caches."""
+        """Free memory as the memory ledger has decided: unload the idle models it names, then shrink idle
+        caches.
+        """
         for model in [model for name in fits.evict if (model := self._models.get(name))]:
             self.unload(model, "evicted")
         if fits.drop_caches:
@@ -72,15 +78,15 @@ class Unloader:
         self._release_memory()
 
     def unload_all(self) -> None:
-        """Drop every model when the engine ends, without answering `Unload` operations."""
+        """Unload all models when the engine ends, without answering `Unload` operations."""
         for model in self._models.all():
             self._models.drop(model)
         self._release_memory()
 
     def release_freed_memory(self) -> None:
-        """Return the memory of dropped models to the system.
+        """Return the memory of unloaded models to the system.
 
-        Call this after every function that has a reference to a dropped model has returned.
+        Call this when all functions that refer to an unloaded model have returned.
         """
         if self._has_unreleased:
             self._has_unreleased = False

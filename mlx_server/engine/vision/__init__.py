@@ -1,1 +1,1 @@
-"""Read images with a model's vision tower, and join them to the batch of its text model."""
+"""Read images with a model's vision tower, and pass them to the batch of its text model."""

@@ -10,15 +10,17 @@ import mlx.core as mx
 
 
 class Deepstack:
-    """Adds features after the first `layers` layers of one text model, while `adding` is active."""
+    """Adds features to the hidden states after each of the first `layers` layers of a text model, while
+    `adding` is active.
+    """
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
         self._added: Sequence[mx.array] = ()
 
     def install(self, model: Any) -> None:
-        """Let the first layers of mlx-lm's `model` ask this object what to add. Their weights keep their
-        names.
+        """Make the first layers of mlx-lm's `model` call this object after their own computation. The names
+        of their weights do not change.
         """
         for number, layer in enumerate(model.layers[: self._layers]):
             if not hasattr(layer, "_deepstack"):
@@ -27,7 +29,9 @@ class Deepstack:
 
     @contextmanager
     def adding(self, features: Sequence[mx.array]) -> Iterator[None]:
-        """Add `features`, an array (1, tokens, width) for each layer, in the enclosed forward pass."""
+        """Within the `with` block, which contains one forward pass, add `features`. They have an array (1,
+        tokens, width) for each of the first layers.
+        """
         self._added = features
         try:
             yield
@@ -35,19 +39,23 @@ class Deepstack:
             self._added = ()
 
     def behind(self, layer: int, hidden: mx.array) -> mx.array:
-        """Return the hidden states after a layer, increased by its features if there are any."""
+        """Return the hidden states after layer number `layer`, with the layer's features added if there are
+        any.
+        """
         return hidden + self._added[layer].astype(hidden.dtype) if layer < len(self._added) else hidden
 
 
 class _Place:
-    """The number of a layer. It is an object, because mlx.nn takes a tuple in a layer for parameters."""
+    """The number of a layer and its Deepstack. It is an object because mlx.nn would take a tuple in a layer
+    for parameters.
+    """
 
     def __init__(self, deepstack: Deepstack, number: int) -> None:
         self.deepstack, self.number = deepstack, number
 
 
 def _adding_class(own: type[Any]) -> type[Any]:
-    """Return a class of layers that behave as `own`, and then add features."""
+    """Return a subclass of the layer class `own` that adds features to the result."""
 
     def call(self: Any, *arguments: Any, **named: Any) -> mx.array:
         hidden: mx.array = own.__call__(self, *arguments, **named)

@@ -1,4 +1,4 @@
-"""The families of vision models that are served, and how each one's text model reads images. Pure."""
+"""The families of vision models that are supported, and how each family's text model reads images. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 class VisionFamily:
     """How a family's text model reads the tokens of an image.
 
-    `mrope`: a token of an image has a position in time, height and width, and the text after the image goes
-    on at the largest of them. `interleaved`: the three positions take turns over the rotary frequencies;
-    otherwise each has a section of them. `both_directions`: the tokens of an image attend to each other in
-    both directions.
+    With `mrope`, each token of an image has a position in time, height and width, and the text after the
+    image continues after the largest of these. With `interleaved`, the rotary frequencies belong to the three
+    positions in turn; otherwise, each position has a contiguous section of the frequencies. With
+    `both_directions`, the tokens of an image attend to each other in both directions.
     """
 
     mrope: bool = False
@@ -39,10 +39,12 @@ FAMILIES: Mapping[str, VisionFamily] = {
     "qwen3_5_moe": VisionFamily(mrope=True, interleaved=True),
     "smolvlm": _PLAIN,
 }
-"""By `model_type`: the families whose answers were compared with mlx-vlm's."""
+"""By `model_type`: the supported families, whose answers were compared with mlx-vlm's."""
 
 
 def image_token_id(config: Mapping[str, Any]) -> int | None:
-    """Return the id of the token that stands for a part of an image in a prompt."""
+    """Return the id of the token that stands for a part of an image in a prompt; None if `config` does not
+    name it.
+    """
     value = config.get("image_token_id", config.get("image_token_index"))
     return value if isinstance(value, int) else None

@@ -1,4 +1,6 @@
-"""A cache of what a model's vision tower has computed of the last images, by the images' content."""
+"""A cache of the features that a model's vision tower has computed for recent images, by the
+images' content.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_FEATURE_BYTES = 64 * 1024 * 1024
-"""An image of 1,000 tokens of a 7B model takes 7 MiB in bfloat16."""
+"""The default size limit of the cache. The features of an image with 1,000 tokens take 7 MiB for a 7B model
+in bfloat16."""
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the tower has computed of one image, as MLX arrays of shape (image tokens, width).
+    """The features that the vision tower has computed for one image, as MLX arrays of shape (image tokens,
+    width).
 
-    `embeddings` take the place of the tokens' own. `deep` are added to the hidden states behind the first
-    layers, one for each layer.
+    `embeddings` replace the embeddings of the image's tokens. `deep` has an array for each of the first
+    layers, which is added to the hidden states after that layer.
     """
 
     embeddings: Any
@@ -27,7 +31,7 @@ class ImageFeatures:
 
 
 class FeatureCache:
-    """The features of the most recently used images, of at most `limit_bytes` in all."""
+    """The features of the most recently used images, `limit_bytes` at most in all."""
 
     def __init__(self, limit_bytes: int = MAX_FEATURE_BYTES) -> None:
         self._limit_bytes = limit_bytes
@@ -35,14 +39,14 @@ class FeatureCache:
         self.nbytes = 0
 
     def get(self, key: int) -> ImageFeatures | None:
-        """Return the features of the image with this key; None if they are not cached."""
+        """Return the features of the image with the key `key`; None if they are not cached."""
         found = self._features.get(key)
         if found is not None:
             self._features.move_to_end(key)
         return found
 
     def put(self, key: int, features: ImageFeatures) -> None:
-        """Store the features of an image, and drop the least recently used ones beyond the limit.
+        """Store the features of an image, and drop the least recently used features that exceed the limit.
 
         Features that are larger than the limit are not stored.
         """

@@ -1,4 +1,6 @@
-"""The text model of Idefics 3 and SmolVLM, for which mlx-lm has no module, made of its Llama."""
+"""The text model of Idefics 3 and SmolVLM, for which mlx-lm has no module. It is built from
+mlx-lm's Llama.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ _TEXT_PREFIXES = ("text_model.", "language_model.")
 
 @dataclass
 class ModelArgs(BaseModelArgs):
-    """The configuration of an Idefics 3 or SmolVLM model, whose text model is a Llama."""
+    """The configuration of an Idefics 3 or SmolVLM model. `text_config` is the configuration of its text
+    model, a Llama.
+    """
 
     model_type: str
     text_config: dict[str, Any]
 
 
 class Model(nn.Module):
-    """The Llama of an Idefics 3 or SmolVLM model."""
+    """The text model (a Llama) of an Idefics 3 or SmolVLM model."""
 
     def __init__(self, args: ModelArgs) -> None:
         super().__init__()
@@ -41,7 +45,9 @@ class Model(nn.Module):
         return logits
 
     def sanitize(self, weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-        """Return the weights of the text model under this model's names."""
+        """Return the weights of the text model, under the names of this module's parameters, without the
+        other weights.
+        """
         kept = {}
         for name, value in weights.items():
             bare = name.removeprefix("model.")

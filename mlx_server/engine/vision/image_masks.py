@@ -1,4 +1,6 @@
-"""Let the tokens of an image attend to each other in both directions, as Gemma 3 was trained to."""
+"""Let the tokens of an image attend to each other in both directions, because Gemma 3 was trained in that
+way.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from mlx_server.engine.vision.pictures import PlacedPicture
 
 
 def same_image(placed: Sequence[PlacedPicture], start: int, end: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return for each pair of the tokens `start` to `end` whether both are of the same image."""
+    """Return a matrix that tells, for each pair of the tokens start…end - 1, whether both belong to the same
+    image.
+    """
     same = np.zeros((end - start, end - start), dtype=np.bool_)
     for one in placed:
         inside = slice(max(one.start - start, 0), max(min(one.end, end) - start, 0))
@@ -21,7 +25,9 @@ def same_image(placed: Sequence[PlacedPicture], start: int, end: int) -> np.ndar
 
 
 class BothDirections:
-    """A layer's cache, whose mask also lets through the pairs of new tokens in `allowed`."""
+    """A wrapper around a layer's cache whose mask also allows the pairs of new tokens for which `allowed` is
+    True.
+    """
 
     def __init__(self, cache: Any, allowed: mx.array) -> None:
         self._cache, self._allowed = cache, allowed
@@ -30,9 +36,9 @@ class BothDirections:
         return getattr(self._cache, name)
 
     def make_mask(self, tokens: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """Return the mask of the new tokens, of shape (tokens, earlier and new tokens)."""
+        """Return the mask for the `tokens` new tokens, of shape (new tokens, earlier and new tokens)."""
         mask = self._cache.make_mask(tokens, return_array=True, window_size=window_size)
         if not isinstance(mask, mx.array):
-            return mask  # one token, which may attend to all before it
+            return mask  # there is one token, which may attend to all tokens before it
         earlier = mx.zeros((tokens, mask.shape[-1] - tokens), dtype=mx.bool_)
         return mask | mx.concatenate([earlier, self._allowed], axis=1)

@@ -1,5 +1,5 @@
-"""Compute the keys and values of a prompt's beginning up to its last image, in slices, so that streams can
-continue in between.
+"""Compute the keys and values of a prompt up to its last image, in slices, so that other requests can
+continue between two slices.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from mlx_server.engine.vision.tower_layers import TowerRun
 from mlx_server.engine.vision.vision import Vision
 
 LoadInputs = Callable[[int], "Future[dict[str, Any]]"]
-"""Begins to make the tower's inputs for the image of this number again, on a background thread."""
+"""Begins to prepare the tower's inputs for the image with this number, on a background thread."""
 
 
 class ImagePrefill:
-    """Processes the images of one prompt, and the texts between them. Only the MLX thread may use it.
+    """Processes the images of one prompt, and the texts between them. Only the MLX thread may use an
+    ImagePrefill.
 
-    `tokens` are those of the prompt and of the answer so far. `done` is set after the last image: then
-    `caches` hold the first `cached` tokens, and a batch can go on from there. `restored` of those came from
-    the prompt cache.
+    `tokens` are the tokens of the prompt and of the answer so far. `done` is completed after the last image;
+    then `caches` hold the keys and values of the first `cached` tokens, and a batch can continue from there.
+    The first `restored` tokens came from the prompt cache.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class ImagePrefill:
 
     @property
     def is_ready(self) -> bool:
-        """Return True if a slice can be computed: the tower's inputs are made."""
+        """Return True if the tower's inputs are ready, so that a slice can be computed."""
         return all(inputs.done() for inputs in self._inputs.values())
 
     def begin(self, caches: list[Any], cached: int) -> None:
-        """Begin behind the first `cached` tokens, whose keys and values are in `caches`."""
+        """Begin after the first `cached` tokens, whose keys and values are in `caches`."""
         self.has_begun = True
         self.caches = [as_request_kv(cache) for cache in caches]
         self.cached = self.restored = cached
@@ -73,9 +74,10 @@ class ImagePrefill:
         self._finish_if_done()
 
     def compute(self, request: str) -> None:
-        """Compute some layers of the tower for one image, or the text model for one slice of the prompt.
+        """Compute either some of the tower's layers for one image, or one slice of the prompt with the text
+        model.
 
-        Raises EngineError for an error that concerns the request alone.
+        Raises EngineError if an error concerns only the request with the id `request`.
         """
         end = self._next_end()
         for one in self._placed:
@@ -93,13 +95,17 @@ class ImagePrefill:
         self._finish_if_done()
 
     def batched(self) -> list[Any]:
-        """Return the caches as those of a batch with one row, without a copy; [] if they cannot be cut."""
+        """Convert the caches, without copying them, to caches of a batch with one row. Return [] if they
+        cannot be cut into blocks.
+        """
         if not all(isinstance(cache, (RequestKV, QuantizedRequestKV)) for cache in self.caches):
             return []
         return [cache.merge([cache]) for cache in self.caches]
 
     def _next_end(self) -> int:
-        """Return where the next slice ends: not within an image whose tokens attend in both directions."""
+        """Return the end of the next slice, which is never within an image whose tokens attend in both
+        directions.
+        """
         end = min(self.cached + self._step_tokens, self._end)
         if self._vision.both_directions:
             end = max([end, *(one.end for one in self._placed if one.start < end < one.end)])
@@ -119,8 +125,8 @@ class ImagePrefill:
             tower.keep(one.picture, features)
 
     def _features_of(self, start: int, end: int) -> ImageFeatures:
-        """Return the embeddings of tokens `start` to `end`, and what is added behind the first layers, each
-        of shape (1, tokens, width).
+        """Return the embeddings of the tokens start…end - 1, and the features that are added after the first
+        layers. All arrays have the shape (1, tokens, width).
         """
         own = self._vision.embed_tokens(mx.array([list(self.tokens[start:end])]))
         deep: list[mx.array] = []
@@ -139,7 +145,9 @@ class ImagePrefill:
         return ImageFeatures(own, tuple(deep))
 
     def _rows(self, one: PlacedPicture) -> list[int]:
-        """Return the index in the prompt of each of an image's embeddings. Other tokens may stand between."""
+        """Return the index in the prompt for each embedding of an image. The indices may have gaps with other
+        tokens.
+        """
         image_token = self._vision.tower.image_token
         return [at for at in range(one.start, one.end) if self.tokens[at] == image_token]
 

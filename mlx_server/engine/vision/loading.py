@@ -1,4 +1,6 @@
-"""Load what a model needs to read images, if it can and if the packages for it are installed."""
+"""Load the parts of a model that read images, if the model has them and the packages for them are
+installed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _VERSIONS = ("mlx-vlm", "pillow")
 
 @dataclass(frozen=True)
 class ImageSupport:
-    """The parts of a model that turn image files into its tower's inputs; the tower need not be loaded."""
+    """The parts of a model that turn image files into inputs for its vision tower. The tower itself need not
+    be loaded. `versions` names the releases of the packages that decode and process images.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -39,18 +43,19 @@ class ImageSupport:
     versions: str
 
     def new_reader(self) -> ImageReader:
-        """Return a reader of images for one thread."""
+        """Return an ImageReader, which only one thread may use."""
         from mlx_server.engine.vision.processor import ImageReader
 
         return ImageReader(self.processor, self.tokenizer, self.image_token, decode, self.versions)
 
 
 def read_image_support(folder: Path, config: Mapping[str, Any], tokenizer: Any) -> ImageSupport | str:
-    """Return what reads images for the model in `folder`, or a text: the reason why it gets no images.
+    """Return the parts that read images for the model in `folder`, or a text that says why the model cannot
+    read images.
 
-    `tokenizer` is that of transformers. This takes up to seconds, and any thread may call it.
+    `tokenizer` is the model's transformers tokenizer. This takes up to seconds, and any thread may call it.
     """
-    if not config.get("vision_config"):  # most models: their files need not be read again
+    if not config.get("vision_config"):  # as for most models, whose files need not be read again then
         return TEXT_ONLY
     support = image_support(
         config, weight_files.read_headers(folder), [path.name for path in folder.iterdir()]
@@ -69,7 +74,7 @@ def read_image_support(folder: Path, config: Mapping[str, Any], tokenizer: Any) 
     try:
         processor = load_processor(folder, tokenizer)
         ready = ImageSupport(folder, config, family, image_token, processor, tokenizer, " ".join(versions))
-        ready.new_reader()  # raises an error for a processor without a marker of images
+        ready.new_reader()  # raises an error if the processor has no marker for images
     except Exception as error:  # the files of a processor may hold anything
         return _not_loaded(folder, "its image processor cannot be read", error)
     return ready
@@ -78,10 +83,10 @@ def read_image_support(folder: Path, config: Mapping[str, Any], tokenizer: Any) 
 def load_vision_part(
     support: ImageSupport | str, text_model: Any
 ) -> tuple[ImageSupport | str, Vision | None]:
-    """Return the vision part that belongs to `text_model`, whose weights are not evaluated yet.
+    """Load the vision part that belongs to `text_model`. Its weights are read when they are evaluated. Return
+    `support` and the vision part.
 
-    If it cannot be loaded, return the reason and None: the model is served for its text, as it would be
-    without a vision part.
+    If it cannot be loaded, return a text that says why, and None. The model is then served for text only.
     """
     if isinstance(support, str):
         return support, None

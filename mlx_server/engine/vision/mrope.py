@@ -1,7 +1,8 @@
-"""Rotary embeddings whose positions are given for a step, of models with M-RoPE, on the MLX thread.
+"""Rotary embeddings for models with M-RoPE, whose positions are given for each step. Only the MLX thread may
+use them.
 
-mlx-lm's text models count positions on by themselves, which is right for texts. While a step of a prompt with
-images is computed, the positions in time, height and width are given by `MRope.at`.
+mlx-lm's text models number positions consecutively, which is right for texts. While a step of a prompt with
+images is computed, `MRope.at` sets the tokens' positions in time, height and width.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from mlx_server.engine.vision.positions import Positions
 class MRope:
     """The rotary positions of one text model.
 
-    `sections` says how many frequencies rotate by the position in time, in height and in width.
+    `sections` holds how many frequencies rotate by the position in time, in height and in width. `base` is
+    the base of the frequencies.
     """
 
     def __init__(self, sections: Sequence[int], base: float, interleaved: bool) -> None:
@@ -28,14 +30,14 @@ class MRope:
         self._cos_sin: tuple[mx.array, mx.array] | None = None
 
     def install(self, model: Any) -> None:
-        """Let the layers of mlx-lm's `model` ask this object for positions."""
+        """Make the attention layers of mlx-lm's `model` use this object for their rotary embeddings."""
         for layer in model.layers:
             if "self_attn" in layer:  # not a layer of linear attention, which has no positions
                 layer.self_attn.rope = _SwitchedRope(self, layer.self_attn.rope)
 
     @contextmanager
     def at(self, positions: Positions) -> Iterator[None]:
-        """Use these `positions`, of shape (3, tokens), for the enclosed forward pass of so many tokens."""
+        """Within the `with` block, which contains one forward pass, use `positions`, of shape (3, tokens)."""
         count = self._axis.shape[0]
         frequencies = self._base ** (-mx.arange(count, dtype=mx.float32) / count)
         own = mx.array(positions.astype(np.float32))[self._axis]  # (frequencies, tokens)
@@ -48,13 +50,13 @@ class MRope:
             self._cos_sin = None
 
     def rotate(self, x: mx.array, own: Any, offset: Any) -> mx.array:
-        """Return `x`, of shape (rows, heads, tokens, width), rotated by the positions that are given, or else
-        by the model's `own` embedding.
+        """Rotate `x`, of shape (rows, heads, tokens, width), by the positions set by `at`; outside of `at`,
+        by the model's `own` embedding from position `offset` on.
         """
         if self._cos_sin is None:
             return own(x, offset=offset)
         cos, sin = self._cos_sin
-        half = cos.shape[-1] // 2  # the rest of a head, if there is one, is not rotated
+        half = cos.shape[-1] // 2  # the rest of a head, if any, is not rotated
         first, second, rest = mx.split(x, [half, 2 * half], axis=-1)
         turned = mx.concatenate([-second, first], axis=-1)
         rotated = (x[..., : 2 * half] * cos + turned * sin).astype(x.dtype)
@@ -62,7 +64,9 @@ class MRope:
 
 
 class _SwitchedRope:
-    """Replaces a layer's rotary embedding: it rotates by the given positions, if there are any."""
+    """Replaces a layer's rotary embedding. It rotates by the positions set by `MRope.at`, if any, or else as
+    before.
+    """
 
     def __init__(self, positions: MRope, own: Any) -> None:
         self._positions, self._own = positions, own
@@ -72,7 +76,7 @@ class _SwitchedRope:
 
 
 def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
-    """Return, for each frequency, the position that it rotates by: 0 time, 1 height, 2 width."""
+    """Return, for each frequency, which position it rotates by: 0 for time, 1 for height, 2 for width."""
     if not interleaved:
         return [axis for axis, count in enumerate(sections) for _ in range(count)]
     axes = [0] * sum(sections)
@@ -82,7 +86,9 @@ def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
 
 
 def mrope_of(config: Mapping[str, Any], interleaved: bool) -> MRope:
-    """Return the positions of the model with this configuration. Raises KeyError or TypeError."""
+    """Return the MRope for the model with this configuration. Raises KeyError or TypeError if a setting is
+    missing.
+    """
     text = config.get("text_config") or config
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or config["rope_scaling"]
     base = text.get("rope_theta") or scaling.get("rope_theta") or config["rope_theta"]

@@ -1,4 +1,4 @@
-"""The images of one prompt: what each one is, and where its tokens stand. Pure."""
+"""The images of one prompt: the data about each image, and where its tokens are. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from mlx_server.engine.errors import RequestError
 
 _FIRST_KEY = 1 << 62
-"""Above every token id, so that the key of an image is never that of a text."""
+"""Larger than every token id, so that the key of an image never equals a token id."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as one model's processor has read it.
+    """An image as a model's processor has processed it.
 
-    `digest` is a SHA-256 over its file, and over what else its pixels depend on. `ids` are the tokens that
-    stand for it in a prompt, and `text` is what the tokenizer makes them of; `image_tokens` of them get their
-    embeddings from the tower. `grid` is the number of patches in time, height and width, if the model's
-    positions need it. `pixels` is the shape of the tower's main input. `inputs` are the processor's other
-    outputs, for the tower (numpy arrays).
+    `digest` is a SHA-256 over its file, and over everything else on which its pixels depend. `ids` are the
+    tokens that represent it in a prompt, and `text` is their text. `image_tokens` of these tokens get their
+    embeddings from the vision tower. `grid` is the number of patches in time, height and width; None if the
+    model's positions do not need it. `pixels` is the shape of the tower's main input. `inputs` are all inputs
+    for the tower, by name (numpy arrays); None if they were discarded.
     """
 
     digest: bytes
@@ -35,9 +35,9 @@ class Picture:
 
     @property
     def key(self) -> int:
-        """Return the number that takes the place of the image's tokens in the keys of the prompt cache.
+        """Return the number that replaces the image's tokens in the keys of the prompt cache.
 
-        It covers the number of tokens too, because a processor may be configured differently.
+        It also depends on the number of tokens, which may change with the processor's configuration.
         """
         whole = hashlib.sha256(self.digest + len(self.ids).to_bytes(8, "big")).digest()
         return _FIRST_KEY | int.from_bytes(whole[:7], "big")
@@ -45,8 +45,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class PlacedPicture:
-    """Image `number` of a request: its first embedding is that of token `start` of the prompt, and its last
-    that before `end`.
+    """Image `number` of a request, and its place in the prompt. Its first embedding belongs to token `start`,
+    and its last to token `end` - 1.
     """
 
     picture: Picture
@@ -62,10 +62,10 @@ def place(
     image_token: int,
     begin: int = 0,
 ) -> tuple[PlacedPicture, ...]:
-    """Return where the pictures with these `numbers` stand in `tokens`, from token `begin` on.
+    """Return where the pictures with these `numbers` are in `tokens`, searching from token `begin` on.
 
-    Raises RequestError if `tokens` has another number of image tokens than the pictures: a text may contain
-    the name of the token.
+    Raises RequestError if the number of image tokens in `tokens` differs from what the pictures need. This
+    happens if a text contains the name of the image token.
     """
     positions = [at for at in range(begin, len(tokens)) if tokens[at] == image_token]
     if len(positions) != sum(pictures[number].image_tokens for number in numbers):
@@ -83,7 +83,9 @@ def place(
 
 
 def cache_keys(tokens: Sequence[int], placed: Sequence[PlacedPicture]) -> Sequence[int]:
-    """Return `tokens` for the keys of the prompt cache: those of an image are replaced by the image's key."""
+    """Return `tokens` as the prompt cache uses them for its keys: each token of an image is replaced by the
+    image's key.
+    """
     if not placed:
         return tokens
     keys = list(tokens)
@@ -94,14 +96,15 @@ def cache_keys(tokens: Sequence[int], placed: Sequence[PlacedPicture]) -> Sequen
 
 
 def without_inputs(placed: Sequence[PlacedPicture]) -> tuple[PlacedPicture, ...]:
-    """Return the pictures without the inputs of the tower, which are large and no longer needed."""
+    """Return the pictures without the tower's inputs, to free their memory once the images are computed."""
     return tuple(replace(one, picture=replace(one.picture, inputs=None)) for one in placed)
 
 
 def number_images(messages: Sequence[dict[str, Any]], images: int) -> tuple[dict[str, Any], ...]:
-    """Return the messages with an `index` in each image part, so that a shortened chat knows its images.
+    """Return the messages with an `index` in each image part, so that the images can be identified after a
+    chat was shortened.
 
-    Raises RequestError if there are more or fewer parts than `images`.
+    Raises RequestError if the number of image parts is not `images`.
     """
     numbers = itertools.count()
 
@@ -121,14 +124,14 @@ def number_images(messages: Sequence[dict[str, Any]], images: int) -> tuple[dict
 
 
 def image_order(messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the index of each image in numbered messages, in order."""
+    """Return the `index` of each image part in the messages, in the order of the parts."""
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [part["index"] for part in parts if is_image(part) and "index" in part]
 
 
 def without_numbers(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with image parts as templates expect them."""
+    """Return the messages without the indices of image parts, as templates expect them."""
     return [_without_numbers(message) for message in messages]
 
 
@@ -145,8 +148,8 @@ def is_image(part: Any) -> bool:
 
 
 def with_markers(messages: Sequence[dict[str, Any]], marker: str) -> list[dict[str, Any]]:
-    """Return the messages with texts for contents, for templates that know no parts: each image part becomes
-    the `marker`, on a line of its own.
+    """Return the messages with texts instead of content parts, for templates that do not understand parts.
+    Each image part becomes the `marker` on a line of its own.
     """
     return [_with_markers(message, marker) for message in messages]
 

@@ -1,8 +1,8 @@
-"""The positions of tokens of which some stand for images, in models with M-RoPE. Pure.
+"""The positions of a prompt's tokens, some of which represent images, in models with M-RoPE. Pure.
 
-Each token has three positions: in time, height and width. For a token of text, all three are the number after
-the largest position before it. For a token of an image, they are that number plus the patch's time, row and
-column in the image.
+Each token has three positions: in time, height and width. For a text token, all three equal the number after
+the largest position before it. For a token of an image, they are that number plus the time, row and column of
+its place in the image.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Positions = npt.NDArray[np.int32]
 
 
 def mrope_positions(tokens: int, placed: Sequence[PlacedPicture], merge_size: int) -> tuple[Positions, int]:
-    """Return the positions of a prompt's first `tokens` tokens, of shape (3, tokens), and how much less than
-    its index the position of each later token is (a negative number, or 0).
+    """Return the positions of a prompt's first `tokens` tokens, of shape (3, tokens), and the number to add
+    to the index of each later token to get its position (0 or negative).
 
-    A token of an image stands for `merge_size` patches in height and in width.
+    A token of an image represents `merge_size` by `merge_size` patches.
     """
     parts: list[Positions] = []
     at = following = 0

@@ -1,4 +1,4 @@
-"""Read image files as a model's processor does, on the thread that makes the model's tokens."""
+"""Process image files with a model's processor, on the model's tokenizer thread."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from mlx_server.engine.images import MAX_PIXELS
 from mlx_server.engine.vision.pictures import Picture
 
 Decode = Callable[[bytes, int], Any]
-"""Returns a Pillow image in RGB from the bytes of a file, and its most pixels. Raises RequestError."""
+"""Decodes a file's bytes to a Pillow image in RGB. The second argument is how many pixels the image may have
+at most. Raises RequestError if the file cannot be decoded or has more pixels."""
 
 MAX_IMAGE_TOKENS = 4096
-"""The files of Qwen2.5-VL allow 16,384. A layer of the tower is computed in one go, for which other requests
-wait, and an engine that shows no progress for 30 s (`mlx.progress_timeout_s`) is regarded as wedged."""
+"""The most tokens of an image. The files of Qwen2.5-VL allow 16,384, but other requests wait while a layer of
+the tower is computed, and an engine that shows no progress for 30 s (`mlx.progress_timeout_s`) is regarded as
+wedged."""
 
 MAX_KNOWN = 256
-"""Images whose tokens are remembered, so that the next turn on them need not decode them."""
+"""For how many images the tokens are cached, so that the next turn of a chat need not decode its images."""
 
 _OF_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 
 class ImageReader:
-    """Makes pictures from image files with one model's processor. Only one thread may use it.
+    """Processes image files with one model's processor. Only one thread may use an ImageReader.
 
-    `versions` are those of the libraries: another release may make other pixels of a file.
+    `versions` names the releases of the libraries, because another release may decode a file to other pixels.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class ImageReader:
         self.max_pixels = MAX_PIXELS
         self.image_token = image_token
         self.marker = str(getattr(processor, "boi_token", None) or processor.image_token)
-        """What a chat template writes for an image."""
+        """The text that a chat template writes in place of an image."""
         self._known: OrderedDict[bytes, Picture] = OrderedDict()
 
     def read(self, images: Sequence[str]) -> list[Picture]:
-        """Return the pictures of base64 image files. Raises RequestError, which names the image."""
+        """Return the pictures of `images`, which are files in base64. Raises RequestError, which names the
+        image by its number, if an image cannot be decoded or processed.
+        """
         return [self._read(image, number) for number, image in enumerate(images)]
 
     def _read(self, image: str, number: int) -> Picture:
@@ -71,7 +75,9 @@ class ImageReader:
         return picture
 
     def inputs_of(self, image: str) -> dict[str, Any]:
-        """Return the tower's inputs by name (numpy arrays) for a base64 image that `read` has read before."""
+        """Return the tower's inputs by name (numpy arrays) for a base64 image that `read` has accepted
+        before.
+        """
         data = base64.b64decode(image)
         inputs = self._process(self._digest(data), data).inputs
         assert inputs is not None
@@ -81,7 +87,9 @@ class ImageReader:
         return hashlib.sha256(self._versions + b"\n" + data).digest()
 
     def _process(self, digest: bytes, data: bytes) -> Picture:
-        """Process the image alone, so that its tokens do not depend on the other images of the prompt."""
+        """Process one image separately, so that its tokens do not depend on the other images of the
+        prompt.
+        """
         made = dict(self._processor(text=[self.marker], images=[self._decode(data, self.max_pixels)]))
         ids = self._without_special_tokens(np.asarray(made["input_ids"]).reshape(-1).tolist())
         inputs = {name: _numpy(value) for name, value in made.items() if name not in _OF_TEXT}
@@ -106,12 +114,16 @@ class ImageReader:
 
 
 def _numpy(value: Any) -> Any:
-    """Return an array as numpy's, since MLX's may only be used by the MLX thread."""
+    """Convert an MLX array to a numpy array, since only the MLX thread may use MLX arrays. Other values are
+    returned unchanged.
+    """
     return np.array(value) if hasattr(value, "shape") and not isinstance(value, np.ndarray) else value
 
 
 def _shape(pixels: Any) -> tuple[int, ...]:
-    """Return the shape of an array of pixels; of a list, its length and the shape of its largest array."""
+    """Return the shape of an array of pixels. For a list of arrays, return its length followed by the shape
+    of its largest array.
+    """
     if isinstance(pixels, list):
         return (len(pixels), *max((_shape(each) for each in pixels), key=math.prod, default=()))
     return tuple(int(size) for size in getattr(pixels, "shape", ()))
@@ -123,9 +135,9 @@ def _unreadable(number: int, error: Exception) -> RequestError:
 
 
 def load_processor(folder: Path, tokenizer: Any) -> Any:
-    """Return the processor of the model in `folder`, with the tokenizer that the model has already.
+    """Return the processor of the model in `folder`, which uses the given tokenizer.
 
-    Code that comes with a model is not run. Raises anything if the files do not fit together.
+    Code that comes with a model is not run. Any exception may be raised if the files do not match each other.
     """
     from transformers import AutoProcessor
 
@@ -136,7 +148,7 @@ def load_processor(folder: Path, tokenizer: Any) -> Any:
 
 
 def _bound_tokens(image_processor: Any) -> None:
-    """Let images of any size have MAX_IMAGE_TOKENS at most, by making them smaller."""
+    """Limit each image to MAX_IMAGE_TOKENS tokens, by having the processor shrink larger images."""
     if (most := getattr(image_processor, "max_pixels", None)) is not None:
         side = image_processor.patch_size * getattr(image_processor, "merge_size", 1)
         image_processor.max_pixels = min(most, MAX_IMAGE_TOKENS * side**2)

@@ -1,4 +1,4 @@
-"""Find the text models of families that mlx-lm has under other names, or not at all."""
+"""Find the classes of text models that mlx-lm has under other names, or does not have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _OTHER_NAMES = {"lfm2_vl": "lfm2-vl"}
 
 
 def model_classes(config: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the classes of a text model and of its configuration, for mlx-lm's `load_model`."""
+    """Return the class of the text model for `config` and the class of its configuration, for mlx-lm's
+    `load_model`.
+    """
     kind = str(config.get("model_type"))
     if kind in _OWN:
         from mlx_server.engine.vision.idefics3_text import (  # a text-only engine needs no Llama

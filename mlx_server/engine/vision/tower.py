@@ -1,6 +1,6 @@
 """A model's vision tower and projector, from mlx-vlm, without mlx-vlm's text model.
 
-Only the MLX thread may use it, but for `import_mlx_vlm`.
+Only the MLX thread may use this module, except for `import_mlx_vlm`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def import_mlx_vlm() -> Any:
 
 
 class _TextEmbeddings:
-    """Stands for mlx-vlm's text model, of which only the embeddings of tokens are needed. They are those of
-    the text model in memory.
+    """Replaces mlx-vlm's text model, of which only the token embeddings are needed. They are taken from the
+    text model in memory.
     """
 
     def __init__(self, embed_tokens: Callable[[mx.array], mx.array]) -> None:
@@ -39,13 +39,13 @@ class _TextEmbeddings:
         self.model = self
 
     def get_rope_index(self, *_: Any, **__: Any) -> tuple[None, None]:
-        """Return nothing: `positions.py` has the positions."""
+        """Return (None, None), because `positions.py` computes the positions instead."""
         return None, None
 
 
 class VisionTower:
-    """Computes the embeddings of images. `calls` counts the images for which it was run. It computes for
-    `slice_s` seconds before other requests get a step.
+    """Computes the features of images. `calls` counts the images that it has begun to compute. `slice_s` is
+    how many seconds it computes before other requests get a step.
     """
 
     def __init__(self, model: Any, image_token: int, features: FeatureCache | None = None) -> None:
@@ -56,13 +56,14 @@ class VisionTower:
         self._layers = TowerLayers(model)
 
     def known(self, picture: Picture) -> ImageFeatures | None:
-        """Return the features of an image; None if they are not cached."""
+        """Return the cached features of an image; None if they are not cached."""
         return self.features.get(picture.key)
 
     def begin(self, picture: Picture, inputs: Mapping[str, Any]) -> TowerRun:
-        """Return the computation of an image's features, of which nothing is computed yet.
+        """Prepare the computation of an image's features. Nothing is computed before the returned TowerRun is
+        advanced.
 
-        It may raise anything for inputs that the tower cannot read.
+        Any exception may be raised if `inputs` do not match the tower.
         """
         self.calls += 1
         ids = mx.array([picture.ids])
@@ -81,7 +82,7 @@ class VisionTower:
         return TowerRun(features, outputs)
 
     def keep(self, picture: Picture, features: ImageFeatures) -> None:
-        """Cache the computed features of an image for the next request that has it."""
+        """Cache the computed features of an image for later requests with the same image."""
         self.features.put(picture.key, features)
 
 
@@ -95,9 +96,10 @@ def load_tower(
     embed_tokens: Callable[[mx.array], mx.array],
     image_token: int,
 ) -> VisionTower:
-    """Return the tower of the model in `folder`; its weights are read when they are evaluated.
+    """Return the tower of the model in `folder`. Its weights are read when they are evaluated.
 
-    Raises anything if the files do not fit together.
+    `embed_tokens` is the text model's embedding function. Any exception may be raised if the files do not
+    match each other.
     """
     utils = import_mlx_vlm()
     given = copy.deepcopy(dict(config))
@@ -118,7 +120,7 @@ def load_tower(
 def _tower_weights(
     utils: Any, kinds: Any, model: Any, model_config: Any, folder: Path
 ) -> dict[str, mx.array]:
-    """Return the weights of the model's files under mlx-vlm's names, without those of the text model."""
+    """Return the weights in the model's files under mlx-vlm's names, without the text model's weights."""
     weights: dict[str, mx.array] = {}
     for path in weight_files.weight_files(folder):
         weights.update(cast("dict[str, mx.array]", mx.load(str(path))))
@@ -128,7 +130,7 @@ def _tower_weights(
 
 
 def _quantize(model: nn.Module, quantization: Mapping[str, Any], weights: Mapping[str, mx.array]) -> None:
-    """Give the modules whose weights are quantized in the files the matching class."""
+    """Convert the modules whose weights are quantized in the files to quantized modules."""
 
     def predicate(path: str, module: nn.Module) -> bool | dict[str, Any]:
         if not hasattr(module, "to_quantized") or f"{path}.scales" not in weights:

@@ -1,7 +1,9 @@
-"""Compute a tower a layer at a time, so that an image stops running answers for a layer and not for a tower.
+"""Compute a vision tower one layer at a time, so that an image delays running answers only by a layer instead
+of the whole tower.
 
-MLX computes what it is asked for: a tower's forward pass makes a graph, and each layer's output in it can be
-computed alone. What a layer needed is freed before the next one, which bounds the memory of a tower as well.
+MLX computes lazily: the tower's forward pass only builds a graph, and each layer's output in the graph can be
+evaluated separately. Intermediate arrays of a layer are freed before the next layer, which also limits the
+memory that a tower takes.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import mlx.nn as nn
 from mlx_server.engine.vision.feature_cache import ImageFeatures
 
 SLICE_S = 0.1
-"""For how long layers are computed before other requests get a step. At least one layer is computed."""
+"""How many seconds layers are computed before other requests get a step. At least one layer is computed."""
 
 
 class TowerLayers:
-    """Records the outputs of the layers of one tower, in the order in which they are called.
+    """Records the outputs of a tower's layers, in the order in which they are called.
 
-    The layers are found by their shape: lists of modules of one class. Their weights keep their names.
+    Lists of modules of the same class count as layers. The names of their weights do not change.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,10 +37,10 @@ class TowerLayers:
 
     @contextmanager
     def recording(self) -> Iterator[list[mx.array]]:
-        """Return the list to which the layers that are called meanwhile append their outputs.
+        """Within the `with` block, append the output of each layer that is called to the yielded list.
 
-        Qwen3-VL's forward pass evaluates its features itself, which would be the whole tower at once: no call
-        of `mx.eval` has an effect meanwhile.
+        In the block, `mx.eval` does nothing, because Qwen3-VL's forward pass would evaluate its features, and
+        thereby the whole tower at once.
         """
         outputs: list[mx.array] = []
         self._outputs = outputs
@@ -56,15 +58,20 @@ class TowerLayers:
 
 
 class TowerRun:
-    """Computes the features of one image, whose graph is made. `outputs` are those of the layers."""
+    """Computes the features of one image, whose graph has been built. `outputs` are the outputs of the
+    tower's layers.
+    """
 
     def __init__(self, features: ImageFeatures, outputs: list[mx.array]) -> None:
         self.features = features
         self._outputs = outputs[-2::-1]
-        """The next one last. The features need the last layer, or not even that one."""
+        """The outputs to evaluate, in reverse order. The last layer's output is left out, because evaluating
+        the features computes it if they need it."""
 
     def advance(self, slice_s: float = SLICE_S, now: Callable[[], float] = time.perf_counter) -> bool:
-        """Compute layers until `slice_s` have passed, at least one. Return True if all is computed."""
+        """Compute layers, at least one, until `slice_s` seconds have passed. Return True if the features are
+        computed.
+        """
         end = now() + slice_s
         while self._outputs:
             mx.eval(self._outputs.pop())
@@ -75,7 +82,7 @@ class TowerRun:
 
 
 def _evaluate_nothing(*_: Any) -> None:
-    """Take the place of `mx.eval` while a graph is made."""
+    """Do nothing, in place of `mx.eval` while a graph is built."""
 
 
 def _layers(model: nn.Module) -> Iterator[Any]:
@@ -90,7 +97,7 @@ def _is_stack(children: list[Any]) -> bool:
 
 
 def _recording_class(own: type[Any]) -> type[Any]:
-    """Return a class of layers that behave as `own`, and then record their output."""
+    """Return a subclass of the layer class `own` that also records its output."""
 
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         output = own.__call__(self, *arguments, **named)

@@ -1,4 +1,4 @@
-"""What a model with a vision tower has in addition to its text model."""
+"""The vision part of a model, which supplements its text model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mlx_server.engine.vision.tower import VisionTower, load_tower
 
 @dataclass(frozen=True)
 class Vision:
-    """A model's tower, and how its text model is called for a prompt with images. Only the MLX thread may
-    use it.
+    """A model's vision tower, and how its text model is called for a prompt with images. Only the MLX thread
+    may use it.
     """
 
     tower: VisionTower
@@ -37,16 +37,19 @@ class Vision:
     both_directions: bool = False
 
     def install(self, text_model: Any) -> None:
-        """Prepare a text model for `forward`: the one that was loaded with this, or one with an adapter."""
+        """Prepare `text_model` for `forward`. It is the model with which this vision part was loaded, or a
+        copy with an adapter.
+        """
         if self.mrope is not None:
             self.mrope.install(text_model)
         if self.deepstack is not None:
             self.deepstack.install(text_model)
 
     def positions(self, tokens: int, placed: Sequence[PlacedPicture]) -> tuple[Positions | None, int]:
-        """Return the positions of a prompt's tokens, and what is added to the index of each later token.
+        """Return the positions of a prompt's first `tokens` tokens, and the number to add to the index of
+        each later token to get its position.
 
-        The positions are None for a text model that numbers the tokens of images like others.
+        The positions are None if the text model numbers the tokens of images like other tokens.
         """
         return (None, 0) if self.mrope is None else mrope_positions(tokens, placed, self.merge_size)
 
@@ -59,9 +62,11 @@ class Vision:
         positions: Positions | None,
         same_image: Any,
     ) -> mx.array:
-        """Call the text model with the embeddings of some tokens. Return logits, (1, tokens, vocabulary).
+        """Call the text model with the embeddings in `features` for `tokens`. Return logits (1, tokens,
+        vocabulary).
 
-        `features` are those of all these tokens. `same_image` says which pairs of tokens are of one image.
+        `caches` hold the keys and values of earlier tokens, and `positions` are those of `tokens`.
+        `same_image` tells which pairs of tokens belong to the same image.
         """
         if self.both_directions:
             caches = [BothDirections(cache, mx.array(same_image)) for cache in caches]
@@ -88,13 +93,13 @@ def load_vision(
     image_token: int,
     processor: Any,
 ) -> Vision:
-    """Return the vision part of the model in `folder`; its weights are read when they are evaluated.
+    """Return the vision part of the model in `folder`. Its weights are read when they are evaluated.
 
-    Raises anything if the files do not fit together.
+    Any exception may be raised if the files do not match each other.
     """
     embed_tokens = _embedding_of(text_model)
     tower = load_tower(folder, config, embed_tokens, image_token)
-    if not computes_on_gpu():  # as the text model: other types are slow on a CPU
+    if not computes_on_gpu():  # like the text model, since other types are slow on a CPU
         if config.get("quantization"):
             tower.model = dequantize_model(tower.model)
         tower.model.set_dtype(mx.float32)
@@ -108,6 +113,6 @@ def load_vision(
 
 
 def _embedding_of(text_model: Any) -> Callable[[mx.array], mx.array]:
-    """Return the function from tokens to embeddings of one of mlx-lm's models."""
+    """Return the function of an mlx-lm model that converts token ids to embeddings."""
     inner = getattr(text_model, "language_model", text_model)
     return getattr(inner, "model", inner).embed_tokens

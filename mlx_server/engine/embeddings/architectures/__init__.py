@@ -1,5 +1,7 @@
-"""Encoders in MLX, a module for each architecture, and `build.build_encoder`, which makes one from a folder.
+"""Encoders in MLX, one module for each architecture, and `build.build_encoder`, which loads one from a
+folder.
 
-A module is named by `ModelKind.encoder`, and has two functions: `create(config)` returns the encoder that
-a config.json describes, and `rename(weights)` gives the tensors of the files the names of its attributes.
+`ModelKind.encoder` names the module for a model. Each module has two functions: `create(config)` returns the
+encoder that a config.json describes, and `rename(weights)` renames the tensors of the weight files to the
+names of the encoder's attributes.
 """

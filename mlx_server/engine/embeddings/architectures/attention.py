@@ -1,7 +1,8 @@
 """Attention between the tokens of each text, for texts that are padded or packed.
 
-Padded texts are the rows of a batch. Packed texts stand one after the other in one row, those of the same
-length together: there is no padding to compute, but attention takes a call for each length.
+Padded texts are the rows of a batch. Packed texts stand one after the other in a single row, sorted so that
+texts of the same length are neighbors. Packing computes no padding, but attention takes one call for each
+length.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import mlx.nn as nn
 import numpy as np
 
 QUERIES_AT_ONCE = 1024
-"""Without a fused kernel the scores of these queries, with all keys, are in memory at one time."""
+"""How many queries attend in one call. Without a fused kernel, memory holds their scores with all keys."""
 
 Rope = Callable[[mx.array], mx.array]
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How the heads of a layer attend: their number, the rotary positions (None if there are none), and how
-    many tokens away a visible key is at most (None: all are visible).
+    """How the heads of a layer attend.
+
+    `count` is the number of heads, `rope` applies rotary positions (None if the model has none), and
+    `distance` is how many tokens a visible key may be away from the query (None if all keys are visible).
     """
 
     count: int
@@ -30,9 +33,9 @@ class Heads:
     distance: int | None = None
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
-        """Return the attention of `queries` to `keys`, all (batch, length, hidden), in the same shape.
+        """Return the attention of `queries` to `keys`; the arrays and the result are (batch, length, hidden).
 
-        `mask` (batch, 1, 1, length) is True for the keys of texts; None if there is no padding.
+        `mask` (batch, 1, 1, length) is True for the keys that belong to texts; None if there is no padding.
         """
         batch, length, hidden = queries.shape
         q, k, v = (self._split(x) for x in (queries, keys, values))
@@ -51,24 +54,30 @@ class Heads:
         return out.swapaxes(1, 2).reshape(batch, length, hidden)
 
     def _split(self, x: mx.array) -> mx.array:
-        """Return (batch, length, hidden) as (batch, heads, length, hidden / heads)."""
+        """Reshape `x` from (batch, length, hidden) to (batch, heads, length, hidden / heads)."""
         return x.reshape(*x.shape[:2], self.count, -1).swapaxes(1, 2)
 
 
 def _rows(mask: mx.array | None, start: int) -> mx.array | None:
-    """Return the rows of a mask that belong to the queries from `start` on."""
+    """Return the rows of `mask` for the `QUERIES_AT_ONCE` queries from `start` on; all of `mask` if its one
+    row applies to every query; None if `mask` is None.
+    """
     return mask if mask is None or mask.shape[2] == 1 else mask[:, :, start : start + QUERIES_AT_ONCE]
 
 
 def visible_keys(mask: mx.array | None) -> mx.array | None:
-    """Return the mask of attention for a mask of tokens, (batch, length); None if no text is padded."""
+    """Convert a token mask (batch, length) to an attention mask (batch, 1, 1, length). None, which means that
+    no text is padded, stays None.
+    """
     return None if mask is None else mask[:, None, None, :].astype(mx.bool_)
 
 
 def visible_within(mask: mx.array | None, length: int, distance: int) -> mx.array | None:
-    """Return a mask of attention to the keys that are at most `distance` tokens from the query.
+    """Return an attention mask that makes only the keys visible that are at most `distance` tokens from the
+    query.
 
-    `mask` is that of `visible_keys`. If no key is farther away, `mask` itself is returned.
+    `mask` is the result of `visible_keys`, and is returned unchanged if no key is farther away than
+    `distance`.
     """
     if length <= distance + 1:
         return mask
@@ -79,7 +88,7 @@ def visible_within(mask: mx.array | None, length: int, distance: int) -> mx.arra
 
 @dataclass(frozen=True)
 class Padded:
-    """Texts in the rows of a batch; `mask` is that of `visible_keys`."""
+    """Layout of texts that are the rows of a batch. `mask` is the result of `visible_keys`."""
 
     mask: mx.array | None
 
@@ -90,7 +99,9 @@ class Padded:
 
 @dataclass(frozen=True)
 class Packed:
-    """Texts one after the other in one row: `groups` has the number of texts and their length, in order."""
+    """Layout of texts that stand one after the other in one row. `groups` lists, in order, pairs of a number
+    of texts and the length of each of these texts.
+    """
 
     groups: tuple[tuple[int, int], ...]
 
@@ -103,9 +114,9 @@ class Packed:
         parts = [heads.attend(q, k, v, None).reshape(1, -1, queries.shape[2]) for q, k, v in each]
         return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
 
-    @np.errstate(all="ignore")  # damaged weights make numbers that are refused with the vectors
+    @np.errstate(all="ignore")  # infinite numbers and NaN are refused with the vectors
     def _attend_by_numpy(self, heads: int, *arrays: mx.array) -> np.ndarray:
-        """Compute `attend` with numpy, whose many small steps take a third of the time that MLX's take."""
+        """Compute `attend` with numpy, whose many small operations take a third of the time of MLX's."""
         queries, keys, values = (np.array(x, copy=False)[0] for x in arrays)
         out = np.empty(arrays[0].shape, np.float32)
         width = queries.shape[1] // heads
@@ -122,7 +133,9 @@ class Packed:
         return out
 
     def split(self, x: mx.array) -> Iterator[mx.array]:
-        """Yield each group's part of `x`, (1, tokens, hidden), in the shape (texts, length, hidden)."""
+        """Yield the part of `x` (1, tokens, hidden) that belongs to each group, as (texts, length,
+        hidden).
+        """
         start = 0
         for texts, length in self.groups:
             end = start + texts * length
@@ -130,7 +143,7 @@ class Packed:
             start = end
 
     def positions(self) -> mx.array:
-        """Return the position of each token in its text."""
+        """Return the position of each token within its text, counted from 0."""
         return mx.concatenate([mx.tile(mx.arange(length), texts) for texts, length in self.groups])
 
 
@@ -138,17 +151,21 @@ Layout = Padded | Packed
 
 
 class LayeredEncoder(nn.Module):
-    """An encoder that can stop after each layer."""
+    """An encoder that yields its hidden states after each layer, so that the caller can pause
+    between layers.
+    """
 
     def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None) -> mx.array:
-        """Return the hidden states of padded texts, as `build_encoder` describes it."""
+        """Return the last hidden states of padded texts. `build_encoder` describes the parameters."""
         *_, last = self.padded(ids, mask, types)
         return last
 
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer. The last ones are the result."""
+        """Yield the hidden states of padded texts after each layer. The last states yielded are the encoder's
+        result.
+        """
         raise NotImplementedError
 
 
@@ -158,20 +175,23 @@ class TextEncoder(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer. The last ones are the result."""
+        """Yield the hidden states of padded texts after each layer. The last states yielded are the encoder's
+        result.
+        """
         return self.states(ids, mx.arange(ids.shape[1]), types, Padded(visible_keys(mask)))
 
     def packed(self, ids: mx.array, layout: Packed) -> Iterator[mx.array]:
-        """Yield the hidden states (1, tokens, hidden) of packed texts, whose token ids are (1, tokens), after
-        each layer.
+        """Yield the hidden states (1, tokens, hidden) of packed texts after each layer. `ids` (1, tokens) are
+        the texts' token ids. The last states yielded are the encoder's result.
         """
         return self.states(ids, layout.positions(), None, layout)
 
     def states(
         self, ids: mx.array, positions: mx.array, types: mx.array | None, layout: Layout
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of `ids` after each layer. The last ones are the result.
+        """Yield the hidden states of `ids` after each layer. The last states yielded are the encoder's
+        result.
 
-        `positions` are those of the tokens in their texts, and `layout` says which tokens form a text.
+        `positions` holds each token's position within its text, and `layout` says which tokens form a text.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The encoder of BERT (Devlin et al. 2018) in MLX, without pooler and heads."""
+"""The encoder of BERT (Devlin et al. 2018) in MLX, without its pooler and task heads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class _Layer(nn.Module):
 
 
 class Bert(TextEncoder):
-    """The encoder of BERT. The first token of a text has the position `first_position`."""
+    """The encoder of BERT. `first_position` is the row of the position embeddings for a text's
+    first token.
+    """
 
     def __init__(self, config: Mapping[str, Any], first_position: int = 0) -> None:
         super().__init__()
@@ -65,7 +67,9 @@ class Bert(TextEncoder):
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or KeyError if
+    `config` is not supported.
+    """
     return Bert(config)
 
 
@@ -87,7 +91,9 @@ _ENCODER = ("embeddings.", "encoder.layer.")
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights under the names of the encoder's attributes; those of heads keep their names."""
+    """Return the weights under the names of the encoder's attributes. Weights that are not the encoder's,
+    such as those of task heads, keep their names.
+    """
     renamed = {}
     for full_name, weight in weights.items():
         name = full_name

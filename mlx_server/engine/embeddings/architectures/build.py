@@ -1,7 +1,7 @@
-"""Make the encoder of an embedder or reranker from the files in its folder.
+"""Load the encoder of an embedder or reranker from its model folder.
 
-`build_encoder(folder)` returns the module and the weights that are not the encoder's: the heads of rerankers
-and the projections of embedders, under their names in the files.
+`build_encoder(folder)` returns the encoder's module, and the remaining weights (the heads of rerankers and
+the projections of embedders) under their names in the files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mlx_server.model_store.files.model_kind import ENCODERS
 
 
 def build_encoder(folder: Path) -> tuple[nn.Module, dict[str, mx.array]]:
-    """Return the encoder in `folder`, and the weights in its files that are not the encoder's.
+    """Return the encoder in `folder`, and the weights in its files that do not belong to the encoder.
 
-    The encoder is called with token ids (batch, length), a mask, and optionally token types, and returns
-    hidden states (batch, length, hidden); those of padding are undefined. Texts begin at the first column.
-    The mask is 1 or True for their tokens and 0 or False for the padding behind them; None if there is no
-    padding. Types are those of pairs of texts, by default all 0.
+    The encoder is called with token ids (batch, length), a mask, and optionally token types. It returns
+    hidden states (batch, length, hidden); the states of padding are undefined. Each text begins at the first
+    column. The mask is 1 or True for the tokens of texts and 0 or False for the padding behind them; None if
+    there is no padding. Token types tell the two texts of a pair apart; by default, all are 0.
 
-    Weights are read from the disk when they are evaluated; on a CPU, they become float32 and dense. Raises
+    Weights are read from the disk when they are evaluated. On a CPU, they become float32 and dense. Raises
     OSError, ValueError, KeyError or UnreadableModel if the folder does not hold a supported model.
     """
     config = weight_files.read_config(folder)
@@ -50,7 +50,9 @@ def build_encoder(folder: Path) -> tuple[nn.Module, dict[str, mx.array]]:
 
 
 def read_weights(files: list[Path]) -> dict[str, mx.array]:
-    """Return the tensors in safetensors files. They are read when they are evaluated."""
+    """Return the tensors of the safetensors `files` by name. Their data is read when a tensor is
+    evaluated.
+    """
     weights: dict[str, mx.array] = {}
     for path in files:
         weights.update(mx.load(str(path)))  # type: ignore[arg-type]
@@ -58,16 +60,18 @@ def read_weights(files: list[Path]) -> dict[str, mx.array]:
 
 
 def _quantization(path: str, module: nn.Module, weights: Mapping[str, mx.array]) -> dict[str, Any] | bool:
-    """Return how the weights of a module are quantized; False if they are not."""
+    """Return the quantization parameters for the weights of `module`, whose name is `path`; False if they are
+    not quantized.
+    """
     if not hasattr(module, "to_quantized") or f"{path}.scales" not in weights:
         return False
     return infer_quant_config(path, module, dict(weights))
 
 
 def dense_weight(path: str, shape: tuple[int, int], weights: Mapping[str, mx.array]) -> mx.array:
-    """Return the weight (outputs, inputs) of the linear layer `path`, dequantized if it is quantized.
+    """Return the weight (outputs, inputs) of the linear layer `path`, dequantized if necessary.
 
-    Raises KeyError if there is none, and ValueError if it has another shape.
+    Raises KeyError if `weights` lacks this layer, and ValueError if the weight's shape is not `shape`.
     """
     weight = weights[f"{path}.weight"]
     if (scales := weights.get(f"{path}.scales")) is not None:

@@ -1,6 +1,7 @@
-"""Language models that embed: each token sees those before it, and the last one stands for the text.
+"""Language models that embed: each token attends to the tokens before it, and the last token's hidden state
+represents the text.
 
-The layers are mlx-lm's. The padding is behind the text, where no token sees it.
+The layers are mlx-lm's. The padding is behind the text, so that no token of the text attends to it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from mlx_lm.models.base import create_attention_mask
 from mlx_server.engine.embeddings.architectures.attention import LayeredEncoder
 
 _MODULES = {"mistral": "llama"}
-"""The module of mlx-lm that has a model type, if it has another name."""
+"""By model type: the module of mlx-lm that implements it, if the module's name differs from the type."""
 
 
 class Decoder(LayeredEncoder):
-    """Computes hidden states (batch, length, hidden) of token ids (batch, length), which are padded behind.
+    """Computes hidden states (batch, length, hidden) of token ids (batch, length), padded behind each text.
 
     `mask` and `types` have no effect.
     """
@@ -32,7 +33,9 @@ class Decoder(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer."""
+        """Yield the hidden states of padded texts after each layer, and at last the normalized states (the
+        result).
+        """
         x = self.model.embed_tokens(ids)
         causal = create_attention_mask(x, None)
         for layer in self.model.layers:
@@ -42,7 +45,9 @@ class Decoder(LayeredEncoder):
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or TypeError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or TypeError if
+    `config` is not supported.
+    """
     model_type = str(config["model_type"])
     theirs = importlib.import_module(f"mlx_lm.models.{_MODULES.get(model_type, model_type)}")
     body = theirs.Model(theirs.ModelArgs.from_dict(dict(config))).model
@@ -55,8 +60,9 @@ _BODY = ("embed_tokens.", "layers.", "norm.")
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights under the names of the encoder's attributes; those of heads keep their names.
+    """Return the weights under the names of the encoder's attributes. Weights that are not the encoder's,
+    such as those of task heads, keep their names.
 
-    Sentence-transformers saves language models without the prefix `model.`.
+    Sentence-transformers saves language models without the prefix `model.`, which is added here.
     """
     return {f"model.{name}" if name.startswith(_BODY) else name: weight for name, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""Gemma 3 as an encoder (EmbeddingGemma): mlx-lm's layers, in which all tokens see each other."""
+"""Gemma 3 as an encoder (EmbeddingGemma): mlx-lm's layers, but with attention in both directions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ rename = decoder.rename
 
 
 class Gemma3(LayeredEncoder):
-    """Computes hidden states (batch, length, hidden) of token ids, as `build_encoder` describes it.
+    """Computes hidden states (batch, length, hidden) of token ids. `build_encoder` describes the parameters.
 
-    There are no token types. In every n-th layer (n is `_pattern`) a token sees all tokens, and in the other
-    layers those that are at most half of the window away.
+    `types` has no effect. In every n-th layer (n is `_pattern`), a token attends to all tokens; in the other
+    layers, it attends to the tokens that are at most half of the window away.
     """
 
     def __init__(self, args: ModelArgs) -> None:
@@ -33,7 +33,9 @@ class Gemma3(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer."""
+        """Yield the hidden states of padded texts after each layer, and at last the normalized states (the
+        result).
+        """
         body = self.model
         x = body.embed_tokens(ids)
         x = x * mx.array(body.args.hidden_size**0.5, mx.float32).astype(x.dtype)
@@ -46,7 +48,9 @@ class Gemma3(LayeredEncoder):
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or KeyError if
+    `config` is not supported.
+    """
     ropes = config.get("rope_parameters") or {}
     args = ModelArgs.from_dict(dict(config))
     args.sliding_window_pattern = _pattern(config)
@@ -56,14 +60,16 @@ def create(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _theta(ropes: Mapping[str, Any], kind: str, default: float) -> float:
-    """Return the base of the rotary positions; newer configurations have one for each kind of layer."""
+    """Return the base of the rotary positions for layers of this `kind`; `default` if `ropes`, which only
+    newer configurations have, does not name one.
+    """
     return float((ropes.get(kind) or {}).get("rope_theta") or default)
 
 
 def _pattern(config: Mapping[str, Any]) -> int:
-    """Return n if every n-th layer has full attention, and the others a sliding window.
+    """Return n if every n-th layer has full attention, and the other layers a sliding window.
 
-    Raises ValueError if the layers are not in such an order.
+    Raises ValueError if the layers follow no such pattern.
     """
     kinds = config.get("layer_types")
     if not kinds:

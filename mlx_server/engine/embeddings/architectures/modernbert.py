@@ -1,5 +1,5 @@
-"""The encoder of ModernBERT (Warner et al. 2024): rotary positions, and attention to near tokens in most
-layers.
+"""The encoder of ModernBERT (Warner et al. 2024), which has rotary positions, and layers that mostly attend
+to near tokens only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Embeddings(nn.Module):
 
 
 class ModernBert(TextEncoder):
-    """The encoder of ModernBERT. It has no token types, and ignores those that it is given."""
+    """The encoder of ModernBERT. The model has no token types, so `types` has no effect."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -84,7 +84,9 @@ class ModernBert(TextEncoder):
 
 
 def layer_types(config: Mapping[str, Any]) -> list[str]:
-    """Return the attention of each layer: `full_attention`, or `sliding_attention` to near tokens."""
+    """Return the kind of attention of each layer: `full_attention`, or `sliding_attention` (to near tokens
+    only).
+    """
     every = config.get("global_attn_every_n_layers", 3)
     count = config["num_hidden_layers"]
     chosen = config.get("layer_types")
@@ -92,7 +94,9 @@ def layer_types(config: Mapping[str, Any]) -> list[str]:
 
 
 def _theta(config: Mapping[str, Any], kind: str) -> float:
-    """Return the base of the rotary positions in layers of this kind, whatever the file's age."""
+    """Return the base of the rotary positions in layers of this `kind`, under its name in old or new config
+    files.
+    """
     named = (config.get("rope_parameters") or {}).get(kind) or {}
     return float(named.get("rope_theta") or config.get(_OLD_THETA[kind]) or _THETA[kind])
 
@@ -104,10 +108,14 @@ def _norm(config: Mapping[str, Any]) -> nn.LayerNorm:
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or KeyError if
+    `config` is not supported.
+    """
     return ModernBert(config)
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights under the names of the encoder's attributes; those of heads keep their names."""
+    """Return the weights under the names of the encoder's attributes, that is, without the prefix
+    `model.`.
+    """
     return {name.removeprefix("model."): weight for name, weight in weights.items()}

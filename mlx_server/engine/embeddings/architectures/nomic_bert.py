@@ -1,7 +1,7 @@
 """The encoder of Nomic-BERT (Nussbaum et al. 2024): BERT with rotary positions and SwiGLU.
 
-Its first configurations name their fields as GPT-2 does; those of transformers name them as BERT does, and
-divide the projection of queries, keys and values.
+The first configurations of Nomic-BERT name their fields as GPT-2 does. The configurations made by
+transformers name their fields as BERT does, and split the projection of queries, keys and values into three.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELDS = {
     "intermediate_size": "n_inner",
     "layer_norm_eps": "layer_norm_epsilon",
 }
-"""The name of a field in transformers, and in the first configurations."""
+"""By the name of a field in transformers: its name in the first configurations."""
 
 
 class _Attention(nn.Module):
@@ -85,7 +85,9 @@ class NomicBert(TextEncoder):
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or KeyError if
+    `config` is not supported.
+    """
     old = {name: config[alias] for name, alias in _FIELDS.items() if alias in config}
     return NomicBert(dict(config) | old)
 
@@ -106,7 +108,10 @@ _PROJECTION = re.compile(r"(layers\.\d+)\.self_attn\.([qkv])_proj\.(\w+)")
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights under the names of the encoder's attributes; those of heads keep their names."""
+    """Return the weights under the names of the encoder's attributes, with the separate projections of
+    queries, keys and values joined. Weights that are not the encoder's, such as those of task heads, keep
+    their names, but lose the prefixes `model.` and `nomic_bert.`.
+    """
     renamed: dict[str, mx.array] = {}
     divided: dict[str, dict[str, mx.array]] = {}
     for full_name, weight in weights.items():

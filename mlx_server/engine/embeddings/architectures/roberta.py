@@ -1,4 +1,4 @@
-"""The encoder of RoBERTa and XLM-RoBERTa: BERT, whose positions begin after the padding token's number."""
+"""The encoder of RoBERTa and XLM-RoBERTa: BERT, but the first token has the position `pad_token_id` + 1."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ rename = bert.rename
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:
-    """Return the encoder that `config` describes. Raises ValueError or KeyError if it is not supported."""
+    """Return the encoder that `config`, a parsed config.json, describes. Raises ValueError or KeyError if
+    `config` is not supported.
+    """
     defaults = {"layer_norm_eps": 1e-5, "type_vocab_size": 1}
     return bert.Bert(defaults | dict(config), first_position=config.get("pad_token_id", 1) + 1)

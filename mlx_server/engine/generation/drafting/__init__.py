@@ -1,5 +1,6 @@
-"""Drafting: guess the next tokens of an answer, and check several guesses in one step of the model.
+"""Drafting (speculative decoding): draft the next tokens of an answer cheaply, and verify several of them in
+one step of the model.
 
-A guess is accepted only where it equals the token that the request would have drawn without it, so drafting
-changes the speed of an answer and never its text.
+A drafted token is accepted only if it equals the token that the request would have drawn without drafting. So
+drafting changes the speed of an answer, but not its text.
 """

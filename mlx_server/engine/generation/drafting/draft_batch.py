@@ -1,4 +1,6 @@
-"""mlx-lm's GenerationBatch, with drafts: a step may check several guessed tokens of each request."""
+"""mlx-lm's GenerationBatch, extended by drafting: a step may verify several drafted tokens of each
+request.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,18 @@ from mlx_server.engine.generation.drafting.step_costs import StepCosts
 from mlx_server.engine.kv.kv_cache import BatchKV
 
 MOST_STEP_TOKENS = 32
-"""How many tokens of all requests together a step with drafts may compute. Beyond it a step takes so much
-longer that the requests without a draft would lose more than the others win."""
+"""The most tokens that a step with drafts may compute for all requests together. A larger step takes so much
+longer that requests without a draft would lose more than the others gain."""
 
 
 class DraftBatch(GenerationBatch):
     """A GenerationBatch in which requests with a `Drafter` may get several tokens in one step.
 
-    `drafters` has them by uid. A guess is accepted if it equals the token that the request's own sampler
-    draws at that position, after its own logits processors. So texts are those of a batch without drafts, as
-    far as the arithmetic of a longer step is the same. While `may_guess` is false, steps are plain: they make
-    and check no guesses. `last_was_plain` is true after a plain step. The caller of `next` records in `costs`
-    how long plain steps take.
+    `drafters` holds the drafters by uid. A drafted token is accepted if it equals the token that the
+    request's own sampler draws at that position, after its own logits processors. So answers are the same as
+    in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
+    False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
+    was plain. The caller of `next` records in `costs` how long plain steps take.
     """
 
     drafters: dict[int, Drafter]
@@ -51,8 +53,11 @@ class DraftBatch(GenerationBatch):
         begin_step: Callable[[int], None] = lambda tokens: None,
         draft_model: DraftModel | None = None,
     ) -> DraftBatch:
-        """Return an empty batch, which counts its guesses in `counts`. `begin_step` is called before each
-        step, with the number of tokens that the step computes. `draft_model` guesses where the text does not.
+        """Return an empty batch for `model`.
+
+        Drafted and accepted tokens are counted in `counts`. `begin_step` is called before each step, with the
+        number of tokens that the step computes. `draft_model` drafts for a request if its own text and
+        grammar suggest no tokens.
         """
         batch: DraftBatch = cls.empty(model, sampler)
         batch.drafters, batch.counts, batch.begin_step = {}, counts, begin_step
@@ -61,7 +66,9 @@ class DraftBatch(GenerationBatch):
         return batch
 
     def next(self) -> list[Any]:
-        """Return the next tokens of each request, in order: one, and those of its draft that were right."""
+        """Make a step, and return the responses for all requests, in order. Each request gets one token, and
+        in addition the drafted tokens that were accepted.
+        """
         has_read = self.may_guess and self._read_for_draft_model()
         plan = self._plan() if self.may_guess else None
         self.last_was_plain = plan is None and not has_read
@@ -75,21 +82,23 @@ class DraftBatch(GenerationBatch):
         return responses
 
     def remove(self, uid: int) -> None:
-        """Forget the guesses for a request that leaves the batch."""
+        """Discard the drafting state of a request that leaves the batch."""
         self.drafters.pop(uid, None)
         if self.draft_model is not None:
             self.draft_model.remove(uid)
 
-    # --- guessing ---
+    # --- drafting ---
 
     @property
     def _can_check(self) -> bool:
-        """Return True if the caches can drop tokens, so that a wrong guess can be taken back."""
+        """Return True if drafts can be verified: there are drafters, and all caches can drop the tokens that
+        turn out to be wrong.
+        """
         return bool(self.drafters) and all(isinstance(cache, BatchKV) for cache in self.prompt_cache)
 
     def _read_for_draft_model(self) -> bool:
-        """Let the draft model read a slice of a request that it is to guess for. Return False if it has read
-        nothing.
+        """Let the draft model process a slice of the tokens of a request for which it is to draft. Return
+        False if there was nothing to process.
         """
         if self.draft_model is None or not self.uids or not self._can_check:
             return False
@@ -101,11 +110,12 @@ class DraftBatch(GenerationBatch):
         return self.draft_model.read_slice(wanted)
 
     def _plan(self) -> Plan | None:
-        """Return the next step with drafts; None if drafting is not worth it now.
+        """Return the plan of the next step with drafts; None if drafting is not worthwhile at this time.
 
-        The drawn tokens are still being computed in the background. They are only waited for if at least half
-        of the requests are likely to get a guess, as the tokens before the drawn one or the draft model show:
-        the wait makes a step of eight requests a tenth slower.
+        The tokens drawn last are still being computed in the background. This method waits for them only if
+        at least half of the requests are likely to get a draft, judging by the tokens before the drawn one
+        and by whether the draft model is ready, because waiting makes a step of eight requests a tenth
+        slower.
         """
         rows = range(len(self.uids))
         limit = MOST_STEP_TOKENS // max(len(self.uids), 1) - 1
@@ -125,17 +135,19 @@ class DraftBatch(GenerationBatch):
         if with_draft and 2 * with_draft >= len(rows):
             return plan
         for uid, draft in zip(self.uids, drafts, strict=True):
-            if draft.guessed_by_model:  # the grammar has left too little of the guesses
+            if draft.guessed_by_model:  # the grammar has rejected too many of the drafted tokens
                 self.drafters[uid].record(Draft((), draft.guessed_by_model), 0, 0.0, self._to_guess(plan))
         return None
 
     def _length(self, row: int, limit: int) -> int:
-        """Return how many tokens may be guessed for a request from its text and its grammar."""
+        """Return how many tokens may be drafted for the request in `row` from its own text and grammar; at
+        most `limit`.
+        """
         drafter = self.drafters.get(self.uids[row])
         return 0 if drafter is None or not self._may_draft(row) else min(drafter.length.tokens, limit)
 
     def _model_length(self, row: int, limit: int) -> int:
-        """Return how many tokens the draft model may guess for a request."""
+        """Return how many tokens the draft model may draft for the request in `row`; at most `limit`."""
         drafter, uid = self.drafters.get(self.uids[row]), self.uids[row]
         if drafter is None or self.draft_model is None or not self._may_draft(row):
             return 0
@@ -146,7 +158,9 @@ class DraftBatch(GenerationBatch):
         return all(part.can_draft for part in self._rules(row))
 
     def _promises(self, row: int) -> bool:
-        """Return True if a guess is likely: the request has a grammar, or its earlier tokens repeat."""
+        """Return True if a draft for the request in `row` is likely, because it has a grammar, or because its
+        last tokens occurred earlier in its text.
+        """
         drafter = self.drafters[self.uids[row]]
         drafter.lookup.read(self.tokens[row])
         return bool(self._rules(row)) or bool(drafter.lookup.guess(None, 2))
@@ -155,10 +169,10 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return a draft of at most `length` tokens from a request's text and grammar.
+        """Return a draft of at most `length` tokens from the request's own text and grammar.
 
-        The grammar gets the drawn token even if only the draft model may guess (then `length` is 0, and it
-        may guess `by_model` tokens).
+        `by_model` is how many tokens the draft model may draft instead. The grammar is advanced by the token
+        `drawn` even if `length` is 0 and only the draft model may draft.
         """
         if not (length or by_model):
             return Draft()
@@ -168,9 +182,11 @@ class DraftBatch(GenerationBatch):
         return Draft(tokens)
 
     def _add_model_drafts(self, drafts: list[Draft], drawn: Sequence[int], lengths: Sequence[int]) -> float:
-        """Let the draft model guess for the requests without a draft, and return the seconds that it took.
+        """Let the draft model draft for the requests whose draft is empty, and return how many seconds that
+        took.
 
-        It does not guess if too few requests would have a draft then.
+        `lengths` is how many tokens it may draft for each request. It drafts nothing if fewer than half of
+        the requests would have a draft afterwards.
         """
         began_s = time.perf_counter()
         rows = [row for row, draft in enumerate(drafts) if lengths[row] and not draft.tokens]
@@ -196,14 +212,18 @@ class DraftBatch(GenerationBatch):
         return time.perf_counter() - began_s
 
     def _to_guess(self, plan: Plan) -> float:
-        """Return the cost of one guess of the draft model, as `StepCosts.cost_of_a_guess` measures it."""
+        """Return the cost of one token drafted by the draft model, as `StepCosts.cost_of_a_guess`
+        defines it.
+        """
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
         return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
 
-    # --- checking ---
+    # --- verifying ---
 
     def _checked(self, plan: Plan) -> list[Any]:
-        """Compute the drawn tokens and the drafts in one step, and return the tokens that are right."""
+        """Verify the drafts: compute the drawn tokens and the drafts in one step, and return the responses
+        for the drawn tokens and the accepted drafted tokens.
+        """
         drafts = [draft.tokens for draft in plan.drafts]
         width = 1 + max(map(len, drafts))
         rows = [[token, *draft] for token, draft in zip(plan.drawn, drafts, strict=True)]
@@ -227,9 +247,11 @@ class DraftBatch(GenerationBatch):
         return responses
 
     def _weigh(self, plan: Plan, accepted: Sequence[int], width: int) -> None:
-        """Record how many guesses of each draft were accepted, and the cost of a guess.
+        """Record for each request how many drafted tokens were accepted, and what drafting and verifying
+        cost.
 
-        The step computed `width` tokens for each request.
+        `accepted` counts the accepted tokens of each draft. The step computed `width` tokens for each
+        request.
         """
         requests, guessed = len(plan.drafts), sum(len(draft.tokens) for draft in plan.drafts)
         to_check, to_guess = cost_of_a_guess(requests, requests * (width - 1), guessed), self._to_guess(plan)
@@ -239,7 +261,8 @@ class DraftBatch(GenerationBatch):
             self.counts.add(len(draft.tokens), kept, by_model=draft.guessed_by_model > 0)
 
     def _sampled(self, logits: mx.array, rows: list[list[int]]) -> tuple[list[Any], list[list[int]]]:
-        """Return, for each row, the log-probabilities after each of its tokens, and what its sampler draws.
+        """Return two lists with an element for each row: the log-probabilities after each of its tokens, and
+        the tokens that its sampler draws from them.
 
         `logits` has the shape (rows, tokens of the longest row, vocabulary).
         """
@@ -266,7 +289,9 @@ class DraftBatch(GenerationBatch):
         return logprobs, [sample.tolist() for sample in samples]
 
     def _keep(self, row: int, right: list[int], computed: int) -> None:
-        """Record that a request keeps the tokens `right` of those that were computed for it."""
+        """Record that the request in `row` keeps the tokens `right`, the first ones of `computed` tokens, and
+        rewind its sampler and logits processors by the others.
+        """
         self.tokens[row].extend(right)
         self._num_tokens[row] += len(right)
         if self.logits_processors[row] and len(right) > 1:
@@ -280,6 +305,6 @@ class DraftBatch(GenerationBatch):
 
 
 def _accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
-    """Return how many of the first guesses equal what was drawn at their positions."""
+    """Return how many tokens at the start of `draft` equal the tokens `drawn` at their positions."""
     pairs = zip(draft, drawn, strict=False)
     return next((i for i, (guess, token) in enumerate(pairs) if guess != token), len(draft))

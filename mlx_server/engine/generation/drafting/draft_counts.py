@@ -1,4 +1,4 @@
-"""How many tokens were guessed, and how many guesses were right. Pure."""
+"""Count the tokens that were drafted, and how many of them were accepted. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass
 class DraftCounts:
-    """Numbers of guessed and of accepted tokens: from the text and the grammar (`lookup`), and from the draft
-    model (`model`).
+    """Numbers of drafted (`guessed`) and of accepted tokens: `lookup_…` for drafts from the request's own
+    text and grammar, `model_…` for drafts of the draft model.
     """
 
     lookup_guessed: int = 0
@@ -25,7 +25,7 @@ class DraftCounts:
         return self.lookup_accepted + self.model_accepted
 
     def add(self, guessed: int, accepted: int, *, by_model: bool) -> None:
-        """Count one checked draft of `guessed` tokens, the first `accepted` of which were right."""
+        """Count one verified draft of `guessed` tokens, the first `accepted` of which were accepted."""
         if by_model:
             self.model_guessed += guessed
             self.model_accepted += accepted

@@ -1,30 +1,34 @@
-"""Decide how many tokens to guess for one request, by how its earlier guesses fared. Pure."""
+"""Decide how many tokens to draft for one request, by how many of its earlier drafted tokens were accepted.
+Pure.
+"""
 
 from __future__ import annotations
 
 FIRST_LENGTH, MOST_LENGTH = 4, 16
 _STEP_MS, _TOKEN_MS = 70.0, 13.0
-"""What a step takes, and what each token in it adds: measured for a model of 135 million weights on two
-cores. Only their relation counts."""
+"""How long a step takes, and how much longer for each token in it, measured for a model of 135 million
+weights on two cores. Only the ratio of the two matters."""
 _WORST_BALANCE, _BEST_BALANCE = -2.0, 4.0
 _FIRST_PAUSE_TOKENS, _LONGEST_PAUSE_TOKENS = 16, 1024
 
 
 def cost_of_a_guess(requests: int, computed: int, guessed: int) -> float:
-    """Return what a guessed token costs, in tokens that a step without drafts would give in the same time.
+    """Return what verifying one drafted token costs, in tokens that steps without drafts would give in the
+    same time.
 
-    The step gives a token to each of `requests`, and computes `computed` further ones for `guessed` guesses:
-    the rows of a batch are as long as the longest draft. The more requests run, the more a guess costs,
-    because a step without drafts gives more tokens.
+    The step gives one token to each of `requests` requests, and computes `computed` further tokens to verify
+    `guessed` drafted ones. `computed` may be larger, because the rows of a batch are as long as the longest
+    draft. The more requests run, the higher the cost, because a step without drafts would give more tokens.
     """
     return computed / guessed * _TOKEN_MS * requests / (_STEP_MS + _TOKEN_MS * requests)
 
 
 class DraftLength:
-    """How many tokens the next draft of one request should have.
+    """Decides how many tokens the next draft of one request should have.
 
-    Drafts grow while they are accepted whole. `balance` is the steps that drafts have saved, less what they
-    cost. When it falls too low, drafting pauses, and each further pause is twice as long.
+    Drafts grow while they are accepted whole. A balance in tokens adds up the accepted tokens less the cost
+    of all drafted ones. When the balance falls too low, drafting pauses. Each further pause is twice as long
+    as the one before, until more than half of a draft is accepted.
     """
 
     def __init__(self) -> None:
@@ -35,7 +39,7 @@ class DraftLength:
 
     @property
     def tokens(self) -> int:
-        """Return the number of tokens to guess; 0 during a pause."""
+        """Return the number of tokens to draft; 0 during a pause."""
         return 0 if self._pause_tokens > 0 else self._length
 
     def record_plain(self) -> None:
@@ -43,9 +47,10 @@ class DraftLength:
         self._pause_tokens = max(self._pause_tokens - 1, 0)
 
     def record(self, guessed: int, accepted: int, cost_of_a_guess: float) -> None:
-        """Record a draft of `guessed` tokens, the first `accepted` of which were right.
+        """Record a draft of `guessed` tokens, the first `accepted` of which were accepted.
 
-        `cost_of_a_guess` is in tokens, as the function of that name returns it.
+        `cost_of_a_guess` is the cost of one drafted token, in tokens, as the function of that name returns
+        it.
         """
         self._balance = min(self._balance + accepted - cost_of_a_guess * guessed, _BEST_BALANCE)
         if accepted == guessed:

@@ -1,4 +1,4 @@
-"""Guess the next tokens of answers with a second, smaller model, which has keys and values of its own."""
+"""Draft the next tokens of answers with a second, smaller model, which has its own keys and values."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV
 from mlx_server.engine.kv.request_caches import make_request_caches
 
 MOST_MISSING_TOKENS = 32
-"""How many tokens of a request the draft model may have yet to read when it guesses. All rows of its batch
-compute as many tokens as the one that lacks most."""
+"""The draft model may draft for a request if it has yet to process at most this many of the request's tokens.
+The number is limited because every row of its batch computes as many tokens as the row that lacks most."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that `length` guesses are wanted for. They follow its `tokens` and the one that is `drawn`
-    already. `sampler` is the one that draws the request's own tokens.
+    """A request for which `length` tokens are to be drafted.
+
+    The drafted tokens follow its `tokens` and the token `drawn`, which the target model has sampled already.
+    `sampler` is the request's own sampler.
     """
 
     uid: int
@@ -31,13 +33,15 @@ class Asked:
     sampler: Sampler
 
     def after(self, known: int) -> list[int]:
-        """Return the tokens after the first `known` ones, the drawn one included."""
+        """Return the tokens after the first `known` ones, followed by the drawn token."""
         return [*self.tokens[known:], self.drawn]
 
 
 @dataclass
 class _Row:
-    """A row of the draft model's batch: the caches hold `known` tokens of the request, and then `guessed`."""
+    """A row of the draft model's batch. The caches hold the request's first `known` tokens, and then
+    `guessed`.
+    """
 
     uid: int
     known: int
@@ -46,18 +50,21 @@ class _Row:
 
 @dataclass
 class _Reading:
-    """A request that is not in the batch yet: its `caches` hold its first `known` tokens."""
+    """A request that is not in the batch yet. Its `caches` hold the keys and values of its first `known`
+    tokens.
+    """
 
     caches: list[Any]
     known: int = 0
 
 
 class DraftModel:
-    """Guesses for the requests of a batch, in one batch of the draft model.
+    """Drafts tokens for the requests of a batch, in one batch of the draft model.
 
     The keys and values of a request are computed from its tokens, in slices of `slice_tokens`. They are never
     stored: after a crash, or if the prompt was in the prompt cache, they are computed again while the answer
-    runs without guesses. The model has only tokens below `token_limit`. Only the MLX thread may use this.
+    runs without drafts. The model can process only tokens below `token_limit`; None if there is no limit.
+    Only the MLX thread may use a DraftModel.
     """
 
     def __init__(self, model: Any, token_limit: int | None, slice_tokens: int) -> None:
@@ -70,28 +77,31 @@ class DraftModel:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of all keys and values."""
+        """Return the bytes that all keys and values take."""
         reading = (cache for one in self._reading.values() for cache in one.caches)
         return sum(int(cache.nbytes) for cache in (*self._caches, *reading))
 
     def can_guess(self, uid: int, tokens: int) -> bool:
-        """Return True if the keys and values of nearly all `tokens` tokens of a request are computed."""
+        """Return True if the keys and values of a request with `tokens` tokens are computed, but for
+        `MOST_MISSING_TOKENS` at most, so that the model can draft for it.
+        """
         row = self._row(uid)
         return row is not None and tokens - row.known <= MOST_MISSING_TOKENS
 
     def remove(self, uid: int) -> None:
-        """Forget a request, and free its keys and values."""
+        """Remove a request, and free its keys and values."""
         self._reading.pop(uid, None)
         self._unreadable.discard(uid)
         if (row := self._row(uid)) is not None:
             self._drop_row(row)
 
-    # --- reading the text so far ---
+    # --- processing the text so far ---
 
     def read_slice(self, texts: Mapping[int, Sequence[int]]) -> bool:
-        """Compute the keys and values of a slice of one request that `can_guess` is False for.
+        """Compute the keys and values of the next slice of one request that is not ready for drafting.
 
-        `texts` has the tokens of requests, by uid. Return False if there is no such request.
+        `texts` has the tokens of requests, by uid. Return False if all of these requests are ready, or have
+        tokens that the draft model does not know.
         """
         for uid, tokens in texts.items():
             if uid not in self._unreadable and not self.can_guess(uid, len(tokens)):
@@ -124,7 +134,9 @@ class DraftModel:
         self._rows.append(_Row(uid, one.known))
 
     def _take_out(self, row: _Row) -> _Reading:
-        """Remove a row from the batch, and return the keys and values of its known tokens."""
+        """Remove a row from the batch, and return the keys and values of its known tokens, without the
+        drafted ones.
+        """
         index = self._rows.index(row)
         caches = [RequestKV.from_state(cache.extract(index).state) for cache in self._caches]
         for cache in caches:
@@ -140,7 +152,7 @@ class DraftModel:
             return
         for cache in self._caches:
             cache.filter(kept)
-        mx.eval([cache.state for cache in self._caches])  # or the arrays of all rows stay in memory
+        mx.eval([cache.state for cache in self._caches])  # otherwise the arrays of all rows stay in memory
 
     def _row(self, uid: int) -> _Row | None:
         return next((row for row in self._rows if row.uid == uid), None)
@@ -148,14 +160,16 @@ class DraftModel:
     def _can_read(self, tokens: Iterable[int]) -> bool:
         return self._token_limit is None or max(tokens, default=0) < self._token_limit
 
-    # --- guessing ---
+    # --- drafting ---
 
     def guess(self, asked: Sequence[Asked], vocabulary: int) -> dict[int, list[int]]:
-        """Return guesses by uid, for requests that `can_guess` is True for. They are computed together.
+        """Return the drafted tokens by uid, for requests that are ready (`can_guess`). All are computed
+        together.
 
-        A guess is what the request's own sampler draws from the draft model's logits, with the random key of
-        the position that is guessed. So where both models find the same tokens likely, both draw the same
-        one. `vocabulary` is how many logits the target model has: a sampler's noise depends on it.
+        Each drafted token is what the request's own sampler draws from the draft model's logits, with the
+        random key of the token's position. So if both models find the same tokens likely, both draw the same
+        token. `vocabulary` is how many logits the target model has, on which a sampler's noise depends. A
+        request with tokens that the draft model does not know is left out of the result.
         """
         by_uid = {one.uid: one for one in asked}
         for row in [row for row in self._rows if row.uid in by_uid]:
@@ -182,12 +196,12 @@ class DraftModel:
         found = {}
         for row, one, guessed in zip(self._rows, wanted, guesses, strict=True):
             if one is not None:
-                row.guessed = guessed[:-1]  # the last one was drawn, but not fed
+                row.guessed = guessed[:-1]  # the last token was drawn, but not fed to the model
                 found[row.uid] = guessed[: one.length]
         return found
 
     def _read_missing(self, wanted: Sequence[Asked | None]) -> mx.array:
-        """Compute the tokens of the `wanted` requests that the caches do not hold yet.
+        """Process the tokens of the `wanted` requests that the caches do not hold yet.
 
         Return the logits after the last token of each row, of shape (rows, vocabulary). The logits of a row
         for which `wanted` has None are meaningless.
@@ -218,7 +232,12 @@ class DraftModel:
 
 
 def _draw(logits: mx.array, vocabulary: int, samplers: Sequence[Sampler]) -> mx.array:
-    """Return the token that each row's sampler draws, of shape (rows,). `logits` has one row for each."""
+    """Return the tokens, of shape (rows,), that the samplers draw from `logits`, which has one row for each
+    sampler.
+
+    `vocabulary` is how many logits the target model has. Further logits of the draft model are cut off, and
+    missing ones count as impossible tokens.
+    """
     if (missing := vocabulary - logits.shape[-1]) > 0:
         logits = mx.pad(logits, [(0, 0), (0, missing)], constant_values=-mx.inf)
     logits = logits[:, :vocabulary]
@@ -229,7 +248,7 @@ def _draw(logits: mx.array, vocabulary: int, samplers: Sequence[Sampler]) -> mx.
 
 
 def _common(guessed: Sequence[int], tokens: Sequence[int]) -> int:
-    """Return how many of the first guesses equal the tokens."""
+    """Return how many tokens at the start of `guessed` equal those at the start of `tokens`."""
     pairs = zip(guessed, tokens, strict=False)
     return next(
         (i for i, (guess, token) in enumerate(pairs) if guess != token), min(len(guessed), len(tokens))

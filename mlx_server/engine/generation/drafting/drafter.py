@@ -1,4 +1,4 @@
-"""The drafts of a step, and how those of one request have fared. Pure."""
+"""The drafts of a step, and the drafting state of one request. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlx_server.engine.generation.drafting.prompt_lookup import PromptLookup
 
 @dataclass
 class Drafter:
-    """The sources of guesses for one request, and how many tokens each may guess.
+    """The sources of drafts for one request, and how many tokens each source may draft.
 
-    `lookup` guesses from the request's text. `length` is the number of tokens for guesses from text and
-    grammar, `model_length` that for guesses of the draft model.
+    `lookup` drafts from the request's own text. `length` decides how many tokens are drafted from text and
+    grammar, `model_length` how many by the draft model.
     """
 
     lookup: PromptLookup = field(default_factory=PromptLookup)
@@ -27,8 +27,10 @@ class Drafter:
         self.model_length.record_plain()
 
     def record(self, draft: Draft, accepted: int, to_check: float, to_guess: float) -> None:
-        """Record how a draft fared. Checking one of its tokens costs `to_check`, and guessing one that the
-        draft model guessed costs `to_guess`, both in tokens, as in `DraftLength.record`.
+        """Record that the first `accepted` tokens of `draft` were accepted.
+
+        `to_check` is the cost of verifying one of its tokens, `to_guess` the cost of drafting one token with
+        the draft model. Both are in tokens, as in `DraftLength.record`.
         """
         if guessed := draft.guessed_by_model:
             cost = to_guess + to_check * len(draft.tokens) / guessed
@@ -43,8 +45,10 @@ class Drafter:
 
 @dataclass(frozen=True)
 class Draft:
-    """Tokens that may follow the drawn one. The draft model has guessed `guessed_by_model` tokens, of which a
-    grammar may allow fewer; 0 if the tokens are from the text or the grammar.
+    """Tokens that may follow the token drawn last.
+
+    `guessed_by_model` is how many tokens the draft model has drafted, of which `tokens` has only those that
+    the grammar allows; 0 if the tokens come from the request's text or grammar.
     """
 
     tokens: Sequence[int] = ()
@@ -53,8 +57,9 @@ class Draft:
 
 @dataclass(frozen=True)
 class Plan:
-    """A step to compute: for each request the token that is drawn already, and its draft. The draft model has
-    taken `guess_s` seconds for its guesses.
+    """A step to compute: for each request, the token drawn last and its draft.
+
+    `guess_s` is how many seconds the draft model took to draft.
     """
 
     drawn: Sequence[int]

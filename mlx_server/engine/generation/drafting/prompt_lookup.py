@@ -1,7 +1,8 @@
-"""Guess the next tokens of a text from its own past: what followed when it last read like this. Pure.
+"""Draft the next tokens of a text from the text itself: what followed its last tokens when they occurred
+before. Pure.
 
-The method is known as prompt lookup decoding or n-gram speculation. It needs no second model. It guesses well
-where an answer copies: code that is edited, quotations, JSON with repeated keys, a summary of a text.
+The method is known as prompt lookup decoding or n-gram speculation. It needs no second model. It drafts well
+when an answer copies: edited code, quotations, JSON with repeated keys, a summary of a text.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 MATCH_TOKENS = 3
-"""How many last tokens must have occurred before. Two match by chance too often: each guess costs time."""
+"""How many last tokens must have occurred before. Two tokens match by chance too often, and verifying a wrong
+draft takes time."""
 
 
 class PromptLookup:
-    """The tokens of one request, and guesses from them. A search of 20,000 tokens takes some 40 µs."""
+    """The tokens of one request, from which drafts are made. A search through 20,000 tokens takes
+    some 40 µs.
+    """
 
     def __init__(self) -> None:
         self._tokens: NDArray[np.int32] = np.empty(1024, np.int32)
         self._size = 0
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Append those of `tokens` that are new: `tokens` are all tokens of the request, in order."""
+        """Append the new tokens of the request. `tokens` are all its tokens, in order, including those read
+        before.
+        """
         if len(tokens) > len(self._tokens):
             grown = np.empty(2 * len(tokens), np.int32)
             grown[: self._size] = self._tokens[: self._size]
@@ -32,9 +38,10 @@ class PromptLookup:
         self._size = len(tokens)
 
     def guess(self, next_token: int | None, limit: int) -> list[int]:
-        """Return up to `limit` tokens that may follow; empty if the last tokens have not occurred before.
+        """Return up to `limit` tokens that may follow; [] if the last `MATCH_TOKENS` tokens have not occurred
+        before.
 
-        `next_token` follows the tokens that were read, if it is known already.
+        `next_token` is the token after those that were read; None if it is unknown.
         """
         known = self._tokens[: self._size]
         drawn = [] if next_token is None else [next_token]

@@ -1,4 +1,4 @@
-"""What samplers and logits processors must offer so that their requests can be drafted."""
+"""The methods that samplers and logits processors must have if their requests are to be drafted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Rewindable(Protocol):
-    """A sampler or logits processor whose state moves on with each call, and can be moved back."""
+    """A sampler or logits processor whose state advances with each call, and can be rewound."""
 
     def rewind(self, calls: int) -> None:
         """Undo the last `calls` calls."""
@@ -16,14 +16,18 @@ class Rewindable(Protocol):
 
 @runtime_checkable
 class DraftRules(Protocol):
-    """A logits processor that allows some tokens only, and so has a say in drafts."""
+    """A logits processor that allows only some tokens, and therefore filters and adds to drafts."""
 
     @property
     def can_draft(self) -> bool:
-        """Return True if the processor's calls can be undone now."""
+        """Return True if the processor's calls can be undone at this time."""
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:
-        """Return a draft in place of `guessed`, to follow `token`, which is the next one of the answer."""
+        """Advance the processor by `token`, the next token of the answer, and return a draft to follow it, in
+        place of `guessed`.
+        """
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the first of `guessed` that may follow the token that `draft_after` has taken in."""
+        """Return the tokens at the start of `guessed` that may follow the token last given to
+        `draft_after`.
+        """

@@ -1,4 +1,4 @@
-"""Convert tool calls, their results and the tools themselves to the shape that a chat template
+"""Convert tool calls, their results, and the tools themselves to the form that a chat template
 accepts. Pure.
 """
 
@@ -18,7 +18,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def split_calls(messages: Sequence[Message]) -> list[Message]:
-    """Give each call a message of its own, followed by its result."""
+    """Return `messages` with a message for each call, followed by the call's result."""
     fitted: list[Message] = []
     i = 0
     while i < len(messages):
@@ -41,7 +41,9 @@ def split_calls(messages: Sequence[Message]) -> list[Message]:
 
 
 def _take_result(results: list[Message], call: dict[str, Any]) -> Message | None:
-    """Remove the result of `call` from `results`: the one with its id, or else the first that has no id."""
+    """Remove the result of `call` from `results`, and return it; None if there is none. The result of a call
+    is the first one that has the call's id or no id.
+    """
     for i, result in enumerate(results):
         if not result.get("tool_call_id") or result["tool_call_id"] == call.get("id"):
             return results.pop(i)
@@ -49,11 +51,11 @@ def _take_result(results: list[Message], call: dict[str, Any]) -> Message | None
 
 
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Give calls and their results ids of nine letters and digits, derived from their own ids
-    or positions.
+    """Return `messages` with ids of nine letters and digits for calls and results. The ids are derived from
+    the clients' ids or, for calls without ids, from the calls' positions.
     """
     fitted: list[Message] = []
-    waiting: list[str] = []  # ids made for calls that have none, until the results without ids come
+    waiting: list[str] = []  # ids made for calls without ids, until the results of these calls come
     made = 0
     for message in messages:
         if calls := message.get("tool_calls"):
@@ -96,7 +98,9 @@ def with_argument_texts(message: Message) -> Message:
 
 
 def with_one_text(message: Message) -> Message:
-    """Move the content of a message with calls into its thinking, if it has both."""
+    """Move the content of a message with calls to the end of its thinking, if it has both content and
+    thinking.
+    """
     if not (message.get("tool_calls") and message.get("thinking") and message.get("content")):
         return message
     thoughts = join_contents(message["thinking"], message["content"])
@@ -104,7 +108,9 @@ def with_one_text(message: Message) -> Message:
 
 
 def with_call_texts(message: Message, start: str, end: str) -> Message:
-    """Return the message with its calls as JSON in its content, between the markers `start` and `end`."""
+    """Return the message with its calls written into its content, as JSON between the markers `start` and
+    `end`.
+    """
     if not message.get("tool_calls"):
         return message
     functions = [call.get("function") or {} for call in message["tool_calls"]]
@@ -115,7 +121,7 @@ def with_call_texts(message: Message, start: str, end: str) -> Message:
 
 
 def result_as_text(message: Message) -> Message:
-    """Convert the result of a tool to a user's message."""
+    """Convert the result of a tool call to a user message."""
     content = message.get("content") or ""
     before, after = "<tool_response>\n", "\n</tool_response>"
     if isinstance(content, list) and any(is_image(part) for part in content):
@@ -138,7 +144,9 @@ def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def join_contents(first: Any, second: Any) -> Any:
-    """Join the contents of two messages, with an empty line between two texts."""
+    """Join the contents of two messages, which are texts or lists of parts. Two texts are joined with an
+    empty line between them.
+    """
     if isinstance(first, str) and isinstance(second, str):
         return "\n\n".join(text for text in (first, second) if text)
     return [*_parts(first), *_parts(second)]

@@ -1,4 +1,6 @@
-"""A model's chat template: the text of a conversation, with tools and images, and what the template needs."""
+"""Render conversations, with tools and images, by a model's chat template, and find out what the template
+needs.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def _reserved_variables() -> frozenset[str]:
-    """Return the argument names of transformers' rendering functions, which clients cannot use as template
-    variables.
+    """Return the names that clients cannot use as template variables, because they are parameters of
+    transformers' rendering functions.
     """
     functions = (PreTrainedTokenizerBase.apply_chat_template, chat_template_utils.render_jinja_template)
     names = {name for function in functions for name in inspect.signature(function).parameters}
@@ -41,9 +43,10 @@ RESERVED_VARIABLES = _reserved_variables()
 class ChatTemplate:
     """The chat template of a model's tokenizer.
 
-    `process` renders it. It is None if the model has none, or if mlx-lm or the tokenizer's class renders it
-    in Python, as code that does not come with the model. With `renders_to_tokens`, such a class returns
-    tokens instead of text. A request may bring another template, as `chat_template` in `arguments`.
+    `process` renders the template. It is None if the model has no template, or if mlx-lm or the tokenizer's
+    class renders chats in Python code that does not come with the model. With `renders_to_tokens`, such a
+    class returns token ids instead of text. A request may bring another template, as `chat_template` in
+    `arguments`.
     """
 
     tokenizer: Any
@@ -53,7 +56,11 @@ class ChatTemplate:
     def render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
     ) -> str | Sequence[int]:
-        """Return the text of a chat, or its token ids if the tokenizer's class renders to tokens."""
+        """Return the text of a chat, or its token ids if the tokenizer's class renders to tokens.
+
+        `arguments` are options and variables for the template. Raises TemplateError if the template refuses
+        the chat, exceeds a limit, or its process dies; a tokenizer's class may raise any exception.
+        """
         if self.process is None:
             tokenize = self.renders_to_tokens
             rendered = self.tokenizer.apply_chat_template(
@@ -74,10 +81,12 @@ class ChatTemplate:
         pictures: Sequence[Picture],
         marker: str,
     ) -> str:
-        """Return the text of a chat, with the texts of `pictures` where the template has put the `marker` of
-        an image. A template that knows no parts of contents gets texts with markers in them.
+        """Return the text of a chat, in which the texts of `pictures` replace the image markers that the
+        template has written. `marker` is the text of such a marker.
 
-        Raises RequestError if the text has another number of markers, and whatever the template raises.
+        If the template does not understand content parts, the chat is rendered again with markers written
+        into the messages. Raises RequestError if the number of markers is not the number of pictures, and
+        whatever the template raises.
         """
         objection: Exception | None = None
         for shaped in (without_numbers(messages), with_markers(messages, marker)):
@@ -101,7 +110,9 @@ class ChatTemplate:
         raise objection
 
     def needs(self, chat_template: str | None, call_markers: tuple[str, str]) -> TemplateNeeds:
-        """Return what `chat_template`, or else the model's own, needs: it renders probes."""
+        """Render small conversations to find out what `chat_template` (if None, the model's own template)
+        requires. `call_markers` are the texts that the model writes before and after its calls.
+        """
         own = {} if chat_template is None else {"chat_template": chat_template}
 
         def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
@@ -111,7 +122,9 @@ class ChatTemplate:
         return TemplateProbe(render, call_markers).needs(self.uses_tools(chat_template))
 
     def uses_tools(self, chat_template: str | None = None) -> bool:
-        """Return True if the template has a place for tools: `chat_template`, or the model's own."""
+        """Return True if `chat_template` (if None, the model's own template) seems to have a place
+        for tools.
+        """
         if chat_template is not None:
             return "tools" in chat_template
         template = str(getattr(self.tokenizer, "chat_template", ""))

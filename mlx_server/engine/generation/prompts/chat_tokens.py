@@ -1,4 +1,4 @@
-"""Make token ids of a chat with a model's chat template, in a shape that the template takes."""
+"""Turn a chat into token ids with a model's chat template, in a form that the template accepts."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from mlx_server.engine.vision.pictures import Picture
 
 MAX_REASON_CHARS = 300
-"""Some of transformers' objections quote the whole chat."""
+"""How much of an exception's text is reported. Some of transformers' exceptions quote the whole chat."""
 
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """Makes token ids of chats.
+    """Turns chats into token ids.
 
-    `needs_of` returns the shape of conversation that a request's template requires. `marker` is the text that
-    a template writes in place of an image; None if the model takes no images.
+    `needs_of` returns what a request's template requires of a conversation. `marker` is the text that a
+    template writes in place of an image; None if the model does not read images.
     """
 
     texts: TextTokens
@@ -47,9 +47,10 @@ class ChatTokens:
     marker: str | None = None
 
     def of_chat(self, op: Generate, pictures: Sequence[Picture]) -> list[int]:
-        """Return the token ids of a request's chat.
+        """Return the token ids of a request's chat. `pictures` are the request's images, in the order of
+        their numbers.
 
-        Raises RequestError for a chat that cannot be rendered, EngineError if the template process fails.
+        Raises RequestError if the chat cannot be rendered, and EngineError if the template process fails.
         """
         if not op.messages:
             raise RequestError("empty_prompt", "There are no messages: send at least one.")
@@ -68,7 +69,7 @@ class ChatTokens:
         messages = normalize_messages(op.messages)
         if len(messages) > 1 and _is_empty_answer(messages[-1]):
             del messages[-1]
-        # The last message may be the beginning of an answer, written by the client: the model continues it.
+        # If the last message is the beginning of an answer, written by the client, the model continues it.
         continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
         try:
             return self._tokens_of_chat(op, messages, continues, pictures)
@@ -93,10 +94,11 @@ class ChatTokens:
     def _tokens_of_chat(
         self, op: Generate, messages: list[dict[str, Any]], continues: bool, pictures: Sequence[Picture]
     ) -> list[int]:
-        """Return the token ids of a chat whose last message the answer may continue.
+        """Return the token ids of a chat. If `continues`, the answer continues the last message.
 
-        A chat that the template refuses is rendered again in the shape that any template takes, and then with
-        its last message complete. Raises EngineError, or the first attempt's exception if all are refused.
+        If the template refuses the chat, it is rendered in the form that any template accepts, and then with
+        its last message marked as complete. If all attempts fail, the exception of the first is raised. An
+        EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at once.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
         own = self.needs_of(op)
@@ -121,7 +123,11 @@ class ChatTokens:
         options: dict[str, bool],
         pictures: Sequence[Picture],
     ) -> list[int]:
-        """Return the token ids of the rendered chat. Raises EngineError, and whatever the template raises."""
+        """Return the token ids of the chat, rendered in the form that `needs` describes.
+
+        `options` are passed to the tokenizer's `apply_chat_template`. Raises EngineError if the result is too
+        long or cannot be tokenized, and whatever the template raises.
+        """
         tools = list(op.tools or ())
         if needs.plain_tools or (tools and not self.template.uses_tools(op.chat_template)):
             messages, tools = describe_tools(messages, tools), []
@@ -140,14 +146,14 @@ class ChatTokens:
             return list(rendered)
         if op.chat_template is not None:
             rendered = self.texts.with_start(rendered)
-        if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # made long by the template
+        if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # the template has made it long
             check_length(op, [rendered], self.texts.tokenizer, self.context_tokens)
         return self.texts.encode(rendered, add_special_tokens=False)
 
 
 def _is_empty_answer(message: dict[str, Any]) -> bool:
-    """Return whether the message is an assistant's message without content, which the answer
-    cannot continue.
+    """Return whether the message is an assistant message without any content, which an answer cannot
+    continue.
     """
     said = ("content", "tool_calls", "reasoning_content", "thinking")
     return message.get("role") == "assistant" and not any(message.get(key) for key in said)

@@ -1,9 +1,9 @@
-"""Convert a conversation to a shape that a chat template can render. Pure.
+"""Convert a conversation to a form that a chat template can render. Pure.
 
-Clients send system messages anywhere, two messages of one role in a row, and calls without ids. Many
-templates refuse that, or drop a part of it. What a template needs is found out once, when its model is loaded
-(`template_probe`). A message that the template renders correctly is not changed: if the beginning of a prompt
-changed with each turn, nothing of it would be found in the prompt cache.
+Clients send system messages anywhere, several messages of the same role in a row, and calls without ids. Many
+templates refuse such conversations, or drop a part of them. What a template needs is found out once, when its
+model is loaded (`template_probe`). A message that the template renders correctly is not changed, because the
+prompt cache would find nothing if the beginning of a prompt changed with each turn.
 """
 
 from __future__ import annotations
@@ -29,50 +29,52 @@ HARMONY_HEADER_END = "<|message|>"
 
 @dataclass(frozen=True)
 class TemplateNeeds:
-    """What a chat template requires of a conversation. By default it requires nothing."""
+    """What a chat template requires of a conversation. The defaults stand for a template that requires
+    nothing.
+    """
 
     system: Literal["anywhere", "first", "nowhere"] = "anywhere"
-    """Where a system message may stand."""
+    """Where a system message may occur."""
     alternation: bool = False
-    """Messages of the user and of the assistant alternate, beginning with the user's."""
+    """User and assistant messages must alternate, beginning with a user message."""
     answer_after_tools: bool = False
-    """A message of the assistant stands between the result of a tool and the user's next message."""
+    """An assistant message must come between a tool's result and the next user message."""
     user: bool = False
-    """There is a message of the user."""
+    """There must be a user message."""
     no_empty_answers: bool = False
-    """No message of the assistant is empty."""
+    """No assistant message may be empty."""
     no_headers: bool = False
-    """Answers are without the headers of the Harmony format, which clients of other servers keep."""
+    """Assistant messages must not have headers of the Harmony format, which clients of other servers keep."""
     one_text: bool = False
-    """A message with calls has either content or thinking."""
+    """A message with calls must not have both content and thinking."""
     no_stray_results: bool = False
-    """The result of a tool follows a message with calls, or another result."""
+    """A tool's result must follow a message with calls, or another result."""
     short_call_ids: bool = False
-    """Ids of calls have nine letters and digits."""
+    """Ids of calls must consist of nine letters and digits."""
     single_calls: bool = False
-    """A message calls one tool."""
+    """A message must not have more than one call."""
     argument_texts: bool = False
-    """A call's arguments are JSON text."""
+    """A call's arguments must be JSON text instead of an object."""
     call_markers: tuple[str, str] | None = None
-    """The template drops calls, so they become text between these markers, which are those of the model."""
+    """The template drops calls, so they are written as text between these markers of the model; else None."""
     plain_tools: bool = False
-    """The template has no place for tools: they, their calls and results become text."""
+    """The template has no place for tools, so tools, calls and results must be written as text."""
     whole_tools: bool = False
-    """Tools have a description and parameters."""
+    """Each tool must have a description and parameters."""
     tools_as_list: bool = False
-    """`tools` is an empty list, not None, if there are none."""
+    """Without tools, the variable `tools` must be an empty list instead of None."""
     text_parts: bool = False
-    """Every content is a list of parts, also one of text alone. Some models that read images need this."""
+    """Content must be a list of parts, even if it is only text. Some models that read images need this."""
 
 
 STRICTEST = TemplateNeeds(
     "nowhere", alternation=True, user=True, no_empty_answers=True, no_headers=True, plain_tools=True
 )
-"""The shape that every chat template renders: texts of the user and of the assistant in turn."""
+"""The needs that suit every chat template: only texts, of the user and of the assistant in turn."""
 
 
 def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Message]:
-    """Return the normalized `messages` in the shape that `needs` describes. The given messages are not
+    """Return the normalized `messages` in the form that `needs` describes. The given messages are not
     modified.
     """
     fitted = [_with_both_names_of_thinking(message) for message in messages]
@@ -106,14 +108,18 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
 
 
 def fit_tools(tools: Sequence[dict[str, Any]], needs: TemplateNeeds) -> list[dict[str, Any]] | None:
-    """Return `tools` with all fields that the template reads; None for no tools, as templates expect."""
+    """Return `tools` in the form that `needs` describes. Without tools, return None or, if the template needs
+    a list, [].
+    """
     if not tools:
         return [] if needs.tools_as_list else None
     return [whole_tool(tool) for tool in tools] if needs.whole_tools else list(tools)
 
 
 def _with_both_names_of_thinking(message: Message) -> Message:
-    """Return the message with its thinking under both names that templates read."""
+    """Return the message with its thinking under both names that templates use, `reasoning_content` and
+    `thinking`.
+    """
     thoughts = message.get("reasoning_content") or message.get("thinking")
     if not isinstance(thoughts, str):
         return message
@@ -121,9 +127,11 @@ def _with_both_names_of_thinking(message: Message) -> Message:
 
 
 def _fold_system(messages: Sequence[Message], *, keeps_first: bool) -> list[Message]:
-    """Move system messages into the user's next message. With `keeps_first`, those at the start are joined
-    into one message, which stays. If the assistant's next message comes before one of the user's, the text
-    becomes a user's message of its own.
+    """Move the text of each system message to the beginning of the next user message.
+
+    With `keeps_first`, the system messages at the start are joined into one message, which stays. If an
+    assistant message or the end comes before the next user message, the text becomes a user message of its
+    own.
     """
     start = next((i for i, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     fitted: list[Message] = []
@@ -154,8 +162,8 @@ def _joined(messages: Sequence[Message]) -> Any:
 
 
 def _with_user(messages: Sequence[Message]) -> list[Message]:
-    """Add a user's message after the system message. A lone system message becomes the user's
-    message itself.
+    """Add an empty user message after the first system message. If there are only system messages, they are
+    joined into one user message instead.
     """
     if all(message.get("role") == "system" for message in messages):
         return [{"role": "user", "content": _joined(messages)}]
@@ -164,8 +172,8 @@ def _with_user(messages: Sequence[Message]) -> list[Message]:
 
 
 def _alternate(messages: Sequence[Message]) -> list[Message]:
-    """Join adjacent messages of one role. Calls, results of tools and a first system message stay as they
-    are.
+    """Join adjacent messages of the same role, and let the conversation begin with a user message. Calls,
+    results of tools and system messages are not joined.
     """
     fitted: list[Message] = []
     is_first = True  # no message of the user or of the assistant yet
@@ -185,7 +193,9 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
 
 
 def _without_headers(message: Message) -> Message:
-    """Replace an answer in the Harmony format by the text of its last message."""
+    """Replace an answer in the Harmony format by the text of its last message. Other messages are
+    unchanged.
+    """
     content = message.get("content")
     if (
         message.get("role") != "assistant"
@@ -198,7 +208,7 @@ def _without_headers(message: Message) -> Message:
 
 
 def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:
-    """Convert tool results that belong to no call to user's messages: no message with calls precedes them."""
+    """Convert tool results that do not follow a message with calls to user messages."""
     fitted: list[Message] = []
     follows_calls = False
     for message in messages:

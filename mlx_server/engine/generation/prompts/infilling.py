@@ -1,4 +1,4 @@
-"""Make the prompt for filling a gap: the texts before and after it, each preceded by a special
+"""Make the prompt for filling a gap, from the texts before and after the gap, each preceded by a special
 token. Pure.
 """
 
@@ -15,9 +15,10 @@ _FAMILIES: Sequence[tuple[str, str, str | None]] = (
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # CodeLlama
     ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
     ("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),  # Seed-Coder
-    ("[PREFIX]", "[SUFFIX]", None),  # Codestral: the suffix comes first, and no token stands at the end
+    ("[PREFIX]", "[SUFFIX]", None),  # Codestral: the suffix comes first, and there is no token at the end
 )
-"""The tokens before the text that precedes the gap, before the text that follows it, and at the end."""
+"""For each family of models, three tokens: before the text that precedes the gap, before the text that
+follows the gap, and at the end of the prompt."""
 
 _ENDS = (
     "▁<EOT>",
@@ -29,13 +30,15 @@ _ENDS = (
     "<file_sep>",
     "<｜end▁of▁sentence｜>",
 )
-"""Tokens with which such models end an infilling, or go on to another file."""
+"""Tokens with which such models end the text that fills the gap, or go on to another file."""
 
 
 @dataclass(frozen=True)
 class InfillTokens:
-    """The ids of a model's tokens for infilling. `middle` is None for models whose prompt ends with the text
-    before the gap.
+    """The ids of a model's special tokens for infilling.
+
+    `middle` ends the prompt; it is None for models whose prompt ends with the text before the gap. The tokens
+    `ends` end the answer.
     """
 
     prefix: int
@@ -44,14 +47,18 @@ class InfillTokens:
     ends: frozenset[int]
 
     def prompt(self, start: Sequence[int], before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """Return the prompt. `start` is the token that begins every text of the model, if there is one."""
+        """Return the prompt for the gap between the tokens `before` and `after`. `start` holds the token that
+        begins every text of the model, or is empty if the model has no such token.
+        """
         if self.middle is None:
             return [*start, self.suffix, *after, self.prefix, *before]
         return [*start, self.prefix, *before, self.suffix, *after, self.middle]
 
 
 def infill_tokens(tokenizer: Any) -> InfillTokens | None:
-    """Return the tokens for infilling that the tokenizer has, or None if the model was not trained for it."""
+    """Return the tokenizer's special tokens for infilling; None if it has none, so that the model cannot
+    infill.
+    """
 
     def id_of(token: str) -> int | None:
         found = tokenizer.convert_tokens_to_ids(token)

@@ -1,8 +1,8 @@
-"""Refuse a text far longer than the context before it is tokenized as a whole. Pure.
+"""Refuse a text that is far longer than the context, before all of it is tokenized. Pure.
 
-A tokenizer takes 1 to 5 s for a megabyte and reports no progress. For the 32 megabytes that a request body
-may hold it took over a minute: all streams stood still, and the supervisor regards an engine that is
-silent for that long as wedged.
+A tokenizer takes 1 to 5 s for a megabyte, and reports no progress. For the 32 megabytes that a request body
+may hold, it would take over a minute. All streams would stand still, and the supervisor regards an engine
+that is silent for that long as wedged.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.protocol import Generate
 
 CHUNK_CHARS = 128 * 1024
-"""A prompt of at most this many characters is not checked: tokenizing it takes little time."""
+"""A prompt of at most this many characters is not checked, because tokenizing it takes little time."""
 
 MAX_COUNTED_TOKENS = 500_000
-"""If tokens are only counted, the text may be longer than the context, up to this many tokens."""
+"""If a request only counts tokens, its text may have this many tokens even if the context is shorter."""
 
 
 def check_length(op: Generate, texts: Iterable[str], tokenizer: Any, context_tokens: int) -> None:
     """Raise RequestError (`context_exceeded`) if long `texts` certainly do not fit into the context.
 
-    Raises RequestError (`invalid_request`) if the tokenizer cannot read them.
+    Raises RequestError (`invalid_request`) if the tokenizer fails to tokenize them.
     """
     limit = max(context_tokens, MAX_COUNTED_TOKENS) if op.count_only else context_tokens
 
@@ -47,10 +47,11 @@ def context_exceeded(
     counted: str = "",
     remedy: str = "shorten it",
 ) -> RequestError:
-    """Return the error for a `subject` that is too long. `counted` is its number of tokens, in words.
+    """Return the error for a `subject`, such as "the prompt", that is longer than the context.
 
-    Clients recognize it by its text: Ollama's by "input length exceeds the context length", Claude Code by
-    "prompt is too long: 9 tokens > 5 maximum".
+    `counted` is its number of tokens in words; "" stands for the number `prompt_tokens`. Clients recognize
+    the error by its text: Ollama's by "input length exceeds the context length", Claude Code by "prompt is
+    too long: 9 tokens > 5 maximum".
     """
     counted = counted or f"{prompt_tokens} tokens"
     return RequestError(
@@ -63,16 +64,20 @@ def context_exceeded(
 
 
 def texts_of(op: Generate) -> list[str]:
-    """Return the texts that a client has sent for the prompt."""
+    """Return the texts of which the prompt of `op` consists: prompt, suffix, contents of messages, and tools
+    as JSON.
+    """
     contents = [str(message.get("content") or "") for message in op.messages or ()]
     return [op.prompt or "", op.suffix or "", *contents, *(json.dumps(tool) for tool in op.tools or ())]
 
 
 def min_token_count(texts: Iterable[str], count: Callable[[str], int], limit: int) -> int:
-    """Return a lower bound of the number of tokens in `texts`; 0 if they are short, which need no counting.
+    """Return a lower bound of the number of tokens in `texts`; 0 if they are so short that they need not be
+    counted.
 
-    `count` returns the tokens of one text. Counting stops beyond `limit`. The texts are counted in chunks,
-    each for one token less than it has, because a cut may divide a token in two.
+    `count` returns the number of tokens of one text. Counting stops once the number exceeds `limit`. Texts
+    are counted in chunks. Each chunk counts as one token less than it has, because a cut may split a token in
+    two.
     """
     texts = [text for text in texts if text]
     if sum(map(len, texts)) <= CHUNK_CHARS:
@@ -87,5 +92,5 @@ def min_token_count(texts: Iterable[str], count: Callable[[str], int], limit: in
 
 
 def tokenization_error(error: Exception) -> RequestError:
-    """Return the error for a text that the tokenizer cannot read."""
+    """Return the error for a text for which the tokenizer has raised `error`."""
     return RequestError("invalid_request", f"The text cannot be split into tokens: {error}")

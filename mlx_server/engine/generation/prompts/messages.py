@@ -1,4 +1,6 @@
-"""Check the messages and tools of a chat, and give them the form that chat templates expect. Pure."""
+"""Check the messages and tools of a chat, and convert messages to the form that chat templates
+expect. Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,16 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.protocol import Generate
 
 MAX_NESTING = 200
-"""How deep messages, tools and template variables may be nested. transformers copies them by recursion, which
+"""How deep messages, tools and template variables may be nested. transformers copies them recursively, which
 fails at some 450 levels."""
 
 
 def normalize_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return copies of `messages` as templates expect them: content a string, tool arguments an object.
+    """Return copies of `messages` in the form that templates expect: content is a string, and tool arguments
+    are an object.
 
-    Content that is a list of parts stays one. Raises RequestError, which names the field, for an invalid
-    message.
+    Content that is a list of parts remains a list. Raises RequestError, which names the field, if a message
+    is invalid.
     """
     return [_normalize_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 
@@ -54,7 +57,9 @@ def _normalize_call(call: Any, field: str) -> dict[str, Any]:
 
 
 def check_tools(tools: Iterable[Any]) -> None:
-    """Raise RequestError, which names the field, for a tool whose function is not an object with a name."""
+    """Raise RequestError, which names the field, if a tool is not an object, or its function is not an object
+    with a name.
+    """
     for i, tool in enumerate(tools):
         function = _checked(tool, dict, f"tools.{i}").get("function")
         if function is not None:
@@ -63,7 +68,9 @@ def check_tools(tools: Iterable[Any]) -> None:
 
 
 def check_nesting(op: Generate) -> None:
-    """Raise RequestError if the messages, tools or template variables are nested too deep for a template."""
+    """Raise RequestError if messages, tools or template variables are nested deeper than
+    MAX_NESTING levels.
+    """
     for field, value in (("messages", op.messages), ("tools", op.tools), ("template variables", op.template)):
         level: list[Any] = [value]
         for _ in range(MAX_NESTING):

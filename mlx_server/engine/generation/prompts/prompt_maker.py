@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from mlx_server.engine.vision.processor import ImageReader
 
 MAX_OTHER_TEMPLATES = 16
-"""Templates besides the model's own whose needs are remembered."""
+"""For how many templates that requests brought with them the needs are cached."""
 
 
 @dataclass(frozen=True)
 class PromptMaker:
-    """Makes the prompts of one model. It does not use MLX, and takes up to seconds, so the MLX thread must
-    not call it.
+    """Renders and tokenizes the prompts of one model. It does not use MLX. The MLX thread must not call it,
+    because it takes up to seconds.
 
-    `templates` and `renders_to_tokens` are those of `ChatTemplate`. `token_rows` is how many tokens the
-    model has weights for, if that is known. `call_markers` are the texts before and after the model's calls.
-    `needs` is the shape of conversation that the template requires; `needs_of_others` caches the needs of
-    templates that requests brought with them. `images` reads the images of requests; None if the model reads
-    text only, or if its vision is not served, for the reason `no_images`.
+    `templates` is the `process` of `ChatTemplate`, and `renders_to_tokens` is described there, too.
+    `token_rows` is how many tokens the model has weights for; None if unknown. `call_markers` are the texts
+    that the model writes before and after its calls. `needs` is what the model's template requires of a
+    conversation, and `needs_of_others` caches the needs of templates that requests brought with them.
+    `images` reads the images of requests; None if the model reads text only or its vision is not served, for
+    the reason `no_images`.
     """
 
     tokenizer: Any
@@ -66,14 +67,18 @@ class PromptMaker:
         return ChatTokens(self._texts, self._template, self.context_tokens, self._needs_of, marker)
 
     def with_needs(self) -> PromptMaker:
-        """Return a copy whose `needs` were found out by rendering probes with the model's template."""
+        """Return a copy with the `needs` of the model's template, which are found out by rendering small
+        conversations.
+        """
         if not self.tokenizer.has_chat_template:
             return self
 
         return replace(self, needs=self._template.needs(None, self.call_markers))
 
     def _needs_of(self, op: Generate) -> TemplateNeeds:
-        """Return what the template of a request needs: the model's own, or one that the request brings."""
+        """Return what the template of `op` requires of a conversation. The template is the model's own, or
+        one that the request brings.
+        """
         if op.chat_template is None:
             return self.needs
         if op.chat_template not in self.needs_of_others:
@@ -83,13 +88,14 @@ class PromptMaker:
         return self.needs_of_others[op.chat_template]
 
     def limit_images(self, max_pixels: int) -> None:
-        """Refuse, from now on, each image that has more than `max_pixels` pixels."""
+        """Set how many pixels an image may have at most. Later requests with larger images are refused."""
         if self.images is not None:
             self.images.max_pixels = max_pixels
 
     def read_images(self, op: Generate) -> tuple[Generate, list[Picture]]:
-        """Return the request with its image parts numbered, and its images. Raises RequestError if the model
-        does not read images, or one of them cannot be read.
+        """Return the request with its image parts numbered, and its decoded images. Raises RequestError if
+        the model does not read images, an image cannot be read, or the request asks for log-probabilities of
+        its prompt.
         """
         if not op.images:
             return op, []
@@ -107,9 +113,10 @@ class PromptMaker:
     def placed(
         self, op: Generate, prompt: Sequence[int], pictures: Sequence[Picture]
     ) -> tuple[PlacedPicture, ...]:
-        """Return where the images in the messages of `op` stand in the tokens of its `prompt`.
+        """Return where the images in the messages of `op` are in the tokens of its `prompt`.
 
-        Raises RequestError if the prompt has more or fewer image tokens than they need, or ends in an image.
+        Raises RequestError if the number of image tokens in the prompt is not the number that the images
+        need, or if the prompt ends in an image.
         """
         if self.images is None or not pictures:
             return ()
@@ -121,10 +128,10 @@ class PromptMaker:
         return placed
 
     def tokens(self, op: Generate, pictures: Sequence[Picture] = ()) -> list[int]:
-        """Return the prompt's token ids, without the answer's tokens in `op.emitted`. `pictures` are those of
-        the image parts, by their numbers.
+        """Return the prompt's token ids, without the answer's tokens in `op.emitted`. `pictures` are the
+        request's images, in the order of their numbers.
 
-        There may be more tokens than the context holds. Raises RequestError for an invalid prompt,
+        There may be more tokens than the context holds. Raises RequestError if the prompt is invalid, and
         EngineError if the template process fails.
         """
         check_nesting(op)
@@ -136,20 +143,21 @@ class PromptMaker:
             raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
         check_tokenizer_ids(tokens, self.token_rows, op.model)
         if op.context_ids and tokens[:1] == self._texts.start():
-            del tokens[0]  # it stands at the beginning only
+            del tokens[0]  # the start token belongs only at the beginning of the whole prompt
         return [*op.context_ids, *tokens]
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text has. Raises RequestError if the tokenizer cannot read it."""
+        """Return how many tokens `text` has. Raises RequestError if the tokenizer fails to tokenize it."""
         return len(self._texts.encode(text, add_special_tokens=False))
 
     def tokens_before_last_message(
         self, op: Generate, prompt: Sequence[int], pictures: Sequence[Picture] = ()
     ) -> int:
-        """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
+        """Return how many tokens of a chat's `prompt` precede its last message. Other chats may begin with
+        the same tokens.
 
-        Return 0 if that is unknown: the prompt is a text, there is only one message, or the template refuses
-        the messages without the last one (some templates require a user's message).
+        Return 0 if the number is unknown, because the prompt is a text, there is only one message, or the
+        template refuses the messages without the last one (some templates require a user message).
         """
         messages = list(op.messages or ())[:-1]
         if op.kind != "chat" or not messages:
@@ -164,5 +172,5 @@ class PromptMaker:
 
     @property
     def infill_ends(self) -> frozenset[int]:
-        """Return the tokens that end the answer to a request with a suffix."""
+        """Return the tokens that end the answer to a request with a suffix (infilling)."""
         return self._texts.infill_ends

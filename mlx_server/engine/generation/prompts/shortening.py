@@ -1,10 +1,10 @@
 """Shorten a prompt that is longer than its context. Pure.
 
-A chat loses its oldest turns; its system messages and its last message stay. A text loses its oldest tokens.
-How much is lost depends on the request alone, so an engine that resumes an answer makes the same prompt. As
-long as possible, the cuts are the same as for the conversation's earlier requests, so that the keys and
-values of the remaining tokens are found in the prompt cache. If each request dropped only as much as it has
-to, each prompt would begin with different tokens, and would have to be computed completely.
+A chat loses its oldest turns, but keeps its system messages and its last message. A text loses its oldest
+tokens. How much is dropped depends on the request alone, so that an engine that resumes an answer makes the
+same prompt. As far as possible, a conversation's requests are cut at the same place as its earlier requests,
+so that the prompt cache has the keys and values of the remaining tokens. If each request dropped only as much
+as necessary, each prompt would begin with different tokens, and would have to be computed completely.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlx_server.protocol import Generate
 
 Message = dict[str, Any]
 ANSWER_SHARE = 8
-"""The part of the context that a shortened prompt leaves for an answer without a limit."""
+"""A shortened prompt leaves (context / ANSWER_SHARE) tokens for an answer that has no limit of its own."""
 STEP_SHARE = 8
 """Tokens of a text are dropped in steps of (longest possible prompt / STEP_SHARE) tokens."""
 BYTES_STEP_SHARE = 2
@@ -36,8 +36,8 @@ of the prompt in English, and more in other scripts."""
 
 @dataclass(frozen=True)
 class Shortener:
-    """Shortens prompts. `tokens_of` returns the tokens of a request's prompt, `count` the number of tokens of
-    a text.
+    """Shortens prompts. `tokens_of` returns the tokens of a request's prompt, and `count` the number of
+    tokens of a text.
     """
 
     tokens_of: Callable[[Generate], list[int]]
@@ -45,9 +45,12 @@ class Shortener:
     model_context_tokens: int
 
     def fitting(self, op: Generate) -> tuple[Generate, list[int]]:
-        """Return the request, shortened so that it fits into its context, and the tokens of its prompt. It
-        still does not fit if `op` does not allow shortening, or if the part that has to stay is too long.
-        Raises RequestError if the prompt cannot be made, or is far longer than the model's context.
+        """Return the request, shortened so that its prompt fits into its context, and the tokens of the
+        prompt.
+
+        The prompt still does not fit if `op` does not allow shortening, or if the part that must remain is
+        too long. Raises RequestError if the prompt cannot be rendered and tokenized, or is far longer than
+        the model's context.
         """
         if op.count_only or not op.truncate:
             return op, self.tokens_of(op)
@@ -66,7 +69,9 @@ class Shortener:
     # --- chats ---
 
     def _without_oldest_turns(self, whole: _Attempt, most: int) -> _Attempt:
-        """Return the first attempt that fits, or the shortest. The number of attempts is logarithmic."""
+        """Return the chat without its oldest turns: the first attempt with at most `most` tokens, or else the
+        shortest attempt. The number of attempts is logarithmic in the number of possible cuts.
+        """
         op, messages = whole.op, whole.op.messages or ()
         cuts = _cuts(messages, max(most // BYTES_STEP_SHARE, 1))
         earliest = self._earliest_that_may_fit(messages, most)
@@ -91,8 +96,8 @@ class Shortener:
         return attempts[chosen.start]
 
     def _earliest_that_may_fit(self, messages: Sequence[Message], most: int) -> int:
-        """Return the index of the first message from which the texts to the end have at most
-        `most` tokens.
+        """Return the index of the first message from which on all messages together have at most `most`
+        tokens of text.
         """
         left = most
         for number in range(len(messages) - 1, -1, -1):
@@ -102,7 +107,9 @@ class Shortener:
         return 0
 
     def _count_up_to(self, text: str, limit: int) -> int:
-        """Return the number of tokens of a text; above `limit`, the number is not exact."""
+        """Return the number of tokens of `text`. A result above `limit` is only a lower bound, since counting
+        stops there.
+        """
         total = 0
         for start in range(0, len(text), CHUNK_CHARS):
             total += self.count(text[start : start + CHUNK_CHARS])
@@ -113,7 +120,9 @@ class Shortener:
     # --- texts, and the prompts of /api/generate ---
 
     def _without_oldest_tokens(self, op: Generate, most: int) -> _Attempt:
-        """Drop the oldest tokens before the prompt (`context_ids`), then the beginning of its text."""
+        """Return the request without its oldest tokens, so that its prompt has at most `most` tokens. First,
+        the tokens before the prompt (`context_ids`) are dropped, then the beginning of the prompt's text.
+        """
         own = _Attempt.make(self.tokens_of, replace(op, context_ids=()))
         if op.context_ids and own.length < most and own.tokens is not None:
             kept = _without_first(op.context_ids, len(op.context_ids) + own.length - most, most)
@@ -127,7 +136,7 @@ class Shortener:
         own = _Attempt.make(self.tokens_of, op)
         if own.length <= most or own.tokens is None:
             return own
-        # The parts of the prompt before and after the text, which do not depend on the text, stay.
+        # Keep the parts of the prompt before and after the text, which do not depend on the text.
         one, other = (self.tokens_of(_with_text(op, text)) for text in ("a", "b"))
         before = common_prefix_length(one, other)
         after = common_prefix_length(one[before:][::-1], other[before:][::-1])
@@ -136,7 +145,9 @@ class Shortener:
         return _Attempt(op, [*own.tokens[:before], *kept, *own.tokens[own.length - after :]])
 
     def _end_of(self, text: str, most: int) -> str:
-        """Return the end of a very long text, of about `most` tokens, so that no more has to be tokenized."""
+        """Return the end of a very long text, about `most` tokens of it, so that the rest need not be
+        tokenized. A text of up to CHUNK_CHARS characters is returned whole.
+        """
         if len(text) <= CHUNK_CHARS:
             return text
         chars_per_token = CHUNK_CHARS / max(self.count(text[-CHUNK_CHARS:]), 1)
@@ -145,7 +156,7 @@ class Shortener:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A request, and the tokens of its prompt; None if the prompt was too long to be tokenized."""
+    """A request, and the tokens of its prompt; None if the prompt was refused as too long, with `error`."""
 
     op: Generate
     tokens: list[int] | None
@@ -153,7 +164,9 @@ class _Attempt:
 
     @classmethod
     def make(cls, tokens_of: Callable[[Generate], list[int]], op: Generate) -> _Attempt:
-        """Make the tokens. Raises RequestError, except if they are too many."""
+        """Make the prompt's tokens. Raises RequestError if they cannot be made, but not if there are too many
+        of them.
+        """
         try:
             return cls(op, tokens_of(op))
         except RequestError as error:
@@ -166,7 +179,9 @@ class _Attempt:
         return sys.maxsize if self.tokens is None else len(self.tokens)
 
     def result(self) -> tuple[Generate, list[int]]:
-        """Return request and tokens. Raises RequestError (`context_exceeded`) if the tokens were not made."""
+        """Return the request and its tokens. Raises RequestError (`context_exceeded`) if the prompt was
+        refused as too long.
+        """
         if self.tokens is None:
             assert self.error is not None
             raise self.error
@@ -175,10 +190,11 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A place where a shorter conversation may begin, after its system messages.
+    """A place where a shortened conversation may begin after its system messages.
 
-    `lead` are the messages before `start` that stay; if the cut lies in the last turn, they are the user's. A
-    cut is a step if it is the first one after a multiple of a given number of bytes.
+    The messages from `start` on are kept. `lead` is the range (first, end) of messages before `start` that
+    are kept, too: the user's message of the last turn if the cut is within that turn; else empty. `is_step`
+    is True for the first cut after a multiple of a given number of bytes.
     """
 
     start: int
@@ -197,8 +213,9 @@ class _Cut:
 
 def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
     """Return the cuts in order: before each turn except the first, then before each answer in the last turn.
-    A turn begins with a user's message. In the last turn, which may be an agent's long work, the user's
-    message stays, and tool calls are dropped together with their outputs.
+
+    A turn begins with a user message. The last turn may be an agent's long work, so it keeps its user
+    message, and tool calls are dropped together with their outputs.
     """
     turns = [number for number, message in enumerate(messages) if message.get("role") == "user"]
     last_turn = turns[-1] if turns else 0
@@ -215,7 +232,9 @@ def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
 
 
 def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
-    """Return the first cut after which the conversation fits, by binary search."""
+    """Return the first cut after which the conversation fits, found by binary search; None if there
+    is none.
+    """
     low, high = 0, len(cuts)
     while low < high:
         middle = low if low == 0 and high == len(cuts) else (low + high) // 2
@@ -227,7 +246,7 @@ def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
 
 
 def _room_for_answer(op: Generate, context_tokens: int) -> int:
-    """Return the least number of tokens that a shortened prompt leaves for the answer."""
+    """Return how many tokens of the context a shortened prompt leaves at least for the answer."""
     if not op.shift:
         return 1
     share = max(context_tokens // ANSWER_SHARE, 1)
@@ -235,7 +254,9 @@ def _room_for_answer(op: Generate, context_tokens: int) -> int:
 
 
 def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
-    """Return `ids` without the first `excess` ones, rounded up to a whole step if some ids then remain."""
+    """Return `ids` without the first `excess` ids. If some ids remain then, the number is rounded up to a
+    multiple of (`most` / STEP_SHARE).
+    """
     step = max(most // STEP_SHARE, 1)
     drop = -(-excess // step) * step
     return list(ids[drop if drop < len(ids) else excess :])

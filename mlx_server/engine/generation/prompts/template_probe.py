@@ -1,4 +1,6 @@
-"""Find out what a chat template needs, by rendering small conversations. Pure: `render` is an argument."""
+"""Find out what a chat template needs by rendering small conversations (probes). Pure: `render` is an
+argument.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,27 @@ from mlx_server.engine.generation.prompts.templates.limits import (
 )
 
 Render = Callable[[list[Message], list[dict[str, Any]] | None], str]
-"""Renders messages and tools to text, with the start of an answer. Raises anything if it refuses."""
+"""Renders messages and tools to text that ends where an answer starts. If the template refuses them, it may
+raise any exception."""
 
 SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", "Qres", "Qoth"
-"""Texts of the probes, which are looked for in what the template makes of them."""
+"""Texts of the messages in probes. They are searched for in the rendered text."""
 
 
 class TemplateProbe:
-    """Renders probes with one template. `call_markers` are the texts around the model's calls."""
+    """Renders probes with one template. `call_markers` are the texts that the model writes before and after
+    its calls.
+    """
 
     def __init__(self, render: Render, call_markers: tuple[str, str] = ("", "")) -> None:
         self._render, self._call_markers = render, call_markers
 
     def needs(self, uses_tools: bool) -> TemplateNeeds:
-        """Return what the template needs; `uses_tools` says whether it seems to have a place for tools. For a
-        template that exceeds its limits, or cannot render even one user's message, return the default.
+        """Return what the template needs. `uses_tools` is True if the template seems to have a place for
+        tools.
+
+        If the template exceeds its limits or its process dies, or if it cannot render even a single user
+        message, return the default needs.
         """
         needs = TemplateNeeds(plain_tools=not uses_tools)
         try:
@@ -63,7 +71,8 @@ class TemplateProbe:
             needs = replace(needs, no_headers=True)
         in_the_middle = [*turns, _system(SYSTEM), _user(MORE)]
         at_the_end = [*turns, _user(MORE), _system(SYSTEM)]
-        # Mistral Nemo's template moves a system message to the user's last one, which changes with each turn.
+        # Mistral Nemo's template moves a system message into the last user message, which changes with each
+        # turn.
         at_the_start = [_system(SYSTEM), *turns, _user(MORE)]
         if not self._shows(at_the_start, needs, SYSTEM, ASKED, ANSWERED, MORE):
             needs = replace(needs, system="nowhere")
@@ -76,8 +85,9 @@ class TemplateProbe:
         return needs
 
     def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
-        """Add the needs of calls and results: the first of several shapes that the template renders
-        completely.
+        """Return `needs` with what calls and their results need: the first of several forms in which the
+        template renders them completely. If there is no such form, tools are to be written as text
+        (`plain_tools`).
         """
         bare = [{"type": "function", "function": {"name": "qtool"}}]
         if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):
@@ -120,7 +130,9 @@ class TemplateProbe:
         *texts: str,
         tools: Sequence[dict[str, Any]] = (),
     ) -> bool:
-        """Return whether the template renders the messages, shaped by `needs`, with `texts` in order."""
+        """Return whether the template renders `messages`, in the form that `needs` describes, to a text that
+        contains `texts` in order.
+        """
         try:
             rendered = self._render(fit_messages(messages, needs), fit_tools(tools, needs))
         except (TemplateLimitExceeded, TemplateProcessDied):
@@ -163,7 +175,7 @@ _ARGUMENTS = ("Qarg", "Qbrg")
 
 
 def _tool_turns(calls: int = 1, thinking: str = "") -> list[Message]:
-    """Return a conversation with calls as Ollama's clients send them: without ids."""
+    """Return a conversation with calls that have no ids, as Ollama's clients send them."""
     names = ("qtool", "qother")[:calls]
     functions = [
         {"name": name, "arguments": {"a": value}} for name, value in zip(names, _ARGUMENTS, strict=False)

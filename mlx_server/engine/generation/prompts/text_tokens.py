@@ -1,4 +1,4 @@
-"""Make token ids of texts with a model's tokenizer: plain prompts, and gaps between two texts."""
+"""Turn texts into token ids with a model's tokenizer: plain prompts, and the two texts around a gap."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from mlx_server.protocol import Generate
 
 @dataclass(frozen=True)
 class TextTokens:
-    """Makes token ids of texts. `token_rows` is how many tokens the model has weights for, if known."""
+    """Turns texts into token ids. `token_rows` is how many tokens the model has weights for; None
+    if unknown.
+    """
 
     tokenizer: Any
     token_rows: int | None = None
 
     @property
     def limit(self) -> int:
-        """Return the number below which the token ids of clients have to be."""
+        """Return the limit for token ids from clients, which must be smaller than it."""
         known = len(self.tokenizer)
         return known if self.token_rows is None else min(known, self.token_rows)
 
     def of_prompt(self, op: Generate) -> list[int]:
-        """Return the tokens of a prompt that is no chat. Raises RequestError."""
+        """Return the tokens of a prompt that is not a chat.
+
+        Raises RequestError if token ids from the client are unknown, the tokenizer fails to tokenize the
+        text, or the model cannot fill a gap.
+        """
         if op.prompt_ids is not None:
             check_client_ids(op.prompt_ids, self.limit)
             return list(op.prompt_ids)
@@ -39,7 +45,9 @@ class TextTokens:
 
     @property
     def infill_ends(self) -> frozenset[int]:
-        """Return the tokens that end the answer to a request with a suffix."""
+        """Return the tokens that end the answer to a request with a suffix (infilling); empty if the model
+        cannot infill.
+        """
         markers = infill_tokens(self.tokenizer)
         return markers.ends if markers else frozenset()
 
@@ -55,24 +63,25 @@ class TextTokens:
         return markers.prompt(self.start(), *texts)
 
     def start(self) -> list[int]:
-        """Return the token that the tokenizer puts before every text, if there is one.
+        """Return a list with the token that the tokenizer puts before every text; [] if there is none.
 
-        It is not always the `bos_token`: SmolLM2's is the one that begins each message.
+        The `bos_token` is not always put there: SmolLM2's `bos_token` begins each message instead.
         """
         start = self.encode("", add_special_tokens=True)[:1]
         return start if start == [self.tokenizer.bos_token_id] else []
 
     def with_start(self, rendered: str) -> str:
-        """Return a rendered chat after the text of the token that the tokenizer puts before every text.
+        """Return a rendered chat, preceded by the text of the token that the tokenizer puts before every
+        text, unless the chat already begins with it.
 
-        A model's own chat template writes that token. Templates that a model was made with do not: Ollama
-        puts it before what they make, and models that lack it, such as Gemma, answer nonsense.
+        A model's own chat template writes that token. Templates from Ollama do not, because Ollama itself
+        puts the token before the rendered text. Models such as Gemma answer nonsense without it.
         """
         bos = self.tokenizer.bos_token
         return f"{bos}{rendered}" if bos and not rendered.startswith(bos) and self.start() else rendered
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        """Return the tokens of a text. Raises RequestError if the tokenizer cannot read it."""
+        """Return the tokens of `text`. Raises RequestError if the tokenizer fails to tokenize it."""
         try:
             return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
         except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot

@@ -1,4 +1,6 @@
-"""Refuse token ids for which a model has no weights: MLX would read beyond the embedding's rows. Pure."""
+"""Refuse token ids for which a model has no weights, because MLX would read beyond the embedding's rows.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from mlx_server.engine.errors import RequestError
 
 
 def check_client_ids(ids: Iterable[int], token_limit: int) -> None:
-    """Raise RequestError for an id of a client's that is not in 0…`token_limit` - 1."""
+    """Raise RequestError if a token id from a client is not within 0…`token_limit` - 1."""
     wrong = next((token for token in ids if not 0 <= token < token_limit), None)
     if wrong is not None:
         raise RequestError(
@@ -18,7 +20,9 @@ def check_client_ids(ids: Iterable[int], token_limit: int) -> None:
 
 
 def check_tokenizer_ids(ids: Iterable[int], token_rows: int | None, model: str) -> None:
-    """Raise RequestError if the tokenizer has made an id beyond the model's `token_rows` (None: unknown)."""
+    """Raise RequestError if the tokenizer has made a token id of `token_rows` or more, for which `model` has
+    no weights. None means that the number of rows is unknown, so nothing is checked.
+    """
     highest = max(ids, default=-1)
     if token_rows is not None and highest >= token_rows:
         raise RequestError(

@@ -1,6 +1,6 @@
-"""Describe tools in a system message, for chat templates that have no place for tools. Pure.
+"""Describe tools in a system message, for models whose chat template has no place for tools. Pure.
 
-The text and its tags are those that many models were trained with.
+Many models were trained with this text and these tags.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def describe_tools(
 ) -> list[dict[str, Any]]:
     """Return `messages` with the tools, calls and results written as plain text.
 
-    The system message, which is added if it is missing, describes the tools. Calls and their results become
-    text in the messages that hold them; a result is sent as the user's message.
+    The first system message, which is added if it is missing, describes the tools. Calls become text in the
+    messages that hold them, and results become user messages.
     """
     plain = as_plain_texts(messages)
     if not tools:
@@ -38,7 +38,7 @@ def describe_tools(
 
 
 def as_plain_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `messages` with calls and their results as plain text."""
+    """Return `messages` with calls and their results written as plain text."""
     return [_as_plain_text(message) for message in messages]
 
 

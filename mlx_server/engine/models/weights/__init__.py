@@ -1,1 +1,1 @@
-"""Reading a model's weights from the disk, and checking later that they were undamaged."""
+"""Read a model's weights from the disk, and check before or after their use that they are undamaged."""

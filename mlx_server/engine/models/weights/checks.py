@@ -1,5 +1,5 @@
-"""Check that weights are those that were installed or read before: files that have changed at once, others
-later.
+"""Check that files of weights have the content with which they were installed or first read. Files that have
+changed are checked before use, others later.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mlx_server.model_store.files.weight_files import UnreadableModel
 
 @dataclass(frozen=True)
 class UsedFile:
-    """A file of weights as a load found it, to be verified later.
+    """A file of weights, as it was when a load used it. It may be verified later.
 
-    `sha256` is the digest that it must have; None if this read is the first. `was_read` means that it was
-    read through before it was used.
+    `sha256` is the digest that it must have; None if no digest is known. `was_read` is True if it was read
+    completely and compared before it was used.
     """
 
     path: Path
@@ -33,9 +33,10 @@ class UsedFile:
 
 
 def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None, list[UsedFile]]:
-    """Read through the files of weights in `folder` that have changed; yield after each chunk.
+    """Read the files of weights in `folder` that have changed completely, and compare them with their
+    digests. Yield after each chunk.
 
-    Return all files of weights. Raises UnreadableModel if one has changed its content.
+    Return all files of weights. Raises UnreadableModel if the content of a file has changed.
     """
     recorded = layout.read_manifest(folder).get(MANIFEST_KEY)
     used = []
@@ -53,7 +54,9 @@ def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None,
 
 
 def check_unchanged(used: Iterable[UsedFile]) -> None:
-    """Raise UnreadableModel if a file has changed since its load began: the weights may be a mixture."""
+    """Raise UnreadableModel if a file has changed since its load began, because the weights may then be a
+    mixture.
+    """
     for file in used:
         if _stamp_or_none(file.path) != file.stamp:
             raise UnreadableModel(
@@ -62,7 +65,7 @@ def check_unchanged(used: Iterable[UsedFile]) -> None:
 
 
 def changed_content(path: Path, found: str, recorded: str) -> str:
-    """Return the sentence about a file whose content is not the recorded one."""
+    """Return a sentence about a file whose digest is `found` instead of `recorded`."""
     return (
         f"{path}: it has changed since it was installed or first read (sha256 {found[:12]}…, recorded "
         f"{recorded[:12]}…); fetch the model again"
@@ -70,10 +73,11 @@ def changed_content(path: Path, found: str, recorded: str) -> str:
 
 
 def read_again(file: UsedFile) -> Iterator[int | str]:
-    """Read through a file that is in use: yield the bytes of each chunk, and its sha256 at the end.
+    """Read a file that is in use to its end. Yield the number of bytes of each chunk, and at last the sha256
+    (hex).
 
-    Yields no sha256 if the file is no longer the one that was loaded: the weights in memory are its earlier
-    content, which nobody can read any more.
+    No sha256 is yielded if the file is unreadable or has changed since it was loaded. The weights in memory
+    then come from its earlier content, which cannot be read again.
     """
     digest = hashlib.sha256()
     try:
@@ -95,7 +99,7 @@ _SMALL_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return the file's stamp. Raises OSError."""
+    """Return the file's stamp. Raises OSError if the file does not exist or is inaccessible."""
     return _stamp(path.stat())
 
 
@@ -110,7 +114,7 @@ def _stamp_or_none(path: Path) -> Stamp | None:
 
 
 def _digest(path: Path) -> Generator[None, None, str]:
-    """Return a file's sha256 (hex); yield after each chunk."""
+    """Return a file's sha256 (hex). Yield after each chunk."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -1,4 +1,6 @@
-"""The file with the digests of all weights that were read through, in $VESTAL_HOME. Any thread may use it."""
+"""The file in $VESTAL_HOME with the digests of all files of weights that were read completely. Any thread may
+use it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ from vestal.best_effort.files import replace_file
 
 
 class DigestFile:
-    """Digests by the path of their file. Without a `path` they are only kept in memory.
+    """Stores a digest for each file of weights, by the path of that file. Without a `path`, the digests are
+    only held in memory.
 
-    A file that is missing or damaged has no digests: weights are then read through once more. One that cannot
-    be written is tried again at the next digest.
+    If the file `path` is missing or damaged, it counts as empty, so weights are read completely once more. If
+    it cannot be written, the next `put` tries again.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -23,12 +26,12 @@ class DigestFile:
         self._digests: dict[str, FileDigest] | None = None
 
     def get(self, file: Path) -> FileDigest | None:
-        """Return the digest of an earlier read of `file`."""
+        """Return the digest of an earlier read of `file`; None if there is none."""
         with self._lock:
             return self._read().get(str(file))
 
     def put(self, file: Path, digest: FileDigest) -> None:
-        """Record the digest of `file`, and forget those of files that are gone."""
+        """Record the digest of `file`, and remove the digests of files that no longer exist."""
         with self._lock:
             known = {path: found for path, found in self._read().items() if Path(path).exists()}
             known[str(file)] = digest

@@ -1,8 +1,9 @@
-"""Decide whether a file of weights may be used before it has been read through, by digests of earlier reads.
+"""Decide, by digests of earlier reads, whether a file of weights must be read and compared before it is used.
 Pure.
 
-A file whose size, modification time and inode are those of a file that was read through earlier is taken to
-be that file. Reading 20 GB takes as long as loading them, so such a file is used at once and verified later.
+If a file has the same size, modification time and inode as at an earlier complete read, its content is
+assumed to be the same. Reading 20 GB takes as long as loading them, so such a file is used at once and
+verified later.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stamp:
-    """What identifies a file's content without reading it. `inode` differs for a file that was replaced."""
+    """Identifies a file's content without reading it. `inode` changes if the file is replaced."""
 
     bytes: int
     mtime_ns: int
@@ -23,9 +24,9 @@ class Stamp:
 
 @dataclass(frozen=True)
 class FileDigest:
-    """The sha256 (hex) of a file's content, and the file's stamp at that time.
+    """The sha256 (hex) of a file's content, and the file's stamp when it was read.
 
-    `is_damaged` means that the file, with this stamp, was later found to have another content.
+    `is_damaged` is True if the file, with the same stamp, was later found to have another content.
     """
 
     stamp: Stamp
@@ -41,7 +42,9 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Installed:
-    """What the manifest of an installed model says about a file. The stamp's values are None if absent."""
+    """What the manifest of an installed model says about a file. `bytes` and `mtime_ns` are None if it does
+    not say them.
+    """
 
     sha256: str
     bytes: int | None = None
@@ -50,9 +53,10 @@ class Installed:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How a file is treated: `sha256` is the digest that it must have, None if none is known.
+    """How a file must be checked. `sha256` is the digest that it must have; None if none is known.
 
-    `before_use`: it has to be read through and compared before it is used, else afterwards.
+    `before_use` is True if the file must be read and compared before it is used, and False if that may be
+    done later.
     """
 
     sha256: str | None
@@ -60,10 +64,11 @@ class Judgement:
 
 
 def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None) -> Judgement:
-    """Return how a file with the given stamp is treated.
+    """Decide how a file with the stamp `stamp` must be checked.
 
-    `earlier` is the digest of an earlier read. A file that has changed since is compared before use with the
-    manifest, if that has a digest. Without any digest there is nothing to compare.
+    `installed` is the file's entry in the manifest, and `earlier` the digest of an earlier read; either may
+    be None. A file that has changed since it was installed or read must be compared with the manifest's
+    digest before use. Without a digest, there is nothing to compare.
     """
     if earlier is not None and earlier.stamp == stamp:
         if earlier.is_damaged:
@@ -77,14 +82,14 @@ def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None)
 
 
 def installed_of(value: Any) -> Installed | None:
-    """Return the manifest's entry for a file, None if it has no digest."""
+    """Return the manifest's entry for a file; None if `value` contains no digest."""
     if not isinstance(value, Mapping) or not isinstance(sha256 := value.get("sha256"), str):
         return None
     return Installed(sha256.lower(), value.get("bytes"), value.get("mtime_ns"))
 
 
 def digest_of(value: Any) -> FileDigest | None:
-    """Return the digest that `FileDigest.as_json` gave, None for any other value."""
+    """Return the digest that `FileDigest.as_json` has converted to `value`; None for any other value."""
     if not isinstance(value, Mapping) or not isinstance(sha256 := value.get("sha256"), str):
         return None
     size, mtime_ns, inode = (value.get(name) for name in ("bytes", "mtime_ns", "inode"))

@@ -1,8 +1,9 @@
-"""Have the system read the weights of models into its page cache before the engine can load them.
+"""Make the operating system read the weights of models into its page cache before the engine can load them.
 
-An engine that starts imports MLX for a second, in which the disk has nothing to do. A standby engine has done
-that; while it sets itself up, the disk may begin with what a kill under memory pressure had pushed out of the
-cache. Nothing is read into the process, and what is in the cache already costs nothing.
+An engine that starts imports MLX for a second, while the disk is idle. A standby engine has already imported
+MLX; while it sets itself up, the disk can begin to read weights that were pushed out of the cache when memory
+was short. Nothing is read into the process, and reading ahead takes no time for files that are already in the
+cache.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from vestal.config import Config, find_named
 
 RANGE_BYTES = 32 * 1024 * 1024
 MEMORY_SHARE = 0.25
-"""The share of the available memory that may be filled: the model itself needs more of it."""
+"""The share of the available memory that may be filled. The rest is left to the model itself."""
 
 _F_RDADVISE = 44  # of fcntl(2) on macOS; its argument is struct radvisory {off_t offset; int count}
 
 
 def start(config: Config) -> threading.Thread:
-    """Begin to read ahead the models that the engine will load first, in a thread of its own."""
+    """Begin to read ahead the weights of the models that the engine will load first, in a separate thread."""
     thread = threading.Thread(target=_run, args=(config,), name="read-ahead", daemon=True)
     thread.start()
     return thread
@@ -43,7 +44,9 @@ def _run(config: Config) -> None:
 
 
 def files_of(names: Iterable[str], models: Iterable[ModelEntry]) -> list[Path]:
-    """Return the files of weights of the named models, in the order in which they are loaded."""
+    """Return the files of weights of the models `names`, in the same order. Models that are not installed are
+    skipped.
+    """
     installed = list(models)
     found = [find_named(name, installed, lambda entry: entry.name) for name in names]
     return [file for entry in found if entry is not None for file in weight_files(entry.path)]
@@ -59,9 +62,9 @@ def _advise(descriptor: int, offset: int, size: int) -> None:
 def read_ahead(
     files: Iterable[Path], limit_bytes: int, advise: Callable[[int, int, int], None] = _advise
 ) -> int:
-    """Ask the system to read the files, in ranges of RANGE_BYTES, until `limit_bytes` were asked for.
+    """Ask the operating system to read `files`, in ranges of RANGE_BYTES, up to `limit_bytes` in all.
 
-    Return how many bytes were asked for. A file that cannot be read is left out.
+    Return for how many bytes it was asked. A file that cannot be opened is skipped.
     """
     asked = 0
     for file in files:

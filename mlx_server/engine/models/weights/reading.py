@@ -1,7 +1,8 @@
-"""Evaluate the weights of a model, which reads them from the disk. Several slices are read at once.
+"""Evaluate the weights of a model, which reads them from the disk. Several slices are read at the same time.
 
-MLX reads each array by one of its four reading threads, or by all of them if it has more than 32 MB. One
-slice after another left most of them idle: a tensor of a common size fills a slice alone.
+MLX reads each array with one of its four reading threads, or with all of them if the array has more than 32
+MB. Reading one slice after another would leave most threads idle, because a single tensor of common size
+fills a slice.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from mlx_server.engine.device import computes_on_gpu
 from mlx_server.memory_forecast.weights import IN_FLIGHT_BYTES, SLICE_BYTES
 
 MAX_CONVERTERS = 4
-"""On a CPU, weights are converted by as many threads as there are cores, but at most by these."""
+"""On a CPU, weights are converted by as many threads as there are cores, but at most by this number."""
 
 
 class Sized(Protocol):
-    """An array of weights, of which the slices only need the size in bytes."""
+    """An array of weights. Dividing arrays into slices only requires their size in bytes."""
 
     @property
     def nbytes(self) -> int: ...
@@ -33,7 +34,7 @@ class Sized(Protocol):
 
 @dataclass
 class _Slice:
-    """Arrays that are read together, and their size."""
+    """Arrays that are read together, and their total size in bytes."""
 
     arrays: list[Any] = field(default_factory=list)
     bytes: int = 0
@@ -44,10 +45,10 @@ def read(
     begin: Callable[[list[Any]], None] = mx.async_eval,
     complete: Callable[[list[Any]], None] = mx.eval,
 ) -> Iterator[float]:
-    """Read the weights in slices of SLICE_BYTES; yield the fraction done (0 to 1) after each.
+    """Read the weights in slices of SLICE_BYTES. Yield the fraction done (0 to 1) after each slice.
 
-    The next slices are begun while less than IN_FLIGHT_BYTES is being read, so that the disk and the
-    conversion always have work. Raises what MLX raises if a file cannot be read.
+    Further slices are begun as long as less than IN_FLIGHT_BYTES are being read, so that the disk and the
+    conversion always have work. Raises MLX's exception if a file cannot be read.
     """
     total = sum(array.nbytes for array in arrays) or 1
     done = in_flight = 0
@@ -67,7 +68,7 @@ def read(
 
 
 def _complete(begun: deque[_Slice], complete: Callable[[list[Any]], None]) -> int:
-    """Wait until the oldest slice has been read. Return its size."""
+    """Wait until the oldest slice in `begun` has been read, remove it, and return its size in bytes."""
     oldest = begun.popleft()
     complete(oldest.arrays)
     return oldest.bytes
@@ -91,10 +92,10 @@ _streams = threading.local()  # MLX's streams belong to the thread that made the
 
 @contextlib.contextmanager
 def on_own_stream() -> Iterator[None]:
-    """Plan the operations of the block, the reads among them, on a stream of their own.
+    """Make MLX schedule the operations of the `with` block, including reads, on a separate stream.
 
-    On a CPU, models compute on the default stream: their steps would wait for all reads that have begun. On
-    a GPU they do not, since reads are on the CPU's stream there, and conversions are for the GPU.
+    On a CPU, models compute on the default stream, where their steps would wait for all reads that have
+    begun. On a GPU, reads are on the CPU's stream anyway, so nothing changes.
     """
     if computes_on_gpu():
         yield
@@ -104,10 +105,10 @@ def on_own_stream() -> Iterator[None]:
 
 
 def convert_to_float32(model: Any) -> None:
-    """Plan the conversion of a model's floating-point weights, on several of the CPU's streams in turn.
+    """Schedule the conversion of a model's floating-point weights, on several of the CPU's streams in turn.
 
-    A stream is one thread, which needs longer for the conversion than most disks need for the weights: each
-    page of the result is new to the process, and the kernel clears it.
+    A stream is one thread. A single thread needs longer for the conversion than most disks need to read the
+    weights, because the kernel must clear each page of the result, which is new to the process.
     """
     streams = itertools.cycle(_own_streams()[1:])
 
@@ -120,7 +121,9 @@ def convert_to_float32(model: Any) -> None:
 
 
 def _own_streams() -> list[Any]:
-    """Return this thread's stream for reads, and those for conversions. They are made once."""
+    """Return this thread's streams: the first is for reads, the others are for conversions. They are made
+    once.
+    """
     if not hasattr(_streams, "made"):
         count = 1 + min(MAX_CONVERTERS, os.cpu_count() or 1)
         _streams.made = [mx.new_stream(mx.cpu) for _ in range(count)]

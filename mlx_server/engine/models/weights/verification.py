@@ -1,6 +1,6 @@
-"""Verify the weights of loaded models in the background, after their first answer.
+"""Verify the weights of loaded models in the background, after the models' first answers.
 
-The thread has the lowest priority and rests between chunks, so that it takes at most a quarter of a core.
+The thread has the lowest priority and rests after each chunk, so that it uses at most a quarter of a core.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mlx_server.engine.models.weights.digest_file import DigestFile
 from mlx_server.engine.models.weights.digests import FileDigest
 
 REST_PER_WORK = 3.0
-"""The thread rests for three times as long as a chunk took."""
+"""After each chunk, the thread rests for this many times as long as the chunk took."""
 
 _LOWEST_NICENESS = 19
 _DARWIN_THREAD, _DARWIN_BACKGROUND = 3, 0x1000  # of setpriority(2) on macOS
 
 
 class Verification:
-    """The files of loaded models that are still to be verified, and the thread that reads them.
+    """Verifies the files of loaded models in a thread of its own.
 
-    `wake` is called from that thread when a file is damaged. `rest` waits for some seconds.
+    That thread calls `wake` when a file is damaged. `rest` is called with the number of seconds to wait.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Verification:
         self._thread: threading.Thread | None = None
 
     def loaded(self, model: str, files: Sequence[UsedFile]) -> None:
-        """Register the files of a model that has just been loaded; `served` begins to verify them."""
+        """Register the files of a model that has just been loaded. `served` begins to verify them."""
         with self._lock:
             self._unserved[model] = self._files[model] = files
             self._verified.update(file for file in files if file.was_read)
 
     def unloaded(self, model: str) -> None:
-        """Forget a model. A file that is being read is read to its end."""
+        """Remove a model and its waiting files. A file that is being read is read to its end."""
         with self._lock:
             self._unserved.pop(model, None)
             self._files.pop(model, None)
@@ -62,7 +62,7 @@ class Verification:
             self._queue = deque(file for file in self._queue if file in in_use)
 
     def served(self, model: str) -> None:
-        """Begin to verify a model, which has just answered. Every further call does nothing."""
+        """Begin to verify a model, which has just answered. Further calls for the same model do nothing."""
         if model not in self._unserved:
             return
         with self._lock:
@@ -77,7 +77,9 @@ class Verification:
             self.served(model)
 
     def take_damaged(self) -> list[tuple[str, str]]:
-        """Return the models that were found damaged since the last call, each with a sentence about it."""
+        """Return the models that were found damaged since the last call, as pairs of a name and a sentence
+        about the damage.
+        """
         if not self._damaged:
             return []
         with self._lock:
@@ -85,7 +87,7 @@ class Verification:
             return found
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until nothing is left to verify, or until `timeout_s` seconds have passed."""
+        """Wait until nothing is left to verify, but at most `timeout_s` seconds."""
         if (thread := self._thread) is not None:
             thread.join(timeout_s)
 
@@ -122,7 +124,7 @@ class Verification:
     def _report_damage(self, file: UsedFile, found: str, recorded: str) -> None:
         """Record that the file is damaged, so that the next load reads it before use, and wake the scheduler.
 
-        Every model that uses the file is concerned: those with adapters share their base's files.
+        All models that use the file are reported, because models with adapters use their base model's files.
         """
         self.digests.put(file.path, FileDigest(file.stamp, recorded, is_damaged=True))
         sentence = changed_content(file.path, found, recorded)

@@ -1,3 +1,3 @@
-"""The runners, one for each loaded model. A runner starts requests, advances them step by step and cancels
+"""The runners, one for each loaded model. A runner starts requests, advances them step by step, and cancels
 them.
 """

@@ -24,8 +24,8 @@ from mlx_server.protocol import Embed, Event, Generate, Rerank
 
 
 class BatchRunner(Runner):
-    """Computes, in each step, one batch of texts of one request. `worker` tokenizes texts; `close` also
-    closes it.
+    """Runs the requests of an embedding model or reranker. Each step computes one batch of one request's
+    texts. `worker` tokenizes texts, and is closed by `close`.
     """
 
     kind: Literal["embed", "rerank"]
@@ -37,7 +37,9 @@ class BatchRunner(Runner):
 
     @abstractmethod
     def _job(self, request: Request, now: float) -> BatchJob:
-        """Return the job for a request. Raises RequestError if the model cannot do what it asks for."""
+        """Return the job for a request. Raises RequestError if the request is invalid, or needs another kind
+        of model.
+        """
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
         raise wrong_kind(op, self.kind)
@@ -49,10 +51,11 @@ class BatchRunner(Runner):
         self._worker.submit(partial(self._tokenize_slice, job, request.tokenization))
 
     def _tokenize_slice(self, job: BatchJob, result: Future[BatchJob]) -> None:
-        """Tokenize some of a request's texts on the worker's thread; the next slice comes after the other
-        requests.
+        """Tokenize a slice of a request's texts on the worker's thread, and queue the next slice behind the
+        jobs of other requests.
 
-        Each slice wakes the MLX thread, which counts as progress: many megabytes take minutes.
+        Tokenizing many megabytes takes minutes. Each slice wakes the MLX thread, so that the engine does not
+        count as hanging.
         """
         if result.cancelled():
             return
@@ -75,8 +78,8 @@ class BatchRunner(Runner):
         return ()
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Compute one batch of the first request. If that request has more texts, it moves behind the
-        others.
+        """Compute one batch of the first request's texts. If that request has more texts, move it behind the
+        other requests.
         """
         request = self._requests.first(RequestStatus.RUNNING, model=self._model)
         if request is None:
@@ -103,7 +106,7 @@ class BatchRunner(Runner):
 
 
 class EmbeddingRunner(BatchRunner):
-    """Makes vectors of texts with an encoder."""
+    """Runs `Embed` requests: computes vectors of texts with an encoder."""
 
     kind = "embed"
 
@@ -120,7 +123,7 @@ class EmbeddingRunner(BatchRunner):
 
 
 class RerankRunner(BatchRunner):
-    """Scores documents with a reranker."""
+    """Runs `Rerank` requests: scores documents with a reranker."""
 
     kind = "rerank"
 

@@ -1,4 +1,4 @@
-"""Extend the KV reservations of answers that have no limit of their own, as they grow."""
+"""Extend the memory reserved for keys and values of answers that have no limit of their own, as they grow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mlx_server.engine.memory.guard import MemoryGuard
 
 
 def extend_kv_reservations(model: str, generations: Iterable[Generation], guard: MemoryGuard) -> None:
-    """Extend the KV reservations that are nearly used up. A generation whose reservation cannot grow finishes
-    (reason `length`) with its next token.
+    """Extend the reservations for keys and values that are nearly used up. A generation whose reservation is
+    used up and cannot grow ends with its next token (reason `length`).
     """
     for generation in generations:
         tokens = len(generation.prompt) + generation.completion_tokens

@@ -1,4 +1,6 @@
-"""Prepare a generation before it needs memory: its prompt, its parser, and the state of a resumed answer."""
+"""Prepare a generation before it needs memory: its prompt, the parser of its answer, and the state of a
+resumed answer.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ from mlx_server.engine.vision.pictures import Picture
 from mlx_server.protocol import Done, Generate, PromptReport, Usage
 
 PROMPT_END_TOKENS = 16
-"""A thought that the chat template begins stands within the last tokens of the prompt."""
+"""How many last tokens of the prompt are decoded to see whether the prompt ends with a start of thinking."""
 
 
 class PromptPreparation:
     """Prepares the prompts of one language model, on a background thread. It does not use MLX.
 
     With `finds_shared_prefix`, it also determines how much of a chat's prompt other chats may share. An
-    answer ends after `max_repeated_tokens` equal tokens in a row; 0 allows any number.
+    answer ends when more than `max_repeated_tokens` last tokens are equal; 0 allows any number.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class PromptPreparation:
         self._max_repeated_tokens = max_repeated_tokens
 
     def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
-        """Return the prepared prompt of `op`. Raises EngineError."""
+        """Return the prepared prompt of `op`. Raises EngineError if the request is invalid or too long, or
+        its prompt cannot be rendered and tokenized.
+        """
         op, pictures = self._prompts.read_images(op)
         asked = op
         op, prompt = self._shortener_for(pictures).fitting(asked)
@@ -81,7 +85,7 @@ class PromptPreparation:
         return PreparedPrompt(generation, gate, pictures=self._prompts.placed(op, prompt, pictures))
 
     def _shortener_for(self, pictures: Sequence[Picture]) -> Shortener:
-        """Return the shortener of a request with these images."""
+        """Return the Shortener for a request with these images."""
         if not pictures:
             return self._shortener
         return replace(self._shortener, tokens_of=lambda op: self._prompts.tokens(op, pictures))
@@ -91,7 +95,10 @@ class PromptPreparation:
         return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
-        """Return the parser of the answer, and the gate that opens at the end of the model's thinking."""
+        """Return the parser of the answer, and the gate that opens at the end of the model's thinking; the
+        gate is None if a grammar applies from the first token on. Raises RequestError if the request asks a
+        model to think that cannot.
+        """
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None
         markers = self._markers
@@ -116,8 +123,8 @@ class PromptPreparation:
 
 
 def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:
-    """Return how many tokens the answer may have: the client's limit, bounded by the context. Raises
-    RequestError.
+    """Return how many tokens the answer may have: the client's limit, or less if the context has less room.
+    Raises RequestError (`context_exceeded`) if the prompt fills the context.
     """
     context = min(op.context_tokens or model_context_tokens, model_context_tokens)
     if prompt_tokens >= context:

@@ -1,4 +1,4 @@
-"""The steps in which prompts that are not in the batch yet use MLX: their scores, and their images."""
+"""The steps in which MLX computes scores or images of prompts that are not in the batch yet."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlx_server.protocol import Event, Prefill
 
 
 class PromptSteps:
-    """Computes a part of one prompt's scores and a part of one prompt's images in each step.
+    """Computes, in each step, a part of one prompt's scores and a part of one prompt's images.
 
-    `grammars` are those of the model: they know the bytes of each token.
+    `grammars` are the model's Grammars, which know the bytes of each token.
     """
 
     def __init__(
@@ -34,29 +34,31 @@ class PromptSteps:
 
     @property
     def can_step(self) -> bool:
-        """Return whether a prompt waits for its scores or its images to be computed."""
+        """Return whether a prompt has scores or images that can be computed at this time."""
         return self._next_to_score() is not None or self._next_with_images() is not None
 
     def step(self) -> Iterator[Event]:
-        """Score some tokens of one prompt and compute some of another's images; yield the events."""
+        """Compute a part of one prompt's scores and a part of one prompt's images. Yield the events that this
+        causes.
+        """
         if request := self._next_to_score():
             yield self._score(request)
         if request := self._next_with_images():
             yield self._read_images(request)
 
     def _next_to_score(self) -> Request | None:
-        """Return the first request whose prompt has tokens to score."""
+        """Return the first request whose prompt has tokens that can be scored; None if there is none."""
         preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
         return next((request for request in preparing if request.jobs.can_score), None)
 
     def _score(self, request: Request) -> Event:
-        """Score some tokens of a request's prompt, and return the event that this causes."""
+        """Score some tokens of a request's prompt. Return the event that this causes."""
         scorer = request.jobs.scorer
         assert scorer is not None
         try:
             if request.jobs.grammar:
                 request.jobs.grammar.result()  # the vocabulary may be unreadable
-            rows = scorer.compute()  # not in the fence: an error of MLX must end the engine
+            rows = scorer.compute()  # not within `confined`, because an error of MLX must end the engine
             with confined(request.id, "scoring its prompt"):
                 return Prefill(
                     request.id,
@@ -68,12 +70,12 @@ class PromptSteps:
             return error.failed(request.id)
 
     def _next_with_images(self) -> Request | None:
-        """Return the first request whose images have not been read."""
+        """Return the first request with images that can be computed; None if there is none."""
         preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
         return next((request for request in preparing if request.jobs.can_read_images), None)
 
     def _read_images(self, request: Request) -> Event:
-        """Compute a part of a request's images, and return the event that this causes."""
+        """Compute a part of a request's images. Return the event that this causes."""
         images = request.jobs.images
         assert images is not None
         try:
@@ -88,7 +90,9 @@ class PromptSteps:
             return error.failed(request.id)
 
     def _cache_images(self, request: Request) -> None:
-        """Store what is computed of a prompt with images, so that an engine that dies now loses little."""
+        """Store the computed keys and values of a prompt with images, so that little is lost if the engine
+        dies.
+        """
         images = request.jobs.images
         if images is not None and (caches := images.batched()):
             keys = cache_keys(images.tokens[: images.cached], request.pictures)

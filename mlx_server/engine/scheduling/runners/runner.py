@@ -1,4 +1,4 @@
-"""The interface of the runner of a loaded model, as the scheduler uses it."""
+"""The interface between the scheduler and the runner of a loaded model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlx_server.protocol import Done, Event, Generate, Usage
 
 
 class Runner:
-    """Runs the requests of one model that are TOKENIZING, PREPARING or RUNNING. Only the MLX thread may use
-    it.
+    """Runs those requests of one model that are TOKENIZING, PREPARING or RUNNING. Only the MLX thread may use
+    a runner, except where a method says otherwise.
     """
 
     def __init__(self, model: str, requests: EngineRequests) -> None:
@@ -21,7 +21,9 @@ class Runner:
 
     @property
     def can_step(self) -> bool:
-        """Return True if the MLX thread has work now, and not only the background workers."""
+        """Return True if the MLX thread has work at this time, instead of only waiting for background
+        workers.
+        """
         running = self._requests.any(RequestStatus.RUNNING, model=self._model)
         tokenizing = self._requests.select(RequestStatus.TOKENIZING, model=self._model)
         tokenized = any(request.tokenization.done() for request in tokenizing)
@@ -30,32 +32,34 @@ class Runner:
     # --- tokens ---
 
     def tokenize(self, request: Request, now: float) -> None:
-        """Begin to make the request's tokens on a background thread: it is TOKENIZING afterwards. Raises
-        RequestError, and leaves the request unchanged, if the model cannot do what it asks for.
+        """Begin to tokenize the request on a background thread, and move it to TOKENIZING. If the model
+        cannot do what the request asks for, raise RequestError and leave the request unchanged.
         """
         raise NotImplementedError
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
-        """Move a tokenized request on: it is WAITING_FOR_MEMORY, RUNNING or FINISHED afterwards.
+        """Move a request whose tokenization has ended to WAITING_FOR_MEMORY, RUNNING or FINISHED.
 
-        Return the events this causes. Raises EngineError if no tokens could be made.
+        Return the events that this causes. Raises EngineError if the tokenization has failed.
         """
         raise NotImplementedError
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Begin to make the prompt of a request that is only checked, on a background thread. Any thread may
-        call this.
+        """Begin to prepare the prompt of a request that is only checked, on a background thread. Any thread
+        may call this.
 
-        Raises RequestError if the model does not generate, and RuntimeError if it has just been unloaded.
+        Raises RequestError if the model does not generate text, and RuntimeError if it has just been
+        unloaded.
         """
         raise wrong_kind(op, "embed")
 
     # --- preparation ---
 
     def start(self, request: Request, now: float) -> None:
-        """Reserve memory for a generation, and prepare it: it is PREPARING or RUNNING afterwards.
+        """Reserve memory for a generation, and begin to prepare it. Move the request to PREPARING or RUNNING.
 
-        Raises EngineError or MustWait, and then leaves the request unchanged.
+        Raises EngineError if the request cannot be served, and MustWait if memory has no room at this time.
+        The request is then unchanged.
         """
         raise NotImplementedError
 
@@ -65,17 +69,19 @@ class Runner:
         return [request for request in preparing if request.jobs.done]
 
     def join(self, request: Request) -> None:
-        """Let a prepared request run. Raises EngineError if its preparation has failed."""
+        """Move a prepared request to RUNNING. Raises EngineError if its preparation has failed."""
         raise NotImplementedError
 
     # --- running ---
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Advance the running requests by one step, and yield the events this causes."""
+        """Advance the running requests by one step, and yield the events that this causes."""
         raise NotImplementedError
 
     def cancel(self, request: Request, now: float) -> Done:
-        """Finish a request that is TOKENIZING, PREPARING or RUNNING, and free its place at once."""
+        """Finish a request that is TOKENIZING, PREPARING or RUNNING, free its place at once, and return the
+        event that answers it.
+        """
         if request.status is RequestStatus.TOKENIZING:
             request.tokenization.cancel()  # the result of a job that has begun is dropped
         elif request.status is RequestStatus.PREPARING:
@@ -84,27 +90,27 @@ class Runner:
         return Done(request.id, "cancelled", Usage(0, 0))
 
     def kv_bytes(self) -> int:
-        """Return the bytes of keys and values that the running requests hold."""
+        """Return how many bytes of keys and values the running requests hold."""
         return 0
 
     def feature_bytes(self) -> int:
-        """Return the bytes of the features of images that are kept for later requests."""
+        """Return how many bytes the features of images take that are cached for later requests."""
         return 0
 
     def cache_pending_kv(self) -> None:
-        """Store in the prompt cache the keys and values that the last step has left to be stored."""
+        """Store the keys and values of the last step in the prompt cache, if that was deferred."""
 
     def cache_all_kv(self) -> None:
-        """Put the keys and values of all running requests into the prompt cache."""
+        """Store the keys and values of all running requests in the prompt cache."""
 
     def warm_up(self) -> None:
-        """Use an idle moment to prepare what a later request would have to wait for."""
+        """Prepare, while the engine is idle, things for which a later request would have to wait."""
 
     def close(self) -> None:
-        """Finish all requests without sending events, and free what they hold.
+        """Finish all requests without sending events, and free their resources.
 
-        Requests that wait for memory stay unfinished until the model is loaded again; their prepared prompts
-        are dropped.
+        Requests that wait for memory remain unfinished until the model is loaded again, but lose their
+        prepared prompts.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING, model=self._model):
             request.tokenization.cancel()

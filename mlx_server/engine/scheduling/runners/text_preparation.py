@@ -34,13 +34,16 @@ if TYPE_CHECKING:  # imported with the first image
     from mlx_server.engine.vision.image_prefill import ImagePrefill
 
 ReserveMemory = Callable[[Generate, int, int, ImageShapes], None]
-"""Reserves KV for the given numbers of prompt and answer tokens, and memory for the tower to compute images
-whose pixels have these shapes. Raises InsufficientMemory or MustWait."""
+"""Reserves memory for the keys and values of the given numbers of prompt and answer tokens, and for the
+vision tower to compute images whose pixel arrays have these shapes. Raises InsufficientMemory if the request
+can never fit, and MustWait if it does not fit at this time."""
 
 
 @dataclass(frozen=True)
 class BatchInput:
-    """The input of the batch for one request; `caches` hold its first `cached` tokens."""
+    """The arguments of `Batch.add` for one request. `caches` hold the keys and values of the first `cached`
+    tokens.
+    """
 
     tokens: Sequence[int]
     sampler: Sampler
@@ -50,10 +53,11 @@ class BatchInput:
 
 
 class TextPreparation:
-    """Prepares the requests of one language model: `tokenize`, `begin`, then `finish` when the jobs are done.
+    """Prepares the requests of one language model. For each request, the runner calls `tokenize`, `begin`,
+    and `finish` when the jobs are done.
 
-    Work for one request that does not use MLX runs inside `request_fence.confined`. The owner has to close
-    it.
+    Work for one request that does not use MLX runs within `request_fence.confined`. The owner must call
+    `close`.
     """
 
     def __init__(
@@ -74,8 +78,8 @@ class TextPreparation:
         self._tokenizer = workers.new_tokenizer()
 
     def tokenize(self, request: Request, now: float) -> Future[PreparedPrompt]:
-        """Return the job that makes the request's prompt. The job raises EngineError. Raises RequestError for
-        an operation without a prompt.
+        """Return the job that prepares the request's prompt. The job raises EngineError if it fails. This
+        method raises RequestError if the operation has no prompt.
         """
         op, load_s = request.op, request.load_s
         if not isinstance(op, Generate):
@@ -84,7 +88,7 @@ class TextPreparation:
         return self._tokenizer.submit(partial(self._prepare, op, now, load_s))
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Return the job that makes the prompt of a request that is only checked."""
+        """Return the job that prepares the prompt of a request that is only checked."""
         return self._tokenizer.submit(partial(self._prepare, op, 0.0, 0.0))
 
     def _prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
@@ -92,9 +96,11 @@ class TextPreparation:
             return self._prompts.prepare(op, now, load_s)
 
     def begin(self, request: Request, now: float) -> None:
-        """Reserve memory for a request whose prompt is made, and set its `generation` and `jobs`.
+        """Reserve memory for a request whose prompt is prepared, begin its other jobs, and set its
+        `generation` and `jobs`.
 
-        Raises EngineError or MustWait; the request then has neither.
+        Raises EngineError if the request cannot be served, and MustWait if memory has no room at this time.
+        The request is then unchanged.
         """
         op, prepared = request.op, request.prompt
         assert isinstance(op, Generate) and prepared is not None
@@ -106,7 +112,7 @@ class TextPreparation:
         request.generation, request.pictures, request.prompt = generation, prepared.pictures, None
 
     def _uncomputed(self, placed: Sequence[PlacedPicture]) -> ImageShapes:
-        """Return the shapes of the images whose features the tower still has to compute."""
+        """Return the shapes of the images whose features the vision tower has yet to compute."""
         vision = self._lm.vision
         pictures = [one.picture for one in placed]
         return [each.pixels for each in pictures if vision is None or vision.tower.known(each) is None]
@@ -116,7 +122,7 @@ class TextPreparation:
     ) -> BackgroundJobs:
         make_grammar = self._grammar_job(op, gate)
         compiled = self._workers.compiler.submit(make_grammar) if make_grammar else None
-        if op.prompt_logprobs:  # the model has to read all of the prompt
+        if op.prompt_logprobs:  # the model has to process the whole prompt
             caches = make_request_caches(self._lm.model, self._kv)
             scorer = PromptScorer(self._lm.model, prompt, caches, op.top_logprobs or 0)
             return BackgroundJobs(compiled, scorer=scorer)
@@ -137,7 +143,7 @@ class TextPreparation:
         from mlx_server.engine.vision.image_prefill import ImagePrefill
 
         vision, reader = self._lm.vision, self._lm.prompts.images
-        assert vision is not None and reader is not None  # or the images would have been refused
+        assert vision is not None and reader is not None  # otherwise the images would have been refused
 
         def load_inputs(number: int) -> Future[dict[str, Any]]:
             return self._tokenizer.submit(lambda: reader.inputs_of(op.images[number]))
@@ -145,22 +151,24 @@ class TextPreparation:
         return ImagePrefill(vision, self._lm.model, tokens, pictures, self._step_tokens, load_inputs)
 
     def begin_images(self, request: Request) -> None:
-        """Begin to compute a request's images, after the part of its prompt that the prompt cache had."""
+        """Begin to compute a request's images, from the end of the cached beginning of its prompt."""
         images = request.jobs.images
         assert images is not None
         caches, cached = self._restored(request)
         images.begin(caches if cached else make_request_caches(self._lm.model, self._kv), cached)
 
     def _restored(self, request: Request) -> tuple[list[Any], int]:
-        """Return caches with what the prompt cache had of the prompt, and the number of tokens in them."""
+        """Return caches with the cached beginning of the prompt, and the number of tokens in them; ([], 0) if
+        nothing was cached.
+        """
         jobs = request.jobs
         if not (jobs.prefix_match and jobs.prefix):
             return [], 0
         return self._cache.finish_restore(jobs.prefix_match, jobs.prefix.result())
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
-        """Return the compiler's job that `op` needs before it can run, or None. Logprobs need
-        the vocabulary.
+        """Return the job that compiles the grammar for `op`, or that only reads the vocabulary, which
+        log-probabilities need; None if neither is necessary.
         """
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
@@ -176,7 +184,9 @@ class TextPreparation:
         return make_grammar
 
     def finish(self, request: Request) -> BatchInput:
-        """Collect the results of the jobs. Raises EngineError if the grammar cannot be used."""
+        """Collect the results of the jobs. Raises EngineError if a job has failed, for example because the
+        grammar cannot be used.
+        """
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)
         grammar = request.grammar

@@ -1,4 +1,4 @@
-"""The runner of a language model: its requests run in one batch."""
+"""The runner of a language model, whose requests run in one batch."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.protocol import Done, Event, Generate, Logprobs, Prefill
 
 CACHE_EVERY_TOKENS = 64
-"""How often a running answer is put into the prompt cache: an engine that dies loses no more of it."""
+"""A running answer is stored in the prompt cache every time it has grown by this many tokens, so that the
+keys and values of at most this many tokens are lost if the engine dies."""
 
 
 class TextRunner(Runner):
-    """Runs the requests of one language model. The batch itself queues those beyond `limits.max_running`."""
+    """Runs the requests of one language model. If more than `limits.max_running` requests run, the batch
+    queues the others.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class TextRunner(Runner):
             draft_counts=draft_counts,
             draft_model=draft_model_of(language_model, limits.prefill_step_tokens),
         )
-        self._in_batch: dict[int, Request] = {}  # by uid; finished ones until their KV is in the prompt cache
+        self._in_batch: dict[int, Request] = {}  # by uid; also finished requests whose KV is not cached yet
         self._pending_kv: dict[int, bool] = {}  # uid -> whether a snapshot of its whole state is worth taking
         self._warmed_up = False
 
@@ -98,7 +101,7 @@ class TextRunner(Runner):
             self.join(request)
 
     def join(self, request: Request) -> None:
-        """Put a prepared request into the batch. Raises EngineError if its grammar cannot be used."""
+        """Add a prepared request to the batch. Raises EngineError if its grammar cannot be used."""
         ready = self._preparation.finish(request)
         request.batch_uid = self._batch.add(
             ready.tokens,
@@ -110,7 +113,7 @@ class TextRunner(Runner):
         )
         if request.jobs.images:
             self._guard.images_computed(self._model, request.id)
-        request.jobs = replace(request.jobs, scorer=None, images=None)  # its KV are in the batch now
+        request.jobs = replace(request.jobs, scorer=None, images=None)  # the keys and values are in the batch
         request.pictures = without_inputs(request.pictures)
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)
@@ -139,11 +142,11 @@ class TextRunner(Runner):
             yield from self._accept(request, outcome, now)
 
     def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
-        """Return the events that a token causes. An error of the detokenizer, parser or grammar fails the
-        request.
+        """Return the events that a drawn token causes. If the detokenizer, parser or grammar raises an error,
+        the request fails.
         """
         generation = request.generation
-        # Not in the fence: MLX may raise an error here, which must end the engine.
+        # Not within `confined`, because MLX may raise an error here, which must end the engine.
         logprobs = None if generation.top_logprobs is None else to_numpy(drawn.logprobs)
         try:
             with confined(request.id, "adding a token to its answer"):
@@ -192,11 +195,11 @@ class TextRunner(Runner):
         """Store the keys and values of the last step in the prompt cache, and remove finished requests from
         the batch.
 
-        This waits for the step that MLX has already begun, so the events of the last one are sent first.
+        This waits for the step that MLX has already begun, so the events of the last step are sent first.
         """
         pending, self._pending_kv = self._pending_kv, {}
         if not self._running():
-            self._batch.finish_slice()  # there is no step any more that would
+            self._batch.finish_slice()  # no further step would finish it
         for uid, whole in pending.items():
             if self._batch.is_incomplete(uid):
                 self._pending_kv[uid] = whole
@@ -220,8 +223,8 @@ class TextRunner(Runner):
     def _cache_kv(self, request: Request, *, whole: bool) -> None:
         """Store the request's computed keys and values in the prompt cache.
 
-        If the model's state cannot be cut into blocks, it is only stored as a snapshot, and only with
-        `whole`.
+        If the model's state cannot be cut into blocks, it is stored as a snapshot, but only if `whole` is
+        True.
         """
         if computed := self._batch.computed(request.batch_uid):
             keys, caches = cache_keys(computed.tokens, request.pictures), computed.caches
@@ -230,7 +233,9 @@ class TextRunner(Runner):
     # --- the rest ---
 
     def warm_up(self) -> None:
-        """Read the vocabulary that the first grammar would wait for, once, on the compiler's thread."""
+        """Read the vocabulary, once, on the compiler's thread, so that the first grammar need not wait for
+        it.
+        """
         if not self._lm.grammars.has_vocabulary and not self._warmed_up:
             self._warmed_up = True
             self._workers.compiler.submit(self._lm.grammars.read_vocabulary)
@@ -250,9 +255,10 @@ class TextRunner(Runner):
 
 
 def draft_model_of(language_model: LanguageModel, prefill_step_tokens: int) -> DraftModel | None:
-    """Return a `DraftModel` that guesses with the model's draft model; None if the model has none.
+    """Return a `DraftModel` that uses the model's draft model; None if it has none.
 
-    The draft model reads prompts in half the tokens of a prefill step: running answers wait for each slice.
+    The draft model processes prompts in slices of half as many tokens as a prefill step, because running
+    answers wait for each slice.
     """
     if (draft := language_model.draft) is None:
         return None
@@ -262,7 +268,7 @@ def draft_model_of(language_model: LanguageModel, prefill_step_tokens: int) -> D
 def _is_worth_a_snapshot(at: Prefilled, shared: int) -> bool:
     """Return whether another request could continue from a snapshot taken at this point of a prompt.
 
-    A request with the same prompt can continue before its last token; one that shares only the beginning,
-    after the first `shared` tokens.
+    A request with the same prompt can continue from before the prompt's last token. A request that shares
+    only the first `shared` tokens can continue from there.
     """
     return at.done in (at.total - 1, shared)

@@ -1,4 +1,4 @@
-"""Start the program of the template process, and exchange frames with it."""
+"""Start the program of the template process, and exchange messages (frames) with it over a socket."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from mlx_server.engine.generation.prompts.templates.limits import (
 START_S = 20.0
 """How long the program may take to start. It takes 0.1 s on a machine that is not overloaded."""
 _LOOK_EVERY_S = 0.02
-"""How often the program's memory is read while it renders. Most templates need less time than that."""
+"""How often the program's memory is read while it renders. Most templates are rendered in less time."""
 _ALARM_LATER_S = 1.0
-"""The seconds after its time limit at which the program ends itself. By then the engine has ended it, if
-alive.
+"""How long after the time limit the program ends itself. It only does so if the engine has died, because the
+engine would have ended it earlier.
 """
 _EXIT_S = 1.0
 _READ_BYTES = 1024 * 1024
 _VARIABLES = ("TZ", "LANG", "LC_ALL", "LC_TIME", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""The part of the engine's environment that the program gets. The rest may hold secrets."""
+"""The environment variables that the program inherits from the engine. The others may hold secrets."""
 
 ResidentBytes = Callable[[int], int]
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process; 0 if it has ended."""
+    """Return the resident memory of process `pid`, in bytes; 0 if the process has ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
@@ -49,7 +49,7 @@ def resident_bytes(pid: int) -> int:
 class TemplateChild:
     """A running template process (`renderer.py`), and the socket to it.
 
-    Only `kill` may be called while another thread is in `ask`. Creating it raises TemplateProcessDied
+    While a thread is in `ask`, other threads may only call `kill`. The constructor raises TemplateProcessDied
     if the program cannot be started.
     """
 
@@ -75,17 +75,21 @@ class TemplateChild:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End the program, and reap it."""
+        """Kill the program, and wait until it has ended."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """End the program, reap it, and close the socket."""
+        """Kill the program, wait until it has ended, and close the socket."""
         self.kill()
         self._socket.close()
 
     def ask(self, request: bytes) -> bytes:
-        """Return the reply to a request. Raises TemplateError; the program must then be closed."""
+        """Send `request`, and return the program's reply.
+
+        Raises TemplateError if the program exceeds its limits, does not start, or ends. The caller must then
+        call `close`.
+        """
         idle_bytes = self._wait_until_ready() if self._idle_bytes is None else self._idle_bytes
         until_s = time.monotonic() + self._limits.seconds
         self._send(request, until_s)
@@ -113,7 +117,7 @@ class TemplateChild:
             raise self._cause_of_end() from error
 
     def _receive(self, until_s: float) -> bytes | None:
-        """Return the next frame; None if it is not complete at `until_s` (of `time.monotonic`).
+        """Return the next frame; None if it is incomplete at `until_s` (in seconds of `time.monotonic`).
 
         Raises TemplateError if the program has ended.
         """
@@ -145,7 +149,9 @@ class TemplateChild:
         return frame
 
     def _cause_of_end(self) -> TemplateError:
-        """Reap the program, which has closed its end of the socket, and return why it has ended."""
+        """Wait until the program, which has closed its end of the socket, has exited. Return an error that
+        says why it has ended.
+        """
         try:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
@@ -161,7 +167,7 @@ def _start(limits: TemplateLimits, theirs: socket.socket) -> subprocess.Popen[by
     arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]
     program = str(Path(renderer.__file__).resolve())
     # With `close_fds=False` Python uses posix_spawn, which copies no page tables of the engine. The program
-    # closes by itself what it inherits; Python opens all files as not inheritable anyway.
+    # itself closes the files that it inherits, and Python opens all files as not inheritable anyway.
     return subprocess.Popen(
         [sys.executable, "-I", program, *map(str, arguments)],
         stdin=theirs.fileno(),

@@ -1,4 +1,6 @@
-"""The limits of a chat template, and the errors that say why it gave no text. Pure."""
+"""The limits on rendering a chat template, and the errors that say why a template could not be rendered.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ MIB = 1024 * 1024
 class TemplateLimits:
     """The limits on rendering one template.
 
-    `memory_bytes` is what the process may take beyond its memory when idle, `chars` the length of the text.
-
-    With `kernel_enforces_memory`, Linux lets larger allocations fail. In any case the engine ends a process
-    whose resident memory has grown beyond the limit.
+    `seconds` limits the time, `memory_bytes` the memory that the process takes in addition to its memory when
+    idle, and `chars` the length of the rendered text. With `kernel_enforces_memory`, Linux refuses
+    allocations beyond the limit. In any case, the engine ends a process whose resident memory has grown
+    beyond it.
     """
 
     seconds: float = 5.0
@@ -28,15 +30,17 @@ class TemplateError(Exception):
 
 
 class TemplateRefusal(TemplateError):
-    """The template raised an exception, which is the text of this error."""
+    """The template raised an exception, whose text is the text of this error."""
 
 
 class TemplateLimitExceeded(TemplateError):
-    """The template was stopped. The text of this error begins with a verb: "took longer than 5 s"."""
+    """The template exceeded a limit and was stopped. The text of this error begins with a verb, for example
+    "took longer than 5 s".
+    """
 
 
 class TemplateProcessDied(TemplateError):
-    """The template process could not be started, or ended for an unknown cause."""
+    """The template process could not be started, or ended for an unknown reason."""
 
 
 def too_slow(limits: TemplateLimits) -> TemplateLimitExceeded:
@@ -45,10 +49,10 @@ def too_slow(limits: TemplateLimits) -> TemplateLimitExceeded:
 
 
 def out_of_memory(limits: TemplateLimits) -> TemplateLimitExceeded:
-    """Return the error for a template that takes too much memory."""
+    """Return the error for a template that needs too much memory."""
     return TemplateLimitExceeded(f"needed more than {limits.memory_bytes // MIB} MiB of memory")
 
 
 def too_long(limits: TemplateLimits) -> TemplateLimitExceeded:
-    """Return the error for a template that makes too long a text."""
+    """Return the error for a template whose rendered text is too long."""
     return TemplateLimitExceeded(f"made a text of more than {limits.chars} characters")

@@ -1,4 +1,4 @@
-"""The template process of one model: started ahead of need, and restarted after it has died."""
+"""The template process of one model, which is started ahead of need, and restarted after it has died."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ DEFAULT_LIMITS = TemplateLimits()
 
 
 class TemplateProcess:
-    """Renders templates, one after another; a second caller waits for the first. The owner has to close it.
+    """Renders templates in a separate process, one after another. A second caller waits for the first. The
+    owner must call `close`.
 
-    The process ends with the engine at the latest: at the end of file on its standard input.
+    The process ends with the engine at the latest, because it ends at the end of file on its standard input.
     """
 
     def __init__(
@@ -40,14 +41,14 @@ class TemplateProcess:
 
     @property
     def pid(self) -> int | None:
-        """Return the PID of the process, if one has been started."""
+        """Return the PID of the process; None if it has not been started."""
         child = self._child
         return child.pid if child else None
 
     def start(self) -> None:
         """Start the process unless it runs, without waiting until it is ready.
 
-        If it cannot be started, log that: the first `render` tries again.
+        If it cannot be started, log that. `render` then tries again to start it.
         """
         try:
             with self._lock:
@@ -56,9 +57,11 @@ class TemplateProcess:
             log_event("template_process_not_started", cause=str(error))
 
     def render(self, template: str, variables: dict[str, Any]) -> str:
-        """Return the text that `template` makes of `variables`, which must be JSON. Raises TemplateError.
+        """Return the text that `template` makes of `variables`, which must be JSON values.
 
-        If the process dies for an unknown cause, such as a lack of memory, render once more in a new one.
+        If the process dies for an unknown reason, such as a lack of memory, a new process renders the
+        template once more. Raises TemplateError if the template refuses the variables, exceeds a limit, or
+        the process dies again.
         """
         request = json.dumps([template, variables]).encode()
         with self._lock:
@@ -69,10 +72,10 @@ class TemplateProcess:
             return self._text(request)
 
     def close(self) -> None:
-        """End the process. A template that is being rendered raises TemplateProcessDied."""
+        """End the process. A call of `render` that is in progress raises TemplateProcessDied."""
         self._closed = True
         if (child := self._child) is not None:
-            child.kill()  # so that the lock is soon free
+            child.kill()  # so that a call of `render` in progress ends and releases the lock
         with self._lock:
             self._discard()
 
@@ -87,7 +90,7 @@ class TemplateProcess:
             return text.decode("utf-8", "surrogatepass")
         if kind == renderer.REFUSAL:
             raise TemplateRefusal(text.decode("utf-8", "replace"))
-        self._discard()  # its memory is fragmented at best
+        self._discard()  # the memory of a process that was stopped is fragmented, or worse
         raise too_long(self._limits) if kind == renderer.TOO_LONG else out_of_memory(self._limits)
 
     def _running(self) -> TemplateChild:
@@ -109,15 +112,15 @@ _started_ahead: list[TemplateProcess] = []
 
 
 def start_process_ahead() -> None:
-    """Start a process ahead of need, for the first model that is loaded. A standby engine has
-    time for that.
-    """
+    """Start a process for the first model that will be loaded. A standby engine does this while it waits."""
     _started_ahead.append(TemplateProcess())
     _started_ahead[-1].start()
 
 
 def take_process() -> TemplateProcess:
-    """Return a started process: the one that was started ahead if nobody has taken it yet, else a new one."""
+    """Return a started process: the one that was started ahead, unless it has been taken, or else a
+    new one.
+    """
     process = _started_ahead.pop() if _started_ahead else TemplateProcess()
     process.start()
     return process

@@ -1,9 +1,8 @@
 """Make transformers render every chat template in a template process.
 
-transformers prepares messages and variables, chooses among a model's templates, and cuts an answer that is to
-be continued; all that is unchanged. Only the function by which it compiles a template is replaced, for the
-whole process. A template is refused unless a template process was set with `rendered_by`, so no template can
-run in the engine itself.
+transformers still prepares messages and variables, chooses among a model's templates, and cuts an answer that
+is to be continued. Only the function with which it compiles a template is replaced, in all of this Python
+process. A template can only be rendered within `rendered_by`, so no template ever runs in the engine itself.
 """
 
 from __future__ import annotations
@@ -21,13 +20,18 @@ _here = threading.local()
 
 
 class RemoteTemplate:
-    """A template as transformers uses it: `render` takes its variables."""
+    """The object that transformers gets for a compiled template. Its `render` takes the template's
+    variables.
+    """
 
     def __init__(self, source: str) -> None:
         self._source = source
 
     def render(self, **variables: Any) -> str:
-        """Return the text, from the process of the innermost `rendered_by`. Raises TemplateError."""
+        """Return the rendered text, from the process of the innermost `rendered_by`.
+
+        Raises TemplateError if the template cannot be rendered, and RuntimeError outside `rendered_by`.
+        """
         process: TemplateProcess | None = getattr(_here, "process", None)
         if process is None:
             raise RuntimeError("A chat template can be rendered in a template process only.")
@@ -36,7 +40,9 @@ class RemoteTemplate:
 
 @contextmanager
 def rendered_by(process: TemplateProcess) -> Iterator[None]:
-    """Have `process` render the templates that this thread's calls of transformers need, during the block."""
+    """During the `with` block, render the templates that this thread's calls of transformers use with
+    `process`.
+    """
     before = getattr(_here, "process", None)
     _here.process = process
     try:

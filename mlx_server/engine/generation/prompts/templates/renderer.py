@@ -1,16 +1,17 @@
-"""The program of the template process: renders chat templates with Jinja, within limits on time and memory.
+"""The program of the template process, which renders chat templates with Jinja, within limits on time and
+memory.
 
-A chat template is a program that comes with a model, and nothing in Python bounds the time or the memory that
-it takes. It is therefore rendered in a process of its own, which may die. The program imports nothing but the
-standard library and Jinja: with transformers, which renders templates in the same way, the process would take
-57 MB instead of 21, and 0.64 s of CPU to start instead of 0.06 s.
+A chat template is a program that comes with a model, and Python cannot limit how much time or memory it
+takes. It is therefore rendered in a separate process, which may die. The program imports only the standard
+library and Jinja. With transformers, which renders templates in the same way, the process would take 57 MB
+instead of 21 MB, and 0.64 s of CPU time to start instead of 0.06 s.
 
     python -I renderer.py SECONDS MEMORY_BYTES MAX_CHARS
 
-Standard input and output carry frames: a length (4 bytes, big-endian), then the content. The first frame
-out says that the program is ready. Each frame in is a request, JSON of [template, variables]; each is
-answered with one frame, whose first byte is one of the kinds below. End of file ends the program. A request
-that takes longer than SECONDS ends it too (SIGALRM), also when its parent is gone.
+Standard input and output carry frames, which consist of a length (4 bytes, big-endian) and the content. The
+first frame written says that the program is ready. Each frame read is a request, JSON of [template,
+variables]. It is answered with one frame, whose first byte is one of the kinds below. End of file ends the
+program. A request that takes longer than SECONDS ends it, too (SIGALRM), even if its parent no longer runs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ _MOST_FILES = 4096
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """Accepts `{% generation %}…{% endgeneration %}`, which marks the model's answers for training only."""
+    """Makes Jinja accept `{% generation %}…{% endgeneration %}`, which marks the model's answers, for
+    training only.
+    """
 
     tags = {"generation"}
 
@@ -57,7 +60,7 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 class _Dict:
-    """`dict` for templates, without the attributes of Python's type."""
+    """Replaces `dict` in templates, so that templates cannot reach the attributes of Python's type."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -67,7 +70,7 @@ class _Dict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """`namespace` for templates, without attributes whose names begin with an underscore."""
+    """Replaces `namespace` in templates. It refuses attributes whose names begin with an underscore."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # no `self`, so that namespace(self=…) works
         self, *positional = args
@@ -97,14 +100,14 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON without escapes for HTML, unlike Jinja's own filter `tojson`."""
+    """Return `value` as JSON without escapes for HTML, unlike Jinja's own filter `tojson`."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 def make_environment() -> jinja2.Environment:
-    """Return an environment that renders as `_cached_compile_jinja_template` of transformers does."""
+    """Return a Jinja environment that renders as `_cached_compile_jinja_template` of transformers does."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
@@ -119,14 +122,16 @@ def make_environment() -> jinja2.Environment:
 
 
 class Renderer:
-    """Renders templates to texts of at most `max_chars`. A template is compiled once for many requests."""
+    """Renders templates to texts of at most `max_chars` characters. The templates used last are kept
+    compiled.
+    """
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
         self._compile = functools.lru_cache(maxsize=4)(make_environment().from_string)
 
     def answer(self, request: bytes) -> bytes:
-        """Return the frame that answers a request."""
+        """Return the frame that answers the request, whose JSON is [template, variables]."""
         try:
             template, variables = json.loads(request)
             pieces: list[str] = []
@@ -145,9 +150,9 @@ class Renderer:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Limit this process's address space to `more_bytes` above what it has now, and disable core files.
+    """Limit this process's address space to `more_bytes` bytes more than it has, and disable core files.
 
-    The kernel of macOS does not enforce the limit, so the parent watches this process's resident memory too.
+    The kernel of macOS does not enforce the limit, so the parent watches this process's resident memory, too.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -168,7 +173,7 @@ def _write_frame(stream: BinaryIO, payload: bytes) -> None:
 
 
 def main() -> None:
-    """Answer requests until the end of file."""
+    """Answer requests until the end of file on standard input."""
     seconds, memory_bytes, max_chars = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     os.closerange(3, _MOST_FILES)  # an inherited socket would stay open after the engine has closed it
     renderer = Renderer(max_chars)
@@ -176,7 +181,8 @@ def main() -> None:
     if memory_bytes:
         limit_memory(memory_bytes)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # They reach the whole process group, and an engine that drains its requests still needs this process.
+        # These signals reach the whole process group, but an engine that drains its requests still needs this
+        # process.
         signal.signal(number, signal.SIG_IGN)
     _write_frame(sink, READY)
     while len(header := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
