@@ -10,10 +10,11 @@ from vestal.web.origins import OriginRules
 
 HOST_NAMES = LOCAL_NAMES | {"0.0.0.0", "::", "host.containers.internal"}
 HOST_SUFFIXES = (".localhost", ".local", ".internal")
-"""The public DNS has no names below these, so nobody can rebind one to this machine."""
+"""The public DNS has no names below these suffixes, so that no attacker can make such a name resolve to this
+machine (DNS rebinding)."""
 ORIGIN_NAMES = LOCAL_NAMES | {"0.0.0.0", "tauri.localhost"}
 WEB_VIEW_SCHEMES = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
-"""What programs with a web view call their own pages: Obsidian, Electron and Tauri apps, VS Code."""
+"""URL schemes of the pages of programs with a web view: Obsidian, Electron and Tauri apps, VS Code."""
 PEER_PATHS = ("/v1/streams/", "/v1/responses/", "/health")
 ORIGIN_HINT = "; add it to mlx.origins (or OLLAMA_ORIGINS) if you trust it"
 
@@ -25,16 +26,17 @@ def access_policy(
     origins: Collection[str] = (),
     peer_key: str | None = None,
 ) -> Callable[[], Policy]:
-    """Return a function that returns the policy in force, since the Docker bridge's address may come later.
+    """Return a function that returns the current access policy. The policy can change while the gateway runs,
+    because the address of the Docker bridge may become known only later.
 
-    `host_names` returns additional names of this machine that a `Host` header may have. Connections to its
-    `keyless_addresses` need no API key, nor do those over loopback. `origins` are pages that may use the
-    gateway besides those that Ollama admits by default: of this machine, and of programs with a web view.
-    `peer_key` admits gateways on other machines to PEER_PATHS.
+    `host_names` returns additional names of this machine that a `Host` header may have. A connection needs no
+    API key if it came over loopback, or to one of this machine's `keyless_addresses`. `origins` are web pages
+    that may use the gateway in addition to those that Ollama admits by default: pages of this machine, and of
+    programs with a web view. `peer_key` admits gateways on other machines to PEER_PATHS.
 
-    Bodies may have any Content-Type, because Ollama's server takes any: `curl -d` sends a JSON body as a
-    form, and `fetch` sends it as text/plain. A browser page that would use that to skip the CORS preflight is
-    recognized by its Origin. The size of a body is checked as it is read.
+    Bodies may have any Content-Type, because Ollama's server accepts any: `curl -d` sends a JSON body as a
+    form, and `fetch` sends it as text/plain. A browser page that would use this to skip the CORS preflight is
+    recognized by its Origin. The size of a body is not checked here, but while the body is read.
     """
     rules = OriginRules(ORIGIN_NAMES, WEB_VIEW_SCHEMES, tuple(origins))
 

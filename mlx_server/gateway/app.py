@@ -50,7 +50,8 @@ GENERATING_PATHS = frozenset(
         "/v1/responses/compact",
     }
 )
-"""The routes whose answers are kept, and which take an Idempotency-Key."""
+"""The routes whose answers are stored, so that a client can come back for them, and which accept an
+Idempotency-Key."""
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads the response; logs of proxies show the status
 
@@ -67,10 +68,11 @@ def create_app(
     mirrored: MirroredAnswers | None = None,
     in_flight: RequestsInFlight | None = None,
 ) -> FastAPI:
-    """Return the application. `host_names` and `keyless_addresses` are explained in `access_policy`.
+    """Return the HTTP application. `host_names` and `keyless_addresses` are explained in `access_policy`.
 
-    `peers` are the gateways on other machines that finish what this one cannot serve; `mirrored` holds
-    the copies of their answers that they store here; `in_flight` shows the requests of this gateway.
+    `peers` are the gateways on other machines that finish the requests which this gateway cannot serve;
+    `mirrored` holds copies of the peers' answers, which the peers store here; `in_flight` lists the requests
+    of this gateway.
     """
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, context.dispatcher, telemetry))
@@ -104,8 +106,8 @@ def create_app(
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 
     def failed(request: Request, error: HttpError) -> Response:
-        """Return the error as a response, with the request's id; a new id if the request was refused before
-        it had one.
+        """Return the response for `error`, with the request's id. A POST request that was refused before it
+        got an id gets a new one.
         """
         request_id = request_id_of(request)
         if request_id is None and request.method == "POST":
@@ -119,8 +121,8 @@ def create_app(
         return failed(request, error)
 
     async def system_error(request: Request, error: Exception) -> Response:
-        """Return 503 if no descriptor or memory was left for the request. Any other error is a bug, and is
-        raised again.
+        """Return a 503 response if the gateway has run out of file descriptors or memory. Any other OSError
+        is a bug, and is raised again.
         """
         assert isinstance(error, OSError)
         if not is_exhausted(error):
@@ -128,8 +130,8 @@ def create_app(
         return await http_error(request, out_of_resources(error))
 
     async def bug(request: Request, error: Exception) -> Response:
-        """Return the response to an unexpected exception. Starlette raises it again, and the
-        server logs it.
+        """Return the response to an unexpected exception. Starlette raises the exception again afterwards,
+        and the server logs it.
         """
         message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
         return failed(request, HttpError("internal_error", message))

@@ -17,10 +17,11 @@ def router(events: EngineEventBuffer) -> APIRouter:
 
     @routes.get("/events", responses={400: {}})
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
-        """Return the events after number `since`.
+        """Return the events whose number is above `since`. If there are none, wait for one, up to `wait_s`
+        seconds.
 
-        The number is only valid with the `instance` that it came from: each gateway numbers its events from
-        1.
+        `since` counts only together with the `instance` that the client read it from, because each gateway
+        numbers its events from 1. If `instance` names another gateway, all events are returned.
         """
         seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
         found = await events.after(seq if instance in ("", events.instance) else 0, wait)

@@ -1,7 +1,7 @@
 """The newest events of the engine and its requests, for the host agent's journal (GET /events, a long poll).
 
-The agent is not the engine's parent, and would otherwise only see that the number of restarts went up. Its
-status page shows what died, why, and what was done about it.
+The agent is not the engine's parent process. Without these events it would only see that the number of
+restarts went up; with them, its status page shows what died, why, and what was done about it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from vestal.supervision.event_stream import Event
 
 MAX_EVENTS = 200
 MAX_WAITING = 64
-"""Requests that wait at once. Their connections cannot be closed to make room for others."""
+"""How many requests may wait for events at once. The limit is needed because their connections cannot be
+closed to make room for others."""
 COMPONENT = "mlx_engine"
 FIRST_DELIVERY = "gateway_first_delivery"
-"""A client got its first token or answer from this gateway, whose PID is in the field `pid`."""
+"""The event which says that a client got the first token or answer from this gateway. The field `pid` holds
+the gateway's PID."""
 
 ABOUT_REQUESTS = frozenset(
     {
@@ -37,7 +39,7 @@ ABOUT_REQUESTS = frozenset(
 
 
 class EngineEventBuffer:
-    """The newest events of the engine, and a signal to the requests that wait for the next one."""
+    """Stores the newest events of the engine, and lets requests wait for the next one."""
 
     def __init__(self) -> None:
         self.instance = f"{os.getpid()}-{time.time_ns()}"  # the numbers start again with each gateway
@@ -47,7 +49,9 @@ class EngineEventBuffer:
         self._waiting = 0
 
     def add(self, event: Event) -> None:
-        """Store the event if it is about the engine or its requests. End all waits when the gateway stops."""
+        """Store the event if it is about the engine or its requests. If it says that the gateway stops
+        (`server_stopping`), end all waits.
+        """
         if event.component == COMPONENT or event.event in ABOUT_REQUESTS:
             self._events.append(event)
             self._wake()
@@ -60,9 +64,8 @@ class EngineEventBuffer:
         self._changed = asyncio.Event()
 
     async def after(self, seq: int, wait_s: float) -> list[Event]:
-        """Return the events with a number above `seq`. If there is none, wait for one up to `wait_s` seconds.
-
-        Raises Unavailable if MAX_WAITING other requests wait already.
+        """Return the events with a number above `seq`. If there is none, wait for one up to `wait_s` seconds;
+        return an empty list if none came. Raises Unavailable if MAX_WAITING other requests wait already.
         """
         if (found := self._newer(seq)) or wait_s <= 0 or self._closing:
             return found

@@ -16,8 +16,8 @@
         │                              it may fit later   (with Retry-After)
         └── InsufficientStorage  507   insufficient_memory: it can never fit here; disk_full
 
-`code` is stable, `message` one sentence that names the culprit and, if there is one, the remedy. `fields`
-are the message's figures for programs. Each dialect words them in its own envelope, see
+`code` is stable. `message` is one sentence that names the cause and, if there is one, the remedy. `fields`
+holds the figures in the message, for programs. Each dialect writes errors in a form of its own, see
 `dialects.error_envelopes`. The guard and the application itself raise HttpError with the codes
 that all services share; these are listed in `vestal.web`.
 """
@@ -67,7 +67,9 @@ class Unavailable(GatewayError):
 
 
 def out_of_resources(error: OSError) -> Unavailable:
-    """Return the refusal of a request for which no descriptor or memory is left."""
+    """Return the 503 error for a request that failed because the gateway has run out of file descriptors or
+    memory.
+    """
     message = f"The gateway could not open what this request needs ({error.strerror}); try again."
     return Unavailable("overloaded", message)
 
@@ -77,8 +79,8 @@ class Conflict(GatewayError):
 
 
 class RequestCancelled(GatewayError):
-    """A request was cancelled by somebody other than its client. Its status 499 is one for which client
-    libraries do not send the request again: they do so for 408, 409, 429 and from 500 on.
+    """A request was cancelled by somebody other than its client. Status 499 was chosen because client
+    libraries do not repeat a request after it, as they do after 408, 409, 429 and statuses from 500 on.
     """
 
     status = 499
@@ -90,7 +92,9 @@ class RequestCancelled(GatewayError):
 
 
 class InsufficientStorage(GatewayError):
-    """A request failed, and would fail later too. A header of the response asks clients not to retry."""
+    """A request failed for lack of memory or disk space, and would fail again if it were repeated. A header
+    of the response asks clients not to retry.
+    """
 
     status = 507
 
@@ -104,7 +108,9 @@ def quoted(text: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return a list of names for a message: the first ones, or `none`."""
+    """Return `names` as one text for a message, separated by commas: the first MAX_LISTED names and how many
+    more there are, or `none` if there are none.
+    """
     shown = [name if len(name) <= MAX_QUOTED_LENGTH else quoted(name) for name in names[:MAX_LISTED]]
     more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
     return ", ".join([*shown, *more]) or "none"
@@ -132,12 +138,16 @@ _BY_CODE: dict[str, type[GatewayError]] = {
 
 
 def from_code(code: str, message: str, **fields: Any) -> GatewayError:
-    """Return the error for a code of the engine or of the request table."""
+    """Return the error for an error code of the engine or of the request table. An unknown code becomes a
+    ServerFault.
+    """
     return _BY_CODE.get(code, ServerFault)(code, message, **fields)
 
 
 def from_failure(code: str, message: str, retry_after_s: float | None) -> GatewayError:
-    """Return the error for a failure of the request table, with the seconds after which to try again."""
+    """Return the error for a failure of the request table: Unavailable if the client should try again after
+    `retry_after_s` seconds, else (None) the error for `code`.
+    """
     return (
         from_code(code, message)
         if retry_after_s is None
@@ -146,7 +156,9 @@ def from_failure(code: str, message: str, retry_after_s: float | None) -> Gatewa
 
 
 def from_engine(failed: protocol.Failed) -> GatewayError:
-    """Return the error for a failure that the engine reports."""
+    """Return the error for a failure that the engine reports. A lack of memory that may end becomes
+    Unavailable instead of InsufficientStorage.
+    """
     taken = {"code", "message", "status", "retry_after_s", "headers"}
     fields = {k: v for k, v in failed.fields.items() if k not in taken}
     if failed.code == "insufficient_memory" and failed.retryable:

@@ -19,7 +19,7 @@ from vestal.best_effort.failures import FAILURES
 from vestal.supervision import State
 
 SERVED = frozenset({"ok", "starting", "recovering"})
-"""States in which a request sent now would be served in the end."""
+"""Values of `status` with which a request that is sent at once will be served, perhaps after a wait."""
 JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
 
 
@@ -43,10 +43,11 @@ def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
 
 
 def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
-    """Return ok, starting, recovering, draining or failed.
+    """Return the gateway's status: ok, starting, recovering, draining or failed.
 
-    Behind an open circuit breaker the engine is recovering as long as a request sent now would wait for its
-    next start (see `RequestTable.refusal`), and failed if that comes too late.
+    While the circuit breaker is open, the status is `recovering` if a request sent at this moment would wait
+    for the engine's next start (see `RequestTable.refusal`), and `failed` if that start comes too late for
+    the request.
     """
     if dispatcher.draining:
         return "draining"
@@ -59,15 +60,15 @@ def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
 
 
 def is_outdated(state: State, *, is_idle: bool) -> bool:
-    """Return whether the state that the supervisor's last probe found does not fit an engine that is ready
-    now: it was starting then, or was busy and has nothing to do any more.
+    """Return whether `state`, which the supervisor's last probe found, is out of date for an engine that is
+    ready: the probe saw the engine starting, or saw it busy although it is idle at present (`is_idle`).
     """
     return state is State.STARTING or (state is State.BUSY and is_idle)
 
 
 def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
-    """Return the body of GET /health. Its field `engine` also holds what the host agent's GET /status shows
-    of a service.
+    """Return the body of GET /health. Its field `engine` includes the fields that the host agent's GET
+    /status shows of every service.
     """
     child = engine.status()
     is_idle = not (dispatcher.count(RequestPhase.RUNNING) or engine.loading)
@@ -103,8 +104,8 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
 
 
 def _write_failures(engine: EngineSupervisor) -> dict[str, Any]:
-    """Return, by process and by what was to be written (such as the log), how many writes have failed, and
-    since when they fail without a success.
+    """Return the failed writes as {process: {kind of data, such as `log`: facts}}. The facts are how many
+    writes have failed, the last error, and since when writes have failed without a success in between.
     """
     dropped = engine.report.log_lines_dropped
     engine_log = {"log": {"failed": dropped, "failing_since": None, "error": ""}}
@@ -112,6 +113,8 @@ def _write_failures(engine: EngineSupervisor) -> dict[str, Any]:
 
 
 def _memory(engine: EngineSupervisor) -> dict[str, int]:
-    """Return the engine's memory: its limit, what is in use, and for what."""
+    """Return the engine's memory in bytes: its limit, how much is in use, and how that is divided among
+    uses.
+    """
     last = engine.report
     return {"limit_bytes": last.limit_bytes, "in_use_bytes": last.footprint_bytes, **asdict(last.memory)}

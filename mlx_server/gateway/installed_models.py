@@ -27,11 +27,13 @@ _NOT_OF_KIND = {
 }
 
 MAX_AGE_S = 1.0
-"""A list of the folders that is not older is used again, so that a burst of requests reads them once."""
+"""For how long a list of the models is reused, so that a burst of requests reads the folders once."""
 
 
 class InstalledModels:
-    """The models in the folders of the model store. The list is cached, and read again when it is too old."""
+    """Finds and removes the models in the folders of the model store. The list of models is cached for
+    MAX_AGE_S seconds.
+    """
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
@@ -42,7 +44,9 @@ class InstalledModels:
         self._reading = asyncio.Lock()
 
     async def all(self) -> list[ModelEntry]:
-        """Return every installed model, in the order of their names."""
+        """Return every installed model that is not damaged, in the order of their names. Raises Unavailable
+        if the folders cannot be read for lack of file descriptors or memory, and no earlier list exists.
+        """
         async with self._reading:
             now = self._clock.now()
             if self._read_at is None or now - self._read_at > MAX_AGE_S:
@@ -53,16 +57,14 @@ class InstalledModels:
                         raise
                     if not self._entries:
                         raise out_of_resources(error) from error
-                self._read_at = (
-                    now  # what was read before counts while no descriptor is left to read it again
-                )
+                self._read_at = now  # without a free descriptor, the earlier list stays in use
             return self._entries
 
     async def get(self, name: str, kind: ModelKind | None = None) -> ModelEntry:
         """Return the model with this name, in any of the spellings that `canonical` knows.
 
-        Raises NotFound, BadRequest if the model is not of the wanted kind, and ServerFault if its folder is
-        damaged.
+        Raises NotFound if no such model is installed, BadRequest if the model is not of the wanted `kind`,
+        and ServerFault if its folder is damaged.
         """
         entries = await self.all()
         entry = find_named(name, entries, lambda entry: entry.name)
@@ -77,7 +79,9 @@ class InstalledModels:
         return entry
 
     async def installed_name(self, name: str) -> str:
-        """Return the canonical name of a model, even of a damaged one. Raises NotFound."""
+        """Return the canonical name of an installed model, even of a damaged one. Raises NotFound if no such
+        model is installed.
+        """
         available = [entry.name for entry in await self.all()]
         found = find_named(name, [*available, *(broken.name for broken in self._broken)], str)
         if found is None:
@@ -85,7 +89,9 @@ class InstalledModels:
         return found
 
     async def remove(self, name: str) -> None:
-        """Delete a model, even a damaged one. Raises NotFound, and BadRequest if Vestal did not fetch it."""
+        """Delete a model, even a damaged one. Raises NotFound if no such model is installed, and BadRequest
+        if Vestal did not fetch it.
+        """
         wanted = await self.installed_name(name)
         if not await asyncio.to_thread(remove, self._config, wanted):
             if self._config.adapter(wanted) is not None:

@@ -1,9 +1,9 @@
-"""Write JSON for clients, so that every strict parser can read it. No other module of the gateway writes
-JSON.
+"""Write JSON that every strict parser of a client can read. No other module of the gateway writes JSON.
 
-What a model writes ends up in answers, and Python's own writer would pass on what is not JSON: NaN, Infinity,
-and lone halves of surrogate pairs, which no UTF-8 has. Here, a number that is not finite becomes null, and
-half of a pair becomes U+FFFD. Nothing raises, so that one odd value cannot break a stream.
+Answers contain text and numbers that a model wrote, and Python's own JSON writer would pass on values that
+are not valid JSON: NaN, Infinity, and unpaired surrogates, which UTF-8 cannot encode. Here, a number that is
+not finite becomes null, and an unpaired surrogate becomes U+FFFD. Nothing raises, so that one odd value
+cannot break a stream.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _LINE_SEPARATORS = (
     ("\u2028".encode(), b"\\u2028"),
     ("\u2029".encode(), b"\\u2029"),
 )
-"""Characters that JSON allows in a string, but at which Python's `splitlines` divides a line. Clients that
-read lines so (httpx, and with it Ollama's Python client) would be given half an object."""
+"""Characters that JSON allows in a string, but at which Python's `splitlines` divides a line. A client that
+reads lines with `splitlines` (httpx, and therefore Ollama's Python client) would see half a JSON object."""
 
 
 def json_bytes(value: Any) -> bytes:
@@ -41,9 +41,8 @@ def json_bytes(value: Any) -> bytes:
 
 
 def json_text(value: Any) -> str:
-    """Return `value` as the JSON text that a string field of an answer holds, with a space after `,` and `:`.
-
-    Such a field contains JSON text that the client parses once more, such as a call's arguments.
+    """Return `value` as JSON text for a string field of an answer, such as the arguments of a tool call,
+    which the client parses separately. A space follows each `,` and `:`.
     """
     return msgspec.json.format(json_bytes(value), indent=0).decode()
 
@@ -58,12 +57,16 @@ class JsonResponse(Response):
 
 
 def valid_text(text: str) -> str:
-    """Return `text` with U+FFFD for each lone half of a surrogate pair, and with the other halves joined."""
+    """Return `text` with each unpaired surrogate replaced by U+FFFD, and each surrogate pair joined to one
+    character.
+    """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _repaired(value: Any) -> bytes:
-    """Return `value` as JSON text, with the parts replaced that JSON cannot express."""
+    """Return `value` as JSON text, with those parts replaced that JSON cannot express; `null` if even that
+    fails.
+    """
     try:
         text = json.dumps(_valid(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode("utf-8", "replace")

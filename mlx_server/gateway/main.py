@@ -1,6 +1,7 @@
 """The gateway as a program: configuration, sockets, signals, and a shutdown in order.
 
-Exit codes: 0 stopped by a signal; 75 port taken or disk full, try again; 78 the settings are wrong.
+Exit codes: 0 if a signal stopped it; 75 if trying again may help, because the port is taken or the disk is
+full; 78 if the settings are wrong.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ ENGINE = (sys.executable, "-m", "mlx_server.engine")
 
 
 def main(engine_command: tuple[str, ...] = ENGINE) -> int:
-    """Run until SIGTERM or SIGINT, and return the exit code."""
+    """Run the gateway until SIGTERM or SIGINT, or until a successor has taken over after SIGUSR1. Return the
+    exit code.
+    """
     output.protect("mlx_server")
     faulthandler.enable()
     try:
@@ -61,7 +64,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
         return error.exit_code
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(telemetry.emit, "logged")])
     if succession.predecessor is not None:
-        _import_serving()  # now: its predecessor goes on if that fails
+        _import_serving()  # before report_ready: if the import fails, the predecessor goes on
     succession.report_ready()
     asyncio.run(_run(config, clock, telemetry, listeners, succession, engine_command))
     return 0
@@ -75,9 +78,10 @@ async def _run(
     succession: Succession,
     engine_command: tuple[str, ...],
 ) -> None:
-    """Start the engine, import what serves HTTP meanwhile, and serve until a signal.
+    """Start the engine, meanwhile import the modules that serve HTTP, and serve until a signal arrives.
 
-    The import takes as long as a third of an engine's start: clients wait for both after a crash.
+    The import takes a third of the time that an engine needs to start. Doing both at once matters because
+    clients wait for both after a crash.
     """
     mlx = config.mlx
     signals = _signals()
@@ -109,7 +113,7 @@ def _import_serving() -> ModuleType:
 
 
 def _signals() -> asyncio.Queue[str]:
-    """Return a queue of the names of the signals SIGTERM, SIGINT and SIGUSR1, as they arrive."""
+    """Return a queue that receives the names of the signals SIGTERM, SIGINT and SIGUSR1 as they arrive."""
     queue: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):

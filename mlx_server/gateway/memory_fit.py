@@ -1,7 +1,8 @@
 """Decide which of the installed models fit into memory, without a call to the engine.
 
-The engine refuses a model that needs more than its memory limit; a smaller one may have to wait until memory
-is free. The limit comes from the engine's reports, the need from the forecast that the engine uses too.
+The engine refuses a model that needs more than the engine's memory limit; a smaller model may have to wait
+until memory is free. The limit is known from the engine's reports. What a model needs is computed by the same
+forecast that the engine uses.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from vestal.config import Config
 
 
 class MemoryFit:
-    """Forecasts how much memory each installed model needs. A forecast is kept for the digest of the model,
-    which changes with its files.
+    """Forecasts how much memory each installed model needs. Forecasts are cached by the model's digest, which
+    changes with the model's files.
     """
 
     def __init__(self, config: Config) -> None:
@@ -28,10 +29,11 @@ class MemoryFit:
         self._forecasts: dict[str, Forecast | None] = {}  # by digest; None if the files cannot be read
 
     async def of(self, entries: Sequence[ModelEntry], limit_bytes: int) -> dict[str, dict[str, Any]]:
-        """Return for each model, by name, whether it fits into `limit_bytes`, and how many bytes it needs.
+        """Return, by the name of each model, whether the model fits into `limit_bytes` and how many bytes it
+        needs.
 
-        A model whose need is unknown is left out. All are left out if the limit is 0, as before the first
-        report of an engine.
+        A model whose need is unknown is left out. The result is empty if `limit_bytes` is 0, as it is before
+        an engine has sent its first report.
         """
         if not limit_bytes:
             return {}
@@ -46,7 +48,7 @@ class MemoryFit:
         }
 
     def _forecast(self, entry: ModelEntry) -> Forecast | None:
-        """Return the forecast of a model; None if its files cannot be read."""
+        """Return the memory forecast of a model; None if the model's files cannot be read."""
         try:
             return forecast_of_installed(self._config, entry)
         except (UnreadableModel, OSError):

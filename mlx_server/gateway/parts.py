@@ -15,7 +15,9 @@ from vestal.supervision import Clock
 
 @dataclass(frozen=True)
 class GatewayParts:
-    """The components that `main` makes and closes, unless `serving` closes one earlier."""
+    """The components that `main` creates and passes to `serving`. `main` closes them at the end, unless
+    `serving` has closed one earlier.
+    """
 
     config: Config
     clock: Clock

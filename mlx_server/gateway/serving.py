@@ -1,4 +1,6 @@
-"""Serve HTTP from the start of a gateway to its end: resume answers, listen, and drain or hand over."""
+"""Serve HTTP from the start of a gateway to its end: resume unfinished answers, listen, and at the end drain
+or hand over to a successor.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,20 @@ from vestal.web.listening_sockets import LOOPBACK
 TICK_S = 0.5
 POLL_S = 0.02
 OFFER_EVERY_S = 10.0
-"""How often other machines are asked to go on with what waits here for an engine that comes late."""
+"""How often other machines are asked to finish the requests that wait here, while the next engine will start
+late."""
 SENT_AGAIN = "The server stops; send the request again when it is back."
 GOES_ON = (
     "The server stops, and goes on with this answer when it is back: send the request again with its "
     "Idempotency-Key, or read on at GET /v1/streams/{x-request-id}."
 )
 HAND_OVER = signal.SIGUSR1.name
-"""Asks a gateway to hand over to its successor, which runs already."""
+"""The signal that asks a gateway to hand over to its successor, which runs already."""
 
 
 async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Queue[str]) -> None:
-    """Serve until the name of a signal is in the queue `signals`; then drain, or, after SIGUSR1, hand over to
-    the successor.
+    """Serve until the name of a signal is in the queue `signals`. Then hand over to the successor if the
+    signal is SIGUSR1; else drain.
     """
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
@@ -100,7 +103,9 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
 
 
 def _this_machine(parts: GatewayParts) -> Machine:
-    """Return the state and load of this machine, by which `peers.machine_choice` picks a machine."""
+    """Return the state and load of this machine, which `peers.machine_choice` compares with those of other
+    machines.
+    """
     dispatcher = parts.dispatcher
     return Machine(
         HERE,
@@ -112,9 +117,8 @@ def _this_machine(parts: GatewayParts) -> Machine:
 
 
 async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
-    """Handle the timeouts of the dispatcher and of the answer log every TICK_S, until cancelled.
-
-    While the next engine is far away, other machines are asked to finish the waiting requests.
+    """Handle the timeouts of the dispatcher and of the answer log every TICK_S seconds, until cancelled.
+    While the engine's next start is far away, also ask other machines to finish the waiting requests.
     """
     dispatcher, clock = parts.dispatcher, parts.clock
     offer_at = clock.now()
@@ -134,10 +138,10 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
 async def _drain(
     parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
 ) -> None:
-    """Refuse new requests and let those in flight finish, for up to `mlx.drain_s` seconds or until a second
-    signal; then fail the others.
+    """Refuse new requests and let the present ones finish, for up to `mlx.drain_s` seconds or until a second
+    signal; then fail those that remain.
 
-    An answer that a peer takes over is finished there, while its client reads it through this gateway.
+    If a peer takes over an answer, the peer finishes it while the client reads it through this gateway.
     """
     dispatcher, clock = parts.dispatcher, parts.clock
 
@@ -148,10 +152,10 @@ async def _drain(
     keeper.offer_running(Unavailable("draining", "The server is stopping."))
     end, was_idle = clock.now() + parts.config.mlx.drain_s, False
     while not (was_idle and is_idle()) and clock.now() < end and signals.empty():
-        was_idle = is_idle()  # twice in a row: a client that changes to a peer reads nothing for an instant
+        was_idle = is_idle()  # twice in a row, since a client that changes to a peer briefly reads nothing
         await clock.sleep(POLL_S)
     if not dispatcher.idle:
-        keeper.detach()  # the next gateway goes on with what is written down
+        keeper.detach()  # the next gateway continues the answers from the answer log
         dispatcher.fail_unfinished(GOES_ON if parts.config.mlx.keep_answers_s else SENT_AGAIN)
         await clock.sleep(POLL_S)  # the clients receive their last line
 
@@ -159,8 +163,8 @@ async def _drain(
 async def _hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, handed_over: HandedOver, signals: asyncio.Queue[str]
 ) -> None:
-    """Hand over to the successor, and wait until no client reads through this gateway, or for another
-    signal.
+    """Hand over to the successor. Return when no client reads through this gateway any more, or when a signal
+    other than SIGUSR1 arrives.
     """
     mlx = parts.config.mlx
     successor = Successor(f"http://{LOOPBACK}:{mlx.port}", mlx.api_key)

@@ -20,10 +20,11 @@ from vestal.web.histogram import Histogram
 
 COMPONENT = "mlx_server"
 GATEWAY_ITSELF = "gateway"
-"""Client and dialect of the requests by which the gateway has models loaded again after a crash."""
+"""The name that stands for the client and the dialect of requests that the gateway itself makes, to have
+models loaded again after a crash."""
 
 NOT_FAILED = frozenset({"done", "cancelled"})
-"""Outcomes of requests that are no failures."""
+"""The outcomes of a request that do not count as failures."""
 
 FIRST_TOKEN_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 PAUSE_BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120)
@@ -31,7 +32,9 @@ PAUSE_BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120)
 
 @dataclass(frozen=True)
 class EndedRequest:
-    """A request at its end. Times are seconds from its arrival; `first_token_s` is None if no token came."""
+    """The facts about a request that has ended. Times are seconds from the request's arrival; `first_token_s`
+    is None if the request ended before its first token.
+    """
 
     id: str
     dialect: str
@@ -44,9 +47,8 @@ class EndedRequest:
 
 
 class EngineCounts:
-    """Figures that each engine counts from 0 at its start, summed over all engines of this gateway, by name.
-
-    The engine in service reports its own counts each second.
+    """Sums, over all engines of this gateway, figures by name that each engine counts from 0 at its start.
+    The running engine reports its own counts each second.
     """
 
     def __init__(self) -> None:
@@ -57,23 +59,23 @@ class EngineCounts:
         return self._earlier[name] + self._present[name]
 
     def report(self, alive: Alive) -> None:
-        """Record the counts that the engine in service reports."""
+        """Record the counts that the running engine reports."""
         cache, drafts = alive.prompt_cache, alive.drafts
         self._present = Counter(
             cache_hits=cache.hits_ram + cache.hits_disk, cache_misses=cache.misses, **asdict(drafts)
         )
 
     def engine_lost(self) -> None:
-        """Add the counts of an engine that has ended to those of the earlier ones."""
+        """Add the counts of an engine that has ended to the sums of the earlier engines."""
         self._earlier.update(self._present)
         self._present = Counter()
 
 
 class Telemetry:
-    """The one event stream of this process, and the sums and histograms that GET /metrics shows.
+    """Writes this process's one stream of events, and keeps the sums and histograms that GET /metrics shows.
 
-    `prompt_tokens` counts the tokens of the prompts whose answers have begun, `deliveries` the new tokens and
-    the finished answers that clients got.
+    `prompt_tokens` counts the tokens of the prompts whose answers have begun. `deliveries` counts the new
+    tokens and the finished answers that clients got.
     """
 
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:
@@ -92,11 +94,13 @@ class Telemetry:
         self._events = EventStream(wall, self._write)
 
     def emit(self, event: str, cause: str = "", **fields: Any) -> None:
-        """Write an event of the gateway: its name in the past tense, and its cause in words."""
+        """Write an event of the gateway. `event` is the event's name in the past tense, and `cause` a
+        sentence that explains it.
+        """
         self._events.emit(COMPONENT, event, cause, **fields)
 
     def relay(self, event: Event) -> None:
-        """Write an event of the engine's supervisor, under this stream's next number."""
+        """Write an event of the engine's supervisor to this stream, with this stream's next number."""
         self._events.emit(event.component, event.event, event.cause, **event.fields)
 
     def _write(self, event: Event) -> None:
@@ -104,15 +108,15 @@ class Telemetry:
         self.engine_events.add(event)
 
     def delivered(self) -> None:
-        """Count a token or a whole answer that a client gets, and write an event for the first one, which
-        tells the host agent that this gateway has served clients.
+        """Count a token or a whole answer that a client gets. For the first one, write an event that tells
+        the host agent that this gateway has served a client.
         """
         if not self.deliveries:
             self.emit(FIRST_DELIVERY, pid=os.getpid())
         self.deliveries += 1
 
     def request_ended(self, request: EndedRequest) -> None:
-        """Count the request, and write one event about it."""
+        """Count a request that has ended, and write one event about it."""
         self.requests[request.dialect, request.outcome] += 1
         self.request_s += request.total_s
         fields: dict[str, Any] = {"id": request.id, "dialect": request.dialect, "model": request.model}
@@ -127,13 +131,12 @@ class Telemetry:
         self.emit("request_finished", **fields)
 
     def first_token(self, seconds: float) -> None:
-        """Record that an answer has begun, so many seconds after its request was taken in."""
+        """Record that the first token of an answer came `seconds` after its request was accepted."""
         self.first_token_s.observe(seconds)
 
     def totals(self) -> dict[str, int | float]:
-        """Return the sums since the start of this gateway, as GET /health and GET /requests show them.
-
-        `requests` and `failed` do not include the gateway's own requests.
+        """Return the sums since the start of this gateway that GET /health and GET /requests show. `requests`
+        and `failed` do not include the gateway's own requests.
         """
         of_clients = {key: count for key, count in self.requests.items() if key[0] != GATEWAY_ITSELF}
         return {
@@ -150,5 +153,5 @@ class Telemetry:
         }
 
     def stream_paused(self, seconds: float) -> None:
-        """Record a pause of one stream: the seconds from the loss of its engine to its next token."""
+        """Record that one stream paused for `seconds`, from the loss of its engine to its next token."""
         self.pause_s.observe(seconds)

@@ -1,4 +1,4 @@
-"""Take over the files that earlier gateways left: those of answers that ended, and those to be finished."""
+"""Take over the files that earlier gateways left, of answers that ended and of unfinished answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlx_server.gateway.answer_log.folder import AnswerFolder, FoundFile
 from mlx_server.gateway.answer_log.records import FORMAT, Accepted, Ended, Left, TakenUp, read_records
 
 START_GRACE_S = 60.0
-"""How long any answer is kept after a start, so that a clock which is wrong at a start deletes nothing that
-a client comes back for."""
+"""How long every ended or suspended answer is kept after a start. Without this grace period, a clock that is
+wrong at a start could delete answers that clients still come back for."""
 
 
 @dataclass(frozen=True)
 class EarlierFile:
-    """A file that is taken over from an earlier gateway. `size_bytes` counts its whole records only;
-    `written_s` is when it was last written, in seconds since 1970.
+    """A file that is taken over from an earlier gateway. `size_bytes` counts only the records that are
+    complete; `written_s` is when the file was last written, in seconds since 1970.
     """
 
     name: FileName
@@ -27,10 +27,12 @@ class EarlierFile:
     suspended: bool = False
 
     def since_s(self, now: float, wall: float, keep_s: float) -> float:
-        """Return the monotonic time, in seconds, at which the answer in the file ended or was suspended.
+        """Return the monotonic time, in seconds, at which the answer in the file ended or was suspended. For
+        an answer that is to be finished, return `now`.
 
-        A time in the future counts as now. An answer that is to be finished counts from now, whatever the
-        clock says. Any other is kept for at least START_GRACE_S from now, or for `keep_s` if that is less.
+        `now` is the monotonic time and `wall` the time since 1970. A time in the future counts as `now`. The
+        result is late enough that an answer, which expires `keep_s` seconds after it, is kept for at least
+        START_GRACE_S seconds from now on, or for `keep_s` if that is less.
         """
         if not (self.name.ended or self.suspended):
             return now
@@ -41,8 +43,8 @@ class EarlierFile:
 class Found:
     """The usable files of earlier gateways, in the order in which their answers were accepted.
 
-    `notes` are the events to write about files that are skipped or cut, each with its name, its cause and its
-    fields. `error` is set if the folder cannot be used now.
+    `notes` are the events to emit about files that are skipped or cut, each with its name, its cause and its
+    fields. `error` is set if the folder cannot be used at present.
     """
 
     files: list[EarlierFile] = field(default_factory=list)
@@ -53,7 +55,9 @@ class Found:
 
 
 def take_over(folder: AnswerFolder) -> Found:
-    """Lock the folder, and return the files in it. Raises LogInUse; an OSError becomes `Found.error`."""
+    """Lock the folder and return the usable files in it. Raises LogInUse if another process uses the folder.
+    An OSError is not raised, but stored in `Found.error`.
+    """
     found = Found()
     try:
         folder.make()
@@ -81,7 +85,9 @@ def take_over(folder: AnswerFolder) -> Found:
 
 
 def clear(folder: AnswerFolder) -> None:
-    """Delete what this and older versions left in a folder that is no longer used. Raises LogInUse."""
+    """Delete the files that this and older versions left in a folder that is not used any more. Raises
+    LogInUse if another process uses the folder.
+    """
     if not folder.path.is_dir():
         return
     try:
@@ -90,15 +96,15 @@ def clear(folder: AnswerFolder) -> None:
             if file.name.format <= FORMAT:
                 _remove(folder, file)
         folder.write_expired_ids([])
-    except OSError:  # what cannot be deleted now is deleted by the next start
+    except OSError:  # files that cannot be deleted at this start are deleted at the next one
         return
     finally:
         folder.unlock()
 
 
 def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
-    """Return the file, or None if its answer cannot be used. An unfinished file is read up to its last whole
-    record.
+    """Return the file, or None if its answer cannot be used. The file of an unfinished answer counts up to
+    its last complete record. What is skipped or cut is noted in `found`.
     """
     taken = EarlierFile(file.name, file.size_bytes, file.written_s)
     if file.name.ended:

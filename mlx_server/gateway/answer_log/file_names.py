@@ -1,4 +1,6 @@
-"""The names of the answers' files. They hold all that a start needs to know of ended answers. Pure."""
+"""The names of the answers' files. A name holds every fact about an ended answer that the start of a gateway
+needs, so that the file need not be read. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{1,80}", re.A)
 
 @dataclass(frozen=True)
 class FileName:
-    """The facts that the name of an answer's file holds, so that a start need not read the file.
+    """The facts that the name of an answer's file holds, so that the start of a gateway need not read the
+    file.
 
-    `number` counts the answers in the order of their acceptance, and makes the name unique if a file system
-    ignores case.
+    `number` counts the answers in the order of their acceptance. It makes the name unique even on a file
+    system that ignores case. `key` is derived from the client's Idempotency-Key, and None without one.
     """
 
     number: int
@@ -35,7 +38,7 @@ class FileName:
 
     @classmethod
     def parse(cls, name: str) -> FileName | None:
-        """Return what a file's name says; None if it is not the name of an answer's file."""
+        """Return the facts in a file's name; None if it is not the name of an answer's file."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None

@@ -1,7 +1,7 @@
-"""The folder of the answers' files, and one such file as it is written.
+"""The folder of the answers' files, and one such file while it is written.
 
-Two gateways must not use one folder: `AnswerFolder.lock` locks a file next to it, which is deleted less
-easily than one inside.
+Two gateways must not use one folder. `AnswerFolder.lock` therefore locks a file beside the folder, where it
+is deleted less easily than inside.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LogInUse(Exception):
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of an earlier process. `written_s` is when it was last written, in seconds since 1970."""
+    """A file of an earlier process. `written_s` is when the file was last written, in seconds since 1970."""
 
     name: FileName
     size_bytes: int
@@ -38,21 +38,25 @@ class FoundFile:
 
 
 class AnswerFolder:
-    """The folder of the answer log. Its methods raise OSError unless their docstrings say otherwise."""
+    """The folder of the answer log. Its methods raise OSError if the file system fails, unless their
+    docstrings say otherwise.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
 
     def make(self) -> None:
-        """Make the folder if it is missing; only its owner may use it."""
+        """Create the folder if it is missing, and let only its owner use it."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700, exist_ok=True)
         if self.path.stat().st_mode & 0o077:
             self.path.chmod(0o700)
 
     def lock(self) -> None:
-        """Take the lock, and hold it until `unlock` or the end of the process. Raises LogInUse."""
+        """Take the lock, and hold it until `unlock` or the end of the process. Raises LogInUse if another
+        process holds the lock.
+        """
         self._lock = try_lock(self.path.with_name(self.path.name + ".lock"))
         if self._lock is None:
             raise LogInUse(self.path)
@@ -75,22 +79,23 @@ class AnswerFolder:
         return sorted(found, key=lambda file: file.name.number)
 
     def read(self, name: FileName) -> bytes:
-        """Return the whole file."""
+        """Return the whole content of a file."""
         return self._path_of(name).read_bytes()
 
     def rename(self, name: FileName, new_name: FileName) -> None:
-        """Give a file another name."""
+        """Rename the file `name` to `new_name`."""
         os.rename(self._path_of(name), self._path_of(new_name))
 
     def remove(self, name: FileName) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         self._path_of(name).unlink(missing_ok=True)
 
     def create(self, name: FileName) -> int:
-        """Make a file that does not exist yet, and return a descriptor for writing.
+        """Create a file that does not exist yet, and return a descriptor for writing.
 
-        Makes the folder too if somebody has deleted it, or if the disk was full at the start, and takes the
-        lock if it is not held yet. Raises OSError (EBUSY) if another gateway holds it.
+        If the folder is missing or the lock is not held, create the folder and take the lock first: somebody
+        may have deleted the folder, or the disk may have been full at the start. Raises OSError (EBUSY) if
+        another gateway holds the lock.
         """
         if self._lock is None or not self.path.is_dir():
             self.make()
@@ -103,7 +108,7 @@ class AnswerFolder:
         return os.open(self._path_of(name), flags, 0o600)
 
     def reopen(self, name: FileName, size_bytes: int) -> int:
-        """Return a descriptor for writing to an existing file, which is cut to `size_bytes`."""
+        """Truncate an existing file to `size_bytes`, and return a descriptor for writing to it."""
         descriptor = os.open(self._path_of(name), os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(descriptor, size_bytes)
@@ -117,13 +122,17 @@ class AnswerFolder:
         return os.pwrite(descriptor, data, offset)
 
     def expired_ids(self) -> list[str]:
-        """Return the ids that `write_expired_ids` wrote last; none if they cannot be read. Never raises."""
+        """Return the ids that `write_expired_ids` wrote last; an empty list if they cannot be read. Never
+        raises OSError.
+        """
         with contextlib.suppress(OSError, ValueError):
             return (self.path / _EXPIRED).read_text("ascii").split()
         return []
 
     def write_expired_ids(self, ids: Iterable[str]) -> None:
-        """Replace the list of the ids of answers that are no longer kept. Never raises."""
+        """Replace the stored list of the ids of answers that have been deleted as expired. Never raises
+        OSError.
+        """
         replace_file(self.path / _EXPIRED, "".join(f"{answer_id}\n" for answer_id in ids), "expired_answers")
 
     def _path_of(self, name: FileName) -> Path:
@@ -131,10 +140,10 @@ class AnswerFolder:
 
 
 class AnswerFile:
-    """A file of one answer, to which bytes are appended.
+    """A file of one answer, to which bytes are appended. `size_bytes` is how many bytes have been written.
 
-    `size_bytes` is how much of it is written. `append` raises OSError if the file of an answer that `exists`
-    is missing, or if the file of a new answer exists already: no file may lack its beginning.
+    `exists` says whether the file exists already. `append` raises OSError if an existing file is missing, or
+    if a new file exists already, so that no file can lack its beginning.
     """
 
     def __init__(self, folder: AnswerFolder, name: FileName, size_bytes: int = 0, *, exists: bool) -> None:
@@ -149,7 +158,9 @@ class AnswerFile:
         return self._descriptor is not None
 
     def append(self, data: bytes) -> None:
-        """Write all of `data`. After an OSError, `size_bytes` shows how much of it was written."""
+        """Write all of `data` to the end of the file, which is opened first if necessary. After an OSError,
+        `size_bytes` includes the part that was written.
+        """
         if self._descriptor is None:
             if self._exists:
                 self._descriptor = self._folder.reopen(self.name, self.size_bytes)
@@ -167,7 +178,7 @@ class AnswerFile:
         return self._folder.read(self.name)[: self.size_bytes] if self._exists else b""
 
     def end(self) -> None:
-        """Close the file and give it the name of one whose answer has ended."""
+        """Close the file and rename it to mark its answer as ended."""
         self.close()
         self._folder.rename(self.name, self.name.as_ended())
         self.name = self.name.as_ended()

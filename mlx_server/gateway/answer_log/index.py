@@ -1,6 +1,6 @@
-"""The index of the answers in the log, by id, key and age; and the choice of those to delete. Pure.
+"""The index of the answers in the log, by id, key and age, and the choice of the answers to delete. Pure.
 
-Ages are in monotonic seconds, so that a clock that is set does not delete anything.
+Ages are differences of monotonic time, so that setting the clock does not delete anything.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from typing import Literal
 from mlx_server.gateway.answer_log.file_names import FileName
 
 UNFINISHED_KEEP_S = 24 * 3600.0
-"""How long an answer that has not ended is kept: since it was accepted, or since this process took it up."""
+"""How long a running answer is kept, counted from when it was accepted or when this process took it up."""
 
 MAX_EXPIRED_IDS = 1000
-"""So many ids of answers that are no longer kept are remembered, the latest ones."""
+"""How many ids of deleted answers are remembered. Only the latest ones are."""
 
 
 @dataclass(eq=False)
 class Entry:
-    """An answer in the log.
-
-    `since_s` is the monotonic time at which its present state began: accepted, suspended, taken up or ended.
+    """An answer in the log. `since_s` is the monotonic time at which its present state began, which is when
+    it was accepted, suspended, resumed or ended.
     """
 
     name: FileName
@@ -37,7 +36,11 @@ class Entry:
 
 
 class Index:
-    """Finds answers, and chooses those to delete. A suspended answer expires as an ended one does."""
+    """Finds answers by id and by key, and chooses the answers to delete.
+
+    `keep_s` is how long an ended or suspended answer is kept. `max_bytes` and `max_answers` limit the whole
+    log.
+    """
 
     def __init__(self, keep_s: float, max_bytes: int, max_answers: int) -> None:
         self.total_bytes = 0
@@ -51,14 +54,13 @@ class Index:
         return len(self._unfinished) + len(self._ended)
 
     def get(self, answer_id: str) -> Entry | None:
-        """Return the answer's entry; None if it is not in the log."""
+        """Return the answer's entry; None if the answer is not in the log."""
         return self._unfinished.get(answer_id) or self._ended.get(answer_id)
 
     def add(self, entry: Entry) -> None:
         """Add an answer whose id is not in the log. Unfinished answers must be added in the order of their
-        acceptance, and ended ones in the order of their ends.
-
-        If several answers have the same key, `id_of_key` finds the last one.
+        acceptance, and ended answers in the order of their ends. If several answers have the same key,
+        `id_of_key` finds the last one.
         """
         (self._ended if entry.name.ended else self._unfinished)[entry.name.id] = entry
         self.total_bytes += entry.size_bytes
@@ -66,22 +68,24 @@ class Index:
             self._by_key[entry.name.key] = entry.name.id
 
     def grow(self, entry: Entry, size_bytes: int) -> None:
-        """Record that this many bytes were appended to an answer."""
+        """Record that `size_bytes` more bytes were appended to an answer."""
         entry.size_bytes += size_bytes
         self.total_bytes += size_bytes
 
     def suspend(self, entry: Entry, suspended: bool, now: float) -> None:
-        """Record that an answer's client left (`suspended` is True), or that the answer is resumed."""
+        """Record that an answer is suspended because its client left, or, if `suspended` is False, that it is
+        resumed.
+        """
         if entry.suspended != suspended:
             entry.suspended, entry.since_s = suspended, now
 
     def end(self, entry: Entry, now: float) -> None:
-        """Record that an answer has ended. Its file then has another name."""
+        """Record that an answer has ended, which also changes the name of its file."""
         entry.name, entry.suspended, entry.since_s = entry.name.as_ended(), False, now
         self._ended[entry.name.id] = self._unfinished.pop(entry.name.id)
 
     def remove(self, entry: Entry) -> None:
-        """Remove an answer."""
+        """Remove an answer from the index."""
         del (self._ended if entry.name.ended else self._unfinished)[entry.name.id]
         self.total_bytes -= entry.size_bytes
         key = entry.name.key
@@ -97,24 +101,28 @@ class Index:
         return list(self._unfinished)
 
     def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
-        """Return the state of an answer; `expired` if it is no longer kept, None if its id is unknown."""
+        """Return the state of an answer: `expired` if the answer was deleted, None if its id is unknown."""
         entry = self.get(answer_id)
         if entry is not None:
             return "ended" if entry.name.ended else "open"
         return "expired" if answer_id in self._expired else None
 
     def remember_expired(self, ids: Iterable[str]) -> None:
-        """Remember ids of answers that are no longer kept, up to MAX_EXPIRED_IDS."""
+        """Remember the ids of answers that were deleted. Only the latest MAX_EXPIRED_IDS ids are
+        remembered.
+        """
         self._expired |= dict.fromkeys(ids)
         while len(self._expired) > MAX_EXPIRED_IDS:
             del self._expired[next(iter(self._expired))]
 
     def expired_ids(self) -> list[str]:
-        """Return the ids of the answers that are no longer kept, the latest last."""
+        """Return the remembered ids of answers that were deleted, the latest last."""
         return list(self._expired)
 
     def expired(self, now: float) -> list[Entry]:
-        """Return the answers that have been kept for long enough."""
+        """Return the answers whose time in the log has run out: `keep_s` for an ended or suspended answer,
+        and at least UNFINISHED_KEEP_S for a running one.
+        """
 
         def is_old(entry: Entry) -> bool:
             keep_s = max(UNFINISHED_KEEP_S, self._keep_s) if entry.running else self._keep_s
@@ -123,9 +131,9 @@ class Index:
         return [*takewhile(is_old, self._ended.values()), *filter(is_old, self._unfinished.values())]
 
     def surplus(self) -> list[Entry]:
-        """Return the answers to delete so that the log is within its limits. Ended answers are deleted first,
-        the oldest end before the others; then those whose client left; then running ones, the latest first,
-        because more was computed for the others.
+        """Return the answers to delete so that the log is within its limits. Ended answers come first, in the
+        order of their ends; then suspended answers; then running answers, the latest first, because the older
+        ones have cost more computation.
         """
         surplus: list[Entry] = []
         if self.total_bytes <= self._max_bytes and len(self) <= self._max_answers:

@@ -9,11 +9,13 @@ import msgspec
 from mlx_server.gateway.answer_log.records import Accepted, pack_record, packed_bytes
 
 MAX_PACKED_AT_ONCE_BYTES = 256 * 1024
-"""A larger body is packed by the writing thread."""
+"""The largest body that is packed at once; a larger one is packed by the writing thread."""
 
 
 class LateBytes:
-    """A stand-in for `size_bytes` bytes, which the writing thread gets by calling `make`."""
+    """A placeholder for `size_bytes` bytes that do not exist yet. The writing thread gets the bytes by
+    calling `make`.
+    """
 
     def __init__(self, size_bytes: int, make: Callable[[], bytes]) -> None:
         self._size_bytes = size_bytes
@@ -27,9 +29,8 @@ Chunk = bytes | LateBytes
 
 
 def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
-    """Return the packed record of a request with this body, or LateBytes that pack a large one later.
-
-    Raises ValueError as `pack_record` does.
+    """Return the packed record of a request with this body, or a LateBytes that packs it later if the body is
+    large. Raises ValueError if the record cannot be packed, as `pack_record` does.
     """
     size_bytes = sum(map(len, body))
 
@@ -42,5 +43,5 @@ def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
 
 
 def made(chunks: Sequence[Chunk]) -> list[bytes]:
-    """Return all chunks as bytes."""
+    """Return all chunks as bytes. A LateBytes is packed by this call."""
     return [chunk.make() if isinstance(chunk, LateBytes) else chunk for chunk in chunks]

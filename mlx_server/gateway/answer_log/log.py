@@ -1,7 +1,7 @@
-"""The answer log as the gateway uses it: the index decides, and the writing thread acts.
+"""The answer log as the gateway uses it: the index decides what is kept, and the writing thread does the I/O.
 
 If the disk cannot be written, the gateway continues to serve, and records wait in memory up to a limit. An
-answer that finds no room there is no longer kept, and cannot be resumed.
+answer whose records exceed that limit is dropped from the log, and cannot be resumed.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class AnswerLog:
-    """The answers of one gateway, and those that earlier ones left.
+    """The log of the answers of this gateway and of earlier ones.
 
-    Only the event loop that opened it may call it. Only `open` raises, and only the coroutines wait for the
-    disk. A call for an answer that is not in the log, or has ended, does nothing.
+    Only the event loop that opened the log may call its methods. Only `open` raises, and only the coroutines
+    wait for the disk. A call for an answer that is not in the log, or has ended, does nothing.
     """
 
     def __init__(
         self, folder: AnswerFolder, index: Index, clock: Clock, emit: Emit, max_waiting_bytes: int
     ) -> None:
-        """Use a folder whose lock is held. The running event loop receives what the thread reports."""
+        """Use a folder whose lock is held. The writing thread reports to the event loop that runs this
+        call.
+        """
         self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
         self._reports = WritingReports(folder.path, emit, self._lose)
         self._writer = Writer(folder, self._reports, max_waiting_bytes)
@@ -65,9 +67,10 @@ class AnswerLog:
         emit: Emit,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> AnswerLog:
-        """Open the log in a folder, with what is left in it. Raises LogInUse if another process has it.
+        """Open the log in a folder, and take over the answers that earlier gateways left there. Raises
+        LogInUse if another process uses the folder.
 
-        An answer is kept for `keep_s` seconds after its end, and the log within its limits: `max_bytes` and
+        An answer is deleted `keep_s` seconds after its end, or earlier if the log exceeds `max_bytes` or
         `max_answers`.
         """
         place = folder if isinstance(folder, AnswerFolder) else AnswerFolder(folder)
@@ -77,7 +80,9 @@ class AnswerLog:
         return log
 
     def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
-        """Start the file of an accepted request. `body` are the parts of its body, if `accepted` has none."""
+        """Start the file of an accepted request. If the body in `accepted` is empty, the parts in `body` make
+        up the request's body.
+        """
         key = accepted.key_digest
         if not (may_be_in_a_name(accepted.id) and (key is None or may_be_in_a_name(key))):
             return self._skip(accepted.id, "its id or key cannot be part of a file's name")
@@ -101,7 +106,7 @@ class AnswerLog:
             return
         try:
             data = pack_record(record)
-        except ValueError as error:  # without this record, the file would lack something before its end
+        except ValueError as error:  # without this record, the file would have a gap
             self._drop([entry])
             return self._skip(answer_id, str(error))
         if isinstance(record, Left | TakenUp):
@@ -110,7 +115,7 @@ class AnswerLog:
         return None
 
     def ended(self, answer_id: str) -> None:
-        """Record the end of the request, after its last event, and close its file."""
+        """Record that the request has ended, after its last event, and close its file."""
         self.append(answer_id, Ended())
         entry = self._index.get(answer_id)
         if entry is not None and not entry.name.ended:
@@ -118,14 +123,16 @@ class AnswerLog:
             self._writer.end(entry.name.number)
 
     def forget(self, answer_id: str) -> None:
-        """Delete an answer, as if it had never been here."""
+        """Delete an answer without a trace: its status is then None, not `expired`."""
         entry = self._index.get(answer_id)
         if entry is not None:
             self._index.remove(entry)
             self._writer.remove(entry.name)
 
     async def records(self, answer_id: str) -> list[Record] | None:
-        """Return all records of an answer; None if it is not in the log, or can no longer be read."""
+        """Return all records of an answer; None if the answer is not in the log, or its file is damaged or
+        cannot be read.
+        """
         entry = self._index.get(answer_id)
         if entry is None:
             return None
@@ -142,13 +149,13 @@ class AnswerLog:
         return records
 
     def size_bytes(self, answer_id: str) -> int:
-        """Return how many bytes the records of an answer take up; 0 if it is not in the log."""
+        """Return how many bytes the records of an answer take up; 0 if the answer is not in the log."""
         entry = self._index.get(answer_id)
         return 0 if entry is None else entry.size_bytes
 
     async def data(self, answer_id: str) -> bytes | None:
-        """Return the records of an answer as the bytes of its file; None if it is not in the log, or can no
-        longer be read.
+        """Return the records of an answer as the bytes of its file; None if the answer is not in the log, or
+        its file cannot be read.
         """
         entry = self._index.get(answer_id)
         if entry is None:
@@ -159,24 +166,28 @@ class AnswerLog:
             return None
 
     def unfinished(self) -> list[str]:
-        """Return the ids of the answers that have not ended, suspended ones too, in order of acceptance."""
+        """Return the ids of the answers that have not ended, including suspended ones, in the order of their
+        acceptance.
+        """
         return self._index.unfinished()
 
     def id_of_key(self, key_digest: str) -> str | None:
-        """Return the id of the answer that was accepted with this key; None if none is in the log."""
+        """Return the id of the answer that was accepted with this digest of an idempotency key; None if no
+        such answer is in the log.
+        """
         return self._index.id_of_key(key_digest)
 
     def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
-        """Return the state of an answer; `expired` if it is no longer kept, None if its id is unknown."""
+        """Return the state of an answer: `expired` if the answer was deleted, None if its id is unknown."""
         return self._index.status(answer_id)
 
     def has(self, answer_id: str) -> bool:
-        """Return whether an answer can be found again, whether it has ended or not."""
+        """Return whether an answer is in the log, whether it has ended or not."""
         return self.status(answer_id) in ("open", "ended")
 
     async def flush(self) -> None:
-        """Wait until everything appended so far is written, or the disk has refused it."""
-        if self._flushing is None:  # those who call in one turn of the event loop wait for one flush
+        """Wait until each record appended so far was written, or the disk has failed to write it."""
+        if self._flushing is None:  # all calls in one turn of the event loop share one flush
             self._flushing = asyncio.ensure_future(self._flush_once())
         await asyncio.shield(self._flushing)
 
@@ -185,10 +196,11 @@ class AnswerLog:
         await asyncio.wrap_future(self._writer.flush())
 
     async def close(self) -> None:
-        """Write the waiting records, and release the folder for the next gateway. Nothing may be called
+        """Write the waiting records, and release the folder for the next gateway. No method may be called
         afterwards.
 
-        If the disk does not answer within CLOSE_TIMEOUT_S, the folder is released when this process ends.
+        If the disk does not answer within CLOSE_TIMEOUT_S, the folder is released only when this process
+        ends.
         """
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -200,7 +212,7 @@ class AnswerLog:
             self._folder.unlock()
 
     def sweep(self) -> None:
-        """Delete the expired answers. The caller does this every few seconds."""
+        """Delete the expired answers. This must be called every few seconds."""
         self._drop(self._index.expired(self._clock.now()))
         if self._expired_ids_changed:
             self._expired_ids_changed = False
@@ -218,7 +230,7 @@ class AnswerLog:
         self._drop(self._index.surplus())
 
     def _drop(self, entries: Iterable[Entry]) -> None:
-        """Delete answers, and remember that they are no longer kept (`status` is `expired`)."""
+        """Delete answers, and remember their ids, so that the `status` of each is `expired`."""
         dropped = list(entries)
         if not dropped:
             return
@@ -243,13 +255,13 @@ class AnswerLog:
         self._expired_ids_changed = True
 
     def _adopt(self, found: earlier_files.Found, keep_s: float) -> None:
-        """Add the answers that earlier gateways left, and write the events about them."""
+        """Add the answers that earlier gateways left, and emit the events about them."""
         now, wall = self._clock.now(), self._clock.wall()
         for event, cause, fields in found.notes:
             self._emit(event, cause, **fields)
         if found.error is not None:
             self._reports.writing_failed(found.error)
-        # Where the folder could not be read, the time makes numbers that none of its files has.
+        # If the folder could not be read, numbers made from the time differ from those of its files.
         self._numbers = itertools.count(int(wall * 1000) if found.error else found.last_number + 1)
         self._index.remember_expired(found.expired_ids)
         for file in sorted(found.files, key=lambda file: file.written_s if file.name.ended else 0.0):

@@ -1,4 +1,4 @@
-"""Logs that keep nothing, for a gateway whose answers do not outlive it."""
+"""Answer logs that store nothing, for a gateway whose answers do not outlive it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mlx_server.gateway.answer_log.records import Accepted, Record
 
 
 class NoLog(AnswerLog):
-    """A log that keeps nothing."""
+    """An answer log that stores nothing."""
 
     def __init__(self) -> None:
-        """Make a log without a folder and without a thread."""
+        """Create a log without a folder and without a thread."""
 
     def begin(self, accepted: Accepted, body: Sequence[bytes] = ()) -> None:
         """Do nothing."""
@@ -66,17 +66,18 @@ class NoLog(AnswerLog):
 
 
 class LockOnlyLog(NoLog):
-    """A log that keeps nothing, but has the folder's lock, for which a successor waits.
+    """A log that stores nothing, but holds the folder's lock, so that a successor waits for this gateway's
+    end.
 
-    It is used if the setting `mlx.keep_answers_s` is 0, and deletes what earlier gateways left. Raises
-    LogInUse.
+    It is used if the setting `mlx.keep_answers_s` is 0. Its creation deletes the files that earlier gateways
+    left, and raises LogInUse if another process uses the folder.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._folder = AnswerFolder(path)
         earlier_files.clear(self._folder)
-        with contextlib.suppress(OSError):  # if nothing can be written, nothing need be locked
+        with contextlib.suppress(OSError):  # if the folder cannot be written, it need not be locked
             self._folder.lock()
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """The records of an answer's file and their format: length, checksum, MessagePack. Pure.
 
-The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum begins with the length, so that
-it covers this too. Zeros, which some file systems leave at a file's end after a power cut, are no record.
+The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum is computed with the length as
+its start value, so that it covers the length too, and a run of zeros, which some file systems leave at a
+file's end after a power cut, does not count as a record.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from mlx_server import protocol
 from mlx_server.protocol import Done, Failed, ProtocolError, Token
 
 FORMAT = 1
-"""The number of the present format. It also stands in the name of each file (`file_names`). A build that
-changes the meaning of a record or of a field gets the next number."""
+"""The number of the present format, which is part of each file's name (`file_names`). It must be raised when
+the meaning of a record or of a field changes."""
 
 _HEADER = struct.Struct(">II")
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="record", tag=str.lower):
-    """Base class of the records as they are written. The field `record` has the class name in lower case."""
+    """Base class of the records that are written to a file. The field `record` holds the class name in lower
+    case.
+    """
 
 
 class Accepted(_Stored, frozen=True):
     """The HTTP request as it was accepted: the first record of every file.
 
     `created_s` is in seconds since 1970. `query` is without the question mark. All random draws of the
-    request are derived from `seed`. `key_digest` and `body_digest` identify the idempotency key, if there is
-    one, and the body. `version` is that of the MLX server that accepted the request.
+    request are derived from `seed`. `key_digest` is a digest of the idempotency key, or None without one;
+    `body_digest` is one of the body. `version` is the version of the MLX server that accepted the request.
     """
 
     format: int
@@ -49,20 +52,22 @@ class Accepted(_Stored, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event of the engine that the client was given, as part of answer number `answer` (OpenAI's `n`)."""
+    """An event of the engine that the client received, as part of answer number `answer`, from 0 (OpenAI's
+    `n`).
+    """
 
     answer: int
     event: Token | Done | Failed
 
 
 class Silence(_Stored, frozen=True):
-    """The client was sent a keep-alive at this point, because no event had come for a while."""
+    """The client received a keep-alive at this point, because no event had come for a while."""
 
     answer: int
 
 
 class Left(_Stored, frozen=True):
-    """The client left. The request is suspended until somebody asks for its answer."""
+    """The client disconnected. The request is suspended until somebody asks for its answer."""
 
 
 class TakenUp(_Stored, frozen=True):
@@ -70,18 +75,20 @@ class TakenUp(_Stored, frozen=True):
 
 
 class Ended(_Stored, frozen=True):
-    """Everything that the request caused has ended: the last record of a finished answer."""
+    """The request has ended with all its answers: the last record of a finished file."""
 
 
 class _StoredEvent(_Stored, frozen=True, tag="event"):
-    """An `Event` as it is written."""
+    """An `Event` in the form in which it is written."""
 
     answer: int
     event: Token | Done | Failed
 
 
 class _EventFrame(_Stored, frozen=True, tag="frame"):
-    """An `Event` that MessagePack cannot hold because of lone surrogates: kept as a frame of the protocol."""
+    """An `Event` that MessagePack cannot hold because of unpaired surrogates. It is written as a frame of the
+    protocol between gateway and engine.
+    """
 
     answer: int
     frame: bytes
@@ -96,8 +103,8 @@ _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
 
 
 def pack_record(record: Record) -> bytes:
-    """Return the record with its header. Raises ValueError for what cannot be written, such as lone
-    surrogates outside of events.
+    """Return the record as bytes, with its header. Raises ValueError if the record cannot be written, such as
+    one that contains unpaired surrogates and is not an event.
     """
     try:
         payload = _pack_event(record) if isinstance(record, Event) else _encoder.encode(record)
@@ -114,20 +121,19 @@ def _pack_event(record: Event) -> bytes:
 
 
 def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
-    """Return the size in bytes of the packed record of a request whose body has `body_bytes` bytes. In
-    `accepted`, the body is empty.
+    """Return how many bytes the packed record of a request will have once its body of `body_bytes` bytes is
+    added. The body in `accepted` must be empty. Raises ValueError if the record cannot be packed.
 
-    MessagePack writes the length of bytes in 1, 2 or 4 bytes after the type. Raises ValueError as
-    `pack_record` does.
+    MessagePack writes the length of a body in 1, 2 or 4 bytes after the type.
     """
     length_bytes = 1 if body_bytes < 2**8 else 2 if body_bytes < 2**16 else 4
     return len(pack_record(accepted)) - 1 + length_bytes + body_bytes
 
 
 def read_records(data: bytes) -> tuple[list[Record], int]:
-    """Return the records at the beginning of `data`, and the number of bytes that they take up.
+    """Return the records at the beginning of `data`, and how many bytes these records take up.
 
-    Reading stops at the first record that is cut off, damaged, or unknown to this build. Never raises.
+    Reading stops at the first record that is cut off, damaged, or unknown to this version. Never raises.
     """
     records: list[Record] = []
     view, start = memoryview(data), 0

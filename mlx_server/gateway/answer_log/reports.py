@@ -1,4 +1,6 @@
-"""Pass on the reports of the writing thread: as events, and to the log if an answer is lost."""
+"""Report from the writing thread to the event loop: emit events about the disk, and tell the log which
+answers are lost.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from mlx_server.gateway.answer_log.folder import WHAT
 from vestal.best_effort.failures import FAILURES
 
 Emit = Callable[..., object]
-"""Writes an event: `emit(event, cause, **fields)`."""
+"""A function that writes an event: `emit(event, cause, **fields)`."""
 
 _REMEDIES = {
     errno.ENOSPC: "Free some disk space.",
@@ -25,10 +27,10 @@ _OTHER_REMEDY = "See that the gateway may write there."
 
 
 class WritingReports:
-    """Writes one event when writing begins to fail, and one when it works again.
+    """Emits one event when writing begins to fail, and one when it works again.
 
-    The writing thread calls the methods, except `too_slow`. What they do happens in the event loop in which
-    the object was made. `lose` is called with the name of each file whose answer was given up.
+    The writing thread calls the methods, except `too_slow`; their effects take place in the event loop in
+    which the object was created. `lose` is called with the name of each file whose answer is lost.
     """
 
     def __init__(self, folder: Path, emit: Emit, lose: Callable[[FileName], None]) -> None:
@@ -37,19 +39,19 @@ class WritingReports:
         self._stopped = False
 
     def writing_failed(self, error: OSError) -> None:
-        """Record the first failure after a success."""
+        """Report the first failure after a success."""
         self._soon(self._say_stopped, error)
 
     def writing_works(self) -> None:
-        """Record the first success after a failure."""
+        """Report the first success after a failure."""
         self._soon(self._say_resumed)
 
     def answer_lost(self, name: FileName) -> None:
-        """Record that an answer was given up; its file is deleted."""
+        """Report that an answer is lost because its file could not be written; the file is deleted."""
         self._soon(self._lose, name)
 
     def too_slow(self) -> None:
-        """Record that too many bytes wait for the disk. Only the event loop calls this method."""
+        """Report that too many bytes wait for the disk. Only the event loop calls this method."""
         error = OSError(errno.ETIMEDOUT, "too much waits for the disk, which is slow or full")
         FAILURES.failed(WHAT, error)
         self._say_stopped(error)

@@ -1,7 +1,8 @@
 """The thread that writes the answers' files, so that a slow disk does not block the event loop.
 
-All bytes that wait for a file are written in one piece. If a write fails, the bytes stay in memory, in their
-order, and are tried again: at every moment a file holds the beginning of its answer without a gap.
+All bytes that wait for a file are written with one call. If the call fails, the bytes stay in memory in their
+order, and the thread tries again later. A file therefore always holds the beginning of its answer without a
+gap.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from vestal.best_effort.files import DISK_FAULTS
 from vestal.platform.exhaustion import EXHAUSTED
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-"""At most so much waits to be written, unless a single request is larger. Two of the longest bodies fit: with
-room for one, the second of two requests with large images was not kept."""
+"""How many bytes may wait to be written, unless a single request is larger. Two of the longest bodies fit:
+with room for only one, the second of two requests with large images would not be stored."""
 
 GATHER_S = 0.05
-"""How long records are collected before they are written: to wake the thread and to write cost the same for
-one token as for several."""
+"""How long records are collected before they are written, because waking the thread and writing take as long
+for one token as for several."""
 
 RETRY_S = 1.0
-"""How long after a failure, such as a full disk, it is tried again."""
+"""How long after a failure, such as a full disk, the thread waits before it tries to write again."""
 
 MAX_OPEN_FILES = 64
-"""With more files open, all are closed. They are opened again when something is appended."""
+"""If more files than this are open, all are closed. A file is opened again when bytes are appended to it."""
 
 _TRIED_AGAIN = DISK_FAULTS | EXHAUSTED | {errno.EAGAIN, errno.EINTR}
-"""Errors that may be over the next time. After any other, an answer is given up."""
+"""Errors after which a write is tried again. After any other error, the answer is lost."""
 
 
 class _Fate(Enum):
@@ -50,7 +51,9 @@ class _Fate(Enum):
 
 @dataclass(eq=False)
 class _Pending:
-    """A file, the bytes that wait to be appended to it, and what to do with it afterwards."""
+    """A file, the bytes that wait to be appended to it, and its `fate`: what happens to the file once they
+    are written.
+    """
 
     file: AnswerFile
     chunks: list[Chunk] = field(default_factory=list)
@@ -70,7 +73,7 @@ class Writer:
         self._waiting_bytes = 0
         self._closing = False
         self._failing = False
-        self._open: set[AnswerFile] = set()  # the thread's own
+        self._open: set[AnswerFile] = set()  # only the thread uses it
         self._lock = threading.Lock()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread at once
         self._asleep = False
@@ -78,16 +81,20 @@ class Writer:
         self._thread.start()
 
     def add(self, name: FileName, size_bytes: int = 0, *, exists: bool = False) -> None:
-        """Take on the file of an unfinished answer: a new one, or one with `size_bytes` of whole records."""
+        """Register the file of an unfinished answer, so that `append` can be called for it. The file is a new
+        one, or one that `exists` with `size_bytes` of complete records.
+        """
         file = AnswerFile(self._folder, name, size_bytes, exists=exists)
         with self._lock:
             self._files[name.number] = _Pending(file)
 
     def append(self, number: int, data: Chunk) -> bool:
-        """Queue bytes for a file. Return False, and queue nothing, if too much waits already."""
+        """Queue bytes for the file with this number. Return False, and queue nothing, if too many bytes wait
+        already.
+        """
         with self._lock:
             if self._waiting_bytes and self._waiting_bytes + len(data) > self._max_waiting_bytes:
-                self._failing = True  # so that its end is reported
+                self._failing = True  # so that `_report` reports when writing works again
                 return False
             self._waiting_bytes += len(data)
             self._files[number].chunks.append(data)
@@ -95,7 +102,7 @@ class Writer:
         return True
 
     def end(self, number: int) -> None:
-        """Rename the file to that of an answer that has ended, after all that waits for it."""
+        """Rename the file to mark its answer as ended, once all bytes that wait for the file are written."""
         with self._lock:
             self._files[number].fate = _Fate.ENDED
             self._touch(number)
@@ -111,23 +118,27 @@ class Writer:
             self._touch(name.number)
 
     def read(self, name: FileName) -> Future[bytes]:
-        """Return a future of all bytes that were appended to a file, written or not. May raise OSError."""
+        """Return a future that receives all bytes that were appended to a file, whether they are written yet
+        or not. The future raises OSError if the file cannot be read.
+        """
         future: Future[bytes] = Future()
         self._put(lambda: self._read(name, future))
         return future
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run a function that does not raise on the thread."""
+        """Run `job`, which must not raise, on the writing thread."""
         self._put(job)
 
     def flush(self) -> Future[None]:
-        """Return a future that is done when all that is queued now was written, or refused by the disk."""
+        """Return a future that is done when the thread has tried to write all bytes that are queued now."""
         future: Future[None] = Future()
         self._put(lambda: _finish(future))
         return future
 
     def close(self) -> Future[None]:
-        """Do what `flush` does, then close all files and end the thread."""
+        """Do what `flush` does, then close all files and end the thread. Return the future that `flush`
+        returns.
+        """
         with self._lock:
             self._closing = True
         return self.flush()
@@ -176,9 +187,10 @@ class Writer:
             idle = not (touched or jobs)
 
     def _wait(self, idle: bool, gather_s: float) -> None:
-        """Wait for a job, but at most `gather_s` seconds. If `idle`, first wait until there is work at all.
+        """Wait for a job, but at most `gather_s` seconds. If `idle`, first wait until there is any work.
 
-        While records keep coming, nobody has to wake the thread: it checks for them every `gather_s` seconds.
+        While records keep coming, the event loop need not wake the thread, which checks for records every
+        `gather_s` seconds.
         """
         if idle:
             with self._lock:
@@ -190,8 +202,8 @@ class Writer:
                 self._bell.get(timeout=gather_s)
 
     def _write_all(self, numbers: list[int]) -> bool:
-        """Write to the files with these numbers. Return False if a write failed; `_touched` then has the
-        files to try again.
+        """Write the waiting bytes to the files with these numbers. Return False if a write failed; `_touched`
+        then contains the files for which writing is to be tried again.
         """
         grew, error = False, None
         for number in numbers:
@@ -206,7 +218,9 @@ class Writer:
         return error is None
 
     def _write(self, pending: _Pending) -> bool:
-        """Write what waits for a file, then rename or delete it if that is due. Return True if it grew."""
+        """Write the bytes that wait for a file, then rename or delete the file if its fate says so. Return
+        whether the file grew.
+        """
         with self._lock:
             chunks, pending.chunks, fate = pending.chunks, [], pending.fate
         before = pending.file.size_bytes
@@ -233,7 +247,9 @@ class Writer:
         return written > 0
 
     def _handle_failure(self, pending: _Pending, error: OSError) -> None:
-        """Put the file into `_touched` to be tried again; if the error will not pass, give its answer up."""
+        """Have the write tried again by putting the file into `_touched`. If the error is not in
+        _TRIED_AGAIN, delete the file and report its answer as lost instead.
+        """
         with self._lock:
             if error.errno in _TRIED_AGAIN:
                 self._touched[pending.file.name.number] = None

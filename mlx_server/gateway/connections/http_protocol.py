@@ -1,8 +1,8 @@
 """uvicorn's HTTP connections, with limits on their number and on the time that a client may be silent.
 
-uvicorn limits how long a connection may rest between two requests, but not how long headers or a body may
-take. A subclass of its h11 protocol reports to the table of connections after each part that arrives: h11's
-own state says what the connection waits for.
+uvicorn limits how long a connection may be idle between two requests, but not how long headers or a body may
+take. A subclass of uvicorn's h11 protocol therefore reports to the table of connections whenever data
+arrives; h11's own state says what the connection waits for.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from vestal.web.http_error import HttpError
 
 CLOSE_WITHIN_S = 3
 PONG_WITHIN_S = 300.0
-"""How long a WebSocket's client may leave a ping without an answer: one that runs a tool between two turns
-may not read meanwhile."""
+"""How long a WebSocket's client may leave a ping unanswered. It is long because a client that runs a tool
+between two turns may not read meanwhile."""
 READ_AT_ONCE_BYTES = 64 * 1024
-"""The most bytes that are parsed in one turn of the event loop: in chunks of one byte, h11 takes 50 ms for
-them.
-"""
+"""How many bytes are parsed at most in one turn of the event loop. h11 takes 50 ms to parse this many bytes
+if they are HTTP chunks of one byte each."""
 
 
 class HttpProtocol(ReportedConnection, H11Protocol):
-    """One connection, which reports its phases to `table`."""
+    """One HTTP connection, which reports its phases (headers, body, answering, idle) to `table`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.max_size = READ_AT_ONCE_BYTES  # type: ignore[attr-defined]  # asyncio's own is 256 KiB
@@ -59,14 +58,16 @@ class HttpProtocol(ReportedConnection, H11Protocol):
         return Phase.HEADERS if begun or self.cycle is None else Phase.IDLE
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Leave the connection to the WebSocket's protocol, which reports it to the table itself."""
+        """Remove the connection from the table, and hand it to the WebSocket protocol, which reports to the
+        table itself.
+        """
         self.leave()
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse malformed HTTP, or a request without exactly one Host header, in JSON.
-
-        uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
+        """Refuse malformed HTTP, or a request without exactly one Host header, with an error in JSON. The
+        path of such a request is unknown, so the error has Ollama's form. uvicorn's own method would answer
+        in plain text.
         """
         error = HttpError(
             "invalid_request", "This is not an HTTP request, or it does not have exactly one Host header."
@@ -85,7 +86,9 @@ class HttpProtocol(ReportedConnection, H11Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one application on listening sockets. `Acceptor` explains the two report functions."""
+    """Serves one application on listening sockets. `Acceptor` explains `report_dropped` and `report_stuck`;
+    `max_message_bytes` limits a WebSocket message.
+    """
 
     def __init__(
         self,
@@ -117,7 +120,9 @@ class HttpServer(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections with `Acceptor`, which bounds their number; uvicorn itself gets no socket."""
+        """Accept connections with an `Acceptor`, which limits their number, for each socket. uvicorn itself
+        gets no socket.
+        """
         await super().startup(sockets=[])
         for listening in sockets or ():
             acceptor = Acceptor(
@@ -135,7 +140,9 @@ class HttpServer(uvicorn.Server):
         )
 
     def _make_websocket(self, **options: Any) -> asyncio.Protocol:
-        """Return the protocol of a WebSocket connection. Its library is imported at the first call."""
+        """Return the protocol of a WebSocket connection. The library behind it is imported at the first
+        call.
+        """
         from mlx_server.gateway.connections.websocket_protocol import WebSocketProtocol
 
         return WebSocketProtocol(self._table, **options)
@@ -153,5 +160,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals to the program, which drains before it stops the servers."""
+        """Leave the signals alone: the program handles them, because it drains before it stops the
+        servers.
+        """
         yield

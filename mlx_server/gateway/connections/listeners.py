@@ -1,8 +1,9 @@
-"""The gateway's listening sockets: on loopback, the addresses in `mlx.bind`, and the Docker bridge once it
-exists.
+"""The gateway's listening sockets: on loopback, on the addresses in `mlx.bind`, and on the Docker bridge once
+it exists.
 
-The bridge's address is what `host-gateway` names inside containers on Linux. It appears with the Docker
-engine, which may start later than the gateway. The gateway listens on 0.0.0.0 only if that is configured.
+Inside containers on Linux, `host-gateway` stands for the bridge's address. The address appears with the
+Docker engine, which may start later than the gateway. The gateway listens on 0.0.0.0 only if that is
+configured.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ EXIT_CONFIG = 78
 
 
 class CannotListen(Exception):
-    """The gateway cannot listen. `exit_code` says whether trying again may help."""
+    """The gateway cannot listen. `exit_code` is EXIT_BUSY if trying again may help, else EXIT_CONFIG."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class CannotListen(Exception):
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """Return a listening socket. Raise CannotListen."""
+    """Return a listening socket. Raises CannotListen if the address or the port cannot be used."""
     try:
         return acceptor.bind(address, port)
     except OSError as error:
@@ -63,7 +64,8 @@ def _cannot(error: OSError, address: str, port: int) -> CannotListen:
 class Listeners:
     """Serves one application on several sockets, some of which are added while it runs.
 
-    A socket that the process has inherited from its parent is used instead of a new one.
+    If the process inherited a socket for an address from its parent, that socket is used instead of a new
+    one.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Listeners:
         self._is_accepting = True
 
     def bind(self) -> None:
-        """Listen on all configured addresses. Raise CannotListen, and listen on none, if one fails."""
+        """Listen on all configured addresses. If one of them fails, close the sockets and raise
+        CannotListen.
+        """
         try:
             for address in self._addresses:
                 self._sockets.append(self._bind(address))
@@ -100,16 +104,20 @@ class Listeners:
         return frozenset({self._hostname, f"{self._hostname}.local", *self._addresses, *bridge})
 
     def keyless_addresses(self) -> frozenset[str]:
-        """Return the addresses that need no API key: that of the Docker bridge, once it exists."""
+        """Return the addresses of this machine at which no API key is needed: only the address of the Docker
+        bridge, once the bridge exists.
+        """
         return frozenset({self.bridge} if self.bridge else ())
 
     def serve(self, app: FastAPI) -> None:
-        """Start serving on the sockets that `bind` made."""
+        """Start to serve `app` on the sockets that `bind` opened."""
         self._serve(app, self._sockets)
         self._telemetry.emit("listening", addresses=self._addresses, port=self._port)
 
     async def follow_bridge(self, app: FastAPI) -> None:
-        """Serve on the Docker bridge's address, also after it changes, until cancelled."""
+        """Serve `app` on the Docker bridge's address once it exists, and after each change of the address.
+        Runs until cancelled, or until `stop_accepting`.
+        """
         last_failure = ""
         while self._is_accepting:
             address = await asyncio.to_thread(network.bridge_address)
@@ -129,25 +137,31 @@ class Listeners:
             await asyncio.sleep(BRIDGE_INTERVAL_S)
 
     def stop_accepting(self) -> None:
-        """Accept no more connections here. Other processes that hold the same sockets go on accepting."""
+        """Accept no more connections in this process. Other processes that hold the same sockets go on
+        accepting.
+        """
         self._is_accepting = False
         for server, _ in self._servers:
             server.stop_accepting()
 
     def open_connections(self, close_idle_for_s: float) -> int:
-        """Close connections that have been idle for this many seconds. Return how many were open before."""
+        """Close the connections that have been idle for `close_idle_for_s` seconds. Return how many
+        connections are in the table, which may still include those that are being closed.
+        """
         for connection in self._table.idle_since(asyncio.get_running_loop().time() - close_idle_for_s):
             connection.transport.close()
         return len(self._table)
 
     async def stop(self) -> None:
-        """Close the listening sockets, then the connections, which get a moment to end by themselves."""
+        """Close the listening sockets, then the connections, which get a few seconds to end by themselves."""
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
 
     def _is_covered(self, address: str | None) -> bool:
-        """Return whether a socket already listens on the address, or on a wildcard that includes it."""
+        """Return whether a configured socket already listens on the address, or on the wildcard 0.0.0.0,
+        which includes it.
+        """
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:

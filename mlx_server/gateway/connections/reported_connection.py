@@ -9,8 +9,8 @@ from vestal.web.connections import Connection, ConnectionTable, Phase
 
 
 class ReportedConnection(asyncio.Protocol):
-    """A mixin for uvicorn's protocols. It reports when the connection opens and closes, and since when its
-    client does not read.
+    """A mixin for uvicorn's protocols. It reports to the table when the connection opens and closes, and when
+    its client stops or resumes reading.
     """
 
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
@@ -43,7 +43,9 @@ class ReportedConnection(asyncio.Protocol):
             self._table.report(self._connection, phase, _now(), received_bytes)
 
     def leave(self) -> None:
-        """Remove the connection from the table: it is closed, or another protocol has taken it over."""
+        """Remove the connection from the table, because it is closed or another protocol has taken it
+        over.
+        """
         if self._connection is not None:
             self._table.closed(self._connection)
             self._connection = None

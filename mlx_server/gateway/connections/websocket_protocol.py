@@ -13,8 +13,8 @@ from vestal.web.connections import ConnectionTable, Phase
 
 
 class WebSocketProtocol(ReportedConnection, WebSocketsSansIOProtocol):
-    """One WebSocket connection. Through a function in the ASGI scope, the application reports when an answer
-    starts and when it ends.
+    """One WebSocket connection. The application calls a function in the ASGI scope (REPORT_TURN) when an
+    answer starts and when it ends, so that the table of connections knows the phase.
     """
 
     def __init__(self, table: ConnectionTable, **options: Any) -> None:

@@ -1,31 +1,31 @@
 """The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`, `llama_cpp`, `rerank`.
 
-`responses` has a page of its own (its `__init__`); each other dialect has
+`responses` is described in its own `__init__`. Each other dialect has these modules:
 
 | module   | job                                                                                        |
 |----------|--------------------------------------------------------------------------------------------|
-| `schema` | the request bodies (`Body`), each with a method that returns the model requests it means   |
+| `schema` | the request bodies (`Body`), each with a method that converts it to requests for a model   |
 | `render` | the answers: a whole one as an object, an `AnswerRenderer` for the parts of a stream       |
 | `routes` | `router(context)`: read a body, submit its requests, return the whole answer or a stream   |
 
-and all dialects share
+All dialects share these modules:
 
 | module            | what it offers                                                                       |
 |-------------------|--------------------------------------------------------------------------------------|
 | `context`         | `GatewayContext`: settings, models, `submit` for one request, `generate` for answers |
 | `bodies`          | `read_body`, and the field types that keep validation strict and cheap               |
-| `body_reading`    | the bytes of a body: bounded in size, in time, and in the memory of all together     |
+| `body_reading`    | the bytes of a body, with limits on size, on time, and on the memory of all bodies   |
 | `body_budget`     | the memory that large bodies share                                                   |
 | `value_limits`    | how many values a body may hold                                                      |
 | `sampling_fields` | the settings of sampling, with the values that mean "off"                            |
-| `validation`      | the first mistake in a body as one sentence                                          |
+| `validation`      | describes the first mistake in a body in one sentence                                |
 | `tools`           | the functions that a client offers                                                   |
 | `chat`            | roles and order of messages, their parts, which tools are offered and may be called  |
 | `translation`     | `translated`: the translation of a large body in a thread                            |
-| `answer_parts`    | `AnswerPart`: what an event of the engine adds to an answer, free of any dialect     |
+| `answer_parts`    | `AnswerPart`: the content that an event of the engine adds to an answer              |
 | `answers`         | `Answers`: the parts of one or several answers, as they arrive or whole              |
 | `streaming`       | `stream_answers`, and the cancelling of requests whose client disconnects            |
-| `embeddings`      | the vectors of many texts                                                            |
+| `embeddings`      | has the texts of a request embedded, some at a time                                  |
 | `error_envelopes` | the form that errors have in each dialect, by path                                   |
 | `api_document`    | /openapi.json                                                                        |
 

@@ -1,4 +1,4 @@
-"""The parts that an answer arrives in, free of any dialect. Pure.
+"""The parts in which an answer arrives, independent of any dialect. Pure.
 
 An engine sends tokens; a dialect renders parts: text, thoughts, tool calls, log probabilities, and the end.
 """
@@ -14,14 +14,13 @@ from mlx_server import protocol
 from mlx_server.gateway.requests.ticket import TicketEvent
 
 LEAST_LOGPROB = -9999.0
-"""What OpenAI writes for a token that cannot be drawn, such as one that a grammar excludes: the logarithm of
-0 is no JSON number."""
+"""The log probability that OpenAI reports for a token that cannot be sampled, such as one that a grammar
+excludes. The true value, the logarithm of 0, cannot be written in JSON."""
 
 
 class AnswerToolCall(msgspec.Struct, frozen=True):
-    """A function that the model wants called. `index` is its number within the answer, from 0.
-
-    `custom_input` is the text that a custom tool is called with; None for a function.
+    """A tool call that the model made. `index` is the call's number within the answer, from 0. `custom_input`
+    is the input text of a custom tool; None for a function.
     """
 
     id: str
@@ -34,8 +33,8 @@ class AnswerToolCall(msgspec.Struct, frozen=True):
 class AnswerPart(msgspec.Struct, frozen=True):  # one for each token: a dataclass takes 0.7 µs more to make
     """The content that one event added to an answer, or that all its events added.
 
-    `thinking` and `tool_calls` are not contained in `text`. `logprobs` belong to the tokens of `text`. `done`
-    is None in every part but the last.
+    `text` contains neither `thinking` nor `tool_calls`. `logprobs` belong to the tokens of `text`. `done` is
+    None in every part but the last.
     """
 
     text: str = ""
@@ -46,15 +45,16 @@ class AnswerPart(msgspec.Struct, frozen=True):  # one for each token: a dataclas
 
     @property
     def has_content(self) -> bool:
-        """Return whether the part adds anything that a client is shown."""
+        """Return whether the part adds text, thoughts or tool calls."""
         return bool(self.text or self.thinking or self.tool_calls)
 
 
 class AnswerAssembler:
     """Converts the events of one request to `AnswerPart`s.
 
-    A token whose text the engine holds back (an incomplete character, the possible start of a stop string)
-    makes a part without content; its log probabilities come with the part that has the text.
+    If the engine holds back the text of a token (an incomplete character, or the possible start of a stop
+    string), the token's part has no content. The token's log probabilities are added to the later part that
+    has the text.
     """
 
     def __init__(self, request_id: str) -> None:
@@ -63,7 +63,7 @@ class AnswerAssembler:
         self._logprobs: tuple[protocol.Logprobs, ...] = ()
 
     def part_of(self, event: TicketEvent) -> AnswerPart:
-        """Return the part that `event`, a token or the end, adds."""
+        """Return the part that `event`, a token or the end of the answer, adds."""
         assert isinstance(event, protocol.Token | protocol.Done)
         if isinstance(event, protocol.Token) and event.logprobs:
             self._logprobs = (*self._logprobs, _with_finite_numbers(event.logprobs))
@@ -96,12 +96,12 @@ def _finite(token: protocol.TokenLogprob) -> protocol.TokenLogprob:
 
 
 def joined(parts: Sequence[AnswerPart]) -> AnswerPart:
-    """Return all parts of one answer as one; the last of them must be the end."""
+    """Return all parts of one answer as one part. The last of `parts` must be the end of the answer."""
     return AnswerPart(
         "".join(part.text for part in parts),
         "".join(part.thinking for part in parts),
         tuple(call for part in parts for call in part.tool_calls),
-        # Tokens that a stop string took back are not in the text, and neither are their log probabilities.
+        # The text lacks the tokens of a matched stop string, and so their log probabilities are left out too.
         tuple(logprobs for part in parts if part.has_content for logprobs in part.logprobs),
         parts[-1].done,
     )

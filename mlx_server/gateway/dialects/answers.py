@@ -1,4 +1,4 @@
-"""The answers to one HTTP request: read as a whole, or part by part as they arrive."""
+"""The answers to one HTTP request, read as a whole or part by part as they arrive."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mlx_server.gateway.requests.ticket import ClientDisconnected, Ticket, Ticke
 from vestal.supervision import Clock, SystemClock
 
 BEGIN_AFTER_S = 0.8
-"""A stream begins with the first event, and at the latest so long after the request was submitted, so that
-its first byte comes within a second. A failure before that is answered with its own HTTP status."""
+"""A stream begins with the first event, or this long after the request was submitted, so that its first byte
+comes within a second. A failure before the stream begins is answered with its own HTTP status."""
 
 READING_S = 1.2
-"""How much longer a stream waits while an engine reads the tokenizer and template of a model that is not in
-memory, to check the request: about as long as that takes for a large vocabulary."""
+"""How much longer a stream waits while an engine, to check the request, reads the tokenizer and template of a
+model that is not in memory. Reading takes about this long for a large vocabulary."""
 
 LOOK_S = 0.05
 
 SILENCE_S = 2.0
-"""How often a stream looks whether anything has come. Its client hears nothing for twice that at most: httpx,
-on which the clients in Python are built, gives up after 5 s by default, and Node after 300 s."""
+"""How often a stream checks whether any event has come. Its client waits for a frame at most twice as long.
+httpx, on which the clients in Python are built, gives up after 5 s by default, and Node after 300 s."""
 
 
 class Answers:
-    """One answer, or several if OpenAI's `n` or a list of prompts asks for them. They end together.
+    """The answer to one HTTP request, or several answers if OpenAI's `n` or a list of prompts asks for them.
 
-    The items of all answers are read in the order in which they arrived. `earlier` are items that an earlier
-    reader was given: they are read again first, so that the same frames result. `record` is given each new
-    item as it arrives. Keep-alives are sent only while `needs_keep_alives` returns True. Every method that
-    waits raises GatewayError if a request failed, and ClientDisconnected.
+    Items of all answers are read in the order in which they arrived. `earlier` are the items that an earlier
+    reader received; they are read again first, so that the same frames result. `record` is called with each
+    new item as it arrives. Keep-alives are sent only while `needs_keep_alives` returns True. Every method
+    that waits raises GatewayError if a request failed, and ClientDisconnected if the client is gone.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Answers:
 
     @property
     def id(self) -> str:
-        """Return the id of the first request, by which the client knows all of them."""
+        """Return the id of the first request, by which the client knows all the answers."""
         return self.tickets[0].public_id
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Return the length of the first prompt in tokens; None if it is not known yet."""
+        """Return the length of the first prompt in tokens; None if the length is not known yet."""
         return self.tickets[0].prompt_tokens
 
     @property
@@ -87,7 +87,7 @@ class Answers:
             ticket.cancel()
 
     async def whole(self) -> list[tuple[AnswerPart, protocol.Done]]:
-        """Return each complete answer as one part, with its `Done` event, once all answers have ended."""
+        """Wait until all answers have ended. Return each answer as one part, with its `Done` event."""
         parts: list[list[AnswerPart]] = [[] for _ in self.tickets]
         async for number, part in self._parts():
             if part is not None:
@@ -96,16 +96,17 @@ class Answers:
         return [(answer, answer.done) for answer in answers if answer.done is not None]
 
     def wait_left_s(self) -> float:
-        """Return for how many seconds a stream may wait for its first event before this is asked again."""
+        """Return for how many seconds a stream may wait for its first event before this method must be called
+        again; 0 if the stream must begin.
+        """
         left_s = self._begin_at_s - time.monotonic()
         if left_s <= 0 and any(ticket.is_read_for for ticket in self.tickets):
             return max(0.0, min(LOOK_S, left_s + READING_S))
         return max(0.0, left_s)
 
     async def wait_for_start(self) -> None:
-        """Wait for the first event of any answer, or until a stream must begin without one.
-
-        Raises the error of a request that has failed by then.
+        """Wait for the first event of any answer, or until a stream must begin without one. If a request has
+        failed by then, raise its error.
         """
         started = asyncio.Event()
         for ticket in self.tickets:
@@ -118,9 +119,8 @@ class Answers:
             ticket.raise_failure()
 
     async def parts(self) -> AsyncIterator[tuple[int, AnswerPart] | None]:
-        """Yield the parts that have content or are an end, as they arrive, with the number of the answer.
-
-        Yield None if none has arrived for a while, so that the client is sent a keep-alive.
+        """Yield the parts that have content or are an end, as they arrive, each with the number of its
+        answer. Yield None if no part has arrived for a while, so that the client can be sent a keep-alive.
         """
         watch = asyncio.ensure_future(self._mark_silence())
         try:
@@ -130,12 +130,14 @@ class Answers:
             watch.cancel()
 
     def begin_silent(self) -> None:
-        """Add a keep-alive to a stream that begins before any event."""
+        """Start a stream that has no event yet with a keep-alive."""
         if not self.has_begun and self._arrived.empty() and self._needs_keep_alives():
             self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
-        """Yield all parts that have content or are an end, and None for a silence, until all answers end."""
+        """Yield each part that has content or is an end, with the number of its answer, until all answers
+        have ended. For a silence, the part is None.
+        """
         assemblers = [AnswerAssembler(ticket.public_id) for ticket in self.tickets]
         unfinished = len(self.tickets)
         while unfinished:
@@ -152,7 +154,9 @@ class Answers:
             unfinished -= part.done is not None
 
     async def _mark_silence(self) -> None:
-        """Add a `Silence` to the items whenever no event was read for SILENCE_S, until all requests ended."""
+        """Add a `Silence` to the items whenever no event was read for SILENCE_S, until all requests have
+        ended.
+        """
         while True:
             before = self._events_read
             await self._clock.sleep(SILENCE_S)

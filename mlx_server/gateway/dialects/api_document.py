@@ -1,8 +1,8 @@
 """Make /openapi.json, which describes the bodies, answers and errors of every route.
 
-The handlers read their bodies themselves (see `bodies`), so that FastAPI does not know their schemas. A route
-declares its body with `**takes(Body)`; `complete` moves these schemas to the document's components, and adds
-the errors in the envelope of each dialect.
+FastAPI does not know the schemas of the bodies, because the handlers read their bodies themselves (see
+`bodies`). A route therefore declares its body with `**takes(Body)`. `complete` moves these schemas to the
+document's components, and adds the errors in the envelope of each dialect.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ DESCRIPTIONS = {
     "500": "The engine failed on this request, or the gateway did",
     "503": "The server is full, stopping, or has no engine; Retry-After says when to try again",
 }
-# Where a validator of ours runs first (`WholeNumber`), pydantic writes the bounds under its own names.
+# If a validator of this server runs first (`WholeNumber`), pydantic writes bounds under names of its own.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
-    """Return the arguments for a route whose body is `model`; `stream` is the media type of a streamed
-    answer.
+    """Return the keyword arguments for FastAPI that document a route whose body is `model`. `stream` is the
+    media type of a streamed answer, or None.
 
-    The schemas are named after the dialect, the folder of the model's module: `OllamaChatBody`.
+    A schema's name begins with the dialect, which is the folder of the model's module: `OllamaChatBody`.
     """
     dialect = model.__module__.split(".")[-2].capitalize()
     schema = model.model_json_schema(ref_template=f"#/components/schemas/{dialect}{{model}}")
@@ -48,7 +48,7 @@ def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
 
 
 class DocumentedApp(FastAPI):
-    """An application whose document is completed at the first request for it."""
+    """An application whose OpenAPI document is completed when it is first requested."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -58,7 +58,9 @@ class DocumentedApp(FastAPI):
 
 
 def complete(document: dict[str, Any]) -> None:
-    """Move the bodies' schemas to the components, and add the errors, each in the envelope of its path."""
+    """Move the schemas of the bodies in `document` to its components, and add the errors of each path in the
+    envelope of the path's dialect.
+    """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with
         schemas.pop(name, None)

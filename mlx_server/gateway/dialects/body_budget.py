@@ -1,8 +1,9 @@
-"""Bound the memory of all request bodies together: a large one waits for its share, or is refused.
+"""Limit the memory of all request bodies together: a large body waits for its share of the budget, or is
+refused.
 
-Bodies of up to SMALL_BYTES need no share, so that no number of large ones delays them; the number of
-connections bounds them. A share is held until its request is answered, since the texts of a body live as long
-as its request.
+A body of up to SMALL_BYTES needs no share, so that large ones do not delay it; the limit on connections
+bounds the memory of small bodies. A share is held until its request is answered, since the texts of a body
+live as long as its request.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _SCOPE_KEY = "vestal.body_share"
 
 
 class BodyBudget:
-    """Shares `limit_bytes` of memory among requests, in order of arrival. The lock `parsing` is held while a
-    large body is parsed.
+    """Shares `limit_bytes` of memory among requests, in the order of their arrival. A request waits up to
+    `wait_s` seconds for its share. The lock `parsing` is held while a large body is parsed.
     """
 
     def __init__(self, limit_bytes: int, wait_s: float = WAIT_S) -> None:
@@ -39,7 +40,9 @@ class BodyBudget:
         return bool(self._waiting)
 
     async def take(self, share_bytes: int) -> None:
-        """Take a share of at most `limit_bytes`. Raises Unavailable if none becomes free in time."""
+        """Wait for a share of `share_bytes`, which must be at most `limit_bytes`. Raises Unavailable if no
+        such share becomes free in time.
+        """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (share_bytes, granted)
         self._waiting.append(waiter)
@@ -49,7 +52,7 @@ class BodyBudget:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.give_back(share_bytes)  # granted just now, and too late
+                self.give_back(share_bytes)  # the share was granted when the wait had just ended
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
                 self._grant()
@@ -58,7 +61,7 @@ class BodyBudget:
             raise
 
     def give_back(self, share_bytes: int) -> None:
-        """Take a share back, and grant it to the requests that wait."""
+        """Add `share_bytes` to the free memory, and grant shares to the requests that wait."""
         self._free_bytes += share_bytes
         self._grant()
 
@@ -78,22 +81,24 @@ class BodyBudget:
 
 
 class BodyShare:
-    """The part of the budget that one request holds: `held_bytes`."""
+    """The part of the budget that one request holds; `held_bytes` is its size."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self.budget = budget
         self.held_bytes = 0
 
     async def cover(self, body_bytes: int) -> None:
-        """Extend the share to the size of a body. Raises Unavailable."""
+        """Extend the share so that it covers a body of `body_bytes`. Raises Unavailable if the memory does
+        not become free in time.
+        """
         wanted_bytes = min(body_bytes, self.budget.limit_bytes)
         if body_bytes > SMALL_BYTES and wanted_bytes > self.held_bytes:
             await self.budget.take(wanted_bytes - self.held_bytes)
             self.held_bytes = wanted_bytes
 
     def passed_on(self) -> BodyShare:
-        """Move the held bytes to a new share and return it, for a request that is answered before its work is
-        done.
+        """Move the held bytes to a new share, and return the new share. A request needs it if its work
+        continues after its response, because this share is given back with the response.
         """
         other = BodyShare(self.budget)
         other.held_bytes, self.held_bytes = self.held_bytes, 0
@@ -107,7 +112,9 @@ class BodyShare:
 
 
 class ShareBodies:
-    """ASGI middleware: each request, or WebSocket, has a share, which is returned at its end."""
+    """ASGI middleware that gives each HTTP request or WebSocket a share of the budget, and returns the share
+    to the budget at the end.
+    """
 
     def __init__(self, app: ASGIApp, budget: BodyBudget) -> None:
         self._app = app
@@ -125,7 +132,7 @@ class ShareBodies:
 
 
 def share_of(http: HTTPConnection) -> BodyShare:
-    """Return the share of a request."""
+    """Return the share of the body budget that a request holds."""
     share = http.scope[_SCOPE_KEY]
     assert isinstance(share, BodyShare)
     return share

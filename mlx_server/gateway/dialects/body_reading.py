@@ -1,4 +1,6 @@
-"""Receive the bytes of request bodies: bounded in size, in time, and in the memory of all together."""
+"""Receive the bytes of request bodies, with limits on a body's size, on its time, and on the memory of all
+bodies together.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,20 @@ from vestal.web.guard import CLOSING
 from vestal.web.http_error import HttpError
 
 DISCARD_FACTOR = 4
-"""A body over the limit is read and discarded up to this many times the limit: a client that is still sending
-would see a reset connection instead of our answer."""
+"""A body over the limit is read and discarded up to this many times the limit. If reading stopped earlier, a
+client that is still sending would see a reset connection instead of the answer."""
 POLL_S = 2.0
 PATIENCE_S = 5.0
 WANTED_BYTES_PER_S = 256 * 1024
-"""While others wait for memory, a large body that arrives more slowly than this gives its memory up."""
+"""A large body that arrives more slowly than this is refused while other requests wait for memory."""
 
 
 async def receive(http: Request, max_bytes: int) -> list[bytes]:
     """Return the body in the parts in which it arrived.
 
-    Raises TooLarge, ClientDisconnected, HttpError (it arrives too slowly), or Unavailable (there is no memory
-    for it now).
+    Raises TooLarge if the body is over `max_bytes`, ClientDisconnected if the client is gone, HttpError
+    (`request_timeout`) if the body arrives too slowly, and Unavailable if no memory for it becomes free in
+    time.
     """
     share = share_of(http)
     await share.cover(min(_declared_bytes(http), max_bytes))
@@ -46,9 +49,9 @@ async def receive(http: Request, max_bytes: int) -> list[bytes]:
 
 
 async def receive_stepwise(http: Request) -> AsyncIterator[bytes]:
-    """Yield the parts of a body that is not kept in memory, and so has no limit.
+    """Yield the parts of a body. The body has no size limit, because it is not held in memory as a whole.
 
-    Raises ClientDisconnected, HttpError (it arrives too slowly).
+    Raises ClientDisconnected if the client is gone, and HttpError if the body arrives too slowly.
     """
     pace = _Pace(share_of(http))
     size_bytes, has_more = 0, True
@@ -61,7 +64,7 @@ async def receive_stepwise(http: Request) -> AsyncIterator[bytes]:
 async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes, bool]:
     """Return the next part of a body of which `size_bytes` have arrived, and whether more follows.
 
-    Raises ClientDisconnected, HttpError (it arrives too slowly).
+    Raises ClientDisconnected if the client is gone, and HttpError if the body arrives too slowly.
     """
     while True:
         try:
@@ -73,13 +76,13 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         part, has_more = message.get("body", b""), message.get("more_body", False)
-        if has_more:  # a body that trickles never times out
+        if has_more:  # checked here too: a body that trickles in never causes a TimeoutError
             pace.check(size_bytes + len(part))
         return part, has_more
 
 
 class _Pace:
-    """The pace at which one body arrives."""
+    """Measures how fast one body arrives."""
 
     def __init__(self, share: BodyShare) -> None:
         self._share = share
@@ -89,7 +92,9 @@ class _Pace:
         self._size_bytes = 0
 
     def check(self, size_bytes: int) -> None:
-        """Raise HttpError if the body arrives too slowly. `size_bytes` have arrived so far."""
+        """Raise HttpError if the body arrives too slowly. `size_bytes` is how much of it has arrived so
+        far.
+        """
         now = self._loop.time()
         self._progress.received(size_bytes - self._size_bytes, now)
         self._size_bytes = size_bytes
@@ -112,7 +117,7 @@ def _too_large(max_bytes: int, *, is_whole: bool) -> TooLarge:
 
 
 def _declared_bytes(http: Request) -> int:
-    """Return the Content-Length in bytes; 0 if the body comes in chunks."""
+    """Return the Content-Length in bytes; 0 if the header is missing or not a number."""
     declared = http.headers.get("content-length", "")
     return int(declared) if declared.isdigit() and len(declared) < 19 else 0
 

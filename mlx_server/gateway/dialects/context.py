@@ -27,15 +27,15 @@ from vestal.tracing import HEADER
 
 
 def _discard(event: str, cause: str = "", **fields: Any) -> None:
-    """Write no event."""
+    """Discard the event."""
 
 
 @dataclass(frozen=True)
 class GatewayContext:
     """The settings and services of the gateway that the routes of a dialect use.
 
-    `keeper` finds the answers that earlier requests have. `emit` writes an event: its name, its cause in
-    words, and its fields.
+    `keeper` finds the stored answers of earlier requests; without one, answers are not stored. `emit` writes
+    an event: its name, a sentence that explains it, and its fields.
     """
 
     config: Config
@@ -50,23 +50,24 @@ class GatewayContext:
         return self.config.mlx.max_body_bytes
 
     def random_for(self, http: HTTPConnection) -> random.Random:
-        """Return the source of a request's random numbers; a resumed request draws the same ones again."""
+        """Return the source of a request's random numbers. A resumed request draws the same numbers again."""
         kept = kept_answer_of(http.scope)
         return kept.random if kept else random.SystemRandom()
 
     def draw_seed(self, http: HTTPConnection) -> int:
-        """Return a seed for the sampling of a request that gives none."""
+        """Return a random seed for the sampling of a request that specifies no seed."""
         return self.random_for(http).getrandbits(32)
 
     def created_s(self, http: HTTPConnection) -> float:
-        """Return when a request was made, in seconds since the epoch."""
+        """Return when a request was first accepted, in seconds since 1970. For a request whose answer is not
+        stored, return the current time.
+        """
         kept = kept_answer_of(http.scope)
         return kept.created_s if kept else self.clock.wall()
 
     def report_skipped(self, dialect: str, model: str, skipped: Mapping[str, Sequence[str]]) -> None:
-        """Write an event that names the requested features that are left out.
-
-        `skipped` holds types of tools, parts and items by the names of these fields.
+        """Write an event that names the requested features that this server leaves out. `skipped` maps the
+        event's field names to types of tools, parts and items.
         """
         named = {
             field: sorted({name[:80] for name in names})[:20] for field, names in skipped.items() if names
@@ -83,9 +84,11 @@ class GatewayContext:
         user: str | None = None,
         resumed: ResumedRequest | None = None,
     ) -> Ticket:
-        """Submit one request on behalf of the HTTP client. Raises GatewayError.
+        """Submit one request on behalf of the HTTP client, and return its ticket. Raises GatewayError if the
+        request is refused.
 
-        `user` is the end user that a body names; it counts as a client of its own for fairness.
+        `user` is the end user that a body names; each end user counts as a separate client for fairness.
+        `resumed` is given if the request continues an earlier one.
         """
         trace = IncomingTrace(_span_name(http), http.headers.get(HEADER))
         ticket = self.dispatcher.submit(request, _client_key(http, user), dialect, resumed, trace)
@@ -95,7 +98,9 @@ class GatewayContext:
         return ticket
 
     def _origin(self, http: HTTPConnection, ticket: Ticket) -> RequestOrigin:
-        """Return the HTTP request that a new ticket belongs to: each turn of a WebSocket is one."""
+        """Return the origin that a new ticket belongs to. The tickets of one HTTP request share an origin; on
+        a WebSocket, each turn has its own.
+        """
         origin: RequestOrigin | None = getattr(http.state, "origin", None)
         if origin is None or http.scope["type"] == "websocket":
             kept = kept_answer_of(http.scope)
@@ -107,9 +112,9 @@ class GatewayContext:
         return origin
 
     def check_answer_count(self, answers: int) -> None:
-        """Raise BadRequest for more answers to one body than the server can take at once."""
+        """Raise BadRequest if one body asks for more answers than the server can run and queue together."""
         most = self.config.mlx.max_running + self.config.mlx.max_queued
-        if answers > most:  # trying again later would not help, so that it is no 503
+        if answers > most:  # not a 503, because trying again later would not help
             message = f"{answers} answers are asked for at once, and this server takes {most}: ask for fewer."
             raise BadRequest("invalid_request", message, answers=answers, most=most)
 
@@ -122,7 +127,8 @@ class GatewayContext:
         *,
         outlives_client: bool = False,
     ) -> Answers:
-        """Submit all requests, or none if the queue cannot take them all. Raises GatewayError.
+        """Submit all requests, or none of them if one is refused, for example because the queue is full; then
+        raise GatewayError. Return the answers.
 
         With `outlives_client`, the answers are finished even if no client waits for them.
         """
@@ -150,7 +156,9 @@ class GatewayContext:
 
 
 def request_id_of(http: HTTPConnection) -> str | None:
-    """Return the id by which the client knows its request: that of the first that was submitted for it."""
+    """Return the id by which the client knows its request, which is the id of the first ticket that was
+    submitted for it. None if no ticket was.
+    """
     return getattr(http.state, "request_id", None)
 
 
@@ -159,8 +167,8 @@ def _span_name(http: HTTPConnection) -> str:
 
 
 def _client_key(http: HTTPConnection, user: str | None) -> str:
-    """Return the key that distinguishes clients for fairness: address, API key (as a digest),
-    and end user.
+    """Return the key that distinguishes clients for fairness: address, digest of the API key, and end
+    user.
     """
     key = http.headers.get("authorization", "")
     digest = hashlib.sha256(key.encode()).hexdigest()[:8] if key else ""

@@ -1,4 +1,4 @@
-"""Embed the texts of one HTTP request, some at a time."""
+"""Embed the texts of one HTTP request, in groups of TEXTS_AT_ONCE."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from mlx_server.gateway.requests.model_requests import EmbeddingRequest
 from mlx_server.gateway.requests.sendable import sendable
 
 TEXTS_AT_ONCE = 128
-"""Texts in one operation. A long list must not be repeated as a whole after a crash. In the engine, streams
-go on between batches of these texts."""
+"""How many texts one engine operation embeds. If the engine crashes, only the texts of one operation are
+embedded again. Between batches of these texts, the engine continues the streams."""
 
 
 MAX_NUMBERS = 2**22
-"""Numbers in the vectors of one answer: 10,922 vectors of 384. Their JSON takes up to 90 MB."""
+"""How many numbers the vectors of one answer may have together, such as 10,922 vectors of 384 numbers. Their
+JSON takes up to 90 MB."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The vectors of many texts, `dim` numbers each, in blocks of base64 float32 as the engine sends them."""
+    """The vectors of many texts, with `dim` numbers each, in the engine's format: blocks of base64 float32.
+    `load_s` is how many seconds the model took to load.
+    """
 
     blocks: tuple[str, ...]
     dim: int
@@ -40,9 +43,8 @@ class Embeddings:
     load_s: float
 
     def rows(self, dimensions: int | None = None) -> Iterator[list[float]]:
-        """Yield the vectors; with `dimensions` the first numbers of each, scaled to length 1 again.
-
-        Raises BadRequest if the vectors have fewer dimensions.
+        """Yield the vectors. If `dimensions` is given, yield only that many numbers of each vector, scaled to
+        unit norm again. Raises BadRequest if the vectors have fewer than `dimensions` numbers.
         """
         if dimensions is not None and dimensions > self.dim > 0:
             message = f"dimensions: this model's vectors have {self.dim}, not {dimensions}"
@@ -53,13 +55,14 @@ class Embeddings:
                 yield _unit_vector(row[:dimensions]) if is_cut else row
 
     def json_rows(self, dimensions: int | None = None) -> list[msgspec.Raw]:
-        """Return each of `rows` as JSON, which takes half the memory of the numbers. Raises BadRequest."""
+        """Return each vector of `rows` as JSON, which takes half the memory of the numbers. Raises BadRequest
+        if the vectors have fewer than `dimensions` numbers.
+        """
         return [msgspec.Raw(json_bytes(row)) for row in self.rows(dimensions)]
 
     async def response(self, answer: Callable[[], dict[str, Any]]) -> Response:
-        """Return the response whose JSON `answer` returns.
-
-        It is made in a thread if there are many vectors: 4 million numbers take a second.
+        """Return a response whose JSON body is what `answer` returns. If there are many vectors, the JSON is
+        written in a thread, because 4 million numbers take a second.
         """
         if sum(map(len, self.blocks)) <= SMALL_BYTES:
             return JsonResponse(answer())
@@ -70,10 +73,11 @@ class Embeddings:
 async def embed(
     context: GatewayContext, request: EmbeddingRequest, http: Request, dialect: str
 ) -> Embeddings:
-    """Return the vectors of all texts of `request`. Raises GatewayError, ClientDisconnected.
+    """Return the vectors of all texts of `request`.
 
-    The memory of the vectors bounds the number of texts. A vector with NaN or Infinity, as damaged weights
-    make it, is a fault of the model: JSON cannot carry it.
+    Raises ClientDisconnected if the client leaves, and GatewayError if an operation fails or all vectors
+    together would be too large. A vector with NaN or Infinity, which damaged weights produce, raises
+    ServerFault, because JSON cannot express it.
     """
     blocks: list[str] = []
     dim = tokens = 0
@@ -93,7 +97,7 @@ async def embed(
 
 
 def check_size(texts: int, dim: int) -> None:
-    """Raise BadRequest if this number of vectors with `dim` numbers is too large for one answer."""
+    """Raise BadRequest if `texts` vectors with `dim` numbers each are too large for one answer."""
     if texts * dim > MAX_NUMBERS:
         most = MAX_NUMBERS // dim
         message = f"input: the vectors of {texts} texts are too large for one answer; send {most} at most"

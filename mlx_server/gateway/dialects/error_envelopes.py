@@ -1,4 +1,6 @@
-"""Word an error as the clients of each dialect read it. The path of a request decides on the dialect."""
+"""Write an error in the form that the clients of each dialect read. The path of a request decides which
+dialect that is.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from vestal.web.http_error import HttpError
 
 @dataclass(frozen=True)
 class ErrorEnvelope:
-    """One dialect's form of an error: its name and JSON schema in the API document, and its body."""
+    """One dialect's form of an error: its name and JSON schema in the API document, and a function that
+    returns the body for an error.
+    """
 
     name: str
     schema: dict[str, Any]
@@ -27,7 +31,9 @@ def _strings(*names: str) -> dict[str, Any]:
 
 
 def ollama_body(error: HttpError) -> dict[str, Any]:
-    """Return the error for Ollama's clients, which read `error` as a string. The rest is for programs."""
+    """Return the error for Ollama's clients, which read only the string `error`. The other fields are for
+    programs that know this server.
+    """
     return {**error.fields, "error": error.message, "code": error.code}
 
 
@@ -50,7 +56,7 @@ _OPENAI_TYPES = {
 
 
 def openai_body(error: HttpError) -> dict[str, Any]:
-    """Return the error for OpenAI's clients. They read the name of the wrong field from `param`."""
+    """Return the error for OpenAI's clients, which read the name of the wrong field from `param`."""
     error_type = _OPENAI_TYPES.get(error.status, "server_error")
     detail = {"message": error.message, "type": error_type, "code": error.code}
     return {"error": {"param": error.fields.get("field"), **error.fields, **detail}}
@@ -85,7 +91,7 @@ _ANTHROPIC_TYPES = {
 
 
 def anthropic_body(error: HttpError) -> dict[str, Any]:
-    """Return the error for Anthropic's clients."""
+    """Return the error in the form that Anthropic's clients read."""
     error_type = _ANTHROPIC_TYPES.get(error.status, "api_error")
     detail = {"type": error_type, "message": error.message, "code": error.code}
     return {"type": "error", "error": {**error.fields, **detail}}
@@ -119,11 +125,12 @@ _BY_PATH = {
     "/reranking": OPENAI,
     "/v2": OPENAI,
 }
-"""The envelope of each path and of the paths below it. The longest path counts; Ollama's is for the rest."""
+"""The envelope of each path and of the paths below it. The longest matching path counts; any other path has
+Ollama's envelope."""
 
 
 def envelope_for(path: str) -> ErrorEnvelope:
-    """Return the envelope that errors on this path have."""
+    """Return the envelope for errors on this path."""
     while path:
         if path in _BY_PATH:
             return _BY_PATH[path]
@@ -132,7 +139,7 @@ def envelope_for(path: str) -> ErrorEnvelope:
 
 
 def request_id_headers(request_id: str) -> Mapping[str, str]:
-    """Return the headers by which a client names its request: Anthropic's clients read `request-id`."""
+    """Return the headers that tell a client the id of its request. Anthropic's clients read `request-id`."""
     return {"x-request-id": request_id, "request-id": request_id}
 
 
@@ -142,5 +149,5 @@ def error_response(error: HttpError, path: str, request_id: str | None = None) -
     if request_id is not None:
         headers |= request_id_headers(request_id)
     if error.status == InsufficientStorage.status:
-        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients obey this header
     return JsonResponse(envelope_for(path).body(error), error.status, headers)

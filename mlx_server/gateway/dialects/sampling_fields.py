@@ -1,7 +1,7 @@
-"""Fields that say how tokens are drawn, with the values by which clients switch a setting off. Pure.
+"""Fields that say how tokens are sampled, with the values by which clients switch a setting off. Pure.
 
-llama.cpp, Ollama and LM Studio read a number outside a setting's range as "off" or as the nearest end, and
-their users' interfaces send such numbers by default: top_k -1, num_ctx -1, max_tokens -1.
+llama.cpp, Ollama and LM Studio read a number outside a setting's range as "off" or as the nearest limit of
+the range, and their user interfaces send such numbers by default: top_k -1, num_ctx -1, max_tokens -1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ DEFAULT_REPEAT_LAST_TOKENS = Sampling().repeat_last_tokens
 
 
 def _number(change: Callable[[float], float | None]) -> BeforeValidator:
-    """Return a validator that changes numbers only; other values are left for the field's type to refuse."""
+    """Return a validator that applies `change` to numbers. Other values are left for the field's type to
+    refuse.
+    """
 
     def changed(value: Any) -> Any:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -30,29 +32,29 @@ def _number(change: Callable[[float], float | None]) -> BeforeValidator:
 
 
 Temperature = Annotated[Annotated[float, Field(ge=0, le=100)] | None, _number(lambda value: max(value, 0))]
-"""Negative: 0, the most probable token."""
+"""A temperature. A negative value becomes 0, which always selects the most probable token."""
 Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, _number(lambda value: min(max(value, 0), 1))]
-"""top_p, min_p: outside 0 to 1 the nearer end."""
+"""A setting from 0 to 1, such as top_p or min_p. A value outside this range becomes the nearer limit."""
 TopK = Annotated[
     Annotated[WholeNumber, Field(ge=0, lt=INT32_LIMIT)] | None, _number(lambda value: max(value, 0))
 ]
-"""Negative: 0, all tokens."""
+"""A top_k. A negative value becomes 0, which means all tokens."""
 RepeatPenalty = Annotated[
     Annotated[float, Field(gt=0, le=100)] | None, _number(lambda value: value if value > 0 else None)
 ]
-"""Not positive: None, no penalty."""
+"""A repetition penalty. A value of 0 or less becomes None, which means no penalty."""
 ContextLength = Annotated[
     Annotated[WholeNumber, Field(ge=1, lt=INT32_LIMIT)] | None,
     _number(lambda value: value if value > 0 else None),
 ]
-"""Not positive: None, the model's own."""
+"""A context length in tokens. A value of 0 or less becomes None, which means the model's own length."""
 UNLIMITED = INT32_LIMIT - 1
 _no_limit_if_huge = _number(lambda value: min(value, UNLIMITED) if value >= 0 else UNLIMITED)
 AnswerLimit = Annotated[Annotated[WholeNumber, Field(ge=1, lt=INT32_LIMIT)] | None, _no_limit_if_huge]
-"""Negative, or 2³¹ and more: until the context is full. 0 is refused: some servers mean no token by it, and
-some no limit."""
+"""The maximum number of tokens in an answer. A negative value, or one from 2³¹ on, means that the answer may
+fill the context. 0 is refused, because it means no token at some servers and no limit at others."""
 AnswerLimitOrZero = Annotated[Annotated[WholeNumber, Field(ge=0, lt=INT32_LIMIT)] | None, _no_limit_if_huge]
-"""The same for APIs that define 0: the prompt is read, and no token is generated."""
+"""The same for APIs that define 0: the prompt is processed, and no token is generated."""
 
 
 def make_sampling(
@@ -69,9 +71,9 @@ def make_sampling(
     frequency_penalty: float | None = None,
     logit_bias: tuple[tuple[int, float], ...] = (),
 ) -> Sampling:
-    """Return the settings of a generation. None means off, and 1 for `temperature` and `top_p`.
-
-    Without a seed, or with -1, the seed is `drawn_seed`. A `top_p` of 0 leaves the most probable token only.
+    """Return the sampling settings of a generation. None means that a setting is off, and 1 for `temperature`
+    and `top_p`. If `seed` is None or -1, the seed is `drawn_seed`. A `top_p` of 0 leaves only the most
+    probable token.
     """
     top_p = 1.0 if top_p is None else top_p
     temperature = 1.0 if temperature is None else temperature

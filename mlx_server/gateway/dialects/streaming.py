@@ -1,12 +1,12 @@
 """Streamed answers: they begin within a second, are never silent for long, and end if the client leaves.
 
-A stream begins at the first event, and at the latest BEGIN_AFTER_S after the request was taken in: the
-engine's early checks come before that. A failure before the beginning is answered with its own HTTP status; a
-later one is the dialect's error event.
+A stream begins at the first event, or BEGIN_AFTER_S after its request was accepted. The engine has usually
+checked the request by then. A failure before the beginning is answered with its own HTTP status; a later
+failure becomes the dialect's error event.
 
-While nothing comes, because the request waits for its turn, its model or an engine, or because its prompt is
-long, the dialect's keep-alive is sent (`AnswerRenderer.idle`); docs/decisions/0021-never-silent.md says
-which, and why.
+While no event comes, because the request waits for its turn, its model or an engine, or because its prompt is
+long, the dialect's keep-alive is sent (`AnswerRenderer.idle`). docs/decisions/0021-never-silent.md says which
+keep-alive each dialect has, and why.
 """
 
 from __future__ import annotations
@@ -39,32 +39,36 @@ class AnswerRenderer(Protocol):
     """Writes the parts of a streamed answer in one dialect. Pure, with state between the parts.
 
     A frame is what the dialect's clients read as one unit: a line of NDJSON, or a server-sent event with the
-    empty line after it. Every method returns the frames to send, or none.
+    empty line after it. Each method returns the frames to send, of which there may be none.
     """
 
     def begin(self) -> Iterable[bytes]:
         """Return the frames before the first part."""
 
     def idle(self) -> Iterable[bytes]:
-        """Return a frame that shows a waiting client that its request is alive, and adds nothing."""
+        """Return a keep-alive: a frame that shows a waiting client that its request is alive, and adds no
+        content.
+        """
 
     def part(self, index: int, part: AnswerPart) -> Iterable[bytes]:
-        """Return the frames for a part of answer number `index`; if `part.done`, also those of its end."""
+        """Return the frames for a part of answer number `index`. If `part.done` is set, also return the
+        frames that end the answer.
+        """
 
     def end(self) -> Iterable[bytes]:
         """Return the frames after the ends of all answers."""
 
     def error(self, error: GatewayError) -> Iterable[bytes]:
-        """Return the last frames of a stream that fails: its status 200 has been sent already."""
+        """Return the last frames of a stream that fails after its status 200 was sent."""
 
 
 async def stream_answers(
     http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Wait until the stream must begin, and return the streamed response. Raises the error of a request that
-    fails before that.
+    """Wait until the stream must begin, and return the streamed response. If the request fails before that,
+    raise its error.
 
-    `renderer_for` is called at the beginning of the stream. By then `answers.prompt_tokens` is known, unless
+    `renderer_for` is called at the beginning of the stream. `answers.prompt_tokens` is known by then, unless
     no engine could check the request.
     """
     await cancel_on_disconnect(http, answers, answers.wait_for_start())
@@ -100,7 +104,7 @@ async def _frames(answers: Answers, renderer: AnswerRenderer) -> AsyncIterator[b
 
 
 class Cancellable(Protocol):
-    """A request, or several, that can be cancelled."""
+    """A request, or several requests, that can be cancelled."""
 
     @property
     def id(self) -> str: ...
@@ -108,7 +112,9 @@ class Cancellable(Protocol):
 
 
 async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitable[T]) -> T:
-    """Return `result`. If the client disconnects first, cancel `work`, which raises ClientDisconnected."""
+    """Wait for `result` and return its value. If the client disconnects first, cancel `work`, so that
+    `result` raises ClientDisconnected.
+    """
     watch = asyncio.ensure_future(_cancel_when_disconnected(http.receive, work))
     try:
         return await result

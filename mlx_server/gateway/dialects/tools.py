@@ -1,4 +1,6 @@
-"""Check the functions that a client offers, and make the JSON schema of a required call. Pure."""
+"""Check the functions that a client offers, and make the JSON schema of a tool call that the model must make.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ ANY_ARGUMENTS = {"type": "object"}
 
 
 def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments of a past call as the object that chat templates take.
+    """Return the arguments of a past tool call as the object that chat templates expect.
 
-    OpenAI's clients send them as JSON text, and Ollama's as an object. `field` is their path in the body.
-    Raises BadRequest for a text that is not a JSON object. Half of a surrogate pair becomes U+FFFD.
+    OpenAI's clients send the arguments as JSON text, and Ollama's as an object. `field` is their path in the
+    body. An unpaired surrogate becomes U+FFFD. Raises BadRequest if the text is not a JSON object.
     """
     if not given or isinstance(given, dict):
         return given or {}
@@ -38,9 +40,8 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
 
 
 def check_argument_texts(texts: Iterable[str]) -> None:
-    """Raise TooLarge if the arguments of all past calls hold too many values.
-
-    The arguments are JSON within strings, into which the count of the body's values does not look.
+    """Raise TooLarge if the arguments of all past tool calls together hold too many values. The arguments are
+    JSON inside strings, which the count of the body's values does not see.
     """
     raw = b",".join(text.encode("utf-8", "replace") for text in texts)
     if len(raw) > SMALL_BYTES:
@@ -52,14 +53,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def checked_tools(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    """Return `tools`, or None if there are none. Raises BadRequest for one without name or schema."""
+    """Return `tools`, or None if there are none. Raises BadRequest if one of them has no name or a wrong
+    schema.
+    """
     for position, tool in enumerate(tools or ()):
         check_tool(tool, position)
     return tuple(tools) if tools else None
 
 
 def check_tool(tool: dict[str, Any], position: int) -> None:
-    """Raise BadRequest for a function without name or schema; `position` is its place in the body's tools."""
+    """Raise BadRequest if a function has no name, or if its parameters are not an object. `position` is its
+    index in the body's tools.
+    """
     function = tool.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRequest("invalid_request", f"tools.{position}.function.name: is missing")
@@ -69,14 +74,16 @@ def check_tool(tool: dict[str, Any], position: int) -> None:
 
 
 def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dict[str, Any]:
-    """Return the JSON schema of a call to any of `tools`, or to the one with the name. Raises BadRequest."""
+    """Return the JSON schema of a call to any of `tools`, or only to the tool called `name` if that is given.
+    Raises BadRequest if there is no such tool, or if a schema is nested too deeply.
+    """
     functions = [tool["function"] for tool in tools]
     allowed = [function for function in functions if name in (None, function["name"])]
     if not allowed:
         offered = listed([function["name"] for function in functions])
         message = f"tool_choice: {quoted(name or 'a tool')} is not offered; there are: {offered}"
         raise BadRequest("invalid_request", message)
-    # References in the parameters start at the root of their schema, which is not the root any more.
+    # A reference in a function's schema starts at the schema's root, which becomes a part of a larger schema.
     try:
         definitions = {
             f"arguments{index}": _with_moved_references(function["parameters"], index)

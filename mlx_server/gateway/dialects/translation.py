@@ -1,4 +1,4 @@
-"""Translate large bodies in a thread: the event loop serves the streams of all other clients meanwhile."""
+"""Translate large bodies in a thread, while the event loop serves the streams of all other clients."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ T = TypeVar("T")
 
 
 async def translated(http: HTTPConnection, translate: Callable[[], T], *, added_bytes: int = 0) -> T:
-    """Return the result of `translate`, which translates the body of `http`; raise its exceptions.
+    """Return the result of `translate`, which translates the body of `http` to requests for the engine. Raise
+    the exceptions of `translate`.
 
-    `translate` must be pure: if the body or `added_bytes` are large, it runs in a thread, and only one body
-    is parsed or translated at a time. The translation (messages and tools for the template, the schema of a
-    call, and the encoding for the engine) takes 0.5 s for a body with a million values.
+    `translate` must be pure, because it runs in a thread if the body is large or `added_bytes` is. Only one
+    large body is parsed or translated at a time. The translation (messages and tools for the template, the
+    schema of a call, and the encoding for the engine) takes 0.5 s for a body with a million values.
     """
     share = share_of(http)
     if not share.held_bytes and added_bytes <= SMALL_BYTES:

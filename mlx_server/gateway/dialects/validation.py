@@ -1,5 +1,6 @@
-"""Describe the first mistake in a body in one sentence, in the terms of JSON instead of the validator's.
-Pure."""
+"""Describe the first mistake in a body in one sentence, in the terms of JSON instead of the validator's
+terms. Pure.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +30,13 @@ MAX_VALUE_LENGTH = 60
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Return a sentence such as `messages.0.content: should be a string or a list (given: 3)`."""
+    """Return a sentence about the first mistake, such as `messages.0.content: should be a string or a list
+    (given: 3)`.
+    """
     found = error.errors(include_url=False, include_context=False)
     same_field = _of_the_first_field(found)
-    # Each alternative of a union reports its own mistake. The one that got furthest was meant.
+    # Each alternative of a union reports its own mistake. The client probably meant the alternative whose
+    # mistake lies deepest.
     furthest = max(len(_path(each)) for each in same_field)
     mistakes = [each for each in same_field if len(_path(each)) == furthest]
     where = ".".join(_path(mistakes[0])) or "body"
@@ -42,7 +46,9 @@ def first_mistake(error: ValidationError) -> str:
 
 
 def _of_the_first_field(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Return the errors of all alternatives of the field that the first error is about."""
+    """Return all errors about the field that the first error is about. A field of a union type has one for
+    each alternative.
+    """
     location = found[0]["loc"]
     depth = next((at for at, step in enumerate(location) if _is_union_member(step)), len(location))
     return [each for each in found if each["loc"][:depth] == location[:depth]]
@@ -73,7 +79,9 @@ def _shortened(value: Any) -> str:
 
 
 def _beginning(value: Any, length: int) -> str:
-    """Return `value` as JSON, or `length` characters of it and some more: it may be large and deep."""
+    """Return `value` as JSON, or only the first `length` characters and a few more, because `value` may be
+    large and deep.
+    """
     if not isinstance(value, list | dict):
         return json.dumps(value[: length + 1] if isinstance(value, str) else value, default=str)
     text, end = ("[", "]") if isinstance(value, list) else ("{", "}")

@@ -1,7 +1,7 @@
 """Refuse JSON with more values than any normal request has, before it is parsed. Pure.
 
-A Python object takes 30 to 1,000 bytes for 2 or 3 bytes of JSON: `[[],[],…` of 30 MB took 1.5 GB and held
-all other clients up for seconds.
+A Python object takes 30 to 1,000 bytes for 2 or 3 bytes of JSON. Without this limit, 30 MB of `[[],[],…`
+would take 1.5 GB of memory and delay all other clients by seconds.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 from mlx_server.gateway.errors import TooLarge
 
 MAX_PARTS = 128 * 1024
-"""Texts (names of fields included), lists and objects. A message of a chat has 5 or more of them."""
+"""The limit on texts (including names of fields), lists and objects. A chat message has 5 or more of them."""
 MAX_VALUES = 2**20 + MAX_PARTS
-"""All values. A prompt may be given as 2**20 token ids."""
+"""The limit on values of all kinds. It is large because a prompt may be given as 2**20 token ids."""
 _SLICE_BYTES = 64 * 1024
 
 
 def check_counts(raw: bytes) -> None:
-    """Raise TooLarge if the JSON in `raw` has over MAX_PARTS parts or MAX_VALUES values.
+    """Raise TooLarge if the JSON in `raw` has over MAX_PARTS parts (texts, lists and objects) or MAX_VALUES
+    values.
 
-    In JSON that is not valid, only what stands before the first mistake is counted rightly. That is enough:
-    a parser stops there.
+    In invalid JSON, the count is right only up to the first mistake. That is enough, because a parser stops
+    there.
     """
     parts = values = 0
     in_text, carried = False, b""

@@ -9,8 +9,8 @@
 | `standby`         | a second process, imports done, that waits to become the next engine           |
 | `link`            | cut the engine's bytes into events, send it operations                         |
 | `session`         | pass events on to the dispatcher for as long as one engine lives               |
-| `exit_evidence`   | judge from an exit whether the engine's requests may have caused it            |
-| `liveness`        | judge from the events whether the engine is loading, busy, idle or wedged      |
+| `exit_evidence`   | decide from an exit whether the engine's requests may have caused it           |
+| `liveness`        | decide from the events whether the engine is loading, busy, idle or wedged     |
 | `recycle_policy`  | decide when an engine is replaced for its memory or its age                    |
 | `recycler`        | carry that decision out                                                        |
 """

@@ -28,9 +28,8 @@ NAME = "mlx_engine"
 START_TIMEOUT_S = 60.0
 PROBE_INTERVAL_S, PROBE_TIMEOUT_S = 1.0, 5.0
 STABLE_AFTER_S = 1.0
-"""Killing the engine is a normal remedy, so the engine is restarted at once even after a short run without
-faults.
-"""
+"""An engine that was ready for at least this long before it died is restarted without delay. The time is
+short because killing the engine is a normal remedy."""
 
 
 def engine_child_spec(
@@ -43,9 +42,9 @@ def engine_child_spec(
     health: Probe,
     productive: Callable[[int], bool],
 ) -> ChildSpec:
-    """Return the spec of the engine that `command` runs; `ready` and `health` are its probes.
-
-    `productive` returns whether the engine with this PID gave clients a token or an answer.
+    """Return the spec of the engine that `command` runs; `ready` and `health` are the engine's probes.
+    `productive` is a function that returns whether the engine with this PID has given clients a token or an
+    answer.
     """
     home = config.home
     return ChildSpec(
@@ -59,14 +58,16 @@ def engine_child_spec(
         health=health,
         productive=productive,
         policy=_restart_policy(config),
-        adopt=False,  # the link of an engine is lost with the gateway that made it
+        adopt=False,  # an engine cannot be used after its gateway has died, because their link is gone
         launcher=launcher,
         before_launch=MemoryGate(model_servers.current_headroom, clock),
     )
 
 
 def _find(pid_file: Path, excluded: Container[int]) -> int | None:
-    """Return the PID of an engine that an earlier gateway started, and that the PID file does not name."""
+    """Return the PID of an engine that an earlier gateway started but `pid_file` does not name; None if there
+    is none. `excluded` are PIDs to ignore.
+    """
     return vestal_processes.group_leader(PID_FILE_VARIABLE, str(pid_file), excluded)
 
 

@@ -1,4 +1,4 @@
-"""Judge from an engine's exit whether its requests may have caused it. Pure."""
+"""Decide from an engine's exit whether the engine's requests may have caused it. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 
 SENT_BY_ANYBODY = frozenset({int(signal.SIGKILL), int(signal.SIGTERM)})
-"""Signals that a process does not send itself when it fails, as SIGABRT and SIGSEGV are."""
+"""Signals that come from another process. A process that fails ends by other signals, such as SIGABRT and
+SIGSEGV."""
 
 SHELL_SIGNAL_BASE = 128
-"""A shell, and a launcher that imitates one, exits with this plus the signal that ended its program."""
+"""A shell, or a launcher that imitates one, exits with this number plus the number of the signal that ended
+its program."""
 
 
 @dataclass(frozen=True)
 class ExitEvidence:
-    """What is known about one exit of an engine.
+    """The known facts about one exit of an engine.
 
     `planned`           somebody asked the engine to exit
     `code`, `signal`    its exit status; both None if that is unknown
-    `fault`             what the gateway found wrong before it ended the engine: a hang, or bytes that are
-                        not an event; empty if nothing
-    `killed_for_memory` the kernel killed a process for memory at that time
+    `fault`             the fault for which the gateway ended the engine: it hung, or sent bytes that are
+                        not an event; empty if there was none
+    `killed_for_memory` the kernel killed a process for lack of memory at that time
     """
 
     planned: bool = False
@@ -32,10 +34,11 @@ class ExitEvidence:
     killed_for_memory: bool = False
 
     def death(self) -> EngineDeath:
-        """Return the kind of death, by which the crash policy judges the engine's requests.
+        """Return the kind of death, from which the crash policy decides what happens to the engine's
+        requests.
 
-        A SIGKILL for memory counts as the engine's own fault: one of its requests may need more than there
-        is.
+        A SIGKILL for lack of memory counts as the engine's own fault, because one of its requests may need
+        more memory than the machine has.
         """
         if self.fault:
             return EngineDeath.OWN_FAULT

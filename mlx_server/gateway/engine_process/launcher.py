@@ -14,13 +14,12 @@ from mlx_server.gateway.engine_process.standby import StandbyEngine
 from vestal.supervision import ChildSpec, ExitStatus, HandleWrapper, ProcessGroup, ProcessHandle, spawn
 
 READ_REST_S = 1.0
-"""Longest wait for the last events of a dead engine to be read. They are already in the socket's buffer."""
+"""The longest wait for the last events of a dead engine, which are already in the socket's buffer."""
 
 
 class EngineLauncher:
-    """Launches engines: the standby engine if there is one, else a new process.
-
-    `new_link` makes the link to an engine from its process id.
+    """Launches engines: the standby engine if there is one, else a new process. `new_link` makes the link to
+    an engine from the engine's PID.
     """
 
     def __init__(self, new_link: Callable[[int], EngineLink]) -> None:
@@ -28,7 +27,9 @@ class EngineLauncher:
         self._standby: StandbyEngine | None = None
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
-        """Return a running engine, connected to a new link. Raises LaunchError, OSError."""
+        """Return a running engine that is connected to a new link. Raises LaunchError or OSError if no
+        process can be started.
+        """
         standby, self._standby = self._standby, None
         from_standby = standby is not None and standby.take()
         if standby is not None and from_standby:
@@ -42,7 +43,9 @@ class EngineLauncher:
         return LinkedProcess(process, link)
 
     async def prepare_standby(self, spec: ChildSpec) -> None:
-        """Start a standby engine unless one is alive. Raises LaunchError, OSError."""
+        """Start a standby engine unless one is alive. Raises LaunchError or OSError if no process can be
+        started.
+        """
         if self._standby is None or not self._standby.alive:
             self._standby = StandbyEngine(*await _start_process(spec, "--standby"))
 
@@ -54,7 +57,9 @@ class EngineLauncher:
 
 
 class LinkedProcess(HandleWrapper):
-    """An engine process that counts as exited only when everything it sent has been read."""
+    """An engine process that counts as exited only when everything that it sent has been read. `wait` waits
+    up to READ_REST_S for that.
+    """
 
     def __init__(self, process: ProcessHandle, link: EngineLink) -> None:
         super().__init__(process)
@@ -69,16 +74,18 @@ class LinkedProcess(HandleWrapper):
         return status
 
     def terminate(self) -> None:
-        """Ask the engine to shut down without waiting for its requests, and send SIGTERM.
+        """Ask the engine to shut down without finishing its requests, and send SIGTERM.
 
-        The requests continue in the next engine; when the gateway stops, it has already waited for them.
+        The requests continue in the next engine. If the gateway itself stops, it has already waited for them.
         """
         self._link.send(protocol.Shutdown(drain_s=0))
         super().terminate()
 
 
 async def _start_process(spec: ChildSpec, *arguments: str) -> tuple[ProcessGroup, socket.socket]:
-    """Run the spec's command with `--fd N` and `arguments`; return the process and our end of its socket."""
+    """Run the spec's command with `--fd N` and `arguments`. Return the process and the gateway's end of the
+    socketpair.
+    """
     our_end, engine_end = socket.socketpair()
     with engine_end:
         command = (*spec.command, "--fd", str(engine_end.fileno()), *arguments)

@@ -9,7 +9,7 @@ from mlx_server import protocol
 
 
 class EngineLink(asyncio.Protocol):
-    """Sends operations to the engine, and cuts the bytes that it sends into events.
+    """Sends operations to the engine, and splits the bytes that the engine sends into events.
 
     `on_event` is called with each event in order; `on_lost` is called once, after the last event, with the
     reason why the connection closed.
@@ -21,20 +21,22 @@ class EngineLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._frames = protocol.FrameBuffer()
-        self.protocol_fault = ""  # what the engine sent that is not an event; empty if nothing
+        self.protocol_fault = ""  # describes what the engine sent that is not an event; else empty
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
-        """Send an operation of the gateway's own, as `send_frame` does."""
+        """Send an operation that the gateway itself makes. This does nothing if the connection is closed."""
         self.send_frame(protocol.encode(operation))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send one frame. Do nothing if the connection is closed: `on_lost` reports that."""
+        """Send the encoded frame of one operation. This does nothing if the connection is closed, which
+        `on_lost` reports.
+        """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
     def abort(self, fault: str) -> None:
-        """Close the connection for the reason `fault`. The engine exits when it reads the end of file."""
+        """Close the connection because of `fault`. The engine exits when it reads the end of file."""
         self._fault = self._fault or fault
         if self._transport is not None:
             self._transport.abort()

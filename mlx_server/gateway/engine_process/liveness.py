@@ -1,9 +1,9 @@
-"""Judge an engine by its events: whether it is loading, busy, idle or wedged. Pure.
+"""Decide from an engine's events whether it is loading, busy, idle or wedged. Pure.
 
 A working engine is alive as long as it makes progress: a token, a part of a prompt, a part of a model. An
-idle engine makes none, and after the machine slept its GPU may be lost while its process reports that all is
-well. An idle engine is therefore sent a probe from time to time, which it answers with a token and an
-embedding.
+idle engine makes no progress, and after the machine slept, its GPU may be lost while its process reports that
+all is well. An idle engine is therefore sent a probe from time to time, which it must answer with a token and
+an embedding.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from mlx_server import protocol
 from vestal.supervision import ProbeResult, State
 
 LOADING_TIMEOUT_FACTOR = 4.0
-"""While a model loads, signs of progress may be this many times further apart, but only as far as the load's
-own pace justifies: a load that has reported every second is stuck after the usual time."""
+"""While a model loads, the timeout for progress may grow up to this factor, but only if earlier steps of the
+load were slow too. A load that reported progress every second is stuck after the usual timeout."""
 MOST_BETWEEN_JUDGEMENTS_S = 5.0
-"""The gateway judges its engine each second. After a longer gap, the gateway itself was blocked."""
+"""The gateway judges its engine each second. If this much time passes between two judgements, the gateway
+itself was blocked."""
 PACE_FACTOR = 3.0
-"""A load may take this many times as long for its next step as it took for its slowest one so far."""
+"""The next step of a load may take this many times as long as the load's slowest step so far."""
 
 
 class EngineLiveness:
-    """Judges an engine by its events. Any event but `Alive` is progress; so is an `Alive` with more steps.
+    """Judges an engine by its events. Every event is progress, except an `Alive` whose number of steps has
+    not changed.
 
-    `progress_timeout_s` bounds the time without progress, and without any event; `probe_interval_s` is the
-    time between probes of an idle engine. All times are monotonic seconds.
+    `progress_timeout_s` limits the time without progress, and the time without any event. `probe_interval_s`
+    is the time between probes of an idle engine. All times are monotonic seconds.
     """
 
     def __init__(self, progress_timeout_s: float, now: float, probe_interval_s: float = 30.0) -> None:
@@ -71,26 +73,27 @@ class EngineLiveness:
                 pass
 
     def _set_loading(self, model: str | None, now: float) -> None:
-        """Record which model is being loaded, and forget the pace of the last load."""
+        """Record which model is being loaded (None: no model). If it is another one than before, reset the
+        pace of the load.
+        """
         if model != self.loading:
             self.loading, self._load_step_at, self._slowest_load_step_s = model, now, 0.0
 
     def work_sent(self, was_idle: bool, now: float) -> None:
-        """Record that an operation was sent. An engine that was idle must make progress from now on."""
+        """Record that an operation was sent. If the engine was idle, its time without progress begins now."""
         if was_idle:
             self._last_progress_at = now
 
     def machine_woke(self, now: float) -> None:
-        """Record that the machine slept. The time asleep does not count, and the next probe is due
-        at once.
+        """Record that the machine has slept. The time asleep does not count, and the next probe is due at
+        once.
         """
         self._last_event_at = self._last_progress_at = now
         self._unanswered_probe_at, self._probe_at_once = None, True
 
     def probe_due(self, running: int, now: float) -> bool:
-        """Return whether the engine, with `running` of our requests, should be sent a probe now.
-
-        If so, the caller must send it.
+        """Return whether the engine should be sent a probe now, which the caller must then send. `running` is
+        the number of the gateway's requests that run in the engine.
         """
         idle = self.ready and not (running or self._working or self.loading)
         if not idle or self._unanswered_probe_at is not None:
@@ -103,7 +106,9 @@ class EngineLiveness:
         return True
 
     def judge(self, running: int, now: float) -> ProbeResult:
-        """Return the health of the engine, which has `running` of our requests."""
+        """Return the health of the engine. `running` is the number of the gateway's requests that run in the
+        engine.
+        """
         self._excuse_own_delay(now)
         if fault := self._fault(running, now):
             return ProbeResult(False, fault)
@@ -114,8 +119,8 @@ class EngineLiveness:
         return ProbeResult(True, detail, State.BUSY if busy else State.READY)
 
     def _excuse_own_delay(self, now: float) -> None:
-        """Do not count time in which the gateway itself was blocked, since it could not read the engine's
-        events.
+        """Exclude time in which the gateway itself was blocked, since it could not read the engine's events
+        meanwhile.
         """
         last, self._last_judged_at = self._last_judged_at, now
         if last is None or now - last <= MOST_BETWEEN_JUDGEMENTS_S:
@@ -127,7 +132,7 @@ class EngineLiveness:
             self._unanswered_probe_at = min(self._unanswered_probe_at + held_up_s, now)
 
     def _fault(self, running: int, now: float) -> str:
-        """Return why the engine must be replaced, or an empty string."""
+        """Return why the engine must be replaced; an empty string if it need not be."""
         silent_s = now - self._last_event_at
         if silent_s > self._timeout_s:
             return f"wedged: no sign of life for {silent_s:.0f} s"
@@ -144,7 +149,9 @@ class EngineLiveness:
         return ""
 
     def _progress_timeout_s(self) -> float:
-        """Return how long the engine may make no progress: longer only while a model loads slowly."""
+        """Return for how many seconds the engine may make no progress. This is longer than usual only while a
+        model loads slowly.
+        """
         if not self.loading:
             return self._timeout_s
         by_pace_s = PACE_FACTOR * self._slowest_load_step_s

@@ -8,15 +8,15 @@ from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import Clock, LaunchError
 
 TIMEOUT_S = 10.0
-"""Metal takes 5 to 10 s to return the memory of a killed engine."""
+"""How long to wait for memory. Metal takes 5 to 10 s to free the memory of a killed engine."""
 
 POLL_S = 0.25
-"""No event announces freed memory, so that it is polled."""
+"""How often to check the memory, because no event announces that memory was freed."""
 
 
 class MemoryGate:
-    """Delays each launch of an engine, for which the supervisor awaits the gate. `read_headroom` returns the
-    state of the machine's memory.
+    """Delays each launch of an engine until there is enough memory; the supervisor awaits the gate before a
+    launch. `read_headroom` returns the state of the machine's memory.
     """
 
     def __init__(
@@ -25,10 +25,8 @@ class MemoryGate:
         self._read_headroom, self._clock, self._timeout_s = read_headroom, clock, timeout_s
 
     async def __call__(self) -> None:
-        """Wait until there is enough memory.
-
-        Raises LaunchError if there is too little after `timeout_s` seconds. A start without memory would fail
-        and strand more of it, so it is better not tried.
+        """Wait until there is enough memory. Raises LaunchError if there is too little after `timeout_s`
+        seconds, because an engine that starts without enough memory would fail and leak more of it.
         """
         deadline = self._clock.now() + self._timeout_s
         while (headroom := self._read_headroom()).shortage:

@@ -1,8 +1,8 @@
-"""Decide when a healthy engine is replaced: it holds too much memory, or it is old. Pure.
+"""Decide when a healthy engine is replaced, because it holds too much memory or is old. Pure.
 
-Memory that Metal leaks returns only when the process ends, and requests continue in the next engine. An
-engine is never replaced soon after its start: if a new engine grows as fast, replacing it again would not
-help.
+Memory that Metal leaks is freed only when the process ends, and requests continue in the next engine. An
+engine is not replaced for its memory soon after its start: if a new engine grows as fast as the last one,
+replacing it would not help.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from vestal.config.units import format_size
 
 OVER_LIMIT_FACTOR = 1.15
-"""The engine's own memory ledger keeps it below its limit; an engine this far above it leaks memory."""
+"""The engine's own accounting keeps its memory below its limit. An engine whose memory exceeds the limit by
+this factor leaks memory."""
 
 IDLE_WAIT_S = 60.0
-"""Longest wait for a busy engine to become idle before it is replaced."""
+"""The longest wait for a busy engine to become idle before it is replaced."""
 
 MIN_AGE_S = 600.0
 """An engine younger than this is not replaced for its memory."""
@@ -22,8 +23,8 @@ MIN_AGE_S = 600.0
 class RecyclePolicy:
     """Decides when one engine is replaced, which started at `started_at` (monotonic seconds).
 
-    If `max_footprint_bytes` is None, OVER_LIMIT_FACTOR times the engine's own limit is allowed. If
-    `max_age_s` is 0, any age is allowed.
+    `max_footprint_bytes` is how much memory the engine may hold; None stands for OVER_LIMIT_FACTOR times the
+    engine's own limit. `max_age_s` is how old it may become; 0 allows any age.
     """
 
     def __init__(self, max_footprint_bytes: int | None, max_age_s: float, started_at: float) -> None:
@@ -32,9 +33,10 @@ class RecyclePolicy:
         self._due_since: float | None = None
 
     def due(self, footprint_bytes: int, limit_bytes: int, busy: bool, now: float) -> str | None:
-        """Return why the engine has to be replaced now, or None.
+        """Return why the engine has to be replaced now, or None if it need not be.
 
-        `footprint_bytes` and `limit_bytes` are the engine's last report; 0 if it made none.
+        `footprint_bytes` and `limit_bytes` are from the engine's last report; both are 0 before the first
+        one.
         """
         cause = self._cause(footprint_bytes, limit_bytes, now)
         if cause is None:

@@ -13,10 +13,10 @@ from vestal.supervision import Clock
 
 
 class Recycler:
-    """Asks the policy at each health check, and restarts the engine once it is due.
+    """Asks the recycle policy at each health check, and restarts the engine once its replacement is due.
 
-    `new_policy` makes the policy for an engine that starts at the given time; `restart` replaces the engine
-    for the given cause. A replaced engine returns its requests, which continue in the next one.
+    `new_policy` makes the policy for an engine that starts at the given time; `restart` replaces the engine,
+    with the cause as its argument. The requests of a replaced engine continue in the next one.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Recycler:
         self._replacement: asyncio.Task[None] | None = None
 
     def engine_launched(self) -> None:
-        """Make a new policy for an engine that was launched, because the previous engine's figures do not
-        apply.
-        """
+        """Create a new policy for an engine that was launched."""
         self._policy = self._new_policy(self._clock.now())
 
     def check(self, session: EngineSession, busy: bool) -> None:
-        """Replace the engine of `session` if that is due. `busy` is True if it has running requests."""
+        """Replace the engine of `session` if that is due. `busy` says whether the engine has running
+        requests.
+        """
         report = session.report
         cause = self._policy.due(report.footprint_bytes, report.limit_bytes, busy, self._clock.now())
         under_way = self._replacement is not None and not self._replacement.done()
@@ -49,7 +49,7 @@ class Recycler:
             self._replacement = asyncio.ensure_future(self._restart(cause))
 
     async def stop(self) -> None:
-        """Cancel a replacement that is under way."""
+        """Cancel a replacement that is in progress."""
         if self._replacement is not None:
             self._replacement.cancel()
             await asyncio.gather(self._replacement, return_exceptions=True)

@@ -20,9 +20,9 @@ class EngineSession:
     """The gateway's view of one engine process, from its launch until its link closes.
 
     `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
-    once somebody asked the engine to exit: its exit is then no crash, and is not counted against its
-    requests. `fault` is what was found wrong with the engine before it was ended, such as that it hangs;
-    empty if nothing. `on_ready` is called when the engine is ready to serve.
+    once somebody has asked the engine to exit; the exit is then not a crash, and does not count against the
+    engine's requests. `fault` describes why the engine was ended, such as a hang; it is empty if there was no
+    fault. `on_ready` is called when the engine is ready to serve.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EngineSession:
 
     @property
     def ready(self) -> bool:
-        """Return whether the engine serves requests now."""
+        """Return whether the engine can serve requests."""
         return self._open and self.liveness.ready
 
     @property
@@ -60,8 +60,8 @@ class EngineSession:
         return self._telemetry.deliveries > self._delivered_before
 
     def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
-        """Record the exit of the engine's process, and have the dispatcher decide which of its requests
-        continue.
+        """Record that the engine's process has exited, and have the dispatcher decide which of its requests
+        continue. `code` and `signal` are the exit status, both None if that is unknown.
         """
         self._on_link_lost("the engine has exited")
         fault = self.fault or self.link.protocol_fault
@@ -69,21 +69,22 @@ class EngineSession:
         self._dispatcher.engine_died(evidence.death())
 
     def supersede(self) -> None:
-        """Ignore whatever still arrives from this engine: another one has been launched."""
+        """Ignore all further events of this engine, because another engine has been launched."""
         self._open = False
 
     # --- towards the engine ---
 
     def send(self, frame: bytes) -> None:
-        """Send the frame of an operation that a request needs, and expect progress on it from now on."""
+        """Send the encoded operation that a request needs. From then on the engine must make progress."""
         first_request = self._running() <= 1
         self.liveness.work_sent(first_request, self._clock.now())
         self.link.send_frame(frame)
 
     def _exit_at_once(self) -> None:
-        """Ask an engine that drains after a signal from outside to exit now.
+        """Ask an engine that drains after a signal from outside to exit immediately.
 
-        It has returned the requests that it will not finish, and the next engine serves them the sooner.
+        The engine has returned the requests that it will not finish, and the next engine can serve them
+        sooner this way.
         """
         if not self.exit_is_planned:
             self.exit_is_planned = True
@@ -98,7 +99,7 @@ class EngineSession:
                 await self._became_ready.wait()
 
     def health(self) -> ProbeResult:
-        """Return the engine's health by its events so far. Send it a probe if one is due."""
+        """Return the engine's health, judged by its events so far. Send the engine a probe if one is due."""
         running, now = self._running(), self._clock.now()
         if self._open and self.liveness.probe_due(running, now):
             self.link.send(protocol.Probe("probe"))

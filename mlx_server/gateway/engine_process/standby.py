@@ -1,4 +1,4 @@
-"""The standby engine: a process that has done its imports, loaded no model and touched no GPU.
+"""The standby engine: a process that has done its imports, but has not loaded a model or used the GPU.
 
 When the engine dies, the standby engine takes over at once, which saves the second that the imports take.
 """
@@ -13,13 +13,16 @@ from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock, ExitStatus, ProcessGroup, SupervisionError
 
 EARLIEST_AFTER_S, LATEST_AFTER_S = 2.0, 20.0
-"""The imports of a standby engine occupy a core for a second, which running requests need more. It is
-therefore started in the first idle moment after the first figure, and after the second in any case."""
+"""A standby engine is started in the first idle moment at least EARLIEST_AFTER_S after an engine became
+ready, and after LATEST_AFTER_S in any case. It waits for an idle moment because its imports occupy a core for
+a second, which running requests need more."""
 IDLE_POLL_S = 0.5
 
 
 class StandbyEngine:
-    """One standby process. It is reaped at once if it dies, and exits by itself when `our_end` closes."""
+    """One standby process. If it dies, it is reaped at once. It exits by itself when `our_end`, the gateway's
+    end of its socketpair, is closed.
+    """
 
     def __init__(self, process: ProcessGroup, our_end: socket.socket) -> None:
         self.process = process
@@ -31,7 +34,9 @@ class StandbyEngine:
         return not self._exit.done()
 
     def take(self) -> bool:
-        """Hand the process over to the caller, who must wait for its exit. Return False if it is dead."""
+        """Hand the process over to the caller, who must then wait for its exit. Return False if the process
+        is dead.
+        """
         if not self.alive:
             self.our_end.close()
             return False
@@ -46,9 +51,8 @@ class StandbyEngine:
 
 
 class StandbyPreparation:
-    """Starts a standby engine some time after an engine became ready.
-
-    `prepare` starts it; `is_busy` returns whether requests are running.
+    """Starts a standby engine some time after an engine became ready. `prepare` starts the standby engine;
+    `is_busy` returns whether requests are running.
     """
 
     def __init__(
@@ -65,12 +69,12 @@ class StandbyPreparation:
         self._task: asyncio.Task[None] | None = None
 
     def engine_ready(self) -> None:
-        """Begin the preparation unless one is under way."""
+        """Begin the preparation unless one is in progress."""
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
-        """Cancel a preparation that is under way."""
+        """Cancel a preparation that is in progress."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -82,5 +86,5 @@ class StandbyPreparation:
             await self._clock.sleep(IDLE_POLL_S)
         try:
             await self._prepare()
-        except (SupervisionError, OSError) as error:  # without it the next start takes a second longer
+        except (SupervisionError, OSError) as error:  # the next start then takes a second longer
             self._telemetry.emit("spare_not_started", str(error))

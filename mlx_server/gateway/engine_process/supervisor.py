@@ -27,10 +27,11 @@ SIGKILL = int(signals.SIGKILL)
 
 
 class EngineSupervisor:
-    """Keeps one engine running. Each launched engine has an `EngineSession`; the supervision library decides
-    about restarts, and calls back for the engine's health.
+    """Keeps one engine running. Each launched engine has an `EngineSession`. The library `vestal.supervision`
+    decides about restarts, and calls this class to learn the engine's health.
 
-    `last_crash` holds the time (`ts`, seconds since the epoch) and the `cause` of the last unplanned exit.
+    `last_crash` holds the time (`ts`, seconds since 1970) and the `cause` of the last unplanned exit; None
+    before the first one.
     """
 
     def __init__(
@@ -71,9 +72,8 @@ class EngineSupervisor:
         dispatcher.trial_at = lambda: self._supervisor.trial_at(NAME)
 
     async def start(self) -> None:
-        """Terminate an engine of an earlier gateway if one still runs, and launch a new one.
-
-        Return before the engine is ready.
+        """Terminate an engine of an earlier gateway if one still runs, and launch a new engine. This returns
+        before the new engine is ready.
         """
         self._sleep_watch = asyncio.ensure_future(
             watch_sleep(SleepDetector(), self._clock, self._machine_woke)
@@ -92,34 +92,36 @@ class EngineSupervisor:
         await self._launcher.discard_standby()
 
     async def restart(self, cause: str) -> None:
-        """Replace the engine. Its requests continue in the next one."""
+        """Replace the engine because of `cause`. Its requests continue in the next engine."""
         self._session.exit_is_planned = True
         await self._supervisor.restart_child(NAME, cause)
 
     # --- what is known of the engine ---
 
     def status(self) -> ChildStatus:
-        """Return the supervision library's status of the engine's process."""
+        """Return the status of the engine's process, as the supervision library knows it."""
         return self._supervisor.status()[NAME]
 
     @property
     def ready(self) -> bool:
-        """Return whether an engine serves requests now."""
+        """Return whether an engine can serve requests."""
         return self._session.ready
 
     @property
     def loading(self) -> str | None:
-        """Return the name of the model that the engine is loading, or None."""
+        """Return the name of the model that the engine is loading; None if it loads none."""
         return self._session.liveness.loading
 
     @property
     def report(self) -> protocol.Alive:
-        """Return the last report of the present engine on its memory and prompt cache."""
+        """Return the last report of the present engine, which includes its memory and its prompt cache."""
         return self._session.report
 
     @property
     def hello(self) -> protocol.Hello | None:
-        """Return the newest greeting of an engine, which names its versions; None before the first."""
+        """Return the newest greeting of an engine, which contains the versions of its libraries; None before
+        the first greeting.
+        """
         return self._session.hello or self._last_hello
 
     # --- one engine after another ---
@@ -149,9 +151,11 @@ class EngineSupervisor:
     # --- called by the supervision library ---
 
     async def _start_probe(self, pid: int) -> ProbeResult:
-        """Return the health of a starting engine as soon as it reports that it is ready.
+        """Return the health of a starting engine, after a wait of up to READY_WAIT_S for its report that it
+        is ready.
 
-        An engine that became ready and died before the next probe would count as a failed start.
+        The wait lets readiness be noticed at once. Otherwise an engine that became ready and died before the
+        next probe would count as a failed start.
         """
         await self._session.wait_until_ready(READY_WAIT_S)
         return await self._health_probe(pid)
@@ -168,7 +172,9 @@ class EngineSupervisor:
         return self._dispatcher.count(RequestPhase.RUNNING) > 0
 
     def _machine_woke(self, slept_s: float) -> None:
-        """Have the engine probed at once, because its GPU context may have been lost during the sleep."""
+        """Have the engine probed at once, because the GPU may have lost the engine's state while the machine
+        slept.
+        """
         self._supervisor.machine_woke(slept_s)
         self._session.liveness.machine_woke(self._clock.now())
 

@@ -1,4 +1,4 @@
-"""ASGI middleware: once this gateway has handed over, requests on its connections go to its successor."""
+"""ASGI middleware that forwards requests to the successor once this gateway has handed over."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ RETRY_AFTER_S = 1
 
 
 NOT_FORWARDED = frozenset({"/requests/events"})
-"""Streams without an end, which would keep this gateway. They are refused, so that clients connect anew."""
+"""Paths of endless streams, which would keep this gateway from exiting if they were forwarded. This gateway
+refuses them, so that the clients connect to the successor."""
 
 
 class HandedOver:
-    """Holds the `successor` to which this gateway has handed over; None before that."""
+    """Holds the gateway to which this one has handed over (`successor`); None before that."""
 
     successor: Successor | None = None
 
 
 class ForwardToSuccessor:
-    """Forwards every request to the next gateway once `state.successor` is set, except endless streams."""
+    """Forwards every HTTP request to the next gateway once `state.successor` is set, except endless
+    streams.
+    """
 
     def __init__(self, app: ASGIApp, state: HandedOver) -> None:
         self._app = app

@@ -1,6 +1,6 @@
-"""The steps of a gateway whose agent asks it to hand over (SIGUSR1), in order.
+"""The steps of a gateway whose agent asks it to hand over (with SIGUSR1), in order.
 
-1. It accepts no more connections; the sockets stay open in the agent and in the successor.
+1. The gateway accepts no more connections. The sockets stay open in the agent and in the successor.
 2. It forwards new requests on its connections. It finishes the running requests that the answer log lacks.
 3. It stops its engine and releases the lock of the answer log, for which the successor waits. Its clients
    read the rest of their answers from the successor, through this gateway.
@@ -17,13 +17,16 @@ from mlx_server.gateway.parts import GatewayParts
 POLL_S = 0.02
 MAX_STAY_S = 15 * 60.0
 IDLE_S = 5.0
-"""A connection that has rested this long is closed. Its client makes a new one, which the successor has."""
+"""A connection that has been idle this long is closed. Its client opens a new one, which the successor
+accepts."""
 
 
 async def hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, state: HandedOver, successor: Successor
 ) -> None:
-    """Hand over, and wait until no client is left, or for MAX_STAY_S. It may be cancelled at any point."""
+    """Hand over to `successor`, and wait until no client is left, but at most MAX_STAY_S. The call may be
+    cancelled at any point.
+    """
     clock, dispatcher, listeners = parts.clock, parts.dispatcher, parts.listeners
     parts.telemetry.emit("handing_over", "a successor is ready")
     listeners.stop_accepting()

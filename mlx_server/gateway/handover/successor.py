@@ -1,4 +1,4 @@
-"""Read answers from another gateway, which continues those of this one, and forward requests to it."""
+"""Read answers that another gateway continues for this one, and forward requests to that gateway."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import aiohttp
 
 CONNECT_S = 120.0
-"""How long a request waits until the other gateway accepts it: it starts accepting when this one has handed
-over, and the connection waits in the kernel's queue until then."""
+"""How long a request waits until the other gateway accepts its connection. That gateway starts to accept when
+this one has handed over; until then, the connection waits in the kernel's queue."""
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"proxy-connection"}
 )
-"""Headers that belong to one connection (RFC 9110, section 7.6.1), and are not forwarded."""
+"""Headers that apply to a single connection (RFC 9110, section 7.6.1), and are not forwarded."""
 
 
 KEY_HEADERS = frozenset({"authorization", "x-api-key"})
@@ -27,15 +27,16 @@ KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 
 RETRY_S = 0.1
 MAX_RETRY_S = 60.0
-"""How long the next gateway is waited for after the death of one that has not sent anything."""
+"""How long to wait for a further gateway if the other gateway dies before it has sent anything."""
 ACCEPTED_AFTER_S = 1.0
-"""An attempt of this length had a gateway: a connection that is refused fails at once."""
+"""If an attempt takes longer than this, a gateway had accepted the connection, because a refused connection
+fails at once."""
 
 
 class Successor:
-    """The gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to it if there is one.
-
-    `connect_s` is how many seconds a request waits until that gateway accepts the connection.
+    """A client of the gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to that
+    gateway unless it is None. `connect_s` is how many seconds a request waits until that gateway accepts the
+    connection.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, connect_s: float = CONNECT_S) -> None:
@@ -46,11 +47,11 @@ class Successor:
 
     @property
     def key_headers(self) -> dict[str, str]:
-        """Return the header with the API key; no header if there is no key."""
+        """Return the header with the API key; an empty dict if there is no key."""
         return {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
 
     def client(self) -> aiohttp.ClientSession:
-        """Return the HTTP client, which has no limit of time but for the connection."""
+        """Return the HTTP client. Its requests have no time limit, except for the connection."""
         import aiohttp  # at the first use: it takes several MB of memory, and most gateways never hand over
 
         if self._session is None:
@@ -60,10 +61,11 @@ class Successor:
         return self._session
 
     async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
-        """Read an answer from the other gateway, and send it to the client, from frame number `first_frame`
-        to its end. Raises BrokenOff, and the `connection_failures`.
+        """Read an answer from the other gateway, from frame number `first_frame` to its end, and send it to
+        the client. With `has_started`, the client has received the status and the headers already.
 
-        With `has_started`, the status and the headers have been sent already.
+        Raises BrokenOff if the answer breaks off or is gone, and `connection_failures` if the connection
+        fails.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
@@ -74,8 +76,9 @@ class Successor:
     async def copy_answer_from_next(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
     ) -> None:
-        """Do what `copy_answer` does; if the other gateway dies before it has sent anything, read from the
-        one that follows it at the same address. Raises BrokenOff.
+        """Do what `copy_answer` does. If the other gateway dies before it has sent anything, read from the
+        gateway that follows it at the same address. Raises BrokenOff if the answer breaks off, or if no
+        gateway is found in time.
         """
         has_sent = False
 
@@ -92,7 +95,8 @@ class Successor:
                 return
             except connection_failures() as error:
                 now_s = time.monotonic()
-                # The retry time counts from this failure: the answer may have taken minutes before it.
+                # The retry time counts from this failure, because the answer may have taken minutes before
+                # it.
                 if now_s - began_s > ACCEPTED_AFTER_S:
                     deadline_s = now_s + MAX_RETRY_S
                 if has_sent or now_s > deadline_s:
@@ -100,10 +104,10 @@ class Successor:
             await asyncio.sleep(RETRY_S)
 
     async def forward(self, scope: Message, receive: Receive, send: Send, *, own_key: bool = False) -> None:
-        """Forward a whole HTTP request, and send its response to the client. Raises BrokenOff, and the
-        `connection_failures`.
+        """Forward a whole HTTP request, and send its response to the client. With `own_key`, authenticate
+        with this gateway's key instead of the client's.
 
-        With `own_key`, authenticate with this gateway's key instead of the client's.
+        Raises BrokenOff if the response breaks off, and `connection_failures` if the connection fails.
         """
         from yarl import URL
 
@@ -129,8 +133,9 @@ class Successor:
 
 
 async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool) -> None:
-    """Send the status, headers and body of `answer` to the client, whose connection is closed afterwards, so
-    that the client makes a new one.
+    """Send the status, headers and body of `answer` to the client. With `has_started`, send only the body.
+    The client's connection is closed afterwards, so that the client opens a new one. Raises BrokenOff if the
+    body breaks off.
     """
     if not has_started:
         headers = [*_forwarded(answer.raw_headers), (b"connection", b"close")]
@@ -144,7 +149,9 @@ async def _copy(answer: aiohttp.ClientResponse, send: Send, *, has_started: bool
 
 
 def connection_failures() -> tuple[type[Exception], ...]:
-    """Return the errors of a connection that another gateway breaks off or does not accept."""
+    """Return the types of the errors that occur if another gateway breaks off a connection or does not accept
+    it.
+    """
     import aiohttp  # see `client`
 
     return (OSError, aiohttp.ClientError)

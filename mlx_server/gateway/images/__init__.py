@@ -1,1 +1,3 @@
-"""Images in requests: recognized, measured and bounded without decoding, and fetched if that is allowed."""
+"""Images in requests: recognize, measure and limit them without decoding, and fetch them by URL if that is
+allowed.
+"""

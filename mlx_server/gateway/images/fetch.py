@@ -1,7 +1,8 @@
 """Fetch images by their URLs, for a gateway whose setting `mlx.image_urls` allows it.
 
-Each host name is resolved here, and the connection goes to the very IP addresses that were checked, so that a
-name whose addresses change in between leads nowhere else. A redirect is checked like the first URL.
+Each host name is resolved here, and the connection uses exactly the IP addresses that were checked. A name
+whose addresses change after the check therefore cannot lead to another address. A redirect is checked like
+the first URL.
 """
 
 from __future__ import annotations
@@ -28,25 +29,30 @@ from mlx_server.gateway.images.public_addresses import (
 
 MAX_REDIRECTS = 5
 TIMEOUT_S, CONNECT_TIMEOUT_S = 30.0, 10.0
-"""What all images of a request may take together, and one connection."""
+"""The time limits for all images of a request together, and for making one connection."""
 CHUNK_BYTES = 64 * 1024
 _REDIRECTIONS = frozenset((301, 302, 303, 307, 308))
 
 Resolve = Callable[[str, int], Awaitable[Iterable[str]]]
-"""Returns the addresses of a name, for a port."""
+"""A function that returns the IP addresses of a host name and a port."""
 Reserve = Callable[[int], Awaitable[None]]
-"""Awaited with the number of bytes that all images take, before they are held. It may raise."""
+"""A function that reserves memory for all images together, given their size in bytes. It is awaited before
+the bytes are stored, and may raise."""
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
-    """Return the addresses that the system knows for a name. Raises OSError."""
+    """Return the IP addresses that the system finds for a host name. Raises OSError if the name cannot be
+    resolved.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
 class ImageFetcher:
-    """Fetches the images of one request: at most `max_bytes` of each, and `max_total_bytes` of all."""
+    """Fetches the images of one request: at most `max_bytes` for each, and `max_total_bytes` for all
+    together.
+    """
 
     def __init__(
         self,
@@ -70,10 +76,12 @@ class ImageFetcher:
         self._times: Counter[str] = Counter()
 
     async def fetch(self, sources: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-        """Return the files by their URLs. `sources` has the body's field and the URL of each image.
+        """Return the fetched files by their URLs. `sources` are pairs of an image's path in the body and its
+        URL.
 
         A URL that occurs several times is fetched once, but counts towards the limits each time. Raises
-        BadRequest, which names the field, and the errors of `reserve`.
+        BadRequest, which names the path, if an image cannot or must not be fetched or is too large, and the
+        errors of `reserve`.
         """
         found: dict[str, bytes] = {}
         self._times = Counter(address for _, address in sources)
@@ -105,7 +113,9 @@ class ImageFetcher:
         return found
 
     async def _one(self, session: aiohttp.ClientSession, address: str, field: str) -> bytes:
-        """Return the file at a URL. Raises ForbiddenAddress, BadRequest, and the errors of aiohttp."""
+        """Return the file at a URL. Raises ForbiddenAddress if the URL or a redirect is not allowed,
+        BadRequest if the file cannot be used, and the errors of aiohttp.
+        """
         url = self._checked(address)
         for _ in range(MAX_REDIRECTS + 1):
             async with session.get(url, allow_redirects=False) as response:
@@ -115,8 +125,8 @@ class ImageFetcher:
         raise refused(field, f"could not be fetched: its address redirects over {MAX_REDIRECTS} times")
 
     def _checked(self, address: str) -> URL:
-        """Return the URL if it may be fetched. Raises ForbiddenAddress. A host name is left to the resolver
-        to check.
+        """Return the URL if it may be fetched, or raise ForbiddenAddress. A host name is only checked later,
+        by the resolver.
         """
         url = checked_url(address, self._ports)
         literal = literal_address(url.host or "")
@@ -139,7 +149,9 @@ class ImageFetcher:
         return b"".join(parts)
 
     def _check_size(self, size_bytes: int, field: str, times: int) -> None:
-        """Raise BadRequest if an image is too large, alone or with those before it."""
+        """Raise BadRequest if an image of `size_bytes` is too large, alone or together with the images before
+        it. `times` is how often the image occurs in the body.
+        """
         if size_bytes > self._max_bytes:
             most = f"{self._max_bytes} bytes (mlx.max_image_bytes)"
             raise refused(field, f"has over {most}; send a smaller one")
@@ -150,7 +162,9 @@ class ImageFetcher:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Resolves names for the connector, which connects to the addresses that it gets from here."""
+    """Resolves host names for aiohttp's connector, and refuses addresses that are not allowed. The connector
+    connects to the returned addresses.
+    """
 
     def __init__(self, resolve: Resolve, is_allowed: Callable[[IpAddress], bool]) -> None:
         self._resolve = resolve
@@ -159,7 +173,7 @@ class _CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises ForbiddenAddress if one of them is not allowed."""
+        """Return the addresses of a host name. Raises ForbiddenAddress if one of them is not allowed."""
         found = [ipaddress.ip_address(each) for each in await self._resolve(host, port)]
         if not all(map(self._is_allowed, found)):
             raise ForbiddenAddress("is not on the public internet")
@@ -177,11 +191,11 @@ class _CheckedResolver(AbstractResolver):
         )
 
     async def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing, because no resource is held."""
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the first error in a chain of causes."""
+    """Return the root cause of an error: the last error in its chain of causes."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error

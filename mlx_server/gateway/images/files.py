@@ -1,4 +1,6 @@
-"""Check the image files of a request, and bring them into the form that the protocol carries. Pure."""
+"""Check the image files of a request, and convert them to the form in which the engine receives them.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The limits on the images of one request, from the settings of the section `mlx`.
+    """The limits on the images of one request, from the settings in the section `mlx`.
 
-    `reads_heic` is True if the engine's environment has the decoder for HEIC, which is an extra.
-    `fetches_urls` is the setting `mlx.image_urls`.
+    `reads_heic` is True if the optional decoder for HEIC is installed. `fetches_urls` is the setting
+    `mlx.image_urls`.
     """
 
     max_images: int = 32
@@ -29,26 +31,28 @@ class ImageLimits:
 
 
 def refused(field: str, reason: str, code: str = "invalid_request") -> BadRequest:
-    """Return the error for the image in the body's `field`; `reason` goes on after "the image"."""
+    """Return the error for the image at the path `field` in the body. `reason` completes a sentence that
+    begins with "the image".
+    """
     return BadRequest(code, f"{field}: the image {reason}", field=field)
 
 
 def too_many(field: str, max_images: int) -> BadRequest:
-    """Return the error for more images than a request may hold."""
+    """Return the error for a request with more than `max_images` images."""
     most = f"{max_images} images (mlx.max_images), those of earlier turns included"
     return BadRequest("invalid_request", f"{field}: a request may hold {most}; send fewer", field=field)
 
 
 def is_address(source: str) -> bool:
-    """Return whether an image is given by an http or https URL."""
+    """Return whether an image is given by an http or https URL, rather than by its data."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
 def image_file(field: str, source: str, limits: ImageLimits) -> str:
-    """Return an image file, given as base64 or as a data URL, in standard base64.
+    """Return an image file in standard base64. `source` is base64 or a data URL.
 
-    Raises BadRequest, which names `field`, if the source is not base64, is no image of a known format, or is
-    over the limits. The media type of a data URL is ignored, since clients guess it.
+    Raises BadRequest, which names `field`, if the source is not base64, is not an image of a known format, or
+    exceeds the limits. The media type of a data URL is ignored, since clients guess it.
     """
     text = _payload(field, source)
     if len(text) * 3 // 4 > limits.max_bytes * 2:  # before it is decoded; twice, as there may be line breaks
@@ -61,7 +65,9 @@ def image_file(field: str, source: str, limits: ImageLimits) -> str:
 
 
 def check_file(field: str, data: bytes, limits: ImageLimits) -> str:
-    """Return the format of an image file. Raises BadRequest as `image_file` does."""
+    """Return the format of an image file. Raises BadRequest if the file is not an image of a known format, or
+    exceeds the limits.
+    """
     try:
         header = read_header(data)
     except UnreadableImage as error:
@@ -81,7 +87,9 @@ def _too_large(field: str, limits: ImageLimits) -> BadRequest:
 
 
 def _payload(field: str, source: str) -> str:
-    """Return the base64 in a source. Raises BadRequest for an address and for a data URL without base64."""
+    """Return the base64 in `source`. Raises BadRequest if `source` is another URL than a data URL with
+    base64.
+    """
     if source[:5].lower() != "data:":
         if "://" in source[:40]:
             raise refused(field, "is given by an address that is not fetched; send it as a data URL")
@@ -93,13 +101,12 @@ def _payload(field: str, source: str) -> str:
 
 
 def _decoded(field: str, text: str) -> tuple[bytes, bool]:
-    """Return the bytes in base64, and whether it is written in the standard way. Raises BadRequest.
-
-    Line breaks, missing padding and the URL-safe alphabet are read too.
+    """Return the decoded bytes, and whether `text` is standard base64. Line breaks, missing padding and the
+    URL-safe alphabet are accepted too. Raises BadRequest if `text` is not base64.
     """
     try:
         return binascii.a2b_base64(text, strict_mode=True), True
-    except ValueError:  # also for what is not ASCII
+    except ValueError:  # not standard base64, perhaps not even ASCII
         pass
     try:
         compact = b"".join(text.encode("ascii").split()).translate(_URL_SAFE).rstrip(b"=")

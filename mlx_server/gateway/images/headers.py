@@ -1,7 +1,8 @@
 """Recognize an image file by its first bytes, and read its size in pixels from its header. Pure.
 
-Nothing is decoded, so that no file can take more memory than its own bytes, or end this process. What the
-header hides (damaged pixels, a file that ends early) shows when the engine decodes the image.
+Nothing is decoded, so that no file can take more memory than its own bytes, or crash this process. Faults
+that the header does not show (damaged pixels, a file that ends early) appear when the engine decodes the
+image.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_STEPS = 10_000
-"""The most segments or boxes of a header that are read. Files of cameras have some 30."""
+"""How many segments or boxes of a header are read at most. Files from cameras have about 30."""
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _NO_FRAME = frozenset((0xC4, 0xC8, 0xCC))
-"""JPEG markers among those of frames (0xC0 to 0xCF) that begin no frame."""
+"""JPEG markers that do not begin a frame, although they are in the range of frame markers (0xC0 to 0xCF)."""
 
 
 class UnreadableImage(ValueError):
-    """The bytes are no image that can be used; the text says why, as part of a sentence after "it"."""
+    """The bytes are not a usable image. The text says why, and completes a sentence that begins with "the
+    image".
+    """
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image file says: the format, and the size in pixels."""
+    """The facts in the header of an image file: the format, and the size in pixels."""
 
     format: str
     width: int
@@ -36,7 +39,9 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Return the header of an image file, whatever type it was declared to be. Raises UnreadableImage."""
+    """Return the header of an image file, whatever media type the client declared. Raises UnreadableImage if
+    the file is not an image of a known format, or its header is damaged.
+    """
     if not data:
         raise UnreadableImage("is empty")
     try:
@@ -73,16 +78,16 @@ def _png(data: bytes) -> ImageHeader:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the size from the first frame's header."""
+    """Return width and height from the header of the first frame. Raises UnreadableImage if there is none."""
     at = 2
     for _ in range(MAX_STEPS):
         while data[at] == 0xFF:
             at += 1
         marker = data[at]
-        if data[at - 1] != 0xFF or marker == 0xDA:  # no marker, or the pixels begin
+        if data[at - 1] != 0xFF or marker == 0xDA:  # this is not a marker, or the pixels begin
             break
         at += 1
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these stand alone
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these markers have no content
             continue
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             height, width = struct.unpack_from(">HH", data, at + 3)
@@ -92,7 +97,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:
-    """Return the size of the canvas, or of the first frame where that is larger."""
+    """Return width and height of the canvas; where the first frame reaches beyond the canvas, the frame
+    counts. Raises UnreadableImage if there is no frame.
+    """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     for _ in range(MAX_STEPS):
@@ -126,7 +133,9 @@ def _webp(data: bytes) -> ImageHeader:
 
 
 def _heif_size(data: bytes) -> tuple[int, int]:
-    """Return the size of the largest image in the file: the others are its tiles and thumbnails."""
+    """Return width and height of the largest image in the file; the others are its tiles and thumbnails.
+    Raises UnreadableImage if the file has no size.
+    """
     sizes = []
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind != b"meta":
@@ -144,7 +153,9 @@ def _heif_size(data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield type, beginning and end of the content of each ISO box between `start` and `end`."""
+    """Yield (type, start, end) for each ISO box between the offsets `start` and `end`. The yielded offsets
+    are the limits of the box's content.
+    """
     for _ in range(MAX_STEPS):
         if start + 8 > end:
             return

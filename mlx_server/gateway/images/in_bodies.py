@@ -1,6 +1,6 @@
-"""Find the images that a body names by URL, and put their files in place of the URLs. Pure.
+"""Find the images that a body names by URL, and replace the URLs by the files. Pure.
 
-A body is either the JSON that arrived, or what was validated from it.
+A body is either the received JSON, or the model that was validated from it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from pydantic import BaseModel
 from mlx_server.gateway.images.files import is_address
 
 _CONTAINERS = ("messages", "input", "content", "output")
-"""The fields of a body, an item or a message in which parts of messages stand."""
+"""The fields of a body, an item or a message that may contain parts of messages."""
 _IMAGE_FIELDS = {"image_url": ("image_url",), "input_image": ("image_url",), "image": ("source",)}
-"""The field of the source, by the type of the part that is an image."""
+"""The fields that hold an image's source, by the type of the part."""
 
 
 def addresses_in(body: Any) -> list[tuple[str, str]]:
-    """Return the path in the body and the URL of each image that is named by URL, in their order."""
+    """Return (path in the body, URL) for each image that is named by a URL, in the order of the body."""
     return list(_addresses(body, ""))
 
 
 def with_files(body: Any, files: Mapping[str, bytes]) -> Any:
-    """Return a copy of the body with the `files` as data URLs in place of the URLs that are their keys."""
+    """Return a copy of the body in which the URLs that are keys of `files` are replaced by the files, as data
+    URLs.
+    """
     data_urls = {
         address: f"data:;base64,{base64.b64encode(data).decode('ascii')}" for address, data in files.items()
     }
@@ -42,7 +44,9 @@ def _addresses(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
-    """Yield the parts of a value that may hold URLs of images, and such URLs themselves, with their names."""
+    """Yield (name, value) for each part of `value` that may contain URLs of images, and for each such URL
+    itself.
+    """
     if isinstance(value, list | tuple):
         yield from enumerate(value)
         return

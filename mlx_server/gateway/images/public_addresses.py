@@ -1,7 +1,7 @@
-"""Decide which addresses of the web an image may be fetched from. Pure.
+"""Decide from which web addresses an image may be fetched. Pure.
 
-A client could otherwise have this machine ask for pages that only it can reach: a router's, another service
-of its own, a cloud's metadata.
+Without this check, a client could make this machine request pages that only it can reach: a router's pages,
+another service on this machine, or the metadata of a cloud.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(ValueError):
-    """Nothing may be fetched from this address; the text says why, as part of a sentence."""
+    """Images must not be fetched from this address. The text says why, as part of a sentence."""
 
 
 def is_public(address: IpAddress) -> bool:
-    """Return whether an address belongs to the public internet, and so to no network of this machine.
+    """Return whether an address belongs to the public internet, and not to a local network.
 
-    An IPv6 address that stands for an IPv4 address (mapped, 6to4, Teredo, NAT64) is as public as that one.
+    An IPv6 address that contains an IPv4 address (mapped, 6to4, Teredo, NAT64) is judged by that IPv4
+    address.
     """
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
@@ -37,7 +38,7 @@ def is_public(address: IpAddress) -> bool:
 
 
 def literal_address(host: str) -> IpAddress | None:
-    """Return the IP address that `host` is written as; None for a name, which has to be resolved."""
+    """Return the IP address that `host` represents; None if `host` is a name, which has to be resolved."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -45,9 +46,8 @@ def literal_address(host: str) -> IpAddress | None:
 
 
 def checked_url(text: str, ports: dict[str, int] = PORTS) -> URL:
-    """Return the address as a URL. Raises ForbiddenAddress.
-
-    Only http and https on their own ports are allowed, and no user or password.
+    """Return `text` as a URL. Raises ForbiddenAddress unless it is an http or https URL with the scheme's
+    standard port, and without a user or a password.
     """
     try:
         url = URL(text)

@@ -1,4 +1,4 @@
-"""Collect the images of one request, and the parts of messages that stand for them. Pure."""
+"""Collect the images of one request, and return the parts of messages that represent them. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.images.files import ImageLimits, image_file, is_address, refused, too_many
 
 IMAGE: dict[str, Any] = {"type": "image"}
-"""The part of a message that stands for the next image of the request."""
+"""The part of a message that represents the next image of the request."""
 READING_ROLES = ("user", "tool")
-"""The roles of the messages in which a model sees images. Templates have no place for them in others."""
+"""The roles of the messages in which a model sees images. Templates accept no images in messages of other
+roles."""
 
 Content = str | list[dict[str, Any]]
 """The content of a message: text, or a list of parts if it holds images."""
 
 
 class ImageReader:
-    """The images of one request for one model, whose name is spelled as the client did.
+    """Collects the images of one request. `model` is the model's name as the client spelled it.
 
-    If the model does not read images, `reason` says why, unless it is a text model. `files` are the images in
-    the order in which their parts stand in the messages.
+    If the model cannot read images, `reason` says why; it is empty for a text model. `files` are the images,
+    in base64, in the order in which their parts occur in the messages.
     """
 
     def __init__(
@@ -43,13 +44,15 @@ class ImageReader:
         return tuple(self._files)
 
     def reads_in(self, role: str) -> bool:
-        """Return whether the model sees the images in a message of this role."""
+        """Return whether the model sees images in messages of this role."""
         return self.reads_images and role in READING_ROLES
 
     def take(self, field: str, source: object) -> dict[str, Any]:
-        """Take the next image, given as base64, as a data URL or by an address that was fetched before.
+        """Add the next image, and return the part of the message that represents it. `source` is the image as
+        base64 or as a data URL.
 
-        Return its part of the message. Raises BadRequest, which names the body's `field`.
+        Raises BadRequest, which names the body's `field`, if there are too many images or this one cannot be
+        used.
         """
         if not isinstance(source, str) or not source:
             raise refused(field, "is missing; send its file in base64 (there is no files API here)")
@@ -63,7 +66,7 @@ class ImageReader:
         return IMAGE
 
     def refusal(self, field: str, part_type: str) -> BadRequest:
-        """Return the error for a part in the question itself that the model cannot read."""
+        """Return the error for a part of the last user message that the model cannot read."""
         remedy = (
             "leave out `images`"
             if part_type == "images"
@@ -77,11 +80,13 @@ class ImageReader:
 
 
 IMAGE_TYPES = ("image", "image_url", "input_image", "images")
-"""The types that dialects give to the parts that are images."""
+"""The types that image parts have in the dialects."""
 
 
 def joined(parts: Iterable[str | dict[str, Any]]) -> Content:
-    """Return the content with these texts and images, in their order; a string if there are only texts."""
+    """Return a message's content made of these texts and images, in their order. The content is a string if
+    there are only texts.
+    """
     content: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, dict):
@@ -96,14 +101,14 @@ def joined(parts: Iterable[str | dict[str, Any]]) -> Content:
 
 
 def text_of_content(content: Content) -> str:
-    """Return the text of a content, without its images."""
+    """Return the text of a message's content, without its images."""
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)
 
 
 def parts_of(content: Content) -> list[str | dict[str, Any]]:
-    """Return the texts and images of a content in the form that `joined` takes."""
+    """Return the texts and images of a message's content in the form that `joined` accepts."""
     if isinstance(content, str):
         return [content]
     return [part["text"] if part["type"] == "text" else part for part in content]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 MAX_LENGTH = 40
 MAX_READ = 400
-"""How many characters of the header are read."""
+"""How many characters of `User-Agent` are read at most."""
 
 APPLICATIONS = {
     "claude-cli": "Claude Code",
@@ -28,10 +28,11 @@ APPLICATIONS = {
     "vestal-page": "Vestal page",
     "zed": "Zed",
 }
-"""Programs, by their product in lower case. They are shown with their version."""
+"""Names of programs, by their product in lower case. A program is shown with its version."""
 
 APPLICATION_FAMILIES = {"codex": "Codex", "langchain": "LangChain"}
-"""The same, by the beginning of their products: `codex_cli_rs`, `codex_exec`, `langchainjs-openai`."""
+"""Names of programs, by the beginning of their products, such as `codex_cli_rs`, `codex_exec` and
+`langchainjs-openai`."""
 
 LIBRARIES = {
     "ai": "AI SDK",
@@ -54,7 +55,7 @@ LIBRARIES = {
     "undici": "Node.js",
     "wget": "Wget",
 }
-"""Libraries and tools, by their product in lower case. They are shown without a version."""
+"""Names of libraries and tools, by their product in lower case. A library is shown without a version."""
 
 BROWSERS = {
     "Edg": "Edge",
@@ -66,7 +67,8 @@ BROWSERS = {
     "Chrome": "Chrome",
     "Version": "Safari",
 }
-"""Browsers, by a product of theirs. The first that is found counts: Edge also names Chrome and Safari."""
+"""Names of browsers, by one of their products. The first entry that matches counts, because Edge also names
+Chrome and Safari."""
 
 _OF_EVERY_BROWSER = frozenset({"Mozilla", "AppleWebKit", "Gecko", "Safari", "Mobile", "Electron", *BROWSERS})
 _PRODUCT = re.compile(r"([^\s/(),;]+)(?:/([^\s(),;]*))?")
@@ -76,9 +78,10 @@ _VERSION = re.compile(r"v?(\d+(?:\.\d+)?)")
 
 
 def client_name(headers: Mapping[str, str]) -> str:
-    """Return a short name such as `Claude Code 2.1`, `openai-python`, `Firefox 153`; empty if it is unknown.
+    """Return a short name such as `Claude Code 2.1`, `openai-python` or `Firefox 153`; an empty string if the
+    client is unknown.
 
-    The names of the headers must be in lower case. Where `User-Agent` names only a library, other headers are
+    The names of the headers must be in lower case. If `User-Agent` names only a library, other headers are
     used: Open WebUI sends headers about its user, and several programs send their title in `X-Title`.
     """
     user_agent = headers.get("user-agent", "")[:MAX_READ]
@@ -91,7 +94,7 @@ def client_name(headers: Mapping[str, str]) -> str:
 
 
 def _from_user_agent(user_agent: str) -> tuple[str, bool]:
-    """Return the name, and whether it is the name of a library."""
+    """Return the client's name (empty if unknown), and whether it is the name of a library."""
     if sdk := _OFFICIAL_SDK.match(user_agent):
         language = sdk[2].lower()
         return f"{sdk[1].lower()}-{'node' if language == 'js' else language}", True
@@ -125,7 +128,9 @@ def _browser(products: list[tuple[str, str]]) -> str:
 
 
 def _with_version(name: str, version: str) -> str:
-    """Return the name with the first two numbers of the version, if there is one."""
+    """Return the name followed by the first two numbers of the version, or the name alone if `version` has no
+    number.
+    """
     found = _VERSION.match(version)
     return f"{name} {found[1]}" if found else name
 

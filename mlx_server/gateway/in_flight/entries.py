@@ -1,9 +1,8 @@
 """The list of the requests in flight: one entry for each HTTP request, however many tickets it has. Pure.
 
-A request that another machine continues has no ticket here, but its client reads the answer here.
-
-OpenAI's `n` and a list of prompts make several tickets at once; a long list of texts to embed or rank makes
-several, one after the other.
+If another machine continues a request, the request has no ticket here, but its client still reads the answer
+here. OpenAI's `n` and a list of prompts make several tickets at once. A long list of texts to embed or rank
+makes several tickets, one after the other.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 MAX_ENTRIES = 200
 LOADING = "loading"
 ORDER = (RequestPhase.RUNNING.value, LOADING, RequestPhase.PARKED.value, RequestPhase.QUEUED.value)
-"""The phases in the order of the list. An entry has the first that any of its tickets has."""
+"""The phases, in the order in which entries are listed. If the tickets of an entry differ in their phase, the
+entry has the phase that comes first here."""
 
 TicketInPhase = tuple[Ticket, RequestPhase]
 
@@ -29,8 +29,8 @@ _DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "r
 
 @dataclass(frozen=True)
 class PassedOn:
-    """A request for `path` that the machine at the URL `machine` continues, while its client reads it
-    here.
+    """A request for `path` that another machine continues, while its client reads the answer here. `machine`
+    is the machine's URL.
     """
 
     origin: RequestOrigin
@@ -46,10 +46,12 @@ def in_flight(
     held: Collection[str] = (),
     passed_on: Iterable[PassedOn] = (),
 ) -> dict[str, Any]:
-    """Return the entries, the `counts` of all requests by phase, and how many requests are `omitted`.
+    """Return the entries, the `counts` of all requests by phase, and how many requests are `omitted` from the
+    list.
 
-    Running requests come before waiting ones, and older ones first; at most MAX_ENTRIES are listed. `loaded`
-    are the names of the models in memory. The requests in `held` cannot be cancelled at present.
+    Running requests come before waiting ones, and older requests before newer ones; at most MAX_ENTRIES are
+    listed. `loaded` are the names of the models in memory. The requests whose ids are in `held` cannot be
+    cancelled at present.
     """
     of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
     for ticket, phase in tickets:
@@ -85,7 +87,7 @@ def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) 
 
 
 def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool) -> dict[str, Any]:
-    """Return the fields that every entry has. An unknown figure is None."""
+    """Return the fields that every entry has. A figure that is unknown is None."""
     return {
         "id": origin.id,
         "client": origin.client,
@@ -108,7 +110,7 @@ def _of_passed_on(request: PassedOn) -> dict[str, Any]:
 
 
 def _of_tickets(tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
-    """Return the fields that follow from the tickets of a request.
+    """Return the fields that are derived from the tickets of a request.
 
     An engine's death affects all tickets of a request, so the largest of their crash counts is shown.
     """

@@ -1,7 +1,7 @@
 """Stream the requests in flight as server-sent events: the body of GET /requests whenever it changes.
 
-All followers share the same frames, which are made at most twice a second. A slow follower is sent the newest
-frame when it has read the one before; older frames are not kept for it.
+All followers share the same frames, which are built at most twice a second. A slow follower gets the newest
+frame when it has read the one before; the frames in between are skipped.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from vestal.supervision import Clock
 from vestal.web import server_sent_events
 
 MAX_FOLLOWERS = 32
-"""Their connections cannot be closed to make room for others."""
+"""How many clients may follow at once. The limit is needed because their connections cannot be closed to make
+room for others."""
 LOOK_S = 1.0
 REPEAT_S = 10.0
 FRESH_S = 0.5
 FULL = f"{MAX_FOLLOWERS} others follow the requests; try again later, or ask GET /requests."
 CLOSED = "The server is stopping or was replaced; connect again."
 HEADERS = {"Cache-Control": "no-cache", "Connection": "close"}
-"""The connection is not used again: when a stream has ended, the next one may be another gateway's."""
+"""The connection is closed after a stream, because the client's next stream may have to come from another
+gateway."""
 
 
 class Followers:
-    """The clients of GET /requests/events. `report` returns the body of GET /requests."""
+    """Serves the clients of GET /requests/events. `report` returns the body of GET /requests."""
 
     def __init__(self, report: Callable[[], dict[str, Any]], clock: Clock) -> None:
         self._report = report
@@ -43,12 +45,12 @@ class Followers:
         self._made_at = -math.inf
 
     def close(self) -> None:
-        """End all streams, and begin no others."""
+        """End all streams, and refuse new ones."""
         self._closing.set()
 
     def response(self) -> StreamingResponse:
-        """Return the response for a new follower. Raises Unavailable if there are too many, or after
-        `close`.
+        """Return the response for a new follower. Raises Unavailable if there are too many followers, or
+        after `close`.
         """
         if self._closing.is_set():
             raise Unavailable("draining", CLOSED, retry_after_s=1)
@@ -61,8 +63,8 @@ class Followers:
         self._count -= 1
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Yield a frame at once, and then after each change: at most one each LOOK_S seconds, at least one
-        each REPEAT_S.
+        """Yield a frame at once, and another one after each change. Changes are checked every LOOK_S seconds;
+        without a change, the frame is repeated after REPEAT_S.
         """
         sent, sent_at = b"", -math.inf
         while not self._closing.is_set():
@@ -82,7 +84,9 @@ class Followers:
 
 
 class _Events(StreamingResponse):
-    """A stream of events. `on_end` is called once when either side ends the stream."""
+    """A response that streams events. `on_end` is called once when the client or the server ends the
+    stream.
+    """
 
     def __init__(self, frames: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
         super().__init__(frames, media_type=server_sent_events.MEDIA_TYPE, headers=HEADERS)

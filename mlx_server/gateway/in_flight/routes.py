@@ -32,12 +32,12 @@ class OtherMachines(Protocol):
         """Return the requests that other machines continue while their clients read the answers here."""
 
     async def cancel(self, answer_id: str) -> bool:
-        """Cancel a request on the machine that continues it. Return False if there is none."""
+        """Cancel a request on the machine that continues it. Return False if no machine does."""
 
 
 class RequestsInFlight:
-    """Lists and cancels requests. `keeper` is None if answers are not kept, `others` if there are no other
-    machines.
+    """Lists and cancels requests. `keeper` is None if answers are not stored; `others` is None if there are
+    no other machines.
     """
 
     def __init__(
@@ -64,7 +64,9 @@ class RequestsInFlight:
         return {**listed, "totals": self._telemetry.totals()}
 
     async def cancel(self, request_id: str) -> None:
-        """Cancel a request. Raises NotFound, or Conflict while another machine is asked to continue it."""
+        """Cancel a request. Raises NotFound if no such request is in flight, and Conflict while another
+        machine is being asked to continue the request.
+        """
         if self._keeper is not None and request_id in self._keeper.offered:
             raise errors.Conflict("request_passed_on", PASSED_ON)
         if not (self._dispatcher.cancel(request_id) or await self._cancel_elsewhere(request_id)):
@@ -83,7 +85,7 @@ class RequestsInFlight:
 
 
 def router(requests: RequestsInFlight) -> APIRouter:
-    """Return the routes."""
+    """Return the routes of this module."""
     routes = APIRouter(prefix="/requests")
 
     @routes.head("", include_in_schema=False)

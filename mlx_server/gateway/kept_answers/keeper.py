@@ -1,4 +1,4 @@
-"""All answers that are kept: those that run in this gateway, and those that stand in the answer log."""
+"""All stored answers: those that run in this gateway, and those in the answer log."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NO_LONGER_KEPT = (
     "or could not be written down."
 )
 SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
-"""These headers of a request are not written down."""
+"""Headers of a request that are not written to the answer log."""
 
 
 class MirroredElsewhere(Protocol):
-    """Answers that run on other machines and are mirrored here. Each method continues an answer here and
-    returns it; None if it is not mirrored.
+    """Answers that run on other machines and are mirrored here. Each method continues such an answer on this
+    machine and returns it; None if the answer is not mirrored here.
     """
 
     async def find(self, answer_id: str) -> KeptAnswer | None: ...
@@ -40,8 +40,8 @@ class MirroredElsewhere(Protocol):
 class AnswerKeeper:
     """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
 
-    `offers` asks gateways on other machines to continue answers; `mirrored` continues answers of theirs.
-    `is_closed` is True once the log was closed, so that another gateway can have it.
+    `offers` asks gateways on other machines to continue answers; `mirrored` continues answers of other
+    machines. `is_closed` is True once the log is closed, so that another gateway can open it.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
@@ -72,17 +72,19 @@ class AnswerKeeper:
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether the route of any answer runs that is not, or not yet, in the log."""
+        """Return whether a response is still being written whose request is not in the log."""
         return self._running.has_unwritten
 
     def use_app(self, app: ASGIApp) -> None:
-        """Set the ASGI application below the middleware, which makes the responses."""
+        """Set the ASGI application behind the middleware, which writes the responses."""
         self._running.app = app
 
     # --- new requests ---
 
     def start(self, scope: Scope, receive: Receive, key_digest: str | None = None) -> KeptAnswer:
-        """Start a request, whose body is read from `receive`, and return its answer."""
+        """Start a request, whose body is read from `receive`, and return its answer. `key_digest` is the
+        digest of its idempotency key, or None.
+        """
         head = Accepted(
             format=FORMAT,
             id=secrets.token_hex(16),
@@ -107,7 +109,9 @@ class AnswerKeeper:
         return answer
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
-        """Continue an answer that was begun on another machine, under the same id. Raises HttpError."""
+        """Continue an answer that was begun on another machine, under the same id, and return it. Raises
+        HttpError if the answer cannot be written to the log.
+        """
         head = records[0]
         assert isinstance(head, Accepted)
         self.log.begin(head)
@@ -119,23 +123,23 @@ class AnswerKeeper:
         return self._take_up(records)
 
     def offer_running(self, error: HttpError) -> None:
-        """Offer the answers that run here to other machines, because of `error`. Those that no machine takes
-        continue here.
+        """Offer the answers that run here to other machines, because of `error`. An answer that no machine
+        accepts continues here.
         """
         self.offers.offer_running(self.running, error)
 
     # --- earlier requests ---
 
     def has(self, answer_id: str) -> bool:
-        """Return whether the answer runs here, or stands in the log."""
+        """Return whether the answer is running here or is in the log."""
         return self._running.get(answer_id) is not None or self.is_logged(answer_id)
 
     def is_logged(self, answer_id: str) -> bool:
-        """Return whether the answer is in the log, and can be found again."""
+        """Return whether the answer is in the log, whether it has ended or not."""
         return self.log.has(answer_id)
 
     def forget(self, answer_id: str) -> None:
-        """Delete the record of an answer from disk, unless another gateway continues the answer or may do
+        """Delete an answer from the log, unless another gateway continues the answer or may be about to do
         so.
         """
         answer = self._running.get(answer_id)
@@ -143,9 +147,10 @@ class AnswerKeeper:
             self.log.forget(answer_id)
 
     async def find(self, answer_id: str) -> KeptAnswer:
-        """Return the answer with this id, and resume it if it had stopped.
+        """Return the answer with this id. If it does not run here, run it again from the log, or continue it
+        if it is mirrored here.
 
-        Raises HttpError if the answer is unknown (404) or no longer kept (410).
+        Raises HttpError if the id is unknown (404) or the answer was deleted (410).
         """
         answer = self._running.get(answer_id)
         if answer is not None and not answer.client_left.is_set():
@@ -163,7 +168,9 @@ class AnswerKeeper:
         return await self.mirrored.find(answer_id) if self.mirrored is not None else None
 
     def check_logged(self, answer_id: str) -> None:
-        """Raise HttpError for an answer that is not in the log: 404 if its id is unknown, else 410."""
+        """Raise HttpError if the answer is not in the log: with status 404 if its id is unknown, else with
+        410.
+        """
         status = self.log.status(answer_id)
         if status is None and not self._running.is_gone(answer_id):
             message = f"There is no answer with the id {answer_id[:80]!r}: none was begun here."
@@ -173,7 +180,7 @@ class AnswerKeeper:
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
         """Return the answer to the first request with this idempotency key; None if there is none. Raises
-        HttpError.
+        HttpError if the answer existed but can no longer be read.
         """
         answer = self._running.of_key(key_digest)
         if answer is not None and not answer.client_left.is_set():
@@ -184,7 +191,9 @@ class AnswerKeeper:
         return await self.find(answer_id)
 
     async def _revive(self, answer_id: str, stopping: KeptAnswer | None) -> KeptAnswer:
-        """Run the request again with what the log has of it. Raises HttpError if that is lost."""
+        """Run the request again from its records in the log, after the run `stopping` has ended. Raises
+        HttpError if the records are lost.
+        """
         if stopping is not None and stopping.task is not None:
             await asyncio.wait([stopping.task])
         records = await self.log.records(answer_id)
@@ -193,7 +202,9 @@ class AnswerKeeper:
         return await self._running_elsewhere(records) or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """Return an unfinished answer that another machine continues, so that it is read there; else None."""
+        """If another machine continues this unfinished answer, return an answer that is read from there; else
+        None.
+        """
         head = records[0]
         assert isinstance(head, Accepted)
         if self.offers.others is None or isinstance(records[-1], Ended):
@@ -228,8 +239,8 @@ class AnswerKeeper:
     async def take_up_unfinished(self, application: Any) -> int:
         """Resume every request that an earlier gateway left unfinished, and return their number.
 
-        A request whose client had left waits until somebody asks for it. `application` is what the routes
-        find under `app` in their scope.
+        A request whose client had left waits until somebody asks for it. `application` is the object that the
+        routes find under `app` in their scope.
         """
         self._application = application
         taken_up = 0
@@ -238,7 +249,7 @@ class AnswerKeeper:
             if not records or not isinstance(records[0], Accepted) or is_suspended(records):
                 continue
             if self.offers.others is not None and await self.offers.others.holding(records[0]) is not None:
-                self.log.append(answer_id, Left())  # a peer has gone on with it while no gateway lived here
+                self.log.append(answer_id, Left())  # a peer took the answer over while no gateway ran here
                 continue
             self._take_up(records)
             taken_up += 1
@@ -255,7 +266,7 @@ class AnswerKeeper:
         return sum(answer.elsewhere is not None for answer in self.running)
 
     def detach(self) -> None:
-        """Write no more to the log: another gateway continues the answers that run here."""
+        """Write no more to the log, because another gateway continues the answers that run here."""
         self._is_detached = True
         for answer in self.running:
             answer.detach()
@@ -266,7 +277,7 @@ class AnswerKeeper:
             self.log.sweep()
 
     async def close(self) -> None:
-        """End all runs, and close the log, in which unfinished answers stay unfinished."""
+        """End all runs and close the log. Unfinished answers stay unfinished there."""
         self.detach()
         tasks = [answer.task for answer in self.running if answer.task is not None]
         tasks += self.offers.tasks

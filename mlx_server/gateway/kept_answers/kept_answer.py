@@ -1,4 +1,4 @@
-"""One HTTP request that generates an answer, independent of the connection by which it came."""
+"""One HTTP request that generates an answer, independent of the connection over which it came."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from mlx_server.gateway.requests.ticket import TicketItem
 from vestal.web.http_error import HttpError
 
 MAX_WRITE_S = 0.3
-"""How long a client may wait for a slow disk."""
+"""How long a frame may wait for a slow disk before it is sent to the client."""
 _SCOPE_KEY = "vestal.kept_answer"
 
 
 class KeptAnswer:
-    """A request from its arrival to the end of its answers; `head` is its first record in the log.
+    """A request from its arrival to the end of its answers. `head` is its first record in the log.
 
-    `history` holds the items that an earlier run gave to its clients. `random` is the source of every random
-    number that the request needs, and `created_s` its time (seconds since the epoch): they are the same in
-    each run, so that each makes the same frames. `on_over` is called when nothing of the request runs any
-    more. `offer` is called with an error before the response shows it: it may call `begin_offer`, and
-    `settle` later. With `outlives_client`, the request continues even if no client follows it.
+    `history` holds the items that clients received in an earlier run. `random` is the source of every random
+    number that the request needs, and `created_s` is when the request was first accepted (seconds since
+    1970). Both are the same in each run, so that each run makes the same frames. `on_over` is called when no
+    part of the request runs any more. `offer` is called with an error before the response shows the error;
+    `offer` may call `begin_offer`, and must then call `settle` later. With `outlives_client`, the request
+    continues even if no client follows it.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class KeptAnswer:
         self.random = random.Random(head.seed)
         self.rendering = Rendering()
         self.outlives_client = False
-        self.first_frames: list[int] = []  # from which on those who follow it read
+        self.first_frames: list[int] = []  # for each client that follows: the first frame that it reads
         self.body = ReceivedBody()
         self.client_left = asyncio.Event()
         self.is_detached = False
@@ -81,30 +82,32 @@ class KeptAnswer:
 
     @property
     def body_digest(self) -> str:
-        """Return the digest of its body, which must have arrived."""
+        """Return the digest of the request's body, which must have arrived."""
         return self.head.body_digest or self.body.digest
 
     @property
     def is_accepted(self) -> bool:
-        """Return whether its requests were submitted."""
+        """Return whether the request's tickets were submitted to the dispatcher."""
         return self._is_accepted
 
     @property
     def has_all_events(self) -> bool:
-        """Return whether the engine has nothing more to do for it."""
+        """Return whether the engine has finished all answers of the request."""
         return self._is_accepted and not self._unfinished
 
     @property
     def is_over(self) -> bool:
-        """Return whether its route and all of its requests have ended, and no other machine is asked."""
+        """Return whether the route and all answers have ended, and no other machine is being asked to
+        continue them.
+        """
         return (self.task is None or self.task.done()) and not (self._unfinished or self.is_offered)
 
     # --- the route, through `GatewayContext` ---
 
     def resumed(self, number: int) -> ResumedRequest:
-        """Return the state with which the dispatcher resumes its request number `number`, from 0.
+        """Return the state with which the dispatcher starts or resumes answer number `number`, from 0.
 
-        A request that is resumed has a new id: the engine may still be cancelling the one before.
+        A resumed answer gets a new request id, because the engine may still be cancelling the earlier one.
         """
         public_id = self.id if number == 0 else f"{self.id}-{number}"
         request_id = f"{public_id}.{secrets.token_hex(4)}" if self._was_accepted else public_id
@@ -112,8 +115,8 @@ class KeptAnswer:
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int) -> None:
-        """Record that its `count` requests were submitted, and begin its file in the log, unless an earlier
-        run has.
+        """Record that the `count` answers of the request were submitted. Begin the request's file in the log,
+        unless an earlier run has done so.
         """
         self._is_accepted = True
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
@@ -124,22 +127,22 @@ class KeptAnswer:
             if self.client_left.is_set():
                 self._log.append(self.id, Left())
             self._written = asyncio.ensure_future(self._log.flush())
-        elif not self._unfinished:  # a gateway may die between the last event and the note of its end
+        elif not self._unfinished:  # a gateway may die between the last event and the record of the end
             self._log.ended(self.id)
 
     @property
     def is_written_down(self) -> bool:
-        """Return whether its file in the log was begun."""
+        """Return whether the request's file in the log was begun."""
         return self._was_accepted or self._is_accepted
 
     @property
     def whole_head(self) -> Accepted:
-        """Return `head` with the body, which must have arrived, and must not be in the log yet."""
+        """Return `head` including the body. The body must have arrived, and must not be in the log yet."""
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write an item that the client is given to the log. An error ends the answer, which is then not kept
-        unless another machine is asked to continue it.
+        """Write an item that the client receives to the log. An error ends the answer, which is then deleted
+        from the log unless another machine is being asked to continue it.
         """
         if self.is_detached:
             return
@@ -165,7 +168,9 @@ class KeptAnswer:
             self._on_over(self)
 
     def fail(self, error: HttpError) -> None:
-        """Record the error that the response is going to show; another machine may be asked first."""
+        """Record the error that the response is going to show. Before that, the answer is offered to other
+        machines, unless it is being offered already.
+        """
         if self.is_detached or self.failure is not None:
             return
         self.failure = error
@@ -185,10 +190,11 @@ class KeptAnswer:
     async def wait_until_written(self) -> None:
         """Wait until all items so far are written to the log, but at most MAX_WRITE_S.
 
-        No frame is sent before the items that it is made from are written. Otherwise the gateway may die in
-        between, and a keep-alive of the next one would take the number of a frame that the client already
-        has: the client would get the text of that frame twice, and the tokens of several answers in another
-        order. Once the disk has been slower than MAX_WRITE_S, nothing waits until it has caught up.
+        A frame is sent only after the items that it is made from are written. Otherwise, if the gateway died
+        in between, the next gateway could give a keep-alive the number of a frame that the client already
+        has. The client would then get the text of that frame twice, and the tokens of several answers in
+        another order. Once the disk has taken longer than MAX_WRITE_S, frames do not wait until the disk has
+        caught up.
         """
         if self._written is not None and self._disk_is_slow and not self._written.done():
             return
@@ -207,10 +213,10 @@ class KeptAnswer:
 
     @property
     def needs_keep_alives(self) -> bool:
-        """Return whether keep-alives are to be sent: a client waits for the next frame of its stream.
+        """Return whether keep-alives are to be sent, because a client waits for the next frame of its stream.
 
-        A client does not wait for a frame that it already has, from a gateway that died before the frame was
-        in the log: a keep-alive in the place of that frame would shift the frames that the client reads next.
+        A resumed client may already have frames that were not in the log when their gateway died. While such
+        frames are made again, no keep-alive is sent, because it would take the number of one of them.
         """
         is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)
         if self._was_accepted and is_missing_frames:
@@ -220,24 +226,30 @@ class KeptAnswer:
     # --- the client ---
 
     def leave(self) -> None:
-        """Stop the request, whose last client has left. It can be resumed for one that comes back."""
+        """Suspend the request, because its last client has left. The request can be resumed for a client that
+        comes back.
+        """
         if self._unfinished and not self.is_detached:
             self._log.append(self.id, Left())
         self.client_left.set()
 
     def detach(self) -> None:
-        """Write no more to the log: what happens in this process from now on is not the answer's end."""
+        """Write no more to the log, because another gateway continues the answer, or a later one will."""
         self.is_detached = True
 
     # --- another machine ---
 
     def begin_offer(self) -> None:
-        """Send clients nothing new until `settle`: another machine is asked to continue what was sent."""
+        """Hold back new frames until `settle`, because another machine is being asked to continue the
+        answer.
+        """
         self.is_offered = True
         self.rendering.hold()
 
     def settle(self, elsewhere: CopyElsewhere | None) -> None:
-        """Continue here if `elsewhere` is None; else stop here, and have clients read the rest from there."""
+        """End an offer. If `elsewhere` is None, continue the answer here; else stop it here, and have clients
+        read the rest with `elsewhere`.
+        """
         self.is_offered = False
         if self.is_detached:  # it was handed over meanwhile, or this gateway ends
             self.rendering.release()
@@ -251,7 +263,9 @@ class KeptAnswer:
             self._on_over(self)
 
     def _pass_to(self, elsewhere: CopyElsewhere) -> None:
-        """Stop the answer here. The log keeps it, so that it continues here if the other machine loses it."""
+        """Stop the answer here. It stays in the log, so that it can continue here if the other machine loses
+        it.
+        """
         if not self.is_written_down:
             head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
             self._log.begin(head, self.body.take_parts())
@@ -261,18 +275,22 @@ class KeptAnswer:
         self.client_left.set()
 
     def move_to(self, elsewhere: CopyElsewhere) -> None:
-        """Write no more to the log, and have clients read the rest of the answer from another gateway."""
+        """Write no more to the log, and have clients read the rest of the answer from another gateway with
+        `elsewhere`.
+        """
         self.detach()
         self.elsewhere = elsewhere
         self.rendering.freeze()
 
 
 def keep(scope: Any, answer: KeptAnswer) -> None:
-    """Store `answer` in the ASGI scope of the handler that makes it."""
+    """Store `answer` in the ASGI scope of the route that generates it."""
     scope[_SCOPE_KEY] = answer
 
 
 def kept_answer_of(scope: Mapping[str, Any]) -> KeptAnswer | None:
-    """Return the answer that `keep` stored in the ASGI scope; None if the answer is not kept."""
+    """Return the answer that `keep` stored in the ASGI scope; None if the request is not run as a stored
+    answer.
+    """
     answer = scope.get(_SCOPE_KEY)
     return answer if isinstance(answer, KeptAnswer) else None

@@ -1,5 +1,5 @@
-"""ASGI middleware that runs POSTs that generate apart from their connections, and answers requests with the
-same Idempotency-Key by one answer.
+"""ASGI middleware that runs generating POST requests independently of their connections, and gives requests
+with the same Idempotency-Key the same answer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from vestal.web.http_error import HttpError
 MAX_KEY_BYTES = 255
 LOST = "The server was replaced, and the new one died before it answered; send the request again."
 REPEATED_BODY_S = 60.0
-"""How long the body of a request may take whose answer is there already."""
+"""How long the body of a repeated request, whose answer exists already, may take to arrive."""
 
 
 class KeepAnswers:
-    """Keeps the answers to POSTs for `paths`. `respond` turns an error and the path into a response."""
+    """Runs the POST requests for `paths` as stored answers. `respond` turns an error and a path into a
+    response.
+    """
 
     def __init__(
         self,
@@ -64,9 +66,8 @@ class KeepAnswers:
             await self._respond(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
-        """Return the answer to this request: a new one, or the one to an earlier request with the same key.
-
-        Raises HttpError.
+        """Return the answer to this request: the answer to an earlier request with the same key, or else a
+        new one. Raises HttpError if the key is wrong, or if the earlier request had another body.
         """
         key = _key_digest(scope)
         earlier = await self._keeper.find_by_key(key) if key else None
@@ -82,7 +83,9 @@ class KeepAnswers:
         return earlier
 
     async def _digest(self, receive: Receive) -> str:
-        """Return the digest of a body without keeping it. Raises HttpError."""
+        """Return the digest of a body without storing the body. Raises HttpError if the body is too large or
+        arrives too slowly.
+        """
         body, size_bytes = ReceivedBody(), 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPEATED_BODY_S):
@@ -100,9 +103,9 @@ class KeepAnswers:
 
 def _key_digest(scope: Scope) -> str | None:
     """Return a digest of the Idempotency-Key and the API key; None if there is no Idempotency-Key. Raises
-    HttpError if it is too long.
+    HttpError if the Idempotency-Key is too long.
 
-    The API key is a part of the digest, so that nobody reads an answer of somebody else by guessing.
+    The digest includes the API key, so that a client cannot read another client's answer by guessing its key.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     key = headers.get(b"idempotency-key", b"").strip()
@@ -118,11 +121,11 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer from frame number `first_frame` on. If its last client leaves before its end, the
-    answer is suspended.
+    """Send the answer to a client, from frame number `first_frame` on. If the answer's last client leaves
+    before the end, suspend the answer.
 
-    If another gateway continues the answer and fails to deliver it, HttpError is raised, provided that
-    nothing was sent yet. Otherwise the response stays incomplete, so that the server closes the connection.
+    If another gateway continues the answer but fails to deliver it, raise HttpError if nothing was sent yet.
+    Otherwise the response stays incomplete, so that the server closes the connection.
     """
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
@@ -145,7 +148,9 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
 async def _copy_rest(
     elsewhere: CopyElsewhere, answer_id: str, copied: Copied, send: Send, gone: asyncio.Future[None]
 ) -> None:
-    """Send the rest of an answer that another gateway continues, until `gone` is done. Raises HttpError."""
+    """Send the rest of an answer that another gateway continues, until `gone` is done. Raises HttpError if
+    that gateway fails before anything was sent.
+    """
     has_started = copied.has_started
 
     async def sending(message: Message) -> None:
@@ -162,14 +167,16 @@ async def _copy_rest(
 
 
 async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
-    """Wait until the client of `receive` has disconnected. Before the body is whole, the route reads it."""
+    """Wait until the client of `receive` has disconnected. This begins once the body is complete, because the
+    route reads from `receive` until then.
+    """
     await answer.body.is_whole.wait()
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _unless_gone(work: asyncio.Future[None], gone: asyncio.Future[None]) -> None:
-    """Wait for `work`, which is cancelled if the client goes away before its end. Raises its exceptions."""
+    """Wait for `work`, and raise its exceptions. If the client goes away first (`gone`), cancel `work`."""
     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
         work.cancel()

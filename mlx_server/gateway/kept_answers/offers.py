@@ -1,4 +1,6 @@
-"""Offer answers to other machines: those that fail here, and new ones that are served better there."""
+"""Offer answers to other machines: answers that fail here, and new ones that another machine would serve
+better.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +15,34 @@ from vestal.web.http_error import HttpError
 
 
 class OtherMachines(Protocol):
-    """The gateways on other machines, as the keeper of the answers uses them. No method raises."""
+    """The interface to the gateways on other machines. No method raises."""
 
     def may_serve(self, head: Accepted, error: HttpError) -> bool:
         """Return whether another machine might serve a request that fails here with `error`."""
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask them to continue an answer. Return a function that reads it there; None if none takes it."""
+        """Ask the other machines to continue an answer. Return a function that reads the rest of the answer
+        there; None if no machine accepts the answer.
+        """
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Ask another machine to serve a new request, if it is served better there.
+        """Ask another machine to serve a new request, if that machine would serve it better.
 
         Return a function that reads the answer there; None if the request runs here.
         """
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return a function that reads an answer from the machine that has it; None if no machine has it."""
+        """Return a function that reads the answer from the machine that has it; None if no other machine has
+        it.
+        """
 
     def stop_writing(self) -> None:
-        """Write nothing more into the answer log, which is being closed."""
+        """Write nothing more to the answer log, because the log is about to be closed."""
 
 
 class Offers:
-    """The offers of one gateway. `others` are the gateways on other machines, None without any.
-
-    `tasks` are the offers whose outcome is open.
+    """Offers answers of this gateway to `others`, the gateways on other machines (None if there are none).
+    `tasks` are the offers that are not settled yet.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -47,18 +52,20 @@ class Offers:
 
     @property
     def is_offering(self) -> bool:
-        """Return whether another machine is being asked to go on with an answer."""
+        """Return whether another machine is being asked to continue an answer."""
         return bool(self.tasks)
 
     def offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
-        """Offer an answer that fails here to the other machines, if one of them might serve it."""
+        """Offer an answer that fails here with `error` to the other machines, if one of them might serve
+        it.
+        """
         may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
         if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):
             self._offer(answer, self.others)
 
     def offer_running(self, answers: Iterable[KeptAnswer], error: HttpError) -> None:
-        """Offer those of `answers` that are unfinished, because of `error`. Those that no other machine takes
-        continue here.
+        """Offer the unfinished ones of `answers` because of `error`. An answer that no other machine accepts
+        continues here.
         """
         for answer in answers:
             is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
@@ -80,11 +87,13 @@ class Offers:
             answer.settle(elsewhere)
 
     async def _records_of(self, answer: KeptAnswer) -> Sequence[Record] | None:
-        """Return the records of an answer that runs; None if the log has lost them."""
+        """Return the records of a running answer; None if the log has lost them."""
         return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
 
     async def place(self, answer: KeptAnswer) -> bool:
-        """Have another machine serve a new request, if it is served better there. Return whether one does."""
+        """Have another machine serve a new request, if that machine would serve it better. Return whether one
+        does.
+        """
         if self.others is None:
             return False
         answer.begin_offer()

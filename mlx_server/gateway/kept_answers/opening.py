@@ -11,8 +11,8 @@ from vestal.supervision import Clock
 
 POLL_S = 0.02
 MAX_WAIT_S = 20.0
-"""How long a gateway waits for the log before it serves without one. A gateway that was killed has released
-it; one that shuts down needs a few seconds."""
+"""How long a gateway waits for the log before it serves without one. An earlier gateway that was killed has
+released the log; one that shuts down needs a few seconds."""
 
 MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
 
@@ -20,10 +20,10 @@ MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
 async def open_answer_log(
     config: Config, clock: Clock, emit: Callable[..., None], *, waits: bool = False
 ) -> AnswerLog:
-    """Wait until no other gateway has the log of this installation, and return the log.
+    """Wait until no other gateway holds the log of this installation, and return the log.
 
-    It keeps nothing if `mlx.keep_answers_s` is 0, or if another gateway still has the log after MAX_WAIT_S.
-    With `waits`, the other gateway is going to hand over, and is waited for as long as it takes.
+    The returned log stores nothing if `mlx.keep_answers_s` is 0, or if another gateway still holds the log
+    after MAX_WAIT_S. `waits` says that the other gateway is about to hand over; then there is no time limit.
     """
     mlx = config.mlx
     end_s = math.inf if waits else clock.now() + MAX_WAIT_S

@@ -1,4 +1,4 @@
-"""The body of a request that is kept, as it arrives."""
+"""The body of a request while it arrives, for requests that are run as stored answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class ReceivedBody:
-    """The body of a request as it arrives, until it is written to the log. `is_whole` is set when the body is
+    """Collects the body of a request until it is written to the log. `is_whole` is set when the body is
     complete.
     """
 
@@ -20,11 +20,11 @@ class ReceivedBody:
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of what has arrived, as hexadecimal digits."""
+        """Return the SHA-256 of the bytes that have arrived, as hexadecimal digits."""
         return self._hash.hexdigest()
 
     def add(self, message: Mapping[str, Any]) -> None:
-        """Add an ASGI message, which may also be the client's disconnection."""
+        """Add the next ASGI message of the request. The client's disconnection also completes the body."""
         if part := message.get("body", b""):
             self._hash.update(part)
             self._parts.append(part)
@@ -32,14 +32,14 @@ class ReceivedBody:
             self.is_whole.set()
 
     def peek(self) -> bytes:
-        """Return what has arrived of the body."""
+        """Return the part of the body that has arrived."""
         return b"".join(self._parts)
 
     def replace(self, body: bytes) -> None:
-        """Have `body` written to the log in place of what has arrived. The digest does not change."""
+        """Have `body` written to the log instead of the received body. The digest does not change."""
         self._parts = [body]
 
     def take_parts(self) -> list[bytes]:
-        """Return the parts of the body, and forget them."""
+        """Return the parts of the body, and remove them from memory here."""
         parts, self._parts = self._parts, []
         return parts

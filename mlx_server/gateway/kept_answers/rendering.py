@@ -1,4 +1,5 @@
-"""The response that a route makes, frame by frame: kept while it is made, for all who follow it.
+"""The response that a route writes, frame by frame. It is stored while it is written, for all clients that
+follow it.
 
 A frame is one ASGI body message: a line of NDJSON, a server-sent event, or the body of an answer that is not
 streamed.
@@ -18,12 +19,13 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BrokenOff(Exception):
-    """The gateway that continues an answer did not deliver the rest of it."""
+    """The gateway that continues an answer did not deliver the rest of the answer."""
 
 
 class CopyElsewhere(Protocol):
-    """A function that sends an answer of another gateway, from frame number `first_frame` to its end. It
-    raises BrokenOff.
+    """A function that sends an answer of another gateway to a client, from frame number `first_frame` to its
+    end. It raises BrokenOff if that gateway does not deliver the rest. With `has_started`, the client already
+    has the status.
     """
 
     async def __call__(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None: ...
@@ -31,14 +33,14 @@ class CopyElsewhere(Protocol):
 
 @dataclass(frozen=True)
 class Copied:
-    """How much of a response was sent: all frames before `next_frame`, and, if `has_started`, its status."""
+    """How much of a response was sent: all frames before `next_frame` and, if `has_started`, the status."""
 
     next_frame: int
     has_started: bool
 
 
 class Rendering:
-    """One response. `error` is the exception that the route did not handle, if there is one; `copy_to` raises
+    """Stores one response. `error` is the exception that the route did not handle, or None; `copy_to` raises
     it for each client.
     """
 
@@ -53,11 +55,11 @@ class Rendering:
 
     @property
     def status(self) -> int | None:
-        """Return the HTTP status, once it is known."""
+        """Return the HTTP status; None until the route has sent it."""
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
-        """Add an ASGI message of the route, which calls this method as its `send`."""
+        """Add an ASGI message of the route. The route gets this method as its `send`."""
         self._take(message)
 
     def _take(self, message: Message) -> None:
@@ -75,7 +77,7 @@ class Rendering:
         self.wake()
 
     def end(self, error: Exception | None = None) -> None:
-        """Record that the route has returned, or failed with an exception."""
+        """Record that the route has returned, or failed with `error`."""
         if self.is_frozen:
             return
         if self._held is not None:
@@ -85,7 +87,7 @@ class Rendering:
         self.wake()
 
     def hold(self) -> None:
-        """Hold back all further messages, until `release` adds them, or `freeze` drops them."""
+        """Hold back all further messages until `release` adds them or `freeze` drops them."""
         if self._held is None and not self.is_complete:
             self._held = []
 
@@ -96,8 +98,8 @@ class Rendering:
             step()
 
     def freeze(self) -> None:
-        """Accept no further message, because another gateway continues the response. Followers stay at their
-        last frame.
+        """Accept no further messages, because another gateway continues the response. Clients get no frames
+        beyond the last one that is stored.
         """
         self.is_frozen, self._held = not self.is_complete, None
         self.wake()
@@ -108,7 +110,7 @@ class Rendering:
         self._changed = asyncio.Event()
 
     async def wait_for_change(self) -> None:
-        """Wait for the next message, for the end, or for `wake`."""
+        """Wait for the next message, for the end of the response, or for `wake`."""
         await self._changed.wait()
 
     async def copy_to(
@@ -118,10 +120,11 @@ class Rendering:
         is_gone: Callable[[], bool],
         wait_until_written: Callable[[], Awaitable[None]],
     ) -> Copied | None:
-        """Send the response from its frame number `first_frame` on, as it is made.
+        """Send the response, from frame number `first_frame` on, as it is written. `wait_until_written` is
+        awaited before anything is sent.
 
-        `wait_until_written` is awaited before anything is sent. Return how much was sent if the response is
-        frozen before its end; None at its end, or if the client has gone (`is_gone`). Raises `error`.
+        Return None when the response ends, or when the client has gone (`is_gone`). If the response is frozen
+        before its end, return how much was sent. Raises `error` if the route failed.
         """
         position, has_started = first_frame, False
         while True:
@@ -151,8 +154,9 @@ class Rendering:
 
 
 def _start_from(start: Message, first_frame: int) -> Message:
-    """Return a copy of the message for a body that begins at `first_frame`: later than 0, its length is
-    unknown. It is a copy because middleware adds headers to it.
+    """Return a copy of the start message for a body that begins at `first_frame`. Beyond frame 0,
+    Content-Length is left out, because the length is unknown. The copy is needed because middleware adds
+    headers to the message.
     """
     headers = [
         (name, value) for name, value in start["headers"] if first_frame == 0 or name != b"content-length"

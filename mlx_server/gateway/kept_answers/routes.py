@@ -1,4 +1,4 @@
-"""GET /v1/streams/{id}: return a kept answer again, from any of its frames on, in its own dialect."""
+"""GET /v1/streams/{id}: return a stored answer again, from any of its frames on, in its own dialect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FROM = {"name": "from", "in": "query", "schema": {"type": "integer", "minimum": 
 
 
 def router(keeper: AnswerKeeper) -> APIRouter:
-    """Return the route."""
+    """Return the routes below /v1/streams."""
     routes = APIRouter(prefix="/v1/streams")
 
     @routes.get("/{answer_id}", responses={400: {}, 404: {}, 410: {}}, openapi_extra={"parameters": [FROM]})
@@ -25,7 +25,9 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
     @routes.head("/{answer_id}", include_in_schema=False)
     async def is_kept(answer_id: str) -> Response:
-        """Return 200 if the answer is kept, without resuming it. Raises HttpError if it is not."""
+        """Return 200 if the answer is running or in the log, without resuming it. Raises HttpError if it is
+        neither.
+        """
         if not keeper.has(answer_id):
             keeper.check_logged(answer_id)
         return Response()
@@ -34,7 +36,7 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
 
 class Followed(Response):
-    """The rest of a kept answer, with the status and the headers that it has."""
+    """A response with the rest of a stored answer, and with the answer's own status and headers."""
 
     def __init__(self, answer: KeptAnswer, first_frame: int) -> None:
         self.status_code = 200
@@ -47,7 +49,9 @@ class Followed(Response):
 
 
 def first_frame_of(http: Request) -> int:
-    """Return the number in the query's `from`, 0 without one. Raises HttpError."""
+    """Return the number in the query parameter `from`; 0 without one. Raises HttpError if it is not a
+    number.
+    """
     given = http.query_params.get("from")
     if given is None or given == "":
         return 0

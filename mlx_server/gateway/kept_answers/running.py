@@ -14,9 +14,8 @@ MAX_GONE = 1000
 
 
 class RunningAnswers:
-    """The running answers by id and by key, and the latest ids of answers that ended and are not in the log.
-
-    `app` is the application below the middleware: it makes the responses.
+    """Runs answers and finds them by id and by key. It also remembers the latest ids of answers that ended
+    and are not in the log. `app` is the ASGI application behind the middleware, which writes the responses.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -31,19 +30,19 @@ class RunningAnswers:
         return tuple(self._by_id.values())
 
     def get(self, answer_id: str) -> KeptAnswer | None:
-        """Return the running answer with this id, if there is one."""
+        """Return the running answer with this id; None if there is none."""
         return self._by_id.get(answer_id)
 
     def of_key(self, key_digest: str) -> KeptAnswer | None:
-        """Return the running answer to the request with this key, if there is one."""
+        """Return the running answer to the request with this idempotency key; None if there is none."""
         return self._by_key.get(key_digest)
 
     def is_gone(self, answer_id: str) -> bool:
-        """Return whether the answer ran here and is not kept."""
+        """Return whether the answer ran here, has ended, and is not in the log."""
         return answer_id in self._gone
 
     def run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
-        """Run the request of an answer in a task: `app` makes its response."""
+        """Run the request of an answer in a task, in which `app` writes the response."""
         keep(scope, answer)
         self._by_id[answer.id] = answer
         if answer.head.key_digest:
@@ -63,7 +62,9 @@ class RunningAnswers:
             asyncio.get_running_loop().call_soon(self.release, answer)
 
     def release(self, answer: KeptAnswer) -> None:
-        """Forget an answer, unless a part of it still runs. The log has what is needed of it later."""
+        """Remove an answer from memory, unless a part of it still runs. The log has all that is needed of it
+        later.
+        """
         if not answer.is_over:
             return
         if answer.is_accepted and not self._log.has(answer.id):
@@ -84,7 +85,7 @@ class RunningAnswers:
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether the route of any answer runs that is not, or not yet, in the log."""
+        """Return whether a response is still being written whose request is not in the log."""
         return any(
             not answer.rendering.is_complete and not self._log.has(answer.id)
             for answer in self._by_id.values()

@@ -1,4 +1,6 @@
-"""Make the ASGI scope and `receive` with which a request is run, from its connection or from the log."""
+"""Make the ASGI scope and the `receive` function with which a request runs, from its connection or from the
+log.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from mlx_server.gateway.kept_answers.rendering import Message, Receive
 
 
 def scope_of(head: Accepted, application: Any) -> Scope:
-    """Return the scope of a request that was accepted earlier. `application` is the app of its route."""
+    """Return the ASGI scope of a request that was accepted earlier. `application` becomes the scope's
+    `app`.
+    """
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -35,13 +39,13 @@ def scope_of(head: Accepted, application: Any) -> Scope:
 
 
 def is_suspended(records: Sequence[Record]) -> bool:
-    """Return whether the client of the request had left, and nobody has asked for it since."""
+    """Return whether the client of the request left, and no client has asked for the answer since."""
     marks = [record for record in records if isinstance(record, Left | TakenUp)]
     return bool(marks) and isinstance(marks[-1], Left)
 
 
 def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
-    """Return the items that the client of a request was given, from its records."""
+    """Return the items that the request's client received, according to the request's records."""
     history: list[tuple[int, Item]] = []
     for record in records:
         if isinstance(record, Silence):
@@ -54,9 +58,11 @@ def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
 def receiving(
     receive: Receive, answer: KeptAnswer, place: Callable[[KeptAnswer], Awaitable[bool]]
 ) -> Receive:
-    """Return the ASGI `receive` of a run: the body from the connection, then the last client's disconnection.
+    """Return the ASGI `receive` of a run: it delivers the body from the connection, and the disconnection
+    when the last client has left.
 
-    At the end of the body, `place` is asked whether another machine serves the request; if so, the run ends.
+    At the end of the body, `place` is asked to have another machine serve the request. If one does, the run
+    ends here.
     """
 
     async def next_message() -> Message:

@@ -1,7 +1,7 @@
-"""The beginnings of a conversation, and the machines that have computed them. Pure.
+"""The beginnings of conversations, and the machines that have computed them. Pure.
 
-A machine that has served a turn has its prompt in the prompt cache. The next turn begins with the same
-messages, so that the digest of these finds the machine again.
+A machine that has served a turn has the turn's prompt in its prompt cache. The next turn begins with the same
+messages, so that their digest identifies the machine again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from dataclasses import dataclass
 import msgspec
 
 PIECE_BYTES = 4096
-"""A text is divided into pieces of this size; a conversation at its messages."""
+"""The size of the parts into which a text is divided. A conversation is divided into its messages instead."""
 MAX_PARTS = 512
 MAX_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts of a request's body that decide which machine serves it best.
+    """The contents of a request's body that decide which machine serves the request best.
 
-    `beginnings` are digests of its conversation up to each of its parts, with the size up to there in bytes;
-    the longest is the last. `previous_response_id` names the response that it continues, or is empty.
+    `beginnings` are pairs (digest, size in bytes). Each describes the conversation from its start to the end
+    of one of its messages or pieces of text; the last pair describes the longest beginning.
+    `previous_response_id` names the response that the request continues; it is empty if there is none.
     """
 
     model: str = ""
@@ -70,7 +71,7 @@ def asked_in(body: bytes) -> Asked:
 
 
 def _parts(read: _Body) -> Iterator[bytes]:
-    """Yield the first MAX_PARTS messages or pieces of text."""
+    """Yield the first MAX_PARTS messages or pieces of text of each field that may hold the conversation."""
     for field in (read.messages, read.input, read.prompt):
         data = bytes(field)
         if data.startswith(b"["):
@@ -81,14 +82,18 @@ def _parts(read: _Body) -> Iterator[bytes]:
 
 
 class PrefixMemory:
-    """Remembers which machine has computed which beginnings of conversations: the latest `size` in all."""
+    """Remembers which machine has computed which beginnings of conversations. Only the latest `size`
+    beginnings are remembered.
+    """
 
     def __init__(self, size: int = MAX_REMEMBERED) -> None:
         self._size = size
         self._served: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def note(self, asked: Asked, url: str) -> None:
-        """Record that the machine at `url` serves the request."""
+        """Record that the machine at `url` serves the request, and so computes all beginnings of its
+        conversation.
+        """
         for digest, _ in asked.beginnings:
             self._served[url, digest] = None
             self._served.move_to_end((url, digest))
@@ -96,7 +101,9 @@ class PrefixMemory:
             self._served.popitem(last=False)
 
     def prefix_bytes(self, asked: Asked, urls: Collection[str]) -> dict[str, int]:
-        """Return for each machine, by URL, how many bytes of the conversation it has computed."""
+        """Return, by each machine's URL, how many bytes from the start of the conversation the machine has
+        computed.
+        """
         return {url: self._longest(asked, url) for url in urls}
 
     def _longest(self, asked: Asked, url: str) -> int:

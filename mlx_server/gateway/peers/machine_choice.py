@@ -1,4 +1,4 @@
-"""Decide which failed requests another machine may serve, and which machine serves a request. Pure."""
+"""Decide which failed requests may be served by another machine, and which machine serves a request. Pure."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ FAULTS_OF_A_MACHINE = frozenset(
         "overloaded",
     }
 )
-"""Codes of errors that are this machine's, and not the request's own: another one may serve it."""
+"""Codes of errors that are caused by the machine and not by the request, so that another machine may serve
+the request."""
 
 FAR_S = 5.0
-"""A request waits so long for the next engine before another machine is asked."""
+"""If the next engine starts later than this, another machine is asked to serve the waiting requests."""
 
 LONGER_PREFIX_BYTES = 4096
-"""A request leaves a machine that is free only for so much more of a conversation that another one has
-computed: about 1,000 tokens, whose computation takes longer than the way there. Where all machines are busy,
-so much counts as much as one request that waits."""
+"""A request leaves a free machine only if another one has computed at least this much more of the
+conversation: about 1,000 tokens, whose computation takes longer than the transfer to the other machine. If
+all machines are busy, this much computed prefix counts as much as one waiting request."""
 
 HERE = ""
-"""Stands for this machine where others are named by their URLs."""
+"""Stands for this machine wherever other machines are named by their URLs."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The state and load of a machine, from which a machine is chosen. `url` is HERE for this one.
+    """The state and load of a machine, from which a machine is chosen. `url` is HERE for this machine.
 
-    `serves` is True if a request sent now would be served in the end. `running` and `waiting` count its
-    requests, and `slots` is how many run at once. `prefix_bytes` is how much of the request's conversation
-    the machine has computed.
+    `serves` is True if a request that is sent now will be served, perhaps after a wait. `running` and
+    `waiting` count the machine's requests, and `slots` is how many it can run at once. `prefix_bytes` is how
+    much of the request's conversation the machine has computed.
     """
 
     url: str
@@ -47,7 +48,7 @@ class Machine:
 
     @property
     def is_free(self) -> bool:
-        """Return whether a request sent now would run at once."""
+        """Return whether a request that is sent now would run at once."""
         return self.serves and self.waiting == 0 and self.running < self.slots
 
 
@@ -67,16 +68,18 @@ def is_engine_far(trial_at: float | None, now: float) -> bool:
 def order_of_offers(peers: Sequence[Machine]) -> list[str]:
     """Return the URLs of the peers that may serve a request that fails here, the best first.
 
-    Peers that can run it at once come first, those with the longest computed prefix before the others; then
-    come the busy peers, those with the shortest queue first.
+    Peers that can run the request at once come first, those with the longest computed prefix before the
+    others. Then come the busy peers, those with the shortest queue first.
     """
     serving = [peer for peer in peers if peer.serves]
     return [peer.url for peer in sorted(serving, key=_rank)]
 
 
 def _queue(machine: Machine) -> float:
-    """Return the queue of a busy machine, in requests, less the work that its computed prefix saves. When the
-    queues alone decided, fully loaded machines computed three times as many tokens, and their queues grew.
+    """Return the queue of a busy machine, in requests, minus the work that its computed prefix saves.
+
+    If queues alone decided, fully loaded machines would compute three times as many tokens, and their queues
+    would grow.
     """
     return machine.waiting - machine.prefix_bytes / LONGER_PREFIX_BYTES
 
@@ -89,16 +92,16 @@ def _rank(machine: Machine) -> tuple[bool, int, int, int]:
 def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
     """Return the URL of the machine that serves a new request best, or HERE.
 
-    Among the machines that can run it at once, that is the one with the longest prefix; else the one with the
-    shortest queue, in which a long prefix makes up for requests that wait. This machine wins ties, and where
-    it is free, only a much longer prefix elsewhere counts.
+    If machines can run the request at once, the one with the longest computed prefix is chosen; else the one
+    with the shortest queue, where a long prefix makes up for waiting requests. This machine wins ties. If
+    this machine is free, another one is chosen only for a much longer prefix.
     """
     serving = [machine for machine in (here, *peers) if machine.serves]
     free = [machine for machine in serving if machine.is_free]
     if here.is_free:
         best = max(free, key=lambda machine: (machine.prefix_bytes, machine is here))
         return best.url if best.prefix_bytes - here.prefix_bytes >= LONGER_PREFIX_BYTES else HERE
-    if not here.serves or not serving:  # it fails here, and is offered then
+    if not here.serves or not serving:  # the request fails here, and is then offered to other machines
         return HERE
     if free:
         return max(free, key=lambda machine: (machine.prefix_bytes, -machine.running)).url

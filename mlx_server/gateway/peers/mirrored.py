@@ -1,8 +1,8 @@
-"""Copies of the answers that run on other machines, which these store here in case they die. Pure.
+"""Copies of the answers that run on other machines, which store the copies here in case they die. Pure.
 
-A machine sends, twice a second, the size of the records of each answer that runs on it; the reply says from
-which offset on the records are wanted. A machine that has sent nothing for a while is dead: its answers are
-finished here.
+Twice a second, a machine sends the size of the records of each answer that runs on it. The reply says from
+which offset on the records are wanted. A machine that has sent nothing for a while counts as dead, and its
+answers are finished here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import msgspec
 from mlx_server.gateway.answer_log import Accepted, read_records
 
 MAX_BYTES = 64 * 1024 * 1024
-"""How much is kept for all machines. Answers that have no room are not mirrored."""
+"""How many bytes are stored for all machines together. Answers beyond this limit are not mirrored."""
 
 
 class MirrorBatch(msgspec.Struct):
-    """A message of a machine that mirrors its answers: its name (`origin`), the sizes of their records in
-    bytes, by answer id, and parts of these records (id, offset, bytes).
+    """A message from a machine that mirrors its answers.
+
+    `origin` is the machine's name. `sizes` are the sizes of the answers' records in bytes, by answer id.
+    `parts` are parts of these records, as (answer id, offset, bytes).
     """
 
     origin: str
@@ -29,7 +31,9 @@ class MirrorBatch(msgspec.Struct):
 
 
 class MirrorReply(msgspec.Struct):
-    """The reply to a `MirrorBatch`: the offset in bytes from which on records are wanted, by answer id."""
+    """The reply to a `MirrorBatch`: by answer id, the offset in bytes from which on the records are
+    wanted.
+    """
 
     want: dict[str, int]
 
@@ -47,7 +51,7 @@ class _Origin:
 
 
 class MirroredAnswers:
-    """The mirrored answers of all other machines. Times are monotonic seconds."""
+    """Stores the mirrored answers of all other machines. Times are monotonic seconds."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -56,12 +60,12 @@ class MirroredAnswers:
 
     @property
     def total_bytes(self) -> int:
-        """Return the size of all mirrored records."""
+        """Return the size of all mirrored records in bytes."""
         return self._total_bytes
 
     def receive(self, batch: MirrorBatch, have: Container[str], now: float) -> MirrorReply:
-        """Store what a machine has sent, and return what it is to send next. `have` are the ids of the
-        answers that this gateway has itself.
+        """Store the records that a machine has sent, and return which ones it should send next. `have` are
+        the ids of the answers that this gateway has itself.
         """
         origin = self._origins.setdefault(batch.origin, _Origin(now))
         origin.heard_at = now
@@ -95,14 +99,14 @@ class MirroredAnswers:
         self._total_bytes += len(new)
 
     def take(self, answer_id: str) -> bytes | None:
-        """Return the records of an answer, and forget it; None if it is not here."""
+        """Remove an answer, and return its records; None if the answer is not mirrored here."""
         for origin in self._origins.values():
             if answer_id in origin.answers:
                 return self._drop(origin, answer_id)
         return None
 
     def id_of_key(self, key_digest: str) -> str | None:
-        """Return the id of the answer that was begun with this key; None if there is none."""
+        """Return the id of the answer that was begun with this idempotency key; None if there is none."""
         for origin in self._origins.values():
             for answer_id, answer in origin.answers.items():
                 if answer.key_digest == key_digest:
@@ -110,8 +114,8 @@ class MirroredAnswers:
         return None
 
     def take_of_dead(self, now: float, after_s: float) -> Sequence[bytes]:
-        """Return the records of all answers of machines that have sent nothing for `after_s` seconds, and
-        forget these machines.
+        """Remove all machines that have sent nothing for `after_s` seconds, and return the records of their
+        answers.
         """
         dead = [name for name, origin in self._origins.items() if now - origin.heard_at >= after_s]
         taken: list[bytes] = []
@@ -127,6 +131,6 @@ class MirroredAnswers:
 
 
 def _key_digest(data: bytes) -> str | None:
-    """Return the digest of the idempotency key of the request that the records begin with."""
+    """Return the digest of the idempotency key in the records' first record; None if there is none."""
     records, _ = read_records(data)
     return records[0].key_digest if records and isinstance(records[0], Accepted) else None

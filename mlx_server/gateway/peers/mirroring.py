@@ -1,4 +1,4 @@
-"""Mirror the answers that run here to a peer, and finish here those of a machine that has died."""
+"""Mirror the answers that run here to a peer, and finish here the answers of a machine that has died."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from vestal.web.http_error import HttpError
 
 MIRROR_S = 0.5
 COPY_S, MAX_COPY_S = 0.25, 4.0
-"""How often a peer is asked for the records of an answer that was passed on to it, and while none come."""
+"""The shortest and the longest pause between two requests to a peer for the records of an answer that was
+passed on to it. The pause grows while no records come."""
 LOOK_S = 1.0
 DEAD_AFTER_S = 10.0
-"""The answers of a machine that has mirrored nothing for so long are finished here."""
+"""If a machine has mirrored nothing for this long, its answers are finished here."""
 MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
 
 
 async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: str, clock: Clock) -> None:
     """Send the records of the answers that run here to the first living peer, until cancelled.
 
-    `peer` returns that peer, or None. `origin` is the name of this gateway, the same after a restart.
+    `peer` returns that peer, or None if no peer lives. `origin` is the name of this gateway, which must be
+    the same after a restart.
     """
     had_any = False
     while not keeper.is_closed:
@@ -41,7 +43,7 @@ async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: 
 
 
 def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
-    """Return the size in bytes of the records of each answer that runs here and was begun here, by id."""
+    """Return, by id, the size in bytes of the records of each answer that runs here and was begun here."""
     return {
         answer.id: keeper.log.size_bytes(answer.id)
         for answer in keeper.running
@@ -66,11 +68,10 @@ async def _parts(keeper: AnswerKeeper, wanted: Mapping[str, int]) -> list[tuple[
 
 
 async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset: int, clock: Clock) -> None:
-    """Copy the records that a peer writes of an answer, which was passed on to it, into the log of this
-    gateway, until the answer ends.
+    """Copy the records that a peer writes for an answer that was passed on to it into this gateway's log,
+    until the answer ends. If the peer is lost, the answer continues here after these records.
 
-    If the peer is lost, the answer continues here after these records. `offset` is where, in bytes, the
-    peer's own records begin.
+    `offset` is where, in bytes, the records begin that the peer has written itself.
     """
     wait_s = COPY_S
     while answer_log.status(answer_id) == "open":
@@ -87,7 +88,9 @@ async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset
 
 
 class TakeOverMirrored:
-    """Continues mirrored answers: those of dead machines, and those that a client asks for here."""
+    """Continues mirrored answers on this machine: the answers of dead machines, and answers that a client
+    asks for here.
+    """
 
     def __init__(
         self, mirrored: MirroredAnswers, keeper: AnswerKeeper, clock: Clock, emit: Callable[..., None]
@@ -98,9 +101,8 @@ class TakeOverMirrored:
         self._emit = emit
 
     async def run(self) -> None:
-        """Finish the answers of dead machines, until cancelled, or until a successor has the log.
-
-        From then on, the other machines mirror their answers to the successor.
+        """Finish the answers of dead machines, until cancelled or until this gateway's log is closed. The log
+        is closed when a successor takes over, to which the other machines then mirror their answers.
         """
         while not self._keeper.is_closed:
             await self._clock.sleep(LOOK_S)
@@ -109,14 +111,14 @@ class TakeOverMirrored:
                     await self._go_on(data, "its machine does not answer any more")
 
     async def find(self, answer_id: str) -> KeptAnswer | None:
-        """Continue the answer with this id, because a client asks for it here, and return it; None if it is
-        not mirrored here. Raises HttpError.
+        """Continue the answer with this id here, because a client asks for it, and return it; None if it is
+        not mirrored here. Raises HttpError if the answer cannot be written to the log.
         """
         data = self._mirrored.take(answer_id)
         return None if data is None else await self._go_on(data, "a client asks for it here")
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Do what `find` does, for the answer that was begun with this idempotency key."""
+        """Do what `find` does for the answer that was begun with this idempotency key."""
         answer_id = self._mirrored.id_of_key(key_digest)
         return None if answer_id is None else await self.find(answer_id)
 

@@ -1,4 +1,4 @@
-"""All peers of a gateway, for the keeper of its answers: offers, places and finds answers there."""
+"""All peers of a gateway: offer answers to them, place new requests there, and find answers there."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from vestal.web.http_error import HttpError
 log = logging.getLogger(__name__)
 
 DEAD_AFTER_S = 10.0
-"""An answer is read on from a peer until its /health has not answered for so long."""
+"""If a peer's /health has not answered for this long, reading an answer from the peer is given up."""
 AFTER_REFUSAL_S = 60.0
-"""A peer that has refused a new request for a model is given no other one for so long. What fails here is
-offered to it all the same."""
+"""If a peer refuses a new request for a model, no new request for that model is placed there for this long.
+Requests that fail here are offered to the peer nevertheless."""
 THREAD_BYTES = 256 * 1024
 MAX_PASSED_ON = 1000
 Emit = Callable[..., None]
@@ -55,9 +55,11 @@ def peers_of(
     emit: Emit,
     own_instance: str,
 ) -> Peers | None:
-    """Return the peers that the settings name; None if they name none, or no key (an event says so then).
+    """Return the peers that the settings name; None if the settings name no peers or have no peer key. In the
+    latter case an event is written.
 
-    `here` returns the state of this machine, whose /health shows `own_instance`.
+    `here` returns the state of this machine. `own_instance` is the `instance` that this gateway's /health
+    shows.
     """
     urls, key = list(dict.fromkeys(config.mlx.peers)), config.mlx.peer_key
     if not urls:
@@ -69,7 +71,9 @@ def peers_of(
 
 
 class Peers:
-    """The peers of this gateway. `here` returns the state of this machine."""
+    """Passes answers and new requests to the peers of this gateway, and reads the answers there. `here`
+    returns the state of this machine.
+    """
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class Peers:
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
     async def start(self) -> None:
-        """Ask the peers for their health once, and start to poll them."""
+        """Ask all peers for their health once, and start to poll them."""
         found = await asyncio.gather(*(peer.health() for peer in self._peers.values()))
         for (url, peer), health in zip(self._peers.items(), found, strict=True):
             self._heard(url, health)
@@ -113,7 +117,7 @@ class Peers:
             self._emit("peer_gone", "it does not answer any more", peer=url)
 
     def stop_writing(self) -> None:
-        """Copy no more records of the peers into the log, which is being closed."""
+        """Stop copying the peers' records into the log, because the log is about to be closed."""
         for task in self._copies.values():
             task.cancel()
 
@@ -132,16 +136,18 @@ class Peers:
         return sum(peer.readers for peer in self._peers.values())
 
     async def cancel(self, answer_id: str) -> bool:
-        """Cancel an answer on the peer to which it was passed on. Return False if there is no such peer."""
+        """Cancel an answer on the peer to which it was passed on. Return False if there is no such peer, or
+        if the peer does not confirm.
+        """
         peer = self.where(answer_id)
         return peer is not None and await peer.cancel(answer_id)
 
     def first_living(self) -> Peer | None:
-        """Return the first peer that answers, in the order of the settings; None if none does."""
+        """Return the first peer that answers, in the order of the settings; None if no peer answers."""
         return next(iter(self._living()), None)
 
     def where(self, answer_id: str) -> Peer | None:
-        """Return the peer to which the answer was passed on, or None."""
+        """Return the peer to which the answer was passed on; None if it was not passed on."""
         return self._passed_on.get(answer_id)
 
     # --- for the keeper of the answers ---
@@ -151,8 +157,8 @@ class Peers:
         return may_be_mended_elsewhere(error.code) and not is_passed_on(head)
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask the peers one after the other to continue an answer. Return a function that reads it there;
-        None if no peer takes it.
+        """Ask the peers, one after the other, to continue an answer. Return a function that reads the rest of
+        the answer there; None if no peer accepts the answer.
         """
         head = records[0]
         assert isinstance(head, Accepted)
@@ -171,7 +177,7 @@ class Peers:
         return None
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Ask the peer that serves a new request best (see `machine_for`) to take it.
+        """Ask the peer that serves a new request best (see `machine_for`) to serve it.
 
         Return a function that reads the answer there; None if the request runs here.
         """
@@ -190,13 +196,13 @@ class Peers:
         return None
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return a function that reads an answer from the peer that has it; None if no peer has it."""
+        """Return a function that reads the answer from the peer that has it; None if no peer has it."""
         if is_passed_on(head):
             return None
         living = self._living()
         found = await asyncio.gather(*(peer.has(head.id) for peer in living))
         peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
-        if peer is None and (task := self._copies.get(head.id)):  # it goes on here, with records of its own
+        if peer is None and (task := self._copies.get(head.id)):  # the answer continues here, not at the peer
             task.cancel()
         return None if peer is None else self._remember(head, peer)
 
@@ -211,7 +217,7 @@ class Peers:
 
     async def _best_for(self, asked: Asked) -> str:
         """Return the URL of the machine that serves the request best, or HERE."""
-        if asked.previous_response_id:  # only the machine that has made that response knows it
+        if asked.previous_response_id:  # only the machine that generated that response has it
             answer_id = asked.previous_response_id.removeprefix("resp_")
             peer = self.where(answer_id)
             return peer.url if peer is not None and await peer.has(answer_id) else HERE
@@ -227,8 +233,8 @@ class Peers:
     def _passed_to(
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
     ) -> CopyElsewhere:
-        """Record that a peer continues an answer, of which it was sent `size_bytes` of records. Return a
-        function that reads the answer there.
+        """Record that a peer continues an answer, and return a function that reads the answer there.
+        `size_bytes` is the size of the records that the peer was sent.
         """
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
@@ -271,7 +277,8 @@ class Peers:
         """Send the rest of an answer from a peer. If the peer is lost before the status was sent, send an
         error.
 
-        Raises PeerLost if the peer is lost later: the connection breaks off, and the client can come back.
+        Raises PeerLost if the peer is lost later; the connection then breaks off, and the client can come
+        back.
         """
         is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
         self.read_here.append(request)
@@ -290,7 +297,7 @@ class Peers:
 
 
 async def _asked_in(body: bytes) -> Asked:
-    """Return the `Asked` of a body; a large body is read in a thread."""
+    """Return the `Asked` of a body. A large body is read in a thread."""
     return asked_in(body) if len(body) < THREAD_BYTES else await asyncio.to_thread(asked_in, body)
 
 

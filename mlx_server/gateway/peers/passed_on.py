@@ -10,10 +10,11 @@ from mlx_server.gateway.answer_log import Accepted, Event, Record, Silence, pack
 from mlx_server.gateway.errors import BadRequest
 
 MARK = "x-vestal-passed-on"
-"""The header of a request that came from another machine: it is never passed on to a third one."""
+"""The header that marks a request from another machine. Such a request is never passed on to a third
+machine."""
 
 DIGEST = "x-vestal-model-digest"
-"""The header with the digest of the model that has made the beginning of an answer."""
+"""The header with the digest of the model that generated the beginning of an answer."""
 
 
 def is_passed_on(head: Accepted) -> bool:
@@ -22,12 +23,16 @@ def is_passed_on(head: Accepted) -> bool:
 
 
 def packed(records: Sequence[Record]) -> bytes:
-    """Return the records of an answer for another machine. Raises ValueError."""
+    """Return the records of an answer as bytes for another machine. Raises ValueError if a record cannot be
+    packed.
+    """
     return b"".join(pack_record(record) for record in marked(records))
 
 
 def marked(records: Sequence[Record]) -> list[Record]:
-    """Return what another machine needs: the request, with the mark, and what its client has been given."""
+    """Return the records that another machine needs: the request, with the mark, and the items that its
+    client has received.
+    """
     head = records[0]
     assert isinstance(head, Accepted)
     given = [record for record in records[1:] if isinstance(record, Silence | Event)]
@@ -35,9 +40,10 @@ def marked(records: Sequence[Record]) -> list[Record]:
 
 
 def unpacked(data: bytes, answer_id: str, paths: Container[str]) -> list[Record]:
-    """Return the records that another machine has sent. Raises BadRequest.
+    """Return the records that another machine has sent. `paths` are the routes whose answers can be taken
+    over.
 
-    `paths` are the routes whose answers can be taken over.
+    Raises BadRequest unless the records are those of an unfinished answer with this id, marked as passed on.
     """
     records, whole_bytes = read_records(data)
     head = records[0] if records else None
@@ -51,7 +57,7 @@ def unpacked(data: bytes, answer_id: str, paths: Container[str]) -> list[Record]
 
 
 def has_begun(records: Sequence[Record]) -> bool:
-    """Return whether a part of the answer was made."""
+    """Return whether a part of the answer has been generated."""
     return any(isinstance(record, Event) for record in records)
 
 
@@ -63,7 +69,7 @@ _decoder = msgspec.json.Decoder(_Body)
 
 
 def model_of(body: bytes) -> str:
-    """Return the model that a request's body names, or an empty text."""
+    """Return the model that a request's body names; an empty text if it names none."""
     try:
         return _decoder.decode(body).model
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

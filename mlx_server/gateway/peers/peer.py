@@ -1,4 +1,6 @@
-"""The HTTP client for one peer: offers answers to the peer, reads them from it, and asks for its health."""
+"""The HTTP client for one peer, which offers answers to the peer, reads answers from it, and asks for its
+health.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,18 @@ if TYPE_CHECKING:
     import aiohttp
 
 ASK_S = 0.5
-"""How long a peer may take for what it answers from memory."""
+"""How long a peer may take to answer a request that it can answer from memory."""
 CONNECT_S = 1.0
 OFFER_S = 4.0
-"""How long a peer may take to take over an answer, or to say why not, besides the time for the body."""
+"""How long a peer may take to accept or refuse an answer, in addition to the time for the body."""
 BODY_BYTES_PER_S = 10_000_000
 MAX_HEALTH_BYTES, MAX_REFUSAL_BYTES = 64 * 1024, 4096
 
 
 class PeerLost(Exception):
-    """The peer does not send the rest of an answer. `has_started` is True if a part of it was sent."""
+    """The peer does not send the rest of an answer. `has_started` is True if a part of the response was sent
+    to the client.
+    """
 
     def __init__(self, message: str, *, has_started: bool) -> None:
         super().__init__(message)
@@ -35,8 +39,8 @@ class PeerLost(Exception):
 
 
 class Peer:
-    """The gateway at `url` on another machine, which has the same `key`. `readers` counts the clients that
-    read its answers through this gateway.
+    """A client of the gateway at `url` on another machine, which has the same `key`. `readers` counts the
+    clients that read the peer's answers through this gateway.
     """
 
     def __init__(self, url: str, key: str) -> None:
@@ -49,7 +53,9 @@ class Peer:
         await self._gateway.close()
 
     async def health(self) -> dict[str, Any] | None:
-        """Return the body of the peer's GET /health, whatever its status; None if none comes in time."""
+        """Return the body of the peer's GET /health, whatever its status; None if no valid body comes in
+        time.
+        """
         found: dict[str, Any] | None = None
         with contextlib.suppress(*_failures(), msgspec.MsgspecError):
             async with asyncio.timeout(ASK_S), self._request("GET", "/health") as answer:
@@ -60,7 +66,9 @@ class Peer:
         return found
 
     async def has(self, answer_id: str) -> bool:
-        """Return whether the peer has the answer with this id; False if it does not reply in time."""
+        """Return whether the peer has the answer with this id. Return False if the peer does not reply in
+        time.
+        """
         with contextlib.suppress(*_failures()):
             async with asyncio.timeout(ASK_S), self._request("HEAD", f"/v1/streams/{answer_id}") as answer:
                 return answer.status == 200
@@ -76,8 +84,8 @@ class Peer:
         return False
 
     async def mirror(self, batch: MirrorBatch) -> dict[str, int]:
-        """Send the peer a batch of records to mirror. Return from which offset on it wants records, by answer
-        id; empty if it does not reply in time.
+        """Send the peer a batch of records to mirror. Return, by answer id, the offset from which on the peer
+        wants records; an empty dict if the peer does not reply in time.
         """
         headers = {"Content-Type": "application/octet-stream"}
         with contextlib.suppress(*_failures(), msgspec.MsgspecError):
@@ -90,7 +98,9 @@ class Peer:
         return {}
 
     async def records(self, answer_id: str, offset: int) -> bytes | None:
-        """Return the records of an answer from byte `offset` on; None if they do not come in time."""
+        """Return the records of an answer from byte `offset` on; None if the peer does not send them in
+        time.
+        """
         with contextlib.suppress(*_failures()):
             path = f"/v1/streams/{answer_id}/records?from={offset}"
             async with asyncio.timeout(OFFER_S), self._request("GET", path) as answer:
@@ -98,7 +108,7 @@ class Peer:
         return None
 
     async def offer(self, answer_id: str, records: bytes, model_digest: str) -> str:
-        """Ask the peer to continue an answer. Return why it does not, or an empty text if it does."""
+        """Ask the peer to continue an answer. Return an empty text if the peer does, else why it does not."""
         headers = {"Content-Type": "application/octet-stream"}
         if model_digest:
             headers[DIGEST] = model_digest
@@ -117,9 +127,8 @@ class Peer:
     async def copy_answer(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool, is_dead: Awaitable[None]
     ) -> None:
-        """Send an answer of the peer, from frame number `first_frame` to its end.
-
-        Raises PeerLost if the peer breaks off, or once `is_dead` is done.
+        """Send an answer of the peer to the client, from frame number `first_frame` to its end. Raises
+        PeerLost if the peer breaks off, or once `is_dead` is done.
         """
         self.readers += 1
         sending = _Sending(send, has_started)
@@ -141,7 +150,9 @@ class Peer:
             await asyncio.gather(copying, watching, return_exceptions=True)
 
     async def forward(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Forward a whole HTTP request to the peer, and send its response to the client. Raises PeerLost."""
+        """Forward a whole HTTP request to the peer, and send its response to the client. Raises PeerLost if
+        the peer breaks off or cannot be reached.
+        """
         sending = _Sending(send, False)
         try:
             await self._gateway.forward(scope, receive, sending, own_key=True)
@@ -156,7 +167,7 @@ class Peer:
 
 
 class _Sending:
-    """An ASGI `send` that remembers whether the status was sent."""
+    """An ASGI `send` function that remembers whether anything was sent."""
 
     def __init__(self, send: Callable[[Message], Awaitable[None]], has_started: bool) -> None:
         self.has_started = has_started
@@ -168,7 +179,7 @@ class _Sending:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return the errors of a peer that is away, slow, or not a gateway."""
+    """Return the types of the errors that occur if a peer is unreachable, slow, or not a gateway."""
     import aiohttp  # at the first use: it takes several MB of memory, and most gateways have no peers
 
     return (OSError, TimeoutError, ValueError, aiohttp.ClientError, BrokenOff)

@@ -1,4 +1,6 @@
-"""What is known of the peers: each is asked for its /health every second, and less often while it is dead."""
+"""The state of the peers. Each peer is asked for its /health every second, and less often while it is
+dead.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,17 @@ from vestal.supervision import Clock
 POLL_S = 1.0
 MOST_POLL_S = 8.0
 MISSES_TO_BE_DEAD, SILENCE_TO_BE_DEAD_S = 3, 5.0
-"""A peer is dead that has not answered so many times, for so long: one that is only busy is late."""
+"""A peer counts as dead if it has missed this many polls in a row and been silent for this many seconds. A
+peer that is only busy may answer late."""
 SERVED = frozenset({"ok", "starting", "recovering"})
 
 
 class PeerState:
     """The state of one peer, from its last answers. Times are monotonic seconds.
 
-    `own_instance` is what this gateway's /health shows as `instance`. `is_this_gateway` is True if the
-    settings name this gateway among its own peers, `is_dead` if the peer has not answered for some time.
-    `sent` counts the requests that the peer was given since its last answer.
+    `own_instance` is the `instance` that this gateway's /health shows. `is_this_gateway` is True if the
+    settings name this gateway among its own peers. `is_dead` is True if the peer has not answered for some
+    time. `sent` counts the requests that were passed to the peer since its last answer.
     """
 
     def __init__(self, now: float, own_instance: str = "") -> None:
@@ -35,16 +38,16 @@ class PeerState:
 
     @property
     def is_living(self) -> bool:
-        """Return whether the peer answers, and is another gateway than this one."""
+        """Return whether the peer answers, and is not this gateway itself."""
         return self._health is not None and not (self.is_dead or self.is_this_gateway)
 
     @property
     def next_poll_s(self) -> float:
-        """Return after how many seconds the peer is asked again."""
+        """Return the number of seconds until the peer is asked again."""
         return min(POLL_S * 2 ** max(0, self.misses - MISSES_TO_BE_DEAD), MOST_POLL_S)
 
     def heard(self, health: Mapping[str, Any] | None, now: float) -> None:
-        """Record the body of the peer's /health, or None if none came."""
+        """Record at `now` the body of the peer's /health; None if no body came."""
         if health is None:
             self.misses += 1
             is_silent = now - self.seen_at >= SILENCE_TO_BE_DEAD_S
@@ -55,7 +58,9 @@ class PeerState:
             self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
-        """Return the state and load of the peer, by which `machine_choice` picks a request's machine."""
+        """Return the state and load of the peer, by which `machine_choice` chooses a machine for a
+        request.
+        """
         if self._health is None or not self.is_living:
             return Machine(url, serves=False)
         requests = self._health.get("requests")
@@ -76,17 +81,17 @@ def _count(counts: Mapping[str, Any], name: str) -> int:
 
 
 Heard = Callable[[dict[str, Any] | None], None]
-"""Takes the body of a peer's /health, or None if none came."""
+"""A function that is called with the body of a peer's /health, or with None if no body came."""
 
 
 async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask the peer for its health again and again, until cancelled."""
+    """Ask the peer for its health again and again, until cancelled, and call `heard` with each result."""
     while True:
         await clock.sleep(state.next_poll_s)
         heard(await peer.health())
 
 
 async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:
-    """Wait until the peer is dead, and has not answered for `after_s` seconds."""
+    """Wait until the peer is dead and has not answered for `after_s` seconds."""
     while not state.is_dead or clock.now() - state.seen_at < after_s:
         await clock.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""ASGI middleware that forwards requests about a stored response to the peer that continues it."""
+"""ASGI middleware that forwards requests about a stored response to the peer that has the response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
 
 
 class ForwardToPeer:
-    """Forwards requests for the responses that were passed on, as long as their peer has them."""
+    """Forwards requests about responses that were passed on, as long as the peer still has the response."""
 
     def __init__(self, app: ASGIApp, peers: Peers, keeper: AnswerKeeper) -> None:
         self._app = app
@@ -26,6 +26,6 @@ class ForwardToPeer:
         if match is None or peer is None or not await peer.has(match[1]):
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "DELETE" or match[2] == "/cancel":  # it must not go on here either
+        if scope["method"] == "DELETE" or match[2] == "/cancel":  # the response must not continue here either
             self._keeper.forget(match[1])
         await peer.forward(scope, receive, send)

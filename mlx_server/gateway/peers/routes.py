@@ -1,4 +1,6 @@
-"""The routes for gateways on other machines: they hand answers over, mirror theirs here, and read records."""
+"""The routes for gateways on other machines, which hand answers over to this gateway, mirror their answers
+here, and read records.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,18 @@ from vestal.web.guard import bearer_of
 from vestal.web.http_error import HttpError
 
 NEWS_S = 2.0
-"""How long a peer waits for the first event of an answer, or its failure, before it says that it has taken it
-over. The client of the other machine hears nothing meanwhile."""
+"""How long this gateway waits for the first event or the failure of an answer before it confirms to the other
+machine that it has taken the answer over. The client receives nothing meanwhile."""
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 _batch_decoder = msgspec.msgpack.Decoder(MirrorBatch)
 EVENTS_BYTES = 64 * 1024 * 1024
-"""How large the events of an answer may be, besides the body of its request."""
+"""How many bytes the events of an answer may take, in addition to the body of its request."""
 
 
 def router(
     context: GatewayContext, keeper: AnswerKeeper, mirrored: MirroredAnswers, paths: Container[str]
 ) -> APIRouter:
-    """Return the routes. `paths` are those whose answers can be taken over."""
+    """Return the routes for other gateways. `paths` are the routes whose answers can be taken over."""
     routes = APIRouter(prefix="/v1/streams", include_in_schema=False)  # the API document is for clients
     mlx = context.config.mlx
 
@@ -88,7 +90,7 @@ def router(
 
 
 def check_key(http: Request, peer_key: str | None) -> None:
-    """Raise HttpError unless the request shows the key that the machines share."""
+    """Raise HttpError if this gateway has no key for peers, or if the request does not contain that key."""
     if not peer_key:
         message = "This gateway takes nothing over from others; set mlx.peer_key to the key that they share."
         raise HttpError("forbidden", message)
@@ -98,7 +100,9 @@ def check_key(http: Request, peer_key: str | None) -> None:
 
 
 async def _check_model(context: GatewayContext, records: Sequence[Record], digest: str) -> None:
-    """Raise HttpError if the model is missing, or is not the one that has made the answer's beginning."""
+    """Raise HttpError if the model is missing here, or if it differs from the model with this `digest`, which
+    generated the beginning of the answer.
+    """
     head = records[0]
     assert isinstance(head, Accepted)
     name = model_of(head.body)
@@ -109,7 +113,9 @@ async def _check_model(context: GatewayContext, records: Sequence[Record], diges
 
 
 async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
-    """Start the answer, and wait up to NEWS_S for its first event. Raises the error with which it fails."""
+    """Start the answer, and wait up to NEWS_S for its first event. If the answer fails in that time, delete
+    it and raise its error.
+    """
     answer = await keeper.take_over(records)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(NEWS_S):

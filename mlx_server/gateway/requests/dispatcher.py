@@ -1,8 +1,8 @@
 """Connect clients with the engine: report events to the request table, and have its decisions carried out.
 
-Handlers submit requests and read their tickets; the engine's session reports the engine's events, and `tick`
-reports that time has passed. Nothing else calls the request table. All of it runs on one event loop and
-nothing here awaits, so that each call is completed before the next one begins.
+Handlers submit requests and read their tickets. The engine's session reports the engine's events, and `tick`
+reports that time has passed. No other code calls the request table. Everything runs on one event loop, and no
+method here awaits anything, so that each call is completed before the next one begins.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
 
 class Dispatcher:
-    """Accepts requests, and holds their tickets until they end. `refusing` is the error for every new request
-    while the gateway accepts none: because it drains, or because no engine will start.
+    """Accepts requests, and holds their tickets until they end.
 
-    `trial_at` returns when the next engine is started, or was, if a circuit breaker decides that
-    (monotonic seconds; else None).
+    `refusing` is the error for every new request while the gateway accepts none, because it drains or because
+    no engine will start; else None. `trial_at` returns the monotonic time at which a circuit breaker makes
+    its trial start of an engine, which may be past; it returns None if the breaker is closed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Dispatcher:
 
     @property
     def max_running(self) -> int:
-        """Return how many generations run at once."""
+        """Return how many generations may run at once."""
         return self._table.max_running
 
     # --- clients ---
@@ -89,10 +89,11 @@ class Dispatcher:
         resumed: ResumedRequest | None = None,
         trace: IncomingTrace | None = None,
     ) -> Ticket:
-        """Accept a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
+        """Accept a request and return its ticket. Raises Unavailable if the queue is full, the gateway
+        drains, or no engine will start in time.
 
-        A `resumed` request keeps its id, continues after its earlier events, and is not refused if there is
-        no engine.
+        A `resumed` request keeps its id and continues after its earlier events. If it was accepted before, it
+        is not refused for any of these reasons.
         """
         error = self.refusing or self.engine_too_late()
         if error and not (resumed and resumed.was_accepted):
@@ -119,7 +120,9 @@ class Dispatcher:
         return ticket
 
     def _may_wait(self, ticket: Ticket) -> bool:
-        """Return whether a new generation may not run at once: it is then checked beforehand."""
+        """Return whether a new generation may have to wait before it runs. Such a request is checked by an
+        engine beforehand.
+        """
         if ticket.request.lane is not Lane.GENERATE:
             return False
         is_alone = self._table.count(RequestPhase.RUNNING, Lane.GENERATE) <= 1
@@ -127,11 +130,11 @@ class Dispatcher:
         return not (self._table.is_running(ticket.id) and is_alone and is_loaded)
 
     def new_request_id(self) -> str:
-        """Return an id that no request of this or another gateway has."""
+        """Return an id that is unique among the requests of this gateway and of others."""
         return f"{self._id_prefix}-{next(self._id_numbers)}"
 
     def engine_too_late(self) -> errors.GatewayError | None:
-        """Return the error for new requests if the next engine comes too late for them, else None."""
+        """Return the error for new requests if the next engine will start too late for them; else None."""
         late = self._table.refusal(self._clock.now(), self.trial_at())
         return errors.from_failure(late.code, late.message, late.retry_after_s) if late else None
 
@@ -139,9 +142,8 @@ class Dispatcher:
         self._end_early(ticket, ClientDisconnected())
 
     def cancel(self, request_id: str) -> bool:
-        """Cancel the request with this x-request-id, with all its tickets. Return False if there is none.
-
-        The client gets an error, unless it has disconnected.
+        """Cancel the request with this x-request-id and all its tickets. Return False if there is no such
+        request. The client gets an error, unless it has disconnected.
         """
         of_request = self._tickets.of_request(request_id)
         for ticket in of_request:
@@ -156,7 +158,7 @@ class Dispatcher:
         self._actions.carry_out(actions)
 
     def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
-        """Yield the unfinished tickets of clients with their phases, the oldest first."""
+        """Yield (ticket, phase) for the unfinished tickets of clients, the oldest first."""
         for ticket in self._tickets.of_clients():
             if (request := self._table.get(ticket.id)) is not None:
                 yield ticket, request.phase
@@ -169,11 +171,11 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Return whether no client waits for an answer."""
+        """Return whether no client's request runs or waits."""
         return not self._tickets.of_clients()
 
     def has_others_than(self, request_ids: Container[str]) -> bool:
-        """Return whether any client waits for another request than these."""
+        """Return whether any client's request runs or waits whose id is not in `request_ids`."""
         return any(ticket.id not in request_ids for ticket in self._tickets.of_clients())
 
     @property
@@ -181,11 +183,11 @@ class Dispatcher:
         return self.refusing is not None and self.refusing.code == "draining"
 
     def drain(self) -> None:
-        """Refuse new requests from now on; those that are in flight go on."""
+        """Refuse new requests from now on. Accepted requests continue."""
         self.refusing = errors.Unavailable("draining", "The server is stopping; try again in a moment.")
 
     def fail_unfinished(self, message: str) -> None:
-        """Fail every request that has not ended."""
+        """Fail every request that has not ended, with `message` for its client."""
         for ticket in list(self._tickets.values()):
             self._actions.carry_out(self._table.cancel(ticket.id))
             if not ticket.ended:
@@ -194,17 +196,21 @@ class Dispatcher:
     # --- engines that start and die ---
 
     def engine_connected(self, send: Send) -> None:
-        """Send the new engine the checks of waiting requests, which it can do before it is ready."""
+        """Send the new engine the checks of waiting requests, which it can carry out before it is ready to
+        run requests.
+        """
         self._engine.engine_connected(send)
 
     def model_loaded_early(self, send: Send, model: str) -> None:
-        """Continue the parked requests for `model`, which a starting engine has loaded already."""
+        """Continue the parked requests for `model`, which a starting engine has loaded before it is ready for
+        other models.
+        """
         self._engine.engine_takes_requests(send)
         self._actions.carry_out(self._table.model_loaded_early(model))
 
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
-        """Continue parked requests, start queued ones, and load the models that earlier engines had
-        loaded.
+        """Continue parked requests, start queued ones, and load the models that earlier engines had loaded.
+        `loaded` are the models that the new engine has loaded already.
         """
         self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":
@@ -216,7 +222,9 @@ class Dispatcher:
                 self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
     def engine_lost(self) -> None:
-        """Park the requests of an engine whose link has closed, after all its events were handled."""
+        """Park the requests of an engine whose link has closed. All events of that engine must have been
+        handled.
+        """
         now = self._clock.now()
         self._engine.engine_lost()
         self.loaded_models.engine_lost()
@@ -231,19 +239,22 @@ class Dispatcher:
         self._pauses.report_parked()
 
     def engine_died(self, death: EngineDeath) -> None:
-        """Fail the parked requests that the crash policy does not let continue after their engine's death."""
+        """Fail those parked requests that may not continue after this kind of death of their engine, as the
+        crash policy decides.
+        """
         self._actions.carry_out(self._table.engine_died(death))
 
     def give_up(self, message: str) -> None:
-        """Fail the waiting requests, and refuse new ones: no engine will start without help."""
+        """Fail the waiting requests and refuse new ones with `message`, because no engine will start without
+        help.
+        """
         if not self.draining:
             self.refusing = errors.Unavailable("engine_unavailable", message, retry_after_s=NO_ENGINE_RETRY_S)
         self._actions.carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
-        """Fail the requests that have waited too long for an engine, and sample the token counts.
-
-        This must be called every half second.
+        """Fail the requests that have waited too long for an engine, and sample the token counts. This must
+        be called every half second.
         """
         now = self._clock.now()
         self._tickets.sample_rates(now)

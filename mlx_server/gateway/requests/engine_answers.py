@@ -1,4 +1,6 @@
-"""Handle the events of the present engine: pass each answer on to its client, and count what is delivered."""
+"""Handle the events of the present engine: give each event to its client's ticket, and count what is
+delivered.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class EngineAnswers:
-    """Handles each event for the dispatcher. Times are monotonic seconds."""
+    """Handles the engine's events for the dispatcher. Times are monotonic seconds."""
 
     def __init__(self, parts: DispatcherParts, actions: RequestActions) -> None:
         self._table, self._tickets, self._engine = parts.table, parts.tickets, parts.engine
@@ -27,8 +29,8 @@ class EngineAnswers:
     def on_event(self, event: protocol.Event) -> None:
         """Handle one event of the present engine.
 
-        An event that cannot be handled fails its own request: the exception must not reach the link, which
-        would close, and so interrupt every other request.
+        An event that cannot be handled fails only its own request. Its exception must not reach the engine's
+        link, because the link would then close and interrupt every other request.
         """
         try:
             self._handle(event)
@@ -70,7 +72,7 @@ class EngineAnswers:
                 pass
 
     def _on_returned(self, request_id: str) -> None:
-        """Park a request that an engine returns unfinished as it shuts down."""
+        """Park a request that an engine returns unfinished because the engine shuts down."""
         now = self._clock.now()
         if self._table.returned_by_engine(request_id, now) and (ticket := self._tickets.get(request_id)):
             self._spans.engine_lost(request_id, ticket.tokens)
@@ -114,7 +116,7 @@ class EngineAnswers:
         self._engine.send_checks()
 
     def _count_token(self, ticket: Ticket, event: protocol.Token, now: float) -> None:
-        """Count a token that its client gets. This runs for each token of each answer."""
+        """Count a token that a client receives. This runs for each token of each answer."""
         ticket.tokens += 1
         self._telemetry.delivered()
         self._telemetry.tokens += 1
@@ -128,8 +130,8 @@ class EngineAnswers:
     def _count_end(
         self, ticket: Ticket, last: protocol.Done | protocol.Embedding | protocol.Reranked
     ) -> None:
-        """Count an answer that is complete, and the prompt of one without a token: an embedding, scores,
-        or `max_tokens: 0`.
+        """Count a complete answer. If the answer has no token (an embedding, scores, or `max_tokens: 0`),
+        also count the tokens of its prompt.
         """
         self._telemetry.delivered()
         if isinstance(last, protocol.Embedding | protocol.Reranked):

@@ -1,4 +1,4 @@
-"""Send requests, checks and cancellations to the current engine, once it accepts them."""
+"""Send requests, checks and cancellations to the present engine, once it accepts them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlx_server.gateway.requests.ticket import Ticket
 log = logging.getLogger(__name__)
 
 Send = Callable[[bytes], None]
-"""Sends one frame to the present engine."""
+"""A function that sends one frame to the present engine."""
 
 
 class EngineSender:
-    """Sends to the current engine. Without an engine, messages are dropped: the request table repeats them
-    for the next engine.
+    """Sends messages to the present engine. Without an engine, messages are dropped, because the request
+    table has them sent again to the next engine.
     """
 
     def __init__(self, tickets: OpenTickets, loaded_models: LoadedModelTracker) -> None:
@@ -30,8 +30,8 @@ class EngineSender:
         self._send_check: Send | None = None  # set from the engine's first message on
 
     def engine_connected(self, send: Send) -> None:
-        """Send a new engine the checks of the waiting requests, which it can do before it is ready to run
-        any.
+        """Send a new engine the checks of the waiting requests, which it can carry out before it is ready to
+        run requests.
         """
         self._send_check = send
         self.send_checks()
@@ -46,10 +46,11 @@ class EngineSender:
             ticket.is_read_for = False
 
     def request(self, ticket: Ticket, emitted: Sequence[int], traceparent: str | None) -> None:
-        """Send a request with the tokens that its client already has, and the trace span that it belongs to.
+        """Send a request. `emitted` are the ids of the tokens that its client already has, and `traceparent`
+        is the trace span that the request belongs to.
 
-        Raises any exception of the encoding, such as MemoryError, because the frame of a large request is a
-        second copy of it.
+        Raises the exceptions of the encoding, such as MemoryError if there is no memory for the frame, which
+        is a second copy of the request.
         """
         self._send_frame(ticket.request.frame(ticket.id, emitted, traceparent))
 
@@ -64,16 +65,16 @@ class EngineSender:
     # --- checks ---
 
     def check(self, request_id: str) -> None:
-        """Send a waiting request to the engine for a check, now or once there is an engine."""
+        """Have an engine check a waiting request: now, or as soon as an engine accepts checks."""
         self._checks.add(request_id)
         self.send_checks()
 
     def answered(self, request_id: str) -> bool:
-        """Record the answer to a check. Return False if none was expected."""
+        """Record that the engine has answered a check. Return False if no answer was expected."""
         return self._checks.answered(request_id)
 
     def forget(self, request_id: str) -> None:
-        """Remove a request that has ended from the checks that are due."""
+        """Cancel the check of a request that has ended."""
         self._checks.forget(request_id)
 
     def send_checks(self) -> None:
@@ -85,6 +86,6 @@ class EngineSender:
                     self._send_check(ticket.request.check_frame(request_id))
                     is_loaded = ticket.request.model in self._loaded_models.names
                     ticket.is_read_for = self._send is not None and not is_loaded
-                except Exception:  # for example MemoryError; the request then runs without a check
+                except Exception:  # such as a MemoryError; the request then runs without a check
                     log.exception("Request %s could not be sent for a check", request_id)
                     self._checks.forget(request_id)

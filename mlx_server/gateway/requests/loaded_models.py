@@ -1,4 +1,4 @@
-"""Track which models the engine has loaded, and which the next engine must load again. Pure."""
+"""Track which models the engine has loaded, and which models the next engine must load again. Pure."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable
 from mlx_server import protocol
 
 KEEP_LOADED_S = -1.0
-"""A keep-alive that never expires, as the protocol has it."""
+"""The keep-alive that never expires, as the protocol between gateway and engine represents it."""
 
 
 class LoadedModelTracker:
-    """Follows the engine's events. The models of a dead engine stay on the list until they are
-    loaded again.
+    """Tracks the loaded models by the engine's events. When an engine dies, its models stay on the list of
+    those to load again until they are loaded.
 
-    `memory_limit_bytes` is what an engine may hold, 0 before the first report.
+    `memory_limit_bytes` is how much memory the engine may use; 0 before its first report.
     """
 
     def __init__(self) -> None:
         self.memory_limit_bytes = 0
         self._reports: dict[str, protocol.LoadedModelReport] = {}
-        self._loaded: set[str] = set()  # known at once; the figures come with the engine's next report
+        self._loaded: set[str] = set()  # updated at once, whereas `_reports` waits for the next report
         self._reload: dict[str, float | None] = {}  # name -> keep_alive_s for the next engine
 
     @property
     def reports(self) -> list[protocol.LoadedModelReport]:
-        """Return the loaded models with their figures, as of the engine's last report."""
+        """Return the loaded models with their figures, according to the engine's last report."""
         return list(self._reports.values())
 
     @property
@@ -33,7 +33,7 @@ class LoadedModelTracker:
         return sorted(self._loaded)
 
     def on_event(self, event: protocol.Event) -> None:
-        """Record an event of the present engine."""
+        """Update the tracked models after an event of the present engine."""
         match event:
             case protocol.Alive(loaded=loaded, limit_bytes=limit_bytes):
                 self.memory_limit_bytes = limit_bytes
@@ -56,15 +56,17 @@ class LoadedModelTracker:
                 pass
 
     def engine_lost(self) -> None:
-        """Record that no model is loaded any more."""
+        """Record that no model is loaded, because the engine is gone."""
         self._reports, self._loaded = {}, set()
 
     def reload_failed(self, name: str) -> None:
-        """Remove a model from the list of those to load again, because that has failed."""
+        """Remove a model from the list of those to load again, because loading it has failed."""
         self._reload.pop(name, None)
 
     def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:
-        """Return the models of earlier engines that are not `present` in this one, with their keep-alive."""
+        """Return (name, keep-alive in seconds) of the models of earlier engines that are not in `present`,
+        the models of the present engine. A keep-alive of None stands for the default.
+        """
         excluded = set(present)
         return [(name, keep_alive_s) for name, keep_alive_s in self._reload.items() if name not in excluded]
 

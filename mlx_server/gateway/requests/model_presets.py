@@ -1,7 +1,8 @@
 """Apply the settings of a model's preset that the client's body does not set. Pure.
 
-`ollama create` makes a model from another one: with the same weights, and a system prompt, messages and
-parameters of its own. Every dialect calls `with_preset` on each request that it makes of a body.
+`ollama create` makes a model from another model: with the same weights, but with its own system prompt,
+messages and parameters, which form its preset. Every dialect calls `with_preset` on each request that it
+makes from a body.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "stop": ("stop_sequences",),
     "repeat_penalty": ("repetition_penalty",),
 }
-"""What other dialects call the options of Ollama."""
+"""The names that Ollama's options have in other dialects."""
 
 _MOST_TOKENS = 2**31 - 1
 _WHOLE_NUMBERS = ("seed", "top_k")
@@ -35,9 +36,10 @@ RequestT = TypeVar("RequestT", bound=ModelRequest)
 
 
 def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> RequestT:
-    """Return `request`, made from `body`, with the model's preset applied; what the client set has priority.
+    """Return `request`, which was made from `body`, with the model's preset applied. Settings in the body
+    take precedence.
 
-    The result names the model whose weights the engine loads; several models may share them.
+    The result names the model whose weights the engine loads, because several models may share their weights.
     """
     named = dataclasses.replace(request, model=model.loaded_as)
     if not isinstance(named, GenerationRequest) or model.preset.changes_nothing:
@@ -45,7 +47,7 @@ def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> Reques
     options = {name: value for name, value in model.preset.parameters.items() if name not in _given(body)}
     changes: dict[str, Any] = {"sampling": _sampling(named.sampling, options)}
     if named.kind == "chat":
-        examples = () if named.context_ids else model.preset.messages  # an earlier answer's context has them
+        examples = () if named.context_ids else model.preset.messages  # `context_ids` contain them already
         changes["messages"] = _messages(model.preset.system, examples, named.messages or ())
         changes["chat_template"] = named.chat_template or model.preset.template or None
     if (limit := _whole(options.get("num_predict"))) is not None and limit > 0:
@@ -59,7 +61,9 @@ def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> Reques
 
 
 def _given(body: BaseModel) -> frozenset[str]:
-    """Return the options that a body gives, in Ollama's spelling. Ollama's bodies have them in `options`."""
+    """Return the names of the options that a body sets, in Ollama's spelling. Ollama's bodies hold them in
+    `options`.
+    """
     options = getattr(body, "options", None)
     fields = [*_fields(body), *(_fields(options) if isinstance(options, BaseModel) else ())]
     known_as = {other: name for name, others in _SPELLINGS.items() for other in others}
@@ -73,9 +77,8 @@ def _fields(body: BaseModel) -> list[str]:
 def _messages(
     system: str, examples: Sequence[dict[str, Any]], messages: tuple[dict[str, Any], ...]
 ) -> tuple[dict[str, Any], ...]:
-    """Return the conversation with `examples` before it, and before those a system prompt.
-
-    A client's own system prompt stays the only one.
+    """Return the conversation with the preset's `examples` before it, and the preset's system prompt before
+    these. If the client sends a system prompt of its own, only that one is used.
     """
     if messages and messages[0].get("role") in ("system", "developer"):
         return (messages[0], *examples, *messages[1:])
@@ -101,7 +104,9 @@ def _sampling(sampling: Sampling, options: Mapping[str, Any]) -> Sampling:
 
 
 def _is_number(value: Any) -> bool:
-    """Return True for a number that the options may hold: a manifest that was edited may hold anything."""
+    """Return whether a value is a number that an option may have. The check is needed because a preset's
+    manifest may have been edited by hand.
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 

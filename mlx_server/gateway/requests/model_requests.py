@@ -1,8 +1,8 @@
-"""What the engine can be asked for: generate, embed, rerank, load, unload. Pure.
+"""The requests that an engine can serve: generate, embed, rerank, load, unload. Pure.
 
-A model request is what a client wants, free of any dialect: each dialect translates its bodies to these.
-`sendable` encodes it as the protocol's operation; the request id, and the ids of the tokens that the client
-already has, are added for each engine that it is sent to.
+A model request is independent of any dialect; each dialect translates its bodies to model requests.
+`sendable` encodes a model request as an operation of the protocol. The request id, and the ids of the tokens
+that the client already has, are added each time the request is sent to an engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlx_server import protocol
 from mlx_server.gateway.requests.table.admission import Lane
 
 SEED_MASK = 2**63 - 1
-"""Seeds are kept to 63 bits, the most that the protocol carries."""
+"""Seeds are limited to 63 bits, the most that the protocol can carry."""
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """The JSON schema of an answer that may be any JSON object."""
@@ -25,8 +25,8 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 class GenerationRequest:
     """Continue a chat (`messages`), a text (`prompt`) or token ids (`prompt_ids`).
 
-    The fields have the names and meanings of `protocol.Generate`. `tool_choice` "required": the answer must
-    be a call to one of the `tools`.
+    The fields have the names and meanings of `protocol.Generate`. If `tool_choice` is "required", the answer
+    must be a call to one of the `tools`.
     """
 
     model: str
@@ -71,7 +71,9 @@ class GenerationRequest:
         return "auto" if self.tools and self.json_schema is None else "none"
 
     def operation(self) -> protocol.Op:
-        """Return the operation for an engine, without an id and the tokens that the client has."""
+        """Return the operation for an engine, still without the request id and the tokens that the client
+        has.
+        """
         return protocol.Generate(
             id="",
             model=self.model,
@@ -108,8 +110,9 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Embed `texts`. Without `truncate` a text fails that is longer than the model's context, or than
-    `context_tokens` if that is less."""
+    """Embed `texts`. A text that is longer than the model's context, or than `context_tokens` if that is
+    less, is shortened with `truncate`; without it, the request fails.
+    """
 
     model: str
     texts: tuple[str, ...]
@@ -129,9 +132,8 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class RerankRequest:
-    """Score `documents` by how well they answer `query`.
-
-    The fields have the names and meanings of `protocol.Rerank`.
+    """Score `documents` by how well they answer `query`. The fields have the names and meanings of
+    `protocol.Rerank`.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Hold the tickets of the requests that run or wait, until they end."""
+"""Hold the tickets of the requests that run or wait, until the requests end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mlx_server.gateway.telemetry import GATEWAY_ITSELF
 
 
 class OpenTickets(dict[str, Ticket]):
-    """The tickets that have not ended, by their ids; the oldest come first."""
+    """The tickets that have not ended, by their ids, the oldest first."""
 
     def of_clients(self) -> list[Ticket]:
-        """Return the tickets of clients: all but those of the gateway's own requests."""
+        """Return the tickets of clients, which excludes tickets of the gateway's own requests."""
         return [ticket for ticket in self.values() if ticket.dialect != GATEWAY_ITSELF]
 
     def of_request(self, request_id: str) -> list[Ticket]:

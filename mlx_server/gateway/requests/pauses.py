@@ -5,40 +5,50 @@ from __future__ import annotations
 from mlx_server.gateway.telemetry import Telemetry
 
 MAX_IDS = 64
-"""The ids in one event. The host agent counts a request once, however often its engine dies."""
+"""How many ids one event lists at most. By its id, the host agent recognizes a request whose engine dies
+repeatedly, and counts the request only once."""
 
 
 class Pauses:
-    """The requests that have lost their engine and have had no answer since. Times are monotonic seconds."""
+    """Measures the pauses of the requests that have lost their engine and have not continued since. Times are
+    monotonic seconds.
+    """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._began_at: dict[str, float] = {}
 
     def begin(self, request_id: str, now: float) -> None:
-        """Record that the request has lost its engine, unless it had none before."""
+        """Record that the request has lost its engine. This has no effect if the request has been waiting
+        since an earlier loss.
+        """
         self._began_at.setdefault(request_id, now)
 
     def report_parked(self) -> None:
-        """Emit how many requests have no engine, if there are any."""
+        """Emit an event that says how many requests are waiting after the loss of their engine, if there are
+        any.
+        """
         if self._began_at:
             ids = list(self._began_at)[:MAX_IDS]
             self._telemetry.emit("requests_parked", count=len(self._began_at), ids=ids)
 
     def end(self, request_id: str, emitted: int, now: float) -> None:
-        """Record the request's next token; `emitted` is how many its client had before."""
+        """Record that the request gets its next token, which ends its pause. `emitted` is how many tokens its
+        client had before.
+        """
         if (pause_s := self._take(request_id, emitted, now)) is not None:
             self._telemetry.stream_paused(pause_s)
 
     def complete(self, request_id: str, emitted: int, now: float) -> None:
-        """Record that the request is complete without another token: an embedding, or the end of an answer.
-
-        Its wait includes its work on the next engine, so that it is no pause of a stream.
+        """Record that the request ends without another token: an embedding, or the end of an answer. Its
+        waiting time includes the work of the next engine, and does not count as a pause of a stream.
         """
         self._take(request_id, emitted, now)
 
     def _take(self, request_id: str, emitted: int, now: float) -> float | None:
-        """Report that the request continues, and return its pause in seconds; None if it had none."""
+        """Emit an event that the request continues, and return its pause in seconds; None if the request had
+        no pause.
+        """
         if (began_at := self._began_at.pop(request_id, None)) is None:
             return None
         paused_ms = round((now - began_at) * 1000, 1)
@@ -46,5 +56,5 @@ class Pauses:
         return now - began_at
 
     def forget(self, request_id: str) -> None:
-        """Drop a request that has ended."""
+        """Remove a request that has ended."""
         self._began_at.pop(request_id, None)

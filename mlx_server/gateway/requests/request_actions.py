@@ -44,7 +44,9 @@ class RequestActions:
         self._pauses, self._spans, self._clock = parts.pauses, parts.spans, parts.clock
 
     def carry_out(self, actions: list[Action]) -> None:
-        """Carry the table's decisions out. Requests that no engine could finish are reported as lost."""
+        """Carry out the table's decisions. If requests of clients fail because no engine could finish them,
+        emit an event about them.
+        """
         lost: list[FailRequest] = []
         for action in actions:
             match action:
@@ -61,7 +63,9 @@ class RequestActions:
             self._telemetry.emit("requests_lost", lost[0].message, count=len(lost), ids=ids)
 
     def failed_on_engine(self, event: protocol.Failed) -> None:
-        """End a request that the engine, or the check of a waiting request, refuses or cannot finish."""
+        """End a request after the engine reported that it cannot run or finish the request, or that a check
+        has refused it.
+        """
         is_check = self._engine.answered(event.id)
         ticket = self._tickets.get(event.id)
         if ticket is not None and (is_check or self._table.is_running(event.id)):
@@ -79,7 +83,7 @@ class RequestActions:
         self.end(ticket, error.code)
 
     def end(self, ticket: Ticket, outcome: str) -> None:
-        """Forget a ticket that has its last item, and count it."""
+        """Remove a ticket after its last item, and count its request under `outcome`."""
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
         self._engine.forget(ticket.id)
@@ -88,7 +92,7 @@ class RequestActions:
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))
 
     def _send_request(self, request_id: str) -> None:
-        """Send a request that the table has started. If that fails, only this request fails."""
+        """Send a request that the table has started. If sending fails, fail this request only."""
         request = self._table.get(request_id)
         emitted = request.emitted if request else []
         try:

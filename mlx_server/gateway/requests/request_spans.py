@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IncomingTrace:
-    """The trace data of an HTTP request: the span's name, such as `POST /api/chat`, and the header
-    `traceparent`, or None.
+    """The trace data of an HTTP request: the span's name, such as `POST /api/chat`, and the value of the
+    header `traceparent`, or None.
     """
 
     name: str
@@ -29,14 +29,16 @@ class _RequestSpan:
 
 
 class RequestSpans:
-    """The spans of the unfinished requests. Without a tracer every method does nothing."""
+    """Records the spans of the unfinished requests. Without a tracer, every method does nothing."""
 
     def __init__(self, tracer: Tracer | None, wall: Callable[[], float]) -> None:
         self._tracer, self._wall = tracer, wall
         self._spans: dict[str, _RequestSpan] = {}
 
     def began(self, request_id: str, trace: IncomingTrace | None, dialect: str, model: str) -> None:
-        """Begin the span of a request. A request without a `trace` is the gateway's own, and gets no span."""
+        """Begin the span of a request. If `trace` is None, the request is the gateway's own, and gets no
+        span.
+        """
         if self._tracer is None or trace is None:
             return
         about = {"vestal.request": request_id, "vestal.dialect": dialect, "gen_ai.request.model": model}
@@ -44,9 +46,8 @@ class RequestSpans:
         self._spans[request_id] = _RequestSpan(span, self._wall())
 
     def sent(self, request_id: str, tokens: int) -> str | None:
-        """Record that a request is sent to an engine, and return the traceparent for that engine.
-
-        `tokens` is the number of tokens that the client already has.
+        """Record that a request is sent to an engine, and return the `traceparent` for that engine; None if
+        the request has no span. `tokens` is how many tokens the client already has.
         """
         if self._tracer is None or (known := self._spans.get(request_id)) is None:
             return None
@@ -60,13 +61,15 @@ class RequestSpans:
         return parent
 
     def engine_lost(self, request_id: str, tokens: int) -> None:
-        """Record that the engine of a request has died, or returned it unfinished."""
+        """Record that the engine of a request has died, or has returned the request unfinished. `tokens` is
+        how many tokens the client has.
+        """
         if known := self._spans.get(request_id):
             known.is_lost = True
             known.span.event("crash", {"vestal.tokens": tokens})
 
     def ended(self, request_id: str, outcome: str, tokens: int, crashes: int) -> None:
-        """End the span of a request; `outcome` is done, cancelled, or an error code."""
+        """End the span of a request. `outcome` is `done`, `cancelled`, or an error code."""
         if known := self._spans.pop(request_id, None):
             known.span.set({"vestal.outcome": outcome, "vestal.tokens": tokens, "vestal.crashes": crashes})
             known.span.end("" if outcome in ("done", "cancelled") else outcome)

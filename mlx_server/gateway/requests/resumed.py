@@ -1,4 +1,4 @@
-"""A request that continues after the end of an earlier ticket for it, perhaps of another gateway. Pure."""
+"""A request that continues after an earlier ticket for it has ended, perhaps in another gateway. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlx_server import protocol
 
 @dataclass(frozen=True)
 class ResumedRequest:
-    """The id of a request, and the events that its client has been given before.
+    """The id of a request, and the events that its client has received already.
 
-    `public_id` is the id that its client knows it by. `was_accepted` is False for a new request that only
-    brings its own id.
+    `public_id` is the id by which the client knows the request. `was_accepted` is False for a new request
+    that only brings an id of its own.
     """
 
     id: str
@@ -23,5 +23,5 @@ class ResumedRequest:
 
     @property
     def emitted(self) -> list[int]:
-        """Return the ids of the tokens that the client has."""
+        """Return the ids of the tokens that the client already has."""
         return [event.token for event in self.events if isinstance(event, protocol.Token)]

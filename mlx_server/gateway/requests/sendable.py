@@ -1,7 +1,7 @@
-"""Model requests, encoded for the engine and so known to be sendable before they are taken in. Pure.
+"""Encode model requests for the engine, so that they are known to be sendable before they are accepted. Pure.
 
 A request that no frame can carry must never hold a slot or a position in the queue. The request table and the
-dispatcher therefore take only `SendableRequest`s, and encoding is the only way to make one.
+dispatcher therefore accept only `SendableRequest`s, and encoding is the only way to make one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequ
 from mlx_server.gateway.requests.table.admission import Lane
 
 ADDED_LATER = ("id", "sampling", "emitted", "check_only", "traceparent")
-"""The fields of a generation that differ from one sending to the next."""
+"""The fields of a generation that are added each time it is sent, because they differ between sendings."""
 _NAMES_FOR_CLIENTS = {
     "template": "the variables for the chat template",
     "json_schema": "the JSON schema of the answer",
 }
-"""Names of the protocol's fields that are called otherwise in every dialect."""
+"""How to name fields of the protocol to clients, because every dialect has other names for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendableRequest:
-    """A model request in the form in which it is kept: encoded, without the objects that it was made of.
-
-    Answers to one prompt share its encoded form.
+    """An encoded model request, without the objects that it was made from. Several answers to one prompt
+    share the encoded form.
     """
 
     model: str
@@ -38,9 +37,8 @@ class SendableRequest:
     _sampling: protocol.Sampling | None = None
 
     def frame(self, request_id: str, emitted: Sequence[int], traceparent: str | None = None) -> bytes:
-        """Return the frame for an engine; `emitted` are the ids of the tokens that the client has already.
-
-        `traceparent` names the span to which the engine's work belongs, None without one.
+        """Return the frame for an engine. `emitted` are the ids of the tokens that the client already has.
+        `traceparent` names the trace span to which the engine's work belongs; None if there is none.
         """
         may_be_traced = self._sampling is not None or self.lane in (Lane.EMBED, Lane.RERANK)
         traced = {"traceparent": traceparent} if traceparent and may_be_traced else {}
@@ -49,24 +47,24 @@ class SendableRequest:
         return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted, **traced)
 
     def check_frame(self, request_id: str) -> bytes:
-        """Return the frame that has an engine check the request, which must be a generation."""
+        """Return the frame that asks an engine to check the request, which must be a generation."""
         return self._prepared.frame(id=request_id, sampling=self._sampling, check_only=True)
 
     def with_seed_offset(self, offset: int) -> SendableRequest:
-        """Return the same request with another seed, so that it gets another answer."""
+        """Return the same request with `offset` added to its seed, so that it gets another answer."""
         assert self._sampling is not None
         seed = (self._sampling.seed + offset) & SEED_MASK
         return replace(self, _sampling=msgspec.structs.replace(self._sampling, seed=seed))
 
 
 def repeated(requests: Sequence[SendableRequest], times: int) -> list[SendableRequest]:
-    """Return each request `times` times, next to each other, all with different seeds."""
+    """Return each request `times` times in a row, with different seeds for all."""
     each_repeated = [request for request in requests for _ in range(times)]
     return [request.with_seed_offset(offset) for offset, request in enumerate(each_repeated)]
 
 
 def sendable(request: ModelRequest) -> SendableRequest:
-    """Return `request` encoded. Raises BadRequest for one that no frame can carry, and says why."""
+    """Return `request` encoded. Raises BadRequest, which says why, if no frame can carry the request."""
     try:
         if isinstance(request, GenerationRequest):
             prepared = protocol.prepare(request.operation(), *ADDED_LATER)
@@ -78,7 +76,9 @@ def sendable(request: ModelRequest) -> SendableRequest:
 
 
 def _in_clients_terms(fault: str) -> str:
-    """Return `the JSON schema of the answer, maximum: …` for `json_schema.maximum: …`."""
+    """Replace a protocol field at the start of `fault` by its name for clients: `json_schema.maximum: …`
+    becomes `the JSON schema of the answer, maximum: …`.
+    """
     for field, name in _NAMES_FOR_CLIENTS.items():
         if fault.startswith(f"{field}:"):
             return name + fault[len(field) :]

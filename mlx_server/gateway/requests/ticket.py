@@ -1,4 +1,6 @@
-"""What a handler holds of a submitted request: its events in order, whichever engines they come from."""
+"""A handler's view of a submitted request: the request's events in order, whichever engines they come
+from.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ class ClientDisconnected(Exception):
 class RequestOrigin:
     """The HTTP request that tickets belong to. `id` is its x-request-id.
 
-    `client` is the name of the program that sent it and `remote` its address; each is empty if it is unknown.
-    `began_at` is when it arrived, in monotonic seconds.
+    `client` is the name of the program that sent the request, and `remote` the program's address; each is
+    empty if it is unknown. `began_at` is when the request arrived, in monotonic seconds.
     """
 
     id: str
@@ -37,18 +39,18 @@ class RequestOrigin:
 
 
 TicketItem = TicketEvent | GatewayError | ClientDisconnected
-"""What a ticket gives out: events, or the error that ends the request."""
+"""An item that a ticket delivers: an event, or the error that ends the request."""
 
 
 class Ticket:
     """One submitted request, as its handler sees it. Times are monotonic seconds.
 
-    `public_id` is the id by which its client knows the request; it differs from `id` if that is not the first
-    ticket for it. The dispatcher puts events in with `put` and records the course of the request in the
-    attributes; the handler reads the events with `next` or `last`, or has them delivered. `outcome` is None
-    until the request ends, then `done`, `cancelled` or an error code. `prompt_tokens` is the length of the
-    prompt, once it is known. `origin` is None for the gateway's own requests. `is_read_for`: an engine is
-    reading a model that is not in memory, to check the request.
+    The dispatcher adds events with `put`, and records the course of the request in the attributes. The
+    handler reads the events with `next` or `last`, or has them delivered. `public_id` is the id by which the
+    client knows the request; it differs from `id` if this ticket resumes the request. `outcome` is None until
+    the request ends, then `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt,
+    None while it is unknown. `origin` is None for the gateway's own requests. `is_read_for` is True while an
+    engine reads a model that is not in memory in order to check the request.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Ticket:
 
     @property
     def has_begun(self) -> bool:
-        """Return whether an event or an error has come."""
+        """Return whether an event or an error has arrived."""
         return self._first is not None
 
     def put(self, event: TicketItem) -> None:
@@ -100,7 +102,9 @@ class Ticket:
         self._on_first()
 
     def resume(self, resumed: ResumedRequest) -> None:
-        """Record the events that an earlier ticket for the request has given out. They are not repeated."""
+        """Record the events that an earlier ticket for the request has delivered. They are not delivered
+        again.
+        """
         self.public_id, earlier = resumed.public_id, resumed.events
         tokens = [event for event in earlier if isinstance(event, protocol.Token)]
         self.tokens = len(tokens)
@@ -112,42 +116,46 @@ class Ticket:
             self.outcome = "done"
 
     def deliver_to(self, put: Callable[[TicketItem], None]) -> None:
-        """Give each event to `put`, beginning with those that wait, instead of keeping it for `next`."""
+        """Call `put` with each event instead of keeping the event for `next`, beginning with the events that
+        wait already.
+        """
         while not self._events.empty():
             put(self._events.get_nowait())
         self._deliver = put
 
     def call_at_first_event(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the first event or error comes: at once if one has come already."""
+        """Call `callback` when the first event or error arrives, or at once if one has arrived already."""
         self._on_first = callback
         if self._first is not None:
             callback()
 
     def raise_failure(self) -> None:
-        """Raise the error of a request that has ended without any event."""
+        """If the request failed before any event, raise its error."""
         if isinstance(self._first, Exception):
             raise self._first
 
     async def next(self) -> TicketEvent:
-        """Return the next event. Raises GatewayError if the request failed, and ClientDisconnected."""
+        """Return the next event. Raises GatewayError if the request has failed, and ClientDisconnected if the
+        client is gone.
+        """
         event = await self._events.get()
         if isinstance(event, Exception):
             raise event
         return event
 
     async def last(self) -> LastEvent:
-        """Return the last event and skip the tokens before it. Raises the errors of `next`."""
+        """Return the last event, and skip the tokens before it. Raises the errors of `next`."""
         while not isinstance(event := await self.next(), LAST_EVENTS):
             pass
         return event
 
     def cancel(self) -> None:
-        """Cancel the request. Do nothing if it has ended."""
+        """Cancel the request. This does nothing if the request has ended."""
         if not self.ended:
             self._on_cancel(self)
 
     def ended_request(self, now: float) -> EndedRequest:
-        """Return what telemetry records about this request, which ended at `now`."""
+        """Return the facts that telemetry records about this request, which ended at `now`."""
         first_token_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
         return EndedRequest(
             self.public_id,
@@ -162,7 +170,9 @@ class Ticket:
 
 
 def _prompt_tokens(first: TicketEvent | Exception) -> int | None:
-    """Return the length of the prompt in tokens, which comes with the first event of an answer."""
+    """Return the length of the prompt in tokens, which the first event of an answer contains; None for any
+    other event.
+    """
     if isinstance(first, protocol.Done):
         return first.usage.prompt_tokens
     return first.prompt_tokens if isinstance(first, protocol.Token) else None

@@ -1,7 +1,8 @@
-"""The tools that Anthropic defines and the client runs, as functions that the model is offered. Pure.
+"""The tools that Anthropic defines and the client runs, described as functions for other models. Pure.
 
-A client offers one by its type alone (`{"type": "bash_20250124", "name": "bash"}`), because Anthropic's own
-models know the arguments. The versions of a type differ in details that a client checks itself.
+A client offers such a tool by its type alone (`{"type": "bash_20250124", "name": "bash"}`), because
+Anthropic's own models know its arguments. The versions of a type differ only in details that a client checks
+itself.
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ _MEMORY = (
     ),
 )
 _BY_TYPE = {"bash": _BASH, "text_editor": _TEXT_EDITOR, "memory": _MEMORY}
-"""Description and JSON schema of the arguments, by the type without its version."""
+"""The description and the JSON schema of the arguments of each tool, by its type without the version."""
 
 
 def client_tool(tool_type: str, name: str | None, position: int) -> Tool | None:
-    """Return the tool of this type as a function for the chat template; None if clients do not run it. Raises
-    BadRequest if it has no name.
+    """Return the tool of this type as a function for the chat template; None if it is not a tool that clients
+    run. Raises BadRequest if such a tool has no name. `position` is its index in the body's tools.
     """
     known = _BY_TYPE.get(tool_type.rpartition("_")[0])
     if known is None:

@@ -1,4 +1,6 @@
-"""Anthropic's messages and content blocks, and the form in which chat templates take them. Pure."""
+"""Anthropic's messages and content blocks, and their conversion to the form that chat templates expect.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from mlx_server.gateway.images.reader import Content, ImageReader, joined, parts
 
 
 class Source(Body):
-    """The source of a document's or image's content."""
+    """The content of a document or an image, or the URL of it."""
 
     type: str | None = None
     media_type: str | None = None
@@ -22,7 +24,9 @@ class Source(Body):
 
 
 class Block(Body):
-    """One block of a message's content. A block of an unknown type is left out."""
+    """One block of a message's content. A block of an unknown type is accepted, and left out of the
+    prompt.
+    """
 
     type: str
     text: str | None = None
@@ -38,7 +42,7 @@ class Block(Body):
 
     @property
     def as_text(self) -> str | None:
-        """Return the text of the block; None for what a text model cannot read."""
+        """Return the text of the block; None if the block has no text that a text model can read."""
         match self.type:
             case "text":
                 return self.text or ""
@@ -55,7 +59,9 @@ class Block(Body):
 
     @property
     def image_source(self) -> str | None:
-        """Return the image's base64, data URL or address; None for a file of Anthropic's files API."""
+        """Return the image's base64, data URL or URL; None if the image is a file in Anthropic's files
+        API.
+        """
         source = self.source
         return source.data or source.url if isinstance(source, Source) else source
 
@@ -72,12 +78,15 @@ class Block(Body):
 
 
 SILENT_TYPES = ("thinking", "redacted_thinking", "tool_use", "tool_result", "tool_reference")
-"""Blocks that are no text, and whose absence from the text of their message loses nothing."""
+"""Types of blocks that are not part of a message's text, without a loss: each of them reaches the template in
+another way or is not needed."""
 UNREADABLE_TYPES = ("image", "document")
 
 
 class Message(Body):
-    """A message. A system message may stand between others (Claude Code lists its agents in one)."""
+    """A message of a chat. A system message may stand between others (Claude Code lists its agents in
+    one).
+    """
 
     role: Role
     content: str | ListOf[Block]
@@ -87,7 +96,9 @@ class Message(Body):
         return self.content if isinstance(self.content, list) else ()
 
     def unreadable_blocks(self, images: ImageReader) -> list[str]:
-        """Return the types of the blocks that the model cannot read, without those in results of tools."""
+        """Return the types of the message's blocks that the model cannot read. Blocks inside tool results do
+        not count.
+        """
         return [
             block.type
             for block in self.blocks
@@ -95,9 +106,11 @@ class Message(Body):
         ]
 
     def as_dicts(self, field: str, images: ImageReader) -> Iterator[dict[str, Any]]:
-        """Yield the message, which stands in the body's `field`, in the form that chat templates take.
+        """Yield the message in the form that chat templates expect. `field` is the message's path in the
+        body.
 
-        The results of tools become messages of their own, before the text of the message. Raises BadRequest.
+        Each tool result becomes a message of its own, before the message's text. Raises BadRequest if an
+        image cannot be used.
         """
         if isinstance(self.content, str):
             yield {"role": self.role, "content": self.content}
@@ -122,11 +135,11 @@ class Message(Body):
 def template_messages(
     system: str | list[Block] | None, messages: Sequence[Message], images: ImageReader
 ) -> tuple[dict[str, Any], ...]:
-    """Return the messages as chat templates take them; their images go to `images`.
+    """Return the messages in the form that chat templates expect. Their images are added to `images`.
 
-    Raises BadRequest for an image that cannot be used, and if the last question has a block that the model
-    cannot read. Such a block in an earlier message, or in the result of a tool, becomes a sentence, because
-    refusing it would refuse every later turn too.
+    Raises BadRequest if an image cannot be used, or if the last user message has a block that the model
+    cannot read. Such a block in an earlier message or in a tool result is replaced by a sentence instead,
+    because refusing it would refuse every later turn of the conversation too.
     """
     questions = (message for message in reversed(messages) if message.role == "user")
     if (question := next(questions, None)) and (blocks := question.unreadable_blocks(images)):
@@ -145,7 +158,7 @@ def template_messages(
 
 
 def replaced_blocks(messages: Sequence[Message], images: ImageReader) -> list[str]:
-    """Return the types of the blocks that are replaced by a sentence or left out."""
+    """Return the types of the blocks that are left out or replaced by a sentence, for the log."""
     found = []
     for message in messages:
         for block in message.blocks:
@@ -159,14 +172,18 @@ def replaced_blocks(messages: Sequence[Message], images: ImageReader) -> list[st
 
 
 def system_text(content: str | list[Block] | None) -> str:
-    """Return a system prompt without the headers that change with each request; each block may be one."""
+    """Return the text of a system prompt without headers that change with each request. Such headers are
+    removed from the beginning of each block.
+    """
     if not isinstance(content, list):
         return without_volatile_headers(content or "")
     return "".join(without_volatile_headers(block.as_text or "") for block in content)
 
 
 def text_of(content: str | Sequence[Block] | None) -> str:
-    """Return the text of a content, with a sentence for each block that a text model cannot read."""
+    """Return the text of a message's content, with a sentence for each block that a text model cannot
+    read.
+    """
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(
@@ -175,9 +192,8 @@ def text_of(content: str | Sequence[Block] | None) -> str:
 
 
 def _content(blocks: Sequence[Block], role: str, field: str, images: ImageReader) -> Content:
-    """Return the content of a message of this role, whose blocks stand in the body's `field`.
-
-    Raises BadRequest.
+    """Return the content of a message with this role, as text or as parts with images. `field` is the path of
+    `blocks` in the body. Raises BadRequest if an image cannot be used.
     """
     parts: list[str | dict[str, Any]] = []
     for number, block in enumerate(blocks):
@@ -201,8 +217,9 @@ def _is_lost(block: Block) -> bool:
 
 
 def _result(block: Block, field: str, images: ImageReader) -> Content:
-    """Return the result of a tool. A failed result is marked in the text, because templates have no field for
-    it. Raises BadRequest.
+    """Return the content of a tool result. A failed result gets the prefix "Error: " unless its beginning
+    mentions an error, because templates have no field for failures. Raises BadRequest if an image cannot be
+    used.
     """
     if isinstance(block.content, str):
         content: Content = block.content

@@ -1,4 +1,4 @@
-"""Write models as Anthropic's /v1/models does. Pure."""
+"""Describe models in the form of Anthropic's /v1/models. Pure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ def model(entry: ModelEntry) -> dict[str, Any]:
 
 
 def models(entries: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Return the page of the models that `query` asks for: `limit`, `after_id`, `before_id`.
-
-    Raises BadRequest.
+    """Return one page of the list of models, as `query` asks for it with `limit`, `after_id` and `before_id`.
+    Raises BadRequest if `limit` is not a positive whole number, or if no model has the id.
     """
     limit = _limit(query.get("limit"))
     listed = list(entries)

@@ -1,4 +1,4 @@
-"""Write answers as Anthropic does: one message of content blocks, or the events that build one. Pure."""
+"""Write answers in Anthropic's form: one message of content blocks, or the events that build one. Pure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ Event = tuple[str, dict[str, Any]]
 def whole_message(
     answer_id: str, model: str, answer: AnswerPart, done: protocol.Done, rules: CallRules = NO_RULES
 ) -> dict[str, Any]:
-    """Return a complete answer, which `done` ends, as one message."""
+    """Return a complete answer, which ends with `done`, as one message."""
     answer = CallFilter(rules).apply(msgspec.structs.replace(answer, done=done))
     content = {"content": _blocks(answer), **_stop(answer.done or done)}
     return _empty_message(answer_id, model) | content | {"usage": _usage(done)}
 
 
 class MessageEvents:
-    """Writes one answer as server-sent events, in the order that Anthropic prescribes."""
+    """Writes one answer as server-sent events, in the order that Anthropic prescribes (an
+    `AnswerRenderer`).
+    """
 
     def __init__(self, answer_id: str, model: str, prompt_tokens: int, rules: CallRules = NO_RULES) -> None:
         self._filter = CallFilter(rules)
@@ -64,14 +66,16 @@ class MessageEvents:
 
 
 class BlockEvents:
-    """Divides the parts of an answer into content blocks. At most one block is open; each has a number."""
+    """Returns the events that divide an answer into content blocks. At most one block is open at a time.
+    Blocks are numbered from 0.
+    """
 
     def __init__(self) -> None:
         self._open_type: str | None = None
         self._index = -1
 
     def add(self, part: AnswerPart) -> list[Event]:
-        """Return the events that add `part`."""
+        """Return the events that add the content of `part`."""
         events: list[Event] = []
         if part.thinking:
             events += self._open("thinking", {"thinking": "", "signature": ""})
@@ -88,14 +92,14 @@ class BlockEvents:
         return events
 
     def close(self) -> list[Event]:
-        """Return the event that ends the open block, or none."""
+        """Return the event that ends the open block; an empty list if no block is open."""
         if self._open_type is None:
             return []
         self._open_type = None
         return [("content_block_stop", {"index": self._index})]
 
     def _open(self, block_type: str, empty: dict[str, Any]) -> list[Event]:
-        """Return the events that open a block of the type, unless such a block is open."""
+        """Return the events that open a block of this type; an empty list if such a block is open already."""
         if self._open_type == block_type:
             return []
         events = self.close()
@@ -145,9 +149,8 @@ def _usage(done: protocol.Done) -> dict[str, int]:
 
 
 def _counts(prompt_tokens: int, cached_tokens: int, answer_tokens: int) -> dict[str, int]:
-    """Return the counts as Anthropic defines them: `input_tokens` are those that were not in the cache.
-
-    Writing to the prompt cache costs nothing here, so that no tokens count as written.
+    """Return the token counts as Anthropic defines them: `input_tokens` excludes the prompt tokens that were
+    read from the cache. Writing to the prompt cache is free here, so that no tokens count as written.
     """
     return {
         "input_tokens": prompt_tokens - cached_tokens,

@@ -62,7 +62,9 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The parts of a body that are needed while its answer is made; `model` is spelled as the client did."""
+    """The parts of a body that are needed while its answer is generated. `model` is the name as the client
+    wrote it.
+    """
 
     model: str
     stream: bool

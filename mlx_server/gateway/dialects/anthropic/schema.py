@@ -1,4 +1,4 @@
-"""Anthropic's request bodies, and the model requests that they mean. Pure.
+"""Anthropic's request bodies, and their conversion to requests for a model. Pure.
 
 Fields that have no meaning for a local model are accepted and ignored: `cache_control` (every prompt is
 cached), `context_management`, `betas`, `container`, `service_tier`.
@@ -36,7 +36,7 @@ from mlx_server.gateway.requests.model_requests import GenerationRequest
 
 
 class Tool(Body):
-    """A function of the client's own (`custom`, or no type), or a tool that Anthropic defines."""
+    """A function that the client defines (type `custom`, or no type), or a tool that Anthropic defines."""
 
     name: str | None = None
     type: str | None = None
@@ -44,7 +44,9 @@ class Tool(Body):
     input_schema: dict[str, Any] | None = None
 
     def as_dict(self, position: int) -> dict[str, Any] | None:
-        """Return the tool as chat templates take it; None for a service of Anthropic's. Raises BadRequest."""
+        """Return the tool in the form that chat templates expect; None for a service that only Anthropic
+        runs. Raises BadRequest if the tool has no name. `position` is the tool's index in the body's tools.
+        """
         if self.type not in (None, "custom"):
             return client_tool(self.type, self.name, position)
         if not self.name:
@@ -62,8 +64,8 @@ class ToolChoice(Body):
 
 
 class Thinking(Body):
-    """The client's wish for thinking. `adaptive` and `between_tools` leave it to the model's template. A
-    model that cannot think answers without.
+    """Whether the client wants the model to think. `adaptive` and `between_tools` leave that to the model's
+    template. A model that cannot think answers without thinking.
     """
 
     type: str
@@ -79,7 +81,9 @@ class OutputFormat(Body):
 
     @property
     def as_schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the answer. Raises BadRequest."""
+        """Return the JSON schema that the answer must match. Raises BadRequest if the format is not
+        `json_schema` or has no schema.
+        """
         if self.type != "json_schema":
             not_supported(
                 "output_config.format.type", f"{quoted(self.type)} is not served; give `json_schema`"
@@ -95,9 +99,9 @@ class OutputConfig(Body):
 
 
 class CountBody(Body):
-    """The fields that make the prompt: all that /v1/messages/count_tokens takes.
+    """The body of /v1/messages/count_tokens: the fields of a message request that make up the prompt.
 
-    `output_format` is the name that `output_config.format` had in its beta.
+    `output_format` is an older name of `output_config.format`, from Anthropic's beta.
     """
 
     model: ModelName
@@ -111,9 +115,10 @@ class CountBody(Body):
     mcp_servers: ListOf[dict[str, Any]] | None = None
 
     def to_count(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
-        """Return a request that counts the prompt's tokens, for the model of this canonical name.
+        """Return a request that only counts the prompt's tokens. `model` is the model's canonical name.
 
-        `images` collects the images; without it, the model reads text only. Raises BadRequest.
+        `images` collects the images; if it is None, the model reads text only. Raises BadRequest if a
+        message, a tool or the output format cannot be used.
         """
         images = images or ImageReader(self.model)
         chosen = self._chosen_tools
@@ -134,7 +139,7 @@ class CountBody(Body):
 
     @property
     def _template(self) -> dict[str, Any] | None:
-        """Return further variables for the chat template."""
+        """Return additional variables for the chat template; None if there are none."""
         effort = self.output_config.effort if self.output_config else None
         variables: dict[str, Any] = {"reasoning_effort": effort} if effort else {}
         if self.thinking and self.thinking.type == "enabled":
@@ -143,12 +148,14 @@ class CountBody(Body):
 
     @property
     def call_rules(self) -> CallRules:
-        """Return how the answer may call tools. Raises BadRequest."""
+        """Return the rules for the tool calls of the answer. Raises BadRequest if a tool or `tool_choice` is
+        wrong.
+        """
         return self._chosen_tools.rules
 
     def skipped(self, images: ImageReader) -> dict[str, Sequence[str]]:
-        """Return the requested features that are not supported and are left out, for the log. Raises
-        BadRequest.
+        """Return the requested features that are left out because this server does not support them, for the
+        log. Raises BadRequest if a tool or `tool_choice` is wrong.
         """
         mcp = ["mcp_servers"] if self.mcp_servers else []
         replaced = replaced_blocks(self.messages, images)
@@ -156,7 +163,9 @@ class CountBody(Body):
 
     @cached_property
     def _chosen_tools(self) -> ChosenTools:
-        """Return the tools that are offered. Raises BadRequest."""
+        """Return the tools that are offered to the model, and how it may call them. Raises BadRequest if a
+        tool or `tool_choice` is wrong.
+        """
         choice = self.tool_choice or ToolChoice()
         if choice.type == "tool" and not choice.name:
             raise BadRequest("invalid_request", "tool_choice.name: is missing")
@@ -192,9 +201,8 @@ class MessagesBody(CountBody):
         return self.metadata.user_id if self.metadata else None
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the request for the model of this canonical name; `images` is as in `to_count`.
-
-        Raises BadRequest.
+        """Return the generation request. `model` is the model's canonical name; `images` is as in `to_count`.
+        Raises BadRequest as `to_count` does.
         """
         return replace(
             self.to_count(model, images),

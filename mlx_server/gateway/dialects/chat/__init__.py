@@ -1,1 +1,1 @@
-"""The common parts of the chats of all dialects: messages and their roles, their parts, and tools."""
+"""What the chats of all dialects share: messages and their roles, the parts of messages, and tools."""

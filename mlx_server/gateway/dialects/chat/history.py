@@ -14,7 +14,7 @@ from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.images.reader import joined, parts_of
 
 Message = dict[str, Any]
-"""A message as chat templates take it: `role`, `content`, and more for some roles."""
+"""A message in the form that chat templates expect: `role`, `content`, and further fields for some roles."""
 
 ROLES = ("system", "user", "assistant", "tool", "thinking")
 _SAME_ROLES = {
@@ -28,9 +28,10 @@ _VOLATILE_HEADERS = re.compile(r"\A(?:[ \t\r\n]*x-anthropic-[a-z0-9-]+:[^\n]*(?:
 
 
 def normalized_role(given: str) -> str:
-    """Return a role as chat templates name it, whatever its case: `User` is `user`, `developer` is `system`.
+    """Return a role under the name that chat templates use: `user` for `User`, `system` for `developer`.
 
-    An unknown role is read as the user's: Ollama takes any, and a template might refuse it.
+    An unknown role becomes `user`, because Ollama accepts any role, but a template might refuse an unknown
+    one.
     """
     role = given.strip().lower()
     role = _SAME_ROLES.get(role, role)
@@ -44,11 +45,11 @@ Role = Annotated[str, AfterValidator(normalized_role)]
 def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return the messages for the template, in their order.
 
-    A system message stays where the client put it: moving it to the front would change the beginning of the
-    prompt, and so empty the prompt cache. A message of role `thinking` becomes the thoughts of the message of
-    the assistant that follows it; without such a message it is dropped, as thoughts alone are no turn. A
-    system message is dropped if it holds nothing but volatile headers. Images in the result of a tool move
-    into the user's message after it. Raises BadRequest if there are only thoughts.
+    A system message stays where the client put it, because moving it to the front would change the beginning
+    of the prompt, so that the prompt cache would find nothing. A message of role `thinking` becomes the
+    thoughts of the assistant's message that follows it; without such a message it is dropped, since thoughts
+    alone are not a turn. A system message that consists only of volatile headers is dropped. Images in a tool
+    result move into the user's message after it. Raises BadRequest if there are only thoughts.
     """
     history: list[Message] = []
     thoughts, only_thoughts = "", False
@@ -71,10 +72,10 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _images_after_tools(messages: Iterable[Message]) -> Iterator[Message]:
-    """Yield the messages, with the images in results of tools in the next message of the user.
+    """Yield the messages, with the images of tool results moved to the next user message.
 
-    Few templates have a place for images elsewhere. If the user says nothing after the results, a message of
-    the user holds the images alone.
+    Few templates accept images anywhere else. If no user message follows the results, a new one is added that
+    holds only the images.
     """
     images: list[Message] = []
     for message in messages:
@@ -100,14 +101,14 @@ def _images_after_tools(messages: Iterable[Message]) -> Iterator[Message]:
 
 
 IMAGE_BELOW = "\n[The image that stood here follows below.]\n"
-"""What stands in the result of a tool for an image."""
+"""The sentence that replaces an image in a tool result."""
 
 
 def without_volatile_headers(text: str) -> str:
-    """Return a system prompt without the header lines that it begins with.
+    """Return a system prompt without the header lines at its beginning that change with each conversation.
 
-    Claude Code's first system block is `x-anthropic-billing-header: cc_version=…; cch=…`. It changes with
-    each conversation, and means nothing to a model; left in, no prompt would begin like an earlier one, and
-    the prompt cache would find nothing (18 s instead of 1 s for 1,500 tokens).
+    Claude Code's first system block is `x-anthropic-billing-header: cc_version=…; cch=…`, which means nothing
+    to a model. With this line, no prompt would begin like an earlier one, and the prompt cache would find
+    nothing (18 s instead of 1 s for 1,500 tokens).
     """
     return _VOLATILE_HEADERS.sub("", text, count=1)

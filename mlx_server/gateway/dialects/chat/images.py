@@ -1,4 +1,6 @@
-"""Prepare the images of a chat: make a reader for the model, and fetch images that a body names by URL."""
+"""Prepare the images of a chat: create a reader for the model, and fetch the images that a body names by
+URL.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 
 def image_reader(context: GatewayContext, model: ModelEntry, spelled: str) -> ImageReader:
-    """Return a reader for the images of one request. `spelled` is the model's name as the client wrote it."""
+    """Return the `ImageReader` of one request, which knows whether the model and this installation can read
+    images. `spelled` is the model's name as the client wrote it.
+    """
     if "vision" not in model.capabilities:
         return ImageReader(spelled, reason=model.no_images_reason)
     if missing_image_packages():
@@ -55,11 +59,11 @@ async def with_images(
     body: _BodyT,
     make_fetcher: Callable[[int, int, Reserve], ImageFetcher] | None = None,
 ) -> _BodyT:
-    """Fetch the images that the body names by URL, and return the body with their files in place of the URLs;
-    return it unchanged if the settings allow no fetching or the model reads no images.
+    """Fetch the images that the body names by URL, and return the body with the files in place of the URLs.
+    Return the body unchanged if the settings forbid fetching or the model reads no images.
 
-    The copy of the request in the answer log gets the files too, so that a resumed request fetches nothing
-    again. Raises GatewayError.
+    The request in the answer log gets the files too, so that a resumed request fetches nothing again. Raises
+    GatewayError if there are too many images, if one cannot be fetched, or if there is no memory for them.
     """
     mlx = context.config.mlx
     if not mlx.image_urls or not image_reader(context, model, model.name).reads_images:
@@ -92,5 +96,5 @@ def _fetcher_class() -> type[ImageFetcher]:
 
 
 def _written_anew(raw: bytes, files: dict[str, bytes]) -> bytes:
-    """Return a body as JSON with the files in place of their addresses."""
+    """Return the body `raw` as JSON in which the files replace their URLs."""
     return json_bytes(with_files(parse_object(raw, stepwise=True, replaces_surrogates=True), files))

@@ -1,7 +1,7 @@
 """Decide which tools a model is offered, and which of its calls are accepted. Pure.
 
-A tool is a function of the client's own. Tools of types that run elsewhere (web search, …) cannot be served:
-they are left out, unless the client insists on one.
+Only functions that the client defines and runs can be served. Tools of types that run elsewhere (web search,
+…) are left out, unless the client requires a call to one; then the request is refused.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from mlx_server.gateway.dialects.tools import call_schema
 from mlx_server.gateway.json_text import json_text
 
 Tool = dict[str, Any]
-"""A function in the form that chat templates take: `{"type": "function", "function": {"name", …}}`."""
+"""A function in the form that chat templates expect: `{"type": "function", "function": {"name", …}}`."""
 
 TEXT_INPUT = "input"
-"""The only argument of a custom tool, which takes a text instead of an object."""
+"""The name of the only argument of a custom tool, whose input is a text instead of an object."""
 
 
 @dataclass(frozen=True)
 class CallRules:
-    """How an answer may call tools.
+    """The rules for the tool calls of an answer.
 
-    A call of a function that is not `allowed` (None: all are) is text, and one beyond `most_calls` (None: any
-    number) is dropped. `custom` names the tools whose argument is a plain text.
+    `allowed` are the functions that may be called (None: all); a call of any other function becomes text of
+    the answer. Calls beyond `most_calls` (None: any number) are dropped. `custom` names the tools whose input
+    is plain text.
     """
 
     allowed: frozenset[str] | None = None
@@ -38,15 +39,15 @@ class CallRules:
 
 
 NO_RULES = CallRules()
-"""Every call counts."""
+"""Rules that accept every call."""
 
 
 @dataclass(frozen=True)
 class ChosenTools:
-    """The functions that the template describes to the model, and how the answer may call them.
+    """The functions that the template describes to the model, and the rules for calling them.
 
-    `call_schema` is the JSON schema of a call that the answer must be, or None. `skipped` are the types of
-    the tools that are not served.
+    If `call_schema` is set, the answer must be a call that matches this JSON schema. `skipped` are the types
+    of the tools that are not served.
     """
 
     functions: tuple[Tool, ...] | None = None
@@ -63,9 +64,11 @@ def chosen_tools(
     *,
     name: str | None = None,
 ) -> ChosenTools:
-    """Return the chosen tools for a `mode` of tool choice; with `name`, that function must be called. Raises
-    BadRequest. All functions stay in the prompt even if only some are `allowed`, so that its cached beginning
-    can be used.
+    """Return the tools to offer for a tool choice of this `mode`. If `name` is given, that function must be
+    called.
+
+    All functions stay in the prompt even if only some are `allowed`, so that the cached beginning of the
+    prompt can be used. Raises BadRequest if a call is required and no function that may be called is offered.
     """
     skipped = tuple(dict.fromkeys(skipped))
     if mode == "none":
@@ -85,9 +88,8 @@ def chosen_tools(
 
 
 def custom_function(name: str, description: str | None, text_format: Any = None) -> Tool:
-    """Return a custom tool, which takes a text, as a function with one argument.
-
-    A grammar of the text, as `text_format` may have it, is described to the model.
+    """Return a custom tool, whose input is a text, as a function with one argument. If `text_format` has a
+    grammar for the text, the description of the function includes the grammar.
     """
     words = [description] if description else []
     match text_format:
@@ -106,24 +108,23 @@ def custom_function(name: str, description: str | None, text_format: Any = None)
 
 
 def custom_input(call: AnswerToolCall) -> str:
-    """Return the text that a custom tool is called with; arguments that are not a text are
-    written as JSON.
+    """Return the input text of a call to a custom tool. If the argument is missing or not a text, all
+    arguments are returned as JSON.
     """
     given = call.arguments.get(TEXT_INPUT)
     return given if isinstance(given, str) else json_text(call.arguments)
 
 
 class CallFilter:
-    """Applies the rules to the parts of one answer, in their order."""
+    """Applies the call rules to the parts of one answer, which must be passed in order."""
 
     def __init__(self, rules: CallRules) -> None:
         self._rules = rules
         self._calls = 0
 
     def apply(self, part: AnswerPart) -> AnswerPart:
-        """Return the part with only the calls that the rules accept.
-
-        If no call of the whole answer is accepted, the reason for its end becomes `stop`.
+        """Return the part with only the calls that the rules accept. If the model called tools but none of
+        the answer's calls is accepted, the answer's `done` gets the reason `stop`.
         """
         if not part.tool_calls and part.done is None:
             return part
@@ -140,6 +141,8 @@ class CallFilter:
         return msgspec.structs.replace(part, text="".join(texts), tool_calls=tuple(calls), done=done)
 
     def _as_offered(self, call: AnswerToolCall) -> AnswerToolCall:
-        """Return the call with its number among the accepted calls, and with the text of a custom tool."""
+        """Return the call with its index among the accepted calls, and with its input text if the tool is a
+        custom one.
+        """
         text = custom_input(call) if call.name in self._rules.custom else None
         return msgspec.structs.replace(call, index=self._calls, custom_input=text)

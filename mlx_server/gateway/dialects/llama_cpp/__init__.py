@@ -1,4 +1,5 @@
-"""The routes that llama-server adds to OpenAI's: tokens of a text, text of tokens, a chat as its template
-writes it."""
+"""The routes that llama-server adds to OpenAI's API: text to tokens, tokens to text, and the prompt that a
+template makes of a chat.
+"""
 
 DIALECT = "llama.cpp"

@@ -64,9 +64,8 @@ def router(context: GatewayContext) -> APIRouter:
 async def _report(
     context: GatewayContext, http: Request, body: TokenBody
 ) -> tuple[protocol.PromptReport, Mapping[str, str]]:
-    """Return the engine's report on the prompt, and the headers of the answer.
-
-    Raises GatewayError, ClientDisconnected.
+    """Return the engine's report on the prompt, and the headers of the answer. Raises GatewayError if the
+    request is refused or fails, and ClientDisconnected if the client leaves.
     """
     model = await _model(context, body.model)
     if body.is_empty:
@@ -85,7 +84,9 @@ async def _report(
 
 
 async def _model(context: GatewayContext, name: str | None) -> ModelEntry:
-    """Return the model that the body names, or the only one that generates text. Raises GatewayError."""
+    """Return the model that the body names. Without a name, return the only installed model that generates
+    text. Raises GatewayError if there is no such model, or if a name is needed because there are several.
+    """
     if name is not None:
         return await context.installed_models.get(name, "generate")
     chat_models = [entry for entry in await context.installed_models.all() if entry.kind == "generate"]

@@ -1,7 +1,8 @@
-"""The bodies of /tokenize, /detokenize and /apply-template, and the model requests that they mean. Pure.
+"""The bodies of /tokenize, /detokenize and /apply-template, and their conversion to requests for a model.
+Pure.
 
-`model` may be missing, because a llama-server has only one. vLLM's clients write `prompt` for `content`, and
-`add_special_tokens` for `add_special`.
+`model` may be missing, because a llama-server has only one model. vLLM's clients write `prompt` instead of
+`content`, and `add_special_tokens` instead of `add_special`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ class TokenBody(Body):
 
     @property
     def is_empty(self) -> bool:
-        """Return whether the answer is empty, so that no engine needs to be asked."""
+        """Return whether the answer is known to be empty, so that no engine is needed."""
         return False
 
     def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
-        """Return a request for the report on the prompt, for the model of this canonical name.
+        """Return a request for the engine's report on the prompt. `model` is the model's canonical name.
 
-        `images` collects the images; without it, the model reads text only. Raises BadRequest.
+        `images` collects the images; if it is None, the model reads text only. Raises BadRequest if the body
+        asks for something unsupported or cannot be used.
         """
         raise NotImplementedError
 

@@ -1,5 +1,5 @@
-"""/api/create: make a model from uploaded files, or from another model, which is pulled first if it is
-missing.
+"""Serve /api/create: make a model from uploaded files or from another model. The other model is pulled first
+if it is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 
 class Creation:
-    """The making of one model, step by step. `cancel` is called when its client leaves."""
+    """Creates one model, step by step."""
 
     def __init__(self, context: GatewayContext, pulls: Pulls, body: CreateBody) -> None:
         self.id = f"create-{next(_numbers)}"
@@ -41,7 +41,7 @@ class Creation:
         self._cancelled = False
 
     async def check(self) -> None:
-        """Raise GatewayError for mistakes that can be found before the first step."""
+        """Raise GatewayError if the body has a mistake that can be found before the first step."""
         body = self._body
         check_name("model", body.model)
         body.check()
@@ -57,12 +57,12 @@ class Creation:
         body.preset("", _template_of(base) if base else "")
 
     def cancel(self) -> None:
-        """Stop before the next step."""
+        """Stop before the next step. This is called when the client leaves."""
         self._cancelled = True
 
     async def steps(self) -> AsyncIterator[dict[str, Any]]:
-        """Make the model, and yield the steps as Ollama reports them. Raises GatewayError,
-        ClientDisconnected.
+        """Create the model, and yield each step as Ollama reports it. Raises GatewayError if a step fails,
+        and ClientDisconnected after `cancel`.
         """
         body, config = self._body, self._context.config
         base = await self._base()
@@ -92,12 +92,14 @@ class Creation:
         yield SUCCESS
 
     async def finished(self) -> None:
-        """Wait until the model has been made. Raises the errors of `steps`."""
+        """Create the model, and return when that is done. Raises the errors of `steps`."""
         async for _ in self.steps():
             self._check_client()
 
     async def _base(self) -> ModelEntry | None:
-        """Return the model that the new one is made from; None if it is not installed, or there is none."""
+        """Return the model that the new model is made from; None if the body names none or it is not
+        installed.
+        """
         if not self._body.from_:
             return None
         try:
@@ -111,7 +113,9 @@ class Creation:
 
 
 async def change_store(context: GatewayContext, change: Callable[[], None]) -> None:
-    """Carry out a change of the models in a thread. Raises GatewayError."""
+    """Run `change`, which changes the installed models, in a thread. Raises GatewayError if the change
+    fails.
+    """
     try:
         await asyncio.to_thread(change)
     except ModelStoreError as error:
@@ -121,7 +125,7 @@ async def change_store(context: GatewayContext, change: Callable[[], None]) -> N
 
 
 def check_name(field: str, name: str) -> None:
-    """Raise BadRequest if a new model cannot have this name."""
+    """Raise BadRequest if `name` is not valid for a new model. `field` is the name's field in the body."""
     if not is_valid_name(name):
         message = f"{field}: {quoted(name)} is an invalid model name; write it as [namespace/]name[:tag]."
         raise BadRequest("invalid_request", message, field=field)
@@ -138,6 +142,6 @@ def _template_of(model: ModelEntry) -> str:
 
 
 def _layers(added: Preset) -> list[str]:
-    """Return the texts that would each be a layer of the model in Ollama."""
+    """Return the texts of which Ollama would store each as one layer of the model."""
     lists = [json.dumps(each) for each in (added.parameters, added.messages) if each]
     return [text for text in (added.template, added.system, *added.licenses, *lists) if text]

@@ -1,4 +1,6 @@
-"""One download of a model, which any number of clients follow: it runs the model store's program."""
+"""One download of a model, which any number of clients follow. The model store's program does the work in a
+child process.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,19 @@ from mlx_server.gateway.errors import GatewayError, ServerFault, from_code
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 
 KNOWN_NOWHERE = "pull model manifest: file does not exist."
-"""Ollama's words for a model that its registry lacks. Clients look for them."""
+"""Ollama's error text for a model that its registry lacks. Clients search for this text."""
 TERMINATE_TIMEOUT_S = 5.0
-"""A program that has not exited this long after SIGTERM is killed."""
+"""The program is killed if it has not exited this long after SIGTERM."""
 
 log = logging.getLogger(__name__)
 
 
 class Download:
-    """Runs the program that fetches one model, once one of `slots` is free.
+    """Runs the program that fetches one model, once one of `slots` is free. With `force`, a model of the hub
+    is fetched even if it does not fit into memory.
 
-    With `force` it also fetches a model of the hub that does not fit into memory.
-    `step` is the newest step of the progress, as Ollama writes it. `on_end` is called once, when no follower
-    can join any more: the program has ended, or the last follower has left.
+    `step` is the newest progress report, in Ollama's form. `on_end` is called once, when the program has
+    ended or the last follower has left; no follower can join afterwards.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Download:
         self._followers.add(follower)
 
     def leave(self, follower: Follower) -> None:
-        """Remove a follower. Stop the program if it was the last one."""
+        """Remove a follower. If it was the last one, stop the program."""
         self._followers.discard(follower)
         self._wake()
         if not self._followers and not self.ended:
@@ -97,7 +99,9 @@ class Download:
 
 
 class Follower:
-    """One client of a download. `cancel` leaves the download; `steps` then raises ClientDisconnected."""
+    """One client of a download. After `cancel`, the client has left the download, and `steps` raises
+    ClientDisconnected.
+    """
 
     def __init__(self, request_id: str, download: Download) -> None:
         self.id = request_id
@@ -106,13 +110,14 @@ class Follower:
         download.join(self)
 
     def cancel(self) -> None:
-        """Leave the download. Do nothing the second time, or if the download has ended."""
+        """Leave the download. A second call does nothing."""
         if not self._left:
             self._left = True
             self._download.leave(self)
 
     async def steps(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the progress step by step until the model is installed; a slow reader gets only the newest.
+        """Yield progress reports until the model is installed. A slow reader misses all but the newest
+        report.
 
         Raises GatewayError if the download fails, and ClientDisconnected once the follower has left.
         """
@@ -136,7 +141,9 @@ class Follower:
 
 
 async def _reports(model: str, force: bool) -> AsyncGenerator[dict[str, Any], None]:
-    """Run the program and yield what it prints. Raises GatewayError with the message of the model store."""
+    """Run the program and yield its progress reports. Raises GatewayError with the model store's message if
+    the program fails.
+    """
     process = await _start_program(model, force)
     assert process.stdout is not None
     fault: GatewayError | None = None
@@ -157,14 +164,16 @@ async def _reports(model: str, force: bool) -> AsyncGenerator[dict[str, Any], No
 
 
 def _fault(code: str, message: str) -> GatewayError:
-    """Return the gateway error for one of the model store; for an unknown model, in Ollama's words."""
+    """Return the gateway error for an error of the model store. If the model is unknown, the message begins
+    with Ollama's text.
+    """
     if code == "model_not_found":
         message = f"{KNOWN_NOWHERE} {message}"
     return from_code(code, message)
 
 
 async def _start_program(model: str, force: bool) -> asyncio.subprocess.Process:
-    """Run the program in a process group of its own, so that its children are killed with it."""
+    """Start the program in a process group of its own, so that its children can be killed with it."""
     forced = ["--force"] if force else []
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mlx_server.model_store", "pull", "--json", *forced, model),
@@ -175,7 +184,9 @@ async def _start_program(model: str, force: bool) -> asyncio.subprocess.Process:
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:
-    """Terminate the program unless it has exited. This awaits nothing, as the caller may be cancelled."""
+    """Send SIGTERM to the program unless it has exited, and SIGKILL later if necessary. This function does
+    not await anything, because its caller may be cancelled.
+    """
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -190,7 +201,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
-    """Return one step of the progress. Clients draw a bar for a digest whose total is known.
+    """Return a progress report in Ollama's form. If the total size is known, the report has a `digest`, for
+    which clients draw a progress bar.
 
     In addition to Ollama's fields, `vestal` holds the speed in bytes per second, and the remaining time in
     seconds.
@@ -204,7 +216,7 @@ def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """Return the object on a line of the program's output, or an empty one."""
+    """Return the JSON object on a line of the program's output; an empty dict if the line is not one."""
     try:
         report = json.loads(line)
     except ValueError:

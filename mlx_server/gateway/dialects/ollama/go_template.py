@@ -2,8 +2,9 @@
 
     {{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}
 
-There are fields (`.Prompt`, `$.Prompt`), texts, comments, `if`, `else`, `range` over messages, `eq`, `ne`,
-`and`, `or`, `not`, parentheses, and the dashes that trim white space. Everything else is refused by name.
+Supported are fields (`.Prompt`, `$.Prompt`), texts, comments, `if`, `else`, `range` over messages, `eq`,
+`ne`, `and`, `or`, `not`, parentheses, and the dashes that trim white space. Any other construct is refused
+with an error that names it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Block:
-    """An `if` or a `range`, whose `body` is rendered for each value of `over`, and `otherwise` for none."""
+    """An `if` or a `range`. `body` is rendered if `over` is true, or once for each item of `over`;
+    `otherwise` is rendered if `over` is false or empty.
+    """
 
     keyword: str
     over: Expression
@@ -53,11 +56,13 @@ class _Block:
 
 
 class _AnswerBegins(Exception):
-    """Ends the rendering at `.Response`, where the model's answer begins and the prompt ends."""
+    """Ends the rendering at `.Response`, because the prompt ends where the model's answer begins."""
 
 
 def render_go_template(template: str, values: Mapping[str, Value]) -> str:
-    """Return the prompt up to `.Response`. Raises BadRequest with a message that begins with `template:`."""
+    """Return the prompt that the template makes of `values`, up to `.Response`. Raises BadRequest if the
+    template is too long, is not valid, or uses an unsupported construct; the message begins with `template:`.
+    """
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
     try:
@@ -84,8 +89,8 @@ class _Parser:
         return nodes
 
     def _until_end(self) -> tuple[tuple[Any, ...], str | None]:
-        """Return the nodes up to an `else` or `end`, and the text of that action; None instead of the text at
-        the end of the template.
+        """Parse up to the next `else` or `end`. Return the nodes before it, and the text of that action,
+        which is None at the end of the template.
         """
         nodes: list[Any] = []
         for is_action, text in self._parts:
@@ -115,7 +120,7 @@ class _Parser:
         otherwise: tuple[Any, ...] = ()
         if end is not None and end.startswith("else if "):
             otherwise = (self._block("if", end.removeprefix("else if ")),)
-            end = "end"  # it belongs to both
+            end = "end"  # the inner `if` has consumed the `end` that closes both
         elif end == "else":
             otherwise, end = self._until_end()
         if end != "end":
@@ -134,7 +139,10 @@ def _expression(text: str) -> Expression:
 
 
 def _operands(words: Sequence[str], depth: int, text: str) -> tuple[Expression, Sequence[str]]:
-    """Return the expression that the words begin with, up to a closing parenthesis, and the rest of them."""
+    """Parse an expression at the start of `words`, up to a closing parenthesis. Return the expression and the
+    remaining words. `depth` counts the parentheses around it, and `text` is the whole action, for error
+    messages.
+    """
     if depth > MAX_DEPTH or not words:
         raise _not_read(text)
     function = words[0] if words[0] in _FUNCTIONS else None

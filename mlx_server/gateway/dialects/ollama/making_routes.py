@@ -1,4 +1,6 @@
-"""Ollama's routes that make models (/api/create, /api/copy, /api/blobs), and those of its cloud, refused."""
+"""Ollama's routes that make models (/api/create, /api/copy, /api/blobs), and its routes for ollama.com, which
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
 
 
 async def _write(upload: Upload, parts: AsyncIterator[bytes]) -> None:
-    """Write the parts in a thread, since the disk may be slow. Raises ModelStoreError."""
+    """Write the parts to the upload in a thread, since the disk may be slow. Raises ModelStoreError if the
+    upload cannot be written or does not match its digest.
+    """
     waiting = bytearray()
     async for part in parts:
         waiting += part

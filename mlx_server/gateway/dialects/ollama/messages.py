@@ -1,4 +1,4 @@
-"""The messages of Ollama's /api/chat, and the form in which chat templates take them. Pure."""
+"""The messages of Ollama's /api/chat, and their conversion to the form that chat templates expect. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ class CalledFunction(Body):
 
 
 class ToolCall(Body):
-    """A call in an earlier answer. Ollama's own clients send no id; others do."""
+    """A tool call in an earlier answer. Ollama's own clients send no id; others do."""
 
     id: str | None = None
     type: str | None = None
     function: CalledFunction
 
     def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the call, which stands in the body's `field`, in the form that chat templates take.
-
-        Raises BadRequest.
+        """Return the call in the form that chat templates expect. `field` is the call's path in the body.
+        Raises BadRequest if the arguments are not a JSON object.
         """
         arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
         call = {"function": {"name": self.function.name, "arguments": arguments}}
@@ -34,7 +33,7 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """A message. If it is the result of a tool, `tool_name` or `name` is the name of the tool."""
+    """A message of a chat. For a tool result, `tool_name` or `name` is the name of the tool."""
 
     role: Role
     content: str | None = None
@@ -46,9 +45,8 @@ class Message(Body):
     tool_call_id: str | None = None
 
     def as_dict(self, field: str, images: ImageReader) -> dict[str, Any]:
-        """Return the message, which stands in the body's `field`, in the form that chat templates take.
-
-        Raises BadRequest.
+        """Return the message in the form that chat templates expect. `field` is the message's path in the
+        body. Raises BadRequest if a tool call or an image cannot be used.
         """
         calls = self.tool_calls or ()
         optional = {
@@ -66,19 +64,19 @@ class Message(Body):
 
 
 def with_images(text: str, sources: Sequence[Any], field: str, images: ImageReader) -> Content:
-    """Return the content of a message: its images, which stand in the body's `field`, and then its text.
-
-    Ollama puts images before the text too. Raises BadRequest.
+    """Return the content of a message: first its images, and then its text, as Ollama arranges them. `field`
+    is the path of the images in the body. Raises BadRequest if an image cannot be used.
     """
     parts = [images.take(f"{field}.{number}", source) for number, source in enumerate(sources)]
     return joined([*parts, text])
 
 
 def chat_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
-    """Return the messages in the form that chat templates take; their images go to `images`.
+    """Return the messages in the form that chat templates expect. Their images are added to `images`.
 
-    Raises BadRequest, also for images since the user's last message if the model reads text only. Earlier
-    images are then replaced by a remark, so that the conversation can continue.
+    Raises BadRequest if a tool call or an image cannot be used. If the model reads text only, images in the
+    last user message or after it are refused too; earlier images are replaced by a remark, so that the
+    conversation can continue.
     """
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=0)
     if any(message.images and not images.reads_in(message.role) for message in messages[last:]):

@@ -29,11 +29,13 @@ _NOT_MADE = {
 
 
 _TRAINING_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-"""Marks a model's answers for training; transformers reads it, and Jinja does not know it."""
+"""A tag that marks a model's answers for training. transformers understands it; Jinja would refuse it."""
 
 
 class PullBody(ModelBody):
-    """The body of /api/pull. `force`, which Ollama lacks, allows a model that does not fit into memory."""
+    """The body of /api/pull. `force`, which Ollama does not have, allows a model that does not fit into
+    memory.
+    """
 
     force: bool = False
 
@@ -50,8 +52,8 @@ class CopyBody(Body):
 
 
 class CreateBody(ModelBody):
-    """The body of /api/create: a model that is made `from` another one, or of uploaded `files` (name →
-    digest). `adapters` has the uploaded files of one adapter.
+    """The body of /api/create. The model is made `from` another model, or of uploaded `files` (name →
+    digest). `adapters` names the uploaded files of one adapter.
     """
 
     from_: str | None = Field(default=None, alias="from", max_length=255)
@@ -75,7 +77,9 @@ class CreateBody(ModelBody):
         return value
 
     def check(self) -> None:
-        """Raise BadRequest for fields that ask for something unsupported."""
+        """Raise BadRequest if the body names neither a model nor files, or has fields that ask for something
+        unsupported.
+        """
         if not self.from_ and not self.files:
             if self.modelfile:
                 _refuse("modelfile")
@@ -85,8 +89,11 @@ class CreateBody(ModelBody):
                 _refuse(name)
 
     def preset(self, parent: str, template_of_parent: str) -> Preset:
-        """Return the preset that the body adds to the model `parent`. Raises BadRequest. The parent's own
-        template is not an addition, although `ollama show --modelfile` writes it out.
+        """Return the preset that the body adds to the model `parent`. Raises BadRequest if the template or a
+        message cannot be used.
+
+        A template that equals `template_of_parent` is not added: `ollama show --modelfile` writes the
+        parent's template out, and clients send it back.
         """
         licenses = [self.license] if isinstance(self.license, str) else self.license or []
         template = self.template or ""
@@ -104,7 +111,9 @@ class CreateBody(ModelBody):
 
 
 def _in_jinja(template: str) -> str:
-    """Return a chat template in Jinja, translated if it is in Go's language. Raises BadRequest."""
+    """Return a chat template in Jinja. A template in Go's language is translated. Raises BadRequest if the
+    template cannot be translated, is too long, or is not valid Jinja.
+    """
     if is_go_template(template):
         try:
             return to_jinja(template)
@@ -124,7 +133,9 @@ def _in_jinja(template: str) -> str:
 
 
 def _as_read(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters; those that have a meaning here are parsed like the options of a request."""
+    """Return the parameters. Those that are also options of a request are converted as a request's options
+    are.
+    """
     read = validated(parameters, Options).model_dump(include=set(parameters))
     return {name: value for name, value in (parameters | read).items() if value is not None}
 

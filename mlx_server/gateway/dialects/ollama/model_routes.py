@@ -19,7 +19,7 @@ from mlx_server.gateway.requests.model_requests import UnloadRequest
 from mlx_server.gateway.requests.sendable import sendable
 
 OLLAMA_API = "0.32.15"
-"""The release of Ollama whose API this follows. Clients compare it with the release that they need."""
+"""The release of Ollama whose API this server follows. Clients compare it with the release that they need."""
 
 
 def router(context: GatewayContext) -> APIRouter:
@@ -31,7 +31,7 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=PlainTextResponse)
     async def greet(http: Request) -> Response:
-        return PlainTextResponse("Ollama is running")  # some clients compare it
+        return PlainTextResponse("Ollama is running")  # some clients check for this text
 
     @routes.head("/api/version", include_in_schema=False)
     @routes.get("/api/version")

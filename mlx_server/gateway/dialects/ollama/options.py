@@ -1,6 +1,6 @@
-"""Ollama's `options`: how tokens are drawn, and how long prompt and answer may be. Pure.
+"""Ollama's `options`: how tokens are sampled, and how long prompt and answer may be. Pure.
 
-The defaults are Ollama's own, except for `repeat_penalty`: the engine that Ollama uses now has none (1.0).
+The defaults are Ollama's own, except for `repeat_penalty`, which is off (1.0) as in Ollama's newer engine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlx_server.protocol import Sampling
 
 DEFAULT_REPEAT_LAST_N = 64
 MAX_NUMBER_CHARS = 40
-"""The longest text that is read as a number."""
+"""A longer text is not converted to a number."""
 
 _WHOLE = ("seed", "top_k", "repeat_last_n", "num_predict", "num_ctx")
 _FRACTIONS = ("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
@@ -40,11 +40,12 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "presence_penalty": (-100.0, 100.0),
     "frequency_penalty": (-100.0, 100.0),
 }
-"""A number outside these becomes the nearer end: Ollama's samplers take any number."""
+"""The range of each option. A number outside its range becomes the nearer limit, because Ollama's samplers
+accept any number."""
 
 
 class Options(Body):
-    """The options that have a meaning here; others, such as `num_gpu` and `mirostat`, are ignored."""
+    """The options that have an effect here. Others, such as `num_gpu` and `mirostat`, are ignored."""
 
     seed: WholeNumber | None = None
     temperature: Temperature = None
@@ -68,9 +69,9 @@ class Options(Body):
         return given | changed
 
     def sampling(self, drawn_seed: int) -> Sampling:
-        """Return the sampling settings. A seed of -1 means `drawn_seed`, as no seed does.
+        """Return the sampling settings. If `seed` is missing or -1, the seed is `drawn_seed`.
 
-        `repeat_last_n` 0 switches the penalty off, and -1 extends it to the whole context.
+        A `repeat_last_n` of 0 switches the repetition penalty off, and -1 extends it to the whole context.
         """
         last_n = _or(self.repeat_last_n, DEFAULT_REPEAT_LAST_N)
         return make_sampling(
@@ -88,8 +89,8 @@ class Options(Body):
 
     @property
     def max_tokens(self) -> int | None:
-        """Return the most tokens of an answer; None for no limit, which -1 and -2 (fill the context) mean,
-        and 0 as in Ollama's runner.
+        """Return the maximum number of tokens in an answer; None for no limit, which `num_predict` requests
+        with 0, -1 or -2, as in Ollama.
         """
         return self.num_predict if self.num_predict is not None and self.num_predict > 0 else None
 
@@ -100,10 +101,10 @@ class Options(Body):
 
 
 class EmbeddingOptions(Body):
-    """The options of an embedding, of which only `num_ctx` has a meaning here.
+    """The options of an embedding, of which only `num_ctx` has an effect here.
 
-    A `num_ctx` of 0 leaves no room for any text, which the engine refuses as Ollama does; a negative one
-    stands for the model's own.
+    A `num_ctx` of 0 leaves no room for any text, so that the engine refuses the request as Ollama does. A
+    negative one means the model's own context length.
     """
 
     num_ctx: WholeNumber | None = Field(default=None)
@@ -121,10 +122,11 @@ class EmbeddingOptions(Body):
 
 
 def _number(value: Any, name: str) -> Any:
-    """Return `value` as option `name` takes it: a whole number cut off as in Go, and within its limits.
+    """Return `value` as the option `name` expects it: limited to the option's range, and truncated to a whole
+    number if the option needs one, as Go does.
 
-    Text that writes a number is one, since forms and environment variables hold text. Any other value is
-    returned as it is, for the field's type to refuse.
+    A text that contains a number is converted, since forms and environment variables hold texts. Any other
+    value is returned as it is, for the field's type to refuse.
     """
     number = _parsed(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or isinstance(number, bool):
@@ -138,7 +140,7 @@ def _number(value: Any, name: str) -> Any:
 
 
 def _parsed(text: str) -> float | None:
-    """Return the number that `text` writes, or None."""
+    """Return the number that `text` contains; None if it does not contain one."""
     if len(text) > MAX_NUMBER_CHARS:
         return None
     for parse in (int, float):

@@ -1,6 +1,8 @@
-"""/api/pull: each model is downloaded once at a time, and all clients that ask for it follow that download.
+"""Serve /api/pull. Each model is downloaded only once at a time, and all clients that ask for it follow that
+download.
 
-As in Ollama, a client that leaves does not end the download for the others, and the last one to leave does.
+As in Ollama, a client that leaves does not end the download for the others; when the last one leaves, the
+download ends.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from mlx_server.model_store.sources.by_name import source_of
 from vestal.config import canonical, find_named, name_key
 
 MAX_DOWNLOADS = 2
-"""Downloads of different models that run at once. Each is a process of 40 MB or more; further ones wait."""
+"""How many downloads run at once. Each is a process of 40 MB or more; further downloads wait."""
 
 SUCCESS = {"status": "success"}
 
 
 class Pulls:
-    """The downloads that run or wait, at most one for each model."""
+    """Starts the downloads of models, at most one for each model, and lets clients follow them."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
@@ -39,10 +41,11 @@ class Pulls:
         self._numbers = itertools.count(1)
 
     async def answer(self, http: Request, body: PullBody) -> Response:
-        """Return a stream of the progress or, if the body asks for no stream, wait until the model is
-        installed.
+        """Return a stream of progress reports. If the body asks for no stream, wait until the model is
+        installed instead.
 
-        Raises GatewayError, such as NotFound if the model has no source.
+        Raises NotFound if the model has no source. Without a stream, also raises GatewayError if the download
+        fails.
         """
         await self.check(body.model)
         follower = self.follow(body.model, force=body.force)
@@ -55,7 +58,7 @@ class Pulls:
         return JsonResponse(SUCCESS)
 
     async def check(self, model: str) -> None:
-        """Raise NotFound, in Ollama's words, if the model has no source and is not installed."""
+        """Raise NotFound with Ollama's error text if the model has no source and is not installed."""
         if source_of(self._context.config, model) is not None:
             return
         if find_named(model, await self._context.installed_models.all(), lambda entry: entry.name) is None:
@@ -68,9 +71,9 @@ class Pulls:
             raise NotFound("model_not_found", message, model=model)
 
     def follow(self, model: str, *, force: bool = False) -> Follower:
-        """Return a new follower of the model's download, which is started if there is none.
+        """Return a new follower of the model's download, which is started if it does not run or wait already.
 
-        With `force` it is started although the model does not fit into memory.
+        With `force`, a download that is started fetches the model even if it does not fit into memory.
         """
         name = name_key(model)
         if name not in self._downloads:
@@ -91,7 +94,7 @@ async def _with_success(follower: Follower) -> AsyncIterator[dict[str, Any]]:
 
 
 async def lines_of(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """Yield each step as a line, and an error as the last one."""
+    """Yield each step as a line of NDJSON. If a GatewayError occurs, the error is the last line."""
     try:
         async for step in steps:
             yield line(step)

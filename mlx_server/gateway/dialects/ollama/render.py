@@ -1,4 +1,4 @@
-"""Write answers as Ollama does: one JSON object, or one on each line of a stream."""
+"""Write answers in Ollama's form: one JSON object, or a stream with one on each line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from vestal.supervision import Clock
 
 FIRST_SECOND = datetime(1, 1, 1, tzinfo=UTC).timestamp()
 LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
-"""The times that a date of four digits can say, in seconds since the epoch."""
+"""The first and the last time whose year can be written with four digits, in seconds since 1970."""
 
 Content = Callable[[AnswerPart], dict[str, Any]]
-"""Returns the fields that hold the content of a part: they differ between /api/generate and /api/chat."""
+"""A function that returns the fields for the content of a part, which differ between /api/generate and
+/api/chat."""
 
 
 def generate_content(part: AnswerPart) -> dict[str, Any]:
@@ -34,13 +35,15 @@ def chat_content(part: AnswerPart) -> dict[str, Any]:
 
 
 def load_answer(model: str, wall_s: float, content: Content, *, unloaded: bool) -> dict[str, Any]:
-    """Return the answer to a request without a prompt, which loaded or unloaded the model."""
+    """Return the answer to a request without a prompt, which only loaded or unloaded the model."""
     reason = "unload" if unloaded else "load"
     return _head(model, wall_s) | content(AnswerPart()) | {"done": True, "done_reason": reason}
 
 
 class AnswerLines:
-    """Writes the answer to one request, which arrived at `arrived_at`, in monotonic seconds."""
+    """Writes the answer to one request (an `AnswerRenderer`). `arrived_at` is the monotonic time, in seconds,
+    at which the request arrived.
+    """
 
     def __init__(self, model: str, ticket: Ticket, clock: Clock, content: Content, arrived_at: float) -> None:
         self._model = model
@@ -59,7 +62,8 @@ class AnswerLines:
         yield from ()
 
     def idle(self) -> Iterator[bytes]:
-        # NDJSON has no comment, and Ollama's clients fail at an empty line. Ollama sends such lines itself.
+        # NDJSON has no comments, and Ollama's clients fail at an empty line. Ollama itself also sends lines
+        # with empty content.
         yield line(self._head() | self._content(AnswerPart()) | {"done": False})
 
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
@@ -80,14 +84,15 @@ class AnswerLines:
         return _head(self._model, self._clock.wall())
 
     def _end(self, done: protocol.Done) -> dict[str, Any]:
-        """Return the reason, counts and durations. No count is 0, since clients divide by them.
+        """Return the reason for the end, the token counts and the durations. No count or duration is 0, since
+        clients divide by them.
 
-        As in Ollama, `load_duration` is all that precedes the work on the prompt but the queue: reading the
-        body, looking up the model and, if it was not in memory, loading it.
+        As in Ollama, `load_duration` covers all work that precedes the processing of the prompt, except the
+        wait in the queue: reading the body, finding the model, and loading it if it was not in memory.
         """
         usage, now, ticket = done.usage, self._clock.now(), self._ticket
         decode_s = usage.decode_s
-        # The last of several engines knows only its own share, and none the time of a single token.
+        # After a crash, the engine knows only the time of its own tokens; for a single token it reports none.
         if ticket.first_token_at is not None and (ticket.crashes or not decode_s):
             decode_s = now - ticket.first_token_at
         context = {} if done.context is None else {"context": done.context}
@@ -104,24 +109,25 @@ class AnswerLines:
 
 
 def error_line(error: GatewayError) -> bytes:
-    """Return an error as a line in the middle of a stream."""
+    """Return an error as a line that ends a stream."""
     return line(ollama_body(error))
 
 
 def line(body: dict[str, Any]) -> bytes:
-    """Return an object as one line of a stream."""
+    """Return `body` as JSON with a line break: one line of a stream."""
     return json_bytes(body) + b"\n"
 
 
 def nanoseconds(seconds: float) -> int:
-    """Return a duration as Ollama has it; never 0, since clients divide by it."""
+    """Return a duration in nanoseconds, as Ollama reports it. It is never 0, since clients divide by it."""
     return max(1, int(seconds * 1e9))
 
 
 def iso_time(since_epoch_s: float) -> str:
-    """Return a time as Ollama writes it, such as `2025-01-31T12:00:00.123456Z`.
+    """Return a time in Ollama's format, such as `2025-01-31T12:00:00.123456Z`.
 
-    A time outside the years that can be written, as a file of a broken disk may have it, becomes the nearest.
+    A time that the format cannot express, such as one of a file on a broken disk, becomes the nearest that it
+    can.
     """
     within = min(max(since_epoch_s, FIRST_SECOND), LAST_SECOND)
     return datetime.fromtimestamp(within, UTC).isoformat().replace("+00:00", "Z")
@@ -136,7 +142,7 @@ def _thinking(part: AnswerPart) -> dict[str, Any]:
 
 
 def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
-    """Return a tool call, whose arguments Ollama gives as an object."""
+    """Return a tool call in Ollama's form, in which the arguments are an object."""
     return {"id": call.id, "function": {"index": call.index, "name": call.name, "arguments": call.arguments}}
 
 

@@ -1,4 +1,4 @@
-"""Write models as Ollama does: those installed, those running, and one in detail."""
+"""Describe models in Ollama's form: the installed ones, the loaded ones, and one in detail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from mlx_server.model_store.files.model_folder import chat_template
 from mlx_server.model_store.files.weight_files import read_header, read_headers
 
 NO_EXPIRY_S = 100 * 365 * 86_400.0
-"""How far in the future a model expires that stays loaded: Ollama has no other way to say it."""
+"""The time to expiry that is reported for a model that stays loaded, because Ollama's API has no value for
+"never"."""
 
 
 def tag(entry: ModelEntry, fit: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return an installed model as /api/tags lists it. `fit` says whether it fits into memory, if known."""
+    """Return an installed model in the form of /api/tags. `fit` says whether the model fits into memory; None
+    if that is unknown.
+    """
     return {
         "name": entry.name,
         "model": entry.name,
@@ -30,7 +33,9 @@ def tag(entry: ModelEntry, fit: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def running(report: protocol.LoadedModelReport, entry: ModelEntry | None, wall_s: float) -> dict[str, Any]:
-    """Return a loaded model as /api/ps lists it; `entry` is None if its files were removed meanwhile."""
+    """Return a loaded model in the form of /api/ps. `entry` is None if the model's files were removed after
+    it was loaded.
+    """
     size_bytes = report.bytes + report.kv_bytes
     expires_in_s = NO_EXPIRY_S if report.expires_in_s is None else report.expires_in_s
     return {
@@ -46,12 +51,16 @@ def running(report: protocol.LoadedModelReport, entry: ModelEntry | None, wall_s
 
 
 def expires_last(report: protocol.LoadedModelReport) -> float:
-    """Return the key that sorts loaded models as /api/ps does: the one that stays longest is the first."""
+    """Return a sort key that orders loaded models as /api/ps does: the model that stays loaded longest comes
+    first.
+    """
     return -(NO_EXPIRY_S if report.expires_in_s is None else report.expires_in_s)
 
 
 def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, Any]:
-    """Return an installed model as /api/show does. `asked_as` is its name as the client spelled it."""
+    """Return an installed model in the form of /api/show. `asked_as` is the model's name as the client
+    spelled it.
+    """
     preset = entry.preset
     template = preset.shown_template or (chat_template(entry.path) if entry.kind == "generate" else "")
     licenses = [*([entry.license] if entry.license else []), *preset.licenses]
@@ -83,7 +92,7 @@ def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, 
 
 
 def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
-    """Return the figures of the architecture, under the names that GGUF files have for them."""
+    """Return the figures of the model's architecture, under the names that GGUF files use."""
     figures = {"context_length": entry.context_tokens, **entry.architecture}
     return {
         "general.architecture": entry.family,
@@ -96,7 +105,9 @@ def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
 
 
 def _adapter_info(entry: ModelEntry) -> dict[str, Any]:
-    """Return the figures of the model's adapter, if it has one; alpha is its scale times its rank."""
+    """Return the figures of the model's adapter; an empty dict if it has none. `alpha` is the scale times the
+    rank.
+    """
     if entry.adapter is None:
         return {}
     own = entry.adapter.settings
@@ -122,7 +133,9 @@ def _details(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _parameters(preset: Preset) -> list[tuple[str, Any]]:
-    """Return the name and value of each parameter; one with several values appears once for each."""
+    """Return (name, value) of each parameter. A parameter with several values yields one pair for each
+    value.
+    """
     return [
         (name, each)
         for name, value in preset.parameters.items()
@@ -131,12 +144,14 @@ def _parameters(preset: Preset) -> list[tuple[str, Any]]:
 
 
 def _parameter(name: str, value: Any) -> str:
-    """Return a parameter as /api/show writes it, in two columns; texts are in quotes."""
+    """Return a parameter as a line of /api/show: the name and the value in two columns, with texts in
+    quotes.
+    """
     return f"{name:<30} {json.dumps(value, ensure_ascii=False)}"
 
 
 def _modelfile(entry: ModelEntry, template: str, licenses: list[str]) -> str:
-    """Return a Modelfile from which `ollama create` makes the model again."""
+    """Return a Modelfile from which `ollama create` can make the model again."""
     parts = [("TEMPLATE", template), ("SYSTEM", entry.preset.system)]
     parts += [(f"PARAMETER {name}", _bare(value)) for name, value in _parameters(entry.preset)]
     parts += [("LICENSE", text) for text in licenses]
@@ -156,8 +171,8 @@ def _bare(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as an argument in a Modelfile: in quotes if it has line breaks, or spaces
-    at either end.
+    """Return `text` as an argument of a Modelfile instruction. The text is put in quotes if it has line
+    breaks, begins with a quote, or has spaces at either end.
     """
     if "\n" not in text and text == text.strip(" ") and not text.startswith('"'):
         return text

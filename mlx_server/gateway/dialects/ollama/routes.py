@@ -35,10 +35,11 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The parts of a body that are needed while its answer is made.
+    """The parts of a body that are needed while its answer is generated.
 
-    `model` is spelled as the client did. `request` generates an answer, or, for a body without a prompt,
-    loads or `unloads` the model. `arrived_at` is in monotonic seconds.
+    `model` is the name as the client wrote it. If the body has a prompt, `generates` is True and `request`
+    generates an answer; else `request` loads the model, or unloads it if `unloads`. `arrived_at` is the
+    monotonic time in seconds.
     """
 
     arrived_at: float
@@ -113,9 +114,8 @@ async def _embedded(
     body: schema.EmbedBody | schema.EmbeddingsBody,
     arrived_at: float,
 ) -> tuple[Embeddings, float]:
-    """Return the vectors of the body's texts, and the seconds from `arrived_at` until the engine was asked.
-
-    Without texts there are no vectors, and the model is only loaded.
+    """Return the vectors of the body's texts, and the seconds from `arrived_at` until the request goes to the
+    engine. Without texts, the model is only loaded, and there are no vectors.
     """
     model = await context.installed_models.get(body.model, "embed")
     request = with_preset(model, body, body.to_request(model.name))
@@ -132,7 +132,7 @@ async def _submit_and_wait(context: GatewayContext, http: Request, request: Send
 
 
 async def _answer(context: GatewayContext, http: Request, asked: _Asked, content: render.Content) -> Response:
-    if not asked.generates:  # `ollama stop` unloads a model so
+    if not asked.generates:  # `ollama stop` unloads a model in this way
         await _submit_and_wait(context, http, asked.request)
         wall_s = context.clock.wall()
         return JsonResponse(render.load_answer(asked.model, wall_s, content, unloaded=asked.unloads))

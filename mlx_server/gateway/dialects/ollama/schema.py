@@ -1,4 +1,4 @@
-"""Ollama's request bodies, and the model requests that they mean. Pure."""
+"""Ollama's request bodies, and their conversion to requests for a model. Pure."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from mlx_server.gateway.requests.model_requests import (
 from vestal.config.units import duration_s
 
 KEEP_LOADED_S = -1.0
-"""A keep-alive that never expires, as the protocol has it."""
+"""The keep-alive that never expires, as the protocol between gateway and engine represents it."""
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
-"""A longer keep-alive never expires: it is added to times, and 10¹² s from now no calendar has a date."""
+"""A longer keep-alive is treated as one that never expires. It is added to times, and with a value such as
+10¹² s the resulting date would be beyond every calendar."""
 MAX_TOP_LOGPROBS = 20
 EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
-"""The levels of `think`, and what chat templates call them: gpt-oss has none above high."""
+"""The levels of `think`, and their names in chat templates. gpt-oss has no level above `high`."""
 
 
 class ModelBody(Body):
-    """A body that names a model, in the field `model` or in the older `name`: the first that is not empty.
-
-    Ollama's Go package sends both, and one of them is empty.
+    """A body that names a model, in the field `model` or in the older field `name`. `name` counts if `model`
+    is missing or empty: Ollama's Go package sends both, and one of them is empty.
     """
 
     model: ModelName
@@ -65,12 +65,14 @@ class ModelBody(Body):
 
     @property
     def unloads(self) -> bool:
-        """Return whether a body without a prompt asks to unload the model, by a keep-alive of 0."""
+        """Return whether a body without a prompt asks to unload the model, which it does with a keep-alive of
+        0.
+        """
         return self.keep_alive_s == 0
 
     def to_load_request(self, model: str) -> LoadRequest | UnloadRequest:
-        """Return the request to load or unload the model of this canonical name, as a body without a prompt
-        asks.
+        """Return the request to load the model, or to unload it if the body `unloads`. `model` is the model's
+        canonical name.
         """
         return UnloadRequest(model) if self.unloads else LoadRequest(model, self.keep_alive_s)
 
@@ -79,8 +81,8 @@ class TextBody(ModelBody):
     """The fields that /api/chat and /api/generate have in common.
 
     With `truncate` (the default), a prompt that is longer than the context is shortened. Ollama's `shift`
-    (the default) makes room while an answer is generated; here the prompt is shortened before, for the same
-    purpose.
+    (the default) makes room in the context while an answer is generated; here, the prompt is shortened
+    beforehand for that purpose.
     """
 
     options: Options | None = None
@@ -108,7 +110,9 @@ class TextBody(ModelBody):
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
-        """Return the schema of the answer, or None for any text. Raises BadRequest."""
+        """Return the JSON schema that the answer must match; None if it may be any text. Raises BadRequest if
+        `format` is neither "json" nor a schema.
+        """
         if self.format in (None, ""):
             return None
         if isinstance(self.format, dict):
@@ -119,7 +123,9 @@ class TextBody(ModelBody):
         return dict(ANY_OBJECT)
 
     def generation_request(self, model: str, drawn_seed: int, **prompt: Any) -> GenerationRequest:
-        """Return the request for the `prompt`, given by the fields that hold it. Raises BadRequest."""
+        """Return the generation request. `prompt` are the fields of `GenerationRequest` that hold the prompt.
+        Raises BadRequest if `format` is wrong.
+        """
         options = self.options or Options()
         effort = EFFORTS[self.think] if isinstance(self.think, str) else None
         truncate = self.truncate is not False
@@ -146,13 +152,15 @@ class ChatBody(TextBody):
 
     @property
     def has_prompt(self) -> bool:
-        """Return whether there are messages; without any the model is only loaded or unloaded."""
+        """Return whether there are messages. Without any, the request only loads or unloads the model."""
         return bool(self.messages)
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the request for the model of this canonical name.
+        """Return the generation request. `model` is the model's canonical name.
 
-        `images` collects the images; without it, the model reads text only. Raises BadRequest.
+        `images` collects the images; if it is None, the model reads text only. Raises BadRequest if a
+        message, a tool or `format` cannot be used, and TooLarge if the arguments of past tool calls have too
+        many values.
         """
         images = images or ImageReader(self.model)
         calls = (call for message in self.messages or () for call in message.tool_calls or ())
@@ -176,16 +184,17 @@ class GenerateBody(TextBody):
 
     @property
     def has_prompt(self) -> bool:
-        """Return whether there is a prompt; without one the model is only loaded or unloaded."""
+        """Return whether there is a prompt. Without one, the request only loads or unloads the model."""
         return bool(self.prompt or self.suffix or self.images)
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the request for the model of this canonical name. Raises BadRequest.
+        """Return the generation request. `model` is the model's canonical name. Raises BadRequest if fields
+        exclude each other or cannot be used.
 
-        The prompt is a user's message after the tokens of `context`, rendered by the model's template or by
-        one in Jinja. With `raw`, or rendered by a template in Go's language, it is the text that the model
-        continues; with `suffix`, the text before the gap that the model fills. `images` collects the images;
-        without it, the model reads text only.
+        The prompt becomes a user's message after the tokens of `context`, rendered by the model's chat
+        template or by the body's `template` in Jinja. With `raw`, or with a `template` in Go's language, the
+        prompt is the text that the model continues. With `suffix`, it is the text before the gap that the
+        model fills. `images` collects the images; if it is None, the model reads text only.
         """
         prompt = self.prompt or ""
         images = images or ImageReader(self.model)
@@ -225,7 +234,7 @@ class GenerateBody(TextBody):
         if not images.reads_images:
             raise images.refusal("images", "images")
         is_text = self.raw or self.suffix or (self.template and "{%" not in self.template)
-        if is_text:  # only the model's own template says where in the text an image belongs
+        if is_text:  # only the model's own template defines where in the text an image belongs
             message = "images: they need the model's chat template; leave out `raw`, `suffix` and `template`"
             raise BadRequest("not_supported", message, field="images")
 
@@ -251,7 +260,9 @@ class EmbedBody(ModelBody):
     dimensions: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        """Return the request. If the input is empty it has no texts, and only loads the model."""
+        """Return the embedding request. If the input is empty, the request has no texts, and only loads the
+        model.
+        """
         given = [self.input] if isinstance(self.input, str) else self.input or []
         texts = () if self.input == "" else tuple(given)
         return EmbeddingRequest(
@@ -264,7 +275,9 @@ class EmbeddingsBody(ModelBody):
     prompt: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        """Return the request. If the prompt is empty it has no texts, and only loads the model."""
+        """Return the embedding request. If the prompt is empty, the request has no texts, and only loads the
+        model.
+        """
         texts = (self.prompt,) if self.prompt else ()
         return EmbeddingRequest(model, texts, True, self.keep_alive_s, _context_tokens(self.options))
 

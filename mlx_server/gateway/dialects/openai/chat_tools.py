@@ -1,4 +1,4 @@
-"""Read `tools` and `tool_choice` of a chat completion, and their older form `functions`. Pure."""
+"""Interpret `tools` and `tool_choice` of a chat completion, and their older form `functions`. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from mlx_server.gateway.errors import BadRequest, quoted
 Choice = str | dict[str, Any] | None
 Mode = Literal["none", "auto", "required"]
 _MODES: dict[str, Mode] = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
-"""`any` is Mistral's word for `required`."""
+"""The mode for each text that `tool_choice` may be. `any` is Mistral's word for `required`."""
 
 
 def offered_tools(
     tools: Sequence[dict[str, Any]] | None, choice: Choice, *, parallel: bool = True
 ) -> ChosenTools:
-    """Return the tools that the model is offered. Raises BadRequest."""
+    """Return the tools that the model is offered, and how it may call them. Without `parallel`, at most one
+    call per answer is accepted. Raises BadRequest if a tool or `choice` is wrong.
+    """
     served: list[Tool] = []
     custom, skipped = set[str](), list[str]()
     for number, tool in enumerate(tools or ()):
@@ -44,7 +46,9 @@ def offered_tools(
 
 
 def _custom(tool: dict[str, Any], number: int) -> Tool:
-    """Return a custom tool as a function. Raises BadRequest."""
+    """Return a custom tool as a function. Raises BadRequest if it has no name. `number` is the tool's index
+    in the body's tools.
+    """
     given = tool.get("custom")
     given = given if isinstance(given, dict) else tool
     name, description = given.get("name"), given.get("description")
@@ -54,7 +58,9 @@ def _custom(tool: dict[str, Any], number: int) -> Tool:
 
 
 def _mode(choice: Choice) -> tuple[Mode, str | None]:
-    """Return how the answer may use tools, and the name of the one that it must call. Raises BadRequest."""
+    """Return how the answer may use tools, and the name of the tool that must be called (None if there is no
+    such tool). Raises BadRequest if `choice` is none of the known forms.
+    """
     match choice:
         case None:
             return "auto", None
@@ -79,15 +85,17 @@ def _mode(choice: Choice) -> tuple[Mode, str | None]:
 
 
 def _allowed_tools(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that holds `mode` and `tools`: the choice itself in the Responses API, and an object
-    in it in the chat API.
+    """Return the object that holds `mode` and `tools`. In the Responses API that is `choice` itself; in the
+    chat API it is an object inside `choice`.
     """
     inner = choice.get("allowed_tools")
     return inner if isinstance(inner, dict) else choice
 
 
 def _allowed_names(choice: Choice) -> frozenset[str] | None:
-    """Return the names of the tools that may be called; None: all. Raises BadRequest."""
+    """Return the names of the tools that may be called; None if all may be. Raises BadRequest if the allowed
+    tools are not a list of objects.
+    """
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return None
     listed = _allowed_tools(choice).get("tools")
@@ -103,10 +111,10 @@ def _name_of(tool: dict[str, Any]) -> Any:
 
 
 def tools_of_functions(functions: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Return OpenAI's older `functions` as `tools`."""
+    """Return OpenAI's older field `functions` as `tools`."""
     return None if functions is None else [{"type": "function", "function": each} for each in functions]
 
 
 def choice_of_function_call(choice: Choice) -> Choice:
-    """Return OpenAI's older `function_call` as a `tool_choice`."""
+    """Return OpenAI's older field `function_call` as a `tool_choice`."""
     return {"type": "function", "function": choice} if isinstance(choice, dict) else choice

@@ -1,4 +1,4 @@
-"""The messages of a chat completion, and the form in which chat templates take them. Pure."""
+"""The messages of a chat completion, and their conversion to the form that chat templates expect. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class File(Body):
 
 
 class ImageUrl(Body):
-    """A data URL, or an address. `detail` is ignored: the model's processor decides on the resolution."""
+    """An image as a data URL or the URL of a file. `detail` is ignored, because the model's image processor
+    decides the resolution.
+    """
 
     url: str | None = None
 
 
 class ContentPart(Body):
-    """One part of a message's content. Mistral's clients give thoughts as a list of parts."""
+    """One part of a message's content. Mistral's clients send thoughts as a list of parts."""
 
     type: str
     text: str | None = None
@@ -46,7 +48,9 @@ class ContentPart(Body):
 
     @property
     def as_text(self) -> str | None:
-        """Return the text in the part; None for a part that is not text, such as an image."""
+        """Return the text in the part, which is empty for thoughts; None if the part is not text, such as an
+        image.
+        """
         if self.type in TEXT_PARTS:
             return self.text or ""
         if self.type == "refusal":
@@ -70,8 +74,8 @@ class FunctionCall(Body):
     arguments: str | dict[str, Any] | None = None
 
     def as_call(self, call_id: str | None, field: str) -> dict[str, Any]:
-        """Return the call with arguments as templates take them. Raises BadRequest if they are
-        not an object.
+        """Return the call in the form that chat templates expect. `field` is the call's path in the body.
+        Raises BadRequest if the arguments are not a JSON object.
         """
         arguments = call_arguments(f"{field}.arguments", self.arguments)
         call = {"type": "function", "function": {"name": self.name, "arguments": arguments}}
@@ -90,9 +94,8 @@ class ToolCall(Body):
     custom: CustomCall | None = None
 
     def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the call, which stands in the body's `field`, as chat templates take it.
-
-        Raises BadRequest.
+        """Return the call in the form that chat templates expect. `field` is the call's path in the body.
+        Raises BadRequest if the call names no function or its arguments are not a JSON object.
         """
         if self.function is not None:
             return self.function.as_call(self.id, f"{field}.function")
@@ -103,8 +106,9 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """A message. `function_call` and the role `function` are OpenAI's older form of tool calls; `reasoning`
-    is what Ollama and OpenRouter call `reasoning_content`."""
+    """A message of a chat. `function_call` and the role `function` are OpenAI's older form of tool calls.
+    `reasoning` is the name that Ollama and OpenRouter use for `reasoning_content`.
+    """
 
     role: Role
     content: str | ListOf[ContentPart] | None = None
@@ -121,14 +125,15 @@ class Message(Body):
         return self.content if isinstance(self.content, list) else ()
 
     def unreadable_parts(self, images: ImageReader) -> list[str]:
-        """Return the types of the parts that are no text, and no images that the model sees."""
+        """Return the types of the parts that the model cannot read: neither text, nor images that the model
+        sees.
+        """
         seen = IMAGE_PARTS if images.reads_in(self.role) else ()
         return [part.type for part in self.parts if part.as_text is None and part.type not in seen]
 
     def as_dict(self, field: str, images: ImageReader) -> dict[str, Any]:
-        """Return the message, which stands in the body's `field`, as chat templates take it.
-
-        Raises BadRequest.
+        """Return the message in the form that chat templates expect. `field` is the message's path in the
+        body. Raises BadRequest if a tool call or an image cannot be used.
         """
         message: dict[str, Any] = {"role": self.role, "content": self._content(field, images)}
         thoughts = self.reasoning_content or self.reasoning or "".join(part.thoughts for part in self.parts)
@@ -157,11 +162,12 @@ class Message(Body):
 
 
 def template_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
-    """Return the messages as chat templates take them; their images go to `images`.
+    """Return the messages in the form that chat templates expect. Their images are added to `images`.
 
-    Raises BadRequest for arguments of a past call that are not an object, for an image that cannot be used,
-    and if the last question has a part that the model cannot read. Such a part in an earlier message, or in
-    the result of a tool, becomes a sentence, because refusing it would refuse every later turn too.
+    Raises BadRequest if the arguments of a past call are not an object, if an image cannot be used, or if the
+    last user message has a part that the model cannot read. Such a part in an earlier message or in a tool
+    result is replaced by a sentence instead, because refusing it would refuse every later turn of the
+    conversation too.
     """
     check_argument_texts(_argument_texts(messages))
     questions = (message for message in reversed(messages) if message.role == "user")
@@ -171,7 +177,7 @@ def template_messages(messages: Sequence[Message], images: ImageReader) -> tuple
 
 
 def replaced_parts(messages: Sequence[Message], images: ImageReader) -> list[str]:
-    """Return the types of the parts that are replaced by a sentence."""
+    """Return the types of the parts that are replaced by a sentence, for the log."""
     return [part for message in messages for part in message.unreadable_parts(images)]
 
 

@@ -1,4 +1,4 @@
-"""Write answers as OpenAI does: one JSON object, or chunks in server-sent events. Pure."""
+"""Write answers in OpenAI's form: one JSON object, or chunks in server-sent events. Pure."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STREAM_END = server_sent_events.frame(b"[DONE]")
 class AnswerShape:
     """The differences between the objects of /v1/chat/completions and of /v1/completions.
 
-    `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer; chunks
-    begin with `first_content` (None: with no chunk of their own) and end with `empty_content`, which also
-    shows a waiting client that its request is alive.
+    `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer. A stream
+    begins with a chunk that holds `first_content` (None: no such chunk) and ends with one that holds
+    `empty_content`, which is also used as a keep-alive.
     """
 
     id_prefix: str
@@ -43,11 +43,11 @@ class AnswerShape:
 
 
 class AnswerChunks:
-    """Writes the answers to one HTTP request.
+    """Writes the answers to one HTTP request (an `AnswerRenderer`).
 
-    `prefixes` holds for each answer the text it begins with, as `echo` asks; `created` is in seconds since
-    the epoch; `include_usage`: a stream ends with the counts; `rules` say which calls of tools count, and
-    `uses_functions` that they are written in OpenAI's older form.
+    `prefixes` holds for each answer the text that it begins with (the prompt if the client wants an `echo`).
+    `created` is in seconds since 1970. With `include_usage`, a stream ends with the token counts. `rules` say
+    which tool calls are accepted; with `uses_functions`, calls are written in OpenAI's older form.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class AnswerChunks:
 
 
 def embeddings(model: str, rows: Sequence[Any], prompt_tokens: int) -> dict[str, Any]:
-    """Return vectors, each a list of numbers or base64, as /v1/embeddings does."""
+    """Return vectors in the form of /v1/embeddings. Each of `rows` is a list of numbers, JSON or base64."""
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 def base64_rows(embeddings: Embeddings) -> list[str]:
-    """Return each vector as base64 of its float32 bytes, without a detour over Python's numbers."""
+    """Return each vector as base64 of its float32 bytes, without converting the bytes to Python's numbers."""
     size = embeddings.dim * FLOAT32_BYTES
     raw_blocks = [base64.b64decode(block) for block in embeddings.blocks]
     rows = [block[start : start + size] for block in raw_blocks for start in range(0, len(block), size)]
@@ -162,13 +162,15 @@ def base64_rows(embeddings: Embeddings) -> list[str]:
 
 
 def model(entry: ModelEntry) -> dict[str, Any]:
-    """Return an installed model as /v1/models lists it; one with an adapter names its base as vLLM does."""
+    """Return an installed model in the form of /v1/models. A model with an adapter names its base model in
+    `parent`, as in vLLM.
+    """
     body = {"id": entry.name, "object": "model", "created": int(entry.modified), "owned_by": "vestal"}
     return body | ({"parent": entry.preset.parent} if entry.adapter and entry.preset.parent else {})
 
 
 def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, Any]:
-    """Return the counts over all answers. A prompt with several answers is counted once."""
+    """Return the token counts of all answers together. A prompt with several answers is counted once."""
     prompt = sum(done.usage.prompt_tokens for done in ends[::answers_per_prompt])
     completion = sum(done.usage.completion_tokens for done in ends)
     cached = sum(done.usage.cached_tokens for done in ends[::answers_per_prompt])
@@ -197,12 +199,14 @@ def _delta(part: AnswerPart) -> dict[str, Any]:
 
 
 def _thoughts(part: AnswerPart) -> dict[str, Any]:
-    """Return the thoughts under both names that clients read: DeepSeek's, and Ollama's and OpenRouter's."""
+    """Return the thoughts under both names that clients read: DeepSeek's `reasoning_content`, and `reasoning`
+    as in Ollama and OpenRouter.
+    """
     return {"reasoning_content": part.thinking, "reasoning": part.thinking} if part.thinking else {}
 
 
 def _with_function_call(message: Any) -> Any:
-    """Return the content of a choice with its call in the form that goes with `functions`."""
+    """Return the content of a choice with its tool call in the older form, `function_call`."""
     if not isinstance(message, dict) or "tool_calls" not in message:
         return message
     others = {field: value for field, value in message.items() if field != "tool_calls"}
@@ -210,7 +214,7 @@ def _with_function_call(message: Any) -> Any:
 
 
 def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
-    """Return a tool call, whose arguments OpenAI gives as a string."""
+    """Return a tool call in OpenAI's form, in which the arguments are a string."""
     if call.custom_input is not None:
         custom = {"name": call.name, "input": call.custom_input}
         return {"id": call.id, "type": "custom", "custom": custom}
@@ -238,7 +242,9 @@ def _completion_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
 
 
 def _echoed_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
-    """Return the log probabilities of a prompt and its answer. The first token has none: null."""
+    """Return the log probabilities of a prompt and its answer. They are None (null in JSON) for the first
+    token, which has no probability.
+    """
     logprobs = _completion_logprobs(tokens)
     for field in ("token_logprobs", "top_logprobs"):
         logprobs[field][0] = None

@@ -32,7 +32,7 @@ from mlx_server.gateway.requests.sendable import SendableRequest, repeated, send
 from mlx_server.model_store import ModelEntry
 
 ANTHROPIC_VERSION = "anthropic-version"
-"""Anthropic's clients send this header; they read another shape of the same routes."""
+"""Anthropic's clients send this header. They use the same paths, but expect Anthropic's form of an answer."""
 
 
 def router(context: GatewayContext) -> APIRouter:
@@ -84,9 +84,8 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The parts of a body that are needed while its answers are made; `model` is spelled as the client did.
-
-    `prefixes` holds for each of the requests the text that its answer begins with.
+    """The parts of a body that are needed while its answers are generated. `model` is the name as the client
+    wrote it. `prefixes` holds for each of `requests` the text that its answer begins with.
     """
 
     model: str

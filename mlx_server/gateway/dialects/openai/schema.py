@@ -1,4 +1,6 @@
-"""OpenAI's request bodies, and the model requests that they mean. Pure. The defaults are OpenAI's own."""
+"""OpenAI's request bodies, and their conversion to requests for a model. Pure. The defaults are OpenAI's
+own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from mlx_server.gateway.requests.model_requests import (
 )
 
 MAX_PROMPT_IDS = 2**20
-"""No context is so long, and the engine would read all the ids before it said so."""
+"""The limit on the token ids of a prompt. No context is longer, and without the limit the engine would
+process all ids before it refused the prompt."""
 COMPLETION_MAX_TOKENS = 16
 
 
@@ -36,7 +39,7 @@ class NamedSchema(Body):
 
 
 class ResponseFormat(Body):
-    """The form of the answer. llama.cpp's and Together's clients put `schema` next to the type."""
+    """The required form of the answer. llama.cpp's and Together's clients put `schema` next to `type`."""
 
     type: str = "text"
     json_schema: NamedSchema | None = None
@@ -44,7 +47,9 @@ class ResponseFormat(Body):
 
     @property
     def as_schema(self) -> dict[str, Any] | None:
-        """Return the schema of the answer, or None for any text. Raises BadRequest."""
+        """Return the JSON schema that the answer must match; None if it may be any text. Raises BadRequest if
+        the schema is missing or the type is unknown.
+        """
         match self.type:
             case "text":
                 return None
@@ -64,14 +69,14 @@ class ResponseFormat(Body):
 
 
 class Reasoning(Body):
-    """OpenRouter's and Ollama's form of `reasoning_effort`."""
+    """The form in which OpenRouter's and Ollama's clients send `reasoning_effort`."""
 
     effort: str | None = None
     enabled: bool | None = None
 
 
 class ChatBody(TextBody):
-    """A chat completion. `functions` and `function_call` are OpenAI's older form of `tools`."""
+    """The body of a chat completion. `functions` and `function_call` are OpenAI's older form of `tools`."""
 
     messages: ListOf[Message] = Field(min_length=1)
     max_completion_tokens: AnswerLimit = None
@@ -93,10 +98,12 @@ class ChatBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return the one request of this body in a list, for the model of this canonical name. The caller
-        repeats it for `n` answers.
+        """Return a list with the one generation request of this body, which the caller repeats for `n`
+        answers. `model` is the model's canonical name.
 
-        `images` collects the images; without it, the model reads text only. Raises BadRequest.
+        `images` collects the images; if it is None, the model reads text only. Raises BadRequest if a
+        message, a tool or another field cannot be used, and TooLarge if the arguments of past tool calls have
+        too many values.
         """
         images = images or ImageReader(self.model)
         if "audio" in (self.modalities or ()):
@@ -127,7 +134,9 @@ class ChatBody(TextBody):
 
     @property
     def uses_functions(self) -> bool:
-        """Return whether calls are answered in the form that goes with `functions`."""
+        """Return whether the answer's tool calls are written in OpenAI's older form, because the client sent
+        `functions`.
+        """
         return bool(self.functions) and not self.tools
 
     def skipped(self, images: ImageReader) -> dict[str, list[str]]:
@@ -139,7 +148,9 @@ class ChatBody(TextBody):
 
     @cached_property
     def _chosen_tools(self) -> ChosenTools:
-        """Return the tools that are offered. Raises BadRequest."""
+        """Return the tools that are offered to the model, and how it may call them. Raises BadRequest if a
+        tool or the tool choice is wrong.
+        """
         parallel = self.parallel_tool_calls is not False
         if self.uses_functions:
             functions, choice = (
@@ -155,12 +166,14 @@ class ChatBody(TextBody):
 
     @property
     def _thinks(self) -> bool | None:
-        """Return False if the client switches thinking off; None leaves it to the model's template."""
+        """Return False if the client switches thinking off; else None, which leaves the decision to the
+        model's template.
+        """
         is_off = self._effort == "none" or (self.reasoning is not None and self.reasoning.enabled is False)
         return False if is_off else None
 
     def _template(self) -> dict[str, Any] | None:
-        """Return further variables for the chat template."""
+        """Return additional variables for the chat template; None if there are none."""
         effort = {} if self._effort in (None, "none") else {"reasoning_effort": self._effort}
         return effort | (self.chat_template_kwargs or {}) or None
 
@@ -176,10 +189,9 @@ class CompletionBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return a request for each prompt, for the model of this canonical name. The caller repeats each for
-        `n` answers.
-
-        Raises BadRequest.
+        """Return one generation request for each prompt; the caller repeats each for `n` answers. `model` is
+        the model's canonical name. Raises BadRequest if a field asks for something unsupported or there is no
+        prompt.
         """
         if self.echo and self.logprobs is not None and self.stream:
             not_supported("echo", "the logprobs of a prompt are not streamed; leave out `stream`")
@@ -216,7 +228,9 @@ class CompletionBody(TextBody):
         )
 
     def _prompts(self) -> list[str | list[int]]:
-        """Return the prompts, each a text or a list of token ids. Raises BadRequest."""
+        """Return the prompts, each a text or a list of token ids. Raises BadRequest if there is no prompt, or
+        one of them has more than MAX_PROMPT_IDS token ids.
+        """
         if not self.prompt:
             if isinstance(self.prompt, str):
                 return [""]
@@ -236,7 +250,9 @@ class EmbeddingsBody(Body):
     user: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        """Return the request for the model of this canonical name. Raises BadRequest."""
+        """Return the embedding request. `model` is the model's canonical name. Raises BadRequest if `input`
+        is empty or contains token ids.
+        """
         if not self.input:
             raise BadRequest("invalid_request", "input: give at least one text")
         texts = [self.input] if isinstance(self.input, str) else self.input

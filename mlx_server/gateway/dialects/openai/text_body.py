@@ -54,7 +54,9 @@ class TextBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:
-        """Return the settings of sampling. Raises BadRequest for a `logit_bias` that names no token."""
+        """Return the sampling settings. Raises BadRequest if `logit_bias` has a key that is not a token id,
+        or a value out of range.
+        """
         return make_sampling(
             drawn_seed,
             seed=self.seed,
@@ -74,34 +76,40 @@ class TextBody(Body):
         return tuple(text for text in given if text)
 
     def echo_of(self, request: GenerationRequest) -> str:
-        """Return the text that the answer to `request` begins with, if the engine does not report it.
-
-        Raises BadRequest.
+        """Return the text that the answer to `request` begins with, unless the engine reports that text
+        itself. Raises BadRequest if the client asks for such a text but it is unknown, as for token ids.
         """
         return ""
 
     @property
     def answer_count(self) -> int:
-        """Return how many answers are asked for: `n` to each prompt."""
+        """Return how many answers the body asks for: `n` for each prompt."""
         return self.n or 1
 
     @property
     def call_rules(self) -> CallRules:
-        """Return how the answer may call tools. Raises BadRequest."""
+        """Return the rules for the tool calls of an answer. Raises BadRequest if a tool or the tool choice is
+        wrong.
+        """
         return CallRules()
 
     @property
     def uses_functions(self) -> bool:
-        """Return whether calls are answered in the form that goes with OpenAI's older `functions`."""
+        """Return whether the answer's tool calls are written in OpenAI's older form, which goes with
+        `functions`.
+        """
         return False
 
     def skipped(self, images: ImageReader) -> dict[str, list[str]]:
-        """Return the requested features that are not supported and are left out, for the log."""
+        """Return the requested features that are left out because this server does not support them, for the
+        log.
+        """
         return {}
 
 
 def logit_bias(given: dict[str, Any]) -> tuple[tuple[int, float], ...]:
-    """Return the number to add to the logit of each token id, in the order of the ids. Raises BadRequest.
+    """Return pairs (token id, number to add to the token's logit), in the order of the ids. Raises BadRequest
+    if a key is not a token id, or a number is not between -100 and 100.
 
     The ids are those of the model's own tokenizer, which POST /tokenize shows.
     """

@@ -1,6 +1,7 @@
-"""The APIs that rank documents: those of Jina and Cohere, which llama-server, vLLM and others have too, and
-that of text-embeddings-inference (TEI).
+"""The APIs that rank documents: Jina's and Cohere's, which llama-server, vLLM and others also offer, and that
+of text-embeddings-inference (TEI).
 """
 
 DIALECT = "rerank"
-"""The routes /rerank, /v1/rerank, /v2/rerank, and llama-server's /reranking and /v1/reranking."""
+"""The name, in logs and metrics, of the routes /rerank, /v1/rerank, /v2/rerank, and of llama-server's
+/reranking and /v1/reranking."""

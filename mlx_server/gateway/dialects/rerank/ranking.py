@@ -1,4 +1,4 @@
-"""Score the documents of one HTTP request, some at a time."""
+"""Score the documents of one HTTP request, in groups of DOCUMENTS_AT_ONCE."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mlx_server.gateway.requests.model_requests import RerankRequest
 from mlx_server.gateway.requests.sendable import sendable
 
 DOCUMENTS_AT_ONCE = 32
-"""Documents in one operation. A long list must not keep the engine from its streams for long, nor be repeated
-as a whole after a crash.
-"""
+"""How many documents one engine operation scores. Without this limit, a long list would delay the engine's
+streams, and would be scored again as a whole after a crash."""
 
 
 async def rank(context: GatewayContext, request: RerankRequest, http: Request) -> Ranking:
-    """Return the scores of all documents of `request`. Raises GatewayError, ClientDisconnected.
+    """Return the scores of all documents of `request`. Raises GatewayError if an operation is refused or
+    fails, and ClientDisconnected if the client leaves.
 
-    Documents of similar length share an operation, because the shorter ones of a batch are padded.
+    Documents of similar length share an operation, because the shorter documents of a batch are padded.
     """
     order = sorted(range(len(request.documents)), key=lambda index: len(request.documents[index]))
     scores, tokens, request_id = [0.0] * len(order), 0, ""

@@ -1,4 +1,4 @@
-"""Write a ranking as one object with the fields of Jina's and Cohere's APIs, or as TEI's list. Pure."""
+"""Write a ranking as an object with the fields of Jina's and Cohere's APIs, or as TEI's list. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 DOCUMENTS_PER_SEARCH_UNIT = 100
-"""Cohere bills a query with up to 100 documents as one unit. Its clients read the number."""
+"""Cohere bills a query with up to 100 documents as one search unit, and its clients read the number of
+units."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The scores of all documents, in the order of the documents, and the tokens that were read for them.
-
-    `id` is the x-request-id of the HTTP request.
+    """The scores of all documents, in the order of the documents, and the number of tokens that were
+    processed for them. `id` is the x-request-id of the HTTP request.
     """
 
     id: str
@@ -33,7 +33,9 @@ class Ranking:
 def ranked(
     model: str, ranking: Ranking, top_n: int | None, texts: Sequence[str], *, returns_documents: bool
 ) -> dict[str, Any]:
-    """Return the best documents as Jina's and Cohere's APIs do, each with its text if asked for."""
+    """Return the `top_n` best documents (None: all) in the form of Jina's and Cohere's APIs; with
+    `returns_documents`, include the text of each. `texts` are all documents.
+    """
     results: list[dict[str, Any]] = []
     for index, score in ranking.best(top_n):
         document = {"document": {"text": texts[index]}} if returns_documents else {}
@@ -57,7 +59,7 @@ def ranked(
 def scores_of_texts(
     ranking: Ranking, top_n: int | None, texts: Sequence[str], *, returns_text: bool
 ) -> list[dict[str, Any]]:
-    """Return the best texts as TEI does, each with its text if asked for."""
+    """Return the `top_n` best texts (None: all) in TEI's form; with `returns_text`, include each text."""
     return [
         {"index": index, "score": score, **({"text": texts[index]} if returns_text else {})}
         for index, score in ranking.best(top_n)

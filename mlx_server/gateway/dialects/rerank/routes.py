@@ -25,11 +25,11 @@ from mlx_server.gateway.requests.model_requests import RerankRequest
 from mlx_server.model_store import ModelEntry
 
 JINA_PATH = "/v1/rerank"
-"""Jina's API, which has this path, returns the documents' texts unless it is asked not to."""
+"""The path of Jina's API, which returns the texts of the documents unless the client asks it not to."""
 
 
 def router(context: GatewayContext) -> APIRouter:
-    """Return the routes."""
+    """Return the routes that rank documents."""
     routes = APIRouter()
 
     async def rerank(http: Request) -> Response:
@@ -54,7 +54,9 @@ def router(context: GatewayContext) -> APIRouter:
 async def _response(
     body: RankingBody, model: str, request: RerankRequest, ranking: Ranking, returns_documents: bool
 ) -> Response:
-    """Return the response. It is made in a thread if it repeats large documents."""
+    """Return the response with the ranking. If the documents are large, the response is written in a thread,
+    since it may repeat them.
+    """
 
     def answer() -> dict[str, Any] | list[dict[str, Any]]:
         texts = request.documents
@@ -71,7 +73,9 @@ async def _response(
 
 
 async def _model(context: GatewayContext, name: str | None) -> ModelEntry:
-    """Return the model that the body names, or the only reranker. Raises GatewayError."""
+    """Return the model that the body names. Without a name, return the only installed reranker. Raises
+    GatewayError if there is no such model, or if a name is needed because there are several.
+    """
     if name is not None:
         return await context.installed_models.get(name, "rerank")
     rerankers = [entry for entry in await context.installed_models.all() if entry.kind == "rerank"]

@@ -1,7 +1,7 @@
-"""The body that ranks documents, and the model request that it means. Pure.
+"""The body of a request to rank documents, and its conversion to a request for a model. Pure.
 
-Jina, Cohere, llama-server and vLLM call the texts `documents`; TEI calls them `texts`, and its clients read
-another answer. `model` may be missing, because TEI and llama-server serve only one.
+Jina, Cohere, llama-server and vLLM call the texts `documents`. TEI calls them `texts`, and its clients expect
+an answer of another form. `model` may be missing, because TEI and llama-server serve only one model.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import RerankRequest
 
 MAX_DOCUMENTS = 10_000
-"""Cohere takes as many. Their scores take minutes with a large model, and the client waits for all."""
+"""How many documents a body may have, which is also Cohere's limit. Scoring so many takes minutes with a
+large model, and the client waits for all scores."""
 
 
 class RankingBody(Body):
     """The body of every route that ranks documents.
 
-    A document may be an object with a `text`; its further fields, which Cohere's v1 and Jina take, are
-    not read. `max_chunks_per_doc` has no effect: a document is read up to the model's limit, as one chunk.
+    A document may be an object with a `text`. Its other fields, which Cohere's v1 and Jina accept, are
+    ignored. `max_chunks_per_doc` has no effect: a document is one chunk, which is read up to the model's
+    limit.
     """
 
     model: ModelName | None = None
@@ -44,12 +46,14 @@ class RankingBody(Body):
 
     @property
     def is_tei(self) -> bool:
-        """Return whether the client reads TEI's answer: a list of scores without anything around it."""
+        """Return whether the client expects TEI's answer, which is a bare list of scores."""
         return self.documents is None and self.texts is not None
 
     @property
     def document_texts(self) -> tuple[str, ...]:
-        """Return the text of each document. Raises BadRequest if there are none, or too many."""
+        """Return the text of each document. Raises BadRequest if there is no document, there are too many, or
+        one has no text.
+        """
         if self.documents is not None and self.texts is not None:
             raise BadRequest("invalid_request", "texts: give either documents or texts, not both")
         name, given = ("texts", self.texts) if self.is_tei else ("documents", self.documents)
@@ -63,7 +67,9 @@ class RankingBody(Body):
         return tuple(_text(each, f"{name}.{index}") for index, each in enumerate(given))
 
     def to_request(self, model: str) -> RerankRequest:
-        """Return the request for the model of this canonical name. Raises BadRequest."""
+        """Return the ranking request. `model` is the model's canonical name. Raises BadRequest if the query
+        or the documents cannot be used, or a field asks for something unsupported.
+        """
         if self.truncation_direction in ("left", "Left"):
             not_supported("truncation_direction", "long documents lose their end; leave it out")
         if self.rank_fields not in (None, [], ["text"]):
@@ -82,7 +88,9 @@ class RankingBody(Body):
 
 
 def _text(document: str | Mapping[str, Any], where: str) -> str:
-    """Return the text of a document. Raises BadRequest."""
+    """Return the text of a document. Raises BadRequest if the document is an object without a text. `where`
+    is the document's path in the body.
+    """
     if isinstance(document, str):
         return document
     text = document.get("text")

@@ -1,7 +1,8 @@
-"""POST /v1/responses/compact: a long conversation becomes its users' messages and a summary by the model.
+"""Serve POST /v1/responses/compact: reduce a long conversation to its messages from the system, the developer
+and the user, and a summary by the model.
 
-The result is the input of the next request. The summary stands in the `encrypted_content` of an item of the
-type `compaction`, which `messages` reads again.
+The client sends the result as the input of its next request. The summary is in the `encrypted_content` of an
+item of type `compaction`, which `messages` decodes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mlx_server.protocol import Sampling
 
 MAX_SUMMARY_TOKENS, LEAST_SUMMARY_TOKENS = 1024, 64
 CHARS_PER_TOKEN = 4
-"""Roughly; a summary is never meant to be longer than what it summarizes."""
+"""A rough estimate, by which the summary is kept from being longer than the conversation."""
 TASK = (
     "Summarize the conversation so far for someone who has to continue it: what the user wants, what was "
     "decided and done, names, numbers and results that matter, and what is still open. "
@@ -38,9 +39,9 @@ KEPT_ROLES = ("system", "developer", "user")
 
 
 async def compact(responses: Responses, body: CompactBody, http: Request) -> tuple[Resource, str]:
-    """Return the compacted conversation, and the id of the request that made its summary.
+    """Return the compacted conversation, and the id of the request that generated its summary.
 
-    Raises GatewayError, ClientDisconnected.
+    Raises GatewayError if the request is refused or fails, and ClientDisconnected if the client leaves.
     """
     context = responses.context
     entry = await context.installed_models.get(body.model, "generate")

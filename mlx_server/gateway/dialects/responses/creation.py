@@ -1,5 +1,5 @@
-"""Make a run from a body: look up the responses and items that it refers to, translate it, and submit its
-request.
+"""Create a run from a body: find the responses and items that the body refers to, translate the body, and
+submit the request.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from vestal.web.http_error import HttpError
 
 Find = Callable[[str], StoredResponse | None]
 MakeId = Callable[[str], str]
-"""Returns a new id that begins with the given prefix."""
+"""A function that returns a new id that begins with the given prefix."""
 
 
 def new_id(source: random.Random, prefix: str) -> str:
-    """Return a new id that begins with `prefix`."""
+    """Return a new random id that begins with `prefix`; `source` yields the random bits."""
     return f"{prefix}_{source.getrandbits(128):032x}"
 
 
@@ -61,8 +61,8 @@ def _new_random_id(prefix: str) -> str:
 class Translated:
     """The translation of a request body.
 
-    `items` is `input` as JSON, `offered` are the tools, `sendable` is `request` encoded for the engine,
-    `images` has the images.
+    `items` are the items of `input` as JSON. `offered` are the tools. `sendable` is `request`, encoded for
+    the engine. `images` holds the images.
     """
 
     input: InputItems
@@ -74,7 +74,7 @@ class Translated:
 
 
 class Responses:
-    """Creates the responses of one gateway, and keeps those that are to be stored."""
+    """Creates the responses of one gateway, and stores each one unless its body sets `store` to false."""
 
     def __init__(self, context: GatewayContext, store: ResponseStore | None = None) -> None:
         self.context = context
@@ -84,9 +84,10 @@ class Responses:
     async def create(
         self, body: CreateBody, client: HTTPConnection, find: Find | None = None
     ) -> StoredResponse:
-        """Start a response. Raises GatewayError if it is refused.
+        """Start a response, and return it while it runs. Raises GatewayError if the request is refused.
 
-        `find` returns the response that `previous_response_id` names; by default, the store is asked.
+        `find` returns the earlier response that `previous_response_id` names; by default, it is searched in
+        the store and in the answer log.
         """
         if find is None and body.previous_response_id:
             await self._revive(body.previous_response_id)
@@ -110,7 +111,7 @@ class Responses:
             is_streamed=bool(body.stream or body.background),
         )
         response = StoredResponse(run)
-        if is_stored or find:  # else nothing can continue it, and its input need not be kept
+        if is_stored or find:  # else no later request can continue it, and its input is not needed
             response.earlier, response.items = earlier, means.items
             response.input_ids = tuple(item["id"] for item in means.input.items)
         if is_stored:
@@ -120,12 +121,16 @@ class Responses:
         return response
 
     async def found(self, response_id: str) -> StoredResponse:
-        """Return a stored response, also one that an earlier gateway made. Raises NotFound."""
+        """Return a stored response, even if an earlier gateway created it. Raises NotFound if there is none
+        with this id.
+        """
         await self._revive(response_id)
         return found(self.store, response_id)
 
     async def _revive(self, response_id: str) -> None:
-        """If a response is in the answer log but not in memory, have it made again from the log."""
+        """If a response is in the answer log but not in memory, have it built again from the log, and wait
+        until it is in the store.
+        """
         keeper, answer_id = self.context.keeper, response_id.removeprefix("resp_")
         if keeper is None or self.store.find(response_id) is not None or not keeper.is_logged(answer_id):
             return
@@ -139,27 +144,31 @@ class Responses:
                 await stored.run.wait_for_end()
 
     def remove(self, response_id: str) -> None:
-        """Forget a response, here and in the answer log."""
+        """Delete a response from the store and from the answer log."""
         self.store.remove(response_id)
         if self.context.keeper is not None:
             self.context.keeper.forget(response_id.removeprefix("resp_"))
 
     def _ended(self, response: StoredResponse, share: BodyShare | None, kept: KeptAnswer | None) -> None:
         self.store.ended(response)
-        if kept is not None and kept.elsewhere is not None:  # what ended here is not the response's end
+        if kept is not None and kept.elsewhere is not None:  # the response goes on at another gateway
             self.store.remove(response.id)
         if share is not None:
             share.give_back()
 
     async def count_request(self, body: CreateBody, client: HTTPConnection) -> SendableRequest:
-        """Return the request that counts the tokens of the body's prompt. Raises GatewayError."""
+        """Return a request that counts the tokens of the body's prompt. Raises GatewayError if the body is
+        refused.
+        """
         _, means = await self._prepare(body, client, self.store.find)
         return sendable(replace(means.request, count_only=True))
 
     async def _prepare(
         self, body: CreateBody, client: HTTPConnection, find: Find
     ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the lists of items of the earlier responses, and the translated body."""
+        """Return the lists of items of the earlier responses, and the translated body. Raises GatewayError if
+        the body is refused.
+        """
         body.check()
         if body.background and not self.store.keeps_any:
             message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
@@ -182,8 +191,8 @@ class Responses:
         return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
-        """Return the response that the body continues; None if it continues none. Raises BadRequest if the
-        response is unknown or still runs.
+        """Return the response that the body continues; None if it continues none. Raises BadRequest if that
+        response is unknown or still running.
         """
         if not body.previous_response_id:
             return None
@@ -198,7 +207,9 @@ class Responses:
         return found
 
     def read_items(self, body: CompactBody, earlier: Iterable[Item], make_id: MakeId) -> InputItems:
-        """Return the items of the body's input. Raises BadRequest, NotFound."""
+        """Return the items of the body's input. Raises BadRequest if an item is wrong, and NotFound if the
+        input refers to an unknown item.
+        """
         return read_input(body.input, earlier, make_id, self.store.item)
 
     def _report_skipped(self, body: CreateBody, means: Translated) -> None:
@@ -220,13 +231,14 @@ def translate(
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
     images: ImageReader | None = None,
 ) -> Translated:
-    """Translate the body for the model of this canonical name. Raises BadRequest, NotFound.
+    """Translate the body to a request. `model` is the model's canonical name. Raises BadRequest if the body
+    cannot be used, and NotFound if it refers to an unknown item. Pure, except for the ids of new items.
 
-    `earlier` are the lists of items of the responses that it continues. `preset` adds to the request what the
-    model has of its own, and `images` collects the images. All this is pure but for the ids of new items.
+    `earlier` are the lists of items of the responses that the body continues. `preset` adds the model's own
+    settings to the request. `images` collects the images; if it is None, the model reads text only.
     """
     offered = offered_tools(body.tools, body.tool_choice)
-    _check_json("tools", offered.shown)  # also if the model is not given them: the response shows them
+    _check_json("tools", offered.shown)  # even if they are not offered, because the response shows them
     schema = body.answer_schema()
     _check_json("text.format.schema", schema)
     before = items_in(earlier)
@@ -258,7 +270,7 @@ def translate(
 
 
 def _check_json(field: str, value: Any) -> None:
-    """Raise BadRequest for values that the response object could not show again."""
+    """Raise BadRequest if `value` cannot be written as JSON, because the response object has to show it."""
     try:
         protocol.check_json(field, value)
     except protocol.ProtocolError as error:

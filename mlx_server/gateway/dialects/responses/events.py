@@ -1,4 +1,6 @@
-"""The events of one response, numbered from its creation to its end, and their two wire forms. Pure."""
+"""The numbered events of one response, from its creation to its end, as JSON or as server-sent events.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from vestal.web import server_sent_events
 from vestal.web.http_error import HttpError
 
 STREAM_END = server_sent_events.frame(b"[DONE]")
-"""The specification ends a stream so. OpenAI's own server does not, and its clients read over it."""
+"""The end of a stream according to the specification. OpenAI's own server does not send it, and OpenAI's
+clients ignore it."""
 
 
 class Event(NamedTuple):
@@ -28,9 +31,9 @@ class Event(NamedTuple):
 
 
 class ResponseEvents:
-    """Makes the events of one response, and keeps the response object up to date.
+    """Produces the events of one response, and keeps the response object up to date.
 
-    `response` is in progress when it is given. Times are in seconds since the epoch.
+    `response` must be in progress. Times are in seconds since 1970.
     """
 
     def __init__(self, response: resource.Resource, items: OutputItems) -> None:
@@ -40,7 +43,7 @@ class ResponseEvents:
 
     @property
     def response(self) -> resource.Resource:
-        """Return the response object as it is now."""
+        """Return the response object with the output so far."""
         return self._response | {"output": self._items.items}
 
     @property
@@ -52,15 +55,17 @@ class ResponseEvents:
         return self._response["status"] != "in_progress"
 
     def begin(self) -> list[Event]:
-        """Return the events before any output."""
+        """Return the events that come before any output."""
         return [self._with_response("response.created"), self.still_in_progress()]
 
     def still_in_progress(self) -> Event:
-        """Return an event that changes nothing: it keeps the connection of a waiting client alive."""
+        """Return an event that changes nothing, and serves as a keep-alive for a waiting client."""
         return self._with_response("response.in_progress")
 
     def part(self, part: AnswerPart, now: int) -> list[Event]:
-        """Return the events for a part of the answer; if `part.done`, also those of the end."""
+        """Return the events for a part of the answer. If `part.done` is set, also return the events that end
+        the response.
+        """
         events = self._numbered(self._items.add(part))
         if part.done:
             end = resource.ended(part.done, now)
@@ -68,9 +73,9 @@ class ResponseEvents:
         return events
 
     def failed(self, error: HttpError) -> list[Event]:
-        """Return the events of a failure: the error by itself, and the end of the response."""
+        """Return the events of a failure: one for the error, and then the events that end the response."""
         payload = resource.error_payload(error)
-        # The specification nests the error, and OpenAI's client has its fields next to the type.
+        # The specification nests the error; OpenAI's client expects the error's fields beside `type`.
         flat = {key: payload[key] for key in ("code", "message", "param")}
         return [
             self._event("error", flat | {"error": payload}),
@@ -78,7 +83,7 @@ class ResponseEvents:
         ]
 
     def cancelled(self) -> list[Event]:
-        """Return the events of a response that was cancelled."""
+        """Return the events that end a cancelled response."""
         return self._end({"status": "cancelled"}, "incomplete", "response.incomplete")
 
     def _end(self, fields: dict[str, Any], item_status: str, name: str) -> list[Event]:

@@ -12,7 +12,8 @@ from mlx_server.gateway.dialects.bodies import Body, ListOf, validated
 from mlx_server.gateway.errors import BadRequest, NotFound
 
 Item = dict[str, Any]
-"""An item as the API has it: a message, a call of a function, its output, a reasoning, a compaction."""
+"""An item in the API's form: a message, a function call, the output of a function, reasoning, or a
+compaction."""
 
 
 class Part(Body):
@@ -88,7 +89,7 @@ OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 @dataclass
 class InputItems:
-    """The checked items, and the types of those that were left out because they are not supported."""
+    """The checked items, and the types of the items that were left out because they are not supported."""
 
     items: list[Item] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -100,10 +101,11 @@ def read_input(
     new_id: Callable[[str], str],
     stored_item: Callable[[str], Item | None],
 ) -> InputItems:
-    """Return the items of `input`, which follow the `earlier` items of the conversation.
+    """Check and return the items of `input`, which follow the `earlier` items of the conversation. Raises
+    BadRequest if an item is wrong, and NotFound if a reference names an unknown item.
 
-    `new_id` makes an id with the prefix that it is given, and `stored_item` returns the item that an
-    `item_reference` names. Raises BadRequest, and NotFound for a reference to an unknown item.
+    `new_id` makes an id with the prefix that it is given. `stored_item` returns the item that an
+    `item_reference` names, or None.
     """
     if given is None:
         return InputItems()
@@ -139,7 +141,9 @@ def _type_of(item: Item, where: str) -> str:
 
 
 def _kept(item: Item, item_type: str, where: str, new_id: Callable[[str], str]) -> Item:
-    """Return a copy of the item: its known fields, with an id, a status, and content as a list of parts."""
+    """Check an item, and return the form in which it is stored: its known fields, with an id, a status, and
+    content as a list of parts. Raises BadRequest if a field is wrong.
+    """
     try:
         checked = validated(item, _MODELS[item_type])
     except BadRequest as error:
@@ -173,7 +177,9 @@ def _referenced(item: Item, where: str, stored_item: Callable[[str], Item | None
 
 
 def _check_call_id(item: Item, where: str, call_ids: set[str]) -> None:
-    """Record the id of a call. Raises BadRequest for the output of a call that the model did not make."""
+    """If the item is a call, add its id to `call_ids`. If it is the output of a call, raise BadRequest unless
+    `call_ids` contains the call.
+    """
     if item["type"] in CALLS:
         call_ids.add(item["call_id"])
     elif item["type"] in OUTPUTS and item["call_id"] not in call_ids:

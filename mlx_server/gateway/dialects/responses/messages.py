@@ -1,7 +1,7 @@
-"""Turn items into the messages that chat templates take. Pure.
+"""Convert items to the messages that chat templates expect. Pure.
 
 An assistant's turn is several items in this API (its reasoning, its text, its calls), and one message in a
-template. A part that a text model cannot read is replaced by a sentence, so that the model can say so.
+template. A part that a text model cannot read is replaced by a sentence, so that the model can tell the user.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def chat_messages(
 ) -> list[Message]:
     """Return the messages of a conversation.
 
-    `images` collects the images; without it, the model reads text only. Raises BadRequest for a call whose
-    arguments are no object, for an image that cannot be used, and for another server's compaction.
+    `images` collects the images; if it is None, the model reads text only. Raises BadRequest if the arguments
+    of a call are not a JSON object, if an image cannot be used, or if a compaction item was made by another
+    server. Raises TooLarge if the arguments of all calls have too many values.
     """
     items = list(items)
     check_argument_texts(item["arguments"] for item in items if item["type"] == "function_call")
@@ -45,7 +46,7 @@ def chat_messages(
 
 
 def unreadable_parts(items: Iterable[Item], images: ImageReader | None = None) -> list[str]:
-    """Return the types of the parts that are replaced by a sentence, each once."""
+    """Return the types of the parts that are replaced by a sentence, each type once."""
     reader = images or ImageReader("")
     parts = ((part, reader.reads_in(_role_of(item))) for item in items for part in _parts_of(item))
     return sorted(
@@ -58,15 +59,14 @@ def unreadable_parts(items: Iterable[Item], images: ImageReader | None = None) -
 
 
 def opaque(text: str) -> str:
-    """Return `text` in the form that `encrypted_content` has: opaque to clients, which send it back as it is.
-
-    It is not encrypted. The text is the client's own, and goes to nobody else.
+    """Return `text` in the form of `encrypted_content`, which clients send back unchanged. It is encoded but
+    not encrypted, because it is the client's own text and goes to nobody else.
     """
     return base64.b64encode(f"{_OPAQUE}{text}".encode("utf-8", "replace")).decode("ascii")
 
 
 def text_of_opaque(content: str) -> str | None:
-    """Return the text in `content`, or None if another server made it."""
+    """Return the text in `content`, or None if this server did not encode it."""
     try:
         text = base64.b64decode(content, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
@@ -75,7 +75,7 @@ def text_of_opaque(content: str) -> str | None:
 
 
 class _Messages:
-    """Collects messages. `_turn` is the assistant's message that further items may belong to."""
+    """Collects messages. `_turn` is the assistant's message to which the next items may still belong."""
 
     def __init__(self, images: ImageReader) -> None:
         self._images = images
@@ -115,7 +115,9 @@ class _Messages:
                 self.add({"role": "user", "content": COMPACTED + _summary(item)})
 
     def _content(self, item: Item, content: str | Sequence[Item]) -> Content:
-        """Return the content of a message or of a function's output. Raises BadRequest."""
+        """Return the content of a message or of a function's output. Raises BadRequest if an image cannot be
+        used.
+        """
         if isinstance(content, str) or not self._images.reads_in(_role_of(item)):
             return _text(content)
         parts: list[str | dict[str, Any]] = []
@@ -134,7 +136,7 @@ class _Messages:
 
     def _close_turn(self) -> None:
         turn, self._turn = self._turn, {}
-        if "content" in turn or "tool_calls" in turn:  # thoughts alone are no message
+        if "content" in turn or "tool_calls" in turn:  # thoughts alone do not make a message
             message = {"role": "assistant", "content": turn.get("content", "")}
             message |= {key: turn[key] for key in ("reasoning_content", "tool_calls") if turn.get(key)}
             self._messages.append(message)
@@ -153,8 +155,8 @@ def _summary(item: Item) -> str:
 
 
 def _thoughts(item: Item) -> str:
-    """Return the thoughts of a reasoning item: its content, else its `encrypted_content` if this server made
-    it, else its summary, in which this server writes all thoughts.
+    """Return the thoughts of a reasoning item: its content; else its `encrypted_content` if this server
+    encoded it; else its summary, because this server writes all thoughts into the summary.
     """
     text = "".join(part.get("text") or "" for part in item.get("content") or ())
     text = text or text_of_opaque(item.get("encrypted_content") or "") or ""

@@ -1,8 +1,8 @@
-"""Read `tools` and `tool_choice`: the functions that the model is offered, and how it may call them. Pure.
+"""Interpret `tools` and `tool_choice`: which functions the model is offered, and how it may call them. Pure.
 
-Functions and custom tools (which take a text) are served; the client runs them itself. Codex and others also
-offer tools that OpenAI runs (web_search, …) or that group others (namespace); these are skipped, unless the
-client insists on one.
+Functions and custom tools (whose input is a text) are served; the client runs them itself. Codex and other
+clients also offer tools that OpenAI runs (web_search, …) or that group others (namespace). These are skipped,
+unless the client requires a call to one; then the request is refused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MODES = ("none", "auto", "required")
 
 @dataclass(frozen=True)
 class OfferedTools:
-    """The functions in the form that chat templates take, and how the model may call them.
+    """The functions in the form that chat templates expect, and how the model may call them.
 
-    `call_schema` is the JSON schema of a call that the answer must be, or None. A call to a function that is
-    not `allowed` is no call but text; None allows all. `custom` names the tools that take a text. `skipped`
-    are the types of the tools that are not served. `shown` and `choice` are `tools` and `tool_choice` as the
-    response object shows them.
+    If `call_schema` is set, the answer must be a call that matches this JSON schema. A call to a function
+    that is not `allowed` (None: all are) becomes text. `custom` names the tools whose input is a text.
+    `skipped` are the types of the tools that are not served. `shown` and `choice` are `tools` and
+    `tool_choice` as the response object shows them.
     """
 
     functions: tuple[Tool, ...] | None
@@ -40,7 +40,7 @@ class OfferedTools:
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | None) -> OfferedTools:
-    """Return the tools that the body offers. Raises BadRequest."""
+    """Return the tools that the body offers. Raises BadRequest if a tool or the tool choice is wrong."""
     given = [(tool, _function(tool, number)) for number, tool in enumerate(tools or ()) if _is_served(tool)]
     custom = frozenset(made["function"]["name"] for tool, made in given if tool.get("type") == "custom")
     return replace(_chosen(tools, given, choice), custom=custom)
@@ -49,7 +49,9 @@ def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | N
 def _chosen(
     tools: Sequence[Tool] | None, given: Sequence[tuple[Tool, Tool]], choice: str | dict[str, Any] | None
 ) -> OfferedTools:
-    """Apply the tool choice to `given`, the supported tools and their form as functions."""
+    """Apply the tool choice to the served tools. `given` holds each of them and its form as a function.
+    Raises BadRequest if the choice is wrong.
+    """
     skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_served(tool)))
     functions = checked_tools([made for _, made in given]) or ()
     shown = tuple(_shown(tool, made["function"]) for tool, made in given)
@@ -85,8 +87,8 @@ def _chosen(
 def _allowed(
     functions: tuple[Tool, ...], shown: tuple[Tool, ...], choice: dict[str, Any], skipped: tuple[str, ...]
 ) -> OfferedTools:
-    """Restrict the calls to a list of tools. All functions stay in the prompt, so that its cached prefix can
-    be used.
+    """Restrict the calls to the tools that `choice` lists. All functions stay in the prompt, so that the
+    cached beginning of the prompt can be used. Raises BadRequest if `choice` is wrong.
     """
     mode, listed = choice.get("mode") or "auto", choice.get("tools")
     if mode not in MODES:
@@ -108,7 +110,7 @@ def _allowed(
 
 
 def _check_any(functions: Sequence[Tool], skipped: Sequence[str]) -> None:
-    """Raise BadRequest if a call is required and no supported tool could be called."""
+    """Raise BadRequest if a call is required, but only unsupported tools (`skipped`) could be called."""
     if not functions and skipped:
         named = ", ".join(dict.fromkeys(name[:80] for name in skipped))
         not_supported("tool_choice", f"a call is required, and tools of type {named} are not served here")
@@ -123,7 +125,9 @@ def _type_of(tool: Tool) -> str:
 
 
 def _function(tool: Tool, number: int) -> Tool:
-    """Return the tool as chat templates take it. Chat completions nest the function; that is read too."""
+    """Return the tool in the form that chat templates expect. The function may be nested, as in chat
+    completions. Raises BadRequest if a field is missing or wrong.
+    """
     nested = tool.get(str(tool.get("type", "function")))
     given = nested if isinstance(nested, dict) else tool
     assert isinstance(given, dict)

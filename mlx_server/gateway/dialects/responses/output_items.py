@@ -1,6 +1,6 @@
 """Make output items from the parts of an answer, and the events that build them. Pure.
 
-At most one item is open: a reasoning or a message, which grows by deltas. A call of a function arrives whole.
+At most one item is open: a reasoning or a message, which grows by deltas. A function call arrives whole.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from mlx_server.gateway.json_text import json_text
 
 Item = dict[str, Any]
 Fields = tuple[str, dict[str, Any]]
-"""The type of an event and its fields, without its number."""
+"""The type of an event, and its fields without the event's number."""
 
 
 @dataclass(frozen=True)
 class _TextKind:
-    """A kind of item that has text: where its text stands, and the names of its events."""
+    """A kind of item that has text. The fields say where in the item the text is, and what the item's events
+    are called.
+    """
 
     prefix: str
     empty: Item
@@ -42,8 +44,8 @@ _MESSAGE = _TextKind(
     part_events="response.content_part",
     text_events="response.output_text",
 )
-# A local model's thoughts are shown as the summary: it is the form that every client displays, and whose
-# events have the same names in OpenAI's API and in the Open Responses specification.
+# A local model's thoughts are sent as the summary, because every client displays a summary, and because the
+# summary's events have the same names in OpenAI's API and in the Open Responses specification.
 _REASONING = _TextKind(
     prefix="rs",
     empty={"type": "reasoning", "summary": []},
@@ -77,9 +79,9 @@ class _OpenItem:
 class OutputOptions:
     """The client's options for the output.
 
-    A call to a function that is not `allowed`, or one beyond `most_calls`, is no call: the first becomes
-    text, the second is dropped. `custom` names the tools that take a text. `carries_thoughts` adds the
-    thoughts to their item in an opaque form.
+    A call to a function that is not `allowed` becomes text; a call beyond `most_calls` is dropped. None means
+    no restriction. `custom` names the tools whose input is a text. With `carries_thoughts`, a reasoning item
+    also holds the thoughts in an opaque form, which the client sends back later.
     """
 
     allowed: frozenset[str] | None = None
@@ -89,7 +91,7 @@ class OutputOptions:
 
 
 class OutputItems:
-    """The output of one response. `suffix` makes the ids of its items unique."""
+    """Builds the output items of one response. `suffix` makes the ids of the items unique."""
 
     def __init__(self, suffix: str, options: OutputOptions) -> None:
         self._suffix = suffix
@@ -100,13 +102,13 @@ class OutputItems:
 
     @property
     def items(self) -> list[Item]:
-        """Return all items, the open one as far as it has come."""
+        """Return all items. The open item has the text that has arrived so far."""
         if self._open is None:
             return list(self._finished)
         return [*self._finished, self._whole(self._open, "in_progress")]
 
     def add(self, part: AnswerPart) -> list[Fields]:
-        """Return the events that add `part`."""
+        """Return the events that add the content of `part`."""
         events: list[Fields] = []
         if part.thinking:
             events += self._add_text(_REASONING, part.thinking, ())
@@ -126,15 +128,16 @@ class OutputItems:
         return events
 
     def end(self, status: str) -> list[Fields]:
-        """Return the events that end the output; the open item gets the status. An empty answer is a
-        message without text."""
+        """Return the events that end the output; the open item gets `status`. An empty answer becomes a
+        message without text.
+        """
         events: list[Fields] = []
         if self._open is None and not self._finished:
             events += self._open_item(_MESSAGE)
         return events + self.close(status)
 
     def close(self, status: str = "completed") -> list[Fields]:
-        """Return the events that end the open item, or none."""
+        """Return the events that end the open item with `status`; an empty list if no item is open."""
         if self._open is None:
             return []
         opened, self._open = self._open, None

@@ -1,4 +1,6 @@
-"""The response object: the parameters as the server took them, the status, the output and the usage. Pure."""
+"""The response object: the parameters as the server interpreted them, the status, the output and the usage.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ from vestal.web.http_error import HttpError
 Resource = dict[str, Any]
 
 CODES = {"context_exceeded": "context_length_exceeded", "request_cancelled": "invalid_prompt"}
-"""Codes that clients know under OpenAI's name. At the first, Codex shortens its conversation; at the second
-it shows the message and stops. With a code that it does not know, it sends the request again, so that nobody
-could cancel one."""
+"""The names that OpenAI has for error codes to which clients react. At the first, Codex shortens its
+conversation; at the second, Codex shows the message and stops. At an unknown code, Codex sends the request
+again, so that a cancelled request would come back."""
 
 
 def new_response(
     body: CreateBody, offered: OfferedTools, response_id: str, created_at: int, *, is_stored: bool
 ) -> Resource:
-    """Return a response that is in progress. `created_at` is in seconds since the epoch."""
+    """Return the object of a response that is in progress. `created_at` is in seconds since 1970."""
     return {
         "id": response_id,
         "object": "response",
@@ -71,13 +73,13 @@ def _text(body: CreateBody) -> dict[str, Any]:
         "name": wanted.name or "answer",
         "description": wanted.description,
         "schema": wanted.json_schema,
-        "strict": wanted.strict is not False,  # a grammar holds the model to every schema
+        "strict": wanted.strict is not False,  # a grammar forces the model to follow every schema
     }
     return {"format": shown, "verbosity": verbosity}
 
 
 def ended(done: protocol.Done, now: int) -> Resource:
-    """Return the fields of a response whose answer has come to its end."""
+    """Return the fields that change when the answer is complete. `now` is in seconds since 1970."""
     if done.reason == "length":
         return {
             "status": "incomplete",
@@ -88,13 +90,13 @@ def ended(done: protocol.Done, now: int) -> Resource:
 
 
 def failed(error: HttpError) -> Resource:
-    """Return the fields of a response that has failed."""
+    """Return the fields that change when the response fails."""
     code = CODES.get(error.code, error.code)
     return {"status": "failed", "error": {"code": code, "message": error.message}}
 
 
 def error_payload(error: HttpError) -> dict[str, Any]:
-    """Return the error as `error` events carry it."""
+    """Return the error in the form that `error` events contain."""
     payload: dict[str, Any] = openai_body(error)["error"]
     return payload | {"code": CODES.get(error.code, error.code)}
 

@@ -34,7 +34,7 @@ MOST_LISTED, LISTED = 100, 20
 
 
 def router(context: GatewayContext) -> APIRouter:
-    """Return all routes of the Responses API. The responses that they store live as long as the router."""
+    """Return all routes of the Responses API. Stored responses live as long as the router."""
     routes = APIRouter(prefix="/v1/responses")
     responses = Responses(context)
 
@@ -101,9 +101,9 @@ def router(context: GatewayContext) -> APIRouter:
 
 
 async def _start(responses: Responses, http: Request) -> tuple[StoredResponse, bool, bool]:
-    """Start a response, and return it, whether it is streamed, and whether it runs in the background.
+    """Start a response. Return the response, whether it is streamed, and whether it runs in the background.
 
-    The body, which may be large, is freed when this function returns, before the answer is made.
+    The body, which may be large, is freed when this function returns, before the answer is generated.
     """
     body = await read_body(http, CreateBody, responses.context.max_body_bytes)
     return await responses.create(body, http), bool(body.stream), bool(body.background)
@@ -125,7 +125,9 @@ async def _answer(responses: Responses, http: Request) -> Response:
 
 
 def _page(items: Sequence[Item], http: Request) -> dict[str, Any]:
-    """Return the part of the list that the query asks for. Raises BadRequest."""
+    """Return the page of the list that the query asks for with `order`, `after` and `limit`. Raises
+    BadRequest if one of these is wrong.
+    """
     order, after = http.query_params.get("order") or "desc", http.query_params.get("after")
     limit = _whole_number(http, "limit", LISTED, least=1)
     if order not in ("asc", "desc"):
@@ -162,6 +164,6 @@ def _whole_number(http: Request, name: str, default: int, least: int) -> int:
 
 
 def _queries(*names: str) -> dict[str, Any]:
-    """Return the arguments for a route that takes these query parameters, for the API document."""
+    """Return the keyword arguments for FastAPI that document these query parameters of a route."""
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
     return {"openapi_extra": {"parameters": parameters}}

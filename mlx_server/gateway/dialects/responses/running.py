@@ -1,4 +1,4 @@
-"""Run one response: read its answer, keep its events, and let any number of clients follow them."""
+"""Run one response: read its answer, store its events, and let any number of clients follow them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from vestal.supervision import Clock
 log = logging.getLogger(__name__)
 
 SILENCES_TO_REPORT = 3
-"""Each third silence, `response.in_progress` is sent again: it holds the whole response, and is kept.
-Comments would not do: Codex ignores them, and gives up after 300 s without an event."""
+"""At every third silence, `response.in_progress` is sent as a keep-alive. It is not sent more often because
+it contains the whole response, and is stored. A comment would not do as a keep-alive, because Codex ignores
+comments, and gives up after 300 s without an event."""
 
 
 class ResponseRun:
-    """One response from its submission to its end. `events` must not have made any event yet.
+    """One response, from its submission to its end. `events` must not have produced any event yet.
 
-    With `is_streamed`, each part of the answer makes events as it arrives; otherwise the whole answer makes
-    the few that are needed.
+    With `is_streamed`, each part of the answer produces events as it arrives. Otherwise the whole answer
+    produces only the few events that are needed.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ResponseRun:
 
     @property
     def id(self) -> str:
-        """Return the id of the request, which the header x-request-id shows."""
+        """Return the id of the request, which the header x-request-id contains."""
         return self._answers.id
 
     @property
@@ -57,23 +58,25 @@ class ResponseRun:
         return self.events.is_ended
 
     def start(self, on_end: Callable[[], None] = lambda: None) -> None:
-        """Start reading the answer. `on_end` is called once the last event is there."""
+        """Start to read the answer. `on_end` is called once the last event is stored."""
         self._append(self.events.begin())
         self._task = asyncio.ensure_future(self._run(on_end))
 
     def cancel(self) -> None:
-        """Cancel the response. Do nothing if it has ended."""
+        """Cancel the response. This does nothing if the response has ended."""
         self._answers.cancel()
 
     @property
     def refusal(self) -> GatewayError | None:
-        """Return the error of a response that failed before any output, else None. It is answered with its
-        own HTTP status.
+        """Return the error if the response failed before any output, so that the client can receive an HTTP
+        error status; else None.
         """
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Wait for the first output or the end, or until a stream must begin without either."""
+        """Wait for the first output or the end of the response, or until a stream must begin without
+        output.
+        """
         while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
@@ -84,7 +87,9 @@ class ResponseRun:
             await self._changed.wait()
 
     async def follow(self, after: int = -1) -> AsyncIterator[Event]:
-        """Yield the events with a higher number than `after`, up to the last one."""
+        """Yield the stored and coming events whose number is above `after`, up to the last event of the
+        response.
+        """
         position = after + 1
         while True:
             while position < len(self.log):
@@ -132,7 +137,7 @@ class ResponseRun:
         self._append(self.events.part(part, int(self._clock.wall())))
 
     def _report_silence(self) -> None:
-        """Repeat `response.in_progress` to the clients of a stream, unless that was done lately."""
+        """Send `response.in_progress` again to the clients of a stream at every third silence."""
         if self._is_streamed and self._silences % SILENCES_TO_REPORT == 0:
             self._append([self.events.still_in_progress()])
         self._silences += 1
@@ -146,7 +151,7 @@ class ResponseRun:
 class Following:
     """Yields the events of a run to one client, as frames, until the run ends or `cancel` is called.
 
-    `owns_run` is True if nobody can ask for the response later, so that `cancel` cancels the run too.
+    `owns_run` is True if the response cannot be requested later, so that `cancel` cancels the run too.
     """
 
     def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:
@@ -157,7 +162,7 @@ class Following:
         self._is_cancelled = False
 
     def cancel(self) -> None:
-        """Yield no more frames. Cancel the run too if nobody can ask for its response later."""
+        """Yield no more frames. If `owns_run`, cancel the run too."""
         self._is_cancelled = True
         if self._owns_run:
             self._run.cancel()

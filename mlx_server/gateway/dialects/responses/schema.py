@@ -1,4 +1,4 @@
-"""The bodies of the Responses API. Pure. The defaults are OpenAI's own."""
+"""The request bodies of the Responses API. Pure. The defaults are OpenAI's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
 ShortText = Annotated[str, Field(max_length=512)]
-"""A text that every event of the response repeats."""
+"""A text whose length is limited because it becomes part of the response object, which many events
+contain."""
 
 
 class TextFormat(Body):
@@ -44,7 +45,7 @@ class ReasoningOptions(Body):
 
 
 class CompactBody(Body):
-    """The body of POST /v1/responses/compact, whose fields every body has that makes a prompt."""
+    """The body of POST /v1/responses/compact. Other bodies share its fields, which make up the prompt."""
 
     model: ModelName
     input: str | ListOf[dict[str, Any]] | None = None
@@ -54,9 +55,10 @@ class CompactBody(Body):
 
 
 class CreateBody(CompactBody):
-    """The fields of POST /v1/responses, and of the WebSocket's `response.create`.
+    """The body of POST /v1/responses, and of the WebSocket's `response.create`.
 
-    `seed` is not OpenAI's own. `generate` belongs to the WebSocket: with false, nothing is generated.
+    `seed` is not part of OpenAI's API. `generate` is used on the WebSocket: if it is False, nothing is
+    generated.
     """
 
     tools: ListOf[dict[str, Any]] | None = None
@@ -94,12 +96,14 @@ class CreateBody(CompactBody):
 
     @property
     def is_unlimited(self) -> bool:
-        """Return whether the answer may go on until the context is full."""
+        """Return whether the answer may continue until the context is full."""
         return self.max_output_tokens in (None, INT32_LIMIT - 1)
 
     @property
     def end_user(self) -> str | None:
-        """Return the end user that the body names, who counts as a separate client for fairness."""
+        """Return the end user that the body names, if any. Each end user counts as a separate client for
+        fairness.
+        """
         return self.safety_identifier or self.user
 
     def includes(self, what: str) -> bool:
@@ -107,12 +111,12 @@ class CreateBody(CompactBody):
 
     @property
     def logprobs(self) -> int | None:
-        """Return how many alternatives to report with each token; None: report no log-probabilities."""
+        """Return how many alternatives to report with each token; None if no log probabilities are wanted."""
         return (self.top_logprobs or 0) if self.includes(LOGPROBS) or self.top_logprobs else None
 
     @property
     def most_calls(self) -> int | None:
-        """Return how many functions one answer may call; None: any number."""
+        """Return how many functions one answer may call; None for any number."""
         return 1 if self.parallel_tool_calls is False else self.max_tool_calls
 
     def sampling(self, drawn_seed: int) -> Sampling:
@@ -126,7 +130,9 @@ class CreateBody(CompactBody):
         )
 
     def answer_schema(self) -> dict[str, Any] | None:
-        """Return the JSON schema of the answer, or None for any text. Raises BadRequest."""
+        """Return the JSON schema that the answer must match; None if it may be any text. Raises BadRequest if
+        the format `json_schema` has no schema.
+        """
         wanted = self.text.format if self.text else None
         if wanted is None or wanted.type == "text":
             return None
@@ -137,17 +143,23 @@ class CreateBody(CompactBody):
         return wanted.json_schema
 
     def template_variables(self) -> dict[str, Any] | None:
-        """Return the further variables for the chat template, besides messages and tools."""
+        """Return additional variables for the chat template, besides messages and tools; None if there are
+        none.
+        """
         effort = self.reasoning.effort if self.reasoning else None
         return None if effort in (None, "none") else {"reasoning_effort": effort}
 
     @property
     def thinks(self) -> bool | None:
-        """Return False if the client switches thinking off; None leaves it to the model's template."""
+        """Return False if the client switches thinking off; else None, which leaves the decision to the
+        model's template.
+        """
         return False if self.reasoning and self.reasoning.effort == "none" else None
 
     def check(self) -> None:
-        """Raise BadRequest for unsupported fields that would change the meaning of the answer."""
+        """Raise BadRequest if the input is missing, or if the body has an unsupported field or combination
+        that would change the meaning of the answer.
+        """
         if self.conversation is not None:
             not_supported(
                 "conversation", "there are no conversation objects here; continue with previous_response_id"

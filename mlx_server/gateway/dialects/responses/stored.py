@@ -1,4 +1,4 @@
-"""Keep responses that can be asked for later: in memory, for a limited time, up to a number of bytes."""
+"""Store responses that can be requested later: in memory, for a limited time, and up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ MAX_STORED_BYTES = 32 * 1024 * 1024
 
 @dataclass(eq=False)
 class StoredResponse:
-    """A response with the conversation before it, which is kept as JSON: objects take several times as much.
+    """A response, and the conversation before it. The conversation is stored as JSON, because Python objects
+    would take several times as much memory.
 
-    `items` is the list of the items of its own input, which have the `input_ids`; `earlier` are the lists of
-    the responses that it continues. `ended_at` is in monotonic seconds, None while the response runs.
+    `items` is the list of the items of the response's own input, whose ids are `input_ids`. `earlier` are the
+    lists of the responses that it continues. `ended_at` is the monotonic time in seconds, None while the
+    response runs.
     """
 
     run: ResponseRun
@@ -37,80 +39,89 @@ class StoredResponse:
 
     @property
     def input_items(self) -> list[Item]:
-        """Return all items that the model was given."""
+        """Return all input items of the response, including those of earlier responses that it continues."""
         return items_in(self.lists)
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """Return the ids of the items of its own input, and of its output."""
+        """Return the ids of the items in the response's own input and output."""
         return (*self.input_ids, *(item["id"] for item in self.run.events.response["output"]))
 
     def item(self, item_id: str) -> Item | None:
-        """Return an item of its own input or of its output; None if neither has it."""
+        """Return the item with this id from the response's own input or output; None if there is none."""
         own = [*self.run.events.response["output"], *items_in([self.items])]
         return next((item for item in own if item["id"] == item_id), None)
 
     @property
     def lists(self) -> tuple[bytes, ...]:
-        """Return the lists of items that it holds: its own, and those of the responses that it continues."""
+        """Return the lists of input items: the lists of the responses that this one continues, and its
+        own.
+        """
         return (*self.earlier, self.items)
 
     @property
     def conversation(self) -> tuple[bytes, ...]:
-        """Return the lists of items that a response continuing this one begins with."""
+        """Return the lists of items that a next response, which continues this one, begins with."""
         return (*self.earlier, self.items, json_bytes(self.run.events.response["output"]))
 
     @property
     def size_bytes(self) -> int:
-        """Return the size of what it alone holds: the lists of earlier responses are shared with others."""
+        """Return how many bytes the response takes without its lists of items, which other responses may
+        share.
+        """
         return 8 * len(self.earlier) + sum(len(event.data) for event in self.run.log)
 
 
 def items_in(lists: Iterable[bytes]) -> list[Item]:
-    """Return the items of all lists."""
+    """Return the items of all lists together. Each list is JSON."""
     return [item for each in lists for item in msgspec.json.decode(each)]
 
 
 class ResponseStore(Protocol):
-    """The interface of a store of responses. A response is added when it starts, and reported when it has
-    ended.
+    """The interface of a store of responses. A response is added with `add` when it starts; `ended` is called
+    when it has ended.
     """
 
     @property
     def keeps_any(self) -> bool:
-        """Return whether anything is kept at all."""
+        """Return whether the store stores any responses."""
 
     def add(self, response: StoredResponse) -> None: ...
     def ended(self, response: StoredResponse) -> None: ...
     def remove(self, response_id: str) -> None: ...
 
     def find(self, response_id: str) -> StoredResponse | None:
-        """Return the response, or None if it was never kept, was removed, or is too old."""
+        """Return the response with this id; None if it was never stored, was removed, or is too old."""
 
     def item(self, item_id: str) -> Item | None:
-        """Return an item of the input or the output of a kept response, or None. Any thread may call it."""
+        """Return the item with this id from the input or output of a stored response; None if there is none.
+        Any thread may call this method.
+        """
 
 
 class _SharedLists:
-    """Counts the bytes of lists of items, each once, however many responses hold it.
+    """Counts the bytes of all lists of items that stored responses hold. A list that several responses share
+    is counted once.
 
-    A response holds the lists of those that it continues, also after these were dropped: with images in them,
-    a conversation of short texts may hold much.
+    A response holds the lists of the responses that it continues, even after those were dropped from the
+    store. If the lists contain images, even a conversation of short texts may take much memory.
     """
 
     def __init__(self) -> None:
         self.total_bytes = 0
-        self._holders: dict[int, int] = {}  # by the list's identity, which is its own as long as it is held
+        self._holders: dict[int, int] = {}  # how many responses hold a list, by `id()` of the list
 
     def hold(self, lists: Iterable[bytes]) -> None:
-        """Count the lists of a response that is kept from now on."""
+        """Count the lists of a response that is stored."""
         for each in lists:
             if id(each) not in self._holders:
                 self.total_bytes += len(each)
             self._holders[id(each)] = self._holders.get(id(each), 0) + 1
 
     def release(self, lists: Iterable[bytes]) -> None:
-        """Stop counting the lists of a response that is dropped, unless another response holds them."""
+        """Stop counting the lists of a response that is dropped. A list that another response holds still
+        counts.
+        """
         for each in lists:
             self._holders[id(each)] -= 1
             if not self._holders[id(each)]:
@@ -119,15 +130,15 @@ class _SharedLists:
 
 
 class MemoryResponseStore:
-    """Keeps ended responses for `keep_s` seconds, and drops the oldest ones if all together exceed
-    `max_bytes`. Running responses are always kept; the gateway's queue limits their number.
+    """Stores ended responses for `keep_s` seconds, and drops the oldest ones if all together exceed
+    `max_bytes`. Running responses are never dropped; the gateway's queue limits their number.
     """
 
     def __init__(self, keep_s: float, now: Callable[[], float], max_bytes: int = MAX_STORED_BYTES) -> None:
         self._keep_s = keep_s
         self._now = now
         self._max_bytes = max_bytes
-        self._responses: OrderedDict[str, StoredResponse] = OrderedDict()  # those that ended first come first
+        self._responses: OrderedDict[str, StoredResponse] = OrderedDict()  # ended ones: the oldest end first
         self._sizes_bytes: dict[str, int] = {}
         self._own_bytes = 0
         self._lists = _SharedLists()
@@ -139,7 +150,7 @@ class MemoryResponseStore:
 
     @property
     def size_bytes(self) -> int:
-        """Return how many bytes all ended responses hold."""
+        """Return how many bytes all ended responses take together."""
         return self._own_bytes + self._lists.total_bytes
 
     def add(self, response: StoredResponse) -> None:
@@ -149,7 +160,9 @@ class MemoryResponseStore:
             self._note_items(response)
 
     def ended(self, response: StoredResponse) -> None:
-        """Count the bytes of the response from now on, and drop the oldest responses beyond the limit."""
+        """Begin to count the bytes of a response that has ended, and drop the oldest responses if the limit
+        is exceeded.
+        """
         if response.id not in self._responses:
             return
         response.ended_at = self._now()
@@ -175,7 +188,7 @@ class MemoryResponseStore:
         return self._responses.get(response_id)
 
     def item(self, item_id: str) -> Item | None:
-        response = self._response_of.get(item_id)  # changes nothing: it is also called from threads
+        response = self._response_of.get(item_id)  # nothing is changed here, as any thread may call this
         return response.item(item_id) if response else None
 
     def _note_items(self, response: StoredResponse) -> None:
@@ -192,7 +205,7 @@ class MemoryResponseStore:
 
 
 def found(store: ResponseStore, response_id: str) -> StoredResponse:
-    """Return the response with this id. Raises NotFound."""
+    """Return the response with this id. Raises NotFound if the store has none."""
     response = store.find(response_id)
     if response is None:
         raise NotFound("response_not_found", _unknown(response_id), param="response_id")

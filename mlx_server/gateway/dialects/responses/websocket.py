@@ -1,8 +1,8 @@
 """The Responses API over one WebSocket: any number of turns, one after the other.
 
-A client sends `response.create` with the fields of the HTTP body; the events of the answer come back as
-texts. The last response of the connection can be continued by the next turn also if it is not stored. A
-turn that fails makes the connection forget the response that it continued.
+A client sends `response.create` with the fields of the HTTP body, and receives the events of the answer as
+text messages. The next turn can continue the connection's last response even if that response is not stored.
+If a turn fails, the response that it continued can be continued again only if it is stored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from mlx_server.gateway.json_text import json_bytes
 from vestal.web.http_error import HttpError
 
 REPORT_TURN = "vestal.report_turn"
-"""The key of the scope under which the server takes reports of the beginning and the end of each turn."""
+"""The key, in the ASGI scope, of the server's function that is called with True at the beginning of each turn
+and with False at its end."""
 log = logging.getLogger(__name__)
 
 MAX_CONNECTED_S = 3600.0
@@ -39,7 +40,7 @@ TOO_OLD = "Responses websocket connection limit reached (60 minutes). Create a n
 
 
 async def serve(responses: Responses, socket: WebSocket) -> None:
-    """Serve one connection until it is closed, or is an hour old."""
+    """Serve one connection until it is closed, or is MAX_CONNECTED_S old."""
     await socket.accept()
     conversation = _Conversation(responses, socket)
     inbox = _Inbox(socket, responses.context.max_body_bytes)
@@ -55,7 +56,9 @@ async def serve(responses: Responses, socket: WebSocket) -> None:
 
 
 async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocket) -> None:
-    """Answer the messages. If the server closes the connection, report the reason to the client."""
+    """Answer the messages of one connection. If the server closes the connection, send the reason to the
+    client first.
+    """
     try:
         async with asyncio.timeout(MAX_CONNECTED_S):
             while (message := await inbox.next()) is not None:
@@ -70,7 +73,7 @@ async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocke
 
 
 class _Inbox:
-    """The messages of a connection. They are read as they arrive, so that a disconnect is seen at once."""
+    """Receives the messages of a connection as they arrive, so that a disconnect is noticed at once."""
 
     def __init__(self, socket: WebSocket, max_bytes: int) -> None:
         self.refusal: HttpError | None = None
@@ -81,7 +84,9 @@ class _Inbox:
         self._arrived = asyncio.Event()
 
     async def read(self) -> None:
-        """Read messages until the connection is closed, or more wait than one client may have."""
+        """Receive messages until the connection is closed, or until too many messages or bytes wait. In the
+        latter case, set `refusal`.
+        """
         while not self.refusal:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -99,7 +104,7 @@ class _Inbox:
         self._arrived.set()
 
     async def next(self) -> bytes | None:
-        """Return the next message, or None after the last."""
+        """Return the next message; None after the last one."""
         while not self._waiting:
             if self.is_closed.is_set():
                 return None
@@ -109,7 +114,7 @@ class _Inbox:
 
 
 class _Conversation:
-    """The turns of one connection, and the response that the next one may continue."""
+    """Answers the turns of one connection, and holds the response that the next turn may continue."""
 
     def __init__(self, responses: Responses, socket: WebSocket) -> None:
         self._responses = responses
@@ -120,12 +125,12 @@ class _Conversation:
         self._report_turn: Callable[[bool], None] = socket.scope.get(REPORT_TURN, lambda is_running: None)
 
     def cancel(self) -> None:
-        """Cancel the turn that runs: nobody reads it any more."""
+        """Cancel the running turn, because its client is gone."""
         if self._running is not None:
             self._running.cancel()
 
     async def turn(self, message: bytes, inbox: _Inbox) -> None:
-        """Answer one message. Raises WebSocketDisconnect."""
+        """Answer one message. Raises WebSocketDisconnect if the client is gone."""
         self._report_turn(True)
         try:
             await self._turn(message, inbox)
@@ -158,7 +163,9 @@ class _Conversation:
             self._latest = response
 
     async def _read(self, message: bytes) -> CreateBody:
-        """Return the body in a message. Raises GatewayError. A large one is parsed in a thread."""
+        """Return the body in a message. A large message is parsed in a thread. Raises GatewayError if the
+        message is wrong, or if no memory for it becomes free in time.
+        """
         await self._share.cover(len(message))
         if not self._share.held_bytes:
             return _body_of(message)
@@ -166,7 +173,9 @@ class _Conversation:
             return await asyncio.to_thread(_body_of, message)
 
     async def _follow(self, response: StoredResponse) -> None:
-        """Send the events of a turn. A refusal by the engine is one error, as it is over HTTP."""
+        """Send the events of a turn. If the engine refuses the request before any output, send one error
+        instead.
+        """
         run = response.run
         await run.wait_for_output()
         if run.refusal:
@@ -193,14 +202,16 @@ class _Conversation:
 
 
 def _bug(error: Exception) -> ServerFault:
-    """Log an unexpected exception, and return the error that the client is shown."""
+    """Log an unexpected exception, and return the error for the client."""
     log.exception("A turn over a WebSocket failed")
     message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
     return ServerFault("internal_error", message)
 
 
 def _body_of(message: bytes) -> CreateBody:
-    """Return the body in a message. Raises BadRequest."""
+    """Return the body in a message. Raises BadRequest if the message is not a valid `response.create`, and
+    TooLarge if it has too many values.
+    """
     is_large = len(message) > SMALL_BYTES
     if is_large:
         check_counts(message)
@@ -210,5 +221,5 @@ def _body_of(message: bytes) -> CreateBody:
     if event.get("background"):
         message_text = "background: leave it out; the events of a WebSocket's response are sent at once"
         raise BadRequest("invalid_request", message_text, param="background")
-    # The specification has clients leave `stream` out. Codex sends it, and it changes nothing.
+    # According to the specification, clients leave `stream` out. Codex sends it, without any effect.
     return validated({**event, "stream": True}, CreateBody)

@@ -21,7 +21,9 @@ class CancelOnEngine:
 
 @dataclass(frozen=True)
 class FailRequest:
-    """Report to the client that its request failed. `retry_after_s` is when another try may succeed."""
+    """Report to the client that its request failed. `retry_after_s` is the number of seconds after which
+    another try may succeed, None if unknown.
+    """
 
     id: str
     code: str

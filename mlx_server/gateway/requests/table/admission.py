@@ -1,7 +1,7 @@
 """Decide which requests run: limit how many run and wait, and be fair between clients. Pure.
 
-A request holds a slot from its start to its end, also while it is parked between two engines, so that what
-ran before a crash runs on after it. The next slot goes to the client that holds the fewest; among equals, to
+A request holds a slot from its start to its end, even while it is parked between two engines, so that it can
+continue after a crash. The next slot goes to the client that holds the fewest slots; among equal clients, to
 the one that has waited longest since its last slot. The requests of one client keep their order.
 """
 
@@ -12,7 +12,9 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """Kinds of work that do not wait for each other: an embedding takes 20 ms, an answer many seconds."""
+    """Kinds of work that do not wait for each other, because an embedding takes 20 ms, but an answer many
+    seconds.
+    """
 
     GENERATE = "generate"
     EMBED = "embed"
@@ -30,7 +32,9 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """The slots and the queue of one lane (see Lane). Request ids are unique; a client is any string."""
+    """The slots and the queue of one lane (see Lane). Request ids must be unique; a client is identified by
+    any string.
+    """
 
     def __init__(self, max_running: int, max_queued: int) -> None:
         self._max_running = max_running
@@ -49,7 +53,9 @@ class Admission:
         return len(self._queued)
 
     def enqueue(self, request_id: str, client: str, *, was_accepted: bool = False) -> None:
-        """Put a request into the queue. Raises QueueFull, but not for one that was accepted before."""
+        """Add a request to the queue. Raises QueueFull if all slots and positions are taken, unless the
+        request was accepted before (`was_accepted`).
+        """
         if not was_accepted and self.slots_in_use + self.queued >= self._max_running + self._max_queued:
             raise QueueFull(self.slots_in_use, self.queued)
         self._queued[request_id] = client
@@ -59,19 +65,21 @@ class Admission:
         """Give the next request a slot and return its id; None if no request waits or no slot is free."""
         if not self._queues or self.slots_in_use >= self._max_running:
             return None
-        # Of the clients with the fewest slots, min() returns the first: the one that waits longest.
+        # Of the clients with the fewest slots, min() returns the first, which has waited longest.
         client = min(self._queues, key=lambda name: self._slots_of[name])
         queue = self._queues.pop(client)
         request_id = queue.popleft()
         if queue:
-            self._queues[client] = queue  # moved to the end: the other clients come first
+            self._queues[client] = queue  # at the end, so that the other clients come first
         del self._queued[request_id]
         self._slots[request_id] = client
         self._slots_of[client] += 1
         return request_id
 
     def release(self, request_id: str) -> None:
-        """Free the request's slot or its position in the queue. Do nothing for an unknown request."""
+        """Free the request's slot or its position in the queue. This does nothing if the request is
+        unknown.
+        """
         client = self._slots.pop(request_id, None)
         if client is not None:
             self._slots_of[client] -= 1

@@ -1,23 +1,24 @@
-"""Decide whether a request goes on when its engine dies, by what the death says about the request. Pure.
+"""Decide whether a request continues when its engine dies, from what the death says about the request. Pure.
 
-**A death of the engine's own making** (a fatal signal such as SIGABRT or SIGSEGV, an exit code, a kill of
-ours because it hung, a kill for memory) is a strike against each request that ran on the engine, for any of
-them may have caused it:
+**A death of the engine's own making** (a fatal signal such as SIGABRT or SIGSEGV, an exit code, a kill by the
+gateway because the engine hung, or a kill for lack of memory) is a strike against each request that ran on
+the engine, because any of them may have caused the death:
 
-- with fewer than two strikes a request goes on in the next engine, together with the others;
-- with two strikes it goes on alone, so that the next death shows whether it is the cause;
-- if the engine then dies again while it runs alone, and before it got any further, it fails.
+- with fewer than two strikes, a request continues in the next engine, together with the others;
+- with two strikes, it continues alone, so that the next death shows whether it is the cause;
+- if the engine dies again while the request runs alone, and before the request got any further, it fails.
 
-**A kill by an unknown sender** (SIGKILL, SIGTERM) is weak evidence: whoever sent it most likely knew nothing
-of the request. Only kills in a row count that met the request at exactly the same place (the same number of
-tokens, the same part of its prompt or model); a kill at another place starts the count anew, a new token ends
-it:
+**A kill by an unknown sender** (SIGKILL, SIGTERM) is weak evidence, because the sender most likely knew
+nothing about the request. Successive kills are counted as long as each of them meets the request at exactly
+the same place (the same number of tokens, the same part of its prompt or model). A kill at another place
+starts the count anew; a new token ends it:
 
-- after KILLS_TO_RUN_ALONE of them the request runs alone, while the others go first;
-- it fails after KILLS_TO_FAIL of them that it met alone.
+- after KILLS_TO_RUN_ALONE such kills, the request runs alone, after the others;
+- after KILLS_TO_FAIL such kills that met it while it ran alone, it fails.
 
 A request that makes an engine die does so at one place. A request that was only present gets further between
-the deaths. How probable it is that such a request fails: docs/decisions/0020-deaths-weigh-what-they-show.md.
+the deaths. docs/decisions/0020-deaths-weigh-what-they-show.md says how probable it is that such a request
+fails.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ KILLS_TO_RUN_ALONE = 5
 KILLS_TO_FAIL = 16
 
 Progress = tuple[int, float]
-"""How far a request has got: the tokens given to its client, then the work done towards the next token (any
-number that grows as its model loads and its prompt is processed). A greater value is further."""
+"""How far a request has got, as a pair: how many tokens its client has, and the work done towards the next
+token (any number that grows while the model loads and the prompt is processed). A greater pair is further."""
 
 NO_PROGRESS: Progress = (0, -1.0)
 
 
 class EngineDeath(StrEnum):
-    """What the death of an engine says about the requests that ran on it.
+    """Kinds of an engine's death, by what they say about the requests that ran on the engine.
 
-    PLANNED says nothing: the engine was asked to exit. OWN_FAULT: the engine crashed, hung, or took too much
-    memory. UNKNOWN_KILL: somebody sent it SIGKILL or SIGTERM.
+    PLANNED says nothing, because the engine was asked to exit. OWN_FAULT means that the engine crashed, hung,
+    or took too much memory. UNKNOWN_KILL means that somebody sent the engine SIGKILL or SIGTERM.
     """
 
     PLANNED = "planned"
@@ -49,10 +50,10 @@ class EngineDeath(StrEnum):
 
 
 class CrashHistory:
-    """The deaths of engines that one request has gone through.
+    """Records the deaths of engines while they ran one request, and decides whether the request may continue.
 
-    `kills_in_a_row` counts the kills by an unknown sender that met the request at the same place, one after
-    the other, and `kills_alone` those among them that it met alone.
+    `kills_in_a_row` counts successive kills by an unknown sender that met the request at the same place.
+    `kills_alone` counts those among them during which the request ran alone.
     """
 
     def __init__(self) -> None:
@@ -69,13 +70,14 @@ class CrashHistory:
 
     @property
     def has_two_strikes(self) -> bool:
-        """Return whether one more strike without progress fails the request."""
+        """Return whether the request has two strikes, so that it fails at the next strike without
+        progress.
+        """
         return self.strikes >= STRIKES_TO_RUN_ALONE
 
     def engine_died(self, death: EngineDeath, progress: Progress, alone: bool) -> bool:
-        """Record a death at `progress`; return True if the request may continue, False if it must fail.
-
-        `alone`: no other request ran on the engine.
+        """Record a death at `progress`. Return True if the request may continue, False if it must fail.
+        `alone` says whether no other request ran on the engine.
         """
         if death is EngineDeath.OWN_FAULT:
             return self._engine_crashed(progress)
@@ -103,7 +105,8 @@ class CrashHistory:
     def progressed(self, tokens: int) -> None:
         """Record that the request got a new token; its client has `tokens` tokens now.
 
-        This ends the count of kills, and cancels the strikes if the request is well past its last crash.
+        This ends the count of kills. It also cancels the strikes if the request is TOKENS_TO_CANCEL_STRIKES
+        tokens past its furthest crash.
         """
         if self.kills_in_a_row:
             self.forget_kills()

@@ -1,4 +1,5 @@
-"""Decide how long a request waits for an engine, also while a circuit breaker delays the next start. Pure.
+"""Decide how long a request waits for an engine, including while a circuit breaker delays the next start.
+Pure.
 
 Times are monotonic seconds. `trial_at` is the time of the circuit breaker's trial start of an engine, which
 may be past; it is None while the breaker is closed.
@@ -11,18 +12,21 @@ from dataclasses import dataclass
 from mlx_server.gateway.requests.table.request_lifecycle import RequestLifecycle, RequestPhase
 
 PARKED_WAIT_S = 900.0
-"""A breaker opens for 60, 120, 240 and 480 s: a request that ran before waits for four trials of it."""
+"""How long a request that ran before waits. A circuit breaker opens for 60, 120, 240 and 480 s, so that the
+request waits for its four trial starts."""
 
 TRIAL_S = 60.0
-"""A request that waited for a trial start also waits this long for its success: an engine's start timeout."""
+"""How long a request that waited for a trial start also waits for the start to succeed, which is an engine's
+start timeout."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The limits of one lane: how many requests run and wait, and how long one waits without an engine.
+    """The limits of each lane: how many requests run and wait, and how long a request waits without an
+    engine.
 
     A new request waits `max_wait_s`. A request that ran before waits `parked_wait_s`, because its client may
-    have a part of the answer.
+    already have a part of the answer.
     """
 
     max_running: int
@@ -31,8 +35,8 @@ class RequestLimits:
     parked_wait_s: float = PARKED_WAIT_S
 
     def deadline(self, request: RequestLifecycle, no_engine_since: float, trial_at: float | None) -> float:
-        """Return the time until which the request waits for an engine. A new request waits for a trial start
-        that begins within its waiting time.
+        """Return the time until which the request waits for an engine. A new request also waits for the
+        outcome of a trial start that begins within its waiting time.
         """
         since = max(request.waiting_since, no_engine_since)
         deadline = since + self.max_wait_s
@@ -44,5 +48,5 @@ class RequestLimits:
 
 
 def next_start(in_s: float) -> str:
-    """Return a sentence for a client about when an engine is started again."""
+    """Return a sentence for clients which says that the next engine starts in `in_s` seconds."""
     return f"It died too often and is started again in {in_s:.0f} s; try again then."

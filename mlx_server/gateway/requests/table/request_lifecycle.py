@@ -3,10 +3,10 @@
     QUEUED ──► RUNNING ──► DONE | FAILED
                 │   ▲
                 ▼   │          CANCELLED from QUEUED, RUNNING and PARKED
-               PARKED ──► FAILED (no engine came in time, or the death of the last one speaks against it)
+               PARKED ──► FAILED (no engine came in time, or the crash policy blames the request for a death)
 
-A request is PARKED while it has no engine although it ran before: its engine died or was replaced, and the
-next one is not there yet. The gateway keeps the ids of the tokens that it has given to the client, so that
+A request is PARKED while it has no engine although it ran before, because its engine died or was replaced and
+the next one does not run yet. The gateway keeps the ids of the tokens that the client has received, so that
 the next engine continues with the token after them.
 """
 
@@ -31,7 +31,7 @@ WAITING_PHASES = frozenset({RequestPhase.QUEUED, RequestPhase.PARKED})
 
 
 class IllegalTransition(Exception):
-    """An event that cannot happen in the request's phase: a bug in the caller."""
+    """An event was reported that cannot happen in the request's phase, which is a bug in the caller."""
 
 
 class TokenGap(Exception):
@@ -42,9 +42,9 @@ class TokenGap(Exception):
 class RequestLifecycle:
     """One request's phase and history.
 
-    `waiting_since` is the monotonic time at which it began to wait for an engine. `emitted` are the ids of
-    the tokens given to the client, in order. `was_accepted`: an earlier gateway, or the same one for a client
-    that left, had taken the request in.
+    `waiting_since` is the monotonic time at which the request began to wait for an engine. `emitted` are the
+    ids of the tokens that the client has received, in order. `was_accepted` is True if the request had been
+    accepted before: by an earlier gateway, or by this one for a client that left.
     """
 
     id: str
@@ -69,13 +69,15 @@ class RequestLifecycle:
         self._work_done, self._lost_at = 0.0, None
 
     def worked(self, work_done: float) -> None:
-        """Record progress towards the next token; `work_done` grows as the model loads and the prompt is
+        """Record progress towards the next token. `work_done` grows while the model loads and the prompt is
         processed.
         """
         self._work_done = max(self._work_done, work_done)
 
     def take_token(self, index: int, token: int) -> bool:
-        """Take the token at `index`; return False if the client already has it. Raises TokenGap."""
+        """Record the token at `index`, and return True; return False if the client already has it. Raises
+        TokenGap if tokens before it are missing.
+        """
         self._require(RequestPhase.RUNNING)
         if index < len(self.emitted):
             return False
@@ -87,17 +89,17 @@ class RequestLifecycle:
         return True
 
     def engine_lost(self, now: float) -> None:
-        """Park the request: its engine is gone, or shuts down and will not finish it."""
+        """Park the request, because its engine is gone, or shuts down and will not finish the request."""
         self._require(RequestPhase.RUNNING)
         self.waiting_since = now
         self._lost_at = (len(self.emitted), self._work_done)
         self.phase = RequestPhase.PARKED
 
     def engine_died(self, death: EngineDeath, alone: bool) -> bool:
-        """Record why the engine that the request ran on has died; return False if the request must fail.
+        """Record why the engine on which the request ran has died. Return False if the request must fail, as
+        `crash_policy` decides. `alone` says whether no other request ran on that engine.
 
-        `crash_policy` decides. `alone`: no other request ran on that engine. Return True, and do nothing, for
-        a request that ran on no engine.
+        If the request ran on no engine, this does nothing and returns True.
         """
         lost_at, self._lost_at = self._lost_at, None
         return lost_at is None or self.crashes.engine_died(death, lost_at, alone)

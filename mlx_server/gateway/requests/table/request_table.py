@@ -1,9 +1,9 @@
 """Decide, for all requests of the gateway, which are sent to the engine, which wait, and which fail. Pure.
 
-The dispatcher reports what happens by method calls with the time `now` (monotonic seconds), and carries out
-the actions that they return. When the link to an engine closes, `engine_lost` parks its requests. When its
-process has exited, `engine_died` says why, and `crash_policy` decides for each request whether it goes on;
-`engine_ready` sends the parked ones to the next engine.
+The dispatcher reports events by method calls with the time `now` (monotonic seconds), and carries out the
+actions that the calls return. When the link to an engine closes, `engine_lost` parks the engine's requests.
+When the engine's process has exited, `engine_died` records why, and `crash_policy` decides for each request
+whether it continues. `engine_ready` sends the parked requests to the next engine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlx_server.gateway.requests.table.request_lifecycle import WAITING_PHASES, 
 
 
 class RequestTable:
-    """All requests that have not ended. A request that ends is forgotten at once."""
+    """All requests that have not ended. A request that ends is removed at once."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
@@ -39,11 +39,11 @@ class RequestTable:
 
     @property
     def max_running(self) -> int:
-        """Return how many requests of each lane run at once."""
+        """Return how many requests of each lane may run at once."""
         return self._limits.max_running
 
     def get(self, request_id: str) -> RequestLifecycle | None:
-        """Return the request, or None if it has ended."""
+        """Return the request; None if it has ended or never existed."""
         entry = self._requests.get(request_id)
         return entry[0] if entry else None
 
@@ -51,7 +51,7 @@ class RequestTable:
         return self._running(request_id) is not None
 
     def count(self, phase: RequestPhase, lane: Lane | None = None) -> int:
-        """Return how many requests are in the phase; only those of the lane, if one is given."""
+        """Return how many requests are in this phase; if `lane` is given, only those in that lane."""
         return sum(
             request.phase is phase and lane in (None, of_lane) for request, of_lane in self._requests.values()
         )
@@ -67,7 +67,9 @@ class RequestTable:
         model: str = "",
         resumed: ResumedRequest | None = None,
     ) -> list[Action]:
-        """Add a new or a resumed request. Raises QueueFull, and then the request is not added."""
+        """Add a new or a resumed request, and return the actions that follow. Raises QueueFull if the queue
+        is full; then the request is not added.
+        """
         was_accepted = resumed is not None and resumed.was_accepted
         self._admissions[lane].enqueue(request_id, client, was_accepted=was_accepted)
         request = RequestLifecycle(request_id, now, model)
@@ -77,7 +79,9 @@ class RequestTable:
         return self._start_waiting()
 
     def cancel(self, request_id: str) -> list[Action]:
-        """End a request whose client has disconnected. Do nothing if it has ended."""
+        """End a request that was cancelled, perhaps because its client has disconnected. This does nothing if
+        the request has ended.
+        """
         request = self.get(request_id)
         if request is None:
             return []
@@ -107,10 +111,11 @@ class RequestTable:
                 self._lost += 1
 
     def engine_died(self, death: EngineDeath) -> list[Action]:
-        """Record why the engine died, after `engine_lost`, and fail the requests that `crash_policy` says.
+        """Record why the engine died, and fail the requests that `crash_policy` does not let continue.
+        `engine_lost` must have been called before.
 
-        Somebody who kills an engine on which no request ran kills engines whatever runs on them: such a kill
-        clears every request of suspicion.
+        If somebody kills an engine on which no request ran, the kills have nothing to do with requests. Such
+        a kill therefore resets the count of kills of every request.
         """
         lost, self._lost = self._lost, 0
         failed: list[Action] = []
@@ -125,10 +130,8 @@ class RequestTable:
         return failed
 
     def returned_by_engine(self, request_id: str, now: float) -> bool:
-        """Park a request that an engine will not finish, as it shuts down; nothing more is sent to that
-        engine.
-
-        Return False if the request is not running.
+        """Park a request that an engine returns unfinished because the engine shuts down. No further request
+        is sent to that engine. Return False if the request is not running.
         """
         request = self._running(request_id)
         if request is None:
@@ -139,9 +142,8 @@ class RequestTable:
         return True
 
     def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
-        """Fail the requests that have waited for an engine for too long.
-
-        `trial_at` is when the next engine is started, or was, if a circuit breaker decides that, or None.
+        """Fail the requests that have waited too long for an engine. `trial_at` is the time of the circuit
+        breaker's trial start of an engine, which may be past; None if the breaker is closed.
         """
         if self._engine_is_ready:
             return []
@@ -156,8 +158,8 @@ class RequestTable:
         return self._fail(overdue, f"{message} {next_start(trial_at - now)}", trial_at - now)
 
     def refusal(self, now: float, trial_at: float | None) -> FailRequest | None:
-        """Return the failure of a request submitted now if the next engine comes too late for
-        it, else None.
+        """Return the failure of a request that is submitted now if the next engine will start too late for
+        it; else None.
         """
         if self._engine_is_ready or trial_at is None or trial_at - now <= self._limits.max_wait_s:
             return None
@@ -165,13 +167,15 @@ class RequestTable:
         return FailRequest("", "engine_unavailable", f"The engine is down. {next_start(wait_s)}", wait_s)
 
     def give_up(self, message: str) -> list[Action]:
-        """Fail all waiting requests, because no engine will start any more."""
+        """Fail all waiting requests with `message`, because no engine will start any more."""
         return self._fail([request.id for request in self._waiting()], message)
 
     # --- progress of one request ---
 
     def take_token(self, request_id: str, index: int, token: int) -> tuple[bool, list[Action]]:
-        """Return whether to send the token to the client, and the actions to carry out. Raises TokenGap."""
+        """Record a token of the engine. Return whether to send the token to the client, and the actions to
+        carry out. Raises TokenGap if tokens before it are missing.
+        """
         request = self._running(request_id)
         if request is None:
             return False, []
@@ -180,12 +184,14 @@ class RequestTable:
         return is_new, self._start_waiting() if ran_alone and not request.must_run_alone else []
 
     def worked(self, request_id: str, work_done: float) -> None:
-        """Record progress towards the next token; see `RequestLifecycle.worked`."""
+        """Record progress of the request towards its next token; see `RequestLifecycle.worked`."""
         if (request := self._running(request_id)) is not None:
             request.worked(work_done)
 
     def refused(self, request_id: str) -> list[Action]:
-        """Record that the engine can never serve the request, and start waiting requests."""
+        """Record that the engine can never serve the request, remove the request, and start waiting
+        requests.
+        """
         request = self.get(request_id)
         if request is None:
             return []
@@ -195,7 +201,9 @@ class RequestTable:
         return [*([CancelOnEngine(request_id)] if was_running else []), *self._start_waiting()]
 
     def finished(self, request_id: str) -> list[Action]:
-        """Record that the engine has finished the request, with success or not, and start what waits."""
+        """Record that the engine has finished the request, with success or not, and start waiting
+        requests.
+        """
         request = self._running(request_id)
         if request is None:
             return []
@@ -218,10 +226,11 @@ class RequestTable:
             self._engine_is_ready, self._no_engine_since = False, now
 
     def _start_waiting(self) -> list[Action]:
-        """Start the requests that may run now: the parked before the queued, a suspect only alone.
+        """Start the requests that may run now: parked requests before queued ones, and a suspect only alone.
 
-        A suspect is a request that `crash_policy` lets run only alone. Requests that waited before the
-        suspects did go first, unless a suspect has two strikes: one more death shows whether it is the cause.
+        A suspect is a request that `crash_policy` lets run only alone. Queued requests that have waited
+        longer than the suspects start before them, unless a suspect has two strikes: its next death shows
+        whether it is the cause.
         """
         requests = [request for request, _ in self._requests.values()]
         if not self._engine_is_ready:
@@ -242,9 +251,9 @@ class RequestTable:
         return [self._start(min(suspects, key=lambda request: request.crashes.kills_alone))]
 
     def _may_start_early(self, request: RequestLifecycle) -> bool:
-        """Return whether a request may run on an engine that is not ready for all models yet.
-
-        A suspect (a request that may run only alone) may not: a crash now would count as a failed start.
+        """Return whether a request may run on an engine that is not ready for all models yet. A suspect (a
+        request that may run only alone) may not, because a crash at this time would count as a failed start
+        of the engine.
         """
         return (
             request.phase is RequestPhase.PARKED
@@ -253,8 +262,8 @@ class RequestTable:
         )
 
     def _start_queued(self, before: float | None = None) -> list[Action]:
-        """Start queued requests while there are slots; with `before`, only while a request from before that
-        time waits.
+        """Start queued requests while there are free slots. If `before` is given, stop in each lane once no
+        request is queued there that has waited since before that time.
         """
         started: list[Action] = []
         for lane, admission in self._admissions.items():
