@@ -1,4 +1,4 @@
-"""Codex and Claude Code, as npm has them, against the real gateway: a turn with a tool call, to its end.
+"""Codex and Claude Code from npm against the real gateway: a whole turn with a tool call.
 
 Their prompts have 5,000 to 20,000 tokens and need a capable model, so a scripted engine stands in for one. It
 answers the prompt with a call of the agent's shell, and the shell's output with a text of numbered words.
@@ -133,7 +133,7 @@ TEXTS = {"codex": _codex_text, "claude": _claude_text}
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_agents_turn_with_a_tool_call_is_whole_although_the_engine_is_killed_in_the_middle(
+def test_codex_and_claude_code_whose_engine_is_killed_midway_get_the_whole_answer(
     scripted: Gateway, repo: Path, tmp_path: Path, name: str
 ):
     resumed = len(scripted.events("request_resumed"))

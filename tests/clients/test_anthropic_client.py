@@ -53,7 +53,7 @@ def _ask(client: anthropic.Anthropic, **more: Any) -> Any:
     return client.messages.create(**asked)
 
 
-def test_message_returns_text_usage_and_stop_reason(real_client):
+def test_anthropic_message_returns_text_usage_and_stop_reason(real_client):
     answer = _ask(real_client, system="You are a helpful AI assistant.")
     assert "Paris" in answer.content[0].text
     assert (answer.role, answer.stop_reason) == ("assistant", "end_turn")
@@ -66,7 +66,7 @@ def _prompt_tokens(usage: Any) -> int:
     return usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
 
 
-def test_count_tokens_equals_the_input_tokens_of_the_message(client):
+def test_anthropic_count_tokens_equals_the_input_tokens_of_the_message(client):
     counted = client.messages.count_tokens(
         model=MODEL, messages=QUESTION, system="Be brief.", tools=[WEATHER]
     )
@@ -81,13 +81,13 @@ def test_count_tokens_equals_the_input_tokens_of_the_message(client):
     assert client.messages.count_tokens(model=MODEL, messages=long).input_tokens > 20_000
 
 
-def test_message_ended_by_a_stop_sequence_names_it(real_client):
+def test_anthropic_message_ended_by_a_stop_sequence_names_the_sequence(real_client):
     answer = _ask(real_client, stop_sequences=["Paris"])
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")
     assert "Paris" not in "".join(block.text for block in answer.content)
 
 
-def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, server):
+def test_anthropic_stream_whose_engine_is_killed_equals_the_uninterrupted_text(client, server):
     story: Any = [{"role": "user", "content": [{"type": "text", "text": "Tell me of a lighthouse."}]}]
     whole = _ask(client, messages=story, max_tokens=32)
     asked: Any = {"model": MODEL, "messages": story, "max_tokens": 32, "extra_body": {"temperature": 0}}
@@ -100,7 +100,7 @@ def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, ser
     assert _prompt_tokens(final.usage) == _prompt_tokens(whole.usage)
 
 
-def test_forced_tool_is_used_alike_with_and_without_streaming_and_its_result_is_answered(client):
+def test_anthropic_forced_tool_call_is_the_same_streamed_and_its_result_is_answered(client):
     whole = _ask(client, max_tokens=60, **FORCED)
     (use,) = whole.content
     assert (whole.stop_reason, use.type, use.name, set(use.input)) == (
@@ -122,7 +122,7 @@ def test_forced_tool_is_used_alike_with_and_without_streaming_and_its_result_is_
     assert _ask(client, messages=turns, tools=[WEATHER]).content
 
 
-def test_errors_raise_the_clients_own_exceptions(client):
+def test_anthropic_client_raises_its_own_exception_for_each_refused_message(client):
     with pytest.raises(anthropic.NotFoundError, match="smollm2") as missing:
         _ask(client, model="nix")
     assert "not_found_error" in str(missing.value.body)
@@ -133,8 +133,8 @@ def test_errors_raise_the_clients_own_exceptions(client):
         _ask(client, tools=[WEATHER], tool_choice={"type": "tool", "name": "nix"})
 
 
-def test_output_in_a_given_schema_is_json_of_that_schema(client):
-    """`output_config.format` was once ignored, and the answer was prose."""
+def test_anthropic_message_with_a_json_schema_gives_json_of_that_schema(client):
+    """Earlier, `output_config.format` was ignored, and the answer was prose."""
     schema = {
         "type": "object",
         "properties": {"age": {"type": "integer"}},
@@ -146,7 +146,7 @@ def test_output_in_a_given_schema_is_json_of_that_schema(client):
     assert list(json.loads(answer.content[0].text)) == ["age"]
 
 
-def test_usage_reports_cached_tokens_despite_a_volatile_header(client):
+def test_anthropic_usage_reports_cached_tokens_although_the_billing_header_changes(client):
     """Claude Code's first system block differs in each conversation; the counts add up to the prompt."""
 
     def usage(header: str) -> Any:

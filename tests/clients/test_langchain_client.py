@@ -36,22 +36,22 @@ def made(real_server) -> Iterator[Callable[..., Any]]:
         thing._client._client.close()
 
 
-def test_chat_model_returns_text_and_token_counts(made):
+def test_langchain_chat_model_returns_text_and_token_counts(made):
     answer = made(langchain_ollama.ChatOllama, MODEL, temperature=0, num_predict=24).invoke(question())
     assert "Paris" in answer.content
     assert answer.usage_metadata["output_tokens"] > 0
     assert answer.response_metadata["done_reason"] == "stop"
 
 
-def test_chat_model_streams_its_answer_in_parts(made):
+def test_langchain_chat_model_streams_the_whole_answer(made):
     model = made(langchain_ollama.ChatOllama, MODEL, temperature=0, num_predict=24)
     assert "Paris" in "".join(str(piece.content) for piece in model.stream(question()))
 
 
-def test_text_model_returns_a_completion(made):
+def test_langchain_text_model_returns_a_completion(made):
     assert made(langchain_ollama.OllamaLLM, MODEL, temperature=0, num_predict=8).invoke("Say hello.")
 
 
-def test_embeddings_have_the_dimension_of_the_model(made):
+def test_langchain_embeddings_have_the_dimension_of_the_model(made):
     vectors = made(langchain_ollama.OllamaEmbeddings, "all-minilm").embed_documents(["a", "b"])
     assert [len(vector) for vector in vectors] == [384, 384]

@@ -94,7 +94,7 @@ def cli(real_server, tmp_path: Path) -> Iterator[CommandLine]:
         httpx.request("DELETE", f"{real_server.url}/api/delete", json={"model": name})
 
 
-def test_model_is_created_shown_copied_used_and_removed(cli, tmp_path):
+def test_ollama_command_creates_shows_copies_runs_and_removes_a_model(cli, tmp_path):
     (tmp_path / "Modelfile").write_text(MODELFILE)
     assert "success" in cli.run("create", "cli-mario", "-f", str(tmp_path / "Modelfile"))
     shown = cli.run("show", "CLI-Mario")
@@ -115,7 +115,7 @@ def test_model_is_created_shown_copied_used_and_removed(cli, tmp_path):
     assert "cli-" not in cli.run("list")
 
 
-def test_session_is_shown_and_saved_as_a_model(cli):
+def test_ollama_command_session_can_be_saved_as_a_model_with_its_settings(cli):
     shown = cli.session(
         MODEL, "/show info", "/set system You are Luigi.", "/set parameter num_predict 2", "/save cli-luigi"
     )
@@ -126,7 +126,7 @@ def test_session_is_shown_and_saved_as_a_model(cli):
     assert "num_predict" in saved
 
 
-def test_unknown_names_and_unsupported_commands_are_one_line_errors(cli):
+def test_ollama_command_reports_unknown_models_and_unsupported_commands_as_errors(cli):
     assert "success" in cli.run("pull", MODEL)
     for command in ("pull", "run"):
         assert "pull model manifest: file does not exist" in cli.run(command, "no-such-model", code=1)

@@ -31,7 +31,7 @@ def real_client(real_server) -> Iterator[ollama.Client]:
     client._client.close()
 
 
-def test_chat_with_and_without_streaming_gives_the_same_text_and_all_counts(real_client):
+def test_ollama_chat_gives_the_same_text_with_and_without_streaming_and_all_counts(real_client):
     whole = real_client.chat(MODEL, QUESTION, options=GREEDY)
     assert "Paris" in whole.message.content
     assert all(whole[name] > 0 for name in (*DURATIONS, "prompt_eval_count", "eval_count"))
@@ -40,7 +40,7 @@ def test_chat_with_and_without_streaming_gives_the_same_text_and_all_counts(real
     assert (last.done, last.done_reason, last.eval_count) == (True, "stop", whole.eval_count)
 
 
-def test_generate_with_the_same_seed_gives_the_same_text(client):
+def test_ollama_generate_with_the_same_seed_gives_the_same_text(client):
     options = {"seed": 7, "temperature": 1.0, "num_predict": 16}
     first, second = (client.generate(MODEL, "Once upon a time", options=options) for _ in range(2))
     assert first.response
@@ -48,7 +48,7 @@ def test_generate_with_the_same_seed_gives_the_same_text(client):
     assert first.done_reason == "length"
 
 
-def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, server):
+def test_ollama_stream_whose_engine_is_killed_equals_the_uninterrupted_text(client, server):
     story = [{"role": "user", "content": "Tell me a story about a lighthouse."}]
     options = {"temperature": 0, "num_predict": 32}
     whole = client.chat(MODEL, story, options=options).message.content
@@ -68,7 +68,7 @@ SCHEMA = {
 }
 
 
-def test_format_across_a_killed_engine_equals_the_uninterrupted_json(client, server):
+def test_ollama_stream_in_a_json_format_whose_engine_is_killed_equals_the_uninterrupted_json(client, server):
     story = [{"role": "user", "content": "Outline a story about a lighthouse."}]
     options = {"temperature": 0.9, "seed": 5, "num_predict": 120}
     whole = client.chat(MODEL, story, format=SCHEMA, options=options).message.content
@@ -79,7 +79,7 @@ def test_format_across_a_killed_engine_equals_the_uninterrupted_json(client, ser
     assert "".join(piece.message.content for piece in pieces) == whole
 
 
-def test_think_with_a_model_without_thinking_is_a_bad_request(real_client):
+def test_ollama_chat_with_think_is_a_bad_request_if_the_model_does_not_support_it(real_client):
     with pytest.raises(ollama.ResponseError, match="does not support thinking") as caught:
         real_client.chat(MODEL, QUESTION, think=True)
     assert caught.value.status_code == 400
@@ -95,7 +95,7 @@ def get_weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def test_tool_calls_have_their_arguments_as_objects(real_client):
+def test_ollama_tool_calls_have_their_arguments_as_objects(real_client):
     content = (
         "Repeat this and nothing else: "
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -108,13 +108,13 @@ def test_tool_calls_have_their_arguments_as_objects(real_client):
         assert answer.message.content
 
 
-def test_logprobs_are_in_every_part_of_the_stream(client):
+def test_ollama_chat_with_logprobs_returns_a_logprob_for_each_token_of_the_text(client):
     whole = client.chat(MODEL, QUESTION, options=GREEDY, logprobs=True, top_logprobs=2)
     assert "".join(row.token for row in whole.logprobs) == whole.message.content
     assert all(len(row.top_logprobs) == 2 for row in whole.logprobs)
 
 
-def test_embed_returns_unit_vectors_that_are_close_for_similar_texts(client):
+def test_ollama_embed_returns_unit_vectors_that_are_close_for_similar_texts(client):
     texts = ["a cat sits on the mat", "a kitten lies on the rug", "the price of copper fell"]
     cat, kitten, copper = client.embed("all-minilm", texts).embeddings
     assert len(cat) == 384
@@ -127,7 +127,7 @@ def _cosine(one, other) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def test_models_are_listed_shown_and_reported_as_running(client):
+def test_ollama_models_are_listed_shown_and_reported_as_running(client):
     assert {model.model for model in client.list().models} >= {MODEL, "all-minilm:latest"}
     shown = client.show(MODEL)
     assert shown.modelinfo
@@ -136,26 +136,26 @@ def test_models_are_listed_shown_and_reported_as_running(client):
     assert {model.model for model in client.ps().models} >= {MODEL}
 
 
-def test_unknown_model_is_an_error_that_lists_the_installed_models(client):
+def test_ollama_chat_with_an_unknown_model_is_an_error_that_lists_the_installed_models(client):
     with pytest.raises(ollama.ResponseError) as caught:
         client.chat("nix", QUESTION)
     assert caught.value.status_code == 404
     assert MODEL in caught.value.error
 
 
-def test_pull_of_an_installed_model_ends_in_success(client):
+def test_ollama_pull_of_an_installed_model_ends_with_success(client):
     *_, last = client.pull(MODEL, stream=True)
     assert last.status == "success"
 
 
-async def test_async_client_streams_the_whole_answer(real_server):
+async def test_ollama_async_client_streams_the_whole_answer(real_server):
     client = ollama.AsyncClient(host=real_server.url)
     async with client._client:
         parts = [part async for part in await client.chat(MODEL, QUESTION, options=GREEDY, stream=True)]
     assert "Paris" in "".join(part.message.content or "" for part in parts)
 
 
-def test_models_are_made_copied_shown_and_deleted(real_client):
+def test_ollama_models_can_be_created_copied_shown_and_deleted(real_client):
     """Open WebUI's model builder and `ollama create` send this. A request's parameter
     overrides the model's.
     """

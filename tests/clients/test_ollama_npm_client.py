@@ -49,7 +49,7 @@ def _played(scenario: str, scenarios: Path, server: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask_real: Ask) -> None:
+def test_ollama_npm_chat_gives_the_same_text_with_and_without_streaming_and_all_counts(ask_real: Ask) -> None:
     answer = ask_real("chat")
     assert "Paris" in answer["text"] == answer["whole"]["message"]["content"]
     for last in (answer["last"], answer["whole"]):
@@ -58,16 +58,16 @@ def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask_real:
         assert datetime.fromisoformat(last["created_at"]).tzinfo
 
 
-def test_generate_streamed_equals_the_whole_text(ask_real: Ask) -> None:
+def test_ollama_npm_generate_gives_the_same_text_with_and_without_streaming(ask_real: Ask) -> None:
     answer = ask_real("generate")
     assert "Paris" in answer["text"] == answer["whole"]["response"]
 
 
-def test_embed_returns_a_vector_for_each_text(ask: Ask) -> None:
+def test_ollama_npm_embed_returns_a_vector_for_each_text(ask: Ask) -> None:
     assert [len(row) for row in ask("embed")["embeddings"]] == [384, 384]
 
 
-def test_models_are_listed_shown_and_reported_as_running(ask: Ask) -> None:
+def test_ollama_npm_models_are_listed_shown_and_reported_as_running(ask: Ask) -> None:
     answer = ask("models")
     assert {model["name"] for model in answer["list"]["models"]} >= {MODEL, "all-minilm:latest"}
     assert answer["show"]["model_info"]["general.architecture"] == "llama"
@@ -77,12 +77,14 @@ def test_models_are_listed_shown_and_reported_as_running(ask: Ask) -> None:
     assert datetime.fromisoformat(running["expires_at"]) > datetime.now().astimezone()
 
 
-def test_format_with_a_schema_gives_an_answer_of_that_schema(ask: Ask) -> None:
+def test_ollama_npm_chat_with_a_json_schema_gives_an_answer_of_that_schema(ask: Ask) -> None:
     answer = ask("format")
     assert isinstance(answer["capital"], str) and isinstance(answer["inhabitants"], int)
 
 
-def test_abort_ends_the_stream_and_cancels_the_request(ask: Ask, server: Any) -> None:
+def test_ollama_npm_abort_ends_the_stream_and_cancels_the_request_on_the_server(
+    ask: Ask, server: Any
+) -> None:
     answer = ask("abort")
     assert answer["error"] == "AbortError"
     assert answer["parts"] < 50
@@ -92,16 +94,16 @@ def test_abort_ends_the_stream_and_cancels_the_request(ask: Ask, server: Any) ->
         time.sleep(0.05)
 
 
-def test_errors_have_their_status_and_message(ask: Ask) -> None:
+def test_ollama_npm_errors_have_the_servers_status_and_message(ask: Ask) -> None:
     missing, wrong_kind = ask("errors")
     assert (missing["status"], MODEL in missing["error"]) == (404, True)
     assert (wrong_kind["status"], "embeddings" in wrong_kind["error"]) == (400, True)
 
 
-def test_pull_of_an_installed_model_ends_in_success(ask: Ask) -> None:
+def test_ollama_npm_pull_of_an_installed_model_ends_with_success(ask: Ask) -> None:
     assert ask("pull") == {"status": "success"}
 
 
-def test_stop_unloads_an_embedding_model(ask: Ask) -> None:
+def test_ollama_npm_stop_unloads_an_embedding_model(ask: Ask) -> None:
     answer = ask("stop")
     assert (answer["done"], answer["done_reason"]) == (True, "unload")

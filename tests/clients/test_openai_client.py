@@ -32,14 +32,14 @@ def _ask(client: openai.OpenAI, **more):
     )
 
 
-def test_chat_returns_text_and_usage(real_client):
+def test_openai_chat_returns_text_and_usage(real_client):
     answer = _ask(real_client)
     assert "Paris" in answer.choices[0].message.content
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
-def test_chat_streamed_has_one_id_and_ends_with_usage(real_client):
+def test_openai_chat_stream_has_one_id_and_ends_with_usage(real_client):
     chunks = list(_ask(real_client, stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text
@@ -50,7 +50,7 @@ def test_chat_streamed_has_one_id_and_ends_with_usage(real_client):
     ]
 
 
-def test_chats_sent_at_once_are_all_answered(real_client):
+def test_openai_chats_sent_at_once_are_all_answered_alike(real_client):
     with ThreadPoolExecutor(6) as pool:
         texts = [a.choices[0].message.content for a in pool.map(lambda _: _ask(real_client), range(6))]
     assert all("Paris" in text for text in texts)
@@ -66,7 +66,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_response_format_with_a_schema_gives_an_answer_of_that_schema(client, stream):
+def test_openai_response_format_with_a_schema_gives_an_answer_of_that_schema(client, stream):
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
     ask = {
         "model": MODEL,
@@ -83,12 +83,12 @@ def test_response_format_with_a_schema_gives_an_answer_of_that_schema(client, st
     assert isinstance(found["sure"], bool)
 
 
-def test_response_format_json_object_gives_an_object(client):
+def test_openai_response_format_json_object_gives_an_answer_that_begins_an_object(client):
     answer = _ask(client, response_format={"type": "json_object"}, seed=3)
     assert answer.choices[0].message.content.lstrip().startswith("{")
 
 
-def test_response_format_with_an_invalid_schema_is_a_bad_request(client):
+def test_openai_response_format_with_an_invalid_schema_is_a_bad_request(client):
     form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
     with pytest.raises(openai.BadRequestError, match="JSON schema"):
         _ask(client, response_format=form)
@@ -110,7 +110,7 @@ NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
-def test_forced_tool_is_called_alike_with_and_without_streaming(client, choice):
+def test_openai_forced_tool_call_is_the_same_with_and_without_streaming(client, choice):
     forced = {"tools": [WEATHER], "tool_choice": choice}
     (whole,) = client.chat.completions.create(
         model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, **forced
@@ -128,7 +128,7 @@ def test_forced_tool_is_called_alike_with_and_without_streaming(client, choice):
     assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
 
 
-def test_forced_tool_call_cut_off_is_returned_as_text(client):
+def test_openai_forced_tool_call_cut_off_by_the_token_limit_is_returned_as_text(client):
     (cut,) = client.chat.completions.create(
         model=MODEL, messages=QUESTION, max_tokens=4, tools=[WEATHER], tool_choice="required"
     ).choices
@@ -137,7 +137,7 @@ def test_forced_tool_call_cut_off_is_returned_as_text(client):
     assert not cut.message.tool_calls
 
 
-def test_tool_results_are_answered(client):
+def test_openai_chat_with_a_tool_result_is_answered(client):
     call = {"name": "get_weather", "arguments": '{"city": "Oslo", "unit": "C"}'}
     turns: Any = [
         {"role": "user", "content": "What is the weather in Oslo?"},
@@ -150,7 +150,7 @@ def test_tool_results_are_answered(client):
     assert answer.message.content or answer.message.tool_calls
 
 
-def test_several_choices_differ_and_are_each_counted_once(client):
+def test_openai_chat_with_three_choices_gives_different_texts_the_same_when_streamed(client):
     ask = {"model": MODEL, "messages": QUESTION, "n": 3, "temperature": 1.2, "seed": 1, "max_tokens": 8}
     whole = client.chat.completions.create(**ask)
     texts = [choice.message.content for choice in whole.choices]
@@ -163,7 +163,7 @@ def test_several_choices_differ_and_are_each_counted_once(client):
     assert streamed == texts
 
 
-def test_chat_logprobs_contain_the_sampled_and_the_most_likely_tokens(client):
+def test_openai_chat_logprobs_contain_the_sampled_and_the_most_likely_tokens(client):
     answer = _ask(client, logprobs=True, top_logprobs=3)
     rows = answer.choices[0].logprobs.content
     assert "".join(row.token for row in rows) == answer.choices[0].message.content
@@ -174,7 +174,7 @@ def test_chat_logprobs_contain_the_sampled_and_the_most_likely_tokens(client):
         assert bytes(row.bytes).decode() == row.token
 
 
-def test_completions_of_several_prompts_return_logprobs_for_each(real_client):
+def test_openai_completions_of_several_prompts_return_text_and_logprobs(real_client):
     prompts = ["One, two, three,", "The capital of France is"]
     answer = real_client.completions.create(
         model=MODEL, prompt=prompts, max_tokens=6, temperature=0, logprobs=2
@@ -183,7 +183,7 @@ def test_completions_of_several_prompts_return_logprobs_for_each(real_client):
     assert len(answer.choices[1].logprobs.tokens) == len(answer.choices[1].logprobs.top_logprobs) > 0
 
 
-def test_completion_continues_the_prompt(real_client):
+def test_openai_completion_continues_the_prompt(real_client):
     answer = real_client.completions.create(
         model=MODEL, prompt="One, two, three,", max_tokens=6, temperature=0
     )
@@ -191,14 +191,14 @@ def test_completion_continues_the_prompt(real_client):
 
 
 @pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}], ids=["base64", "float"])
-def test_embeddings_are_returned_in_each_encoding_of_the_client(client, encoding):
+def test_openai_embeddings_are_returned_as_base64_and_as_floats(client, encoding):
     answer = client.embeddings.create(model="all-minilm", input=["a", "b"], **encoding)
     assert [len(row.embedding) for row in answer.data] == [384, 384]
     assert answer.usage.prompt_tokens > 0
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
-def test_embeddings_with_dimensions_are_shortened_unit_vectors(client, encoding):
+def test_openai_embeddings_with_dimensions_are_shortened_unit_vectors(client, encoding):
     whole = client.embeddings.create(model="all-minilm", input="a").data[0].embedding
     short = client.embeddings.create(
         model="all-minilm", input="a", dimensions=64, encoding_format=encoding
@@ -212,12 +212,12 @@ def test_embeddings_with_dimensions_are_shortened_unit_vectors(client, encoding)
         client.embeddings.create(model="all-minilm", input="a", dimensions=1000)
 
 
-def test_models_are_listed_and_retrieved(client):
+def test_openai_models_are_listed_and_retrieved(client):
     assert MODEL in {model.id for model in client.models.list()}
     assert client.models.retrieve(MODEL).owned_by == "vestal"
 
 
-def test_errors_raise_the_clients_own_exceptions(client):
+def test_openai_client_raises_its_own_exception_for_each_refused_chat(client):
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="nix", messages=QUESTION)
     assert missing.value.code == "model_not_found"
@@ -226,7 +226,7 @@ def test_errors_raise_the_clients_own_exceptions(client):
     assert wrong.value.code == "not_a_chat_model"
 
 
-def test_completion_of_token_ids_equals_that_of_their_text(client, repo):
+def test_openai_completion_of_token_ids_equals_the_completion_of_their_text(client, repo):
     from tokenizers import Tokenizer
 
     (file,) = (repo / ".cache" / "test-models").glob("smollm2*/tokenizer.json")
@@ -245,7 +245,7 @@ def test_completion_of_token_ids_equals_that_of_their_text(client, repo):
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**6, 2**70])
-def test_completion_of_an_invalid_token_id_is_a_bad_request(client, wrong):
+def test_openai_completion_of_an_invalid_token_id_is_a_bad_request(client, wrong):
     before = _ask(client).choices[0].message.content
     with pytest.raises(openai.BadRequestError):
         client.completions.create(model=MODEL, prompt=[1, wrong], max_tokens=1)

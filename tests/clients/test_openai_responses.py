@@ -39,7 +39,7 @@ def _ask(client: openai.OpenAI, content: Any = QUESTION, **more: Any) -> Any:
     return client.responses.create(**asked)
 
 
-def test_response_has_text_usage_and_the_parameters(real_client):
+def test_openai_response_has_text_usage_and_the_given_parameters(real_client):
     response = _ask(real_client, instructions="Answer in one sentence.", metadata={"a": "b"})
     assert "Paris" in response.output_text
     assert response.status == "completed"
@@ -47,7 +47,7 @@ def test_response_has_text_usage_and_the_parameters(real_client):
     assert (response.instructions, response.metadata) == ("Answer in one sentence.", {"a": "b"})
 
 
-def test_stream_of_the_client_gives_the_same_text_as_one_answer(real_client):
+def test_openai_response_gives_the_same_text_with_and_without_streaming(real_client):
     whole = _ask(real_client).output_text
     with real_client.responses.stream(
         model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24
@@ -58,7 +58,7 @@ def test_stream_of_the_client_gives_the_same_text_as_one_answer(real_client):
     assert len(deltas) > 1
 
 
-def test_response_is_continued_retrieved_listed_and_deleted(client):
+def test_openai_response_can_be_continued_retrieved_and_deleted_and_its_input_listed(client):
     first = _ask(client, "My name is Alice.", max_output_tokens=8)
     second = _ask(client, "What is my name?", previous_response_id=first.id, max_output_tokens=8)
     assert second.usage.input_tokens > first.usage.input_tokens
@@ -76,14 +76,14 @@ class Capital(BaseModel):
     sure: bool
 
 
-def test_parse_returns_an_object_of_the_clients_class(client):
+def test_openai_response_parsed_with_a_class_returns_an_object_of_that_class(client):
     parsed = client.responses.parse(
         model=MODEL, input=QUESTION, temperature=0, max_output_tokens=60, text_format=Capital
     ).output_parsed
     assert isinstance(parsed, Capital)
 
 
-def test_forced_function_is_called_and_its_output_accepted(client):
+def test_openai_response_calls_a_forced_function_and_answers_its_output(client):
     asked = _ask(
         client, "The weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=60
     )
@@ -94,14 +94,14 @@ def test_forced_function_is_called_and_its_output_accepted(client):
     assert answer.output_text
 
 
-def test_logprobs_are_returned_if_included(client):
+def test_openai_response_contains_logprobs_if_they_are_included(client):
     response = _ask(client, include=["message.output_text.logprobs"], top_logprobs=2, max_output_tokens=4)
     rows = response.output[0].content[0].logprobs
     assert "".join(row.token for row in rows) == response.output_text
     assert all(len(row.top_logprobs) == 2 for row in rows)
 
 
-def test_background_response_is_cancelled_and_can_be_followed(client):
+def test_openai_background_response_can_be_cancelled_and_its_events_read(client):
     started = _ask(client, "Count to one thousand.", background=True, max_output_tokens=800)
     assert started.status == "in_progress"
     assert client.responses.cancel(started.id).status == "cancelled"
@@ -109,7 +109,7 @@ def test_background_response_is_cancelled_and_can_be_followed(client):
     assert [event.sequence_number for event in followed] == list(range(1, len(followed) + 1))
 
 
-def test_conversation_is_compacted_and_continued(client):
+def test_openai_response_conversation_can_be_compacted_and_continued(client):
     history: Any = [
         {"role": "user", "content": "We launch on Tuesday."},
         {"role": "assistant", "content": "Noted."},
@@ -123,13 +123,13 @@ def test_conversation_is_compacted_and_continued(client):
     assert _ask(client, going_on).output_text
 
 
-def test_input_tokens_are_counted(client):
+def test_openai_response_input_token_count_equals_the_usage_of_the_answer(client):
     counted = client.responses.input_tokens.count(model=MODEL, input=QUESTION)
     assert counted.input_tokens == _ask(client, max_output_tokens=1).usage.input_tokens
 
 
 @pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
-def test_websocket_conversation_is_answered_turn_by_turn(real_client):
+def test_openai_response_over_a_websocket_is_answered(real_client):
     with real_client.responses.connect() as connection:
         connection.response.create(
             model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24, store=False
@@ -140,7 +140,7 @@ def test_websocket_conversation_is_answered_turn_by_turn(real_client):
     assert "Paris" in event.response.output[0].content[0].text
 
 
-def test_errors_raise_the_clients_own_exceptions(client):
+def test_openai_client_raises_its_own_exception_for_each_refused_response(client):
     with pytest.raises(openai.NotFoundError) as missing:
         _ask(client, model="nix")
     assert missing.value.code == "model_not_found"

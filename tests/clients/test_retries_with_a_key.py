@@ -1,4 +1,4 @@
-"""OpenAI's and Anthropic's clients repeat a request by themselves: with a key, they get the answer begun."""
+"""OpenAI's and Anthropic's clients repeat a request with its key, and get the answer already begun."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _anthropic(url: str) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("ask", [_openai, _openai_responses, _anthropic])
-def test_client_gets_the_answer_that_a_killed_gateway_began(gateways, ask: Callable[[str], tuple[str, int]]):
+def test_client_that_retries_with_an_idempotency_key_gets_the_answer_a_killed_gateway_began(
+    gateways, ask: Callable[[str], tuple[str, int]]
+):
     gateway, answers = gateways.gateway, gateways.gateway.home / "answers"
     gateway.until(lambda: not list(answers.glob("*.open")), "what came before has ended")
     found: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""A real agent and a real orchestrator: what a person stopped is not asked for again and again."""
+"""A real agent and a real orchestrator, which asks only once for a service that a person stopped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def orchestrator(
         one.child.end()
 
 
-def test_mlx_stopped_by_hand_is_posted_once_and_named_in_each_cycle(
+def test_mlx_server_stopped_by_hand_is_posted_to_the_webhook_once_and_named_in_each_cycle(
     agent: AgentUnderTest, orchestrator: Orchestrator
 ):
     assert agent.ask("/services/mlx_server/stop", {})[0] == 202
@@ -67,7 +67,7 @@ def test_mlx_stopped_by_hand_is_posted_once_and_named_in_each_cycle(
     assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
 
 
-def test_recover_names_an_engine_that_was_given_up_and_reset_restarts_the_gateway(agent: AgentUnderTest):
+def test_recover_reports_an_engine_with_an_open_breaker_and_reset_restarts_its_gateway(agent: AgentUnderTest):
     before = agent.gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     control = agent.home / "fake_gateway.json"

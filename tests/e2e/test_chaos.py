@@ -1,4 +1,4 @@
-"""A short `make chaos`: engine, gateway and agent are killed; nothing is lost, no text comes twice."""
+"""A short `make chaos`: engine, gateway and agent are killed; no text is lost, and no text comes twice."""
 
 from __future__ import annotations
 

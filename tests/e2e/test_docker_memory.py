@@ -61,20 +61,24 @@ def until_said(container: Container, *words: str) -> None:
     container.until(said, f"a cycle that says {words}", 30)
 
 
-def test_batches_are_whole_below_80_percent_of_the_limit(container: Container, models: Models):
+def test_embedding_batches_are_full_below_80_percent_of_the_memory_limit(
+    container: Container, models: Models
+):
     _write(container, "free")
     container.until(lambda: sum(_batches(models, "free")) == TEXTS, "the texts are embedded", 30)
     assert max(_batches(models, "free")) == BATCH
 
 
-def test_batches_shrink_from_80_percent_on(container: Container, models: Models):
+def test_embedding_batches_shrink_from_80_percent_of_the_memory_limit_on(
+    container: Container, models: Models
+):
     with filled(container, (SHRINK_AT + PAUSE_AT) / 2):
         _write(container, "tight")
         container.until(lambda: sum(_batches(models, "tight")) == TEXTS, "the texts are embedded", 30)
     assert max(_batches(models, "tight")) <= BATCH // 2
 
 
-def test_embedding_pauses_at_90_percent_and_continues_when_memory_is_free(
+def test_embedding_pauses_at_90_percent_of_the_memory_limit_and_continues_below(
     container: Container, models: Models
 ):
     with filled(container, PAUSE_AT + 0.02):

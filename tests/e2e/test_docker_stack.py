@@ -56,12 +56,12 @@ def test_container_runs_under_its_limit_and_not_as_root(stack, service: str):
     stack.until(healthy, f"{service} is healthy", 90)
 
 
-def test_orchestrator_is_published_on_loopback_only(stack):
+def test_orchestrator_container_publishes_its_port_on_loopback_only(stack):
     published = container(stack, "orchestrator")["NetworkSettings"]["Ports"]["8088/tcp"]
     assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
 
 
-def test_container_reaches_the_model_and_finishes_a_task(stack):
+def test_orchestrator_container_reaches_the_model_and_finishes_a_task(stack):
     task = stack.orchestrator("/tasks", {"goal": "Say hello to the reader."})
     assert task.status == 201, task
     path = f"/tasks/{task.body['id']}"
@@ -73,7 +73,7 @@ def test_container_reaches_the_model_and_finishes_a_task(stack):
     assert done["state"] == "done" and done["answer"].strip(), done
 
 
-def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
+def test_orchestrator_container_embeds_the_docs_and_later_cycles_embed_nothing(stack):
     stack.until(
         lambda: stack.orchestrator("/knowledge/search", {"query": "why two processes", "k": 3}).body[
             "results"
@@ -85,7 +85,7 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
     assert chunks
 
 
-def test_agent_folder_is_mounted_read_only_and_searched_separately(stack):
+def test_knowledge_folder_of_an_agent_is_mounted_read_only_and_searched_separately(stack):
     for service in ("orchestrator", "nightly"):
         mounts = {m["Destination"]: m["RW"] for m in container(stack, service)["Mounts"]}
         assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
@@ -101,7 +101,7 @@ def _knowledge_idle(stack) -> bool:
     return "0 changed, 0 deleted, 0 chunks embedded" in json.dumps(cycles[0])
 
 
-def test_dead_engine_and_hung_gateway_are_recovered_at_the_containers_request(stack):
+def test_killed_engine_and_hung_gateway_are_recovered_at_the_containers_request(stack):
     gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
     before = len(stack.journal("recovery_requested"))
     os.kill(gateway, signal.SIGSTOP)  # hung: it holds the port and answers nobody
@@ -120,7 +120,7 @@ def test_dead_engine_and_hung_gateway_are_recovered_at_the_containers_request(st
     )
 
 
-def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
+def test_container_killed_for_its_memory_restarts_and_its_death_is_explained(stack):
     found = container(stack, "orchestrator")
     restarts = found["RestartCount"]
     # Its main process is put under a limit it already exceeds: the kernel's own OOM kill, exit code 137.
@@ -133,8 +133,8 @@ def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
     stack.until_healthy()
 
 
-def test_container_killed_by_hand_is_restarted_although_docker_does_not(stack):
-    """For Docker's restart policy `docker kill` is a person's wish."""
+def test_container_killed_by_hand_is_restarted_by_the_agent(stack):
+    """Docker's restart policy takes `docker kill` for a person's wish, and does not restart the container."""
     killed = container_id(stack, "nightly")
     docker("kill", killed)
     stack.until(lambda: container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
@@ -146,7 +146,7 @@ def test_container_killed_by_hand_is_restarted_although_docker_does_not(stack):
     stack.until_healthy()
 
 
-def test_container_that_is_missing_is_brought_up(stack):
+def test_container_that_was_removed_is_brought_up_by_a_recovery_pass(stack):
     missing = container_id(stack, "nightly")
     docker("rm", "-f", missing)
     assert stack.agent("/recover", {"mlx": True, "ollama": True}).status == 202

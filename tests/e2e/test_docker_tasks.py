@@ -1,4 +1,4 @@
-"""Tasks in the orchestrator's container while it is killed, by the kernel for its memory too.
+"""Tasks in the orchestrator's container while the container is killed, also by the kernel for its memory.
 
 By hand for longer: `VESTAL_TEST_TASKS=500 VESTAL_TEST_KILLS=40 VESTAL_TEST_SEED=2`. Each kill's kind and
 point depend on the seed and on how far the work is.
@@ -124,7 +124,9 @@ def test_all_tasks_end_done_once_across_kills(stack, run: Run):
     assert again == run.ids, "the same key is the same task, also for one accepted before a kill"
 
 
-def test_steps_that_were_finished_are_not_called_again(stack, run: Run, models: Models):
+def test_task_steps_that_finished_before_a_container_kill_are_not_called_again(
+    stack, run: Run, models: Models
+):
     recorded = {step: at for number in run.ids for step, at in _steps(stack, run, number).items()}
     assert run.recorded.items() <= recorded.items(), "what was recorded before a kill stayed as it was"
     asked = calls(models)

@@ -71,7 +71,7 @@ def commands(stack) -> dict[int, str]:
     return found
 
 
-def test_up_run_again_starts_no_second_process(stack):
+def test_up_repeated_without_changes_starts_no_second_process(stack):
     stack.until(
         lambda: any("--standby" in each for each in commands(stack).values()), "the standby engine started"
     )
@@ -150,7 +150,7 @@ def test_engine_killed_during_an_answer_restarts_and_the_answer_is_complete(stac
     assert died[0]["cause"] == "killed by SIGKILL"
 
 
-def test_gateway_killed_is_restarted_and_leaves_one_engine(stack):
+def test_gateway_that_is_killed_is_restarted_and_only_one_engine_runs(stack):
     gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
     os.kill(gateway, signal.SIGKILL)
     stack.until(lambda: stack.pid("mlx_server") != gateway, "another gateway runs")
@@ -201,7 +201,7 @@ def test_recover_with_a_wrong_token_is_401_and_names_the_token(stack):
     assert "token" in refused.body["error"]["message"]
 
 
-def test_orchestrator_learns_the_docs_and_finishes_a_task(stack):
+def test_orchestrator_embeds_the_docs_and_finishes_a_task(stack):
     task = stack.orchestrator("/tasks", {"goal": "In one sentence: what is a circuit breaker for?"})
     assert task.status == 201
     path = f"/tasks/{task.body['id']}"
@@ -220,13 +220,13 @@ def test_orchestrator_learns_the_docs_and_finishes_a_task(stack):
     )
 
 
-def test_status_exits_with_zero_when_all_is_healthy(stack):
+def test_status_exits_with_zero_when_all_services_are_healthy(stack):
     stack.until_healthy()
     status = stack.vestal("status")
     assert status.returncode == 0, status.stdout
 
 
-def test_down_leaves_no_process_port_or_pid_file(stack):
+def test_down_leaves_no_process_open_port_or_pid_file(stack):
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
     assert stack.listening() == []

@@ -1,4 +1,4 @@
-"""`vestal install` with this machine's own launchd or systemd: a killed agent comes back, and nothing stays.
+"""`vestal install` with this machine's own launchd or systemd: a killed agent restarts, and nothing is left.
 
 It runs only if VESTAL_TEST_REAL_INSTALL=1, since it installs jobs (in a home of its own) for a while.
 """
@@ -97,7 +97,7 @@ def installed(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Installe
             process.kill()
 
 
-def test_killed_agent_is_brought_back_and_uninstall_leaves_nothing(installed: Installed):
+def test_installed_agent_that_is_killed_is_restarted_and_uninstall_leaves_no_process(installed: Installed):
     done = installed.vestal("install")
     assert done.returncode == 0, done.stdout + done.stderr
     installed.until(installed.is_healthy, "the MLX server answers")
@@ -129,7 +129,7 @@ def test_killed_agent_is_brought_back_and_uninstall_leaves_nothing(installed: In
     assert installed.vestal("install", "--show").returncode == 1
 
 
-def test_killed_server_alone_is_brought_back(installed: Installed):
+def test_installed_server_without_agent_that_is_killed_is_restarted(installed: Installed):
     done = installed.vestal("install", "--server-only")
     assert done.returncode == 0, done.stdout + done.stderr
     installed.until(installed.is_healthy, "the MLX server answers")

@@ -1,4 +1,4 @@
-"""A run whose runner is killed leaves no process behind, and the next one goes on where it stopped."""
+"""A benchmark run that is killed leaves no process behind, and the next run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def stopped_in_round_2(run: RunFolder, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_run_whose_runner_is_stopped_leaves_no_process_and_goes_on_in_its_round(run: RunFolder, number: int):
+def test_benchmark_run_killed_or_interrupted_leaves_no_process_and_resumes_in_the_same_round(
+    run: RunFolder, number: int
+):
     stopped_in_round_2(run, number)
     assert number == signal.SIGKILL or run.ends()["slow"].ended == INTERRUPTED
     (run.path / "fast").touch()

@@ -25,7 +25,7 @@ def test_killed_gateway_is_restarted_and_recorded_in_the_journal(agent):
     assert any(e["event"] == "child_exited" and e["component"] == "mlx_server" for e in agent.journal())
 
 
-def test_killed_agent_leaves_its_gateway_and_the_next_adopts_and_restarts_it(agent):
+def test_killed_agents_gateway_is_adopted_by_the_next_agent_and_restarted_if_killed(agent):
     gateway = agent.start().gateway()
     events = len(agent.journal())
     agent.kill()
@@ -41,8 +41,8 @@ def test_killed_agent_leaves_its_gateway_and_the_next_adopts_and_restarts_it(age
     agent.until(lambda: agent.gateway() != gateway, "the adopted gateway was restarted")
 
 
-def test_connection_made_while_no_gateway_lives_waits_for_the_next_one(agent):
-    """A gateway that was killed refused connections for 1.2 s."""
+def test_connection_made_after_a_gateway_was_killed_is_answered_by_the_next_gateway(agent):
+    """Earlier, connections were refused for 1.2 s after the gateway was killed."""
     first = agent.start().gateway()
     (agent.home / "fake_gateway.json").write_text(json.dumps({"start_s": 1.0}))
     os.kill(first, signal.SIGKILL)
@@ -92,7 +92,7 @@ def test_agent_whose_port_is_in_use_names_the_holder_and_starts_nothing(agent):
     assert agent.processes() == []
 
 
-def test_sigterm_stops_the_gateway_and_leaves_no_pid_file(agent):
+def test_agent_that_gets_sigterm_stops_its_gateway_and_leaves_no_pid_file(agent):
     gateway = agent.start().gateway()
     agent.process.send_signal(signal.SIGTERM)
     agent.process.communicate(timeout=15)
@@ -112,8 +112,8 @@ def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     assert has_ended(first)
 
 
-def test_gateway_that_computes_and_does_not_answer_is_busy_and_not_restarted(agent):
-    """One body of 30 MB kept the gateway from answering for 4 s, and a pass ended it with all streams."""
+def test_silent_gateway_that_uses_cpu_is_busy_and_not_restarted(agent):
+    """Earlier, a body of 30 MB kept the gateway silent for 4 s, and a recovery pass ended the gateway."""
     first = agent.start().gateway()
     (agent.home / "fake_gateway.json").write_text(json.dumps({"computes": True}))
     report = agent.recover()
@@ -129,7 +129,7 @@ def test_gateway_that_computes_and_does_not_answer_is_busy_and_not_restarted(age
     assert any(entry["event"] == "health_overdue" for entry in agent.journal())
 
 
-def test_gateway_that_computes_without_end_is_replaced_at_the_limit(agent):
+def test_silent_gateway_that_uses_cpu_beyond_the_time_limit_is_replaced(agent):
     agent.env["VESTAL_SUPERVISION__BUSY_LIMIT_S"] = "5"
     first = agent.start().gateway()
     (agent.home / "fake_gateway.json").write_text(json.dumps({"computes": True}))
@@ -155,7 +155,7 @@ def test_recovery_pass_over_healthy_services_changes_nothing(agent):
     assert agent.gateway() == before
 
 
-def test_service_stopped_by_hand_stays_stopped_through_passes_and_the_next_agent(agent):
+def test_gateway_stopped_by_hand_stays_stopped_after_a_recovery_pass_and_under_the_next_agent(agent):
     agent.start().gateway()
     assert agent.ask("/services/mlx_server/stop", {})[0] == 202
     stopped = lambda: agent.status()["services"]["mlx_server"]["state"] == "stopped"  # noqa: E731
@@ -171,7 +171,7 @@ def test_service_stopped_by_hand_stays_stopped_through_passes_and_the_next_agent
     assert agent.gateway()
 
 
-def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_message_shown(agent):
+def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_message_is_shown(agent):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
     row = lambda: agent.status()["services"]["mlx_server"]  # noqa: E731
@@ -185,7 +185,7 @@ def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_message_sho
     assert agent.gateway()
 
 
-def test_failed_engine_is_reported_and_its_gateway_not_restarted(agent):
+def test_recovery_pass_reports_a_failed_engine_and_does_not_restart_its_gateway(agent):
     before = agent.start().gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     (agent.home / "fake_gateway.json").write_text(json.dumps({"status": "failed", "engine": engine}))
@@ -195,7 +195,7 @@ def test_failed_engine_is_reported_and_its_gateway_not_restarted(agent):
     assert agent.status()["services"]["mlx_server"]["process_pid"] == before
 
 
-def test_status_has_every_service_and_field_of_its_contract(agent):
+def test_agent_status_has_every_documented_service_and_field(agent):
     status = agent.start().status()
     names = ["agent", "mlx_server", "mlx_engine", "ollama", "docker", "orchestrator", "nightly"]
     assert list(status["services"]) == names

@@ -32,7 +32,7 @@ def _vestal(agent, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, capsys):
-    """Only the recovery pass every 300 s supervises the agent, so it must replace a hung one."""
+    """Only the recovery pass every 300 s supervises the agent, so the pass must replace a hung agent."""
     gateway = agent.start().gateway()
     for name, value in agent.env.items():
         if name.startswith("VESTAL_"):
@@ -48,7 +48,7 @@ def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, caps
 
 
 def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
-    """`status` and the doctor said that no agent ran, and advised `vestal up`, which said the same."""
+    """Earlier, `status`, the doctor and `vestal up` all said that no agent ran."""
     gateway = agent.start().gateway()
     pid = agent.process.pid
     os.kill(pid, signal.SIGSTOP)
@@ -101,7 +101,7 @@ def test_token_deleted_or_changed_while_the_agent_runs_is_restored(agent):
     assert any(entry["event"] == "token_restored" for entry in agent.journal())
 
 
-def test_down_with_wrong_settings_stops_everything(agent):
+def test_down_with_an_invalid_setting_still_stops_everything(agent):
     agent.start()
     (agent.home / "vestal.yaml").write_text("mlx: {keep_alive: soon}\n")
     down = _vestal(agent, "down")
@@ -110,7 +110,7 @@ def test_down_with_wrong_settings_stops_everything(agent):
     assert agent.processes() == []
 
 
-def test_running_settings_differ_only_if_a_setting_has_changed(agent):
+def test_running_settings_fingerprint_changes_only_if_a_setting_has_changed(agent):
     same, other = _config(agent), _config(agent, VESTAL_MLX__MAX_RUNNING="4")
     assert running_settings.of(same) == running_settings.of(_config(agent))
     assert running_settings.of(same) != running_settings.of(other)

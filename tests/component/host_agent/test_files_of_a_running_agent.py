@@ -67,8 +67,8 @@ def test_run_folder_deleted_under_a_running_agent_is_written_again(agent: AgentU
     assert pids == [agent.process.pid, gateway]
 
 
-def test_recover_recognizes_the_agent_whose_run_folder_was_just_deleted(agent: AgentUnderTest):
-    """It said that the agent was not running, and started another one."""
+def test_recover_recognizes_a_running_agent_whose_run_folder_was_just_deleted(agent: AgentUnderTest):
+    """Earlier, `vestal recover` said that the agent was not running, and started another one."""
     agent.start()
     shutil.rmtree(agent.home / "run")
     done = _vestal(agent, "recover", "--once")
@@ -87,8 +87,8 @@ def test_second_agent_is_refused_although_the_run_folder_was_deleted(agent: Agen
     assert f"PID {agent.process.pid}" in output.splitlines()[-1]
 
 
-def test_next_agent_adopts_the_gateway_although_no_pid_file_names_it(agent: AgentUnderTest):
-    """A second gateway was started, ended with 75, and was called ready because the first one answered."""
+def test_killed_agents_gateway_without_a_pid_file_is_adopted_by_the_next_agent(agent: AgentUnderTest):
+    """Earlier, a second gateway was started, and exited with 75."""
     gateway = agent.start().gateway()
     shutil.rmtree(agent.home / "run")
     agent.kill()
@@ -109,7 +109,7 @@ def _flip_a_bit_in_every_file(home: Path) -> None:
                 file.write(bytes([byte ^ 4]))
 
 
-def test_agent_with_flipped_bits_in_every_file_keeps_running_without_duplicates(agent: AgentUnderTest):
+def test_agent_with_flipped_bits_in_every_file_keeps_running_and_starts_nothing_twice(agent: AgentUnderTest):
     gateway = agent.start().gateway()
     assert agent.process is not None
     token = (agent.home / "token").read_text()
@@ -150,10 +150,10 @@ def _disk(agent: AgentUnderTest) -> dict[str, Any]:
     return agent.status()["host"]["disk"]
 
 
-def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_is_room(
+def test_agent_killed_on_a_full_disk_restarts_and_writes_its_files_once_there_is_space(
     agent_on_disk: AgentUnderTest, disk: FullDisk
 ):
-    """It could not write its PID file, and so it did not start."""
+    """Earlier, the agent could not write its PID file, and so did not start."""
     agent = agent_on_disk
     gateway = agent.start().gateway()
     assert agent.process is not None
@@ -177,7 +177,7 @@ def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_
     assert has_ended(gateway)
 
 
-def test_first_start_on_a_full_disk_prints_one_sentence_and_fails(
+def test_first_command_on_a_full_disk_prints_one_sentence_and_exits_with_74(
     agent_on_disk: AgentUnderTest, disk: FullDisk
 ):
     disk.fill()

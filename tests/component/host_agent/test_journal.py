@@ -17,7 +17,7 @@ from vestal.best_effort.failures import FAILURES
 REPO = Path(__file__).resolve().parents[3]
 
 
-def test_journal_whose_writer_is_killed_has_every_event(home: Path):
+def test_journal_whose_writer_is_killed_contains_every_recorded_event(home: Path):
     program = (
         "import sys; from pathlib import Path; from host_agent.journal import Journal\n"
         f"journal = Journal(Path({str(home / 'journal.db')!r}))\n"
@@ -44,7 +44,7 @@ def test_journal_whose_writer_is_killed_has_every_event(home: Path):
     journal.close()
 
 
-def test_journal_is_bounded_and_reads_from_both_ends(home: Path):
+def test_journal_beyond_its_row_limit_drops_old_rows_and_returns_the_newest(home: Path):
     journal = Journal(home / "journal.db", max_rows=50)
     for number in range(2 * PRUNE_EVERY):
         journal.record("test", "counted", number=number)
@@ -64,7 +64,7 @@ def test_damaged_journal_is_renamed_and_replaced(home: Path):
     assert len(list(home.glob("journal.db.damaged-*"))) == 1
 
 
-async def test_follower_that_falls_behind_is_disconnected_and_others_are_not(home: Path):
+async def test_journal_follower_that_falls_behind_is_disconnected_while_another_is_served(home: Path):
     journal = Journal(home / "journal.db")
     with journal.follow() as slow:
         for _ in range(1001):
@@ -95,8 +95,8 @@ def _filled(path: Path, count: int = 400) -> None:
     journal.close()
 
 
-def test_journal_with_damaged_pages_is_put_aside_at_the_start(home: Path):
-    """The newest rows were readable, so the file was used, and every reader of the damaged rows failed."""
+def test_journal_with_damaged_pages_is_renamed_and_replaced_when_opened(home: Path):
+    """Earlier, a file with readable newest rows was used, and every reader of its damaged rows failed."""
     path = home / "journal.db"
     _filled(path)
     _flip_bits_of_a_page(path)
@@ -137,7 +137,7 @@ def test_journal_deleted_while_open_is_created_again_and_its_numbers_continue(ho
     assert [event["event"] for event in Journal(path).newest(1)] == ["went_on"]
 
 
-def test_journal_deleted_without_its_write_ahead_log_is_created_again(home: Path):
+def test_journal_deleted_while_its_write_ahead_log_remains_is_created_again(home: Path):
     path = home / "journal.db"
     journal = Journal(path)
     journal.record("test", "before")
@@ -149,7 +149,7 @@ def test_journal_deleted_without_its_write_ahead_log_is_created_again(home: Path
     journal.close()
 
 
-def test_events_on_a_broken_disk_wait_in_memory_and_are_written_later(home: Path):
+def test_journal_on_a_broken_disk_holds_events_in_memory_and_writes_them_later(home: Path):
     """A folder in place of the journal's file cannot be opened for writing, even by root."""
     path = home / "journal.db"
     path.mkdir()
@@ -168,7 +168,7 @@ def test_events_on_a_broken_disk_wait_in_memory_and_are_written_later(home: Path
     again.close()
 
 
-def test_events_that_waited_are_numbered_after_those_in_the_file(home: Path):
+def test_journal_numbers_events_held_in_memory_after_the_events_in_the_file(home: Path):
     path = home / "journal.db"
     _filled(path, 5)
     path.rename(home / "elsewhere")
@@ -183,7 +183,7 @@ def test_events_that_waited_are_numbered_after_those_in_the_file(home: Path):
     journal.close()
 
 
-def test_events_beyond_the_memory_limit_are_dropped_oldest_first_and_counted(home: Path):
+def test_journal_on_a_broken_disk_drops_and_counts_the_oldest_events_beyond_its_memory_limit(home: Path):
     path = home / "journal.db"
     path.mkdir()
     journal = Journal(path)
@@ -195,14 +195,14 @@ def test_events_beyond_the_memory_limit_are_dropped_oldest_first_and_counted(hom
     journal.close()
 
 
-def test_event_with_half_a_surrogate_pair_is_recorded(home: Path):
+def test_journal_records_an_event_with_half_a_surrogate_pair(home: Path):
     journal = Journal(home / "journal.db")
     journal.record("test", "odd", "cut \ud83d off", text="\ud83d")
     assert journal.newest(1)[0]["cause"] == "cut ? off"
     journal.close()
 
 
-def test_journal_with_a_flipped_bit_inside_a_text_is_readable(home: Path):
+def test_journal_entry_with_invalid_json_and_invalid_utf_8_is_still_returned(home: Path):
     path = home / "journal.db"
     journal = Journal(path)
     journal.record("test", "odd")

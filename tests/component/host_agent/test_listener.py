@@ -158,14 +158,16 @@ async def test_status_with_wrong_token_is_401(served, value: str):
         ({"Host": "LOCALHOST"}, 202),
     ],
 )
-async def test_recover_with_foreign_origin_or_host_is_403(served, headers: dict[str, str], status: int):
+async def test_recover_request_with_a_foreign_origin_or_host_is_403(
+    served, headers: dict[str, str], status: int
+):
     reply = await served.client.post("/recover", json={}, headers=headers)
     assert reply.status == status
     if status == 403:
         await refused(reply, 403)
 
 
-async def test_recover_from_own_page_is_accepted(served):
+async def test_recover_request_from_the_agents_own_page_is_accepted(served):
     reply = await served.client.post("/recover", json={}, headers={"Origin": served.base})
     assert reply.status == 202
 
@@ -191,7 +193,7 @@ async def test_recover_from_own_page_is_accepted(served):
         (b'{"mlx": null}', "application/json", 202),
     ],
 )
-async def test_recover_body_is_accepted_only_as_json_of_the_right_types(
+async def test_recover_request_body_is_accepted_only_as_json_of_the_right_types(
     served, body: bytes, kind: str, status: int
 ):
     reply = await served.client.post("/recover", data=body, headers={"Content-Type": kind})
@@ -202,7 +204,7 @@ async def test_recover_body_is_accepted_only_as_json_of_the_right_types(
         assert reply.status == 202
 
 
-async def test_recover_chunked_body_over_64_kib_is_413(served):
+async def test_recover_request_with_a_chunked_body_over_64_kib_is_413(served):
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(70):
             yield b"x" * 1024
@@ -211,7 +213,7 @@ async def test_recover_chunked_body_over_64_kib_is_413(served):
     await refused(reply, 413)
 
 
-async def test_listener_unknown_address_method_or_run_is_refused_in_json(served):
+async def test_listener_refuses_an_unknown_address_method_or_recovery_run_in_json(served):
     await refused(await served.client.get("/nowhere"), 404)
     reply = await served.client.get("/recover")
     await refused(reply, 405)
@@ -220,7 +222,7 @@ async def test_listener_unknown_address_method_or_run_is_refused_in_json(served)
     await refused(await served.client.get("/journal?since=x"), 400)
 
 
-async def test_service_action_on_unknown_or_foreign_service_is_refused_with_the_remedy(served):
+async def test_listener_refuses_an_action_on_an_unknown_or_unmanaged_service_with_the_remedy(served):
     error = await refused(await served.client.post("/services/foo/stop"), 404)
     for name in NAMES:
         assert name in error["message"]
@@ -229,7 +231,7 @@ async def test_service_action_on_unknown_or_foreign_service_is_refused_with_the_
     await refused(await served.client.post("/services/mlx_engine/stop"), 409)
 
 
-async def test_recover_two_hundred_callers_at_once_share_one_pass(served):
+async def test_recover_with_two_hundred_simultaneous_callers_runs_one_recovery_pass(served):
     async def call() -> tuple[int, dict[str, Any]]:
         async with served.client.post("/recover", json={"mlx": False}) as reply:
             return reply.status, await reply.json()
@@ -250,7 +252,7 @@ async def test_recover_two_hundred_callers_at_once_share_one_pass(served):
     assert {"found", "done", "left", "healthy"} <= set(report)
 
 
-async def test_recover_with_a_service_that_no_pass_starts_returns_its_advice_and_retry_time(served):
+async def test_recover_for_a_service_stopped_by_hand_returns_advice_and_a_long_retry_time(served):
     ask = lambda body: served.client.post("/recover", json=body)  # noqa: E731
     healthy = await (await ask({"mlx": False})).json()
     assert (healthy["state"], healthy["retry_after_s"], healthy["services"]) == ("started", 5, {})
@@ -268,7 +270,7 @@ async def test_recover_with_a_service_that_no_pass_starts_returns_its_advice_and
     assert (await (await ask({})).json())["retry_after_s"] == 5
 
 
-async def test_retry_advice_whose_source_fails_or_hangs_is_empty():
+async def test_retry_advice_is_empty_if_its_source_fails_or_hangs():
     async def fails() -> dict[str, RetryAdvice]:
         raise RuntimeError("no")
 
@@ -286,7 +288,7 @@ async def test_retry_advice_whose_source_fails_or_hangs_is_empty():
     assert looks == 1, "one look at a time"
 
 
-async def test_recover_past_the_rate_is_429_but_never_for_joining(served):
+async def test_recover_beyond_the_rate_limit_is_429_unless_a_recovery_pass_is_running(served):
     served.effects.may_end.set()
     reply = None
     for _ in range(40):
@@ -302,7 +304,7 @@ async def test_recover_past_the_rate_is_429_but_never_for_joining(served):
     assert (await served.client.post("/recover", json={})).status == 202
 
 
-async def test_login_link_opens_one_session_and_then_no_more(served):
+async def test_login_link_opens_one_session_and_is_refused_when_used_again(served):
     made = await served.client.post("/login-links", json={})
     assert made.status == 201
     url = (await made.json())["url"]
@@ -352,14 +354,14 @@ async def test_flood_of_refused_requests_leaves_one_event_in_the_journal(served)
     assert len(denied) == 1
 
 
-async def test_metrics_healthy_agrees_with_status(served):
+async def test_metrics_healthy_is_1_if_the_status_is_healthy(served):
     status = await (await served.client.get("/status")).json()
     assert status["healthy"] is True
     text = await (await served.client.get("/metrics")).text()
     assert "vestal_healthy 1" in text
 
 
-async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
+async def test_recover_request_whose_body_never_ends_is_408_and_closes_the_connection(
     served, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("vestal.web.aiohttp_adapter.READ_WITHIN_S", 0.2)
@@ -375,7 +377,7 @@ async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
     writer.close()
 
 
-async def test_incidents_route_lists_newest_first_and_gives_one_with_its_journal_lines(served):
+async def test_incidents_route_lists_incidents_and_returns_one_with_its_journal_lines(served):
     for service in ("mlx_engine", "ollama"):
         served.journal.record(service, "child_gave_up", "exit code 78", code=78)
     reply = await served.client.get("/incidents?limit=1")

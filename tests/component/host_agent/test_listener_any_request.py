@@ -64,7 +64,7 @@ def request(method: str, path: str, headers: dict[str, str | None], body: bytes)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
+def test_listener_answers_any_request_without_the_token_and_does_nothing_for_it(agent):
     agent.start()
     token = (agent.home / "token").read_text().strip()
     gateway = agent.gateway()

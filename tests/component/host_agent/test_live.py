@@ -96,7 +96,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_follower_gets_status_and_requests_at_once_and_changes_within_a_second(live):
+async def test_live_stream_sends_status_and_requests_at_once_and_changes_within_1500_ms(live):
     async with page(live) as one:
         await one.until(lambda newest: {"status", "requests"} <= set(newest))
         assert one.newest["status"]["services"]["ollama"]["state"] == "ready"
@@ -109,7 +109,7 @@ async def test_follower_gets_status_and_requests_at_once_and_changes_within_a_se
             await one.until(lambda newest: newest["requests"]["requests"] == [])
 
 
-async def test_follower_gets_the_newest_sample_at_once_and_then_each_new_sample(live):
+async def test_live_stream_sends_the_newest_sample_at_once_and_then_each_new_sample(live):
     history = live.context.history
     history.on_health({"requests": {"queued": 3}})
     async with page(live) as one:
@@ -126,7 +126,7 @@ async def test_follower_gets_the_newest_sample_at_once_and_then_each_new_sample(
         assert (reply.status, (await reply.json())["error"]["code"]) == (400, "invalid_request")
 
 
-async def test_follower_gets_open_incidents_at_once_and_then_each_change(live):
+async def test_live_stream_sends_open_incidents_at_once_and_then_each_change(live):
     live.journal.record("mlx_engine", "child_restarting", "killed by SIGKILL", attempt=1, delay_s=0.0)
     async with page(live) as one:
         await one.until(lambda newest: "incident" in newest)
@@ -144,7 +144,7 @@ async def test_follower_gets_open_incidents_at_once_and_then_each_change(live):
     ]
 
 
-async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
+async def test_live_stream_does_not_send_a_status_again_in_which_only_uptimes_changed(live):
     async with page(live) as one:
         await one.until(lambda newest: "status" in newest)
         looks = live.report.looks
@@ -157,7 +157,7 @@ async def test_status_in_which_only_uptimes_change_is_not_sent_again(live):
         assert live.report.looks <= looks + 3  # a hundred events cause one reading a second, not a hundred
 
 
-async def test_followers_share_one_connection_to_the_gateway_which_ends_with_the_last_follower(live):
+async def test_live_streams_share_one_connection_to_the_gateway_which_closes_after_the_last(live):
     async with page(live) as one, page(live) as other:
         for each in (one, other):
             await each.until(lambda newest: {"status", "requests"} <= set(newest))
@@ -168,7 +168,7 @@ async def test_followers_share_one_connection_to_the_gateway_which_ends_with_the
     await until(lambda: live.gateway.followers == 0)
 
 
-async def test_requests_become_an_empty_list_when_the_gateway_is_lost_and_the_next_gateway_is_followed(live):
+async def test_live_stream_reconnects_to_a_lost_gateway_and_sends_an_empty_list_while_it_is_gone(live):
     async with page(live) as one:
         await one.until(lambda newest: "requests" in newest)
         live.gateway.more.put_nowait(b"")  # the connection ends
@@ -178,7 +178,7 @@ async def test_requests_become_an_empty_list_when_the_gateway_is_lost_and_the_ne
         await one.until(lambda newest: newest["requests"] == {"requests": [], "totals": None})
 
 
-async def test_follower_that_does_not_read_is_later_sent_only_the_newest_list(live):
+async def test_live_stream_whose_client_does_not_read_skips_to_the_newest_list(live):
     async with page(live) as one, page(live) as other:
         await one.until(lambda newest: "requests" in newest)
         await other.until(lambda newest: "requests" in newest)
@@ -191,7 +191,7 @@ async def test_follower_that_does_not_read_is_later_sent_only_the_newest_list(li
         assert one.count["requests"] < 40
 
 
-async def test_follower_beyond_the_limit_is_refused_with_429(live):
+async def test_live_stream_beyond_the_client_limit_is_refused_with_429(live):
     async with contextlib.AsyncExitStack() as pages:
         for _ in range(MAX_FOLLOWERS):
             await pages.enter_async_context(page(live))
@@ -200,7 +200,7 @@ async def test_follower_beyond_the_limit_is_refused_with_429(live):
 
 
 @pytest.mark.parametrize("how", ["the journal closes", "the listener stops"])
-async def test_stream_ends_at_once_when_the_agent_stops(live, how):
+async def test_live_stream_ends_at_once_when_the_agent_stops(live, how):
     async with page(live) as one:
         await one.until(lambda newest: "status" in newest)
         began = asyncio.get_running_loop().time()

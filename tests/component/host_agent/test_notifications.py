@@ -69,14 +69,14 @@ def program(folder: Path, text: str) -> Path:
     return file
 
 
-async def test_desktop_program_receives_title_and_text_unchanged(tmp_path: Path):
+async def test_desktop_notification_passes_title_and_text_unchanged_to_the_program(tmp_path: Path):
     file = program(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/said')
     await show_on_desktop((str(file), "--"), NOTICE)
     said = (tmp_path / "said").read_text().splitlines()
     assert said == ["--", "Vestal: mlx_engine keeps failing", NOTICE.text]
 
 
-async def test_desktop_that_fails_raises_not_delivered_with_the_reason(tmp_path: Path):
+async def test_desktop_notification_raises_with_the_reason_if_the_program_fails_or_is_missing(tmp_path: Path):
     file = program(tmp_path, "echo 'Cannot autolaunch D-Bus without X11 $DISPLAY' >&2; exit 1")
     with pytest.raises(NotDelivered, match="Cannot autolaunch D-Bus"):
         await show_on_desktop((str(file),), NOTICE)
@@ -84,18 +84,18 @@ async def test_desktop_that_fails_raises_not_delivered_with_the_reason(tmp_path:
         await show_on_desktop((str(tmp_path / "not-there"),), NOTICE)
 
 
-def test_desktop_command_is_found_in_path(tmp_path: Path, monkeypatch):
+def test_desktop_notification_program_is_found_in_path(tmp_path: Path, monkeypatch):
     file = program(tmp_path, "")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert desktop_command() == (str(file), "--app-name=Vestal", "--")
 
 
-async def test_webhook_receives_the_notice_as_json(session, webhook):
+async def test_webhook_notification_is_posted_as_json(session, webhook):
     await post_to_webhook(session, webhook.url, NOTICE)
     assert webhook.received == [json.loads(json.dumps(NOTICE.as_json()))]
 
 
-async def test_webhook_that_fails_raises_not_delivered_without_its_url(session, webhook):
+async def test_webhook_notification_that_fails_raises_an_error_without_the_secret_url(session, webhook):
     webhook.status = 403
     with pytest.raises(NotDelivered, match="answered 403") as refused:
         await post_to_webhook(session, webhook.url, NOTICE)
@@ -105,7 +105,9 @@ async def test_webhook_that_fails_raises_not_delivered_without_its_url(session, 
     assert "secret-path" not in str(silent.value)
 
 
-async def test_notifier_delivers_to_every_channel_and_records_failures(session, webhook, tmp_path: Path):
+async def test_notifier_whose_first_channel_fails_delivers_to_the_other_and_records_the_failure(
+    session, webhook, tmp_path: Path
+):
     journal = Journal(tmp_path / "journal.db")
 
     async def broken(notice: Notice) -> None:
@@ -130,7 +132,9 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
     journal.close()
 
 
-async def test_notifier_reports_missing_apprise_with_the_remedy(tmp_path: Path, session, monkeypatch):
+async def test_notifier_without_the_apprise_package_records_how_to_install_it(
+    tmp_path: Path, session, monkeypatch
+):
     monkeypatch.setattr(apprise_channel, "is_installed", lambda: False)
     settings = NotificationsSection(desktop=False, apprise=["json://host/secret-path"])
     assert channels(settings, session) == {}
@@ -146,7 +150,7 @@ async def test_notifier_reports_missing_apprise_with_the_remedy(tmp_path: Path, 
     journal.close()
 
 
-async def test_apprise_delivers_a_notice_to_a_real_server(webhook):
+async def test_apprise_notification_is_delivered_to_a_real_server(webhook):
     url = webhook.url.replace("http://", "json://")
     await apprise_channel.send([url], NOTICE)
     (received,) = webhook.received
@@ -155,7 +159,7 @@ async def test_apprise_delivers_a_notice_to_a_real_server(webhook):
     assert received["type"] == "warning"
 
 
-async def test_failed_apprise_delivery_names_urls_by_number_only(webhook):
+async def test_apprise_notification_that_fails_names_its_urls_by_number_without_their_secrets(webhook):
     webhook.status = 403
     urls = [webhook.url.replace("http://", "json://"), "nonsense://secret-path", "slack://secret-path"]
     with pytest.raises(NotDelivered) as failed:
@@ -164,7 +168,7 @@ async def test_failed_apprise_delivery_names_urls_by_number_only(webhook):
     assert "secret-path" not in str(failed.value)
 
 
-async def test_apprise_process_that_hangs_is_terminated(free_port):
+async def test_apprise_notification_to_a_silent_server_fails_at_the_time_limit(free_port):
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -175,7 +179,9 @@ async def test_apprise_process_that_hangs_is_terminated(free_port):
             await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)
 
 
-async def test_notifier_wakes_when_an_incident_has_lasted_a_minute_and_never_without_channels(tmp_path: Path):
+async def test_notifier_reports_an_incident_that_lasts_a_minute_and_sleeps_if_it_has_no_channels(
+    tmp_path: Path,
+):
     journal, sent = Journal(tmp_path / "journal.db"), list[Notice]()
     now, looked = [0.0], [0]
 

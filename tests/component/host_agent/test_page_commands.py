@@ -50,7 +50,7 @@ async def listening(
         yield running
 
 
-async def test_clients_route_uses_the_model_that_works_with_the_most_programs(listening):
+async def test_clients_route_suggests_the_model_that_works_with_the_most_programs(listening):
     reply = await listening.client.get("/clients")
     body = await reply.json()
     assert body["model"] == "agent:1"
@@ -62,7 +62,7 @@ async def test_clients_route_uses_the_model_that_works_with_the_most_programs(li
     assert all(client["lines"] and client["note"] for client in body["clients"])
 
 
-async def test_clients_route_is_502_with_the_remedy_if_the_server_does_not_answer(listening):
+async def test_clients_route_is_502_with_the_remedy_if_the_gateway_does_not_answer(listening):
     await listening.runner.cleanup()
     reply = await listening.client.get("/clients")
     error = (await reply.json())["error"]
@@ -70,7 +70,7 @@ async def test_clients_route_is_502_with_the_remedy_if_the_server_does_not_answe
     assert "`vestal up` starts it" in error["message"]
 
 
-async def test_doctor_route_gives_each_finding_an_action_or_null():
+async def test_doctor_route_gives_a_fault_with_a_known_remedy_an_action_and_other_findings_null():
     findings = [
         {
             "name": "services",
@@ -91,7 +91,7 @@ async def test_doctor_route_gives_each_finding_an_action_or_null():
     assert 0.2 <= body["took_s"] < 10
 
 
-async def test_command_requested_by_several_clients_at_once_runs_once(tmp_path):
+async def test_page_command_requested_by_several_clients_at_once_runs_once(tmp_path):
     counts = "import pathlib, sys; open(sys.argv[1], 'a').write('x'); print('{}')"
     command = JsonCommand(sys.executable, "-c", counts, str(tmp_path / "count"), timeout_s=10)
     await asyncio.gather(*(command.result() for _ in range(5)))
@@ -100,7 +100,7 @@ async def test_command_requested_by_several_clients_at_once_runs_once(tmp_path):
     assert (tmp_path / "count").read_text() == "xx"
 
 
-async def test_command_that_prints_no_json_object_is_an_error_with_its_last_line():
+async def test_page_command_that_prints_no_json_raises_an_error_with_its_last_line():
     command = JsonCommand(sys.executable, "-c", "print('vestal: It is broken.')", timeout_s=10)
     with pytest.raises(HttpError, match=r"^It is broken\.$"):
         await command.result()
@@ -110,10 +110,10 @@ async def test_command_that_prints_no_json_object_is_an_error_with_its_last_line
     ("state", "event"),
     [(State.OPEN, "restarted"), (State.FAILED, "restarted"), (State.READY, "start_failed")],
 )
-async def test_start_of_the_engine_replaces_its_gateway_only_if_the_engine_was_given_up(
+async def test_start_route_of_the_engine_restarts_the_gateway_only_if_the_engine_is_open_or_failed(
     listening, state: State, event: str
 ):
-    """The engine behind an open breaker could only be tried at once by `vestal recover --reset`."""
+    """Earlier, only `vestal recover --reset` could start an engine at once whose breaker was open."""
     done: asyncio.Queue[str] = asyncio.Queue()
 
     async def engine_status(fresh: bool = False) -> ServiceStatus:
@@ -139,7 +139,7 @@ async def test_start_of_the_engine_replaces_its_gateway_only_if_the_engine_was_g
         assert await done.get() == event
 
 
-async def test_kill_route_kills_the_engine_and_the_journal_names_a_person_as_the_cause(listening):
+async def test_kill_route_kills_the_engine_and_records_a_person_as_the_cause(listening):
     sleeps = (sys.executable, "-c", "import time; time.sleep(60)", "mlx_server.engine")
     engine = await asyncio.create_subprocess_exec(*sleeps)
     status = ServiceStatus(State.READY, process_pid=engine.pid)

@@ -90,7 +90,7 @@ async def test_proxy_never_sends_the_agents_token_to_the_gateway(proxied):
     assert "Authorization" not in headers
 
 
-async def test_proxy_returns_an_error_of_the_service_unchanged(proxied):
+async def test_proxy_passes_on_an_error_of_the_service_unchanged(proxied):
     reply = await proxied.client.delete("/gateway/requests/gone")
     assert (reply.status, await reply.json()) == (404, {"error": "no such request"})
     assert reply.headers["Retry-After"] == "7"
@@ -106,7 +106,7 @@ async def test_proxy_passes_on_a_stream_line_by_line(proxied):
             assert await reply.content.read() == b'{"n": 2}\n'
 
 
-async def test_client_that_disconnects_ends_the_stream_of_the_service(proxied):
+async def test_proxy_whose_client_disconnects_ends_the_stream_from_the_service(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         await reply.content.readline()
         reply.close()
@@ -114,7 +114,7 @@ async def test_client_that_disconnects_ends_the_stream_of_the_service(proxied):
         await proxied.service.client_left.wait()
 
 
-async def test_replaced_agent_ends_proxied_streams_at_once_on_both_sides(proxied):
+async def test_proxy_of_a_replaced_agent_ends_its_streams_at_once_on_both_sides(proxied):
     async with proxied.client.post("/gateway/api/chat", json={}) as reply:
         await reply.content.readline()
         began = time.monotonic()
@@ -126,7 +126,7 @@ async def test_replaced_agent_ends_proxied_streams_at_once_on_both_sides(proxied
         await proxied.service.client_left.wait()
 
 
-async def test_stream_broken_off_by_the_service_is_broken_off_for_the_client(proxied):
+async def test_proxy_breaks_off_the_clients_stream_if_the_service_breaks_off(proxied):
     proxied.service.go_on.set()
     async with proxied.client.post("/gateway/api/chat", json={"model": "break off"}) as reply:
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -156,7 +156,7 @@ async def test_proxy_passes_on_a_body_up_to_its_limit_and_answers_413_to_a_large
         ("GET", "/orchestrator/health", 502, "upstream_refused"),
     ],
 )
-async def test_path_or_method_outside_the_proxy_table_is_refused_with_a_sentence(
+async def test_proxy_refuses_a_path_or_method_outside_its_table_with_one_sentence(
     proxied, method, path, status, code
 ):
     url = URL(f"{proxied.base}{path}", encoded=True)
@@ -165,7 +165,7 @@ async def test_path_or_method_outside_the_proxy_table_is_refused_with_a_sentence
     assert (reply.status, error["code"], error["message"][-1]) == (status, code, ".")
 
 
-async def test_proxied_body_without_a_content_length_is_411(proxied):
+async def test_proxy_answers_411_to_a_body_without_a_content_length(proxied):
     async def pieces() -> AsyncIterator[bytes]:
         yield b"{}"
 
@@ -175,7 +175,7 @@ async def test_proxied_body_without_a_content_length_is_411(proxied):
     assert proxied.service.received == []
 
 
-async def test_proxied_service_that_does_not_listen_is_502(proxied):
+async def test_proxy_answers_502_if_the_service_does_not_listen(proxied):
     await proxied.runner.cleanup()
     reply = await proxied.client.get("/gateway/api/tags")
     error = (await reply.json())["error"]

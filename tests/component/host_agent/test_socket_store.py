@@ -25,7 +25,7 @@ async def store(tmp_path: Path):
     made.stop()
 
 
-async def test_socket_that_was_stored_takes_connections_until_another_set_replaces_it(store, tmp_path):
+async def test_socket_store_holds_a_listening_socket_open_until_another_set_replaces_it(store, tmp_path):
     listening = acceptor.bind("127.0.0.1", 0)
     address = listening.getsockname()
     path = tmp_path / "s"
@@ -43,7 +43,7 @@ async def test_socket_that_was_stored_takes_connections_until_another_set_replac
         socket.create_connection(address)
 
 
-async def test_store_survives_callers_that_send_nonsense_or_nothing(store, tmp_path):
+async def test_socket_store_survives_callers_that_send_nonsense_or_nothing(store, tmp_path):
     for sent in (b"", b"get\xff", b"x" * 1000):
         with socket.socket(socket.AF_UNIX) as caller:
             caller.connect(str(tmp_path / "s"))
@@ -53,13 +53,13 @@ async def test_store_survives_callers_that_send_nonsense_or_nothing(store, tmp_p
     assert await asyncio.to_thread(socket_store.take_back, tmp_path / "s") == []
 
 
-def test_store_that_is_not_there_is_unreachable(tmp_path):
+def test_socket_store_that_does_not_exist_raises_store_unreachable(tmp_path):
     with pytest.raises(StoreUnreachable):
         socket_store.take_back(tmp_path / "none")
 
 
-def test_killed_agent_and_gateway_refuse_no_connection_where_a_watchdog_keeps_the_sockets(agent):
-    """After kill -9 of both, connections were refused until the next gateway served."""
+def test_connection_while_agent_and_gateway_are_killed_is_accepted_if_a_watchdog_runs(agent):
+    """Earlier, after kill -9 of agent and gateway, connections were refused until the next gateway served."""
     gateway = agent.start("--hands-over", "--with-watchdog").gateway()
     kept = agent.home / "run" / "watchdog.sock"
     agent.until(lambda: _count(kept), "the watchdog has the socket")

@@ -93,7 +93,7 @@ def _lines(agent, count: int) -> list[bytes]:
 
 
 def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_streams(agent, upgrade):
-    """A changed setting stopped everything: 29 s of 503 and refused connections."""
+    """Earlier, a changed setting stopped everything for 29 s, with 503 and refused connections."""
     pid = agent.start("--hands-over").process.pid
     gateways, gaps_s = [agent.gateway()], []
     streamed: list[list[bytes]] = []
@@ -124,7 +124,7 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     agent.until(left, "the older gateways end")
 
 
-def test_make_up_replaces_the_agent_alone_if_only_its_settings_changed_and_then_nothing(
+def test_make_up_after_a_change_of_agent_settings_replaces_the_agent_alone_and_only_once(
     agent, monkeypatch, capsys
 ):
     gateway = agent.start("--hands-over").gateway()
@@ -148,7 +148,7 @@ def test_make_up_replaces_the_agent_alone_if_only_its_settings_changed_and_then_
     assert not (agent.home / "run" / "upgrade.request").exists()
 
 
-def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_as_they_are(agent, upgrade):
+def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_running(agent, upgrade):
     gateway = agent.start("--hands-over").gateway()
     report = upgrade()
     assert (report["state"], report["steps"]) == ("done", [])
@@ -174,7 +174,7 @@ def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_a
 
 
 @pytest.mark.parametrize("obstacle", ["it does not know how", "an agent that died had its sockets"])
-def test_gateway_that_cannot_hand_over_is_restarted(agent, upgrade, obstacle):
+def test_upgrade_restarts_a_gateway_that_cannot_hand_over_its_requests(agent, upgrade, obstacle):
     gateway = agent.start(*([] if obstacle == "it does not know how" else ["--hands-over"])).gateway()
     if obstacle != "it does not know how":
         agent.kill()
@@ -185,7 +185,7 @@ def test_gateway_that_cannot_hand_over_is_restarted(agent, upgrade, obstacle):
     assert agent.gateway() != gateway
 
 
-def test_kill_of_the_gateway_and_stop_signal_while_the_agent_is_replaced_are_not_lost(agent):
+def test_agent_that_replaces_itself_still_notices_a_killed_gateway_and_a_stop_signal(agent):
     gateway = agent.start("--hands-over").gateway()
     _begin_to_replace(agent, 1)
     os.kill(gateway, signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_kill_of_the_gateway_and_stop_signal_while_the_agent_is_replaced_are_not
 @pytest.mark.parametrize(
     "module", ["host_agent.cli.main agent", "host_agent.cli.main up", "mlx_server.gateway"]
 )
-def test_program_refuses_the_state_folder_of_a_newer_version(agent, module):
+def test_program_with_the_state_folder_of_a_newer_version_exits_with_78(agent, module):
     (agent.home / "format").write_text("2")
     command = [sys.executable, "-m", *module.split()]
     done = subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)

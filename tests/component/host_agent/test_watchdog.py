@@ -59,8 +59,8 @@ def watched(home: Path, free_port: Callable[[], int]):
         process.kill()
 
 
-def test_killed_agent_is_restarted_by_its_watchdog_and_keeps_its_gateway(watched):
-    """After `make up` without an installation, nothing watched the agent."""
+def test_killed_agent_is_restarted_by_its_watchdog_and_adopts_its_gateway(watched):
+    """Earlier, after `make up` without `vestal install`, nothing restarted a dead agent."""
     gateway, agent = watched.start().gateway(), watched.pid_in("agent.json")
     watchdog = watched.pid_in("watchdog.json")
     shown = watched.status()["services"]["agent"]
@@ -73,7 +73,7 @@ def test_killed_agent_is_restarted_by_its_watchdog_and_keeps_its_gateway(watched
     assert watched.status()["services"]["agent"]["kept_by"] == "watchdog"
 
 
-def test_killed_watchdog_is_started_again_and_never_twice(watched):
+def test_killed_watchdog_is_started_again_exactly_once(watched):
     watched.start()
     watchdog = watched.pid_in("watchdog.json")
     os.kill(watchdog, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_killed_watchdog_is_started_again_and_never_twice(watched):
     assert len(watched.watchdogs()) == 1
 
 
-def test_agent_ended_by_sigterm_stays_ended(watched):
+def test_agent_ended_by_sigterm_is_not_restarted_by_its_watchdog(watched):
     """A person's `kill` is not a crash."""
     watched.start()
     watched.pid_in("watchdog.json")
@@ -106,7 +106,7 @@ def test_down_after_the_agent_was_killed_leaves_neither_agent_nor_watchdog(watch
     assert watched.processes() == []
 
 
-def test_second_watchdog_ends_at_once(watched):
+def test_second_watchdog_for_the_same_agent_ends_at_once(watched):
     watched.start()
     watchdog = watched.pid_in("watchdog.json")
     locked = (watched.home / "run" / "watchdog.sock").exists  # the watchdog makes it once it has its lock
@@ -127,7 +127,7 @@ def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):
     assert "nothing restarts it" in shown["detail"]
 
 
-def test_agent_of_a_service_manager_names_it_and_ends_the_watchdog_of_an_earlier_agent(home: Path):
+def test_agent_run_by_a_service_manager_says_so_and_ends_an_earlier_agents_watchdog(home: Path):
     """A watchdog beside a service manager would start a second agent."""
     config = load({"VESTAL_HOME": str(home)})
     config.home.prepare()

@@ -42,7 +42,7 @@ def start(orchestrator: Make, mlx: StandIn, hook: StandIn, ollama_port: int) -> 
     ).start()
 
 
-def test_backend_never_seen_is_posted_once_then_absent_until_it_appears(
+def test_backend_that_never_answered_is_posted_once_and_then_counts_as_absent_until_it_answers(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook, port = children("webhook_listener.py", "--token", TOKEN), free_port()
@@ -65,7 +65,7 @@ def test_backend_never_seen_is_posted_once_then_absent_until_it_appears(
     one.cycle("ollama down")
 
 
-def test_backend_never_seen_stays_down_while_posts_fail(
+def test_backend_that_never_answered_counts_as_down_while_the_webhook_fails(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)
@@ -78,7 +78,7 @@ def test_backend_never_seen_stays_down_while_posts_fail(
     wait_until("the host has heard", lambda: health(one)["status"] == "ok")
 
 
-def test_backend_that_answers_errors_and_mlx_itself_are_never_absent(
+def test_backend_that_answers_errors_or_is_the_mlx_server_never_counts_as_absent(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook, sick = children("webhook_listener.py", "--token", TOKEN), children("fake_llm.py")

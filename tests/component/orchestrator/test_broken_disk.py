@@ -60,10 +60,10 @@ def assert_unavailable_at_most(one: Orchestrator) -> set[int]:
     return seen
 
 
-def test_every_route_on_a_full_disk_works_or_answers_503_until_there_is_space(
+def test_orchestrator_on_a_full_disk_serves_or_answers_503_on_every_route_until_there_is_space(
     on_disk: Orchestrator, disk: SmallDisk
 ):
-    """POST /tasks was a 500 (sqlite3.OperationalError: database or disk is full)."""
+    """Earlier, POST /tasks was a 500 (sqlite3.OperationalError: database or disk is full)."""
     on_disk.start()
     on_disk.finished(on_disk.submit("before"))
     disk.fill()
@@ -88,10 +88,10 @@ def test_every_route_on_a_full_disk_works_or_answers_503_until_there_is_space(
     assert not on_disk.events("request_failed")
 
 
-def test_task_whose_step_ends_on_a_full_disk_is_recorded_once_there_is_space(
+def test_task_step_that_ends_on_a_full_disk_is_recorded_without_repetition_once_there_is_space(
     on_disk: Orchestrator, llm: StandIn, disk: SmallDisk
 ):
-    """DBOS took "database or disk is full" for the task's own failure, and the task was never done."""
+    """Earlier, DBOS took "database or disk is full" for a failure of the task, which was never done."""
     on_disk.start()
     on_disk.finished(on_disk.submit("before"))
     llm.control(hold=True)
@@ -109,7 +109,9 @@ def test_task_whose_step_ends_on_a_full_disk_is_recorded_once_there_is_space(
     assert len(asked) == 1, "a finished step is not paid for twice"
 
 
-def test_start_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: SmallDisk):
+def test_orchestrator_started_on_a_full_disk_waits_for_space_and_then_serves(
+    on_disk: Orchestrator, disk: SmallDisk
+):
     """The orchestrator once ended with exit code 78, as for a wrong setting, and was not restarted."""
     disk.fill()
     on_disk.start()
@@ -122,7 +124,9 @@ def test_start_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: Small
     assert (on_disk.process.pid, on_disk.process.poll()) == (pid, None)
 
 
-def test_nightly_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: SmallDisk):
+def test_nightly_process_started_on_a_full_disk_waits_for_space_without_exiting(
+    on_disk: Orchestrator, disk: SmallDisk
+):
     disk.fill()
     on_disk.start("nightly")
     wait_until("it waits", lambda: on_disk.events("nightly_waits"))
@@ -130,7 +134,9 @@ def test_nightly_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: Sma
     assert on_disk.process.poll() is None
 
 
-def test_every_route_on_a_read_only_disk_works_or_answers_503(on_disk: Orchestrator, disk: SmallDisk):
+def test_orchestrator_on_a_read_only_disk_serves_or_answers_503_on_every_route(
+    on_disk: Orchestrator, disk: SmallDisk
+):
     disk.remount("ro")
     on_disk.start()
     assert 503 in assert_unavailable_at_most(on_disk)
@@ -141,7 +147,9 @@ def test_every_route_on_a_read_only_disk_works_or_answers_503(on_disk: Orchestra
     assert assert_unavailable_at_most(on_disk) == {200, 201, 404}
 
 
-def test_locked_database_is_503_before_a_clients_time_out(orchestrator: Make, llm: StandIn):
+def test_knowledge_request_while_the_database_is_locked_is_a_503_with_the_reason(
+    orchestrator: Make, llm: StandIn
+):
     one = orchestrator(MLX_API_URL=llm.url).start()
     one.cycle()
     with closing(sqlite3.connect(one.home / "orchestrator.db")) as db:
@@ -156,7 +164,7 @@ def test_locked_database_is_503_before_a_clients_time_out(orchestrator: Make, ll
 
 
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
-def test_tasks_file_damaged_while_in_use_is_replaced_at_the_next_start(
+def test_task_database_damaged_or_deleted_while_in_use_is_replaced_at_the_next_start(
     orchestrator: Make, llm: StandIn, how: str
 ):
     """DBOS once continued in a file that could not be opened any more, and the tasks that it accepted were

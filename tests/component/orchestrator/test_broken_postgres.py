@@ -60,14 +60,14 @@ class Fault:
 @pytest.mark.parametrize(
     ("kind", "advice"), [("read_only", "name the primary"), ("disk_full", "free some space")]
 )
-def test_postgres_that_cannot_be_written_is_503_and_no_task_is_lost(
+def test_task_while_postgres_cannot_be_written_is_a_503_and_running_tasks_finish_later(
     orchestrator: Callable[..., Orchestrator],
     llm: StandIn,
     free_port: Callable[[], int],
     kind: str,
     advice: str,
 ):
-    """A read-only server and a full disk of the server were a 500, and ended the tasks that ran."""
+    """Earlier, a Postgres that was read-only or had a full disk caused a 500, and ended the running tasks."""
     with RealPostgres(free_port()) as server:
         url = server.new_database()
         one = orchestrator(

@@ -29,7 +29,9 @@ def metric(one: Orchestrator, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"vestal_orchestrator_{name} ")).split()[1])
 
 
-def test_first_cycle_ends_within_5_s_without_heavy_imports(orchestrator: Make, llm: StandIn):
+def test_orchestrators_first_cycle_ends_within_5_s_of_its_start_without_importing_numpy(
+    orchestrator: Make, llm: StandIn
+):
     took_s = []
     for _ in range(3):  # the quickest start counts: the machine may have had other things to do
         begun = time.monotonic()
@@ -51,7 +53,7 @@ def test_first_cycle_ends_within_5_s_without_heavy_imports(orchestrator: Make, l
     assert dashboards.missing_of("orchestrator", str(one.ask("/metrics")[1])) == set()
 
 
-def test_cycle_without_embeddings_skips_knowledge_and_posts_the_webhook_once(
+def test_cycle_without_an_embedding_backend_skips_knowledge_and_posts_the_webhook_once(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -107,7 +109,7 @@ def test_cycle_after_a_backend_returns_embeds_the_skipped_files(
     assert cycle["trigger"] == "mlx is healthy"
 
 
-def test_webhook_answer_manual_stop_is_in_every_cycle_record_and_not_posted_again(
+def test_cycle_whose_webhook_answers_manual_stop_reports_it_each_time_and_posts_only_once(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], llm: StandIn
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)
@@ -127,7 +129,7 @@ def test_webhook_answer_manual_stop_is_in_every_cycle_record_and_not_posted_agai
     assert len(hook.posts()) == 1
 
 
-def test_webhook_with_a_refused_token_reports_it_in_the_cycle(
+def test_webhook_that_refuses_the_token_is_logged_with_the_setting_to_check(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", "another")
@@ -161,7 +163,7 @@ def test_knowledge_update_embeds_changed_files_only_and_removes_deleted_ones(
     )
 
 
-def test_knowledge_update_with_a_refused_text_continues_and_names_the_file(
+def test_knowledge_update_with_a_text_the_backend_refuses_continues_and_names_the_file(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha", b="# B\n\npoison", c="# C\n\ngamma")
@@ -176,7 +178,7 @@ def test_knowledge_update_with_a_refused_text_continues_and_names_the_file(
     assert len(llm.calls("/api/embed")) == tried
 
 
-def test_nightly_after_a_missed_hour_checks_all_files_on_the_shared_database(
+def test_nightly_process_started_after_a_missed_hour_embeds_what_the_database_lacks(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -197,7 +199,9 @@ def test_nightly_after_a_missed_hour_checks_all_files_on_the_shared_database(
     assert subprocess.run(check, env=night.env, cwd=night.repo, timeout=20, check=False).returncode == 1
 
 
-def test_api_bad_input_is_refused_with_code_and_message(orchestrator: Make, llm: StandIn):
+def test_orchestrator_refuses_each_invalid_request_with_a_code_and_a_message(
+    orchestrator: Make, llm: StandIn
+):
     one = orchestrator(MLX_API_URL=llm.url).start()
     refusals = [
         (one.ask("/tasks", b"{not json"), 400, "invalid_json"),
@@ -227,7 +231,9 @@ def test_api_bad_input_is_refused_with_code_and_message(orchestrator: Make, llm:
     assert not (one.home / "orchestrator-tasks.db").exists()
 
 
-def test_start_on_a_busy_port_or_with_a_bad_setting_exits_78(orchestrator: Make, llm: StandIn):
+def test_orchestrator_started_on_a_busy_port_or_with_a_bad_setting_exits_with_78(
+    orchestrator: Make, llm: StandIn
+):
     one = orchestrator(MLX_API_URL=llm.url).start()
     for env, words in (
         ({"VESTAL_ORCHESTRATOR_PORT": str(one.port)}, "VESTAL_ORCHESTRATOR_PORT"),

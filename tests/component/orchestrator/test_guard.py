@@ -19,7 +19,7 @@ def code(answer: tuple[int, dict]) -> tuple[int, str]:
     return answer[0], answer[1]["error"]["code"]
 
 
-def test_tasks_post_that_is_not_json_is_415_and_creates_no_task(one: Orchestrator):
+def test_tasks_post_not_declared_as_json_is_415_and_creates_no_task(one: Orchestrator):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         answer = one.ask("/tasks", {"goal": "x"}, headers={"Content-Type": kind})
         assert code(answer) == (415, "unsupported_media_type")

@@ -24,7 +24,7 @@ def write(tmp_path: Path, agent: str = "docs", **files: str) -> Path:
     return folder
 
 
-def test_search_without_a_backend_searches_by_words_with_a_note(
+def test_knowledge_search_without_an_embedding_backend_finds_by_words_and_says_so(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")
@@ -41,7 +41,7 @@ def test_search_without_a_backend_searches_by_words_with_a_note(
     assert one.ask("/knowledge/search", {"query": "failures", "path": "other"})[1]["results"] == []
 
 
-def test_search_is_ranked_by_the_configured_reranker_and_says_why_if_it_is_not(
+def test_knowledge_search_is_ranked_by_the_reranker_and_gives_the_reason_if_that_fails(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     long = "The breaker opens after five failures, one after the other, within the time that is set."
@@ -59,7 +59,7 @@ def test_search_is_ranked_by_the_configured_reranker_and_says_why_if_it_is_not(
     assert answer["note"] == "not ranked by ranker: mlx answers 400: this query is not taken"
 
 
-def test_task_without_an_embedding_backend_is_answered_from_a_search_by_words(
+def test_task_without_an_embedding_backend_is_answered_from_a_knowledge_search_by_words(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")
@@ -72,7 +72,7 @@ def test_task_without_an_embedding_backend_is_answered_from_a_search_by_words(
     assert "found by words alone" in json.dumps(task)
 
 
-def test_update_killed_in_the_middle_repeats_one_batch_at_most(
+def test_knowledge_update_killed_midway_embeds_at_most_one_batch_again_after_the_restart(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, **{f"f{n:02}": f"text number {n}" for n in range(40)})
@@ -90,7 +90,7 @@ def test_update_killed_in_the_middle_repeats_one_batch_at_most(
     assert "knowledge_chunks 40" in one.ask("/metrics")[1]
 
 
-def test_database_damaged_while_running_is_replaced_and_filled_again(
+def test_knowledge_database_damaged_while_running_is_replaced_and_filled_again(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, a="# A\n\nalpha " + "word " * 100, b="# B\n\nbeta")
@@ -106,7 +106,9 @@ def test_database_damaged_while_running_is_replaced_and_filled_again(
     assert list(one.home.glob("orchestrator.db.corrupt-*"))
 
 
-def test_nightly_run_twice_writes_each_agents_note_once(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_nightly_run_repeated_without_changes_writes_each_agents_note_once(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
     write(tmp_path, "ships", a="# Ships\n\nThey sail.")
     write(tmp_path, "trains", b="# Trains\n\nThey roll.")
     one = orchestrator(MLX_API_URL=llm.url).start()
@@ -144,7 +146,9 @@ def vestal_search(one: Orchestrator, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=clean | own, cwd=one.repo, capture_output=True, text=True, timeout=60)
 
 
-def test_vestal_search_prints_file_heading_and_text(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_search_command_prints_file_heading_and_text_of_each_passage(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.")
     one = orchestrator(MLX_API_URL=llm.url).start()
     cycle = one.cycle("1 changed")
@@ -163,7 +167,7 @@ def test_vestal_search_prints_file_heading_and_text(orchestrator: Make, llm: Sta
     assert "The orchestrator refused: There is no agent 'nobody'" in refused.stderr
 
 
-def test_vestal_search_without_an_orchestrator_says_how_to_start_it(orchestrator: Make):
+def test_search_command_without_an_orchestrator_says_how_to_start_it(orchestrator: Make):
     one = orchestrator()
     one.home.mkdir()
     done = vestal_search(one, "anything")

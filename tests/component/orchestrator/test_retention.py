@@ -33,7 +33,7 @@ def rows(path: Path, task_id: str) -> dict[str, int]:
         return {name: db.execute(count.format(name), (task_id,)).fetchone()[0] for name in PAYLOADS}
 
 
-def test_drop_old_tasks_deletes_finished_tasks_with_their_steps_and_keeps_unfinished_ones(
+def test_drop_old_tasks_deletes_finished_tasks_with_their_steps_but_no_unfinished_task(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -62,7 +62,7 @@ def test_drop_old_tasks_deletes_finished_tasks_with_their_steps_and_keeps_unfini
     assert one.finished(waits)["answer"]
 
 
-def test_drop_old_tasks_deletes_more_tasks_than_one_page(orchestrator: Make, llm: StandIn):
+def test_drop_old_tasks_deletes_a_hundred_tasks_in_one_call(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="32").start()
     tasks = [one.submit(f"goal {number}", agents=["lead"]) for number in range(110)]
     states = lambda: {task["state"] for task in one.ask("/tasks?limit=500")[1]["tasks"]}  # noqa: E731

@@ -35,7 +35,9 @@ def vestal(one: Orchestrator, *arguments: str, stdin: str = "") -> subprocess.Co
     )
 
 
-def test_task_command_shows_progress_and_the_answer(orchestrator: Make, llm: StandIn):
+def test_task_command_prints_progress_and_the_answer_without_its_escape_sequences(
+    orchestrator: Make, llm: StandIn
+):
     one = orchestrator(MLX_API_URL=llm.url).start()
     llm.control(say={"You are": "An answer \x1b[2J\x1b]0;with orders\x07 in it"})
     done = vestal(one, "what is it?")
@@ -68,7 +70,7 @@ def test_task_command_with_bad_input_prints_one_sentence_and_exits_64(orchestrat
     assert "vestal up" in gone.stderr
 
 
-def test_task_command_interrupted_leaves_the_task_running(orchestrator: Make, llm: StandIn):
+def test_task_command_interrupted_by_ctrl_c_leaves_the_task_running(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     llm.control(delay_s=30)
     task_id = vestal(one, "take your time", "--detach").stdout.strip()

@@ -21,7 +21,9 @@ def asked(llm: StandIn, goal: str) -> int:
     return sum(goal in call["messages"][-1]["content"] for call in llm.calls("/api/chat"))
 
 
-def test_task_with_knowledge_is_answered_with_its_sources(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_task_about_embedded_documents_is_answered_with_its_sources(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
     notes = tmp_path / "knowledge" / "docs"
     notes.mkdir(parents=True)
     (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
@@ -39,7 +41,7 @@ def test_task_with_knowledge_is_answered_with_its_sources(orchestrator: Make, ll
     assert "heron eats fish" in llm.calls("/api/chat")[0]["messages"][-1]["content"]
 
 
-def test_task_with_the_same_idempotency_key_is_the_same_task(shared: Orchestrator):
+def test_task_submitted_again_with_the_same_idempotency_key_is_the_same_task(shared: Orchestrator):
     one, before = shared, len(shared.tasks())
     first = one.submit("only once please", idempotency_key="k-1")
     one.finished(first)
@@ -48,10 +50,10 @@ def test_task_with_the_same_idempotency_key_is_the_same_task(shared: Orchestrato
     assert len(one.tasks()) == before + 2
 
 
-def test_task_beyond_the_limit_is_503_and_the_key_of_an_accepted_one_still_answers(
+def test_task_beyond_the_queue_limit_is_503_unless_its_key_belongs_to_an_accepted_task(
     orchestrator: Make, llm: StandIn
 ):
-    """The queue had no limit, so a client that posted in a loop filled the disk."""
+    """Earlier, the queue had no limit, so a client that posted in a loop filled the disk."""
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_MAX_UNFINISHED_TASKS="3").start()
     llm.control(hold=True)
     with ThreadPoolExecutor(12) as pool:
@@ -76,7 +78,7 @@ def test_task_beyond_the_limit_is_503_and_the_key_of_an_accepted_one_still_answe
     wait_until("a place is free", lambda: one.ask("/tasks", {"goal": "now"})[0] == 201)
 
 
-def test_task_with_the_idempotency_key_of_another_goal_is_a_conflict(shared: Orchestrator):
+def test_task_with_the_idempotency_key_of_another_goal_is_refused_with_409(shared: Orchestrator):
     """Before, the second goal got the id of the first task and was never processed."""
     one = shared
     first = one.submit("the first goal", idempotency_key="k")
@@ -173,7 +175,7 @@ def test_task_without_a_backend_waits_and_finishes_when_one_appears(
 
 
 @pytest.mark.parametrize("mode", ["empty", "error"])
-def test_task_whose_backend_gives_invalid_answers_is_retried(
+def test_task_whose_backend_gives_empty_answers_or_errors_is_retried(
     shared: Orchestrator, shared_llm: StandIn, mode: str
 ):
     one, llm, goal = shared, shared_llm, f"try again after {mode}"
@@ -185,7 +187,7 @@ def test_task_whose_backend_gives_invalid_answers_is_retried(
     assert one.finished(task_id)["answer"]
 
 
-def test_task_cancelled_during_a_hanging_call_frees_the_queue(orchestrator: Make, llm: StandIn):
+def test_task_cancelled_during_a_hanging_call_lets_the_next_task_run(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
     llm.control(delay_s=30)
@@ -199,7 +201,7 @@ def test_task_cancelled_during_a_hanging_call_frees_the_queue(orchestrator: Make
     assert one.ask(f"/tasks/{waits}", method="DELETE")[0] == 409
 
 
-def test_task_events_stream_until_the_task_is_done(shared: Orchestrator):
+def test_task_event_stream_ends_with_the_answer_when_the_task_is_done(shared: Orchestrator):
     one = shared
     task_id = one.submit("tell me all the while")
     request = urllib.request.Request(
@@ -214,7 +216,9 @@ def test_task_events_stream_until_the_task_is_done(shared: Orchestrator):
     assert {"queued", "running", "done"} >= {t["state"] for t in events}
 
 
-def test_task_database_corrupt_at_start_is_moved_aside_with_a_notice(orchestrator: Make, llm: StandIn):
+def test_orchestrator_started_with_corrupt_databases_renames_them_and_reports_it(
+    orchestrator: Make, llm: StandIn
+):
     one = orchestrator(MLX_API_URL=llm.url)
     one.home.mkdir()
     for name in ("orchestrator.db", "orchestrator-tasks.db"):

@@ -45,7 +45,7 @@ def of(llm: StandIn, role: str) -> list[dict]:
     return [c for c in llm.calls("/api/chat") if c["messages"][0]["content"].startswith(f"You are {role}.")]
 
 
-def test_task_planned_by_the_lead_is_answered_by_the_named_agents(
+def test_task_planned_by_the_lead_is_answered_by_the_agents_that_the_plan_names(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     folder = tmp_path / "knowledge" / "reader"
@@ -72,7 +72,7 @@ def test_task_planned_by_the_lead_is_answered_by_the_named_agents(
     assert "reader wrote:" in joined and "critic wrote:" in joined
 
 
-def test_task_after_a_nightly_run_is_planned_and_answered_with_the_notes(
+def test_task_after_a_nightly_run_is_planned_and_answered_with_the_nightly_notes(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     folder = tmp_path / "knowledge" / "reader"
@@ -96,7 +96,7 @@ def test_task_after_a_nightly_run_is_planned_and_answered_with_the_notes(
     assert asked.index("The heron eats fish") < asked.index('"All about herons."') < asked.index("Goal: ")
 
 
-def test_task_without_a_readable_plan_asks_every_agent_with_a_note(
+def test_task_whose_plan_cannot_be_read_asks_every_agent_and_says_so(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -120,7 +120,7 @@ def test_task_agents_work_in_parallel_up_to_the_limit(orchestrator: Make, llm: S
     assert call(f"{llm.url}/calls")[1]["most_at_work"] == 2
 
 
-def test_task_with_a_failed_agent_is_joined_from_the_other_answers(
+def test_task_with_a_failed_agent_is_answered_from_the_other_agents_answers(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     llm.control(reject="the thinker")
@@ -133,7 +133,7 @@ def test_task_with_a_failed_agent_is_joined_from_the_other_answers(
     assert "this prompt is not taken" in alone["error"]
 
 
-def test_task_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_task_that_is_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
     one = orchestrator(
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
@@ -149,7 +149,7 @@ def test_task_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, t
 
 
 @pytest.mark.parametrize("command", ["run", "nightly"])
-def test_broken_agents_file_ends_the_process_with_78_and_one_sentence(
+def test_orchestrator_with_a_broken_agents_file_exits_with_78_and_one_sentence(
     orchestrator: Make, tmp_path: Path, command: str
 ):
     path = tmp_path / "agents.yaml"
@@ -170,7 +170,9 @@ def test_broken_agents_file_ends_the_process_with_78_and_one_sentence(
     )
 
 
-def test_tasks_waiting_for_their_model_do_not_block_others(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_tasks_that_wait_for_a_missing_model_do_not_block_other_tasks(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
     """Before, with two calls at once, two waiting tasks blocked all others."""
     path = tmp_path / "agents.yaml"
     path.write_text("agents: {big: {prompt: Think., model: 'not-here:70b'}}")
@@ -187,7 +189,9 @@ def test_tasks_waiting_for_their_model_do_not_block_others(orchestrator: Make, l
     assert {one.task(task)["state"] for task in waiting} == {"running"}
 
 
-def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_task_with_a_long_goal_sends_only_prompts_that_fit_the_models_small_context(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
     llm.control(context_length=700)
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
     one.finished(one.submit("a long goal, " * 1200))
@@ -199,7 +203,7 @@ def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_task_killed_at_random_points_repeats_no_finished_step(
+def test_task_of_an_orchestrator_killed_at_random_points_repeats_no_finished_step(
     orchestrator: Make, llm: StandIn, tmp_path: Path, seed: int
 ):
     """No finished step is repeated; only a call that was in flight at a kill is made once more."""
@@ -269,7 +273,7 @@ def step_of(body: dict) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
-def test_two_hosts_share_the_load_and_one_takes_all_when_the_other_dies(
+def test_two_model_hosts_share_the_calls_and_one_takes_all_when_the_other_dies(
     orchestrator: Make, children: Start, free_port: Callable[[], int], tmp_path: Path
 ):
     here, port = children("fake_llm.py"), free_port()
@@ -289,7 +293,7 @@ def test_two_hosts_share_the_load_and_one_takes_all_when_the_other_dies(
     assert len(there.calls("/api/chat")) >= before + 3
 
 
-def test_host_with_three_empty_answers_is_not_asked_again(
+def test_model_host_that_gave_three_empty_answers_is_not_asked_again(
     orchestrator: Make, children: Start, tmp_path: Path
 ):
     """With a dead Metal context a server answers 200 without text for hours, and passes all health checks."""

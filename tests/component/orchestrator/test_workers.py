@@ -1,4 +1,4 @@
-"""Many processes on one real Postgres share the tasks, and take over those of a dead worker."""
+"""Many processes on one real Postgres share the tasks, and take over the tasks of a dead worker."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
         assert asked(llm, f"goal number {n}.") in ((1, 2) if task in begun else (1,))
 
 
-def test_workers_keep_the_global_limit_and_cancel_each_others_tasks(start: Start, llm: StandIn):
+def test_workers_together_respect_the_global_task_limit_and_can_cancel_each_others_tasks(
+    start: Start, llm: StandIn
+):
     limits = {**ONE_CALL, "VESTAL_TASKS_AT_ONCE": "6"}
     llm.control(mode="hang")
     one, other = start("one", "run", **limits), start("other", **limits)
@@ -122,7 +124,7 @@ def test_workers_keep_the_global_limit_and_cancel_each_others_tasks(start: Start
     assert one.task(theirs)["state"] == "cancelled"
 
 
-def test_worker_terminated_releases_its_tasks_at_once(start: Start, llm: StandIn):
+def test_worker_ended_by_sigterm_releases_its_tasks_at_once(start: Start, llm: StandIn):
     one = start("one", "run", **ONE_CALL)
     other = start("other")
     llm.control(mode="hang")
@@ -134,7 +136,9 @@ def test_worker_terminated_releases_its_tasks_at_once(start: Start, llm: StandIn
     assert not lost(one), "nobody had to notice that it is gone"
 
 
-def test_worker_suspended_too_long_exits_75_when_it_resumes(start: Start, llm: StandIn):
+def test_worker_suspended_until_its_tasks_were_taken_over_exits_with_75_when_it_resumes(
+    start: Start, llm: StandIn
+):
     """A paused container or a machine that slept resumes in a task that another worker has taken over."""
     one = start("one", "run", **ONE_CALL)
     llm.control(delay_s=1.0)
@@ -149,13 +153,15 @@ def test_worker_suspended_too_long_exits_75_when_it_resumes(start: Start, llm: S
     assert [step["name"] for step in one.task(tasks[0])["steps"]] == ["retrieve:lead", "answer:lead"]
 
 
-def test_worker_without_a_database_url_exits_78_with_the_reason(orchestrator: Callable[..., Orchestrator]):
+def test_worker_without_a_database_url_exits_with_78_and_the_reason(
+    orchestrator: Callable[..., Orchestrator],
+):
     worker = orchestrator().start("worker")
     assert worker.process.wait(timeout=10) == 78
     assert "VESTAL_DATABASE_URL is not set" in worker.said()
 
 
-def test_tasks_survive_a_restart_of_postgres(
+def test_tasks_finish_after_a_restart_of_postgres(
     repo: Path, free_port: Callable[[], int], start: Start, llm: StandIn
 ):
     with RealPostgres(free_port()) as postgres:
@@ -173,7 +179,9 @@ def test_tasks_survive_a_restart_of_postgres(
         one.end()
 
 
-def test_knowledge_on_postgres_is_found_by_another_process(start: Start, llm: StandIn, tmp_path: Path):
+def test_knowledge_stored_in_postgres_is_found_by_another_orchestrator(
+    start: Start, llm: StandIn, tmp_path: Path
+):
     notes = tmp_path / "knowledge" / "docs"
     notes.mkdir(parents=True)
     (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
@@ -195,8 +203,8 @@ def call_facts(llm: StandIn) -> dict:
     return call(f"{llm.url}/calls")[1]
 
 
-def test_second_worker_with_the_same_name_exits_78_and_the_first_continues(start: Start, llm: StandIn):
-    """Before, each took the other's tasks and made it exit, again and again."""
+def test_second_worker_with_the_same_name_exits_with_78_and_the_first_continues(start: Start, llm: StandIn):
+    """Earlier, each of the two took the other's tasks and made the other exit, again and again."""
     one = start("one", "run")
     llm.control(delay_s=0.5)
     first = start("first")
@@ -210,7 +218,7 @@ def test_second_worker_with_the_same_name_exits_78_and_the_first_continues(start
     assert [asked(llm, f"goal {n}.") for n in range(8)] == [1] * 8
 
 
-def test_worker_killed_can_restart_under_its_name_at_once(start: Start, llm: StandIn):
+def test_worker_that_was_killed_can_restart_at_once_under_its_name(start: Start, llm: StandIn):
     llm.control(mode="hang")
     one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
     first = start("first")
@@ -223,10 +231,10 @@ def test_worker_killed_can_restart_under_its_name_at_once(start: Start, llm: Sta
     assert not lost(one)
 
 
-def test_start_on_a_database_without_free_connections_exits_75_for_a_retry(
+def test_orchestrator_started_on_a_database_without_free_connections_exits_with_75(
     start: Start, postgres: RealPostgres, url: str
 ):
-    """Before, it exited with 1, as if it had a fault of its own, which a supervisor counts as a crash."""
+    """Earlier, the orchestrator exited with 1, which a supervisor counts as a crash."""
     few = postgres.url_of_another_user(url, most_connections=3)
     one = start("one", "run", VESTAL_DATABASE_URL=few)
     assert one.process.wait(timeout=20) == 75

@@ -121,7 +121,7 @@ def until_end(stream: AnswerStream) -> list[Happening]:
     return found
 
 
-def test_answer_continues_after_the_last_complete_frame_when_its_gateway_died(gateway: FakeGateway):
+def test_chat_answer_resumes_after_the_last_complete_frame_when_its_gateway_restarts(gateway: FakeGateway):
     gateway.rest = [503, 200]  # the gateway restarts, and is not ready at once
     found = until_end(begin(gateway))
     assert [type(each) for each in found] == [Piece, Piece, GatewayLost, GatewayBack, Piece, Piece, Finished]
@@ -130,19 +130,19 @@ def test_answer_continues_after_the_last_complete_frame_when_its_gateway_died(ga
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_answer_that_the_next_gateway_does_not_have_fails_with_a_sentence(gateway: FakeGateway, status: int):
+def test_chat_answer_unknown_to_the_restarted_gateway_is_reported_as_lost(gateway: FakeGateway, status: int):
     gateway.rest = [status]
     last = until_end(begin(gateway))[-1]
     assert isinstance(last, Failed) and "is lost" in last.sentence
 
 
-def test_refused_request_fails_with_the_sentence_of_the_gateway(gateway: FakeGateway):
+def test_chat_request_refused_by_the_gateway_fails_with_the_gateways_error_message(gateway: FakeGateway):
     gateway.refusal = (404, {"error": "model 'm' not found"})
     assert until_end(begin(gateway)) == [Failed("model 'm' not found")]
     assert len(gateway.keys) == 1 and None not in gateway.keys
 
 
-def test_death_of_the_engine_is_reported_with_its_cause(gateway: FakeGateway):
+def test_chat_stream_reports_the_cause_when_the_engine_dies(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
     while (happening := stream.happenings.get(timeout=20)) != EngineDied(7, "killed by SIGKILL"):
@@ -150,7 +150,7 @@ def test_death_of_the_engine_is_reported_with_its_cause(gateway: FakeGateway):
     stream.cancel()
 
 
-def test_answer_cancelled_in_the_terminal_is_cancelled_in_the_gateway(gateway: FakeGateway):
+def test_chat_answer_cancelled_in_the_terminal_is_cancelled_in_the_gateway(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
     stream.happenings.get(timeout=20)

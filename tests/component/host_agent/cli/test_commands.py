@@ -15,17 +15,17 @@ from tests.component.host_agent.cli.conftest import sentence
 from tests.services import in_process
 
 
-def test_token_makes_and_prints_the_token(vestal, home: Path):
+def test_token_command_without_a_token_file_creates_and_prints_a_token(vestal, home: Path):
     assert vestal("token").stdout == (home / "token").read_text()
 
 
-def test_logs_of_an_unknown_service_lists_the_services(vestal):
+def test_logs_command_with_an_unknown_service_lists_the_known_services(vestal):
     done = vestal("logs", "foo")
     assert done.returncode == 64
     assert "mlx_engine" in sentence(done)
 
 
-def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
+def test_logs_command_prints_the_last_lines_each_with_its_service(vestal, home: Path):
     (home / "logs").mkdir()
     (home / "logs" / "engine.log").write_text("one\ntwo\nthree\n")
     done = vestal("logs", "-n", "2", "mlx_engine")
@@ -38,20 +38,20 @@ def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
 
 
 @pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "("), ("--lines", "-1")])
-def test_logs_with_an_invalid_option_value_fails_with_one_sentence(vestal, mistake: tuple[str, str]):
+def test_logs_command_with_an_invalid_option_value_fails_with_one_sentence(vestal, mistake: tuple[str, str]):
     done = vestal("logs", *mistake)
     assert done.returncode == 64
     assert mistake[1] in sentence(done)
 
 
-def test_recover_dry_run_without_an_agent_shows_what_it_would_do(vestal, home: Path):
+def test_recover_dry_run_without_an_agent_says_that_it_would_start_one(vestal, home: Path):
     done = vestal("recover", "--dry-run")
     assert done.returncode == 1
     assert "would start it" in done.stdout
     assert not (home / "run").exists()
 
 
-def test_cache_clear_keeps_the_links_that_the_engine_needs(vestal, home: Path):
+def test_cache_clear_deletes_the_kv_cache_but_not_the_blas_links(vestal, home: Path):
     for folder in ("blas", "kv"):
         (home / "cache" / folder).mkdir(parents=True)
         (home / "cache" / folder / "file").write_bytes(b"x" * 1024)
@@ -75,7 +75,7 @@ def test_install_dry_run_writes_nothing(vestal, home: Path):
         ("AGENT", ("recover", "--dry-run")),
     ],
 )
-def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
+def test_command_interrupted_by_ctrl_c_prints_one_sentence_and_exits_with_130(
     vestal, home: Path, service: str, command: tuple[str, ...]
 ):
     """Earlier, Ctrl-C printed nothing in most commands, and was lost during an import."""
@@ -96,7 +96,7 @@ def test_interrupted_command_prints_one_sentence_about_what_is_left_unfinished(
 
 
 @pytest.mark.parametrize("command", [("demo",), ("top",), ("chat",), ("chat", "smollm2:135m", "Hello?")])
-def test_command_that_needs_the_mlx_server_names_the_remedy_if_there_is_none(
+def test_command_that_needs_the_mlx_server_names_the_remedy_if_the_server_is_not_running(
     vestal, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello?"))
@@ -105,7 +105,7 @@ def test_command_that_needs_the_mlx_server_names_the_remedy_if_there_is_none(
     assert sentence(done).endswith("`vestal status` says why, `vestal up` starts it.")
 
 
-def test_chat_from_an_empty_pipe_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
+def test_chat_command_with_empty_piped_input_is_refused(vestal, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
     done = in_process.vestal(("chat",), vestal.env)
     assert (done.returncode, done.stdout) == (64, "")

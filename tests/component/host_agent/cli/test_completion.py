@@ -81,7 +81,7 @@ def _env(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("shell", "complete"), [("bash", by_bash), ("zsh", by_zsh), ("fish", by_fish)])
-def test_completion_completes_commands_services_and_installed_models(
+def test_shell_completion_offers_commands_services_and_installed_models(
     home: Path, shell: str, complete: Complete
 ):
     if shutil.which(shell) is None:

@@ -82,7 +82,7 @@ def launch(tmp_path: Path, repo: Path) -> Iterator[Launch]:
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_launch_starts_the_program_with_a_model_that_fits_and_returns_its_exit_code(launch: Launch):
+def test_launch_picks_a_model_with_enough_context_and_returns_the_programs_exit_code(launch: Launch):
     done = launch("claude", "--", "-p", "two words")
     url, key, kept, *arguments = done.stdout.splitlines()
     assert url.startswith("http://127.0.0.1:")
@@ -92,7 +92,7 @@ def test_launch_starts_the_program_with_a_model_that_fits_and_returns_its_exit_c
     assert "good:8b" in done.stderr
 
 
-def test_launch_without_a_fitting_model_names_what_is_missing_and_starts_nothing(launch: Launch):
+def test_launch_if_every_context_is_too_small_starts_nothing_unless_a_model_is_named(launch: Launch):
     done = launch("claude", models=MODELS[:1])
     assert (done.returncode, done.stdout) == (69, "")
     assert "small:latest has a context of 8,192 tokens" in done.stderr
@@ -101,7 +101,7 @@ def test_launch_without_a_fitting_model_names_what_is_missing_and_starts_nothing
     assert "it may fail" in forced.stderr
 
 
-def test_launch_of_a_program_that_is_not_installed_shows_how_to_use_it(launch: Launch):
+def test_launch_of_a_program_that_is_not_installed_prints_its_settings_and_install_command(launch: Launch):
     done = launch("goosey-opencode")
     assert (done.returncode, done.stdout) == (64, "")
     done = launch("qwen")
@@ -110,13 +110,13 @@ def test_launch_of_a_program_that_is_not_installed_shows_how_to_use_it(launch: L
     assert "npm install -g @qwen-code/qwen-code" in done.stderr
 
 
-def test_launch_without_a_server_says_how_to_start_it(launch: Launch, free_port: Callable[[], int]):
+def test_launch_without_a_running_server_says_how_to_start_it(launch: Launch, free_port: Callable[[], int]):
     done = launch("claude", port=free_port())
     assert (done.returncode, done.stdout) == (69, "")
     assert "`vestal up` starts it" in done.stderr
 
 
-def test_launch_alone_lists_the_programs_for_people_and_for_programs(launch: Launch):
+def test_launch_without_arguments_lists_the_programs_as_text_and_as_json(launch: Launch):
     listed = launch()
     assert "Claude Code" in listed.stdout and "32,768" in listed.stdout
     rows = json.loads(launch("--json").stdout)
@@ -125,7 +125,7 @@ def test_launch_alone_lists_the_programs_for_people_and_for_programs(launch: Lau
     assert [row["path"] for row in rows if row["name"] == "qwen"] == [None]
 
 
-def test_launch_shows_its_settings_for_a_shell_and_as_json_and_starts_nothing(launch: Launch):
+def test_launch_with_show_or_json_prints_the_programs_settings_and_starts_nothing(launch: Launch):
     shown = launch("claude", "--show").stdout
     assert "export ANTHROPIC_API_KEY=''\n" in shown and shown.endswith("claude --model good:8b\n")
     described = json.loads(launch("claude", "--json", "--", "-p").stdout)

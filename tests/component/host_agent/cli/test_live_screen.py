@@ -13,7 +13,7 @@ import termios
 from pathlib import Path
 
 
-def test_live_screen_follows_a_resize_and_restores_the_terminal_at_its_end(vestal, home: Path):
+def test_status_watch_follows_a_terminal_resize_and_restores_the_terminal_when_it_ends(vestal, home: Path):
     (home / "token").write_text("t")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 100, 0, 0))

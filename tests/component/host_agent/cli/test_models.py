@@ -93,7 +93,7 @@ class Vestal:
         return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
 
-def test_model_is_found_inspected_pulled_listed_and_removed(tmp_path: Path, hub: FakeHub):
+def test_models_command_searches_inspects_pulls_lists_and_removes_a_model(tmp_path: Path, hub: FakeHub):
     vestal = Vestal(tmp_path / "home", hub.url)
     found = json.loads(vestal.run("models", "search", "chat", "--json").stdout)["models"]
     assert [(each["name"], each["kind"]) for each in found] == [
@@ -145,7 +145,7 @@ def test_model_is_found_inspected_pulled_listed_and_removed(tmp_path: Path, hub:
     assert "org/chat-4bit is not installed" in gone.stderr
 
 
-def test_pull_that_does_not_fit_is_refused_without_a_question_where_nobody_can_answer(
+def test_pull_of_a_model_too_large_for_memory_without_a_terminal_is_refused_without_asking(
     tmp_path: Path, hub: FakeHub
 ):
     vestal = Vestal(tmp_path / "home", hub.url)
@@ -155,7 +155,7 @@ def test_pull_that_does_not_fit_is_refused_without_a_question_where_nobody_can_a
     assert "`vestal models pull --force org/huge:latest`" in refused.stderr
 
 
-def test_pull_interrupted_by_ctrl_c_says_that_the_download_is_kept_and_exits_with_130(
+def test_pull_interrupted_by_ctrl_c_keeps_the_partial_download_and_exits_with_130(
     tmp_path: Path, hub: FakeHub
 ):
     vestal = Vestal(tmp_path / "home", hub.url)
@@ -205,7 +205,7 @@ class GatewayAnswers(BaseHTTPRequestHandler):
         pass
 
 
-def test_rm_goes_through_the_running_server_and_refuses_a_model_that_a_request_uses(tmp_path: Path):
+def test_models_rm_asks_the_running_server_and_refuses_a_model_that_a_request_uses(tmp_path: Path):
     store = tmp_path / "models"
     for name, more in (("mine:latest", {}), ("made:latest", {"preset": {"parent": "mine:latest"}})):
         folder = layout.installed_path(store, name)
@@ -229,7 +229,7 @@ def test_rm_goes_through_the_running_server_and_refuses_a_model_that_a_request_u
         assert "Its weights are shared by made:latest, which keeps them." in removed.stdout
 
 
-def test_search_without_a_hub_is_one_sentence_with_the_remedy(tmp_path: Path):
+def test_models_search_without_a_reachable_hub_prints_one_sentence_with_the_remedy(tmp_path: Path):
     with socket.socket() as closed:  # bound, never listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -239,7 +239,7 @@ def test_search_without_a_hub_is_one_sentence_with_the_remedy(tmp_path: Path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_suggest_names_a_model_for_each_task_of_a_mac_and_the_command_that_gets_it(tmp_path: Path):
+def test_models_suggest_names_a_model_that_fits_in_memory_and_its_pull_command_per_task(tmp_path: Path):
     vestal = Vestal(tmp_path / "home", "http://127.0.0.1:9")
     body = json.loads(vestal.run("models", "suggest", "--ram", "24g", "--json").stdout)
     assert body["machine"]["limit_bytes"] == 16 * 1024**3

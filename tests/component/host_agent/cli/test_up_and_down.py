@@ -17,7 +17,7 @@ def test_status_with_nothing_running_exits_with_2(vestal):
     assert json.loads(vestal("status", "--json").stdout)["healthy"] is False
 
 
-def test_wrong_configuration_is_one_line_and_exit_code_78(vestal, home: Path):
+def test_up_with_an_unknown_setting_prints_one_line_and_exits_with_78(vestal, home: Path):
     (home / "bad.yaml").write_text("mlx:\n  prot: 1\n")
     done = vestal("up", VESTAL_CONFIG=str(home / "bad.yaml"))
     assert done.returncode == 78
@@ -70,8 +70,8 @@ def test_up_reports_all_faults_at_once_each_with_its_remedy(vestal, home: Path):
     assert not home.exists() or list(home.iterdir()) == [], "nothing is written"
 
 
-def test_mistake_in_the_agents_file_is_named_with_its_line_by_up_and_the_doctor(vestal, home: Path):
-    """The orchestrator ended with 78 again and again, and nobody said why."""
+def test_up_and_doctor_name_the_line_of_a_mistake_in_the_agents_file(vestal, home: Path):
+    """Earlier, the orchestrator exited with 78 again and again, and no command said why."""
     broken = home / "agents.yaml"
     broken.write_text("agents:\n  reader:\n    promt: Read.\n")
     named = f"{broken}:3: agents.reader.promt is an unknown key"
@@ -89,7 +89,9 @@ def test_down_with_nothing_running_succeeds(vestal):
     assert (done.returncode, done.stdout.strip()) == (0, "nothing was running")
 
 
-def test_home_that_cannot_be_written_is_one_sentence_and_exit_code_74(vestal, home: Path):
+def test_up_with_a_home_folder_that_cannot_be_created_prints_one_sentence_and_exits_with_74(
+    vestal, home: Path
+):
     (home / "file").write_text("")
     done = vestal("up", VESTAL_HOME=str(home / "file" / "below"))
     assert done.returncode == 74

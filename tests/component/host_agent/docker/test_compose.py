@@ -30,19 +30,21 @@ def install(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inst
     return made
 
 
-async def test_run_that_fails_raises_with_the_last_lines(install: Install):
+async def test_compose_run_that_fails_raises_an_error_with_the_last_lines_of_output(install: Install):
     compose = install("echo one; echo two >&2; echo three; exit 3")
     with pytest.raises(ComposeFailed, match="`docker compose up` failed: one; two; three"):
         await compose.run("up", "--detach")
 
 
-async def test_run_sets_the_projects_environment_variables(install: Install, tmp_path: Path):
+async def test_compose_run_sets_the_projects_environment_variables(install: Install, tmp_path: Path):
     compose = install(f'echo "$COMPOSE_PROJECT_NAME $DOCKER_BUILDKIT" > {tmp_path}/seen')
     await compose.run("up")
     assert (tmp_path / "seen").read_text() == f"{compose.project} 1\n"
 
 
-async def test_run_that_times_out_kills_docker_and_its_compose_plugin(install: Install, tmp_path: Path):
+async def test_compose_run_that_times_out_kills_docker_and_its_compose_plugin(
+    install: Install, tmp_path: Path
+):
     """`docker` runs the compose plugin as a child, which went on when only `docker` was killed."""
     compose = install(f"sleep 60 & echo $! > {tmp_path}/plugin; wait")
     with pytest.raises(ComposeFailed, match=r"took over 1 s"):
@@ -53,6 +55,6 @@ async def test_run_that_times_out_kills_docker_and_its_compose_plugin(install: I
             await asyncio.sleep(0.02)
 
 
-def test_has_plugin_is_true_only_if_docker_compose_answers(install: Install):
+def test_has_compose_plugin_is_true_only_if_docker_compose_answers(install: Install):
     assert install('[ "$1 $2" = "compose version" ]').has_plugin()
     assert not install("exit 1").has_plugin()

@@ -41,7 +41,7 @@ from vestal.supervision import JsonStateStore
         ([event("kill", 99, signal="1"), event("die", 100, exitCode="0")], "ended by itself", 0),
     ],
 )
-async def test_death_is_recorded_with_the_cause_that_the_events_around_it_show(
+async def test_container_death_is_recorded_with_the_cause_shown_by_the_docker_events_around_it(
     engine: FakeEngine, api: DockerApi, home: Path, monkeypatch, events, words: str, code: int
 ):
     monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)
@@ -62,7 +62,7 @@ async def test_death_is_recorded_with_the_cause_that_the_events_around_it_show(
     journal.close()
 
 
-async def test_death_after_a_stop_by_the_agent_is_attributed_to_whoever_asked(
+async def test_container_stopped_by_the_agent_is_attributed_to_whoever_asked_for_the_stop(
     engine: FakeEngine, api: DockerApi, home: Path
 ):
     journal = Journal(home / "journal.db")
@@ -96,8 +96,10 @@ async def _until_explained(containers: Containers, engine: FakeEngine, *events: 
             await asyncio.sleep(0.01)
 
 
-async def test_fresh_status_after_a_kill_waits_for_the_evidence(containers: Containers, engine: FakeEngine):
-    """`docker kill` and at once POST /recover said "SIGKILL, cause unknown": the evidence came 1 s later."""
+async def test_fresh_container_status_after_a_kill_waits_for_dockers_kill_event(
+    containers: Containers, engine: FakeEngine
+):
+    """Earlier, POST /recover right after `docker kill` said "cause unknown": the event came 1 s later."""
     await containers.observe()
     now = time.time()
     engine.end_container(137, now)
@@ -107,10 +109,10 @@ async def test_fresh_status_after_a_kill_waits_for_the_evidence(containers: Cont
     assert "killed by a request" in (await looking)["orchestrator"].detail
 
 
-async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_before(
+async def test_container_status_shows_the_cause_of_the_latest_death_and_not_of_an_earlier_one(
     containers: Containers, engine: FakeEngine
 ):
-    """`docker kill`, heal, `docker stop`, POST /recover gave the cause of the kill."""
+    """Earlier, POST /recover after a kill, a recovery and a `docker stop` gave the cause of the kill."""
     first = time.time() - 20
     engine.end_container(137, first)
     await _until_explained(
@@ -136,10 +138,10 @@ async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_befor
     )
 
 
-async def test_fresh_status_sees_a_pause_that_the_cached_one_does_not(
+async def test_fresh_container_status_shows_a_pause_that_began_after_the_cached_status(
     containers: Containers, engine: FakeEngine
 ):
-    """`vestal status; docker pause; POST /recover` said healthy."""
+    """Earlier, POST /recover right after `docker pause` reported the container as healthy."""
     assert (await containers.observe())["orchestrator"].healthy
     state: Any = engine.inspect["State"]
     state |= {"Status": "paused"}
@@ -148,13 +150,15 @@ async def test_fresh_status_sees_a_pause_that_the_cached_one_does_not(
     assert not status.healthy
 
 
-async def test_unhealthy_event_requests_a_pass(containers: Containers, engine: FakeEngine):
+async def test_unhealthy_event_of_a_container_requests_a_recovery_pass(
+    containers: Containers, engine: FakeEngine
+):
     engine.events.put_nowait(event("health_status: unhealthy", 100))
     async with asyncio.timeout(5):
         assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"
 
 
-async def test_container_healthy_again_is_recorded_once_and_after_its_death(
+async def test_container_that_is_healthy_again_is_recorded_once_and_only_after_a_death(
     api: DockerApi, engine: FakeEngine, home: Path, monkeypatch
 ):
     monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)

@@ -1,4 +1,4 @@
-"""The agent's calls of the Docker engine, also of one that is slow, gone, or no Docker engine at all."""
+"""The agent's calls to the Docker engine, and to one that is slow, gone, or not a Docker engine at all."""
 
 from __future__ import annotations
 
@@ -48,36 +48,36 @@ async def received(api: DockerApi) -> list[dict[str, Any]]:
     return [happened async for happened in api.events("vestal")]
 
 
-async def test_version_returns_the_docker_engines_version(engine: FakeEngine, api: DockerApi):
+async def test_docker_version_returns_the_engines_version(engine: FakeEngine, api: DockerApi):
     assert await api.version() == "20.10.24"
 
 
-async def test_containers_leaves_out_one_that_was_removed_meanwhile(engine: FakeEngine, api: DockerApi):
+async def test_docker_container_removed_during_the_listing_is_left_out(engine: FakeEngine, api: DockerApi):
     assert [record["Id"] for record in await api.containers("vestal")] == [ID]
 
 
-async def test_top_of_a_container_gives_its_activity(engine: FakeEngine, api: DockerApi):
+async def test_docker_top_returns_the_cpu_time_of_a_containers_processes(engine: FakeEngine, api: DockerApi):
     top = await api.top(ID, container_activity.PS_ARGUMENTS)
     assert container_activity.parse_top(top, 4711).cpu_s == 72.0
 
 
-async def test_has_image_looks_for_the_exact_name(engine: FakeEngine, api: DockerApi):
+async def test_docker_has_image_matches_only_the_exact_name(engine: FakeEngine, api: DockerApi):
     assert await api.has_image("built:local")
     assert not await api.has_image("other:local")
 
 
-async def test_stop_and_restart_send_the_grace_time(engine: FakeEngine, api: DockerApi):
+async def test_docker_stop_and_restart_send_the_grace_time(engine: FakeEngine, api: DockerApi):
     await api.stop(ID, 20)
     await api.restart(ID, 3)
     assert engine.requests == [f"/containers/{ID}/stop?t=20", f"/containers/{ID}/restart?t=3"]
 
 
-async def test_refused_action_raises_with_the_engines_words(engine: FakeEngine, api: DockerApi):
+async def test_action_refused_by_docker_raises_with_dockers_error_message(engine: FakeEngine, api: DockerApi):
     with pytest.raises(DockerUnavailable, match="refused to unpause the container: Container is not paused"):
         await api.unpause(ID)
 
 
-async def test_absent_socket_raises_with_the_systems_reason(
+async def test_docker_call_without_a_socket_raises_with_the_systems_reason(
     api: DockerApi, home: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{home / 'nothing.sock'}")
@@ -85,7 +85,7 @@ async def test_absent_socket_raises_with_the_systems_reason(
         await api.version()
 
 
-async def test_unsupported_address_raises_without_a_connection(
+async def test_docker_call_to_an_unsupported_address_raises_without_connecting(
     api: DockerApi, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
@@ -95,7 +95,9 @@ async def test_unsupported_address_raises_without_a_connection(
         await received(api)
 
 
-async def test_hanging_engine_raises_at_the_deadline_and_is_asked_again(engine: FakeEngine):
+async def test_docker_call_to_a_hung_engine_raises_at_its_deadline_and_the_next_call_succeeds(
+    engine: FakeEngine,
+):
     api = DockerApi(timeout_s=0.2)
     engine.misbehave = never_answering
     async with asyncio.timeout(4):
@@ -106,7 +108,7 @@ async def test_hanging_engine_raises_at_the_deadline_and_is_asked_again(engine: 
     await api.close()
 
 
-async def test_engine_upgraded_to_another_api_version_is_understood_at_the_second_call(
+async def test_docker_call_after_an_api_upgrade_fails_once_and_then_uses_the_new_version(
     engine: FakeEngine, api: DockerApi
 ):
     await api.version()
@@ -133,7 +135,7 @@ NO_ENGINE = {
 
 
 @pytest.mark.parametrize("answer", NO_ENGINE.values(), ids=NO_ENGINE.keys())
-async def test_answer_outside_dockers_api_raises_only_docker_unavailable(
+async def test_answer_that_does_not_follow_dockers_api_raises_docker_unavailable(
     engine: FakeEngine, api: DockerApi, answer: Handler
 ):
     engine.misbehave = answer
@@ -141,7 +143,7 @@ async def test_answer_outside_dockers_api_raises_only_docker_unavailable(
         await api.containers("vestal")
 
 
-async def test_events_are_yielded_with_dockers_timestamps(engine: FakeEngine, api: DockerApi):
+async def test_docker_events_are_yielded_with_dockers_timestamps(engine: FakeEngine, api: DockerApi):
     engine.events.put_nowait(event("die", 100.0, exitCode="137"))
     stream = api.events("vestal")
     async with asyncio.timeout(5):
@@ -149,7 +151,7 @@ async def test_events_are_yielded_with_dockers_timestamps(engine: FakeEngine, ap
     await stream.aclose()  # type: ignore[attr-defined]
 
 
-async def test_events_end_quietly_with_the_stream(engine: FakeEngine, api: DockerApi):
+async def test_docker_events_end_without_an_error_when_the_stream_ends(engine: FakeEngine, api: DockerApi):
     engine.misbehave = answering(b'{"time": 100, "Action": "die"}\n' * 2)
     assert [happened["Action"] for happened in await received(api)] == ["die", "die"]
 
@@ -166,7 +168,7 @@ BROKEN_STREAMS = {
 
 
 @pytest.mark.parametrize("answer", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS.keys())
-async def test_broken_stream_of_events_raises_only_docker_unavailable(
+async def test_docker_event_stream_that_breaks_raises_docker_unavailable_and_can_be_reopened(
     engine: FakeEngine, api: DockerApi, answer: Handler
 ):
     engine.misbehave = answer
@@ -176,8 +178,8 @@ async def test_broken_stream_of_events_raises_only_docker_unavailable(
     assert len(await received(api)) == 1, "the next stream is read as if nothing had been"
 
 
-async def test_silent_stream_of_events_is_cancelled_at_once(engine: FakeEngine, api: DockerApi):
-    """The blocking SDK held a thread here that could not be ended while the engine was silent."""
+async def test_docker_event_stream_that_is_silent_is_cancelled_at_once(engine: FakeEngine, api: DockerApi):
+    """Earlier, Docker's blocking SDK held a thread that could not be ended while the engine was silent."""
     reading = asyncio.create_task(received(api))
     async with asyncio.timeout(5):
         while not engine.requests:  # noqa: ASYNC110 - a list is read
@@ -202,7 +204,9 @@ def real_container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.docker
-async def test_real_engine_reports_acts_and_sends_events(api: DockerApi, real_container: str):
+async def test_real_docker_engine_lists_restarts_and_stops_a_container_and_sends_its_events(
+    api: DockerApi, real_container: str
+):
     (record,) = await api.containers(real_container)
     assert record["State"]["Running"]
     assert await api.memory_bytes() > 0

@@ -27,7 +27,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "bin" / "python")
 
 
-def test_missing_packages_are_named(configure, bare_python: str):
+def test_doctor_names_each_package_that_cannot_be_imported(configure, bare_python: str):
     found = faults(missing_dependency.diagnose(configure(), bare_python))
     assert [finding.sentence for finding in found] == [
         f"{name} cannot be imported." for name in missing_dependency.PACKAGES
@@ -36,7 +36,7 @@ def test_missing_packages_are_named(configure, bare_python: str):
     assert "make up" in found[0].remedy
 
 
-def test_package_that_aborts_its_process_is_reported_by_exit_code(configure, bare_python: str):
+def test_doctor_reports_the_exit_code_of_a_package_whose_import_aborts_python(configure, bare_python: str):
     (site,) = (Path(bare_python).parents[1] / "lib").glob("python*/site-packages")
     (site / "uvicorn.py").write_text("import os; os.abort()")
     found = faults(missing_dependency.diagnose(configure(), bare_python))
@@ -45,33 +45,33 @@ def test_package_that_aborts_its_process_is_reported_by_exit_code(configure, bar
     assert "Delete .venv" in found[-1].remedy
 
 
-def test_home_below_a_file_is_a_fault(configure, user: Path):
+def test_doctor_reports_a_home_folder_whose_parent_is_a_file_as_a_fault(configure, user: Path):
     (user / "file").write_text("")
     (found, *_) = faults(home_folder.diagnose(configure(VESTAL_HOME=user / "file" / "below")))
     assert f"{user / 'file'} is in the way" in found.sentence
     assert "VESTAL_HOME" in found.remedy
 
 
-def test_check_of_an_existing_home_leaves_no_file(config: Config):
+def test_doctor_check_of_an_existing_home_folder_leaves_no_file_behind(config: Config):
     before = sorted(config.home.root.rglob("*"))
     assert [found.level for found in home_folder.diagnose(config)] == ["ok"]
     assert sorted(config.home.root.rglob("*")) == before
 
 
-def test_check_of_a_missing_home_does_not_make_it(configure, user: Path):
+def test_doctor_check_of_a_missing_home_folder_does_not_create_it(configure, user: Path):
     config = configure(VESTAL_HOME=user / "new")
     assert [found.level for found in home_folder.diagnose(config)] == ["ok"]
     assert not config.home.root.exists()
 
 
-def test_token_readable_by_others_is_a_fault(config: Config):
+def test_doctor_reports_a_token_readable_by_other_users_as_a_fault(config: Config):
     config.home.token.write_text("secret")
     config.home.token.chmod(0o644)
     (found,) = faults(home_folder.diagnose(config))
     assert found.remedy == f"`chmod 600 {config.home.token}`"
 
 
-def test_damaged_journal_is_a_fault_and_kept(config: Config):
+def test_doctor_reports_a_damaged_journal_as_a_fault_and_leaves_it_unchanged(config: Config):
     config.home.journal_db.write_bytes(b"no database" * 100)
     (found,) = faults(home_folder.diagnose(config))
     assert "journal is damaged" in found.sentence
@@ -99,19 +99,19 @@ def check_mounted_disk(folder: Path, options: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_disk_with_one_free_megabyte_is_a_fault(tmp_path: Path):
+def test_doctor_reports_a_disk_with_one_free_megabyte_as_a_fault(tmp_path: Path):
     assert check_mounted_disk(tmp_path, "size=1m") == "fault None\n"
 
 
-def test_read_only_disk_is_a_fault(tmp_path: Path):
+def test_doctor_reports_a_read_only_disk_as_a_fault(tmp_path: Path):
     assert "cannot be written (Read-only file system)" in check_mounted_disk(tmp_path, "ro")
 
 
-def test_disk_of_several_folders_is_checked_once(config: Config):
+def test_doctor_checks_a_disk_that_holds_several_folders_once(config: Config):
     assert {found.name for found in disk_full.diagnose(config)} == {"disk_full"}
 
 
-def test_program_on_a_port_is_reported_with_its_pid(configure, run: Run):
+def test_doctor_reports_the_pid_of_a_program_that_holds_a_configured_port(configure, run: Run):
     config = configure()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port))
     until(lambda: faults(port_in_use.diagnose(config)), "it listens")
@@ -122,14 +122,14 @@ def test_program_on_a_port_is_reported_with_its_pid(configure, run: Run):
     assert f"kill {process.pid}" in found.remedy and "VESTAL_MLX_PORT" in found.remedy
 
 
-def test_programs_on_two_ports_are_both_reported(configure, run: Run):
+def test_doctor_reports_both_programs_if_two_configured_ports_are_held(configure, run: Run):
     config = configure()
     for port in (config.mlx.port, config.agent.port):
         run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     until(lambda: len(faults(port_in_use.diagnose(config))) == 2, "both are named")
 
 
-def test_free_ports_are_ok(configure):
+def test_doctor_reports_free_ports_as_ok(configure):
     (found,) = port_in_use.diagnose(configure())
     assert (found.level, found.name) == ("ok", "port_in_use")
     assert "no agent answers" in found.sentence

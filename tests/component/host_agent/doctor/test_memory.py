@@ -75,14 +75,18 @@ async def diagnosed(config: Config) -> list[Any]:
     return await asyncio.to_thread(lambda: list(oom_killed.diagnose(config)))
 
 
-async def test_container_killed_at_its_limit_is_a_fault_with_an_advised_limit(configure, docker: FakeDocker):
+async def test_doctor_reports_a_container_killed_at_its_memory_limit_and_advises_a_higher_limit(
+    configure, docker: FakeDocker
+):
     (found,) = await diagnosed(configure())
     assert found.level == "fault"
     assert found.sentence == "orchestrator was killed: it reached its limit of 2.0 GiB."
     assert "MEM_LIMIT=3072m" in found.remedy
 
 
-async def test_container_killed_and_restarted_is_found_in_the_journal(configure, docker: FakeDocker):
+async def test_doctor_finds_the_memory_kill_of_a_restarted_container_in_the_journal(
+    configure, docker: FakeDocker
+):
     config = configure()
     docker.inspect = container(Running=True, OOMKilled=False, Status="running")
     assert [found.level for found in await diagnosed(config)] == ["ok"]
@@ -96,13 +100,13 @@ async def test_container_killed_and_restarted_is_found_in_the_journal(configure,
     assert "killed by the kernel" in found.evidence
 
 
-async def test_missing_docker_engine_is_mentioned_but_is_not_a_fault(configure):
+async def test_doctor_memory_check_without_docker_mentions_that_and_reports_no_fault(configure):
     (found,) = await diagnosed(configure())
     assert found.level == "ok"
     assert "does not answer" in found.evidence
 
 
-async def test_container_killed_two_days_ago_is_not_reported(configure):
+async def test_doctor_does_not_report_a_container_killed_for_memory_two_days_ago(configure):
     config = configure()
     config.home.prepare()
     journal = Journal(config.home.journal_db, wall=lambda: time.time() - 2 * oom_killed.DAY_S)
@@ -111,7 +115,7 @@ async def test_container_killed_two_days_ago_is_not_reported(configure):
     assert [found.level for found in await diagnosed(config)] == ["ok"]
 
 
-def test_kills_in_reports_skips_old_and_unreadable_reports(tmp_path: Path):
+def test_kills_in_macos_memory_reports_skip_old_and_unreadable_reports(tmp_path: Path):
     text = (RECORDED / "macos" / "jetsam.ips").read_text()
     for name, age_s in (
         ("JetsamEvent-2026-04-10-050526.ips", 0),
@@ -125,7 +129,9 @@ def test_kills_in_reports_skips_old_and_unreadable_reports(tmp_path: Path):
 
 
 @pytest.mark.docker
-def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
+def test_doctor_recognizes_a_container_killed_for_memory_by_a_real_docker_engine(
+    configure, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("DOCKER_HOST")
     image = python_image()
     config = configure()
@@ -142,7 +148,7 @@ def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monke
     assert "MEM_LIMIT=256m" in found.remedy
 
 
-def test_log_lines_of_the_last_hour_about_contention_are_a_fault(config: Config):
+def test_doctor_reports_log_lines_about_metal_contention_from_the_last_hour_as_a_fault(config: Config):
     text = (RECORDED / "logs" / "mlx_compiler.log").read_text()
     for then in ("1776188541.2", "1776188545.9"):
         text = text.replace(then, f"{time.time() - 60:.1f}")
@@ -152,7 +158,7 @@ def test_log_lines_of_the_last_hour_about_contention_are_a_fault(config: Config)
     assert str(config.home.logs / "engine.log") in found.evidence
 
 
-def test_log_of_ollama_is_read_and_old_lines_are_ignored(configure, user: Path):
+def test_doctor_reports_metal_memory_errors_in_ollamas_log_only_if_they_are_recent(configure, user: Path):
     config = configure(VESTAL_OLLAMA__MANAGE="watch")
     log = user / ".ollama" / "logs" / "server.log"
     log.parent.mkdir(parents=True)

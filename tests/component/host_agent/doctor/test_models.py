@@ -23,7 +23,7 @@ def block(folder: Path, key: str, data: bytes = b"x" * 64) -> Path:
     return path
 
 
-def test_cache_file_with_a_flipped_bit_is_reported_and_kept(config: Config):
+def test_doctor_reports_a_prompt_cache_file_with_a_flipped_bit_and_does_not_delete_it(config: Config):
     block(config.home.cache, "a" * 8)
     flipped = block(config.home.cache, "b" * 8)
     raw = bytearray(flipped.read_bytes())
@@ -37,19 +37,19 @@ def test_cache_file_with_a_flipped_bit_is_reported_and_kept(config: Config):
     assert flipped.exists()
 
 
-def test_cache_file_under_another_name_is_a_fault(config: Config):
+def test_doctor_reports_a_renamed_prompt_cache_file_as_a_fault(config: Config):
     path = block(config.home.cache, "a" * 8)
     path.rename(path.with_name("c" * 8 + ".safetensors"))
     (found,) = corrupt_cache.diagnose(config)
     assert "another block's" in found.evidence
 
 
-def test_intact_cache_is_ok(config: Config):
+def test_doctor_reports_an_intact_prompt_cache_as_ok(config: Config):
     block(config.home.cache, "a" * 8)
     assert [found.level for found in corrupt_cache.diagnose(config)] == ["ok"]
 
 
-def test_cache_too_large_for_the_time_is_checked_partly(config: Config):
+def test_doctor_checks_only_part_of_a_prompt_cache_too_large_for_its_time_limit(config: Config):
     for number in range(9):
         block(config.home.cache, f"{number:08}")
     clock = itertools.count(0.0, 1.0)
@@ -75,7 +75,7 @@ def models(configure: Callable[..., Config], user: Path, sources: dict[str, str]
     return configure(VESTAL_MLX__MODELS_FOLDER=user / "mlx-models")
 
 
-def test_model_that_is_not_configured_is_reported_with_the_known_models(configure, user: Path):
+def test_doctor_reports_a_preload_model_that_is_not_configured_with_the_known_models(configure, user: Path):
     config = models(configure, user, {"mine": f"path:{weights(user / 'mine')}"}, "mine", "nobody:7b")
     (found,) = missing_model.diagnose(config)
     assert found.level == "fault"
@@ -83,7 +83,7 @@ def test_model_that_is_not_configured_is_reported_with_the_known_models(configur
     assert "mine:latest" in found.evidence
 
 
-def test_model_whose_folder_is_gone_is_reported_with_the_folder(configure, user: Path):
+def test_doctor_reports_a_model_whose_folder_was_deleted_with_the_folders_path(configure, user: Path):
     folder = weights(user / "mine")
     config = models(configure, user, {"mine": f"path:{folder}"}, "mine")
     assert [found.level for found in missing_model.diagnose(config)] == ["ok"]
@@ -93,14 +93,16 @@ def test_model_whose_folder_is_gone_is_reported_with_the_folder(configure, user:
     assert "Correct its source" in found.remedy
 
 
-def test_model_with_truncated_weights_is_reported_as_broken(configure, user: Path):
+def test_doctor_reports_a_model_with_truncated_weights_as_broken(configure, user: Path):
     config = models(configure, user, {"mine": f"path:{weights(user / 'mine', cut=True)}"}, "mine")
     (found,) = faults(missing_model.diagnose(config))
     assert "mine:latest is broken" in found.sentence
     assert "model.safetensors" in found.sentence
 
 
-def test_model_not_fetched_is_a_note_before_vestal_has_run_and_a_fault_after(configure, user: Path):
+def test_doctor_reports_an_unfetched_model_as_a_note_before_the_first_run_and_then_as_a_fault(
+    configure, user: Path
+):
     config = models(configure, user, {"big:8b": "hf:org/big"}, "big:8b")
     assert [(found.level, found.remedy) for found in missing_model.diagnose(config)] == [
         ("note", "`vestal models ensure big:8b`")
@@ -110,7 +112,7 @@ def test_model_not_fetched_is_a_note_before_vestal_has_run_and_a_fault_after(con
     assert [found.level for found in missing_model.diagnose(config)] == ["fault"]
 
 
-def test_reranker_of_the_search_that_is_not_installed_is_reported_with_its_setting(configure, user: Path):
+def test_doctor_reports_a_configured_reranker_that_is_not_installed_with_its_setting(configure, user: Path):
     for name in ("chat", "vectors"):
         weights(user / "mlx-models" / name)
     settings = {"chat_model": "chat", "embed_model": "vectors", "rerank_model": "nobody:7b"}

@@ -1,4 +1,4 @@
-"""Ollama not running, of another user, or on another machine: with servers that answer as it does."""
+"""Ollama not running, of another user, or on another machine: with servers that answer as Ollama does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def with_models(user: Path) -> Path:
     return user
 
 
-def test_ollama_without_the_users_models_reads_another_folder(config_with_ollama, serve, with_models):
+def test_doctor_reports_an_ollama_that_does_not_list_the_users_models_as_a_fault(
+    config_with_ollama, serve, with_models
+):
     (found,) = another_user.diagnose(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))
     assert found.level == "fault"
     assert "hf.co/org/model:Q4_K_M, llama3.2:3b" in found.evidence
@@ -54,7 +56,9 @@ def test_ollama_without_the_users_models_reads_another_folder(config_with_ollama
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which(SYSTEM_PYTHON), reason="needs another user's process"
 )
-def test_ollama_of_another_user_is_reported_with_that_user(config_with_ollama, run, free_port, with_models):
+def test_doctor_reports_an_ollama_run_by_another_user_with_that_users_name(
+    config_with_ollama, run, free_port, with_models
+):
     port = free_port()
     run(SYSTEM_PYTHON, "-I", "-c", EMPTY_OLLAMA_PROGRAM, str(port), user=NOBODY, cwd="/")
     (found,) = until(lambda: list(another_user.diagnose(config_with_ollama(port))), "it answers")
@@ -63,21 +67,23 @@ def test_ollama_of_another_user_is_reported_with_that_user(config_with_ollama, r
 
 
 @pytest.mark.parametrize("models", [[], [{"name": "a"}]])
-def test_ollama_of_a_user_without_models_is_ok(config_with_ollama, serve, user: Path, models: list[object]):
+def test_doctor_reports_ollama_as_ok_if_the_user_has_no_models(
+    config_with_ollama, serve, user: Path, models: list[object]
+):
     found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
-def test_ollama_that_shows_its_users_models_is_ok(config_with_ollama, serve, with_models):
+def test_doctor_reports_an_ollama_that_lists_the_users_models_as_ok(config_with_ollama, serve, with_models):
     models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
     found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
-def test_ollama_that_listens_elsewhere_is_named_with_its_address(
+def test_doctor_names_the_address_of_an_ollama_that_listens_at_another_port(
     config_with_ollama, run, free_port, tmp_path: Path, monkeypatch
 ):
-    """The remedy was to start a second `ollama serve`."""
+    """Earlier, the remedy was to start a second `ollama serve`."""
     monkeypatch.setattr(ollama, "installed", lambda: True)
     there = f"127.0.0.1:{free_port()}"
     server = run(str(stand_in_ollama.install(tmp_path)), "serve", env=os.environ | {"OLLAMA_HOST": there})
@@ -89,14 +95,16 @@ def test_ollama_that_listens_elsewhere_is_named_with_its_address(
     assert "OLLAMA_BASE_URL" in found.remedy
 
 
-def test_ollama_installed_and_not_running_is_a_fault(config_with_ollama, free_port, monkeypatch):
+def test_doctor_reports_an_installed_ollama_that_does_not_run_as_a_fault(
+    config_with_ollama, free_port, monkeypatch
+):
     monkeypatch.setattr(ollama, "installed", lambda: True)
     (found,) = not_running.diagnose(config_with_ollama(free_port()))
     assert found.level == "fault"
     assert "`ollama serve`" in found.remedy
 
 
-def test_ollama_mcp_is_not_taken_for_the_server(run, tmp_path: Path):
+def test_doctor_does_not_mistake_ollama_mcp_for_the_ollama_server(run, tmp_path: Path):
     (tmp_path / "serve").write_text("import signal; signal.pause()")
     name = str(tmp_path / "ollama-mcp")
     process = run(name, "serve", executable=sys.executable, cwd=tmp_path)
@@ -105,12 +113,12 @@ def test_ollama_mcp_is_not_taken_for_the_server(run, tmp_path: Path):
     assert text == f"no `ollama serve` runs; {name} (PID {process.pid}) runs and is not it"
 
 
-def test_ollama_not_installed_is_a_note(config_with_ollama, free_port, monkeypatch):
+def test_doctor_reports_an_ollama_that_is_not_installed_as_a_note(config_with_ollama, free_port, monkeypatch):
     monkeypatch.setattr(ollama, "installed", lambda: False)
     assert [found.level for found in not_running.diagnose(config_with_ollama(free_port()))] == ["note"]
 
 
-def test_ollama_on_another_machine_that_does_not_answer_is_a_fault(configure, serve):
+def test_doctor_reports_an_unreachable_ollama_on_another_machine_as_a_fault(configure, serve):
     url = f"http://localhost.localdomain.invalid:{serve(EMPTY_OLLAMA_ANSWERS)}"
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=url)
     (found,) = not_running.diagnose(config)
@@ -119,7 +127,7 @@ def test_ollama_on_another_machine_that_does_not_answer_is_a_fault(configure, se
     assert list(another_user.diagnose(config)) == []
 
 
-def test_another_program_on_the_port_of_ollama_is_reported(config_with_ollama, run, free_port):
+def test_doctor_reports_another_program_on_the_port_of_ollama(config_with_ollama, run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     found = until(

@@ -55,7 +55,7 @@ def record(home, pid: int, name: str = "mlx_server") -> None:
     write_pid_file(home.run / f"{name}.json", identity)
 
 
-def test_gateway_of_a_killed_agent_is_an_orphan(configure, abandoned: int):
+def test_doctor_reports_the_gateway_of_a_killed_agent_as_an_orphan(configure, abandoned: int):
     config = configure()
     record(config.home, abandoned)
     (found,) = faults(orphans.diagnose(config))
@@ -63,7 +63,7 @@ def test_gateway_of_a_killed_agent_is_an_orphan(configure, abandoned: int):
     assert f"kill {abandoned}" in found.remedy
 
 
-def test_gateway_adopted_by_the_next_agent_is_not_an_orphan(configure, abandoned: int):
+def test_doctor_does_not_report_a_gateway_adopted_by_the_next_agent_as_an_orphan(configure, abandoned: int):
     config = configure()
     record(config.home, abandoned)
     identity = identify(os.getpid())  # this test is the agent
@@ -72,17 +72,17 @@ def test_gateway_adopted_by_the_next_agent_is_not_an_orphan(configure, abandoned
     assert [found.level for found in orphans.diagnose(config)] == ["ok"]
 
 
-def test_gateway_started_alone_is_a_note(configure, abandoned: int):
+def test_doctor_reports_a_gateway_started_without_an_agent_as_a_note(configure, abandoned: int):
     (found,) = orphans.diagnose(configure())
     assert found.level == "note"
     assert "runs alone" in found.sentence
 
 
-def test_gateway_of_another_home_is_ignored(configure, abandoned: int, tmp_path: Path):
+def test_doctor_ignores_a_gateway_of_another_home_folder(configure, abandoned: int, tmp_path: Path):
     assert [found.level for found in orphans.diagnose(configure(VESTAL_HOME=tmp_path / "other"))] == ["ok"]
 
 
-def test_zombie_child_of_a_vestal_process_is_a_note(configure, run: Run):
+def test_doctor_reports_a_zombie_child_of_a_vestal_process_as_a_note(configure, run: Run):
     config = configure()
     program = "import subprocess, signal; child = subprocess.Popen(['true']); signal.pause()"
     parent = run(
@@ -98,7 +98,9 @@ def test_zombie_child_of_a_vestal_process_is_a_note(configure, run: Run):
     assert f"PID {zombie.pid} is a zombie: mlx_server.gateway (PID {parent.pid})" in found.sentence
 
 
-def test_ollama_runner_without_its_server_is_an_orphan(configure, run: Run, tmp_path: Path):
+def test_doctor_reports_an_ollama_runner_whose_server_is_gone_as_an_orphan(
+    configure, run: Run, tmp_path: Path
+):
     # A Python under another name runs the file `runner`, so its command line is `/…/ollama runner`.
     (tmp_path / "runner").write_text("import signal; signal.pause()")
     config = configure(VESTAL_OLLAMA__MANAGE="auto")
@@ -130,7 +132,7 @@ def test_process_table_contains_this_process():
     assert process_table.user_name(os.getuid()) == psutil.Process().username()
 
 
-def test_orphans_without_ps_is_a_fault_and_not_ok(configure, monkeypatch, tmp_path: Path):
+def test_doctor_orphan_check_without_the_ps_command_reports_a_fault(configure, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     (findings,) = runner.run((orphans.DIAGNOSIS,), configure())
     assert [found.level for found in findings] == ["fault"]

@@ -34,7 +34,7 @@ def hangs() -> Iterator[Diagnosis]:
     over.set()
 
 
-def test_hung_diagnosis_is_reported_and_not_waited_for(configure, hangs: Diagnosis):
+def test_doctor_reports_a_hung_diagnosis_as_a_fault_without_waiting_for_it(configure, hangs: Diagnosis):
     before = time.monotonic()
     seen: list[list[str]] = []
     found = list(
@@ -55,14 +55,14 @@ def test_hung_diagnosis_is_reported_and_not_waited_for(configure, hangs: Diagnos
     assert ["hangs"] in seen, "on_wait gets the names that still run"
 
 
-def test_diagnosis_that_raises_is_a_fault_and_the_others_still_run(configure):
+def test_doctor_reports_a_diagnosis_that_raises_as_a_fault_and_runs_the_others(configure):
     found = list(runner.run((Diagnosis("fails", fails), Diagnosis("succeeds", succeeds)), configure()))
     assert [(finding.name, finding.level) for finding in found[0]] == [("fails", "note"), ("fails", "fault")]
     assert "PermissionError" in found[0][1].sentence
     assert [finding.level for finding in found[1]] == ["ok"]
 
 
-def test_diagnoses_have_unique_names_and_bounded_timeouts():
+def test_doctor_diagnoses_have_unique_names_and_bounded_timeouts():
     names = [diagnosis.name for diagnosis in DIAGNOSES]
     assert len(set(names)) == len(names)
     assert all(diagnosis.timeout_s < 120 for diagnosis in DIAGNOSES)

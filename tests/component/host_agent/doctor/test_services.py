@@ -17,7 +17,7 @@ def config_of(agent: AgentUnderTest) -> Config:
     return load(agent.env, agent.home)
 
 
-def test_gateway_that_ends_at_start_is_reported_with_its_last_lines(agent: AgentUnderTest):
+def test_doctor_reports_a_gateway_that_exits_at_start_with_its_last_log_lines(agent: AgentUnderTest):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
     agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
@@ -31,14 +31,14 @@ def test_gateway_that_ends_at_start_is_reported_with_its_last_lines(agent: Agent
     assert "recover --reset" in failed.remedy
 
 
-def test_gateway_that_became_ready_is_not_a_fault(agent: AgentUnderTest):
+def test_doctor_reports_no_fault_for_a_gateway_that_became_ready(agent: AgentUnderTest):
     agent.start()
     config = config_of(agent)
     assert faults(dies_at_start.diagnose(config)) == []
     assert [found.level for found in unhealthy.diagnose(config)] == ["ok"]
 
 
-def test_gateway_that_was_stopped_by_hand_is_a_note(agent: AgentUnderTest):
+def test_doctor_reports_a_gateway_stopped_by_hand_as_a_note(agent: AgentUnderTest):
     agent.start()
     agent.ask("/services/mlx_server/stop", {})
     found = agent.until(
@@ -47,11 +47,13 @@ def test_gateway_that_was_stopped_by_hand_is_a_note(agent: AgentUnderTest):
     assert "mlx_server was stopped by hand" in found[0].sentence
 
 
-def test_home_without_an_agent_is_a_note(configure):
+def test_doctor_reports_a_home_folder_without_an_agent_as_a_note(configure):
     assert [found.level for found in unhealthy.diagnose(configure())] == ["note"]
 
 
-def test_silent_agent_is_a_note_and_an_agent_that_refuses_a_fault(agent: AgentUnderTest, monkeypatch):
+def test_doctor_reports_a_silent_agent_as_a_note_and_a_missing_token_as_a_fault(
+    agent: AgentUnderTest, monkeypatch
+):
     monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
     agent.start()
     assert agent.process
@@ -68,7 +70,7 @@ def test_silent_agent_is_a_note_and_an_agent_that_refuses_a_fault(agent: AgentUn
     assert "There is no token" in refused.evidence
 
 
-def test_journal_of_a_dead_agent_is_read(agent: AgentUnderTest):
+def test_doctor_reads_the_failure_of_a_gateway_from_the_journal_of_a_dead_agent(agent: AgentUnderTest):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
     agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
@@ -77,6 +79,6 @@ def test_journal_of_a_dead_agent_is_read(agent: AgentUnderTest):
     assert len(faults(dies_at_start.diagnose(config_of(agent)))) == 1
 
 
-def test_processes_of_a_running_agent_are_not_orphans(agent: AgentUnderTest):
+def test_doctor_does_not_report_processes_of_a_running_agent_as_orphans(agent: AgentUnderTest):
     agent.start()
     assert faults(orphans.diagnose(config_of(agent))) == []

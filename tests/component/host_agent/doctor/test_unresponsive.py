@@ -19,7 +19,7 @@ from tests.component.host_agent.doctor.conftest import CHILDREN, EMPTY_OLLAMA_AN
 Run = Callable[..., subprocess.Popen[bytes]]
 
 
-def test_hung_ollama_is_reported_with_its_pid(config_with_ollama, run, free_port, tmp_path: Path):
+def test_doctor_reports_a_hung_ollama_with_its_pid(config_with_ollama, run, free_port, tmp_path: Path):
     port, flag = free_port(), tmp_path / "hang"
     flag.touch()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port), str(flag))
@@ -29,7 +29,7 @@ def test_hung_ollama_is_reported_with_its_pid(config_with_ollama, run, free_port
     assert f"`kill {process.pid}`, then `ollama serve`" in found[0].remedy
 
 
-def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(
+def test_doctor_reports_an_ollama_hung_since_the_machine_slept_in_one_diagnosis_only(
     config_with_ollama, run, free_port, tmp_path: Path
 ):
     port, flag = free_port(), tmp_path / "hang"
@@ -47,7 +47,7 @@ def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(
     )
 
 
-def test_wake_time_is_read_from_the_agents_journal(config_with_ollama, serve):
+def test_doctor_reads_when_the_machine_woke_from_the_agents_journal(config_with_ollama, serve):
     config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     config.home.prepare()
     journal = Journal(
@@ -59,22 +59,26 @@ def test_wake_time_is_read_from_the_agents_journal(config_with_ollama, serve):
     assert "has hung since the machine slept" in found.sentence
 
 
-def test_ollama_started_after_the_wake_hangs_for_another_reason(config_with_ollama, serve):
+def test_doctor_does_not_blame_sleep_for_a_hung_ollama_started_after_the_machine_woke(
+    config_with_ollama, serve
+):
     config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     assert faults(diagnose_hung_since_sleep(config, lambda config: 1000.0)) == []
     assert len(faults(diagnose_hung(config, lambda config: 1000.0))) == 1
 
 
-def test_ollama_that_answers_500_is_reported_as_hung(config_with_ollama, serve):
+def test_doctor_reports_an_ollama_that_answers_500_as_hung(config_with_ollama, serve):
     (found,) = faults(diagnose_hung(config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))))
     assert "it answered 500" in found.evidence
 
 
-def test_ollama_that_answers_is_not_hung(config_with_ollama, serve):
+def test_doctor_does_not_report_an_ollama_that_answers_as_hung(config_with_ollama, serve):
     assert faults(diagnose_hung(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))) == []
 
 
-def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure, run: Run, tmp_path: Path):
+def test_doctor_does_not_report_a_silent_foreign_program_as_a_hung_server(
+    configure, run: Run, tmp_path: Path
+):
     config = configure()
     flag = tmp_path / "hang"
     flag.touch()
@@ -83,7 +87,7 @@ def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure
     assert faults(diagnose_hung(config)) == []
 
 
-def test_server_stopped_by_sigstop_is_called_stopped(configure, run: Run, free_port):
+def test_doctor_reports_a_server_suspended_by_sigstop_as_stopped(configure, run: Run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")

@@ -33,7 +33,7 @@ def load_commands(mac: Machine, label: str, kick: bool) -> list[str]:
     return [*lines, f"launchctl kickstart {GUI}/{label}"] if kick else lines
 
 
-def test_install_on_a_mac_writes_private_files_and_loads_the_jobs(mac):
+def test_install_on_a_mac_writes_private_files_and_loads_the_launchd_jobs(mac):
     done = mac.vestal_process(
         "install", VESTAL_TOKEN="secret-1", VESTAL_DATABASE_URL="postgresql://u:secret-2@h/d"
     )
@@ -52,7 +52,7 @@ def test_install_on_a_mac_writes_private_files_and_loads_the_jobs(mac):
     assert "VESTAL_DATABASE_URL, VESTAL_TOKEN" in done.stdout, "the secrets that are left out are named"
 
 
-def test_install_a_second_time_leaves_the_running_jobs_alone(mac):
+def test_install_repeated_on_a_mac_does_not_restart_running_launchd_jobs(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install")
@@ -60,7 +60,7 @@ def test_install_a_second_time_leaves_the_running_jobs_alone(mac):
     assert mac.calls() == [f"launchctl kickstart {GUI}/{AGENT}"], "kickstart does not restart a running job"
 
 
-def test_install_with_changed_settings_reloads_the_jobs(mac):
+def test_install_repeated_on_a_mac_with_changed_settings_reloads_the_launchd_jobs(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", VESTAL_MLX_PORT="12345")
@@ -73,7 +73,7 @@ def test_install_with_changed_settings_reloads_the_jobs(mac):
     ]
 
 
-def test_install_retries_a_bootstrap_that_fails_once_with_error_5(mac):
+def test_install_retries_a_launchctl_bootstrap_that_fails_once_with_error_5(mac):
     mac.refuse("bootstrap", INPUT_OUTPUT)
     done = mac.vestal("install")
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_install_retries_a_bootstrap_that_fails_once_with_error_5(mac):
     assert mac.loaded() == {AGENT, RECOVER}
 
 
-def test_install_reports_a_bootstrap_that_fails_twice_in_one_sentence(mac):
+def test_install_reports_a_launchctl_bootstrap_that_fails_twice_in_one_sentence(mac):
     mac.refuse("bootstrap", INPUT_OUTPUT, INPUT_OUTPUT)
     done = mac.vestal("install")
     assert done.returncode == 69
@@ -89,7 +89,7 @@ def test_install_reports_a_bootstrap_that_fails_twice_in_one_sentence(mac):
     assert "failed twice: Bootstrap failed: 5: Input/output error" in line and "plutil -lint" in line
 
 
-def test_install_without_a_login_session_offers_the_daemon(mac):
+def test_install_on_a_mac_without_a_login_session_suggests_the_daemon_option(mac):
     mac.refuse("bootstrap", NO_SESSION)
     done = mac.vestal("install")
     assert done.returncode == 69
@@ -98,7 +98,7 @@ def test_install_without_a_login_session_offers_the_daemon(mac):
     assert sum("bootstrap" in call for call in mac.calls()) == 1, "a missing session is not retried"
 
 
-def test_uninstall_stops_the_jobs_and_removes_their_files(mac):
+def test_uninstall_on_a_mac_stops_the_launchd_jobs_and_removes_their_files(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal_process("uninstall")
@@ -107,7 +107,7 @@ def test_uninstall_stops_the_jobs_and_removes_their_files(mac):
     assert mac.loaded() == set() and names(agents(mac)) == set()
 
 
-def test_uninstall_of_jobs_that_are_not_loaded_succeeds(mac):
+def test_uninstall_of_launchd_jobs_that_are_not_loaded_succeeds(mac):
     mac.vestal("install")
     (mac.fake_state / "loaded").unlink()
     done = mac.vestal("uninstall")
@@ -117,7 +117,7 @@ def test_uninstall_of_jobs_that_are_not_loaded_succeeds(mac):
     assert (again.returncode, again.stdout) == (0, "Nothing is installed.\n")
 
 
-def test_uninstall_keeps_the_file_of_a_job_that_it_cannot_stop(mac):
+def test_uninstall_does_not_remove_the_file_of_a_launchd_job_that_it_cannot_stop(mac):
     mac.vestal("install")
     mac.refuse("bootout", "1 Boot-out failed: 1: Operation not permitted")
     done = mac.vestal("uninstall")
@@ -126,7 +126,7 @@ def test_uninstall_keeps_the_file_of_a_job_that_it_cannot_stop(mac):
     assert names(agents(mac)) == {f"{RECOVER}.plist"}
 
 
-def test_show_prints_state_pid_and_number_of_starts(mac):
+def test_install_show_prints_the_state_pid_and_number_of_starts_of_each_launchd_job(mac):
     assert mac.vestal("install", "--show").returncode == 1, "nothing is installed"
     mac.vestal("install")
     done = mac.vestal_process("install", "--show")
@@ -138,7 +138,7 @@ def test_show_prints_state_pid_and_number_of_starts(mac):
     assert [job["state"]["pid"] for job in answer["jobs"]] == [44028, None]
 
 
-def test_show_and_doctor_report_a_deleted_python(mac):
+def test_install_show_and_doctor_report_a_deleted_python_interpreter(mac):
     mac.vestal("install")
     path = agents(mac) / f"{AGENT}.plist"
     keys = plistlib.loads(path.read_bytes())
@@ -152,7 +152,7 @@ def test_show_and_doctor_report_a_deleted_python(mac):
     assert mac.vestal("install", "--show").returncode == 0
 
 
-def test_show_reports_a_job_that_launchd_has_not_loaded(mac):
+def test_install_show_reports_a_job_that_launchd_has_not_loaded(mac):
     mac.vestal("install")
     (mac.fake_state / "loaded").write_text(RECOVER)
     done = mac.vestal("install", "--show")
@@ -160,7 +160,7 @@ def test_show_reports_a_job_that_launchd_has_not_loaded(mac):
     assert "agent    not loaded" in done.stdout and "launchd has not loaded it" in done.stdout
 
 
-def test_install_dry_run_changes_nothing(mac):
+def test_install_dry_run_on_a_mac_changes_nothing(mac):
     done = mac.vestal("install", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert mac.calls() == []
@@ -168,7 +168,7 @@ def test_install_dry_run_changes_nothing(mac):
     assert names(mac.user) == set(), "not even a folder is made"
 
 
-def test_dry_run_with_loaded_jobs_neither_waits_nor_changes_anything(mac):
+def test_install_and_uninstall_dry_runs_with_loaded_launchd_jobs_change_nothing(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--dry-run", VESTAL_MLX_PORT="12345")
@@ -177,7 +177,7 @@ def test_dry_run_with_loaded_jobs_neither_waits_nor_changes_anything(mac):
     assert mac.calls() == [] and mac.loaded() == {AGENT, RECOVER}
 
 
-def test_install_of_the_server_alone_replaces_the_agent_and_the_reverse(mac):
+def test_install_server_only_replaces_the_agents_jobs_and_plain_install_restores_them(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--server-only")
@@ -197,14 +197,14 @@ def test_install_with_sudo_is_refused(mac):
     assert mac.calls() == []
 
 
-def test_install_daemon_dry_run_prints_the_system_domain_and_its_user(mac):
+def test_install_daemon_dry_run_on_a_mac_prints_the_system_domain_and_a_user_name(mac):
     done = mac.vestal("install", "--daemon", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"launchctl bootstrap system /Library/LaunchDaemons/{AGENT}.plist" in done.stdout
     assert "<key>UserName</key>" in done.stdout and "<key>HOME</key>" in done.stdout
 
 
-def test_install_replaces_an_agent_started_by_hand_and_keeps_its_gateway(agent, mac):
+def test_install_on_a_mac_replaces_an_agent_started_by_hand_and_leaves_its_gateway_running(agent, mac):
     gateway = agent.start().gateway()
     done = mac.vestal_process(
         "install", **{name: value for name, value in agent.env.items() if name.startswith("VESTAL_")}
@@ -216,7 +216,7 @@ def test_install_replaces_an_agent_started_by_hand_and_keeps_its_gateway(agent, 
     assert {label.rpartition(".")[2] for label in mac.loaded()} == {"agent", "recover"}
 
 
-def test_managed_agent_exits_with_0_if_another_runs(agent):
+def test_agent_run_by_launchd_exits_with_0_if_another_agent_runs(agent):
     """launchd would restart a failed job every 10 s."""
     agent.start()
     command = [sys.executable, "-m", "host_agent.cli.main", "agent"]

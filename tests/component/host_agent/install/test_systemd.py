@@ -12,7 +12,7 @@ def units(linux: Machine) -> Path:
     return linux.user / ".config" / "systemd" / "user"
 
 
-def test_install_on_linux_enables_and_starts_the_units_and_lingering(linux):
+def test_install_on_linux_enables_and_starts_the_systemd_units_and_enables_lingering(linux):
     done = linux.vestal_process("install", VESTAL_TOKEN="secret-1")
     assert done.returncode == 0, done.stderr
     assert linux.calls() == [
@@ -30,7 +30,7 @@ def test_install_on_linux_enables_and_starts_the_units_and_lingering(linux):
     assert "Lingering is on now" in done.stdout
 
 
-def test_install_a_second_time_on_linux_restarts_only_changed_units(linux):
+def test_install_repeated_on_linux_restarts_only_systemd_units_that_changed(linux):
     linux.vestal("install")
     linux.calls()
     linux.vestal("install")
@@ -41,7 +41,7 @@ def test_install_a_second_time_on_linux_restarts_only_changed_units(linux):
     assert "systemctl --user restart vestal-agent.service" in calls
 
 
-def test_install_reports_that_lingering_was_refused(linux):
+def test_install_on_linux_says_how_to_enable_lingering_if_it_was_refused(linux):
     linux.refuse("enable-linger", "1 Could not enable linger: Access denied")
     done = linux.vestal("install")
     assert done.returncode == 0
@@ -49,7 +49,7 @@ def test_install_reports_that_lingering_was_refused(linux):
     assert "end at your logout" in linux.vestal("install", "--show").stdout
 
 
-def test_install_without_a_user_manager_writes_one_sentence_and_no_file(linux):
+def test_install_without_a_systemd_user_manager_prints_one_sentence_and_writes_no_file(linux):
     (linux.fake_state / "no-manager").touch()
     done = linux.vestal("install")
     assert done.returncode == 69
@@ -61,7 +61,7 @@ def test_install_without_a_user_manager_writes_one_sentence_and_no_file(linux):
     assert "would write" in shown.stdout and names(linux.user) == set()
 
 
-def test_uninstall_on_linux_disables_the_units_and_removes_their_files(linux):
+def test_uninstall_on_linux_disables_the_systemd_units_and_removes_their_files(linux):
     linux.vestal("install")
     linux.calls()
     done = linux.vestal("uninstall")
@@ -75,7 +75,7 @@ def test_uninstall_on_linux_disables_the_units_and_removes_their_files(linux):
     assert "loginctl disable-linger" in done.stdout
 
 
-def test_show_on_linux_prints_the_pid_and_the_timers_state(linux):
+def test_install_show_on_linux_prints_the_agents_pid_and_the_timers_state(linux):
     linux.vestal("install")
     done = linux.vestal("install", "--show")
     assert done.returncode == 0, done.stdout
@@ -83,6 +83,6 @@ def test_show_on_linux_prints_the_pid_and_the_timers_state(linux):
     assert "recover  active (waiting)" in done.stdout
 
 
-def test_install_daemon_on_linux_is_refused_with_the_alternative(linux):
+def test_install_daemon_on_linux_is_refused_and_suggests_lingering(linux):
     done = linux.vestal("install", "--daemon")
     assert done.returncode == 69 and "lingering" in done.stderr

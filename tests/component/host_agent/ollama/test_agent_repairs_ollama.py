@@ -29,7 +29,7 @@ def test_killed_managed_ollama_restarts_and_its_runners_get_sigterm(agent, ollam
     check_ended_by_sigterm(ollama, runner)
 
 
-def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
+def test_hung_managed_ollama_is_replaced_by_a_recovery_pass(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.misbehave(hang="all", ignore_term=True)
@@ -44,7 +44,7 @@ def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
 
 
 @pytest.mark.parametrize("fault", [{"empty": True}, {"status": 500}])
-def test_managed_ollama_with_empty_answers_is_replaced(agent, ollama, fault):
+def test_managed_ollama_that_answers_empty_text_or_500_is_replaced_by_a_recovery_pass(agent, ollama, fault):
     agent.start()
     first = ready(agent)
     ollama.generate()
@@ -57,7 +57,7 @@ def test_managed_ollama_with_empty_answers_is_replaced(agent, ollama, fault):
     assert report["healthy"], report
 
 
-def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent, ollama):
+def test_managed_ollama_that_answers_empty_text_is_replaced_without_a_recovery_pass(agent, ollama):
     agent.env["VESTAL_SUPERVISION__HEALTH_INTERVAL_S"] = "0.2"
     agent.start()
     first = ready(agent)
@@ -72,8 +72,8 @@ def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent,
     )
 
 
-def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, ollama):
-    """The shell that started it has ended, so nobody else would restart it."""
+def test_broken_ollama_started_by_hand_is_replaced_by_one_that_the_agent_manages(agent, ollama):
+    """The shell that started Ollama has ended, so nobody else would restart Ollama."""
     shell = subprocess.run(
         ["sh", "-c", f"{ollama.program} serve >/dev/null 2>&1 & echo $!"],
         env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | ollama.env,
@@ -94,7 +94,7 @@ def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, olla
     assert status_of(agent)["managed"] is True
 
 
-def test_ollama_of_another_user_is_reported_because_it_lists_no_models(agent, ollama):
+def test_ollama_that_does_not_list_the_users_models_is_reported_and_keeps_running(agent, ollama):
     manifest = ollama.home / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library" / "a"
     manifest.mkdir(parents=True)
     (manifest / "latest").write_text("{}")
@@ -110,7 +110,7 @@ def test_ollama_of_another_user_is_reported_because_it_lists_no_models(agent, ol
     assert process.poll() is None
 
 
-def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
+def test_orphaned_ollama_runner_is_terminated_by_a_recovery_pass(agent, ollama):
     ollama.misbehave(leave_runner=True)
     process = ollama.serve()
     agent.start()
@@ -127,7 +127,7 @@ def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
     assert ready(agent, but=process.pid)
 
 
-def test_ollama_that_cannot_start_opens_its_breaker_and_no_pass_starts_it(agent, ollama):
+def test_ollama_that_cannot_start_opens_its_breaker_and_no_recovery_pass_starts_it(agent, ollama):
     ollama.misbehave(exit_code=1)
     agent.start()
     status = agent.until(lambda: (r := status_of(agent))["state"] == "open" and r, "its breaker is open", 30)
@@ -141,7 +141,7 @@ def test_ollama_that_cannot_start_opens_its_breaker_and_no_pass_starts_it(agent,
     assert ready(agent)
 
 
-def test_runner_that_outlived_agent_and_ollama_gets_sigterm_from_the_next_agent(agent, ollama):
+def test_ollama_runner_that_outlived_agent_and_server_gets_sigterm_from_the_next_agent(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.generate()
@@ -153,8 +153,8 @@ def test_runner_that_outlived_agent_and_ollama_gets_sigterm_from_the_next_agent(
     check_ended_by_sigterm(ollama, runner)
 
 
-def test_runners_of_an_adopted_ollama_that_dies_get_sigterm(agent, ollama):
-    """Runners of an adopted server got SIGKILL at once, which can strand wired memory."""
+def test_runners_of_an_adopted_ollama_get_sigterm_when_the_server_dies(agent, ollama):
+    """Earlier, runners of an adopted server got SIGKILL at once, which can strand wired memory."""
     agent.start()
     first = ready(agent)
     agent.kill()

@@ -14,7 +14,7 @@ from tests.component.host_agent.ollama.conftest import ready, status_of
 from tests.processes import has_ended
 
 
-def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, ollama):
+def test_agent_starts_ollama_if_none_runs_and_stops_it_when_the_agent_stops(agent, ollama):
     agent.start()
     pid = ready(agent)
     status = status_of(agent)
@@ -33,7 +33,7 @@ def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, olla
     assert not (agent.home / "run" / "ollama.json").exists()
 
 
-def test_ollama_of_a_killed_agent_is_adopted_although_no_pid_file_names_it(agent, ollama):
+def test_ollama_of_a_killed_agent_is_adopted_by_the_next_agent_without_a_pid_file(agent, ollama):
     agent.start()
     server = ready(agent)
     (agent.home / "run" / "ollama.json").unlink()
@@ -43,7 +43,7 @@ def test_ollama_of_a_killed_agent_is_adopted_although_no_pid_file_names_it(agent
     assert json.loads((agent.home / "run" / "ollama.json").read_text())["pid"] == server
 
 
-def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
+def test_ollama_that_ran_before_the_agent_keeps_running_when_the_agent_stops(agent, ollama):
     process = ollama.serve()
     agent.start()
     assert ready(agent) == process.pid
@@ -56,8 +56,8 @@ def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     assert process.poll() is None
 
 
-def test_ollama_at_the_address_in_ollama_host_is_found_and_a_restart_binds_it(agent, ollama):
-    """OLLAMA_HOST was not read: the agent looked at 11434, and started a second server there."""
+def test_agent_finds_ollama_at_the_address_in_ollama_host_and_restarts_it_there(agent, ollama):
+    """Earlier, OLLAMA_HOST was not read: the agent started a second server at port 11434."""
     del agent.env["OLLAMA_BASE_URL"]
     agent.env["OLLAMA_HOST"] = f"0.0.0.0:{ollama.port}"
     process = ollama.serve()
@@ -70,7 +70,7 @@ def test_ollama_at_the_address_in_ollama_host_is_found_and_a_restart_binds_it(ag
     assert own.environ()["OLLAMA_HOST"] == f"0.0.0.0:{ollama.port}"
 
 
-def test_nothing_is_started_beside_another_server_of_this_user(agent, ollama, free_port):
+def test_agent_starts_no_ollama_while_this_user_runs_one_at_another_address(agent, ollama, free_port):
     asked_for, ollama.port = ollama.port, free_port()
     process = ollama.serve()
     agent.until(ollama.generate, "the user's server answers")
@@ -127,7 +127,9 @@ def test_restarted_agent_adopts_the_ollama_that_it_had_started(agent, ollama):
     assert status_of(agent)["managed"] is True
 
 
-def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_port, tmp_path_factory):
+def test_second_agent_neither_restarts_nor_stops_the_ollama_of_the_first_agent(
+    agent, ollama, free_port, tmp_path_factory
+):
     agent.start()
     first = ready(agent)
     other = AgentUnderTest(tmp_path_factory.mktemp("other"), free_port(), free_port())
@@ -157,7 +159,7 @@ def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_p
     assert psutil.pid_exists(first)
 
 
-def test_watched_ollama_is_not_touched(agent, ollama):
+def test_ollama_that_the_agent_only_watches_is_not_started_by_it(agent, ollama):
     agent.env["VESTAL_OLLAMA__MANAGE"] = "watch"
     agent.start()
     assert status_of(agent)["state"] == "stopped"

@@ -81,26 +81,34 @@ def under_test(
     return ControllerUnderTest(home, tmp_path, free_port(), Owner(BREW.kind, BREW.name, pid=2**22 + 1))
 
 
-async def test_restart_by_a_pass_runs_the_owners_command(under_test: ControllerUnderTest):
+async def test_restart_of_a_homebrew_ollama_by_a_recovery_pass_runs_brew_services_restart(
+    under_test: ControllerUnderTest,
+):
     noted = under_test.brew()
     await under_test.controller.control_through_owner("restart", "a recovery pass")
     assert noted.read_text() == "services restart ollama\n"
     assert not under_test.controller.has_child
 
 
-async def test_owners_command_that_fails_raises_with_its_last_line(under_test: ControllerUnderTest):
+async def test_restart_of_a_homebrew_ollama_raises_brews_last_line_if_brew_fails(
+    under_test: ControllerUnderTest,
+):
     under_test.brew(exit_code=1)
     with pytest.raises(NotPossible, match="services restart ollama` failed: Error: no service"):
         await under_test.controller.control_through_owner("restart", "a recovery pass")
 
 
-async def test_start_by_a_pass_does_nothing_if_the_server_already_runs(under_test: ControllerUnderTest):
+async def test_start_of_a_homebrew_ollama_by_a_recovery_pass_does_nothing_if_it_already_runs(
+    under_test: ControllerUnderTest,
+):
     noted = under_test.brew()
     await under_test.controller.control_through_owner("start", "a recovery pass")
     assert not noted.exists()
 
 
-async def test_stop_by_hand_and_the_start_after_it_run_the_owners_commands(under_test: ControllerUnderTest):
+async def test_stop_and_later_start_by_hand_of_a_homebrew_ollama_run_brew_services(
+    under_test: ControllerUnderTest,
+):
     noted = under_test.brew()
     under_test.controller.owner = under_test.discovery.owner_found
     await under_test.controller.manual_action("stop")
@@ -115,17 +123,19 @@ async def test_stop_by_hand_and_the_start_after_it_run_the_owners_commands(under
     assert not next_agents.stopped_by_hand
 
 
-async def test_adopt_or_start_leaves_a_registered_server_to_its_owner(under_test: ControllerUnderTest):
+async def test_adopt_or_start_does_not_start_a_stopped_ollama_that_homebrew_manages(
+    under_test: ControllerUnderTest,
+):
     under_test.discovery.owner_found = BREW  # Homebrew knows it, and it does not run
     await under_test.controller.adopt_or_start()
     assert not under_test.controller.has_child
     assert not under_test.discovery.owner_found.runs
 
 
-async def test_controller_yields_to_another_server_on_its_port(
+async def test_ollama_controller_gives_up_starting_if_another_server_holds_its_port(
     under_test: ControllerUnderTest,
 ):
-    """A person who opens the menu-bar app while the agent's server is down wants that one."""
+    """A person who opens the menu-bar app while the agent's server is down wants the app's server."""
     under_test.discovery.owner_found = Owner(OwnerKind.APP, pid=2**22 + 1)
     await under_test.controller.start("a recovery pass")
     assert under_test.controller.status().state in (State.BACKOFF, State.OPEN)
@@ -136,10 +146,10 @@ async def test_controller_yields_to_another_server_on_its_port(
     assert not await under_test.controller.yield_to_other_server()
 
 
-async def test_dead_ollama_is_not_restarted_while_another_of_this_user_runs(
+async def test_ollama_controller_gives_up_starting_if_this_user_runs_one_at_another_address(
     under_test: ControllerUnderTest,
 ):
-    """The user starts a server at another address while that of the agent waits for its next restart."""
+    """The user starts a server at another address while the agent's server waits for its next restart."""
     under_test.discovery.owner_found = Owner(OwnerKind.ELSEWHERE, "PID 9", address="127.0.0.1:41434")
     await under_test.controller.start("a recovery pass")
     assert "(PID 9) listens at 127.0.0.1:41434" in under_test.controller.status().detail
@@ -148,7 +158,9 @@ async def test_dead_ollama_is_not_restarted_while_another_of_this_user_runs(
     assert not under_test.controller.has_child
 
 
-async def test_start_launches_nothing_if_only_a_reboot_frees_memory(under_test: ControllerUnderTest):
+async def test_ollama_controller_does_not_start_ollama_if_only_a_reboot_frees_memory(
+    under_test: ControllerUnderTest,
+):
     under_test.discovery.owner_found = Owner()
     controller = under_test.another(Headroom("80% is wired down", needs_reboot=True))
     await controller.start("a recovery pass")

@@ -92,19 +92,19 @@ def probe(
     return OllamaProbe(section, session, look, token_timeout_s)
 
 
-async def test_check_loads_no_model_if_none_is_loaded(server, session):
+async def test_ollama_check_without_a_loaded_model_loads_none(server, session):
     check = await probe(server, session).check()
     assert check.verdict.ok
     assert server.ask("/api/ps") == {"models": []}
 
 
-async def test_check_loads_the_configured_probe_model(server, session):
+async def test_ollama_check_with_a_configured_probe_model_loads_it(server, session):
     check = await probe(server, session, token_timeout_s=30, probe_model="all-minilm").check()
     assert check.verdict.ok
     assert [m["name"] for m in server.ask("/api/ps")["models"]] == ["all-minilm:latest"]
 
 
-async def test_check_keeps_a_loaded_model_and_its_unload_time(server, session):
+async def test_ollama_check_leaves_a_loaded_model_and_its_unload_time_unchanged(server, session):
     body = {"model": "smollm2:135m", "options": {"num_ctx": 2048}, "keep_alive": "60s"}
     server.ask("/api/generate", prompt="one", **body)
     (before,), runners = server.ask("/api/ps")["models"], server.runners()
@@ -119,7 +119,7 @@ async def test_check_keeps_a_loaded_model_and_its_unload_time(server, session):
 
 
 @pytest.mark.parametrize("model", ["smollm2:135m", "all-minilm:latest"])
-async def test_check_with_empty_answers_fails_even_with_status_200(server, session, model: str):
+async def test_ollama_check_that_gets_an_empty_answer_fails_despite_status_200(server, session, model: str):
     server.ask("/api/embed" if "minilm" in model else "/api/generate", model=model, prompt="one", input="one")
     server.misbehave(empty=True)
     under_test = probe(server, session)
@@ -128,7 +128,9 @@ async def test_check_with_empty_answers_fails_even_with_status_200(server, sessi
     assert (await under_test.check()).verdict.ok
 
 
-async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_otherwise(server, session):
+async def test_silent_ollama_is_busy_while_its_runner_uses_cpu_and_hung_when_the_runner_is_idle(
+    server, session
+):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True)
     await server.until_runner(busy=True)
@@ -145,8 +147,8 @@ async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_oth
     assert (await under_test.check()).verdict.ok
 
 
-async def test_check_of_a_runner_that_uses_cpu_without_progress_stays_hung(server, session):
-    """A prefill that stalled and burned CPU was busy for 15 minutes, and after one failure busy again."""
+async def test_silent_ollama_whose_runner_uses_cpu_without_progress_is_hung_after_the_limit(server, session):
+    """Earlier, a stalled prefill that burned CPU counted as busy for 15 minutes, again and again."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="stand")
     await server.until_runner(busy=True)
@@ -167,7 +169,7 @@ async def test_check_of_a_runner_that_uses_cpu_without_progress_stays_hung(serve
     assert (await under_test.check()).verdict.ok
 
 
-async def test_check_of_a_runner_whose_tokens_advance_is_busy(server, session):
+async def test_silent_ollama_whose_runner_reads_further_tokens_stays_busy(server, session):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="advance")  # as on a GPU: no CPU is used
     under_test = probe(server, session, no_progress_s=0.2)
@@ -178,8 +180,8 @@ async def test_check_of_a_runner_whose_tokens_advance_is_busy(server, session):
         assert "makes progress (its /slots: slot 0 has read " in check.verdict.detail
 
 
-async def test_check_of_a_runner_whose_slots_do_not_answer_hangs_after_the_limit(server, session):
-    """The loop of llama-server that answers /slots is the one that computes: here it never returns."""
+async def test_silent_ollama_whose_runners_slots_do_not_answer_is_hung_after_the_limit(server, session):
+    """The same loop of llama-server computes and answers /slots: here that loop never returns."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="hang")
     await server.until_runner(busy=True)
@@ -190,8 +192,8 @@ async def test_check_of_a_runner_whose_slots_do_not_answer_hangs_after_the_limit
     assert "its /slots does not answer" in check.verdict.detail
 
 
-async def test_check_of_a_runner_with_idle_slots_hangs_at_once(server, session):
-    """Nothing works on the request: Ollama itself has lost it."""
+async def test_silent_ollama_whose_runners_slots_are_idle_is_hung_at_once(server, session):
+    """No slot works on the request: Ollama itself has lost the request."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="idle")
     check = await probe(server, session).check()
@@ -199,7 +201,9 @@ async def test_check_of_a_runner_with_idle_slots_hangs_at_once(server, session):
     assert "its slots are idle" in check.verdict.detail
 
 
-async def test_judgement_on_a_silent_model_is_recorded_once_with_its_evidence(server, session, home):
+async def test_silent_ollama_is_recorded_once_as_busy_and_once_as_hung_with_the_evidence(
+    server, session, home
+):
     events: list[Event] = []
     environment = {
         "VESTAL_HOME": str(home),
@@ -225,7 +229,9 @@ async def test_judgement_on_a_silent_model_is_recorded_once_with_its_evidence(se
     assert "its /slots: slot 0 has read 512" in events[1].cause
 
 
-async def test_third_failed_check_in_a_row_means_down_and_requests_a_pass(server, session, home):
+async def test_third_failed_ollama_check_in_a_row_means_down_and_requests_one_recovery_pass(
+    server, session, home
+):
     requested: list[str] = []
     environment = {
         "VESTAL_HOME": str(home),
@@ -251,8 +257,8 @@ async def test_third_failed_check_in_a_row_means_down_and_requests_a_pass(server
     assert not (await under_test.check()).is_down
 
 
-async def test_check_whose_probe_is_reset_meanwhile_ends_as_busy(session, free_port):
-    """A restart by hand resets the probe, which must not cancel those who wait for the check."""
+async def test_ollama_check_whose_probe_is_reset_meanwhile_ends_without_a_failure(session, free_port):
+    """A restart by hand resets the probe; the reset must not cancel the callers that wait for the check."""
     asked, port = asyncio.Event(), free_port()
 
     async def listed(request: web.Request) -> web.Response:

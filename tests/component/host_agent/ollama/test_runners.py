@@ -21,7 +21,9 @@ PROGRESS = 'level=INFO source=pipeline.go:204 msg="Prompt processing progress" p
 RUNNER = ProcessSnapshot(os.getpid(), arguments=("ollama", "runner", "--mlx-engine", "--port", "9"))
 
 
-async def test_reading_of_a_runner_without_slots_follows_the_servers_log(tmp_path: Path):
+async def test_ollama_runner_that_hides_its_slots_is_judged_by_progress_lines_in_the_servers_log(
+    tmp_path: Path,
+):
     log = tmp_path / "server.log"
     log.write_text("noise\n" * 20_000)  # more than is read
     async with aiohttp.ClientSession() as session:
@@ -39,7 +41,7 @@ async def test_reading_of_a_runner_without_slots_follows_the_servers_log(tmp_pat
         assert "4096 of 16384 tokens" in found.reading.evidence
 
 
-async def test_runner_readings_without_runners_are_empty(tmp_path: Path):
+async def test_ollama_runner_readings_without_runners_are_empty(tmp_path: Path):
     async with aiohttp.ClientSession() as session:
         assert await RunnerLook(session, lambda: (), lambda: None).readings() == ()
 
@@ -55,11 +57,13 @@ async def test_runner_readings_without_runners_are_empty(tmp_path: Path):
         (("ollama", "runner"), None),
     ],
 )
-def test_port_of_a_runner_is_in_its_command_line(arguments: tuple[str, ...], port: int | None):
+def test_port_of_an_ollama_runner_is_read_from_its_command_line(arguments: tuple[str, ...], port: int | None):
     assert port_of(ProcessSnapshot(1, arguments=arguments)) == port
 
 
-def test_log_of_a_server_is_its_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_log_of_an_ollama_server_depends_on_who_started_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     own = tmp_path / "ollama.log"
     assert log_of(Owner(OwnerKind.OURS, pid=1), own) == own
@@ -68,7 +72,7 @@ def test_log_of_a_server_is_its_owners(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows where the output of a process goes")
-def test_log_of_a_server_started_by_hand_is_the_file_of_its_output(tmp_path: Path):
+def test_log_of_an_ollama_server_started_by_hand_is_the_file_its_output_is_redirected_to(tmp_path: Path):
     redirected = tmp_path / "serve.log"
     with redirected.open("w") as log:
         process = subprocess.Popen(["sleep", "30"], stderr=log)

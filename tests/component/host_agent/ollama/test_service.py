@@ -57,7 +57,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ({"error": "reentrancy"}, 500, State.DEGRADED, "500 to /api/tags (reentrancy)"),
     ],
 )
-async def test_status_follows_from_the_servers_answers(
+async def test_ollama_status_is_ready_or_degraded_by_what_the_server_answers_to_api_tags(
     session, bare, home, free_port: Callable[[], int], tags: object, status: int, state: State, words: str
 ):
     port = free_port()
@@ -68,7 +68,9 @@ async def test_status_follows_from_the_servers_answers(
     assert words in found.detail
 
 
-async def test_status_of_a_silent_installed_server_is_stopped_with_the_remedy(session, bare, home, free_port):
+async def test_ollama_status_if_installed_but_not_answering_is_stopped_with_the_remedy(
+    session, bare, home, free_port
+):
     stand_in_ollama.install(bare)
     for manage, remedy in (("auto", "recovery pass starts it"), ("watch", "`ollama serve`")):
         found = await service(home, free_port(), session, manage).service_status()
@@ -79,7 +81,7 @@ async def test_status_of_a_silent_installed_server_is_stopped_with_the_remedy(se
 
 @pytest.mark.skipif(installation.installed(), reason="Ollama is installed here, in one of its usual places")
 @pytest.mark.parametrize(("manage", "state"), [("auto", State.ABSENT), ("always", State.STOPPED)])
-async def test_status_without_an_installation_is_a_fault_only_if_ollama_is_required(
+async def test_ollama_status_if_not_installed_is_unhealthy_only_if_ollama_is_required(
     session, bare, home, free_port, manage: str, state: State
 ):
     found = await service(home, free_port(), session, manage).service_status(fresh=True)
@@ -88,7 +90,7 @@ async def test_status_without_an_installation_is_a_fault_only_if_ollama_is_requi
     assert "not installed" in found.detail
 
 
-async def test_status_of_ollama_switched_off_is_absent_even_if_a_server_answers(session, home, free_port):
+async def test_ollama_status_if_switched_off_is_absent_even_if_a_server_answers(session, home, free_port):
     port = free_port()
     runner = await answering(port, {"models": []})
     found = await service(home, port, session, "off").service_status(fresh=True)
@@ -96,7 +98,7 @@ async def test_status_of_ollama_switched_off_is_absent_even_if_a_server_answers(
     assert (found.state, found.expected) == (State.ABSENT, False)
 
 
-async def test_status_is_absent_if_the_mlx_server_has_its_port(session, home):
+async def test_ollama_status_is_absent_if_the_mlx_server_uses_ollamas_port(session, home):
     under_test = service(home, 11435, session)
     found = await under_test.service_status()
     assert (found.state, found.expected) == (State.ABSENT, False)

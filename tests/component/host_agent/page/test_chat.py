@@ -41,7 +41,7 @@ def answer(page):
     return page.get_by_role("article", name="Answer of qwen3.5:9b").last
 
 
-def test_answer_is_streamed_as_text_with_the_thinking_collapsed(open_page, scripted, stream):
+def test_chat_page_streams_the_answer_as_text_with_the_thinking_collapsed(open_page, scripted, stream):
     page = open_page("#chat")
     expect(page.get_by_label("Model").locator("option")).to_have_count(3)  # the embedding model cannot chat
     ask(page)
@@ -63,7 +63,7 @@ def test_answer_is_streamed_as_text_with_the_thinking_collapsed(open_page, scrip
     expect(answer(page)).to_have_attribute("aria-busy", "false")
 
 
-def test_kill_button_needs_confirmation_and_the_answer_shows_a_mark_where_it_paused(
+def test_chat_page_kill_button_after_confirmation_kills_the_engine_and_marks_the_pause(
     open_page, scripted, stream
 ):
     page = open_page("#chat")
@@ -83,7 +83,9 @@ def test_kill_button_needs_confirmation_and_the_answer_shows_a_mark_where_it_pau
     assert page.accessibility_faults() == []  # in light colors; other tests check the sections in dark ones
 
 
-def test_refused_kill_shows_the_reason_and_leaves_no_mark(open_page, scripted, stream):
+def test_chat_page_kill_button_that_is_refused_shows_the_reason_and_no_mark_in_the_answer(
+    open_page, scripted, stream
+):
     scripted.answers[KILL] = lambda _: answers.refusal(409, "The engine does not run.", "not_running")
     page = open_page("#chat")
     page.expected.append("409")
@@ -97,7 +99,9 @@ def test_refused_kill_shows_the_reason_and_leaves_no_mark(open_page, scripted, s
     expect(page.locator(".mark")).to_have_count(0)
 
 
-def test_answer_continues_after_a_broken_connection_without_repeating_text(open_page, scripted, stream):
+def test_chat_page_after_a_broken_connection_continues_the_answer_without_repeating_text(
+    open_page, scripted, stream
+):
     scripted.answers["GET", "/gateway/v1/streams/abc"] = rest = FedStream(**{"X-Request-Id": "abc"})
     page = open_page("#chat")
     page.expected.append("ERR_")
@@ -119,7 +123,7 @@ def test_answer_continues_after_a_broken_connection_without_repeating_text(open_
     ) == "one two |three"  # fmt: skip
 
 
-def test_request_is_repeated_with_its_idempotency_key_if_the_gateway_dies_before_the_answer_begins(
+def test_chat_page_repeats_its_request_with_the_same_key_if_the_gateway_dies_before_answering(
     open_page, scripted, stream
 ):
     keys = []
@@ -140,7 +144,9 @@ def test_request_is_repeated_with_its_idempotency_key_if_the_gateway_dies_before
     assert len(set(keys)) == 1 and len(keys) == 2
 
 
-def test_refusal_or_error_during_an_answer_is_shown_within_the_answer(open_page, scripted, stream):
+def test_chat_page_shows_a_refusal_or_an_error_during_the_answer_within_the_answer(
+    open_page, scripted, stream
+):
     scripted.answers[CHAT] = lambda _: answers.ndjson(
         {"error": "The model does not fit.", "code": "no_memory"}, status=507
     )
@@ -156,7 +162,7 @@ def test_refusal_or_error_during_an_answer_is_shown_within_the_answer(open_page,
     expect(answer(page)).to_contain_text("half")
 
 
-def test_answer_continues_while_another_section_is_shown_and_stops_by_button(open_page, stream):
+def test_chat_page_answer_continues_while_another_section_is_shown_and_stops_by_button(open_page, stream):
     page = open_page("#chat")
     ask(page)
     stream.feed(said("one "))
@@ -172,7 +178,9 @@ def test_answer_continues_while_another_section_is_shown_and_stops_by_button(ope
     expect(page.get_by_role("article")).to_have_count(0)
 
 
-def test_image_is_shown_sent_with_its_message_and_again_in_the_next_turn(open_page, scripted, stream):
+def test_chat_page_shows_an_image_and_sends_it_with_its_message_in_every_later_turn(
+    open_page, scripted, stream
+):
     """Only a model with the capability `vision` is offered images."""
     page = open_page("#chat")
     expect(page.get_by_label("Model")).to_have_value("qwen3.5:9b")

@@ -34,7 +34,7 @@ def tell_a_long_story(scripted):
     scripted.sample = stories.sample()
 
 
-def test_verdict_and_title_follow_the_status(page, scripted):
+def test_page_verdict_and_title_change_with_the_status(page, scripted):
     expect(verdict(page)).to_have_text("All services are healthy.")
     expect(page.tab).to_have_title("Vestal")
     scripted.send_status(**stories.troubled())
@@ -58,7 +58,7 @@ def overflowing_at_rest(page):
     return found
 
 
-def test_page_is_accessible_and_fits_the_window_in_both_color_schemes_and_both_widths(open_page, scripted):
+def test_page_is_accessible_and_not_wider_than_the_window_in_each_color_scheme_and_width(open_page, scripted):
     tell_a_long_story(scripted)
     scripted.answers["GET", "/incidents/9"] = stories.incident(9) | {"entries": stories.entries(9)}
     page = open_page()
@@ -84,7 +84,7 @@ def test_page_is_accessible_and_fits_the_window_in_both_color_schemes_and_both_w
         assert overflowing_at_rest(page) == [], size
 
 
-def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page):
+def test_page_navigation_by_keyboard_reaches_the_content_and_every_section(open_page):
     page = open_page()
     page.expected = ["404 (Not Found)"]  # the module of this section cannot be loaded
     expect(page.get_by_role("button", name="Recover now")).to_be_visible()
@@ -101,7 +101,7 @@ def test_navigation_by_keyboard_reaches_the_content_and_every_section(open_page)
         expect(page.get_by_role("main").locator("section").first).to_be_visible()
 
 
-def test_browser_without_a_session_sees_how_to_log_in_and_opens_after_a_login_in_another_tab(
+def test_page_without_a_session_explains_the_login_and_opens_after_a_login_in_another_tab(
     open_page, scripted
 ):
     scripted.closed = True
@@ -132,7 +132,7 @@ def test_page_reports_a_killed_agent_and_reconnects_to_the_next_one(page, script
     expect(verdict(page)).to_have_text("The agent has just started.")
 
 
-def test_page_reports_a_suspended_agent_although_its_connections_stay_open(open_page, scripted):
+def test_page_reports_a_silent_agent_whose_connections_stay_open(open_page, scripted):
     page = open_page(clock=True)
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.answers["GET", "/health"] = lambda request: asyncio.sleep(30)
@@ -157,7 +157,7 @@ def test_page_offers_a_reload_after_an_upgrade_of_the_agent(page, scripted, tmp_
     expect(page.get_by_role("button", name="Reload: this page has a new version")).to_have_count(0)
 
 
-def test_section_opened_while_the_agent_is_down_loads_when_the_agent_is_back(page, scripted):
+def test_page_section_opened_while_the_agent_is_down_loads_when_the_agent_is_back(page, scripted):
     page.expected = [UNREACHABLE, CUT, "404 (Not Found)"]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
@@ -168,7 +168,7 @@ def test_section_opened_while_the_agent_is_down_loads_when_the_agent_is_back(pag
     expect(page.get_by_role("main").get_by_role("heading", name="Doctor")).to_be_visible()
 
 
-def test_page_closes_if_a_new_agent_refuses_its_session_until_the_next_login(page, scripted):
+def test_page_whose_session_a_new_agent_refuses_closes_and_opens_at_the_next_login(page, scripted):
     page.expected = [UNREACHABLE, CUT, REFUSED]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
@@ -180,7 +180,7 @@ def test_page_closes_if_a_new_agent_refuses_its_session_until_the_next_login(pag
     expect(verdict(page)).to_have_text("All services are healthy.")
 
 
-def test_recover_button_requests_a_pass_and_shows_the_error_of_a_refusal(page, scripted):
+def test_page_recover_button_requests_a_recovery_pass_and_shows_the_error_if_refused(page, scripted):
     page.get_by_role("button", name="Recover now").click()
     expect(page.get_by_role("button", name="Recover now")).to_be_enabled()
     assert ("POST", "/recover", {}) in scripted.asked

@@ -13,7 +13,7 @@ def row(page, title):
     return page.get_by_role("row").filter(has=page.locator(".branch", has_text=title)).first
 
 
-def test_services_are_shown_as_a_tree_below_their_parents(page):
+def test_page_shows_services_as_a_tree_below_their_parents(page):
     expect(page.locator(".tree tbody tr")).to_have_class(
         ["depth-0", "depth-1", "depth-2", "depth-1", "depth-1", "depth-2", "depth-2"]
     )
@@ -21,7 +21,7 @@ def test_services_are_shown_as_a_tree_below_their_parents(page):
     expect(row(page, "Nightly")).to_contain_text(", below Docker")
 
 
-def test_age_of_a_service_grows_without_requests_to_the_agent(page, scripted):
+def test_page_updates_the_age_of_a_service_without_requests_to_the_agent(page, scripted):
     up = row(page, "Engine").locator("td.up")
     expect(page.locator(".plot canvas")).to_have_count(6)  # until then, the page still asks for what it shows
     expect(up).to_have_text(re.compile(r"1 min [2-9] s"))
@@ -30,7 +30,7 @@ def test_age_of_a_service_grows_without_requests_to_the_agent(page, scripted):
     assert len(scripted.asked) == asked
 
 
-def test_open_breaker_shows_a_countdown_to_its_trial_and_the_last_failure_as_a_sentence(open_page, scripted):
+def test_page_shows_an_open_breaker_with_a_countdown_to_its_trial_and_the_last_failure(open_page, scripted):
     scripted.status = stories.troubled()
     page = open_page()
     engine = row(page, "Engine")
@@ -41,7 +41,7 @@ def test_open_breaker_shows_a_countdown_to_its_trial_and_the_last_failure_as_a_s
     expect(engine.locator("td.restarts")).to_have_text("5")
 
 
-def test_restart_button_needs_confirmation_which_a_double_click_does_not_give(page, scripted):
+def test_page_restart_button_asks_for_confirmation_which_a_double_click_does_not_give(page, scripted):
     button = row(page, "Gateway").get_by_role("button", name="restart Gateway")
     button.dblclick()
     sure = row(page, "Gateway").get_by_role("button", name="Really restart?")
@@ -54,8 +54,8 @@ def test_restart_button_needs_confirmation_which_a_double_click_does_not_give(pa
     assert ("POST", "/services/mlx_server/restart", {}) in scripted.asked
 
 
-def test_engine_behind_an_open_breaker_can_be_tried_now_if_asked_twice(open_page, scripted):
-    """The engine's row had no button at all while a person waited for its breaker."""
+def test_page_button_starts_an_engine_behind_an_open_breaker_after_confirmation(open_page, scripted):
+    """Earlier, the engine's row had no button while the engine's circuit breaker was open."""
     scripted.status = stories.troubled()
     scripted.answers["POST", "/services/mlx_engine/start"] = {"state": "accepted"}
     buttons = row(open_page(), "Engine").get_by_role("button")
@@ -69,7 +69,7 @@ def test_engine_behind_an_open_breaker_can_be_tried_now_if_asked_twice(open_page
     assert ("POST", "/services/mlx_engine/start", {}) in scripted.asked
 
 
-def test_stopped_service_has_only_a_start_button_and_an_absent_service_has_none(open_page, scripted):
+def test_page_shows_only_a_start_button_for_a_stopped_service_and_none_for_an_absent_one(open_page, scripted):
     scripted.status = stories.status(
         ollama=stories.service("absent", process_pid=None), orchestrator=stories.service("stopped", "docker")
     )
@@ -78,7 +78,7 @@ def test_stopped_service_has_only_a_start_button_and_an_absent_service_has_none(
     expect(row(page, "Ollama").get_by_role("button")).to_have_count(0)
 
 
-def test_refused_action_shows_the_error_sentence_beside_its_button(page, scripted):
+def test_page_shows_the_error_of_a_refused_service_action_beside_its_button(page, scripted):
     page.expected = ["404 (Not Found)"]
     button = row(page, "Ollama").get_by_role("button", name="stop Ollama")
     button.click()
@@ -89,9 +89,7 @@ def test_refused_action_shows_the_error_sentence_beside_its_button(page, scripte
     )
 
 
-def test_page_shows_the_machines_memory_and_warnings_and_the_actions_of_the_last_recovery_pass(
-    open_page, scripted
-):
+def test_page_shows_memory_warnings_and_the_actions_of_the_last_recovery_pass(open_page, scripted):
     scripted.status = stories.troubled()
     page = open_page()
     machine, recovery = page.locator("#machine"), page.locator("#recovery")
@@ -111,7 +109,7 @@ def test_page_without_incidents_says_that_there_are_none(page):
     expect(page.locator("#incidents")).to_contain_text("Nothing has gone wrong")
 
 
-def test_open_incident_is_shown_above_the_others_with_a_running_duration_until_it_closes(open_page, scripted):
+def test_page_shows_an_open_incident_first_with_a_running_duration_until_it_closes(open_page, scripted):
     scripted.incidents = [stories.incident(3, began_s_ago=300), stories.incident(2, began_s_ago=900)]
     page = open_page()
     expect(cards(page)).to_have_count(2)
@@ -130,7 +128,7 @@ def test_open_incident_is_shown_above_the_others_with_a_running_duration_until_i
     expect(page.get_by_role("heading", name="Incidents", exact=True)).to_be_visible()
 
 
-def test_older_state_of_an_incident_does_not_replace_a_newer_one(page, scripted):
+def test_page_ignores_an_older_state_of_an_incident_that_arrives_after_a_newer_one(page, scripted):
     newer = stories.incident(5, lasted_s=3.0, title="Closed again", last_seq=510)
     scripted.send_incident(newer)
     expect(cards(page).first).to_contain_text("Closed again")
@@ -140,7 +138,7 @@ def test_older_state_of_an_incident_does_not_replace_a_newer_one(page, scripted)
     expect(cards(page).first).to_contain_text("Closed again")
 
 
-def test_incident_shows_its_sentence_and_figures_and_its_journal_lines_on_demand(open_page, scripted):
+def test_page_incident_shows_sentence_and_figures_and_on_demand_its_journal_lines(open_page, scripted):
     scripted.incidents = [stories.incident(7)]
     scripted.answers["GET", "/incidents/7"] = stories.incident(7) | {"entries": stories.entries(7)}
     page = open_page()
@@ -162,7 +160,7 @@ def test_incident_shows_its_sentence_and_figures_and_its_journal_lines_on_demand
     expect(card.get_by_role("table")).to_have_count(0)
 
 
-def test_incident_names_its_lost_requests_and_only_the_newest_incidents_are_shown_at_first(
+def test_page_shows_the_newest_three_incidents_with_their_lost_requests_and_more_on_demand(
     open_page, scripted
 ):
     lost = {"waited": 3, "continued": 2, "lost": 1}

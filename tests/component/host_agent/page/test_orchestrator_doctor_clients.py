@@ -14,7 +14,7 @@ def panel(page, title):
     return page.get_by_role("region", name=title, exact=True)
 
 
-def test_new_task_is_followed_while_it_runs_and_shown_with_steps_and_sources(open_page, scripted):
+def test_page_follows_a_new_task_while_it_runs_and_then_shows_its_answer_and_sources(open_page, scripted):
     scripted.answers |= answers.orchestrator(cycles=(answers.cycle(),))
     scripted.answers["POST", "/orchestrator/tasks"] = {"id": "task-1"}
     running = {"state": "running", "finished_at": None, "answer": None}
@@ -42,7 +42,7 @@ def test_new_task_is_followed_while_it_runs_and_shown_with_steps_and_sources(ope
     expect(tasks.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_running_task_is_cancelled_after_confirmation(open_page, scripted):
+def test_page_cancels_a_task_after_confirmation(open_page, scripted):
     scripted.answers |= answers.orchestrator(answers.task(1, state="queued", finished_at=None))
     scripted.answers["DELETE", "/orchestrator/tasks/task-1"] = {"id": "task-1", "state": "cancelled"}
     page = open_page("#orchestrator")
@@ -54,9 +54,7 @@ def test_running_task_is_cancelled_after_confirmation(open_page, scripted):
     expect(panel(page, "Tasks")).to_contain_text("cancelled")
 
 
-def test_cycles_show_skipped_phases_with_reasons_and_knowledge_shows_the_contents_of_each_folder(
-    open_page, scripted
-):
+def test_page_shows_skipped_cycle_phases_with_reasons_and_the_contents_of_each_folder(open_page, scripted):
     scripted.answers |= answers.orchestrator(cycles=tuple(map(answers.cycle, range(1, 9))))
     page = open_page("#orchestrator")
     cycles, knowledge = panel(page, "Cycles"), panel(page, "Knowledge")
@@ -69,7 +67,7 @@ def test_cycles_show_skipped_phases_with_reasons_and_knowledge_shows_the_content
     expect(knowledge).to_contain_text("No note yet")
 
 
-def test_search_shows_passages_with_scores_and_sources_or_the_error_sentence(open_page, scripted):
+def test_page_search_shows_passages_with_scores_and_sources_or_the_error(open_page, scripted):
     scripted.answers |= answers.orchestrator()
     result = {"agent": "reader", "file": "birds.md", "heading": "Heron", "score": 0.912, "similarity": None}
     scripted.answers["POST", "/orchestrator/knowledge/search"] = {
@@ -97,7 +95,7 @@ def test_search_shows_passages_with_scores_and_sources_or_the_error_sentence(ope
     expect(search.get_by_role("alert")).to_have_text("No agent 'reader'.")
 
 
-def test_orchestrator_section_shows_one_sentence_without_an_orchestrator_and_odd_data_as_text(
+def test_page_orchestrator_section_shows_one_sentence_if_unreachable_and_odd_data_as_text(
     open_page, scripted
 ):
     why = "The orchestrator cannot be reached: nothing listens there; `vestal status` says why."
@@ -115,7 +113,7 @@ def test_orchestrator_section_shows_one_sentence_without_an_orchestrator_and_odd
     expect(panel(page, "Knowledge")).to_contain_text("reader")
 
 
-def test_doctor_section_lists_faults_first_and_its_button_carries_out_the_action(open_page, scripted):
+def test_page_doctor_section_lists_faults_first_and_its_button_runs_the_remedy(open_page, scripted):
     scripted.answers["GET", "/doctor"] = answers.usual_report()
     scripted.answers["POST", "/services/mlx_server/restart"] = {"state": "accepted"}
     scripted.answers["GET", "/clients"] = answers.clients()
@@ -138,7 +136,7 @@ def test_doctor_section_lists_faults_first_and_its_button_carries_out_the_action
     expect(page.get_by_role("button", name="Run it again")).to_be_visible()
 
 
-def test_clients_section_shows_two_lines_for_each_program_and_copies_them(open_page, scripted):
+def test_page_clients_section_shows_the_setup_lines_of_each_program_and_copies_them(open_page, scripted):
     scripted.answers["GET", "/clients"] = answers.clients()
     page = open_page("#clients")
     page.tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -150,7 +148,9 @@ def test_clients_section_shows_two_lines_for_each_program_and_copies_them(open_p
     assert copied == "\n".join(answers.clients()["clients"][0]["lines"])
 
 
-def test_sections_have_no_serious_accessibility_fault_and_fit_a_narrow_screen(open_page, scripted):
+def test_page_sections_on_a_narrow_screen_do_not_overflow_and_have_no_accessibility_fault(
+    open_page, scripted
+):
     requests = answers.request(1, model=answers.LONG_NAME), answers.request(2, phase="parked")
     tasks = answers.task(1), answers.task(2, state="running", goal=answers.HOSTILE * 9)
     scripted.requests = answers.frame(*requests)

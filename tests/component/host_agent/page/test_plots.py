@@ -25,7 +25,7 @@ def test_every_plot_has_a_canvas_and_a_sentence_for_screen_readers(page):
     expect(plot(page, "Memory of the engine")).to_contain_text(" of at most 20.0 GiB")
 
 
-def test_range_button_loads_the_history_of_that_range(page, scripted):
+def test_plots_range_button_loads_the_history_of_that_range(page, scripted):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     page.get_by_role("button", name="Week").click()
     expect(page.locator("#plots").get_by_role("img").first).to_have_accessible_name(
@@ -36,7 +36,7 @@ def test_range_button_loads_the_history_of_that_range(page, scripted):
     assert asked == ["/history?range=hour", "/history?range=week"]
 
 
-def test_live_sample_is_added_to_the_plots_without_loading_the_history_again(page, scripted):
+def test_plots_add_a_live_sample_without_loading_the_history_again(page, scripted):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     scripted.send("sample", stories.sample(tokens_out_per_s=777.0))
     expect(plot(page, "Tokens a second")).to_contain_text("Out 777/s now, 777/s at most")
@@ -44,7 +44,7 @@ def test_live_sample_is_added_to_the_plots_without_loading_the_history_again(pag
     assert len([path for _, path, _ in scripted.asked if path.startswith("/history")]) == 1
 
 
-def test_incident_is_marked_on_every_plot_with_a_tooltip_and_listed(page, scripted):
+def test_plots_mark_an_incident_on_every_plot_with_a_tooltip_and_count_it(page, scripted):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     expect(page.locator(".marks summary")).to_have_text("1 incident in the last hour, marked on each plot")
     scripted.send_incident(stories.incident(5, began_s_ago=900, title="The engine ran out of memory"))
@@ -58,7 +58,7 @@ def test_incident_is_marked_on_every_plot_with_a_tooltip_and_listed(page, script
         expect(figure.locator(".tip")).to_contain_text("The engine ran out of memory")
 
 
-def test_crosshair_moves_on_all_plots_together(page):
+def test_plots_crosshair_moves_on_all_plots_together(page):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     plot(page, "Memory of the engine").locator(".u-over").hover(position={"x": 200, "y": 40})
     lines = page.locator(".u-cursor-x")
@@ -75,7 +75,7 @@ def test_crosshair_moves_on_all_plots_together(page):
     assert all(re.search(r"translate\(\d", each) for each in transforms), transforms
 
 
-def test_legend_entry_hides_and_shows_its_line_by_keyboard(page):
+def test_plots_legend_entry_hides_and_shows_its_line_by_keyboard(page):
     memory = plot(page, "Memory of the engine")
     key = memory.get_by_role("button", name=re.compile("^Prompt cache"))
     expect(key).to_have_attribute("aria-pressed", "true")
@@ -87,7 +87,7 @@ def test_legend_entry_hides_and_shows_its_line_by_keyboard(page):
     expect(key).to_have_attribute("aria-pressed", "true")
 
 
-def test_plots_follow_the_width_of_the_window_and_the_colors_of_the_system(page):
+def test_plots_adapt_to_the_width_of_the_window_and_the_color_scheme(page):
     canvas = plot(page, "Memory of the engine").locator("canvas")
     before = canvas.bounding_box()["width"]
     page.set_viewport_size({"width": 375, "height": 800})
@@ -100,7 +100,7 @@ def test_plots_follow_the_width_of_the_window_and_the_colors_of_the_system(page)
     expect(canvas).to_have_count(1)
 
 
-def test_gap_in_the_history_interrupts_the_line_and_an_empty_history_shows_a_sentence(open_page, scripted):
+def test_plots_interrupt_a_line_at_a_gap_and_show_a_sentence_for_an_empty_history(open_page, scripted):
     now = int(time.time())
     times = [now - 1000, now - 990, now - 500, now - 490]
     code = """async (body) => {

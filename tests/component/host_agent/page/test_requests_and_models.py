@@ -21,7 +21,7 @@ def rows(page):
     return page.locator("tbody tr")
 
 
-def test_requests_show_client_model_and_phase_and_keep_the_focus_when_others_end(open_page, scripted):
+def test_page_requests_show_client_model_and_phase_and_keep_the_focus_when_others_end(open_page, scripted):
     parked = answers.request(2, client="Open WebUI 0.12", phase="parked", crashes=2)
     scripted.requests = answers.frame(
         answers.request(1), parked, answers.request(3, client="", phase="queued")
@@ -45,9 +45,7 @@ def test_requests_show_client_model_and_phase_and_keep_the_focus_when_others_end
     expect(page.get_by_text("The gateway does not answer, so its requests are not known.")).to_be_visible()
 
 
-def test_request_is_cancelled_after_confirmation_and_a_refusal_is_shown_beside_its_button(
-    open_page, scripted
-):
+def test_page_cancels_a_request_after_confirmation_and_shows_a_refusal_beside_the_button(open_page, scripted):
     scripted.requests = answers.frame(answers.request(1))
     path = f"/gateway/requests/{1:032x}"
     scripted.answers["DELETE", path] = lambda _: answers.refusal(404, "There is no request 1; it has ended.")
@@ -58,7 +56,7 @@ def test_request_is_cancelled_after_confirmation_and_a_refusal_is_shown_beside_i
     expect(rows(page).get_by_role("alert")).to_have_text("There is no request 1; it has ended.")
 
 
-def test_two_hundred_requests_and_requests_with_odd_data_are_shown_as_text(open_page, scripted):
+def test_page_shows_two_hundred_requests_and_requests_with_odd_data_as_text(open_page, scripted):
     odd = answers.request(0, client=answers.HOSTILE, model=answers.LONG_NAME, phase="dreaming")
     bare = {"id": "x"} | dict.fromkeys(("client", "remote", "model", "phase", "tokens", "age_s", "crashes"))
     many = [answers.request(number) for number in range(1, 199)]
@@ -73,7 +71,7 @@ def test_two_hundred_requests_and_requests_with_odd_data_are_shown_as_text(open_
     expect(page.get_by_text("No request is in flight.")).to_be_visible()
 
 
-def test_models_show_whether_they_fit_and_are_loaded_unloaded_and_deleted_by_button(open_page, scripted):
+def test_page_shows_whether_each_model_fits_in_memory_and_loads_unloads_and_deletes_it(open_page, scripted):
     scripted.answers |= answers.changing_models()
     page = open_page("#models")
     small, loaded, large = (rows(page).nth(index) for index in range(3))
@@ -95,7 +93,7 @@ def test_models_show_whether_they_fit_and_are_loaded_unloaded_and_deleted_by_but
     assert bodies(scripted, "DELETE", "/gateway/api/delete") == [{"model": "smollm2:135m"}]
 
 
-def test_pull_shows_its_progress_continues_in_other_sections_and_can_be_cancelled(open_page, scripted):
+def test_page_shows_a_pulls_progress_also_after_a_change_of_section_and_cancels_it(open_page, scripted):
     scripted.answers |= answers.models()
     scripted.answers["POST", "/gateway/api/pull"] = stream = FedStream()
     page = open_page("#models")
@@ -119,7 +117,7 @@ def test_pull_shows_its_progress_continues_in_other_sections_and_can_be_cancelle
 
 
 def test_page_formats_sizes_as_the_command_line_does(open_page, scripted):
-    """The command line said GB where the page said GiB: 10 % apart."""
+    """Earlier, the command line counted in GB and the page in GiB: the figures were up to 10 % apart."""
     sizes = [
         0,
         999,
@@ -138,7 +136,7 @@ def test_page_formats_sizes_as_the_command_line_does(open_page, scripted):
     assert shown == [format_size(size) for size in sizes]
 
 
-def test_failed_pull_shows_one_sentence_and_a_finished_pull_lists_the_model(open_page, scripted):
+def test_page_shows_one_sentence_for_a_failed_pull_and_lists_the_model_of_a_finished_one(open_page, scripted):
     scripted.answers |= answers.models()
     why = "The hub cannot be reached: name resolution failed. Check the network, then pull it again."
     scripted.answers["POST", "/gateway/api/pull"] = lambda _: answers.ndjson(
@@ -156,7 +154,7 @@ def test_failed_pull_shows_one_sentence_and_a_finished_pull_lists_the_model(open
     expect(rows(page)).to_have_count(1)
 
 
-def test_models_section_shows_one_sentence_if_the_gateway_does_not_answer(open_page, scripted):
+def test_page_models_section_shows_one_sentence_if_the_gateway_does_not_answer(open_page, scripted):
     why = "The MLX server cannot be reached: nothing listens there; `vestal status` says why."
     for path in ("/gateway/api/tags", "/gateway/api/ps", "/gateway/health"):
         scripted.answers["GET", path] = lambda _: answers.refusal(502, why)

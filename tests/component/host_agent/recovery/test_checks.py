@@ -109,12 +109,12 @@ async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path
         ServiceStatus(State.STARTING, process_pid=7, uptime_s=99, extra={"status": "running"}),
     ],
 )
-async def test_container_that_may_still_be_starting_is_not_probed(home: Path, status: ServiceStatus):
+async def test_container_within_its_start_time_is_not_probed(home: Path, status: ServiceStatus):
     facts = await checks(FakeMachine(status), home, RestartBudget()).gather()
     assert next(s for s in facts.services if s.name == ORCHESTRATOR).answers is None
 
 
-async def test_container_that_answers_has_no_issue(home: Path):
+async def test_container_that_answers_its_probe_has_no_issue(home: Path):
     machine = FakeMachine(UP)
     machine.answers = True
     facts = await checks(machine, home, RestartBudget()).gather()
@@ -123,16 +123,16 @@ async def test_container_that_answers_has_no_issue(home: Path):
 
 
 @pytest.mark.parametrize("status", [UP, replace(UP, state=State.DEGRADED, detail="unhealthy: timed out")])
-async def test_container_that_computes_and_does_not_answer_is_not_restarted(
-    home: Path, status: ServiceStatus
-):
-    """Docker's own health check calls it unhealthy, since that gets no answer either."""
+async def test_silent_container_that_uses_cpu_is_not_restarted(home: Path, status: ServiceStatus):
+    """Docker's own health check gets no answer either, and so calls the container unhealthy."""
     facts = await checks(FakeMachine(status, computes=True), home, RestartBudget()).gather()
     assert all(issue.remedy is None and "it works" in issue.advice for issue in find_issues(facts))
     assert next(s for s in facts.services if s.name == ORCHESTRATOR).answers is None
 
 
-async def test_orchestrator_probe_of_a_silent_server_times_out(free_port: Callable[[], int]):
+async def test_orchestrator_probe_reports_no_answer_from_a_closed_port_and_from_a_silent_server(
+    free_port: Callable[[], int],
+):
     port = free_port()
 
     async def silent(request: web.Request) -> web.Response:

@@ -65,7 +65,7 @@ async def one_pass(machine: FakeMachine, journal: Journal, home: Path, settle_s:
     return report
 
 
-async def test_pass_heals_services_in_order_and_reports_them(journal: Journal, home: Path):
+async def test_recovery_pass_starts_stopped_services_in_order_and_reports_them(journal: Journal, home: Path):
     machine = machine_with(MLX, NIGHTLY)
     report = await one_pass(machine, journal, home)
     assert machine.applied == [StartChild("mlx_server"), BringUpContainer("nightly")]
@@ -76,7 +76,7 @@ async def test_pass_heals_services_in_order_and_reports_them(journal: Journal, h
     assert events == ["remedy_applied", "remedy_applied", "recovery_finished"]
 
 
-async def test_remedy_that_fails_does_not_prevent_the_next(journal: Journal, home: Path):
+async def test_recovery_pass_whose_first_remedy_fails_applies_the_next_remedy(journal: Journal, home: Path):
     machine = machine_with(MLX, NIGHTLY, mlx_server=RuntimeError("the disk is full"))
     report = await one_pass(machine, journal, home)
     assert BringUpContainer("nightly") in machine.applied
@@ -85,7 +85,9 @@ async def test_remedy_that_fails_does_not_prevent_the_next(journal: Journal, hom
     assert not report.healthy
 
 
-async def test_remedy_without_effect_is_reported_as_left(journal: Journal, home: Path):
+async def test_recovery_pass_reports_a_service_that_stays_unhealthy_after_its_remedy(
+    journal: Journal, home: Path
+):
     machine = machine_with(MLX)
     machine.apply = _nothing  # type: ignore[method-assign]
     report = await one_pass(machine, journal, home, settle_s=0.1)
@@ -97,7 +99,7 @@ async def _nothing(remedy: Remedy) -> None:
     """Accept the remedy without an effect."""
 
 
-async def test_pass_whose_check_raises_ends_and_another_can_run(journal: Journal, home: Path):
+async def test_recovery_pass_whose_check_raises_ends_and_the_next_pass_runs(journal: Journal, home: Path):
     machine = machine_with()
     passes = passes_over(machine, journal, home)
     gather, machine.gather = machine.gather, _broken  # type: ignore[method-assign]
@@ -117,7 +119,7 @@ async def _broken() -> Facts:
     raise RuntimeError("a fault of ours")
 
 
-async def test_pass_does_nothing_while_another_process_holds_the_lock(
+async def test_recovery_pass_while_another_process_holds_the_lock_does_nothing(
     journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("host_agent.recovery.passes.LOCK_TIMEOUT_S", 0.0)
@@ -128,7 +130,7 @@ async def test_pass_does_nothing_while_another_process_holds_the_lock(
     assert "was skipped" in report.left[0]
 
 
-async def test_dry_run_reports_remedies_without_applying_them(journal: Journal, home: Path):
+async def test_recovery_dry_run_reports_remedies_without_applying_them(journal: Journal, home: Path):
     machine = machine_with(MLX, replace(NIGHTLY, stopped_by_hand=True))
     report = await passes_over(machine, journal, home).dry_run()
     assert machine.applied == []
@@ -137,14 +139,14 @@ async def test_dry_run_reports_remedies_without_applying_them(journal: Journal, 
     assert journal.since(0) == []
 
 
-async def test_scheduled_pass_over_healthy_services_records_nothing(journal: Journal, home: Path):
+async def test_scheduled_recovery_pass_over_healthy_services_records_nothing(journal: Journal, home: Path):
     passes = passes_over(machine_with(replace(MLX, state=State.READY, healthy=True)), journal, home)
     passes.request("scheduled")
     await passes.wait()
     assert journal.since(0) == []
 
 
-async def test_caller_joining_after_the_check_gets_another_look(journal: Journal, home: Path):
+async def test_recovery_pass_requested_again_after_its_check_checks_again(journal: Journal, home: Path):
     """A thousand callers take longer to arrive than a pass over healthy services takes."""
     machine = machine_with(replace(MLX, state=State.READY, healthy=True))
     passes = passes_over(machine, journal, home, join_window_s=0.1)
@@ -159,7 +161,7 @@ async def test_caller_joining_after_the_check_gets_another_look(journal: Journal
     assert passes.count == 1
 
 
-async def test_pass_that_is_joined_repeatedly_ends(journal: Journal, home: Path):
+async def test_recovery_pass_requested_again_repeatedly_still_ends(journal: Journal, home: Path):
     passes = passes_over(machine_with(MLX), journal, home, join_window_s=0.02)
     report, _ = passes.request("a test")
     async with asyncio.timeout(5):
@@ -170,8 +172,10 @@ async def test_pass_that_is_joined_repeatedly_ends(journal: Journal, home: Path)
     assert report.found == ["mlx_server: is stopped"]
 
 
-async def test_caller_joining_during_the_recheck_gets_another_look_soon(journal: Journal, home: Path):
-    """A container removed again just as it came up was waited for for 90 s, and then brought up."""
+async def test_recovery_pass_requested_again_while_it_waits_for_a_service_checks_again_without_delay(
+    journal: Journal, home: Path
+):
+    """Earlier, a pass waited 90 s for a container that was removed again just as it came up."""
     machine = machine_with(NIGHTLY)
     passes = passes_over(machine, journal, home, settle_s=30, join_window_s=0.05)
     report, _ = passes.request("a test")
@@ -187,8 +191,10 @@ async def test_caller_joining_during_the_recheck_gets_another_look_soon(journal:
     assert (report.left, report.healthy) == ([], True)
 
 
-async def test_caller_joining_during_the_last_look_gets_another_pass(journal: Journal, home: Path):
-    """A container killed again while a pass that had taken long was at its end stayed down for 300 s."""
+async def test_recovery_pass_requested_again_during_its_last_check_is_followed_by_another_pass(
+    journal: Journal, home: Path
+):
+    """Earlier, a container that was killed again at the end of a long pass stayed down for 300 s."""
     machine = machine_with(NIGHTLY)
     passes = passes_over(machine, journal, home, settle_s=0)
     heal = machine.apply
@@ -208,8 +214,10 @@ async def test_caller_joining_during_the_last_look_gets_another_pass(journal: Jo
     assert passes.last and passes.last.healthy
 
 
-async def test_service_that_dies_during_every_look_is_brought_up_each_time(journal: Journal, home: Path):
-    """The fifth kill within one pass was waited out for 90 s, with the container down."""
+async def test_recovery_pass_brings_up_a_service_each_time_that_it_dies_during_the_pass(
+    journal: Journal, home: Path
+):
+    """Earlier, the container stayed down for 90 s after the fifth kill within one pass."""
     machine = machine_with(NIGHTLY)
     passes = passes_over(machine, journal, home, settle_s=30, join_window_s=0.01)
     applied = asyncio.Semaphore(0)
@@ -230,7 +238,7 @@ async def test_service_that_dies_during_every_look_is_brought_up_each_time(journ
     assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)
 
 
-async def test_pass_records_unhealthy_services_with_a_sentence_on_each_that_needs_a_person(
+async def test_recovery_pass_records_unhealthy_services_and_explains_those_that_need_a_person(
     journal: Journal, home: Path
 ):
     by_hand = replace(NIGHTLY, stopped_by_hand=True)
@@ -242,7 +250,7 @@ async def test_pass_records_unhealthy_services_with_a_sentence_on_each_that_need
     assert fields["faults"] == {"mlx_server": "is stopped"}
 
 
-async def test_scheduled_pass_that_finds_nothing_is_recorded_only_while_an_incident_is_open(
+async def test_scheduled_recovery_pass_without_findings_is_recorded_only_during_an_open_incident(
     journal: Journal, home: Path
 ):
     is_open = False

@@ -30,7 +30,7 @@ GOOD = "agents:\n  reader:\n    prompt: Read.\n"
         (None, "cannot be read"),
     ],
 )
-def test_mistake_is_named_with_its_line(home: Path, text: str | None, mistake: str):
+def test_mistake_in_the_agents_file_is_reported_with_its_line(home: Path, text: str | None, mistake: str):
     found = find_mistake(config(home, text))
     assert (mistake in found) and (bool(found) == bool(mistake)), found
 
@@ -39,7 +39,7 @@ def test_agents_file_is_not_checked_if_the_orchestrator_is_off(home: Path):
     assert find_mistake(config(home, "agents: 7\n", VESTAL_ORCHESTRATOR__MODE="off")) == ""
 
 
-async def test_file_is_checked_again_once_it_has_changed(home: Path):
+async def test_agents_file_that_has_changed_is_checked_again(home: Path):
     settings = config(home, "agents: 7\n")
     check = AgentsFileCheck(settings)
     assert "agents.yaml:1" in await check.find_mistake()

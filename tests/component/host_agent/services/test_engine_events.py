@@ -54,7 +54,7 @@ async def _until(journal: Journal, expected: list[str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_events_of_two_gateways_in_a_row_are_each_recorded_once(gateway, home):
+async def test_engine_events_of_two_successive_gateways_are_each_recorded_once(gateway, home):
     fake, port = gateway
     journal = Journal(home / "journal.db")
     async with aiohttp.ClientSession() as session:
@@ -71,7 +71,7 @@ async def test_events_of_two_gateways_in_a_row_are_each_recorded_once(gateway, h
     journal.close()
 
 
-async def test_agent_that_adopts_a_gateway_records_only_new_events(gateway, home):
+async def test_engine_events_from_before_the_journals_last_entry_are_not_recorded_again(gateway, home):
     fake, port = gateway
     journal = Journal(home / "journal.db", wall=lambda: 10.0)
     journal.record("agent", "agent_started")

@@ -55,8 +55,8 @@ async def url(free_port: Callable[[], int]) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def test_failed_connection_has_a_reason_in_plain_words():
-    """`make up` showed asyncio's own `Connect call failed ('127.0.0.1', 11435)` again and again."""
+def test_http_probe_explains_a_failed_connection_without_asyncios_own_words():
+    """Earlier, `make up` showed asyncio's `Connect call failed ('127.0.0.1', 11435)` again and again."""
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 11435)")
     assert http_probe.why_not_connected(refused) == "nothing listens there"
     unreachable = OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.1', 80)")
@@ -69,28 +69,30 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def test_get_reads_a_body_that_arrives_in_pieces(session: aiohttp.ClientSession, url: str):
-    """Only the first piece was read: a long list of models was invalid JSON, and Ollama was reported as
-    broken.
+async def test_http_probe_reads_a_body_that_arrives_in_pieces(session: aiohttp.ClientSession, url: str):
+    """Earlier, only the first piece was read: a long list of models was invalid JSON, and Ollama was reported
+    as broken.
     """
     assert (await http_probe.get(session, f"{url}/in-pieces")).fields == MODELS
 
 
-async def test_get_of_a_body_that_is_not_json_keeps_the_status(session: aiohttp.ClientSession, url: str):
+async def test_http_probe_of_a_body_that_is_not_json_still_returns_the_status(
+    session: aiohttp.ClientSession, url: str
+):
     reply = await http_probe.get(session, f"{url}/text")
     assert (reply.status, reply.body, reply.fields) == (503, None, {})
 
 
-async def test_get_does_not_follow_a_redirect(session: aiohttp.ClientSession, url: str):
+async def test_http_probe_does_not_follow_a_redirect(session: aiohttp.ClientSession, url: str):
     assert (await http_probe.get(session, f"{url}/redirect")).status == 302
 
 
-async def test_get_without_an_answer_raises_at_the_deadline(session: aiohttp.ClientSession, url: str):
+async def test_http_probe_without_an_answer_raises_at_the_deadline(session: aiohttp.ClientSession, url: str):
     with pytest.raises(NoAnswer, match=r"no answer within 0\.1 s"):
         await http_probe.get(session, f"{url}/never", timeout_s=0.1)
 
 
-async def test_get_from_a_free_port_says_that_nothing_listens(
+async def test_http_probe_of_a_free_port_says_that_nothing_listens(
     session: aiohttp.ClientSession, free_port: Callable[[], int]
 ):
     with pytest.raises(NoAnswer, match="nothing listens there"):

@@ -90,7 +90,7 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
             connection.close()
 
 
-async def test_suspended_server_is_hung_at_the_second_question(start):
+async def test_silent_server_that_is_suspended_is_hung_after_two_short_probes(start):
     server = await start()
     os.kill(server.process.pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -100,7 +100,7 @@ async def test_suspended_server_is_hung_at_the_second_question(start):
     assert time.monotonic() - began < 2 * TIMEOUT_S, "the second question is shorter"
 
 
-async def test_deadlocked_server_is_hung_at_the_third_question(start):
+async def test_silent_server_that_uses_no_cpu_and_accepts_no_connection_is_hung(start):
     server = await start()
     server.send("/deadlock")
     result = await server.check().settle(server.process.pid)
@@ -109,7 +109,7 @@ async def test_deadlocked_server_is_hung_at_the_third_question(start):
     assert "waiting to be accepted" in result.detail
 
 
-async def test_computing_server_is_busy_and_hung_at_the_limit(start):
+async def test_silent_server_using_cpu_is_busy_until_the_time_limit_and_then_hung(start):
     server = await start()
     server.send("/spin")
     check = server.check()
@@ -124,10 +124,10 @@ async def test_computing_server_is_busy_and_hung_at_the_limit(start):
     assert re.search(r"longer than 1\.5 s, although it (works|waits for a CPU)", result.detail)
 
 
-async def test_server_without_free_descriptors_is_busy_and_answers_once_connections_close(
+async def test_silent_server_out_of_descriptors_is_busy_and_answers_once_connections_close(
     start,
 ):
-    """300 connections that sent nothing, at macOS's 256 descriptors, had the gateway ended by a pass."""
+    """Earlier, 300 silent connections used up 256 descriptors, and a recovery pass ended the gateway."""
     server = await start(DESCRIPTORS)
     check = server.check()
     with idle_connections(server.port, DESCRIPTORS + 10):
@@ -139,7 +139,7 @@ async def test_server_without_free_descriptors_is_busy_and_answers_once_connecti
     assert (await check.ask(server.process.pid)).answered
 
 
-async def test_answer_resets_the_unanswered_questions(start):
+async def test_health_check_forgets_an_unanswered_probe_once_the_server_answers(start):
     server = await start()
     check = server.check()
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -150,7 +150,7 @@ async def test_answer_resets_the_unanswered_questions(start):
     assert (await check.ask(server.process.pid)).hung is False, "one question is not two"
 
 
-async def test_simultaneous_callers_share_one_question(start):
+async def test_health_check_with_a_thousand_simultaneous_callers_probes_once(start):
     server = await start()
     asked = 0
 

@@ -1,4 +1,4 @@
-"""Errors in the work for one request: it fails alone, and the other requests of the batch go on."""
+"""Errors in the work for one request: only that request fails, and the others of the batch go on."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ def text(id: str, *ids: int, **more: Any) -> Generate:
     ],
     ids=["text", "replay", "context", "logprobs", "grammar", "compiler"],
 )
-def test_error_for_one_request_fails_it_alone_and_is_logged_once(runs, capsys, op, work):
-    """Each such error ended the engine; the request was resumed, and ended the next two as well."""
+def test_internal_error_in_one_request_fails_that_request_alone_and_is_logged_once(runs, capsys, op, work):
+    """Earlier, such an error ended the engine, and after the request was resumed, the next two engines."""
     ended = runs.answers(text("before", 3, 4), op, text("after", 9, 4))
     failed = ended["bad"]
     assert isinstance(failed, Failed)
@@ -176,7 +176,7 @@ def test_error_for_one_request_fails_it_alone_and_is_logged_once(runs, capsys, o
     assert "Traceback" in entry["traceback"]
 
 
-def test_request_that_failed_in_the_batch_leaves_it(runs):
+def test_request_that_fails_during_generation_is_removed_from_the_batch(runs):
     runs.answers(text("bad", 5, BAD))
     assert len(runs.runner._batch) == 0
     assert runs.answers(text("next", 3, 4))["next"].reason == "length"

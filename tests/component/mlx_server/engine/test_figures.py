@@ -32,7 +32,7 @@ def turn(id: str, messages: list[dict]) -> Generate:
     return Generate(id, CHAT, "chat", messages=tuple(messages), max_tokens=16, sampling=greedy)
 
 
-def test_conversation_of_ten_turns_writes_little_more_than_its_own_values(start):
+def test_prompt_cache_of_a_ten_turn_conversation_holds_each_token_about_once(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     messages: list[dict] = []
@@ -102,7 +102,7 @@ def _report_of_two_running(engine) -> Alive:
     raise AssertionError("no report showed the two requests that ran")
 
 
-def test_kv_bytes_of_running_requests_are_reported_and_zero_afterwards(start):
+def test_reported_kv_bytes_match_the_running_requests_and_are_zero_afterwards(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     (idle,) = fresh(engine).loaded

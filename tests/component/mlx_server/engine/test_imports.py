@@ -1,4 +1,4 @@
-"""What an engine's start imports: each second of it is a second that streams stand still after a crash."""
+"""What an engine's start imports: after a crash, streams stand still for as long as the imports take."""
 
 import json
 import subprocess
@@ -51,13 +51,13 @@ def test_engine_start_imports_no_unneeded_module(found):
     assert found[0] == []
 
 
-def test_contents_of_transformers_that_are_kept_for_the_next_start_are_those_of_its_own_scan(found):
+def test_saved_scan_of_transformers_exists_and_equals_the_scan_by_transformers_itself(found):
     assert found[1:] == [True, True]
 
 
 @pytest.mark.parametrize("limit", [256, 8192])
-def test_import_of_mlx_lm_leaves_the_limit_of_open_files(limit):
-    """mlx-lm sets it to 2,048 of 4,096: ValueError under `ulimit -n 256`, so that no engine could start."""
+def test_import_of_mlx_lm_does_not_change_the_limit_of_open_files(limit):
+    """mlx-lm sets the limit to 2,048: a ValueError under `ulimit -n 256`, so no engine could start."""
     program = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"

@@ -124,7 +124,7 @@ def test_memory_forecast_of_quantized_kv_equals_the_measurement(measure, case):
     assert forecast == pytest.approx(found, rel=0.15)
 
 
-def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real, measure):
+def test_memory_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real, measure):
     engine = start_real()
     engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
     both = [measure(case)["forecast"] for case in WHOLE]
@@ -133,12 +133,12 @@ def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real
     assert ENGINE_BYTES + resident == pytest.approx(footprint, rel=0.15)
 
 
-def test_wired_limit_is_changed_neither_by_the_engine_nor_by_mlx_lm(home, models_dir):
+def test_wired_memory_limit_is_changed_neither_by_the_engine_nor_by_its_use_of_mlx_lm(home, models_dir):
     found = run_child("observes_wired_limit.py", home, models_dir)
     assert found == {"tokens": 8, "set": 0, "set_by_the_original": 1}
 
 
-def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(start_real):
+def test_model_larger_than_the_memory_limit_is_refused_with_figures_and_others_are_served(start_real):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="400m", MLX_PRELOAD_MODELS=EMBED)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("too big", "Say hello."), Load("load", CHAT))
@@ -152,7 +152,7 @@ def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(s
     assert not any(isinstance(e, Unloaded) for e in engine.events)  # nothing was given up for it
 
 
-def test_idle_model_is_unloaded_if_memory_holds_only_one(start_shallow):
+def test_idle_model_is_unloaded_for_another_if_memory_holds_only_one(start_shallow):
     engine = start_shallow(VESTAL_MLX__MEMORY_LIMIT="370m", MLX_PRELOAD_MODELS=EMBED)
     assert engine.wait(lambda e: isinstance(e, Ready)).loaded == (EMBED,)
     engine.send(chat("first", "Say hello.", max_tokens=4))
@@ -189,7 +189,7 @@ def test_request_without_memory_waits_or_is_refused_with_figures(start_real):
     assert "max_tokens" in huge.message
 
 
-def test_load_without_memory_waits_until_the_busy_model_is_idle(start_shallow):
+def test_model_load_without_memory_waits_until_the_other_model_is_idle(start_shallow):
     engine = start_shallow(VESTAL_MLX__MEMORY_LIMIT="370m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("running", "Tell me a very long story.", max_tokens=60))
@@ -240,7 +240,7 @@ def write_model(folder: Path, config: dict[str, Any] | None = None, shards: int 
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
-def test_70b_model_is_refused_at_once_with_figures_before_anything_is_loaded(odd_models):
+def test_70b_model_too_large_for_memory_is_refused_within_a_second_before_loading(odd_models):
     began = time.monotonic()
     odd_models.send(Generate("giant", "giant", "text", prompt="Hello?"))
     failed = odd_models.answer("giant", Done)
@@ -260,7 +260,7 @@ def test_70b_model_is_refused_at_once_with_figures_before_anything_is_loaded(odd
         ("config", "config.json: not JSON"),
     ],
 )
-def test_broken_model_is_named_with_its_fault_and_the_engine_lives_on(odd_models, name, says):
+def test_broken_model_is_refused_with_its_fault_and_the_engine_keeps_serving(odd_models, name, says):
     odd_models.send(Load(f"load {name}", name), Embed(f"use {name}", name, ("text",)))
     for id in (f"load {name}", f"use {name}"):
         failed = odd_models.answer(id, Loaded, Embedding)

@@ -25,7 +25,7 @@ def assert_graceful(engine):
     assert logged[-1]["event"] == "server_shutdown_complete"
 
 
-def test_idle_model_is_unloaded_if_only_one_may_be_loaded(start):
+def test_idle_model_is_unloaded_for_another_if_only_one_may_be_loaded(start):
     engine = start(VESTAL_MLX__MAX_LOADED_MODELS="1", MLX_PRELOAD_MODELS="[]")
     assert engine.wait(lambda e: isinstance(e, Ready)).loaded == ()
     engine.send(chat("first", "Say hello.", max_tokens=4), Embed("second", EMBED, ("text",)))
@@ -37,7 +37,7 @@ def test_idle_model_is_unloaded_if_only_one_may_be_loaded(start):
     assert_graceful(engine)
 
 
-def test_sigterm_drains_requests_in_flight_and_refuses_new_ones(start):
+def test_engine_that_gets_sigterm_finishes_running_requests_and_refuses_new_ones(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.send(chat("running", "Tell me a story.", max_tokens=30))
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
@@ -50,7 +50,7 @@ def test_sigterm_drains_requests_in_flight_and_refuses_new_ones(start):
     assert_graceful(engine)
 
 
-def test_shutdown_without_drain_time_fails_requests_as_retryable(start):
+def test_engine_shutdown_without_drain_time_fails_running_requests_as_retryable(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.send(chat("cut", "Tell me a story.", max_tokens=500))
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)

@@ -1,4 +1,4 @@
-"""What the engine answers to requests it cannot serve, and to those that are not generations."""
+"""What the engine answers to requests that it cannot serve, and to requests other than generations."""
 
 import json
 from pathlib import Path
@@ -30,21 +30,21 @@ REFERENCE = json.loads(Path(__file__).with_name("reference_vectors.json").read_t
 LONG_TEXT = " ".join(f"word {i} of a text that is longer than the context" for i in range(60))
 
 
-def test_hello_comes_first_and_names_process_and_blas(engine):
+def test_engine_sends_hello_first_with_its_pid_and_blas_library(engine):
     hello = engine.events[0]
     assert isinstance(hello, Hello)
     assert hello.pid == engine.process.pid
     assert hello.blas.split(":")[0] in ("openblas", "accelerate")
 
 
-def test_alive_event_lists_the_loaded_models(engine):
+def test_engine_alive_event_lists_the_loaded_models(engine):
     alive = engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
     assert {m.model: m.kind for m in alive.loaded} == {CHAT: "generate", EMBED: "embed"}
     assert all(m.bytes > 50_000_000 and m.expires_in_s is None for m in alive.loaded)
     assert alive.active_bytes >= sum(m.bytes for m in alive.loaded)
 
 
-def test_embeddings_equal_those_of_sentence_transformers(engine):
+def test_embeddings_equal_the_vectors_of_sentence_transformers(engine):
     texts = (*REFERENCE["texts"][:3], LONG_TEXT)
     engine.send(Embed("reference", EMBED, texts))
     answer = engine.answer("reference", Embedding)
@@ -56,21 +56,21 @@ def test_embeddings_equal_those_of_sentence_transformers(engine):
     assert answer.embed_s > 0
 
 
-def test_embeddings_do_not_depend_on_other_texts_of_the_batch(engine):
+def test_embedding_of_a_text_is_the_same_alone_and_beside_other_texts(engine):
     engine.send(Embed("alone", EMBED, ("short",)), Embed("together", EMBED, (LONG_TEXT, "short", "a b c")))
     alone = unpack_vectors(engine.answer("alone", Embedding).vectors, 384)[0]
     together = unpack_vectors(engine.answer("together", Embedding).vectors, 384)[1]
     assert sum(a * b for a, b in zip(alone, together, strict=True)) >= 0.99999
 
 
-def test_text_past_the_context_without_truncation_fails_with_figures(engine):
+def test_embedding_of_a_text_longer_than_the_context_fails_with_figures_if_not_truncated(engine):
     engine.send(Embed("too long", EMBED, ("fine", LONG_TEXT), truncate=False))
     failed = engine.answer("too long", Embedding)
     assert failed.code == "context_exceeded"
     assert failed.fields["prompt_tokens"] > failed.fields["context_tokens"] == 256
 
 
-def test_prompt_past_the_context_fails_with_both_figures(engine):
+def test_prompt_longer_than_the_context_fails_with_both_token_counts(engine):
     engine.send(chat("past", "word " * 100, context_tokens=64))
     failed = engine.answer("past", Done)
     assert failed.code == "context_exceeded"
@@ -79,7 +79,7 @@ def test_prompt_past_the_context_fails_with_both_figures(engine):
     assert str(failed.fields["prompt_tokens"]) in failed.message
 
 
-def test_answer_without_max_tokens_ends_with_the_context(engine):
+def test_answer_without_max_tokens_ends_when_the_context_is_full(engine):
     engine.send(chat("to the end", "Tell me a very long story.", max_tokens=None, context_tokens=50))
     done = engine.answer("to the end", Done)
     assert done.reason == "length"
@@ -102,7 +102,7 @@ def test_answer_without_max_tokens_ends_with_the_context(engine):
     ],
     ids=lambda value: value if isinstance(value, str) else value.id,
 )
-def test_request_that_cannot_be_served_fails_with_its_code(engine, op, code):
+def test_request_that_cannot_be_served_fails_with_a_specific_error_code(engine, op, code):
     engine.send(op)
     failed = engine.answer(op.id, Done, Embedding)
     assert (failed.code, failed.retryable) == (code, False)
@@ -114,7 +114,7 @@ def test_unknown_model_error_lists_the_installed_models(engine):
     assert CHAT in engine.answer("unknown", Loaded).message
 
 
-def test_probe_of_both_models_succeeds(engine):
+def test_engine_probe_of_both_loaded_models_succeeds(engine):
     engine.send(Probe("probe"))
     assert engine.answer("probe", Probed).ok
 
@@ -130,8 +130,8 @@ def test_unloaded_model_is_loaded_again_by_the_next_request(engine):
     assert engine.answer("again", Loaded).load_s == 0.0
 
 
-def test_megabytes_of_texts_delay_no_stream_and_no_other_texts_and_can_be_cancelled(engine):
-    """A tokenizer takes up to 7 s for a megabyte; all streams waited, and the engine was taken for wedged."""
+def test_embedding_of_megabytes_delays_no_stream_and_no_other_text_and_can_be_cancelled(engine):
+    """A tokenizer takes up to 7 s for a megabyte; earlier, all streams waited for that long."""
     engine.send(chat("stream beside texts", "Tell me a long story.", max_tokens=None))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "stream beside texts" and e.index == 3)
     engine.send(Embed("megabytes", EMBED, ("川本語" * 80_000,) * 40))

@@ -39,14 +39,14 @@ def wait_until_stopping(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_before_mlx_is_imported_ends_in_the_six_stages(start, number):
+def test_engine_signalled_before_mlx_is_imported_shuts_down_through_all_six_stages(start, number):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Hello))
     engine.process.send_signal(number)
     stages_of(engine)
 
 
-def test_sigterm_during_a_load_fails_the_waiting_requests_as_retryable(start):
+def test_engine_that_gets_sigterm_during_a_load_fails_the_waiting_request_as_retryable(start):
     engine = start(MLX_PRELOAD_MODELS="[]")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("waits", "Hello"))
@@ -57,7 +57,7 @@ def test_sigterm_during_a_load_fails_the_waiting_requests_as_retryable(start):
     assert stages_of(engine)["drain"]["left"] == 0
 
 
-def test_second_sigterm_during_prefill_fails_the_request_and_stores_what_was_computed(start):
+def test_second_sigterm_during_prefill_fails_the_request_and_stores_the_computed_prompt(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("long", LONG, max_tokens=200))
@@ -75,7 +75,7 @@ def test_second_sigterm_during_prefill_fails_the_request_and_stores_what_was_com
     assert len(kept) >= 384 // 16
 
 
-def test_second_signal_does_not_wait_for_the_answers(start):
+def test_second_signal_to_the_engine_fails_running_answers_without_waiting(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__DRAIN_S="600")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(*(chat(f"story{n}", f"{n}. Tell me a story.", max_tokens=4000) for n in range(3)))
@@ -87,7 +87,7 @@ def test_second_signal_does_not_wait_for_the_answers(start):
     assert stages_of(engine)["drain"]["left"] == 3
 
 
-def test_more_requests_than_batch_rows_all_end_within_the_drain(start):
+def test_engine_that_gets_sigterm_also_finishes_requests_that_wait_for_a_place(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MAX_RUNNING="2")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(*(chat(f"short{n}", f"{n}. Say hello.", max_tokens=6) for n in range(5)))
@@ -97,7 +97,7 @@ def test_more_requests_than_batch_rows_all_end_within_the_drain(start):
     assert stages_of(engine)["drain"]["left"] == 0
 
 
-def test_engine_ends_although_the_gateway_does_not_read(start):
+def test_engine_that_gets_sigterm_ends_even_if_the_gateway_does_not_read(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     sampling = Sampling(temperature=1.0, seed=5)
@@ -107,7 +107,7 @@ def test_engine_ends_although_the_gateway_does_not_read(start):
     assert stages_of(engine, 60.0)["drain"]["left"] == 0
 
 
-def test_shutdown_with_a_slow_disk_stops_writing_after_its_share_of_time(start, tmp_path):
+def test_engine_shutdown_with_a_slow_disk_stops_writing_at_the_time_limit(start, tmp_path):
     engine = start(
         MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))
     )

@@ -47,7 +47,7 @@ def test_ollama_answer_has_counts_and_durations_that_add_up(small_gateway, path,
 
 
 @pytest.mark.model
-def test_ollama_embed_has_a_count_and_durations(small_gateway):
+def test_ollama_embed_answer_has_a_token_count_and_durations(small_gateway):
     body = {"model": "all-minilm", "input": ["a cat", "a kitten"]}
     answer = small_gateway.http.post("/api/embed", json=body).json()
     assert 4 < answer["prompt_eval_count"] < 20
@@ -78,7 +78,7 @@ def test_openai_logprobs_match_the_text_with_and_without_streaming(small_gateway
 @pytest.mark.parametrize(
     "keep_alive", [0, 0.0, -1, -1.5, "0", "-1", "0s", "5m", "1h30m", "1.5h", "-1m", "300ms", 30, 1.5, None]
 )
-def test_keep_alive_in_each_of_its_forms_is_accepted(gateway, keep_alive):
+def test_keep_alive_in_each_format_of_ollama_is_accepted(gateway, keep_alive):
     body = {"model": "chat", "prompt": "tokens=1", "stream": False, "keep_alive": keep_alive}
     assert gateway.http.post("/api/generate", json=body).status_code == 200
 
@@ -92,7 +92,7 @@ def test_keep_alive_that_is_not_a_duration_is_refused(gateway, keep_alive):
 
 
 @pytest.mark.parametrize(("keep_alive", "expires_in"), [("1h30m", timedelta(hours=1.5)), (-1, None)])
-def test_ps_shows_when_a_model_expires(gateway, keep_alive, expires_in):
+def test_ollama_ps_shows_the_time_until_which_a_model_stays_loaded(gateway, keep_alive, expires_in):
     def expiry() -> timedelta:
         models = gateway.http.get("/api/ps").json()["models"]
         (found,) = [model for model in models if model["name"] == "chat:latest"]
@@ -105,7 +105,7 @@ def test_ps_shows_when_a_model_expires(gateway, keep_alive, expires_in):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_openai_stream_of_several_answers_begins_and_ends_each_and_counts_the_prompt_once(gateway, path):
+def test_openai_stream_of_three_answers_ends_each_and_counts_the_prompt_once(gateway, path):
     prompt = (
         {"messages": [{"role": "user", "content": "tokens=3"}]} if "chat" in path else {"prompt": "tokens=3"}
     )
@@ -136,8 +136,8 @@ def test_openai_stream_without_include_usage_has_no_usage(gateway):
 
 
 @pytest.mark.model
-def test_tokenize_and_detokenize_are_inverse(small_gateway):
-    """As llama-server has them; its clients send no model, and here there are two."""
+def test_tokenize_and_detokenize_restore_the_text_and_refuse_unknown_tokens(small_gateway):
+    """These routes are as in llama-server, whose clients send no model name; here there are two models."""
 
     def post(path: str, **body: Any) -> Any:
         answer = small_gateway.http.post(path, json={"model": "smollm2:135m"} | body)
@@ -160,7 +160,9 @@ def test_tokenize_and_detokenize_are_inverse(small_gateway):
 
 @pytest.mark.model
 @pytest.mark.parametrize("as_ids", [False, True])
-def test_echo_with_logprobs_scores_the_prompt_as_lm_eval_reads_it(small_gateway, as_ids):
+def test_completion_with_echo_and_logprobs_returns_prompt_logprobs_as_lm_eval_reads_them(
+    small_gateway, as_ids
+):
     """lm-eval sends ids or text, and reads `token_logprobs` from the end of the context on."""
     text = "Grass is green"
     ids = small_gateway.http.post("/tokenize", json={"model": "smollm2:135m", "content": text}).json()[
@@ -181,7 +183,7 @@ def test_echo_with_logprobs_scores_the_prompt_as_lm_eval_reads_it(small_gateway,
 
 
 @pytest.mark.model
-def test_models_are_listed_in_anthropics_format_for_its_clients(small_gateway):
+def test_models_are_listed_in_anthropics_format_if_the_anthropic_version_header_is_sent(small_gateway):
     version = {"anthropic-version": "2023-06-01"}
     page = small_gateway.http.get("/v1/models", headers=version, params={"limit": 1}).json()
     assert page["has_more"] and page["last_id"] == page["data"][0]["id"]

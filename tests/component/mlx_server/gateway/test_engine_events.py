@@ -33,7 +33,7 @@ def test_events_when_the_engine_is_killed_reach_a_waiting_client(gateway):
     assert numbers[0] > last
 
 
-def test_events_since_a_number_of_another_gateway_begin_at_the_first(gateway):
+def test_events_asked_for_since_another_gateways_number_begin_at_the_first_event(gateway):
     answer = gateway.http.get("/events", params={"since": 10**6, "instance": "another"}).json()
     assert answer["events"][0]["component"] == "mlx_engine"
 
@@ -43,8 +43,8 @@ def test_events_with_an_invalid_query_are_refused(gateway):
         assert gateway.http.get("/events", params=query).status_code == 400
 
 
-def test_events_beyond_the_limit_of_waiting_clients_are_refused_and_others_are_served(gateway):
-    """A connection whose request waits is not closed for a new one, so their number must be bounded."""
+def test_events_request_beyond_the_limit_of_waiting_clients_is_refused_with_503(gateway):
+    """A waiting connection is not closed for a new one, so their number must be bounded."""
     poll = b"GET /events?since=1000000&wait_s=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     query = {"since": 1_000_000, "wait_s": 0.1}
     with contextlib.ExitStack() as stack:

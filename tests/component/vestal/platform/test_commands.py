@@ -37,7 +37,9 @@ async def test_run_and_run_async_of_a_slow_program_return_timed_out():
     assert done == CommandResult(TIMED_OUT, "no answer within 0.2 s")
 
 
-def test_output_is_in_english_without_stderr_and_none_if_the_program_failed(monkeypatch: pytest.MonkeyPatch):
+def test_command_output_is_in_english_without_stderr_and_none_if_the_program_failed(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     assert commands.output("sh", "-c", 'echo "$LC_ALL $NO_COLOR"; echo err >&2') == "C 1\n"
     assert commands.output(*BOTH_STREAMS) is None
@@ -46,7 +48,9 @@ def test_output_is_in_english_without_stderr_and_none_if_the_program_failed(monk
 
 
 @pytest.mark.parametrize("ends_by", ["timeout", "cancellation"])
-async def test_run_async_kills_the_children_of_the_command(tmp_path: Path, ends_by: str):
+async def test_run_async_that_times_out_or_is_cancelled_kills_the_children_of_the_command(
+    tmp_path: Path, ends_by: str
+):
     """The command's child holds the pipe, so to wait for the command alone would take 60 s."""
     pid_file = tmp_path / "pid"
     timeout_s = 2.0 if ends_by == "timeout" else 60.0

@@ -13,7 +13,9 @@ from vestal.best_effort.failures import FAILURES
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking, try_lock
 
 
-def test_lock_is_held_by_one_process_and_released_by_its_death(tmp_path: Path, repo: Path):
+def test_file_lock_is_held_by_one_process_and_released_when_that_process_is_killed(
+    tmp_path: Path, repo: Path
+):
     path = tmp_path / "lock"
     program = (
         "import sys, time; from pathlib import Path; from vestal.platform.file_lock import try_lock\n"
@@ -36,7 +38,7 @@ def test_lock_is_held_by_one_process_and_released_by_its_death(tmp_path: Path, r
         assert try_lock(path) is None
 
 
-def test_folder_can_be_locked(tmp_path: Path):
+def test_file_lock_on_a_folder_is_exclusive_until_it_is_released(tmp_path: Path):
     held = try_lock(tmp_path)
     assert held is not None
     assert try_lock(tmp_path) is None
@@ -46,7 +48,7 @@ def test_folder_can_be_locked(tmp_path: Path):
     os.close(again)
 
 
-def test_recovery_continues_if_the_lock_file_cannot_be_created(tmp_path: Path):
+def test_file_lock_that_cannot_be_created_is_reported_and_does_not_stop_the_caller(tmp_path: Path):
     """A folder below a file cannot be created, even by root. A full disk has the same effect."""
     (tmp_path / "file").write_text("")
     entered = False

@@ -8,7 +8,7 @@ import socket
 from vestal.platform import ports
 
 
-def test_holder_is_found_only_while_it_listens():
+def test_port_holder_is_found_only_while_it_listens():
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Which processes are Vestal's servers, with real processes; one in a container is not."""
+"""Which real processes count as Vestal's servers; a server in a container does not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_orchestrator(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
         popen.communicate()
 
 
-def test_server_of_this_home_is_found_and_one_of_another_home_is_not(run_orchestrator, tmp_path: Path):
+def test_vestal_server_is_found_by_its_own_home_folder_and_not_by_another(run_orchestrator, tmp_path: Path):
     pid = run_orchestrator().pid
     assert server_module(pid, tmp_path, OTHER_HOME) == "orchestrator"
     assert server_module(pid, tmp_path / "other", OTHER_HOME) is None
@@ -54,7 +54,7 @@ def test_server_of_this_home_is_found_and_one_of_another_home_is_not(run_orchest
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="makes a namespace of PIDs: root, Linux"
 )
-def test_server_in_a_container_is_not_found(run_orchestrator, tmp_path: Path):
+def test_vestal_server_in_a_container_is_not_found(run_orchestrator, tmp_path: Path):
     inside = run_orchestrator(*IN_PID_NAMESPACE)
     assert "orchestrator" in inside.cmdline()
     assert server_module(inside.pid, tmp_path, OTHER_HOME) is None
@@ -74,5 +74,5 @@ def test_server_in_a_container_is_not_found(run_orchestrator, tmp_path: Path):
         ("python -m", None),
     ],
 )
-def test_server_is_recognized_by_its_command_line(line: str, server: str | None):
+def test_vestal_server_is_recognized_by_its_command_line(line: str, server: str | None):
     assert server_module_of_command(line.split()) == server

@@ -77,7 +77,7 @@ async def test_child_of_a_killed_supervisor_is_adopted_and_restarted_when_it_die
     assert fresh.pid == supervisor.status()["child"].process_pid != left.pid
 
 
-async def test_adopted_child_is_stopped_with_its_whole_group(
+async def test_adopted_child_is_stopped_together_with_its_grandchildren(
     supervisors, spec, repo, tmp_path, is_running, eventually
 ):
     pid_file, grandchild_file = tmp_path / "child.json", tmp_path / "grandchild"
@@ -91,7 +91,7 @@ async def test_adopted_child_is_stopped_with_its_whole_group(
     assert not pid_file.exists()
 
 
-async def test_child_that_may_not_be_adopted_exits_before_its_successor_starts(
+async def test_child_that_may_not_be_adopted_is_ended_before_a_new_one_starts(
     supervisors, spec, repo, tmp_path, is_running
 ):
     pid_file = tmp_path / "child.json"
@@ -106,7 +106,7 @@ async def test_child_that_may_not_be_adopted_exits_before_its_successor_starts(
     assert names.index("child_exited") < names.index("child_started")
 
 
-async def test_orphaned_group_of_a_dead_leader_is_killed_at_the_start(
+async def test_grandchildren_of_a_dead_child_are_killed_when_the_next_supervisor_starts(
     supervisors, spec, repo, tmp_path, is_running, eventually
 ):
     pid_file, grandchild_file = tmp_path / "child.json", tmp_path / "grandchild"
@@ -124,7 +124,7 @@ async def test_orphaned_group_of_a_dead_leader_is_killed_at_the_start(
     await eventually(lambda: not is_running(grandchild))
 
 
-async def test_detached_child_runs_on_until_the_next_supervisor_stops_and_reaps_it(
+async def test_detached_child_keeps_running_until_the_next_supervisor_stops_and_reaps_it(
     supervisors, spec, tmp_path, is_running
 ):
     child = spec("waits.py", pid_file=tmp_path / "child.json")
@@ -156,7 +156,7 @@ async def test_process_that_reuses_the_pid_in_a_pid_file_is_not_touched(
     await stranger.wait()
 
 
-async def test_running_child_that_was_stopped_by_hand_is_stopped_by_the_next_supervisor(
+async def test_child_that_still_runs_after_a_stop_by_hand_is_stopped_by_the_next_supervisor(
     supervisors, spec, tmp_path, is_running
 ):
     """The first supervisor was killed in the middle of the stop."""

@@ -80,7 +80,7 @@ def _misbehave(home: Path, **how: object) -> None:
     (home / "stand_in.json").write_text(json.dumps(how))
 
 
-async def test_successor_takes_over_while_the_predecessor_ends_its_stream(
+async def test_handover_starts_a_new_process_that_serves_while_the_old_one_finishes_its_stream(
     supervisors, gateway, port, home, eventually
 ):
     supervisor = await supervisors.up(gateway)
@@ -100,7 +100,7 @@ async def test_successor_takes_over_while_the_predecessor_ends_its_stream(
     assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
 
 
-async def test_no_connection_is_refused_over_three_handovers(supervisors, gateway, port, tmp_path):
+async def test_three_handovers_under_traffic_refuse_no_connection(supervisors, gateway, port, tmp_path):
     listening = acceptor.bind("127.0.0.1", port)
 
     class Launcher:
@@ -129,7 +129,7 @@ async def test_no_connection_is_refused_over_three_handovers(supervisors, gatewa
 @pytest.mark.parametrize(
     ("successor", "why"), [("exits", "there is no such model"), ("is silent", "not ready within 0.5 s")]
 )
-async def test_successor_that_cannot_serve_is_refused_and_the_predecessor_goes_on(
+async def test_handover_to_a_process_that_cannot_serve_is_refused_and_the_old_one_keeps_serving(
     supervisors, gateway, port, home, successor, why
 ):
     policy = replace(POLICY, ready_timeout_s=0.5 if successor == "is silent" else 5)
@@ -143,7 +143,7 @@ async def test_successor_that_cannot_serve_is_refused_and_the_predecessor_goes_o
     assert sorted(path.name for path in home.glob("gateway*.json")) == ["gateway.json"]
 
 
-async def test_predecessor_that_does_not_hand_over_is_killed(supervisors, gateway, port, home):
+async def test_handover_kills_an_old_process_that_does_not_hand_over(supervisors, gateway, port, home):
     _misbehave(home, hands_over=False)
     supervisor = await supervisors.up(replace(gateway, handover=replace(POLICY, release_timeout_s=0.5)))
     old = supervisor.status()["gateway"].process_pid
@@ -153,7 +153,7 @@ async def test_predecessor_that_does_not_hand_over_is_killed(supervisors, gatewa
     assert supervisors.events_named("predecessor_killed")
 
 
-async def test_successor_that_dies_after_the_request_is_replaced_by_one_that_waits(
+async def test_handover_whose_new_process_dies_starts_another_without_breaking_a_stream(
     supervisors, gateway, port, home
 ):
     supervisor = await supervisors.up(gateway)
@@ -170,7 +170,9 @@ async def test_successor_that_dies_after_the_request_is_replaced_by_one_that_wai
     assert len(await stream) == 30
 
 
-async def test_stop_ends_the_predecessor_too(supervisors, gateway, port, home, is_running):
+async def test_stop_of_a_child_after_a_handover_also_ends_the_old_process(
+    supervisors, gateway, port, home, is_running
+):
     supervisor = await supervisors.up(gateway)
     old = supervisor.status()["gateway"].process_pid
     stream = asyncio.ensure_future(_get(port, "/stream?lines=400"))
@@ -183,10 +185,10 @@ async def test_stop_ends_the_predecessor_too(supervisors, gateway, port, home, i
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["after the request", "before the request"])
-async def test_next_supervisor_finds_a_predecessor_and_asks_it_again(
+async def test_next_supervisor_completes_a_handover_that_the_last_one_left_unfinished(
     supervisors, gateway, port, home, is_running, asked
 ):
-    """The first supervisor is gone in the middle of a handover, as an agent that was killed."""
+    """The first supervisor is gone in the middle of a handover, like an agent that was killed."""
     first = await supervisors.up(gateway)
     old = first.status()["gateway"].process_pid
     stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
@@ -206,11 +208,12 @@ async def test_next_supervisor_finds_a_predecessor_and_asks_it_again(
     assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
 
 
-async def test_next_supervisor_does_not_take_a_predecessor_for_the_child_whose_process_has_died(
+async def test_next_supervisor_starts_a_new_child_instead_of_adopting_one_that_has_handed_over(
     supervisors, gateway, port, home
 ):
-    """Agent and gateway were killed while an older gateway served its last clients: that was adopted as the
-    gateway, though it accepts nothing, and nothing was served for 90 s."""
+    """Earlier, after agent and gateway were killed, an older gateway that served its last clients was adopted
+    as the gateway. The older one accepts no requests, so nothing was served for 90 s.
+    """
     first = await supervisors.up(gateway)
     old = first.status()["gateway"].process_pid
     stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
@@ -226,7 +229,7 @@ async def test_next_supervisor_does_not_take_a_predecessor_for_the_child_whose_p
     assert len(await stream) == 30
 
 
-async def test_next_supervisor_kills_a_successor_that_was_not_needed_yet(
+async def test_next_supervisor_kills_the_new_process_of_a_handover_that_had_not_begun(
     supervisors, gateway, home, is_running, eventually
 ):
     first = await supervisors.up(gateway)
@@ -242,10 +245,10 @@ async def test_next_supervisor_kills_a_successor_that_was_not_needed_yet(
     assert sorted(path.name for path in home.glob("gateway*.json")) == ["gateway.json"]
 
 
-async def test_process_that_died_unreaped_between_two_programs_is_seen_with_its_status(
+async def test_child_that_died_while_the_agent_replaced_itself_is_reaped_and_reported_with_its_code(
     supervisors, spec, home
 ):
-    """The agent replaces itself in its own process: what dies meanwhile stays a zombie of that process."""
+    """The agent replaces itself in its own process; a child that dies meanwhile stays a zombie."""
     child = spec("exits.py", 7, name="gateway", pid_file=home / "gateway.json")
     handle = await spawn(child)
     write_pid_file(home / "gateway.json", handle.identity)

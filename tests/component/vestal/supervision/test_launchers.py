@@ -56,7 +56,7 @@ async def test_custom_launcher_passes_a_socket_to_each_new_process(supervisors):
         end.close()
 
 
-async def test_launcher_that_never_returns_is_a_failed_start(supervisors, spec):
+async def test_launcher_that_never_returns_counts_as_a_failed_start(supervisors, spec):
     class HangingLauncher:
         async def launch(self, spec: ChildSpec) -> ProcessGroup:
             await asyncio.Event().wait()
@@ -69,7 +69,7 @@ async def test_launcher_that_never_returns_is_a_failed_start(supervisors, spec):
     assert "launcher" in status.detail
 
 
-async def test_before_launch_that_raises_prevents_the_launch_until_it_succeeds(supervisors, spec):
+async def test_before_launch_hook_that_raises_prevents_the_launch_until_it_succeeds(supervisors, spec):
     has_memory = False
 
     async def before_launch() -> None:
@@ -104,7 +104,7 @@ def open_files() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-async def test_ten_restarts_leave_no_open_file_behind(supervisors, spec, tmp_path: Path):
+async def test_ten_restarts_of_a_child_leave_no_open_file_behind(supervisors, spec, tmp_path: Path):
     policy = {"intensity": Intensity(100, 300)}
     log, pid_file = tmp_path / "a.log", tmp_path / "a.json"
     supervisor = await supervisors.up(spec("waits.py", policy=policy, log_path=log, pid_file=pid_file))
@@ -116,7 +116,9 @@ async def test_ten_restarts_leave_no_open_file_behind(supervisors, spec, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["a.json", "a.log"]
 
 
-async def test_output_of_every_process_is_appended_to_the_log(supervisors, spec, tmp_path: Path):
+async def test_output_of_every_started_process_is_appended_to_the_childs_log(
+    supervisors, spec, tmp_path: Path
+):
     log = tmp_path / "logs" / "a.log"
     policy = {"intensity": Intensity(1, 300), "breaker": BreakerPolicy(open_s=60)}
     supervisor = supervisors.make(spec("exits.py", 1, "on stderr", log_path=log, policy=policy))

@@ -17,7 +17,9 @@ async def test_child_is_ready_once_its_ready_probe_succeeds(supervisors, spec, f
     assert supervisors.events_named("child_ready")[0].fields["start_s"] > 0
 
 
-async def test_child_that_is_not_ready_in_time_is_a_failed_start(supervisors, spec, file_probe, tmp_path):
+async def test_child_that_is_not_ready_in_time_counts_as_a_failed_start(
+    supervisors, spec, file_probe, tmp_path
+):
     policy = {"start_timeout_s": 0.1, "breaker": BreakerPolicy(failures=2, open_s=60)}
     ready = file_probe(tmp_path / "never")
     supervisor = supervisors.make(spec("ignores_term.py", tmp_path / "up", ready=ready, policy=policy))
@@ -43,7 +45,9 @@ async def test_child_that_loads_for_longer_than_the_start_timeout_becomes_ready(
     assert supervisors.events_named("child_ready")[0].fields["start_s"] > timeout_s
 
 
-async def test_server_that_stops_answering_is_restarted(supervisors, spec, free_port, tmp_path: Path):
+async def test_child_that_stops_answering_its_health_probe_is_restarted(
+    supervisors, spec, free_port, tmp_path: Path
+):
     port = free_port()
 
     async def health(pid: int) -> ProbeResult:
@@ -66,7 +70,7 @@ async def test_server_that_stops_answering_is_restarted(supervisors, spec, free_
     assert status.process_pid != pid
 
 
-async def test_ready_probe_that_raises_has_failed_with_the_error_as_its_reason(supervisors, spec):
+async def test_ready_probe_that_raises_counts_as_failed_with_the_error_as_reason(supervisors, spec):
     async def ready(pid: int) -> ProbeResult:
         raise ConnectionRefusedError("nobody listens on 11435")
 
@@ -77,7 +81,7 @@ async def test_ready_probe_that_raises_has_failed_with_the_error_as_its_reason(s
     assert "nobody listens on 11435" in status.detail
 
 
-async def test_health_is_probed_at_once_when_the_machine_wakes(supervisors, spec):
+async def test_health_of_a_child_is_probed_at_once_when_the_machine_wakes(supervisors, spec):
     asked = asyncio.Event()
 
     async def health(pid: int) -> ProbeResult:

@@ -21,7 +21,7 @@ from vestal.supervision import (
 )
 
 
-async def test_restart_after_sigkill_takes_at_most_100_ms(supervisors, spec):
+async def test_restart_of_a_killed_child_takes_at_most_100_ms(supervisors, spec):
     """The median of nine, because the machine may be busy with something else."""
     supervisor = await supervisors.up(spec("waits.py", policy={"intensity": Intensity(100, 300)}))
     took = []
@@ -50,7 +50,7 @@ async def test_killed_child_is_reaped_reported_and_restarted(supervisors, spec, 
         os.kill(pid, 0)
 
 
-async def test_failed_starts_wait_longer_each_time_and_then_open_the_breaker(
+async def test_child_that_fails_to_start_is_retried_with_growing_delays_until_its_breaker_opens(
     supervisors, spec, tmp_path: Path
 ):
     policy = {"breaker": BreakerPolicy(failures=3, open_s=0.2, max_open_s=0.8)}
@@ -71,7 +71,7 @@ async def test_failed_starts_wait_longer_each_time_and_then_open_the_breaker(
     assert supervisors.events_named("supervisor_gave_up")
 
 
-async def test_backoff_follows_the_given_clock(supervisors, spec):
+async def test_restart_of_a_child_waits_for_its_backoff_delay_by_the_given_clock(supervisors, spec):
     clock = FakeClock()
     policy = {"backoff": Backoff(2, 60), "stable_after_s": 10}
     supervisor = await supervisors.up(spec("waits.py", policy=policy), clock=clock)
@@ -85,7 +85,7 @@ async def test_backoff_follows_the_given_clock(supervisors, spec):
     assert [event.fields["delay_s"] for event in supervisors.events_named("child_restarting")] == [2, 4, 8]
 
 
-async def test_exit_code_78_fails_the_child_without_a_restart(supervisors, spec, tmp_path: Path):
+async def test_child_that_exits_with_78_fails_without_a_restart(supervisors, spec, tmp_path: Path):
     child = spec("exits.py", 78, "unknown key mlx.prot", log_path=tmp_path / "logs" / "a.log")
     supervisor = supervisors.make(child)
     await supervisor.start()
@@ -95,7 +95,7 @@ async def test_exit_code_78_fails_the_child_without_a_restart(supervisors, spec,
     assert supervisors.events_named("child_gave_up")
 
 
-async def test_missing_program_is_named_in_the_detail(supervisors, spec):
+async def test_child_whose_program_is_missing_names_the_program_in_its_status(supervisors, spec):
     child = spec("waits.py", policy={"breaker": BreakerPolicy(failures=1)})
     supervisor = supervisors.make(
         type(child)(name="child", command=("no-such-program",), policy=child.policy)
@@ -105,7 +105,7 @@ async def test_missing_program_is_named_in_the_detail(supervisors, spec):
     assert "no-such-program was not found" in status.detail
 
 
-async def test_last_exit_of_an_abort_is_its_signal(supervisors, spec):
+async def test_child_that_aborts_has_sigabrt_as_its_last_exit(supervisors, spec):
     supervisor = supervisors.make(spec("aborts.py", restart=RestartType.TEMPORARY))
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.STOPPED}, 5)
@@ -120,7 +120,7 @@ async def test_transient_child_that_exits_with_code_0_is_not_restarted(superviso
     assert len(supervisors.events_named("child_started")) == 1
 
 
-async def test_restarts_beyond_the_intensity_open_the_breaker(supervisors, spec):
+async def test_child_restarted_more_often_than_allowed_opens_its_breaker(supervisors, spec):
     supervisor = await supervisors.up(spec("waits.py", policy={"intensity": Intensity(2, 300)}))
     for n in range(3):
         os.kill(supervisor.status()["child"].process_pid, signal.SIGKILL)
@@ -130,7 +130,7 @@ async def test_restarts_beyond_the_intensity_open_the_breaker(supervisors, spec)
     assert "2 restarts within 300 s" in supervisors.events_named("breaker_opened")[0].cause
 
 
-async def test_restart_after_sigkill_waits_for_memory_to_settle(supervisors, spec):
+async def test_restart_of_a_killed_child_waits_for_the_configured_settle_time(supervisors, spec):
     supervisor = await supervisors.up(spec("waits.py", policy={"settle_after_kill_s": 0.3}))
     began = time.monotonic()
     os.kill(supervisor.status()["child"].process_pid, signal.SIGKILL)
@@ -138,7 +138,9 @@ async def test_restart_after_sigkill_waits_for_memory_to_settle(supervisors, spe
     assert time.monotonic() - began >= 0.3
 
 
-async def test_open_breaker_and_stop_by_hand_outlive_the_supervisor(supervisors, spec, tmp_path: Path):
+async def test_open_breaker_and_stop_by_hand_of_a_child_persist_in_the_next_supervisor(
+    supervisors, spec, tmp_path: Path
+):
     policy = {"breaker": BreakerPolicy(failures=1, open_s=1000)}
     never = lambda pid: asyncio.sleep(3600)  # noqa: E731
     specs = (spec("exits.py", 1, name="broken", policy=policy, ready=never), spec("waits.py", name="off"))

@@ -13,7 +13,7 @@ import pytest
 from vestal.supervision import Intensity, State, StoppedByHand, Strategy, UnknownChild, WaitTimeout
 
 
-async def test_child_that_ignores_sigterm_is_killed_after_stop_timeout_s(
+async def test_stop_of_a_child_that_ignores_sigterm_kills_it_after_the_stop_timeout(
     supervisors, spec, file_probe, is_running, tmp_path
 ):
     supervisor = await supervisors.up(
@@ -27,7 +27,7 @@ async def test_child_that_ignores_sigterm_is_killed_after_stop_timeout_s(
     assert not is_running(pid)
 
 
-async def test_child_that_obeys_sigterm_exits_with_its_own_code(
+async def test_stop_of_a_child_that_obeys_sigterm_ends_it_with_its_own_exit_code(
     supervisors, spec, file_probe, tmp_path: Path
 ):
     supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
@@ -36,7 +36,9 @@ async def test_child_that_obeys_sigterm_exits_with_its_own_code(
     assert not supervisors.events_named("child_killed")
 
 
-async def test_suspended_child_exits_with_its_own_code(supervisors, spec, file_probe, tmp_path: Path):
+async def test_stop_of_a_suspended_child_ends_it_with_its_own_exit_code(
+    supervisors, spec, file_probe, tmp_path: Path
+):
     supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
     pid = supervisor.status()["child"].process_pid
     os.kill(pid, signal.SIGSTOP)
@@ -45,7 +47,9 @@ async def test_suspended_child_exits_with_its_own_code(supervisors, spec, file_p
     assert not supervisors.events_named("child_killed")
 
 
-async def test_stop_ends_grandchildren_too(supervisors, spec, file_probe, is_running, eventually, tmp_path):
+async def test_stop_of_a_child_also_ends_its_grandchildren(
+    supervisors, spec, file_probe, is_running, eventually, tmp_path
+):
     grandchild_file = tmp_path / "grandchild"
     supervisor = await supervisors.up(
         spec("leaves_grandchild.py", grandchild_file, ready=file_probe(grandchild_file))
@@ -78,7 +82,7 @@ async def test_child_stopped_by_hand_refuses_a_restart_and_accepts_a_start(super
     await supervisor.wait_for("child", {State.READY}, 5)
 
 
-async def test_stop_while_starting_and_start_while_stopping_end_in_the_requested_state(
+async def test_child_stopped_while_starting_or_started_while_stopping_ends_in_the_requested_state(
     supervisors, spec, file_probe, tmp_path
 ):
     supervisor = supervisors.make(
@@ -95,7 +99,7 @@ async def test_stop_while_starting_and_start_while_stopping_end_in_the_requested
     assert supervisor.status()["child"].state is State.STOPPED
 
 
-async def test_restart_child_ends_the_old_process_and_launches_a_new_one(supervisors, spec, is_running):
+async def test_restart_of_a_child_ends_the_old_process_and_launches_a_new_one(supervisors, spec, is_running):
     supervisor = await supervisors.up(spec("waits.py"))
     old = supervisor.status()["child"].process_pid
     await supervisor.restart_child("child", "asked on the page")
@@ -122,7 +126,7 @@ async def test_stopped_supervisor_can_be_started_again(supervisors, spec):
     await supervisor.wait_for("child", {State.READY}, 5)
 
 
-async def test_one_for_all_restarts_every_child_when_one_dies(supervisors, spec):
+async def test_one_for_all_strategy_restarts_every_child_when_one_dies(supervisors, spec):
     specs = [spec("waits.py", name=name, policy={"intensity": Intensity(9)}) for name in "abc"]
     supervisor = await supervisors.up(*specs, strategy=Strategy.ONE_FOR_ALL)
     before = {name: status.process_pid for name, status in supervisor.status().items()}
@@ -133,7 +137,7 @@ async def test_one_for_all_restarts_every_child_when_one_dies(supervisors, spec)
     assert [event.component for event in supervisors.events_named("child_started")[3:]] == ["a", "b", "c"]
 
 
-async def test_rest_for_one_starts_a_child_once_the_one_before_it_is_ready(
+async def test_rest_for_one_strategy_starts_a_child_once_the_one_before_it_is_ready(
     supervisors, spec, file_probe, tmp_path: Path
 ):
     first = spec("waits.py", name="first", ready=file_probe(tmp_path / "go"))
@@ -150,7 +154,7 @@ async def test_unknown_child_error_lists_the_known_children(supervisors, spec):
         await supervisor.start_child("wbe")
 
 
-async def test_wait_timeout_error_says_the_present_state(supervisors, spec):
+async def test_wait_for_a_state_that_times_out_raises_an_error_with_the_present_state(supervisors, spec):
     supervisor = await supervisors.up(spec("waits.py"))
     with pytest.raises(WaitTimeout, match=r"child was not open within 0.05 s; it is ready"):
         await supervisor.wait_for("child", {State.OPEN}, 0.05)

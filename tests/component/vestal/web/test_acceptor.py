@@ -1,4 +1,4 @@
-"""A service with few descriptors goes on when silent clients take all of them."""
+"""A service with few descriptors keeps serving when silent clients take all of its descriptors."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def is_open(client: socket.socket) -> bool:
     ("descriptors", "connections"),
     [pytest.param(128, 40, id="few connections"), pytest.param(64, 1000, id="no descriptor left")],
 )
-def test_new_request_is_answered_at_once_although_silent_connections_fill_the_table(
+def test_acceptor_full_of_silent_connections_answers_a_new_request_within_a_second(
     free_port: Callable[[], int], descriptors: int, connections: int, sent: bytes
 ):
-    """At macOS' default of 256 descriptors, 300 idle connections made a service unreachable."""
+    """Earlier, 300 idle connections used up macOS's 256 descriptors and made a service unreachable."""
     raise_descriptor_limit()
     port = free_port()
     with service(port, descriptors, connections), ExitStack() as stack:
@@ -88,7 +88,9 @@ def test_new_request_is_answered_at_once_although_silent_connections_fill_the_ta
         assert slowest < 1
 
 
-def test_oldest_silent_connections_are_dropped_but_none_being_answered(free_port: Callable[[], int]):
+def test_acceptor_drops_the_oldest_silent_connections_but_none_that_is_being_answered(
+    free_port: Callable[[], int],
+):
     port = free_port()
     with service(port, 128, 20) as process, ExitStack() as stack:
         busy = connect(stack, port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -104,7 +106,7 @@ def test_oldest_silent_connections_are_dropped_but_none_being_answered(free_port
         assert process.stdout.readline().startswith("dropped ")
 
 
-def test_new_connection_waits_if_all_others_are_being_answered(
+def test_acceptor_whose_connections_are_all_being_answered_lets_a_new_one_wait(
     free_port: Callable[[], int],
 ):
     port = free_port()
@@ -120,10 +122,10 @@ def test_new_connection_waits_if_all_others_are_being_answered(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's descriptors")
-def test_service_without_a_descriptor_reports_it_once_and_accepts_when_there_is_one(
+def test_acceptor_without_a_free_descriptor_reports_it_once_and_accepts_again_later(
     free_port: Callable[[], int],
 ):
-    """Nothing said why an agent or a gateway did not answer while it could open nothing."""
+    """Earlier, no message said why an agent or a gateway without a free descriptor did not answer."""
     port = free_port()
     with service(port, 128, 40) as process, ExitStack() as stack:
         assert ask(port)[0] == 200

@@ -1,4 +1,4 @@
-"""The guard around aiohttp handlers: what they raise becomes a response, or ends the connection."""
+"""The guard around aiohttp handlers: an exception of a handler becomes a response, or ends the connection."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ async def serve(free_port: Callable[[], int], request: pytest.FixtureRequest) ->
         await runner.cleanup()
 
 
-async def test_handler_error_of_the_service_has_its_status_fields_and_retry_after(serve: Serve):
+async def test_handler_that_raises_a_service_error_answers_with_its_status_fields_and_retry_after(
+    serve: Serve,
+):
     async def handler(request: web.Request) -> web.Response:
         raise OneError("It is taken; ask x.")
 
@@ -75,14 +77,14 @@ async def test_handler_error_of_the_service_has_its_status_fields_and_retry_afte
     assert response.headers["x-always"] == "there"
 
 
-async def test_handler_that_sets_a_header_of_every_response_itself_keeps_its_value(serve: Serve):
+async def test_handler_that_sets_a_default_header_itself_keeps_its_own_value(serve: Serve):
     async def handler(request: web.Request) -> web.Response:
         return web.Response(headers={"X-Always": "its own"})
 
     assert (await (await serve(handler)).ask()).headers["x-always"] == "its own"
 
 
-async def test_handler_bug_is_logged_and_a_500_that_shows_no_details(
+async def test_handler_that_raises_an_unexpected_error_answers_500_without_details_and_is_logged(
     serve: Serve, request: pytest.FixtureRequest
 ):
     async def handler(request: web.Request) -> web.Response:
@@ -94,7 +96,7 @@ async def test_handler_bug_is_logged_and_a_500_that_shows_no_details(
     assert [str(bug) for bug in request.node.stash[GUARD].bugs] == ["the secret"]
 
 
-async def test_handler_redirect_keeps_its_status(serve: Serve):
+async def test_handler_that_raises_a_redirect_answers_with_the_redirect(serve: Serve):
     async def handler(request: web.Request) -> web.Response:
         raise web.HTTPFound("/y")
 
@@ -102,7 +104,7 @@ async def test_handler_redirect_keeps_its_status(serve: Serve):
     assert (response.status, response.headers["location"]) == (302, "/y")
 
 
-async def test_handler_error_after_the_response_has_begun_closes_the_connection(serve: Serve):
+async def test_handler_that_fails_after_the_response_has_begun_closes_the_connection(serve: Serve):
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -139,13 +141,13 @@ async def test_client_that_hangs_up_within_its_body_is_not_logged_as_a_bug(
     assert not request.node.stash[GUARD].bugs
 
 
-async def test_response_parse_reads_a_code_of_either_envelope():
+async def test_response_parser_of_these_tests_reads_the_error_code_of_both_error_formats():
     head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n"
     assert Response.parse(head + b'{"error": {"code": "a"}}').code == "a"
     assert Response.parse(head + b'{"error": "sentence", "code": "b"}').code == "b"
 
 
-async def test_handler_connection_error_of_its_own_is_a_bug_while_the_client_is_there(
+async def test_handler_that_raises_a_connection_error_to_its_backend_is_logged_as_a_bug(
     serve: Serve, request: pytest.FixtureRequest
 ):
     async def handler(request: web.Request) -> web.Response:

@@ -40,11 +40,11 @@ def test_raised_limit_of_open_files_does_not_exceed_the_hard_limit(hard: int, cl
 
 
 @pytest.mark.skipif(HARD < WANTED + 100, reason="the hard limit here is too low for a higher soft limit")
-def test_higher_soft_limit_of_open_files_stays():
+def test_soft_limit_of_open_files_above_the_wanted_number_is_not_changed():
     assert limits_after(WANTED + 100, WANTED + 100)[:2] == [WANTED + 100, WANTED + 100]
 
 
-def test_limit_of_open_files_that_the_system_refuses_is_tried_lower(monkeypatch: pytest.MonkeyPatch):
+def test_raised_limit_of_open_files_is_tried_lower_if_the_system_refuses_it(monkeypatch: pytest.MonkeyPatch):
     """A Mac's setrlimit() fails with EINVAL above kern.maxfilesperproc."""
     from vestal.web import descriptors
 

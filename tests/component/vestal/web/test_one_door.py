@@ -112,18 +112,18 @@ async def test_service_accepts_every_valid_variant_of_the_headers(service: Servi
 
 
 @pytest.mark.parametrize("content_type", [b"text/plain", b"application/x-www-form-urlencoded", b"", None])
-async def test_service_body_not_declared_as_json_is_415_except_in_the_gateway(
+async def test_service_answers_415_to_a_body_not_declared_as_json_except_in_the_gateway(
     service: Service, content_type: bytes | None
 ):
-    """The gateway takes what Ollama takes; see docs/decisions/0015-one-http-guard.md."""
+    """The gateway accepts the bodies that Ollama accepts; see docs/decisions/0015-one-http-guard.md."""
     response = await service.ask(Content_Type=content_type)
     refused = (415, "unsupported_media_type")
     wanted = service.accepted if service.name == "gateway" else refused
     assert (response.status, response.code) == wanted
 
 
-async def test_service_half_of_a_surrogate_pair_is_refused_except_in_the_gateway(service: Service):
-    """Clients cut a long text within an emoji: the gateway goes on with U+FFFD, and misses the model here."""
+async def test_service_refuses_half_a_surrogate_pair_as_invalid_json_except_in_the_gateway(service: Service):
+    """Clients cut long texts within an emoji; the gateway accepts that, and refuses the missing model."""
     response = await service.ask("POST", None, b'{"x": "\\ud800"}')
     wanted = "invalid_request" if service.name == "gateway" else "invalid_json"
     assert (response.status, response.code) == (400, wanted)
@@ -135,7 +135,7 @@ async def test_service_answers_malformed_http_with_a_400_in_json(service: Servic
         assert (response.status, response.code) == (400, "invalid_request")
 
 
-async def test_service_request_with_two_hosts_is_a_400(service: Service):
+async def test_service_answers_400_to_a_request_with_two_host_headers(service: Service):
     assert (await service.ask("POST", None, None, (b"Host", b"localhost"))).status == 400
 
 
@@ -157,7 +157,7 @@ AMBIGUOUS: list[tuple[str, bytes]] = [
 async def test_service_refuses_a_body_of_ambiguous_length_and_closes_the_connection(
     service: Service, framing: bytes
 ):
-    """A proxy that reads another length than we do takes our second request for a part of its first body."""
+    """A proxy that reads another length than Vestal takes the second request for a part of the first body."""
     host = f"Host: 127.0.0.1:{service.port}\r\n".encode()
     head = b"Authorization: " + RIGHT + b"\r\nContent-Type: application/json\r\n"
     body = json.dumps(service.body).encode()
@@ -194,7 +194,7 @@ FETCHES: list[tuple[str, str, dict[str, Any], bool]] = [
 ]
 
 
-async def test_service_request_without_origin_that_a_foreign_page_caused_is_forbidden(service: Service):
+async def test_service_refuses_a_foreign_pages_request_that_has_no_origin_header(service: Service):
     for name, method, headers, is_allowed in FETCHES:
         change = {"Host": b"127.0.0.1", **headers}
         body = None if method == "POST" else b""
@@ -202,7 +202,7 @@ async def test_service_request_without_origin_that_a_foreign_page_caused_is_forb
         assert (response.status, response.code) == ((200, "") if is_allowed else (403, "forbidden")), name
 
 
-async def test_service_body_in_malformed_chunks_is_a_400(service: Service):
+async def test_service_answers_400_to_a_body_in_malformed_chunks(service: Service):
     response = await send(service, {"body": b"zz\r\nx\r\n", "chunked": True})
     assert response.status == 400
 
@@ -223,7 +223,7 @@ VALUES = st.binary(max_size=60).map(lambda value: value.translate(None, b"\r\n\0
 PATHS = st.binary(max_size=20).map(lambda path: path.translate(None, b"\r\n\0 "))
 
 
-async def test_service_any_header_bytes_are_never_a_500(service: Service):
+async def test_service_never_answers_500_to_any_header_bytes(service: Service):
     loop = asyncio.get_running_loop()
 
     @settings(max_examples=100, suppress_health_check=list(HealthCheck))
@@ -240,7 +240,9 @@ async def test_service_any_header_bytes_are_never_a_500(service: Service):
     await asyncio.to_thread(each)
 
 
-async def test_listener_any_bytes_in_the_address_are_never_a_500(home: Path, free_port: Callable[[], int]):
+async def test_listener_never_answers_500_to_odd_bytes_in_the_address(
+    home: Path, free_port: Callable[[], int]
+):
     async with services.listener(home, free_port()) as service:
         for path in ("/?key=%ff", "/?key=%ED%A0%80", "/?key=", "/recover/%ff", "/services/%ff/stop"):
             response = await service.ask("GET", path, b"")
@@ -249,7 +251,7 @@ async def test_listener_any_bytes_in_the_address_are_never_a_500(home: Path, fre
         assert denied.status == 401
 
 
-async def test_service_refusal_that_quotes_invalid_unicode_is_valid_json(service: Service):
+async def test_service_answers_an_address_with_invalid_unicode_with_a_404_in_valid_json(service: Service):
     response = await service.ask("GET", "/%ED%A0%80%00", b"")
     json.loads(response.body.decode("utf-8"))
     assert response.status == 404

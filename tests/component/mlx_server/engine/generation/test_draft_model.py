@@ -1,4 +1,4 @@
-"""Answers that a second model guesses for equal those without it, and it keeps step with each request."""
+"""A draft model that guesses tokens changes no answer, and follows each request's text."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_answers_with_a_draft_model_equal_answers_without(model, drafts, asked, 
     assert guessing.nbytes == 0, "a request that has left holds no keys and values"
 
 
-def test_seeded_text_is_guessed_with_the_keys_of_its_own_positions(model, drafts):
-    """The same model with the same keys guesses all: a step gives many tokens, even at temperature 1."""
+def test_draft_model_equal_to_the_target_guesses_most_tokens_of_seeded_text(model, drafts):
+    """With the same weights and random keys, almost every guess is right, even at temperature 1."""
     asked = [Asked([3, 9, 4], HOT, 60), Asked([8, 2], Sampling(seed=1, temperature=1.0), 40, 5)]
     drafted = run(model, asked, drafting=True, draft_model=draft_of(drafts["same"]))
     plain = run(model, asked, drafting=False)
@@ -98,7 +98,7 @@ def test_seeded_text_is_guessed_with_the_keys_of_its_own_positions(model, drafts
     assert drafted.steps < plain.steps / 2
 
 
-def test_draft_model_with_fewer_logits_draws_with_the_same_noise(model):
+def test_draft_model_with_fewer_logits_still_guesses_most_tokens_of_seeded_text(model):
     """The noise of a draw has the shape of the vocabulary, so the draft model's logits are filled up."""
     shorter = random_model(seed=3, vocabulary=48)
     weights = shorter.parameters()
@@ -115,7 +115,7 @@ def test_draft_model_with_fewer_logits_draws_with_the_same_noise(model):
     assert drafted.accepted_of_model > 0.7 * drafted.guessed > 20
 
 
-def test_rows_that_accept_different_numbers_of_tokens_stay_in_step(model, drafts):
+def test_draft_model_in_a_batch_whose_rows_accept_different_numbers_changes_no_answer(model, drafts):
     asked = [
         Asked([3, 9, 4, 7, 11] * 4, HOT, 50),
         Asked([8, 2, 8], Sampling(seed=1, temperature=1.0), 40, 5),
@@ -126,8 +126,8 @@ def test_rows_that_accept_different_numbers_of_tokens_stay_in_step(model, drafts
     assert drafted.answers == run(model, asked, drafting=False).answers
 
 
-def test_guesses_equal_those_of_the_model_alone(model, drafts):
-    """Whatever was guessed wrong or read late before: each guess is what the draft model says of the text."""
+def test_draft_model_guesses_the_same_tokens_after_wrong_guesses_and_late_reads(model, drafts):
+    """Each guess is what the draft model alone predicts for the text, whatever was guessed wrong before."""
     draft = draft_of(drafts["similar"])
     texts: dict[int, list[int]] = {1: [3, 9, 4] * 9, 2: [8, 2], 3: [1, 5, 9, 7] * 12}
     for turn in range(12):
@@ -157,8 +157,8 @@ def alone(model: Any, text: list[int], length: int) -> list[int]:
     return found
 
 
-def test_prompt_is_read_in_slices_while_the_answer_runs(model, drafts, monkeypatch):
-    """The first token does not wait for the draft model, and no step for more than a slice of it."""
+def test_draft_model_reads_a_prompt_in_slices_while_the_answer_runs(model, drafts, monkeypatch):
+    """No token waits for more than one slice of the draft model, and the first token for none."""
     lengths: list[int] = []
     slow = draft_of(drafts["same"])
     forward = slow._model
@@ -176,8 +176,8 @@ def test_prompt_is_read_in_slices_while_the_answer_runs(model, drafts, monkeypat
     assert lengths[:8] == [SLICE_TOKENS] * 8
 
 
-def test_prompt_that_was_restored_is_read_by_the_draft_model_anew(model, drafts):
-    """The prompt cache has the target's keys and values only; so it is for an answer that a crash cut off."""
+def test_draft_model_reads_the_prompt_itself_if_the_target_restored_it_from_the_cache(model, drafts):
+    """The prompt cache has keys and values of the target only, not of the draft model."""
     prompt = [3, 9, 4, 7, 11] * 8
     caches = make_request_caches(model)
     model(mx.array([prompt[:32]]), cache=caches)
@@ -192,15 +192,15 @@ def test_prompt_that_was_restored_is_read_by_the_draft_model_anew(model, drafts)
     assert answer[:40] == run(model, [Asked(prompt, HOT, 40)], drafting=False).answers[0]
 
 
-def test_text_with_tokens_that_the_draft_model_lacks_is_not_guessed(model, drafts):
+def test_draft_model_guesses_nothing_for_text_with_tokens_outside_its_vocabulary(model, drafts):
     asked = [Asked([47, 46, 45, 44], HOT, 30), Asked([3, 9, 4], HOT, 30)]
     drafted = run(model, asked[:1], drafting=True, draft_model=draft_of(drafts["fewer tokens"]))
     assert drafted.accepted_of_model == 0
     assert drafted.answers == run(model, asked[:1], drafting=False).answers
 
 
-def test_guess_that_a_grammar_forbids_costs_what_it_took(monkeypatch):
-    """The model's guesses are checked by the grammar first, and count although none of them is left."""
+def test_draft_model_pauses_if_a_grammar_rejects_its_guesses(monkeypatch):
+    """Guesses that the grammar rejects still count as cost, so the draft model guesses less often."""
     monkeypatch.setattr(StepCosts, "cost_of_a_guess", lambda *_: 1.0)
     target, prompts = random_model(seed=5, vocabulary=262), [[3, 9, 4, 7, 11] * 4, [1, 2], [9] * 30]
     plain, _ = constrained(target, prompts, drafting=False)
@@ -218,7 +218,7 @@ def test_guess_that_a_grammar_forbids_costs_what_it_took(monkeypatch):
     assert 0 < len(guessed) < steps / 2, "it pauses"
 
 
-def test_model_is_loaded_without_a_draft_that_cannot_be_read(model, tmp_path, capsys):
+def test_draft_model_with_damaged_weights_is_logged_and_not_used(model, tmp_path, capsys):
     """A damaged draft makes answers slower, and loses none."""
     entry = entry_of("tiny", write_base(tmp_path / "tiny"))
     weights = tmp_path / "tiny" / "model.safetensors"
@@ -239,7 +239,7 @@ def loaded(loader: Any) -> Any:
 
 
 def test_draft_model_that_costs_more_than_it_saves_is_switched_off(model, drafts, monkeypatch):
-    """Nine of ten wrong guesses are not tried: the request pauses its guesses, for longer each time."""
+    """After wrong guesses, the request pauses its guesses, for longer each time."""
     monkeypatch.setattr(StepCosts, "cost_of_a_guess", lambda *_: 1.0)
     asked = [Asked([3, 9, 4], HOT, 120)]
     drafted = run(model, asked, drafting=True, draft_model=draft_of(drafts["more tokens"]))

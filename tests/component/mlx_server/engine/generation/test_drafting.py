@@ -1,4 +1,4 @@
-"""Answers with guessed tokens equal those without: for any mix of requests, and for what the cache keeps."""
+"""Guessed tokens change no answer, in any mix of requests, and nothing that the prompt cache stores."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_answers_with_drafts_equal_answers_without(model, kv, asked):
     assert drafted.answers == run(model, asked, drafting=False, kv=kv).answers
 
 
-def test_text_that_repeats_itself_takes_fewer_steps(model):
+def test_drafting_from_the_text_takes_fewer_steps_for_text_that_repeats_itself(model):
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 60)]
     drafted, plain = run(model, asked, drafting=True), run(model, asked, drafting=False)
     assert drafted.answers == plain.answers
@@ -141,8 +141,10 @@ def test_text_that_repeats_itself_takes_fewer_steps(model):
     assert drafted.steps < plain.steps - 15
 
 
-def test_steps_beside_a_prompt_check_no_guesses_and_slices_are_sized_by_plain_steps_only(model, monkeypatch):
-    """With 16 guesses checked in a step, a stream beside a long prompt paused for 10 times its own pace."""
+def test_drafting_pauses_while_a_prompt_is_read_and_only_steps_without_guesses_set_the_pace(
+    model, monkeypatch
+):
+    """Earlier, with 16 guesses checked in a step, a stream beside a long prompt ran 10 times slower."""
     batch = Batch(model, 8, 16, drafting=True)
     recorded_after: list[tuple[int, int]] = []  # guesses before, and after, each step that was recorded
     before = 0
@@ -172,8 +174,8 @@ def test_steps_beside_a_prompt_check_no_guesses_and_slices_are_sized_by_plain_st
     batch.close()
 
 
-def test_drawn_tokens_are_waited_for_only_if_half_of_the_requests_promise_a_guess(model, monkeypatch):
-    """A wait in each step, for the guesses of one request of eight, cost all a tenth of their pace."""
+def test_drafting_inspects_drawn_tokens_only_if_half_of_the_requests_repeat_themselves(model, monkeypatch):
+    """Earlier, waiting for the guesses of one request in eight slowed all requests by a tenth."""
     looked_at: list[int] = []
     own_draft = draft_batch.DraftBatch._own_draft
 
@@ -193,7 +195,7 @@ def test_drawn_tokens_are_waited_for_only_if_half_of_the_requests_promise_a_gues
     assert not looked_at
 
 
-def test_rows_that_accept_different_numbers_of_tokens_stay_apart(model):
+def test_drafting_in_a_batch_whose_rows_accept_different_numbers_changes_no_answer(model):
     asked = [
         Asked([3, 9, 4, 7, 11] * 4, GREEDY, 50),
         Asked([8, 2, 8, 2, 8, 2, 8], Sampling(seed=1, temperature=0.1), 40, 5),
@@ -204,8 +206,8 @@ def test_rows_that_accept_different_numbers_of_tokens_stay_apart(model):
     assert drafted.answers == run(model, asked, drafting=False).answers
 
 
-def test_guesses_do_not_change_what_the_prompt_cache_keeps(model, tmp_path: Path):
-    """The next turn of a drafted answer finds all of it, and goes on as if nothing had been cached."""
+def test_drafting_stores_only_accepted_tokens_in_the_prompt_cache(model, tmp_path: Path):
+    """The next turn finds the whole drafted answer in the cache, and continues as without a cache."""
     prompt, more = [3, 9, 4, 7, 11] * 4, [20, 21, 22]
     cache = ModelCache(BlockStore(BlockFolder(tmp_path), 1 << 26, 1 << 26), "tiny", {})
     batch = Batch(model, 8, 32, drafting=True)
@@ -281,7 +283,7 @@ def constrained(
     return [bytes(token for token in answer if token != END_OF_TEXT) for answer in answers.values()], steps
 
 
-def test_text_that_a_grammar_forces_takes_few_steps(byte_model):
+def test_drafting_takes_fewer_steps_for_text_that_a_grammar_forces(byte_model):
     prompts = [[3, 9, 4, 7, 11] * 4, [1, 2], [9] * 30]
     drafted, steps = constrained(byte_model, prompts, drafting=True)
     plain, plain_steps = constrained(byte_model, prompts, drafting=False)
@@ -293,15 +295,15 @@ def test_text_that_a_grammar_forces_takes_few_steps(byte_model):
     assert alone < 0.7 * plain_alone
 
 
-def test_guess_that_a_grammar_forbids_is_not_taken_in(byte_model):
-    """The prompt repeats what the grammar does not allow; llguidance cannot go back after such a token."""
+def test_drafting_drops_a_guess_that_the_grammar_forbids(byte_model):
+    """The prompt repeats text that the grammar forbids; llguidance cannot undo a forbidden token."""
     prompt = list(b'{"name":"carol","name":"carol","name":"')
     drafted, _ = constrained(byte_model, [prompt], drafting=True)
     assert drafted == constrained(byte_model, [prompt], drafting=False)[0]
     assert json.loads(drafted[0])["name"] in ("alice", "bob")
 
 
-def test_model_whose_cache_cannot_be_trimmed_is_not_drafted():
+def test_drafting_is_off_for_a_model_whose_cache_cannot_be_trimmed():
     """A sliding window forgets what it overwrites, so a wrong guess could not be taken back."""
     mx.random.seed(3)
     sliding = gemma3_text.Model(
@@ -317,7 +319,7 @@ def test_model_whose_cache_cannot_be_trimmed_is_not_drafted():
     assert drafted.answers == run(sliding, asked, drafting=False).answers
 
 
-def test_step_with_too_many_tokens_is_not_drafted(model, monkeypatch):
+def test_drafting_is_off_in_a_step_that_has_its_maximum_of_tokens(model, monkeypatch):
     """Four requests fill a step of four tokens, so there is no room for a guess."""
     monkeypatch.setattr(draft_batch, "MOST_STEP_TOKENS", 4)
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 20)] * 4

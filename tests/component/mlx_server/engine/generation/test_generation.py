@@ -12,7 +12,7 @@ SEEDED = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9, repeat_penalty=1
 STORY = "Tell me a story about a lighthouse."
 
 
-def test_chat_greedy_answers_sensibly(real_engine):
+def test_greedy_chat_with_the_real_model_answers_a_question_correctly(real_engine):
     real_engine.send(chat("capital", "What is the capital of France?", max_tokens=40))
     assert "Paris" in real_engine.text("capital")
     done = real_engine.answer("capital", Done)
@@ -23,7 +23,7 @@ def test_chat_greedy_answers_sensibly(real_engine):
     assert done.usage.decode_s > 0
 
 
-def test_tokens_are_numbered_from_zero_after_prefill_progress(engine):
+def test_answer_reports_prefill_progress_and_numbers_its_tokens_from_zero(engine):
     engine.send(chat("numbered", STORY, max_tokens=5))
     engine.answer("numbered", Done)
     assert [token.index for token in engine.tokens("numbered")] == [0, 1, 2, 3, 4]
@@ -57,7 +57,7 @@ def test_seeded_text_alone_equals_text_beside_other_samplers(engine):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), SEEDED], ids=["greedy", "seeded"])
-def test_answer_resumed_at_any_token_equals_the_uninterrupted_one(engine, sampling):
+def test_answer_resumed_at_any_token_equals_the_uninterrupted_answer(engine, sampling):
     name = f"whole{sampling.seed}"
     engine.send(chat(name, STORY, sampling=sampling))
     whole = engine.text(name)
@@ -97,7 +97,7 @@ def test_stop_string_that_spans_tokens_ends_generation(engine):
     assert done.usage.completion_tokens < 16
 
 
-def test_text_held_for_a_stop_string_is_released_at_the_end(engine):
+def test_text_held_back_for_a_possible_stop_string_is_sent_when_the_answer_ends(engine):
     engine.send(chat("plain", STORY, max_tokens=6))
     text = engine.text("plain")
     engine.send(chat("held", STORY, max_tokens=6, stop=(text[-3:] + " and no further",)))
@@ -105,7 +105,7 @@ def test_text_held_for_a_stop_string_is_released_at_the_end(engine):
     assert engine.answer("held", Done).text.endswith(text[-3:])
 
 
-def test_plain_text_is_continued_with_its_leading_space(engine):
+def test_text_completion_begins_with_the_leading_space_of_its_first_word(engine):
     prompt = "The capital of France is"
     engine.send(
         Generate("plain text", CHAT, "text", prompt=prompt, max_tokens=3, sampling=Sampling(temperature=0))
@@ -113,7 +113,7 @@ def test_plain_text_is_continued_with_its_leading_space(engine):
     assert engine.text("plain text").startswith(" ")
 
 
-def test_cancelled_request_ends_within_a_step_and_frees_its_place(real_engine):
+def test_cancelled_request_ends_within_one_token_and_leaves_the_engine_idle(real_engine):
     engine = real_engine  # the small model computes dozens of tokens before the cancellation arrives
     engine.send(chat("endless", STORY, max_tokens=2000))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "endless" and e.index == 2)
@@ -127,7 +127,7 @@ def test_cancelled_request_ends_within_a_step_and_frees_its_place(real_engine):
     engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
 
 
-def test_scored_prompt_has_the_log_probabilities_with_which_its_tokens_were_drawn(engine):
+def test_prompt_logprobs_equal_the_logprobs_with_which_the_same_tokens_were_generated(engine):
     """lm-eval asks for `echo` with `logprobs`: how probable is each token of this text?"""
     prompt = (5, 6, 7)
     engine.send(Generate("drawn", CHAT, "text", prompt_ids=prompt, top_logprobs=2, max_tokens=40))
@@ -155,13 +155,13 @@ def test_scored_prompt_has_the_log_probabilities_with_which_its_tokens_were_draw
     assert engine.answer("goes on", Done).prompt.logprobs == done.prompt.logprobs
 
 
-def test_scored_prompt_of_one_token_has_no_probability(engine):
+def test_prompt_logprobs_of_a_prompt_of_one_token_are_served(engine):
     engine.send(Generate("one", CHAT, "text", prompt_ids=(5,), prompt_logprobs=True, max_tokens=1))
     done = engine.answer("one", Done)
     assert len(done.prompt.logprobs) == 1 and done.usage.completion_tokens == 1
 
 
-def test_limit_of_zero_tokens_stores_the_prompt_in_the_prompt_cache(engine):
+def test_request_with_a_limit_of_zero_tokens_stores_its_prompt_in_the_prompt_cache(engine):
     warm = chat("warm", STORY + " Begin with the weather.", max_tokens=0)
     engine.send(warm)
     done = engine.answer("warm", Done)

@@ -92,7 +92,7 @@ def chat(id: str, emitted: tuple[int, ...] = (), **more: Any) -> Generate:
     )
 
 
-def test_answer_without_any_header_is_text_and_resumed_at_any_token_is_the_same(harmony):
+def test_gpt_oss_answer_without_headers_is_text_and_is_the_same_if_resumed_at_any_token(harmony):
     harmony.send(chat("plain"))
     whole = harmony.text("plain")
     assert whole and harmony.answer("plain", Done).reason == "length"
@@ -103,7 +103,7 @@ def test_answer_without_any_header_is_text_and_resumed_at_any_token_is_the_same(
         assert "".join(token.text for token in sent[:cut]) + harmony.text(id) == whole
 
 
-def test_answer_resumed_within_its_thinking_continues_to_think(harmony, encode):
+def test_gpt_oss_answer_resumed_within_its_thinking_keeps_thinking_without_the_grammar(harmony, encode):
     """The grammar must not apply before the thinking has ended."""
     harmony.send(chat("thought", encode(THOUGHT), json_schema=SCHEMA))
     done = harmony.answer("thought", Done)
@@ -112,14 +112,14 @@ def test_answer_resumed_within_its_thinking_continues_to_think(harmony, encode):
     assert done.usage.reasoning_tokens >= 8
 
 
-def test_grammar_applies_from_the_final_message_on(harmony, encode):
+def test_gpt_oss_final_message_follows_the_grammar(harmony, encode):
     harmony.send(chat("final", encode(FINAL), json_schema=SCHEMA, more_tokens=60))
     assert harmony.answer("final", Done).reason == "stop"
     assert json.loads(harmony.text("final"))["role"] in ("cook", "smith")
 
 
 @pytest.mark.parametrize("header", ["<|channel|>final", "<|channel|>commentary to=functions.weather json"])
-def test_required_call_is_made_in_either_channel(harmony, encode, header):
+def test_gpt_oss_required_tool_call_is_made_from_the_final_or_the_commentary_channel(harmony, encode, header):
     id = f"call {header}"
     emitted = encode(f"{THOUGHT}<|end|><|start|>assistant{header}<|message|>")
     more = {"tools": (TOOL,), "tool_choice": "required", "json_schema": CALL_SCHEMA}

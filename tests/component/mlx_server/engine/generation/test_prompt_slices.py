@@ -1,4 +1,4 @@
-"""Slices of prompts that are paused for the running answers: no text changes, and each step has a token."""
+"""Prompts are read in slices that pause for running answers: no text changes, and each step has a token."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_running_answer(model: Any, *, drafting: bool = False, max_running: int 
     return batch, uid
 
 
-def test_each_step_beside_a_long_prompt_has_a_token_of_the_answer(model):
+def test_prompt_slices_of_a_long_prompt_let_a_running_answer_get_a_token_in_each_step(model):
     batch, answer = with_running_answer(model)
     long, steps, progress = batch.add(LONG, GREEDY, []), 0, list[int]()
     while not progress or progress[-1] < len(LONG):
@@ -79,7 +79,7 @@ prompts = st.lists(st.integers(1, 46), min_size=1, max_size=60)
     st.booleans(),
     st.integers(2, 5),
 )
-def test_answers_equal_those_that_were_alone(model, asked, drafting, max_running):
+def test_prompt_slices_of_requests_that_come_and_go_change_no_answer(model, asked, drafting, max_running):
     """Requests come at any step, also in the middle of a slice, and go when they have their tokens."""
     batch, first = with_running_answer(model, drafting=drafting, max_running=max_running)
     answers, wanted, steps = dict[int, list[int]](), dict[int, tuple[list[int], int]](), 0
@@ -101,7 +101,7 @@ def test_answers_equal_those_that_were_alone(model, asked, drafting, max_running
         assert answers[uid][:tokens] == alone(model, prompt, tokens)
 
 
-def test_keys_and_values_are_not_given_out_while_a_slice_computes_them(model):
+def test_prompt_slice_in_progress_hides_its_keys_and_values_until_it_is_finished(model):
     batch, answer = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -115,7 +115,7 @@ def test_keys_and_values_are_not_given_out_while_a_slice_computes_them(model):
     batch.close()
 
 
-def test_request_removed_in_the_middle_of_its_slice_leaves_the_others_as_they_were(model):
+def test_prompt_slice_whose_request_is_removed_midway_does_not_change_other_answers(model):
     batch, answer = with_running_answer(model)
     short, tokens = [5, 6, 7, 8], list[int]()
     long, other = batch.add(LONG, GREEDY, []), batch.add(short, GREEDY, [])
@@ -130,7 +130,7 @@ def test_request_removed_in_the_middle_of_its_slice_leaves_the_others_as_they_we
     assert tokens[:8] == alone(model, short, 8)
 
 
-def test_slice_goes_on_when_the_answer_it_was_paused_for_has_ended(model):
+def test_prompt_slice_continues_if_the_answer_it_was_paused_for_is_removed(model):
     batch, answer = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -143,7 +143,7 @@ def test_slice_goes_on_when_the_answer_it_was_paused_for_has_ended(model):
     assert tokens[:8] == alone(model, LONG, 8)
 
 
-def test_batch_closed_in_the_middle_of_a_slice_is_empty(model):
+def test_prompt_slice_in_progress_is_dropped_when_the_batch_closes(model):
     batch, _ = with_running_answer(model)
     batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -151,7 +151,7 @@ def test_batch_closed_in_the_middle_of_a_slice_is_empty(model):
     assert len(batch) == 0 and not batch.is_incomplete(1)
 
 
-def test_slice_of_attention_without_pause_points_is_processed_in_one_step(model, monkeypatch):
+def test_prompt_slice_is_processed_in_one_step_if_the_attention_cannot_be_paused(model, monkeypatch):
     monkeypatch.setattr(llama, ATTENTION, scaled_dot_product_attention)
     batch, _ = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])

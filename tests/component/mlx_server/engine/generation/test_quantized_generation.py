@@ -29,14 +29,16 @@ def quantized(request, start) -> Engine:
 
 
 @pytest.mark.parametrize(("bits", "near"), [(8, 0.05), (4, 0.15)])
-def test_logprobs_in_a_batch_and_after_a_resumption_equal_those_alone(home, small_models_dir, bits, near):
+def test_quantized_kv_logprobs_in_a_batch_and_after_a_resumption_are_near_those_alone(
+    home, small_models_dir, bits, near
+):
     found = run_child("compares_quantized.py", home, small_models_dir, bits)
     assert found["together"] < near
     assert found["resumed"] < near
     assert found["other_text"] > 0.5  # so far apart they are where something is wrong
 
 
-def test_requests_join_and_leave_a_running_batch(quantized):
+def test_quantized_kv_requests_that_join_and_leave_a_running_batch_are_all_answered(quantized):
     quantized.send(chat("stays", STORY, 32), chat("leaves", STORY, 200), chat("ends", CAPITAL, 8))
     quantized.wait(lambda e: isinstance(e, Token) and e.id == "stays" and e.index == 4)
     quantized.send(chat("joins", LONG, 8))
@@ -51,7 +53,7 @@ def test_requests_join_and_leave_a_running_batch(quantized):
     assert not any(line["event"] == "kv_not_quantized" for line in quantized.logged())
 
 
-def test_same_request_alone_gives_the_same_text_again(quantized):
+def test_quantized_kv_request_repeated_alone_gives_the_same_text(quantized):
     seeded = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9)
     for name, sampling in (("greedy", Sampling(temperature=0.0)), ("seeded", seeded)):
         quantized.send(chat(name, STORY, sampling=sampling))
@@ -60,7 +62,7 @@ def test_same_request_alone_gives_the_same_text_again(quantized):
         assert quantized.text(f"{name} again") == first
 
 
-def test_resumed_answer_continues_after_the_emitted_tokens(quantized):
+def test_quantized_kv_answer_that_is_resumed_continues_after_the_emitted_tokens(quantized):
     quantized.send(chat("whole", STORY))
     quantized.text("whole")
     tokens = quantized.tokens("whole")
@@ -72,7 +74,7 @@ def test_resumed_answer_continues_after_the_emitted_tokens(quantized):
         assert [token.index for token in rest] == list(range(cut, len(tokens)))
 
 
-def test_model_that_the_group_size_does_not_divide_is_served_as_computed_and_that_is_logged(start, engine):
+def test_quantized_kv_is_skipped_and_logged_if_the_group_size_does_not_divide_the_head_size(start, engine):
     settings = {"VESTAL_MLX__KV_BITS": "8", "VESTAL_MLX__KV_GROUP_SIZE": "128", "MLX_PRELOAD_MODELS": CHAT}
     quantizing: Engine = start(**settings, **OFF)
     for one in (quantizing, engine):

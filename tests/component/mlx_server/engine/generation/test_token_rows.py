@@ -1,4 +1,4 @@
-"""Models with weights for fewer tokens than their tokenizers have: nothing is read beyond the weights."""
+"""Models whose weights cover fewer tokens than their tokenizers: nothing is read beyond the weights."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def tiny_llama() -> Any:
     return llama.Model(llama.ModelArgs(**SHAPE))
 
 
-def test_token_rows_of_plain_and_quantized_embeddings_are_counted():
+def test_embedding_rows_of_plain_and_quantized_models_are_counted():
     model = tiny_llama()
     assert token_rows(model) == ROWS
     nn.quantize(model, 64, 4)
     assert token_rows(model) == ROWS
 
 
-def test_token_rows_ignore_position_embeddings_and_models_that_map_ids_themselves():
+def test_embedding_rows_do_not_include_position_embeddings():
     positions = gpt2.Model(
         gpt2.ModelArgs(
             model_type="gpt2", n_ctx=8, n_embd=32, n_head=2, n_layer=1, n_positions=8,
@@ -54,7 +54,7 @@ def test_token_rows_ignore_position_embeddings_and_models_that_map_ids_themselve
     assert token_rows(positions) == ROWS
 
 
-def test_token_rows_without_a_token_embedding_are_none():
+def test_embedding_rows_are_none_for_a_model_without_token_embedding():
     assert token_rows(nn.Linear(2, 2)) is None
 
 
@@ -75,7 +75,7 @@ def few_rows(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.mark.model
-def test_engine_refuses_tokens_beyond_the_rows_and_serves_the_others(few_rows):
+def test_engine_refuses_token_ids_beyond_the_embedding_rows_and_serves_valid_ids(few_rows):
     few_rows.send(
         Generate("ids", "few-rows", "text", prompt_ids=(5, ROWS), max_tokens=2),
         Generate("text", "few-rows", "text", prompt="A text of usual words", max_tokens=2),
@@ -89,7 +89,7 @@ def test_engine_refuses_tokens_beyond_the_rows_and_serves_the_others(few_rows):
 
 
 @pytest.mark.model
-def test_self_test_of_a_model_whose_end_token_is_beyond_the_rows_succeeds(few_rows):
+def test_engine_probe_succeeds_if_the_models_end_token_is_beyond_the_embedding_rows(few_rows):
     few_rows.send(Probe("probe"))
     assert few_rows.answer("probe", Probed).ok
 
@@ -111,7 +111,7 @@ def truncate(folder: Path, rows: int) -> None:
 
 
 @pytest.mark.model
-def test_embedder_refuses_a_text_with_a_token_beyond_its_rows(embedder):
+def test_embedder_refuses_a_text_with_a_token_beyond_its_embedding_rows(embedder):
     words = (embedder / "vocab.txt").read_text().splitlines()
     rows = 29_000  # of 30,522; "probe" and usual words are within
     beyond = next(word for word in words[rows:] if word.isascii() and word.isalpha())
@@ -126,7 +126,7 @@ def test_embedder_refuses_a_text_with_a_token_beyond_its_rows(embedder):
 
 @pytest.mark.model
 @pytest.mark.parametrize("wrong", [{"vocab_size": 100}, {"type_vocab_size": 0}])
-def test_embedder_whose_special_tokens_or_types_have_no_rows_is_not_loaded(embedder, wrong):
+def test_embedder_without_rows_for_its_special_tokens_or_token_types_is_not_loaded(embedder, wrong):
     if rows := wrong.get("vocab_size"):
         truncate(embedder, rows)
     else:

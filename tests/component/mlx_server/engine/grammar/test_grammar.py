@@ -1,4 +1,4 @@
-"""Answers held to a JSON schema by a small model, alone, in a batch, and taken up again."""
+"""Answers of a small model that follow a JSON schema: alone, in a batch, and resumed."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ def fits(text: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
-def test_answer_with_a_schema_resumed_at_any_token_is_the_same(engine, sampling):
+def test_answer_with_a_json_schema_resumed_at_any_token_equals_the_uninterrupted_answer(engine, sampling):
     name = f"person{sampling.seed}"
     engine.send(chat(name, ASK, max_tokens=80, sampling=sampling, json_schema=PERSON))
     whole = engine.text(name)
@@ -50,7 +50,7 @@ def test_answer_with_a_schema_resumed_at_any_token_is_the_same(engine, sampling)
         assert "".join(token.text for token in tokens[:cut]) + engine.text(resumed.id) == whole
 
 
-def test_constrained_and_free_answers_share_a_batch(engine):
+def test_answers_with_and_without_a_json_schema_are_unchanged_when_batched_together(engine):
     engine.send(chat("loose alone", ASK), chat("bound alone", ASK, max_tokens=80, json_schema=PERSON))
     free, held = engine.text("loose alone"), engine.text("bound alone")
     more = [
@@ -90,8 +90,8 @@ EVERYDAY = [
 ]
 
 
-def test_schemas_of_common_libraries_are_followed_as_far_as_possible(engine):
-    """Each was a 400: pydantic's set and SecretStr, zod's record and e-mail, Go's nil slice, and others."""
+def test_json_schemas_that_common_libraries_write_are_accepted_and_begin_valid_json(engine):
+    """Earlier, each was a 400: pydantic's set and SecretStr, zod's record, Go's nil slice, and others."""
     for number, schema in enumerate(EVERYDAY):
         engine.send(chat(f"everyday {number}", ASK, max_tokens=16, sampling=GREEDY, json_schema=schema))
     for number, schema in enumerate(EVERYDAY):
@@ -113,8 +113,8 @@ def test_schemas_of_common_libraries_are_followed_as_far_as_possible(engine):
     ],
     ids=json.dumps,
 )
-def test_schema_that_no_text_meets_is_refused(engine, schema):
-    """A schema that refers to itself was answered with 200 and an empty text."""
+def test_json_schema_that_no_text_can_satisfy_is_refused(engine, schema):
+    """Earlier, a schema that refers only to itself was answered with 200 and an empty text."""
     name = f"contradiction {schema}"
     engine.send(chat(name, ASK, json_schema=schema))
     failed = engine.answer(name, Done)
@@ -123,7 +123,7 @@ def test_schema_that_no_text_meets_is_refused(engine, schema):
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}, HUGE])
-def test_invalid_schema_is_refused_naming_the_fault(engine, schema):
+def test_invalid_json_schema_is_refused_as_an_invalid_request(engine, schema):
     name = f"bad {len(str(schema))}"
     engine.send(chat(name, ASK, json_schema=schema))
     failed = engine.answer(name, Done)
@@ -132,7 +132,7 @@ def test_invalid_schema_is_refused_naming_the_fault(engine, schema):
     assert "JSON schema" in failed.message
 
 
-def test_schema_with_many_optional_properties_does_not_end_the_answer_early(engine):
+def test_json_schema_with_many_optional_properties_does_not_end_the_answer_early(engine):
     """llguidance gives up at 2,000 items a row, some 500 such properties; the answer then ended as invalid
     JSON.
     """

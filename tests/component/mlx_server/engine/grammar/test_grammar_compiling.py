@@ -1,4 +1,5 @@
-"""A grammar is compiled outside the MLX thread: other requests continue, and its own can be cancelled."""
+"""A grammar is compiled outside the MLX thread: other requests continue, and the request that waits for the
+grammar can be cancelled."""
 
 import time
 
@@ -48,7 +49,7 @@ def tokens_while_it_waits(engine, op: Generate, stream: str) -> int:
     return sum(isinstance(e, Token) and e.id == stream for e in events)
 
 
-def test_stream_continues_while_schemas_are_compiled(engine):
+def test_stream_continues_while_a_large_json_schema_is_compiled_for_another_request(engine):
     engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=4000))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "stream" and e.index == 5)
     compiling = chat("compiled", ASK, max_tokens=4, json_schema=big("a"))
@@ -64,7 +65,7 @@ def test_stream_continues_while_schemas_are_compiled(engine):
     engine.answer("stream", Done)
 
 
-def test_grammar_compilation_counts_as_work_and_ends_when_cancelled(engine):
+def test_grammar_compilation_whose_request_is_cancelled_leaves_the_engine_idle(engine):
     engine.send(chat("left", ASK, json_schema=big("b")), chat("kept", ASK, json_schema=SMALL), Cancel("left"))
     done = engine.answer("left", Done)
     assert (done.reason, engine.tokens("left")) == ("cancelled", [])
@@ -73,7 +74,7 @@ def test_grammar_compilation_counts_as_work_and_ends_when_cancelled(engine):
     engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
 
 
-def test_operations_are_answered_while_only_a_grammar_is_compiled(engine):
+def test_engine_answers_a_load_request_while_a_grammar_is_compiled(engine):
     engine.send(chat("slow", ASK, max_tokens=4, json_schema=big("c")), Load("beside", CHAT))
     loaded = engine.answer("beside", Loaded)
     assert engine.answer("slow", Done).reason == "length"
@@ -81,7 +82,7 @@ def test_operations_are_answered_while_only_a_grammar_is_compiled(engine):
     assert engine.events.index(loaded) < engine.events.index(first)
 
 
-def test_engine_asked_to_stop_finishes_compilation_and_answer_first(start):
+def test_engine_asked_to_stop_first_finishes_a_grammar_compilation_and_its_answer(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))
@@ -89,7 +90,7 @@ def test_engine_asked_to_stop_finishes_compilation_and_answer_first(start):
     assert engine.process.wait(20) == 0
 
 
-def test_engine_without_drain_time_fails_requests_that_wait_for_a_grammar(start):
+def test_engine_stopped_without_drain_time_fails_a_request_that_waits_for_its_grammar(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("refused", ASK, json_schema=big("e")), Shutdown(0.0))

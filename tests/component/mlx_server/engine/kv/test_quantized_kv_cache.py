@@ -107,7 +107,7 @@ steps = st.lists(
 @given(
     bits=st.sampled_from([4, 8]), lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4), steps=steps
 )
-def test_batch_rows_equal_single_caches_after_any_operations(bits, lengths, steps):
+def test_quantized_kv_batch_after_any_operations_equals_a_cache_for_each_request(bits, lengths, steps):
     requests = Requests(bits, lengths, seed=1)
     for number, (what, how) in enumerate(steps):
         seed, rows = 100 * (number + 1), len(requests.alone)
@@ -127,7 +127,7 @@ def test_batch_rows_equal_single_caches_after_any_operations(bits, lengths, step
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("query_heads", [HEADS, 3 * HEADS])
-def test_batch_attention_of_each_row_equals_that_of_a_single_request(bits, query_heads):
+def test_quantized_kv_attention_in_a_batch_equals_attention_for_a_single_request(bits, query_heads):
     requests = Requests(bits, [7, 0, 30], seed=5, value_width=WIDTH)  # mlx-lm's attention needs equal widths
     for step, tokens in enumerate((4, 1)):  # a step of a prompt; a token of an answer
         queries = mx.random.normal((3, query_heads, tokens, WIDTH), key=mx.random.key(step))
@@ -146,7 +146,7 @@ def test_batch_attention_of_each_row_equals_that_of_a_single_request(bits, query
             np.testing.assert_allclose(found[row : row + 1], alone, atol=1e-5)
 
 
-def test_nbytes_counts_all_arrays_and_is_zero_for_an_empty_batch():
+def test_quantized_kv_nbytes_counts_all_arrays_and_is_zero_for_an_empty_batch():
     empty = QuantizedRequestKV(GROUP_SIZE, 8)
     assert (empty.nbytes, empty.merge([empty, empty]).nbytes) == (0, 0)
     batch = Requests(4, [10, 256], seed=3).batch

@@ -65,7 +65,7 @@ def latent_attention() -> Any:
         (wide_hybrid, ["ArraysCache", "QuantizedRequestKV"] * 2),
     ],
 )
-def test_make_request_caches_quantizes_only_layers_of_full_attention(make, cache_types):
+def test_kv_quantization_applies_only_to_layers_of_full_attention(make, cache_types):
     model = made(make)
     assert quantization_obstacle(model, EIGHT) is None
     assert [type(cache).__name__ for cache in make_request_caches(model, EIGHT)] == cache_types
@@ -80,11 +80,11 @@ def test_make_request_caches_quantizes_only_layers_of_full_attention(make, cache
         (latent_attention, "Error"),
     ],
 )
-def test_quantization_obstacle_names_why_a_model_cannot_be_quantized(make, reason):
+def test_kv_quantization_obstacle_names_why_a_models_cache_cannot_be_quantized(make, reason):
     assert reason in str(quantization_obstacle(made(make), EIGHT))
 
 
-def test_quantization_obstacle_computes_nothing():
+def test_kv_quantization_obstacle_is_found_without_evaluating_the_weights():
     model = full_attention()  # its weights are not evaluated yet
     mx.eval(mx.zeros(1))
     before = mx.get_active_memory()
@@ -93,7 +93,7 @@ def test_quantization_obstacle_computes_nothing():
 
 
 @pytest.mark.parametrize("make", [full_attention, sliding_window, wide_hybrid])
-def test_quantized_state_from_the_prompt_cache_gives_the_same_answer(make, tmp_path: Path):
+def test_quantized_kv_restored_from_the_prompt_cache_gives_the_same_answer(make, tmp_path: Path):
     model = made(make)
     others = [PROMPT[20:75], PROMPT[3:10], [*PROMPT[:40], 2, 3]]
     first = Runs(model, tmp_path / "shared", EIGHT)

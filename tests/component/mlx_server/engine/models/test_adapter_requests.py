@@ -69,7 +69,9 @@ def ask(engine: Engine, *wanted: tuple[str, str]) -> list[tuple[str, int]]:
     return [(engine.text(id), engine.answer(id, Done).usage.cached_tokens) for id, _ in wanted]
 
 
-def test_base_and_adapters_answer_side_by_side_as_mlx_lm_does(engine, home, small_models_dir):
+def test_base_model_and_adapters_asked_at_once_give_the_same_answers_as_mlx_lm(
+    engine, home, small_models_dir
+):
     answers = ask(engine, ("base", BASE), ("pirate", PIRATE), ("poet", POET))
     for (text, cached), adapter in zip(answers, (None, "pirate", "poet"), strict=True):
         path = str(home / adapter) if adapter else None
@@ -79,7 +81,7 @@ def test_base_and_adapters_answer_side_by_side_as_mlx_lm_does(engine, home, smal
     assert len({text for text, _ in answers}) == 3, "an adapter has no effect"
 
 
-def test_prompt_is_cached_for_the_model_that_read_it_alone(engine):
+def test_prompt_repeated_to_base_model_and_adapters_is_restored_from_each_ones_own_cache(engine):
     first = dict(
         zip((BASE, PIRATE, POET), ask(engine, ("b1", BASE), ("i1", PIRATE), ("o1", POET)), strict=True)
     )
@@ -88,7 +90,7 @@ def test_prompt_is_cached_for_the_model_that_read_it_alone(engine):
     assert all(cached >= BLOCK_TOKENS for _, cached in again)
 
 
-def test_engine_reports_the_shared_weights_once_and_unloading_one_adapter_leaves_the_others(engine):
+def test_engine_counts_shared_weights_once_and_unloading_one_adapter_leaves_the_other(engine):
     *_, (poem, _) = ask(engine, ("b3", BASE), ("i3", PIRATE), ("o3", POET))
 
     def loaded(*names: str) -> Alive:
@@ -112,14 +114,16 @@ def test_engine_reports_the_shared_weights_once_and_unloading_one_adapter_leaves
     loaded(BASE, POET)
 
 
-def test_broken_adapter_is_refused_with_its_reason(engine):
+def test_request_for_an_adapter_without_a_folder_is_refused_with_the_reason(engine):
     engine.send(Generate("lost", "smollm2:135m-lost", "text", prompt="x"))
     failed = engine.answer("lost")
     assert isinstance(failed, Failed)
     assert failed.code == "model_load_failed" and "there is no such folder" in failed.message
 
 
-def test_adapter_after_a_kill_finds_its_prompt_on_disk(engine, home, small_models_dir):
+def test_prompt_of_an_adapter_is_restored_from_disk_after_the_engine_is_killed(
+    engine, home, small_models_dir
+):
     """The last test of the file: it kills the engine."""
     text = ask(engine, ("before", PIRATE))[0][0]
     engine.events.clear()

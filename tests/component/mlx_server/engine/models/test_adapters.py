@@ -105,7 +105,7 @@ def base(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
-def test_adapter_computes_the_logits_of_mlx_lm(base, tmp_path, method):
+def test_adapter_computes_the_same_logits_as_in_mlx_lm(base, tmp_path, method):
     adapter = write_adapter(tmp_path / "a", tuple(SHAPES), method=method)
     model = loaded(entry(base, adapter))
     ours = logits(model.model)
@@ -115,14 +115,14 @@ def test_adapter_computes_the_logits_of_mlx_lm(base, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
-def test_peft_adapter_computes_the_logits_of_the_same_one_in_mlx_lms_form(base, tmp_path, method):
+def test_adapter_in_peft_format_computes_the_same_logits_as_in_mlx_lm_format(base, tmp_path, method):
     adapter = write_adapter(tmp_path / "a", tuple(SHAPES), method=method)
     model = loaded(entry(base, as_peft(adapter, tmp_path / "peft")))
     assert difference(logits(model.model), reference(base, adapter)) < TOLERANCE
     model.close()
 
 
-def test_adapter_of_a_quantized_base_computes_the_logits_of_mlx_lm(base, tmp_path):
+def test_adapter_of_a_quantized_base_model_computes_the_same_logits_as_in_mlx_lm(base, tmp_path):
     model, config = load_model(base)
     quantized, config = quantize_model(model, config, 32, 4)
     target = tmp_path / "quantized"
@@ -139,7 +139,7 @@ def test_adapter_of_a_quantized_base_computes_the_logits_of_mlx_lm(base, tmp_pat
 
 
 @pytest.mark.parametrize("first", ["base", "adapter"])
-def test_base_and_adapters_hold_one_copy_of_the_weights(base, tmp_path, first):
+def test_base_model_and_its_adapters_share_one_copy_of_the_weights(base, tmp_path, first):
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", seed=5)
     entries = [entry(base), entry(base, one), entry(base, two)]
     models = [loaded(each) for each in (entries if first == "base" else entries[::-1])]
@@ -170,7 +170,7 @@ def _header(folder: Path) -> int:
     return 8 + int.from_bytes(raw[:8], "little")
 
 
-def test_active_memory_grows_by_the_adapter_alone_and_shrinks_with_the_last_model(base, tmp_path):
+def test_adapter_adds_only_its_own_bytes_and_shared_weights_are_freed_with_the_last_model(base, tmp_path):
     gc.collect()
     before = mx.get_active_memory()
     model = loaded(entry(base))
@@ -190,7 +190,7 @@ def test_active_memory_grows_by_the_adapter_alone_and_shrinks_with_the_last_mode
     assert "base" not in language_loading._in_memory
 
 
-def test_base_is_not_changed_by_its_adapter(base, tmp_path):
+def test_base_model_computes_the_same_logits_after_an_adapter_is_loaded(base, tmp_path):
     model = loaded(entry(base))
     before = logits(model.model)
     adapted = loaded(entry(base, write_adapter(tmp_path / "a", tuple(SHAPES))))
@@ -200,7 +200,7 @@ def test_base_is_not_changed_by_its_adapter(base, tmp_path):
     adapted.close()
 
 
-def test_identity_differs_between_base_and_adapters(base, tmp_path):
+def test_model_identity_differs_between_the_base_model_and_each_adapter(base, tmp_path):
     same_shape = [write_adapter(tmp_path / name, seed=seed) for name, seed in (("one", 5), ("two", 6))]
     models = [loaded(entry(base)), *(loaded(entry(base, folder)) for folder in same_shape)]
     assert len({model.identity for model in models}) == 3
@@ -208,7 +208,7 @@ def test_identity_differs_between_base_and_adapters(base, tmp_path):
         model.close()
 
 
-def test_weights_of_another_base_are_not_shared(base, tmp_path):
+def test_two_base_models_with_different_weights_do_not_share_them(base, tmp_path):
     other = write_base(tmp_path / "other", seed=9)
     models = [loaded(entry(base)), loaded(entry(other, weights_id="other"))]
     assert models[0].shared is not models[1].shared
@@ -217,7 +217,7 @@ def test_weights_of_another_base_are_not_shared(base, tmp_path):
         model.close()
 
 
-def test_adapter_whose_file_has_changed_since_the_listing_is_refused(base, tmp_path):
+def test_adapter_whose_file_has_changed_since_it_was_listed_is_refused(base, tmp_path):
     adapter = write_adapter(tmp_path / "a")
     listed = entry(base, adapter)
     write_adapter(adapter, rank=8)
@@ -241,7 +241,7 @@ KINDS = {**tiny_models.KINDS, "experts": experts}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_adapter_that_mlx_lm_has_written_is_listed_and_computes_its_logits(tmp_path, kind):
+def test_adapter_written_by_mlx_lm_for_each_model_family_computes_the_same_logits(tmp_path, kind):
     """The names of layers differ between families, and experts have adapters of three dimensions."""
     mx.random.seed(3)
     model, config = KINDS[kind]()
@@ -268,8 +268,8 @@ def test_adapter_that_mlx_lm_has_written_is_listed_and_computes_its_logits(tmp_p
     ours.close()
 
 
-def test_adapter_whose_numbers_are_not_finite_is_refused_and_its_base_goes_on(base, tmp_path):
-    """The engine's self test would fail with it, and the gateway would replace one engine after the other."""
+def test_adapter_with_nan_weights_is_refused_and_its_base_model_is_unchanged(base, tmp_path):
+    """With such an adapter, each engine would fail its self test, and the gateway would replace it."""
     model = loaded(entry(base))
     before = logits(model.model)
     with pytest.raises(LoadError, match="The logits of a token spread over nan"):
@@ -279,7 +279,7 @@ def test_adapter_whose_numbers_are_not_finite_is_refused_and_its_base_goes_on(ba
 
 
 @pytest.mark.model
-def test_adapter_of_the_real_chat_model_computes_the_logits_of_mlx_lm(models_dir, tmp_path):
+def test_adapter_of_the_real_chat_model_computes_the_same_logits_as_in_mlx_lm(models_dir, tmp_path):
     folder = models_dir / "smollm2__135m"
     adapter = write_adapter_for(folder, tmp_path / "a", strength=0.02)
     base, adapted = loaded(entry(folder)), loaded(entry(folder, adapter))

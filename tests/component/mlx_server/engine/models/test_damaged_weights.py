@@ -1,4 +1,4 @@
-"""A real engine whose weights are not those that were installed, although size and time of the file are."""
+"""A real engine whose weights have changed since they were installed, in a file of the same size and time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def flip_a_bit_of_the_last_tensor(weights: Path) -> None:
     os.utime(weights, ns=times)
 
 
-def test_model_found_damaged_after_its_first_token_fails_its_answer_and_is_not_loaded_again(
+def test_model_found_damaged_during_an_answer_fails_the_answer_and_is_not_loaded_again(
     home: Path, small_models_dir: Path, tmp_path: Path
 ):
     models = tmp_path / "models"

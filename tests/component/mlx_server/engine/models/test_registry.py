@@ -86,7 +86,7 @@ def largest_part_without_a_token(engine: Engine, id: str) -> float:
     return largest
 
 
-def test_keep_alive_zero_unloads_after_the_request_and_a_negative_one_never(engine):
+def test_keep_alive_of_zero_unloads_the_model_after_its_request_and_a_negative_one_never_does(engine):
     engine.send(Embed("once", EMBED, ("text",), keep_alive_s=0.0))
     assert isinstance(engine.answer("once", Embedding), Embedding)
     engine.wait(lambda e: isinstance(e, Unloaded) and e.model == EMBED)
@@ -97,7 +97,7 @@ def test_keep_alive_zero_unloads_after_the_request_and_a_negative_one_never(engi
     assert {m.model: m.expires_in_s for m in alive.loaded}[EMBED] is None
 
 
-def test_keep_alive_runs_from_the_end_of_the_last_request(engine):
+def test_keep_alive_of_a_model_begins_when_its_last_request_ends(engine):
     engine.send(replace(chat("short stay", "Say hello.", max_tokens=20, keep_alive_s=1.0), model=TWIN))
     assert engine.answer("short stay", Done).usage.completion_tokens > 0
     began = time.monotonic()

@@ -1,6 +1,4 @@
-"""The prompt cache across restarts of the engine: its text equals that of a cold run, even with damaged
-files.
-"""
+"""The prompt cache across restarts of the engine: it changes no text, even with damaged files."""
 
 from __future__ import annotations
 
@@ -96,7 +94,7 @@ def cold(small_models_dir: Path, tmp_path_factory) -> Iterator[Callable[[Generat
     engine.close()
 
 
-def test_text_restored_from_ram_or_disk_equals_the_cold_text_at_any_cut_and_in_a_batch(live, cold, home):
+def test_prompt_restored_from_ram_or_disk_in_whole_or_in_part_gives_the_uncached_answer(live, cold, home):
     whole = text("whole", PROSE)
     cuts = [text(f"cut{at}", f"{PROSE[:at]} Suddenly,") for at in (150, 533, 1010, 1201)]
     first = live(home)
@@ -120,7 +118,7 @@ def test_text_restored_from_ram_or_disk_equals_the_cold_text_at_any_cut_and_in_a
     assert shares == sorted(shares) and 20 < shares[0] < shares[-1]
 
 
-def test_conversation_across_restarts_equals_the_cold_one_and_writes_only_new_tokens(live, cold, home):
+def test_conversation_across_restarts_gives_the_uncached_answers_and_stores_only_new_tokens(live, cold, home):
     messages: list[dict] = [{"role": "user", "content": PROSE[:500] + " What came in?"}]
     tokens = 0
     for turn in range(3):
@@ -163,8 +161,8 @@ def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold,
     assert use.hits_disk == 0
 
 
-def test_prompt_of_a_client_that_hangs_up_and_asks_again_is_computed_once(live, cold, home):
-    """Claude Code sends a request again after 300 s without an answer: each time began at the first token."""
+def test_prompt_of_a_request_cancelled_during_prefill_is_reused_by_the_same_request_again(live, cold, home):
+    """Claude Code repeats a request after 300 s; earlier, each repeat began at the first token."""
     engine = live(home)
     engine.send(text("leaves", PROSE))
     part = engine.wait(lambda e: isinstance(e, Prefill) and e.id == "leaves")
@@ -176,7 +174,7 @@ def test_prompt_of_a_client_that_hangs_up_and_asks_again_is_computed_once(live, 
     assert cached(engine, "again") >= part.done - BLOCK_TOKENS
 
 
-def test_damaged_files_are_misses_and_orphaned_files_are_deleted(live, cold, home):
+def test_prompt_cache_ignores_damaged_files_and_deletes_orphaned_ones(live, cold, home):
     faults = ["truncated", "data", "header", "swapped", "emptied"]
     ops = [text(fault, f"{fault.title()} things: {PROSE[:400]}", 4) for fault in faults]
     first = live(home)
@@ -244,7 +242,7 @@ def _orphans(home: Path, count: int) -> None:
         (home / "cache" / "prompts" / f"{ORPHAN}.{gone.pid}-x-{number}.tmp").write_bytes(b"half")
 
 
-def test_another_model_of_the_same_shape_and_name_finds_no_cached_block(
+def test_prompt_cache_is_not_used_by_a_model_of_the_same_name_with_other_weights(
     live, home, small_models_dir, tmp_path
 ):
     op = text("mine", PROSE, 4)
@@ -287,7 +285,7 @@ def _change_one_tensor(content: bytearray) -> None:
     content[8 + length + (begin + end) // 2] ^= 1
 
 
-def test_unwritable_cache_folder_is_logged_once_and_requests_succeed(live, cold, home):
+def test_prompt_cache_folder_that_cannot_be_written_is_logged_once_and_requests_succeed(live, cold, home):
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "prompts").write_text("in the way")
     op = text("blocked", PROSE, 4)
@@ -300,7 +298,7 @@ def test_unwritable_cache_folder_is_logged_once_and_requests_succeed(live, cold,
     assert len(logged(engine, "cache_not_written")) == 1
 
 
-def test_full_disk_is_logged_once_and_requests_succeed(live, cold, home):
+def test_prompt_cache_on_a_full_disk_is_logged_once_and_requests_succeed(live, cold, home):
     folder = home / "cache" / "prompts"
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]

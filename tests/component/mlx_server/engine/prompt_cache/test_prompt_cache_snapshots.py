@@ -125,7 +125,7 @@ def live(model, tmp_path) -> Callable[..., Runs]:
     return lambda folder="kept": Runs(model, tmp_path / folder)
 
 
-def test_restored_state_gives_the_cold_answer(live):
+def test_model_state_restored_from_a_snapshot_in_ram_or_on_disk_gives_the_uncached_answer(live):
     (cold,), (had,) = live("cold").answers(PROMPT)
     assert had == 0
     assert len(set(cold)) > 1
@@ -136,7 +136,7 @@ def test_restored_state_gives_the_cold_answer(live):
     assert live().answers(PROMPT) == ([cold], [len(PROMPT) - 1])  # from disk
 
 
-def test_next_turn_reuses_the_snapshot_at_the_end_of_the_answer(live):
+def test_next_turn_of_a_conversation_reuses_the_snapshot_at_the_end_of_the_last_answer(live):
     first = live()
     (answer,), _ = first.answers(PROMPT)
     turn = [*PROMPT, *answer, 5, 6, 7]
@@ -147,7 +147,7 @@ def test_next_turn_reuses_the_snapshot_at_the_end_of_the_answer(live):
     assert had >= len(PROMPT) + ANSWER_TOKENS - 16
 
 
-def test_restored_prompt_batched_with_cold_ones_gives_the_cold_answers(live):
+def test_snapshot_restored_into_a_batch_with_uncached_prompts_changes_no_answer(live):
     others = [PROMPT[20:75], PROMPT[3:10], [*PROMPT[:40], 2, 3]]
     cold = [live(f"cold{n}").answers(prompt)[0][0] for n, prompt in enumerate([PROMPT, *others])]
     kept = live()

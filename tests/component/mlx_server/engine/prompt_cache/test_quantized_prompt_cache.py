@@ -65,7 +65,7 @@ def assert_same(
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("row", [0, 1])
-def test_blocks_through_their_files_are_restored_bit_by_bit(bits, dtype, row):
+def test_quantized_prompt_cache_blocks_written_and_read_back_are_identical(bits, dtype, row):
     caches = batches(bits, dtype)
     assert mlx_arrays.can_be_cut(caches)
     blocks = mlx_arrays.cut(caches, row, range(32), 0, 16)
@@ -77,7 +77,7 @@ def test_blocks_through_their_files_are_restored_bit_by_bit(bits, dtype, row):
     assert_same(restored, caches, row, 32)
 
 
-def test_snapshot_is_restored_bit_by_bit():
+def test_quantized_prompt_cache_snapshot_written_and_read_back_is_identical():
     caches = batches(8, mx.float32)
     taken = mlx_arrays.snapshot(caches, 1, range(LENGTHS[1]))
     assert isinstance(taken, Snapshot)

@@ -1,4 +1,5 @@
-"""Models whose caches cannot be cut, in real engines: the cold text from RAM, and after a kill from disk."""
+"""Models whose caches cannot be cut, in real engines: restored from RAM, or after a kill from disk, they give
+the text of an uncached run."""
 
 from __future__ import annotations
 
@@ -108,7 +109,9 @@ def test_text_and_next_turn_restored_from_ram_or_from_disk_after_a_kill_equal_th
         assert had == second.answer(how, Done).usage.prompt_tokens - 1
 
 
-def test_another_question_under_the_same_system_prompt_computes_little_of_it(live, cold_engine, home):
+def test_another_question_with_the_same_system_prompt_reuses_the_system_prompts_state(
+    live, cold_engine, home
+):
     ops = [chat(f"q{n}", f"{n}. What came in on day {n}?") for n in range(3)]
     cold = [text for op in ops for text, _ in ask(cold_engine, op)]
     engine = live(home)

@@ -117,7 +117,7 @@ def preparations(models_dir: Path) -> Iterator[dict[str, PromptPreparation]]:
 )
 @example(op=Generate("r", "m", "chat", messages=(DEEP,)))
 @settings(max_examples=60)
-def test_any_chat_has_a_prompt_or_is_refused(preparations, style, op):
+def test_any_chat_is_rendered_to_a_prompt_or_refused_with_a_known_code(preparations, style, op):
     refusal = None
     try:
         prompt = preparations[style].prepare(op, 0.0, 0.0)

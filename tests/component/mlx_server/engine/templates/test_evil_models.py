@@ -108,7 +108,7 @@ def test_evil_template_fails_its_request_alone_and_a_stream_beside_it_keeps_its_
     assert evil.process.poll() is None
 
 
-def test_request_whose_prompt_is_being_made_is_cancelled_at_once_and_the_next_is_served(evil):
+def test_request_cancelled_while_its_template_renders_ends_at_once_and_the_next_is_served(evil):
     evil.send(Load("ready", "slow-if-asked:latest"))
     evil.answer("ready", Loaded)
     evil.send(of_model("slow", "slow-if-asked", template={"slow": True}))
@@ -123,7 +123,7 @@ def test_request_whose_prompt_is_being_made_is_cancelled_at_once_and_the_next_is
     assert time.monotonic() - started < 10.0  # it waits for the process at most
 
 
-def test_unloaded_model_leaves_no_template_process(evil):
+def test_unloaded_model_leaves_no_chat_template_process(evil):
     evil.send(Load("there", "slow-if-asked:latest"))
     evil.answer("there", Loaded)
     before = template_processes(evil)
@@ -132,7 +132,7 @@ def test_unloaded_model_leaves_no_template_process(evil):
     assert len(template_processes(evil)) == len(before) - 1
 
 
-def test_killed_template_process_is_replaced_without_an_error(evil):
+def test_request_after_its_template_process_was_killed_is_served(evil):
     evil.send(Unload("again", "slow-if-asked:latest"), of_model("first", "slow-if-asked"))
     assert evil.answer("first", Done).reason == "length"
     for pid in template_processes(evil):
@@ -152,8 +152,8 @@ def test_killed_template_process_is_replaced_without_an_error(evil):
         ({"role": "user", "content": 5}, "content must be"),
     ],
 )
-def test_invalid_message_fails_only_its_request_and_names_the_field(evil, message, field):
-    """A past call whose `function` was a string ended three engines and opened the breaker."""
+def test_chat_with_an_invalid_message_fails_and_names_the_field(evil, message, field):
+    """Earlier, a past tool call whose `function` was a string ended three engines and opened the breaker."""
     id = f"odd {field}"
     evil.send(Generate(id, CHAT, "chat", messages=({"role": "user", "content": "Hi"}, message)))
     failed = evil.answer(id, Done)
@@ -161,8 +161,8 @@ def test_invalid_message_fails_only_its_request_and_names_the_field(evil, messag
     assert "messages.1." in failed.message and field in failed.message
 
 
-def test_schema_that_only_an_endless_value_meets_is_refused(evil):
-    """Such a request was answered with 200 and an empty text."""
+def test_json_schema_that_only_an_endless_value_satisfies_is_refused(evil):
+    """Earlier, such a request was answered with 200 and an empty text."""
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}}
     evil.send(chat("endless", "JSON", max_tokens=8, json_schema=schema))
     failed = evil.answer("endless", Done)
@@ -170,7 +170,7 @@ def test_schema_that_only_an_endless_value_meets_is_refused(evil):
     assert "no text meets it" in failed.message
 
 
-def test_template_processes_of_a_killed_engine_end(small_models_dir, tmp_path_factory):
+def test_template_process_ends_when_a_serving_engine_is_killed(small_models_dir, tmp_path_factory):
     with engines_started(small_models_dir, tmp_path_factory) as start:
         engine = start(MLX_PRELOAD_MODELS=CHAT)
         engine.wait(lambda e: isinstance(e, Ready))

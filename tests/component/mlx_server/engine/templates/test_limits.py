@@ -76,7 +76,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_nested_loops_are_stopped_and_the_next_template_is_rendered(start):
+def test_template_with_endless_loops_is_stopped_at_the_time_limit_and_the_next_is_rendered(start):
     """Such a template once blocked all streams for 133 s."""
     process = start(SHORT)
     greeting(process)
@@ -87,14 +87,14 @@ def test_nested_loops_are_stopped_and_the_next_template_is_rendered(start):
     assert greeting(process) == "Hello you"
 
 
-def test_time_limit_holds_while_a_template_is_compiled(start):
+def test_template_that_takes_too_long_to_compile_is_stopped_at_the_time_limit(start):
     with pytest.raises(TemplateLimitExceeded, match="took longer"):
         start(SHORT).render("{{ 10 ** (10 ** 10) }}", {})  # Jinja computes constants when it compiles
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS; macOS has the other test")
 @pytest.mark.parametrize("bomb", ["{% set x = 'a' * 10**9 %}", LISTS])
-def test_allocation_beyond_the_limit_fails_in_the_kernel(start, bomb):
+def test_template_that_needs_too_much_memory_is_stopped_by_the_kernels_limit(start, bomb):
     process = start(TemplateLimits(seconds=30))  # the time limit must not be the first on a slow machine
     with pytest.raises(TemplateLimitExceeded, match="needed more than 256 MiB of memory"):
         process.render(bomb, {})
@@ -102,7 +102,7 @@ def test_allocation_beyond_the_limit_fails_in_the_kernel(start, bomb):
 
 
 @pytest.mark.parametrize("bomb", ["{% set x = 'a' * (2 * 10**9) %}{{ x }}", LISTS])
-def test_template_memory_is_watched_if_the_kernel_does_not_enforce_the_limit(start, bomb):
+def test_template_that_needs_too_much_memory_is_stopped_where_the_kernel_has_no_limit(start, bomb):
     process = start(TemplateLimits(seconds=30, memory_bytes=64 * MIB, kernel_enforces_memory=False))
     greeting(process)
     with pytest.raises(TemplateLimitExceeded, match="needed more than 64 MiB of memory"):
@@ -113,8 +113,8 @@ def test_template_memory_is_watched_if_the_kernel_does_not_enforce_the_limit(sta
 @pytest.mark.parametrize(
     "text", ["{% for a in range(9000) %}{{ 'x' * 10000 }}{% endfor %}", "{{ 'x' * 20000000 }}"]
 )
-def test_text_beyond_the_limit_is_refused(process, text):
-    """A text of 2 GB ended three engines for want of memory."""
+def test_template_that_renders_too_long_a_text_is_refused(process, text):
+    """Earlier, a text of 2 GB ended three engines, which ran out of memory."""
     with pytest.raises(TemplateLimitExceeded, match="made a text of more than 16777216 characters"):
         process.render(text, {})
     assert greeting(process) == "Hello you"
@@ -125,7 +125,7 @@ def test_template_text_within_the_limit_is_returned_completely(process):
     assert process.render(HELLO, {"name": name}) == f"Hello {name}"
 
 
-def test_endless_recursion_of_macros_is_a_refusal(process):
+def test_template_with_endless_macro_recursion_is_refused(process):
     with pytest.raises(TemplateRefusal, match="recursion"):
         process.render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", {})
     assert greeting(process) == "Hello you"
@@ -142,7 +142,7 @@ def test_template_variable_with_a_lone_surrogate_is_rendered(process):
     assert process.render(HELLO, {"name": "\ud83d"}) == "Hello \ud83d"
 
 
-def test_killed_process_is_replaced_without_an_error(process):
+def test_template_process_killed_while_idle_is_replaced_without_an_error(process):
     greeting(process)
     before = process.pid
     os.kill(before, signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_killed_process_is_replaced_without_an_error(process):
     assert process.pid != before
 
 
-def test_process_killed_while_it_renders_is_replaced_and_the_template_rendered_again(start):
+def test_template_process_killed_while_rendering_is_replaced_and_renders_again(start):
     process = start(TemplateLimits(seconds=30))
     greeting(process)
     before = process.pid
@@ -169,7 +169,7 @@ def test_process_killed_while_it_renders_is_replaced_and_the_template_rendered_a
     assert process.pid != before
 
 
-def test_stopped_process_is_ended_after_its_time(start):
+def test_template_process_suspended_by_sigstop_is_replaced_after_the_time_limit(start):
     process = start(SHORT)
     greeting(process)
     os.kill(process.pid, signal.SIGSTOP)
@@ -178,7 +178,7 @@ def test_stopped_process_is_ended_after_its_time(start):
     assert greeting(process) == "Hello you"
 
 
-def test_close_ends_a_template_that_is_being_rendered_and_no_process_is_started_again(start):
+def test_template_process_closed_while_rendering_ends_at_once_and_is_not_started_again(start):
     process = start(TemplateLimits(seconds=60))
     greeting(process)
     pid, errors = process.pid, list[Exception]()
@@ -202,7 +202,7 @@ def test_close_ends_a_template_that_is_being_rendered_and_no_process_is_started_
         greeting(process)
 
 
-def test_signals_to_the_whole_group_do_not_end_the_process(process):
+def test_template_process_ignores_sigterm_and_sigint(process):
     """The engine drains its requests after SIGTERM, and some of them still need their prompt."""
     greeting(process)
     before = process.pid
@@ -212,7 +212,7 @@ def test_signals_to_the_whole_group_do_not_end_the_process(process):
     assert process.pid == before
 
 
-def test_process_that_was_started_ahead_is_taken_by_one_model():
+def test_template_process_started_in_advance_is_given_to_one_model_only():
     start_process_ahead()
     with contextlib.ExitStack() as stack:
         first, second = (stack.enter_context(contextlib.closing(take_process())) for _ in range(2))
@@ -237,7 +237,7 @@ process.render(sys.argv[1], {}) if sys.argv[1] else threading.Event().wait()
 
 
 @pytest.mark.parametrize("template", ["", LOOPS], ids=["idle", "rendering"])
-def test_process_ends_when_its_engine_is_killed(template):
+def test_template_process_ends_when_its_owner_is_killed(template):
     owner = subprocess.Popen([sys.executable, "-c", OWNER, template], stdout=subprocess.PIPE, text=True)
     assert owner.stdout
     with owner.stdout:
@@ -250,7 +250,7 @@ def test_process_ends_when_its_engine_is_killed(template):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_process_inherits_no_file_and_no_secret(start, monkeypatch):
+def test_template_process_inherits_no_open_file_and_no_secret(start, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     with Path(__file__).open() as file:
         os.set_inheritable(file.fileno(), True)

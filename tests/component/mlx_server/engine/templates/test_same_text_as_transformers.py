@@ -112,7 +112,7 @@ def test_template_process_passes_on_the_templates_own_error(process):
         TOKENIZERS["mistral"].apply_chat_template([{"role": "assistant", "content": ""}], tokenize=False)
 
 
-def test_template_without_a_process_is_not_rendered():
+def test_template_outside_a_template_process_raises_instead_of_rendering():
     """A template must never run on a thread of the engine, whichever function of transformers renders it."""
     with pytest.raises(RuntimeError, match="template process only"):
         TOKENIZERS["chatml"].apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
@@ -130,6 +130,6 @@ def test_template_without_a_process_is_not_rendered():
         "{% set n = namespace() %}{% set n._x = 1 %}",
     ],
 )
-def test_template_cannot_leave_the_sandbox(process, attempt):
+def test_template_that_tries_to_leave_the_sandbox_is_refused(process, attempt):
     with pytest.raises(TemplateRefusal):
         process.render(attempt, {"messages": []})

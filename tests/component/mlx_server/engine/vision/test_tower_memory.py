@@ -1,4 +1,4 @@
-"""What a tower takes for an image is at most what was forecast, and an image that cannot fit is refused."""
+"""A vision tower takes at most the forecast memory, and an image that needs too much memory is refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def enlarge(side: int, width: int, config: dict[str, Any], files: dict[str, Any]
         ("qwen2_vl", 256, 64),
     ],
 )
-def test_tower_takes_at_most_what_was_forecast_and_at_least_half_of_it(family, side, width, tmp_path):
+def test_vision_tower_peak_memory_is_between_half_and_all_of_the_forecast(family, side, width, tmp_path):
     folder = vision_models.write(family, tmp_path / family, change=partial(enlarge, side, width))
     config = json.loads((folder / "config.json").read_text())
     support = read_image_support(folder, config, AutoTokenizer.from_pretrained(folder))
@@ -84,8 +84,8 @@ def test_tower_takes_at_most_what_was_forecast_and_at_least_half_of_it(family, s
     assert forecast / 2 <= peak <= forecast
 
 
-def test_image_whose_tower_cannot_fit_is_refused_and_texts_go_on(tmp_path: Path):
-    """16,384 patches that attend to each other take 4 GiB of scores on a CPU: the engine died of it."""
+def test_image_that_needs_more_than_the_memory_limit_is_refused_and_texts_are_served(tmp_path: Path):
+    """16,384 patches that attend to each other take 4 GiB on a CPU; earlier, the engine died of that."""
     folder = vision_models.write("gemma3", tmp_path / "gemma3", change=partial(enlarge, 1024, 64))
     engine = VisionEngine([folder], tmp_path / "cache", memory_limit_bytes=3 << 30)
     (text,) = engine.run(chat("text", "gemma3", "Good morning."))

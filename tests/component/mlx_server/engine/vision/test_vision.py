@@ -93,7 +93,7 @@ def uncached(start) -> VisionEngine:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answer_equals_mlx_vlms_alone_beside_texts_and_resumed_after_any_token(family, folders, uncached):
+def test_answer_about_an_image_equals_mlx_vlm_also_in_a_batch_and_when_resumed(family, folders, uncached):
     engine = uncached
     tokens, chances = Reference(folders[family]).answer(
         prompt_text(family),
@@ -128,7 +128,7 @@ def test_answer_equals_mlx_vlms_alone_beside_texts_and_resumed_after_any_token(f
 
 
 @pytest.mark.parametrize("family", ["smolvlm", "qwen2_vl", "gemma3"])
-def test_second_turn_on_a_picture_does_not_encode_it_and_a_changed_pixel_is_a_miss(family, start):
+def test_second_turn_about_an_image_does_not_encode_it_again_unless_a_pixel_changed(family, start):
     engine = start()
     first = chat("first", family, *parts(family))
     tokens = engine.answer(first)
@@ -157,7 +157,7 @@ def test_second_turn_on_a_picture_does_not_encode_it_and_a_changed_pixel_is_a_mi
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_5"])
-def test_picture_is_restored_from_disk_by_the_next_engine(family, start, tmp_path):
+def test_image_prompt_is_restored_from_disk_by_the_next_engine_without_encoding_it(family, start, tmp_path):
     first = start(tmp_path)
     tokens = first.answer(chat("first", family, *parts(family)))
     first.close()
@@ -169,7 +169,7 @@ def test_picture_is_restored_from_disk_by_the_next_engine(family, start, tmp_pat
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "smolvlm"])
-def test_quantized_model_with_a_quantized_tower_answers_as_mlx_vlm_does(family, tmp_path):
+def test_quantized_model_with_a_quantized_vision_tower_gives_the_answer_of_mlx_vlm(family, tmp_path):
     folder = vision_models.write(family, tmp_path / family, bits=8)
     files = [part for part in parts(family) if isinstance(part, bytes)]
     tokens, _ = Reference(folder).answer(prompt_text(family), files, ANSWER_TOKENS)
@@ -179,7 +179,7 @@ def test_quantized_model_with_a_quantized_tower_answers_as_mlx_vlm_does(family, 
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "smolvlm"])
-def test_quantized_keys_and_values_of_pictures_are_restored(family, start):
+def test_quantized_kv_of_an_image_prompt_is_restored_without_encoding_it_again(family, start):
     engine = start(kv_of=lambda _: KvQuantization(8, 32))
     first = engine.answer(chat("first", family, *parts(family)))
     (end,) = engine.run(chat("again", family, *parts(family)))
@@ -188,15 +188,15 @@ def test_quantized_keys_and_values_of_pictures_are_restored(family, start):
     assert engine.tower_calls(family) == 2
 
 
-def test_drafts_do_not_change_an_answer_about_a_picture(start):
-    """A draft is computed behind the picture's positions, and those that are wrong are dropped."""
+def test_drafting_does_not_change_an_answer_about_an_image(start):
+    """Drafted tokens take the positions after the image's, and wrong drafts are dropped."""
     family = "qwen2_5_vl"
     ops = [chat(f"{n}", family, *parts(family), "a b a b a b a b " * 4, max_tokens=48) for n in range(2)]
     plain, drafting = start(), start(drafting=True)
     assert drafting.answer(ops[0]) == plain.answer(ops[1])
 
 
-def test_grammar_and_penalties_apply_to_an_answer_about_a_picture(engine):
+def test_json_schema_and_repeat_penalty_apply_to_an_answer_about_an_image(engine):
     asked = parts("qwen2_vl")
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     (end,) = engine.run(chat("json", "qwen2_vl", *asked, json_schema=schema, max_tokens=40))
@@ -208,7 +208,7 @@ def test_grammar_and_penalties_apply_to_an_answer_about_a_picture(engine):
     assert len(set(varied)) > len(set(plain))
 
 
-def test_adapter_of_a_model_with_pictures_reads_them_at_the_same_positions(folders, tmp_path):
+def test_adapter_with_zero_weights_does_not_change_an_answer_about_an_image(folders, tmp_path):
     """An adapter that changes nothing must not change an answer about a picture either."""
     base, adapter = folders["qwen2_vl"], tmp_path / "adapter"
     adapter.mkdir()
@@ -229,7 +229,7 @@ def test_adapter_of_a_model_with_pictures_reads_them_at_the_same_positions(folde
     engine.close()
 
 
-def test_model_whose_packages_are_missing_is_served_for_text_and_says_what_installs_them(start, monkeypatch):
+def test_vision_model_without_its_packages_serves_text_and_says_how_to_install_them(start, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlx_vlm.utils", None)  # so that importing it raises ImportError
     engine = start()
     assert len(engine.answer(chat("text", "llava", "Good morning."))) == ANSWER_TOKENS
@@ -239,12 +239,12 @@ def test_model_whose_packages_are_missing_is_served_for_text_and_says_what_insta
     assert "vestal up" in end.message
 
 
-def test_every_family_that_is_listed_as_reading_images_is_served_and_compared():
+def test_every_vision_family_listed_as_supported_is_tested_against_mlx_vlm():
     assert image_support.FAMILIES == set(families.FAMILIES) == {*FAMILIES, "lfm2-vl"}
 
 
 @pytest.mark.parametrize("fault", ["tower", "processor"])
-def test_model_with_a_damaged_vision_part_is_served_for_text_and_says_what_is_wrong(fault, tmp_path):
+def test_vision_model_with_a_damaged_vision_part_serves_text_and_names_the_damage(fault, tmp_path):
     folder = vision_models.write("llava", tmp_path / "llava")
     if fault == "processor":
         (folder / "preprocessor_config.json").write_text('{"image_processor_type": "None"}')
@@ -262,11 +262,11 @@ def test_model_with_a_damaged_vision_part_is_served_for_text_and_says_what_is_wr
     engine.close()
 
 
-def test_model_without_images_in_the_request_is_asked_as_a_text_model(engine):
+def test_vision_model_answers_a_request_without_images(engine):
     assert len(engine.answer(chat("text", "qwen2_vl", "Good morning."))) == ANSWER_TOKENS
 
 
-def test_broken_picture_fails_its_request_alone(engine):
+def test_request_with_a_broken_image_fails_alone(engine):
     ok, broken = engine.run(
         chat("fine", "qwen2_vl", *parts("qwen2_vl")), chat("broken", "qwen2_vl", ONE[:60], "What?")
     )
@@ -276,7 +276,7 @@ def test_broken_picture_fails_its_request_alone(engine):
     assert "Image 0" in broken.message
 
 
-def test_picture_is_checked_before_its_model_is_loaded(folders, tmp_path):
+def test_check_of_a_request_with_an_image_counts_its_tokens_and_refuses_a_broken_image(folders, tmp_path):
     engine = VisionEngine([folders["qwen2_vl"]], tmp_path)
     asked = parts("qwen2_vl")
     accepted = engine.check(chat("check", "qwen2_vl", *asked, check_only=True))
@@ -290,7 +290,7 @@ def test_picture_is_checked_before_its_model_is_loaded(folders, tmp_path):
     engine.close()
 
 
-def test_request_that_is_cancelled_while_its_pictures_are_read_leaves_the_others(engine):
+def test_request_cancelled_while_its_images_are_encoded_does_not_affect_another_request(engine):
     asked: list[str | bytes] = ["Look. " * 30, vision_models.picture(7), vision_models.picture(8), "What?"]
     engine.send(chat("cancelled", "smolvlm", *asked))
     engine.turn_until(lambda e: isinstance(e, Prefill) and e.id == "cancelled" and e.done > 0)
@@ -302,8 +302,8 @@ def test_request_that_is_cancelled_while_its_pictures_are_read_leaves_the_others
 
 
 @pytest.mark.parametrize(("family", "slices"), [("smolvlm", 2), ("qwen3_vl", 5)])
-def test_stream_gets_a_token_between_the_layers_of_a_tower(family, slices, uncached):
-    """Another request waits for a layer, and not for a tower. Qwen3-VL evaluates its own at once."""
+def test_stream_gets_a_token_after_each_vision_tower_layer_of_another_request(family, slices, uncached):
+    """A stream waits for one layer, not for the whole tower, which Qwen3-VL itself would evaluate at once."""
     stream, picture = f"{family} stream", f"{family} picture"
     uncached.send(chat(stream, family, "Tell me a story.", max_tokens=3000))
     uncached.turn_until(lambda e: isinstance(e, Token) and e.id == stream)
@@ -319,14 +319,14 @@ def test_stream_gets_a_token_between_the_layers_of_a_tower(family, slices, uncac
     uncached.run(chat(f"{family} last", family, "Done."))
 
 
-def test_text_with_the_models_own_marker_is_refused_beside_a_picture(engine):
+def test_image_request_whose_text_contains_the_models_image_marker_is_refused(engine):
     (end,) = engine.run(chat("marker", "smolvlm", ONE, "What is <image>?"))
     assert isinstance(end, Failed)
     assert end.code == "invalid_request"
     assert "<image>" in end.message
 
 
-def test_images_count_into_the_prompt_and_are_dropped_with_their_messages(engine):
+def test_images_count_as_prompt_tokens_and_truncation_drops_them_with_their_messages(engine):
     (whole,) = engine.run(chat("count", "smolvlm", *parts("smolvlm"), count_only=True))
     assert whole.usage.prompt_tokens > 80
     (message,) = chat("x", "smolvlm", ONE, "Look. " * 8).messages or ()

@@ -123,7 +123,9 @@ def _error(path: str, body: dict) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("path", "body", "status", "code", "word"), CASES)
-def test_bad_body_is_refused_with_its_code_and_a_message_about_it(gateway, path, body, status, code, word):
+def test_gateway_refuses_each_malformed_body_with_a_specific_code_and_message(
+    gateway, path, body, status, code, word
+):
     answer = _post(gateway, path, body)
     found, message = _error(path, answer.json())
     assert (answer.status_code, found) == (status, code), message
@@ -151,7 +153,9 @@ def test_engine_survives_every_malformed_body(gateway):
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_engine_failure_has_its_own_status_with_and_without_streaming(gateway, path, code, status, stream):
+def test_gateway_gives_each_engine_failure_its_status_with_and_without_streaming(
+    gateway, path, code, status, stream
+):
     answer = gateway.http.post(path, json=gateway.chat(f"fail={code}", stream=stream))
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code
@@ -168,13 +172,13 @@ def test_engine_failure_has_its_own_status_with_and_without_streaming(gateway, p
         ("GET", "/v1/models/nix", 404, "model_not_found"),
     ],
 )
-def test_unknown_route_or_method_is_refused_in_json(gateway, method, path, status, code):
+def test_gateway_refuses_an_unknown_route_or_method_in_json(gateway, method, path, status, code):
     answer = gateway.http.request(method, path)
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code
 
 
-def test_body_over_the_limit_is_refused_and_the_next_request_is_served(make_gateway):
+def test_gateway_refuses_a_body_over_the_size_limit_and_serves_the_next_request(make_gateway):
     gateway = make_gateway(VESTAL_MLX__MAX_BODY_BYTES="1000").start().until_ok()
     answer = gateway.http.post("/api/chat", json=gateway.chat("x" * 2000))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
@@ -192,13 +196,13 @@ def test_body_over_the_limit_is_refused_and_the_next_request_is_served(make_gate
         ({"Host": "127.0.0.1.evil.example"}, "forbidden"),
     ],
 )
-def test_request_of_a_foreign_page_or_to_a_foreign_name_is_refused(gateway, headers, code):
+def test_gateway_refuses_a_request_with_a_foreign_origin_or_host(gateway, headers, code):
     answer = gateway.http.post("/api/chat", json=gateway.chat("hello"), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, code)
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"])
-def test_page_of_this_machine_is_served_with_cors_headers(gateway, origin):
+def test_gateway_serves_a_web_page_of_this_machine_with_cors_headers(gateway, origin):
     answer = gateway.http.get("/api/tags", headers={"Origin": origin})
     assert answer.headers["access-control-allow-origin"] == origin
     assert gateway.http.options("/api/chat", headers={"Origin": origin}).status_code == 204

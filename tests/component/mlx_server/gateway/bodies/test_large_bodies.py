@@ -99,7 +99,9 @@ def peak_bytes(gateway: Gateway) -> int | None:
 
 
 @pytest.mark.parametrize("path", TEXTS)
-def test_longest_allowed_text_is_served_without_delaying_others(gateway: Gateway, path: str):
+def test_body_with_the_longest_allowed_text_is_served_without_delaying_other_requests(
+    gateway: Gateway, path: str
+):
     head, tail = TEXTS[path]
     with others_are_served(gateway):
         status, received = post(gateway, path, filled(head, b" fox", tail))
@@ -107,7 +109,7 @@ def test_longest_allowed_text_is_served_without_delaying_others(gateway: Gateway
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_body_of_millions_of_values_is_refused_without_delaying_others(gateway: Gateway, path: str):
+def test_body_of_millions_of_values_is_refused_without_delaying_other_requests(gateway: Gateway, path: str):
     """Such a body once took 1 to 4 s of the event loop, and 0.5 to 1.5 GB."""
     head, item, tail = LISTS[path]
     with others_are_served(gateway):
@@ -123,7 +125,7 @@ def test_body_of_millions_of_values_is_refused_without_delaying_others(gateway: 
     [b"fox ", b"\\u4e2d", "\U0001f426".encode(), b"word\\n"],
     ids=["ascii", "escapes", "emoji", "lines"],
 )
-def test_largest_body_takes_a_bounded_amount_of_memory(make_gateway, filling: bytes):
+def test_body_of_the_largest_size_uses_a_bounded_amount_of_memory(make_gateway, filling: bytes):
     """Text with one character outside the basic plane takes 4 bytes for every character in Python."""
     gateway = make_gateway().start().until_ok()
     before = peak_bytes(gateway)
@@ -136,7 +138,7 @@ def test_largest_body_takes_a_bounded_amount_of_memory(make_gateway, filling: by
     gateway.stop()
 
 
-def test_echo_of_a_long_prompt_in_many_answers_is_refused(make_gateway):
+def test_completion_that_echoes_a_long_prompt_in_too_many_answers_is_refused(make_gateway):
     """The prompt of 32 MB in each of 69 answers would be an answer of 2 GB."""
     gateway = make_gateway(VESTAL_MLX__MAX_BODY_BYTES="1000").start().until_ok()
     body = {"model": "chat", "prompt": "tokens=2 " + "x " * 100, "echo": True, "n": 5, "max_tokens": 2}

@@ -26,7 +26,7 @@ def _counts(gateway) -> tuple[int, int]:
     return requests["running"], requests["queued"]
 
 
-def test_request_beyond_the_queue_is_refused_with_retry_after_and_the_others_are_served(small):
+def test_request_beyond_a_full_queue_is_refused_with_retry_after_and_queued_ones_are_served(small):
     with ThreadPoolExecutor(6) as pool:
         with small.http.stream("POST", "/api/chat", json=small.chat(LONG)) as running:
             lines = running.iter_lines()  # must stay referenced: the connection closes with it
@@ -59,7 +59,7 @@ def test_client_with_one_request_is_served_before_the_queue_of_another_client(sm
     assert sorted(finished, key=finished.__getitem__)[:2] == ["greedy0", "modest"], finished
 
 
-def test_burst_within_the_limits_is_served_completely(gateway):
+def test_twenty_simultaneous_requests_within_the_limits_are_all_served(gateway):
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda n: _ask(gateway, f"burst {n} tokens=5"), range(20)))
     assert {answer.status_code for answer in answers} == {200}

@@ -98,13 +98,13 @@ def send_mutants(gateway: Any, path: str, examples: int, **models: str) -> None:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_real_body_is_served(gateway, path):
+def test_body_as_real_clients_send_it_is_served(gateway, path):
     send_originals(gateway, path)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", BODIES)
-def test_real_body_is_served_by_the_real_engine(roomy_gateway, path):
+def test_body_as_real_clients_send_it_is_served_by_the_real_engine(roomy_gateway, path):
     send_originals(roomy_gateway, path, chat="smollm2:135m", vectors="all-minilm")
 
 
@@ -119,7 +119,7 @@ def send_originals(gateway: Any, path: str, **names: str) -> None:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", BODIES)
-def test_mutated_body_is_served_or_refused_in_its_dialects_envelope(gateway, path):
+def test_body_with_odd_values_is_served_or_refused_in_the_error_format_of_its_api(gateway, path):
     with unharmed(gateway, "chat"):
         send_mutants(gateway, path, 60)
 
@@ -219,7 +219,7 @@ UNSENDABLE: dict[str, tuple[str, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", UNSENDABLE)
-def test_body_that_cannot_be_sent_is_a_400_that_names_the_place_and_holds_no_slot(gateway, case):
+def test_body_with_values_that_the_engine_cannot_receive_is_a_400_that_names_the_place(gateway, case):
     path, fields, odd, said = UNSENDABLE[case]
     body = json.dumps({"model": "chat", **fields}).replace('"@"', odd)
     with unharmed(gateway, "chat"):
@@ -230,8 +230,8 @@ def test_body_that_cannot_be_sent_is_a_400_that_names_the_place_and_holds_no_slo
 
 @pytest.mark.parametrize("dialect", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_refusal_by_the_engine_has_its_own_status_even_for_a_stream(gateway, dialect, stream):
-    """A schema that no text meets is known to the engine only, once the request has been taken in."""
+def test_request_that_the_engine_refuses_is_a_400_with_and_without_streaming(gateway, dialect, stream):
+    """Only the engine finds that no text satisfies a schema, after the gateway has accepted the request."""
     messages = [{"role": "user", "content": "fail=invalid_request"}]
     body = {"model": "chat", "messages": messages, "input": messages, "stream": stream, "max_tokens": 3}
     with unharmed(gateway, "chat"):
@@ -242,8 +242,8 @@ def test_refusal_by_the_engine_has_its_own_status_even_for_a_stream(gateway, dia
 
 
 @pytest.mark.parametrize("keep_alive", [10**12, "1000000000000s", "9999999h", 1e300, 10**400])
-def test_keep_alive_of_many_years_is_forever_and_the_list_of_models_can_be_read(gateway, keep_alive):
-    """10¹² seconds made GET /api/ps a 500 for every client."""
+def test_keep_alive_of_very_many_years_counts_as_forever_and_api_ps_still_works(gateway, keep_alive):
+    """Earlier, a keep-alive of 10¹² seconds made GET /api/ps a 500 for every client."""
 
     def expires_at() -> str:
         return gateway.http.get("/api/ps").raise_for_status().json()["models"][0]["expires_at"]
@@ -258,7 +258,7 @@ def test_keep_alive_of_many_years_is_forever_and_the_list_of_models_can_be_read(
 
 
 @pytest.mark.parametrize("field", ["format", "tools"])
-def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engine_lives(gateway, field):
+def test_body_with_too_deeply_nested_json_is_refused_and_the_engine_survives(gateway, field):
     schema: dict[str, Any] = {}
     for _ in range(MAX_NESTING):
         schema = {"items": schema}
@@ -274,14 +274,14 @@ def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engi
 @pytest.mark.model
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("path", BODIES)
-def test_real_engine_survives_mutated_bodies(roomy_gateway, path):
+def test_real_engine_survives_bodies_with_odd_values(roomy_gateway, path):
     with unharmed(roomy_gateway, "smollm2:135m"):
         send_mutants(roomy_gateway, path, 10, chat="smollm2:135m", embed="all-minilm")
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
-def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gateway, path):
+def test_chat_prompt_longer_than_the_context_is_refused_with_both_token_counts(roomy_gateway, path):
     body = {
         "model": "smollm2:135m",
         "messages": [{"role": "user", "content": "word " * 3000}],
@@ -297,7 +297,7 @@ def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gatew
 
 
 @pytest.mark.model
-def test_response_with_truncation_auto_uses_the_newest_turns_of_a_long_conversation(
+def test_response_with_truncation_auto_shortens_a_too_long_conversation_to_fit_the_context(
     roomy_gateway,
 ):
     turns = [{"role": "user", "content": f"Turn {number}: {'word ' * 300}"} for number in range(10)]
@@ -340,7 +340,7 @@ WITHOUT_SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.model
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("case", WITHOUT_SENTENCES)
-def test_schema_that_no_text_meets_is_a_400_in_every_dialect(roomy_gateway, case, stream):
+def test_json_schema_that_no_text_can_satisfy_is_a_400_in_every_api_dialect(roomy_gateway, case, stream):
     """Such a request was once answered with 200 and an empty text."""
     path, fields = WITHOUT_SENTENCES[case]
     body = {"model": "smollm2:135m", "messages": HELLO, "input": HELLO, "stream": stream, **fields}

@@ -8,7 +8,7 @@ import socket
 from mlx_server.gateway.connections.listeners import bind
 
 
-async def test_bind_accepted_connection_sends_small_writes_at_once():
+async def test_connection_accepted_from_the_gateways_socket_has_tcp_nodelay_set():
     """asyncio sets TCP_NODELAY only on a socket whose protocol is named.
 
     Without it a response's body waited for the acknowledgment of its headers: 44 ms a request on Linux.

@@ -79,8 +79,8 @@ def stream_beside(gateway: Gateway) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_health_and_a_stream_are_served_beside_a_thousand_silent_connections(narrow: Gateway, kind: str):
-    """At 256 descriptors, 300 idle connections made the gateway unreachable, and the agent killed it."""
+def test_gateway_with_a_thousand_silent_connections_serves_health_and_a_stream(narrow: Gateway, kind: str):
+    """Earlier, 300 idle connections used up 256 descriptors, and the agent killed the unreachable gateway."""
     pid = narrow.process and narrow.process.pid
     with stream_beside(narrow) as lines, ExitStack() as stack:
         waited_s = []
@@ -100,8 +100,8 @@ def test_health_and_a_stream_are_served_beside_a_thousand_silent_connections(nar
     narrow.until(lambda: narrow.events("connections_dropped"), "what was dropped is reported")
 
 
-def test_connection_idle_between_two_turns_stays_open(gateway: Gateway):
-    """uvicorn closes after 5 s: an agent whose tool took half a minute found its connection closed."""
+def test_gateway_does_not_close_a_connection_that_is_idle_for_7_s_between_requests(gateway: Gateway):
+    """By default uvicorn closes idle connections after 5 s, while a client's tool may take longer."""
     with ExitStack() as stack:
         client = connect(stack, gateway, IDLE)
         time.sleep(7)
@@ -114,8 +114,8 @@ def test_connection_idle_between_two_turns_stays_open(gateway: Gateway):
             received += part
 
 
-def test_silent_connections_trickling_headers_and_trickling_bodies_are_closed_in_time(gateway: Gateway):
-    """5,000 of them stayed open for as long as their client liked."""
+def test_gateway_closes_connections_that_are_silent_or_send_a_byte_at_a_time(gateway: Gateway):
+    """Earlier, 5,000 such connections stayed open for as long as their client liked."""
     with ExitStack() as stack:
         silent, headers, body = (connect(stack, gateway, sent) for sent in (SILENT, HEADERS, BODY))
         unread = connect(stack, gateway, BODY.replace(b"/api/chat", b"/nowhere"))
@@ -131,7 +131,7 @@ def test_silent_connections_trickling_headers_and_trickling_bodies_are_closed_in
         assert received_until_closed(unread, 10).startswith(b"HTTP/1.1 404 ")
 
 
-def test_large_bodies_beyond_the_budget_are_refused_with_retry_after_and_small_ones_are_served(make_gateway):
+def test_large_bodies_beyond_the_memory_budget_are_refused_while_small_bodies_are_served(make_gateway):
     gateway = make_gateway(VESTAL_MLX__BODY_BUDGET_BYTES="300000").start().until_ok()
     large: dict[str, Any] = gateway.chat("tokens=100000 step_ms=5 " + "x " * 100_000)
     small = gateway.chat("tokens=2", stream=False)

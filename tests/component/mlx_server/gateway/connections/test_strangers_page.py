@@ -61,7 +61,7 @@ def state(gateway: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_foreign_page_is_refused_for_any_request_without_an_effect(gateway: Any, way: str):
+def test_request_from_a_foreign_web_page_is_refused_and_has_no_effect(gateway: Any, way: str):
     before = state(gateway)
     assert before[1] == ["chat:latest"]
     for deed, (method, path, body) in DEEDS.items():
@@ -76,7 +76,7 @@ def test_foreign_page_is_refused_for_any_request_without_an_effect(gateway: Any,
 
 
 @pytest.mark.parametrize("way", ["fetch without reading", "image", "rebound name, reading"])
-def test_foreign_page_is_refused_by_every_described_route(gateway: Any, way: str):
+def test_request_from_a_foreign_web_page_is_refused_by_every_route(gateway: Any, way: str):
     routes = gateway.http.get("/openapi.json").json()["paths"]
     asked = [(method.upper(), path) for path, methods in routes.items() for method in methods]
     assert len(asked) > 30
@@ -85,7 +85,7 @@ def test_foreign_page_is_refused_by_every_described_route(gateway: Any, way: str
         assert answer.status_code == 403, (method, path, answer.text)
 
 
-def test_preflight_of_a_foreign_page_allows_nothing(gateway: Any):
+def test_cors_preflight_from_a_foreign_web_page_is_refused_without_cors_headers(gateway: Any):
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
     answer = gateway.http.options("/api/delete", headers=asked)
     assert answer.status_code == 403
@@ -93,7 +93,7 @@ def test_preflight_of_a_foreign_page_allows_nothing(gateway: Any):
 
 
 @pytest.mark.parametrize("origin", ["app://obsidian.md", "vscode-webview://abc", "http://localhost:3000"])
-def test_page_of_this_machine_is_served_and_may_read_the_answer(gateway: Any, origin: str):
+def test_web_page_of_this_machine_may_read_answers_and_errors(gateway: Any, origin: str):
     body = CHAT | {"messages": [{"role": "user", "content": "tokens=3"}]}
     answer = gateway.http.post("/v1/chat/completions", json=body, headers={"Origin": origin})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
@@ -101,7 +101,7 @@ def test_page_of_this_machine_is_served_and_may_read_the_answer(gateway: Any, or
     assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (400, origin)
 
 
-def test_http_1_0_probe_without_a_host_is_answered(gateway: Any):
+def test_http_1_0_request_without_a_host_header_is_answered(gateway: Any):
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as probe:
         probe.sendall(b"GET /api/version HTTP/1.0\r\n\r\n")
         received = b""

@@ -42,7 +42,9 @@ def test_ollama_generate_raw_with_a_limit_ends_with_reason_length(gateway, text_
         ("/api/chat", {"messages": [], "keep_alive": "0s"}, "unload"),
     ],
 )
-def test_ollama_empty_prompt_loads_or_unloads_the_model(gateway, path, body, reason):
+def test_ollama_request_without_a_prompt_loads_the_model_or_with_keep_alive_0_unloads_it(
+    gateway, path, body, reason
+):
     answer = gateway.http.post(path, json={"model": "chat", **body}).json()
     assert (answer["done"], answer["done_reason"]) == (True, reason)
 
@@ -55,7 +57,9 @@ def test_ollama_empty_prompt_loads_or_unloads_the_model(gateway, path, body, rea
         ("/api/chat", {"keep_alive": 0}, "unload"),
     ],
 )
-def test_ollama_empty_prompt_loads_or_unloads_an_embedding_model_too(gateway, path, body, reason):
+def test_ollama_request_without_a_prompt_also_loads_or_unloads_an_embedding_model(
+    gateway, path, body, reason
+):
     is_loaded = lambda: "vectors:latest" in gateway.health()["models"]["loaded"]  # noqa: E731
     gateway.http.post("/api/embed", json={"model": "vectors"})
     gateway.until(is_loaded, "it is loaded")
@@ -64,7 +68,7 @@ def test_ollama_empty_prompt_loads_or_unloads_an_embedding_model_too(gateway, pa
     gateway.until(lambda: is_loaded() is (reason == "load"), "it is as the reason says")
 
 
-def test_ollama_embed_without_input_loads_or_unloads_the_model(gateway):
+def test_ollama_embed_without_input_loads_the_model_or_with_keep_alive_0_unloads_it(gateway):
     for keep_alive in ("5m", 0):
         for path, vectors in (("/api/embed", "embeddings"), ("/api/embeddings", "embedding")):
             answer = gateway.http.post(path, json={"model": "vectors", "keep_alive": keep_alive})
@@ -98,7 +102,7 @@ def test_openai_embeddings_as_floats_or_base64_are_equal(gateway):
     assert rows == [row["embedding"] for row in floats]
 
 
-def test_openai_chat_with_content_parts_and_a_limit_joins_them_and_ends_there(gateway, text_of):
+def test_openai_chat_joins_content_parts_and_ends_at_max_completion_tokens(gateway, text_of):
     content = [{"type": "text", "text": "par"}, {"type": "text", "text": "ts"}]
     body = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_completion_tokens": 2}
     answer = gateway.http.post("/v1/chat/completions", json=body).json()
@@ -141,7 +145,7 @@ def test_openai_completion_with_echo_begins_each_answer_with_its_prompt(gateway,
     assert texts == wanted
 
 
-def test_anthropic_counts_the_prompts_tokens_and_streams_the_count_first(gateway):
+def test_anthropic_count_tokens_equals_the_input_tokens_in_the_first_stream_event(gateway):
     body = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2"}]}
     counted = gateway.http.post("/v1/messages/count_tokens", json=body).json()
     assert counted == {"input_tokens": 7}
@@ -169,7 +173,7 @@ def test_ollama_ps_lists_a_loaded_model_with_its_expiry(gateway):
     assert model["expires_at"]
 
 
-def test_ollama_delete_of_a_model_that_vestal_did_not_fetch_is_refused(gateway):
+def test_ollama_delete_of_a_model_that_vestal_did_not_download_is_refused(gateway):
     answer = gateway.http.request("DELETE", "/api/delete", json={"model": "chat"})
     assert answer.status_code == 400
     assert "chat" in answer.json()["error"]
@@ -181,7 +185,7 @@ def test_ollama_pull_of_an_unknown_model_names_the_configured_ones(gateway):
     assert "smollm2:135m" in answer.json()["error"]
 
 
-def test_ollama_pull_that_fails_ends_with_the_model_stores_message(make_gateway):
+def test_ollama_pull_that_fails_ends_with_the_reason(make_gateway):
     missing = {"VESTAL_MODELS__GONE__SOURCE": "path:./not-there"}
     gateway = make_gateway(**missing).start().until_ok()
     *_, last = _lines(gateway.http.post("/api/pull", json={"model": "gone"}, timeout=30))
@@ -190,7 +194,7 @@ def test_ollama_pull_that_fails_ends_with_the_model_stores_message(make_gateway)
     assert whole.status_code == 404
 
 
-def test_metrics_count_the_finished_requests(gateway):
+def test_metrics_count_finished_requests_and_have_every_series_of_the_dashboard(gateway):
     gateway.http.post("/api/chat", json=gateway.chat("hello", stream=False, options={"num_predict": 2}))
     text = gateway.http.get("/metrics").text
     assert dashboards.missing_of("gateway", text) == set()

@@ -96,8 +96,8 @@ def prompt(text: str, *images: str) -> str:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_images_of_every_dialect_reach_every_engine_that_works_on_the_request(gateway, text_of, path):
-    """The second engine is given the same files: it continues the answer that depends on them."""
+def test_images_of_a_request_reach_the_next_engine_too_if_the_first_dies(gateway, text_of, path):
+    """The second engine gets the same images, since the answer that it continues depends on them."""
     order = f"{path} tokens=12 die_at=5 once=1".replace("/", "_")
     body = ROUTES[path](order, IMAGE, OTHER, stream=True)
     gateway.until(lambda: not (gateway.home / "die_at5").unlink(missing_ok=True), "the engine may die again")
@@ -107,7 +107,7 @@ def test_images_of_every_dialect_reach_every_engine_that_works_on_the_request(ga
     assert (gateway.home / "die_at5").exists(), "an engine died of it"
 
 
-def test_answers_about_images_go_on_in_the_next_gateway_and_are_joined_by_their_key(gateway, text_of):
+def test_answer_about_an_image_continues_after_a_gateway_kill_and_is_found_by_its_key(gateway, text_of):
     order = "goes on tokens=40 step_ms=30"
     streams = {
         path: Stream(gateway.http, path, make(order, IMAGE, stream=True), **{"Idempotency-Key": path})
@@ -131,14 +131,14 @@ def test_answers_about_images_go_on_in_the_next_gateway_and_are_joined_by_their_
         assert other.status_code == 409, "another image is another body"
 
 
-def test_earlier_images_stay_in_the_conversation(gateway, text_of):
+def test_response_that_continues_another_includes_the_earlier_image(gateway, text_of):
     first = gateway.http.post("/v1/responses", json=responses("tokens=2", IMAGE)).json()
     body = responses("tokens=3", OTHER, previous_response_id=first["id"])
     second = gateway.http.post("/v1/responses", json=body).json()
     assert second["output"][-1]["content"][0]["text"] == text_of(prompt("tokens=3", IMAGE, OTHER), 3)
 
 
-def test_counting_tokens_takes_images(gateway):
+def test_token_counting_routes_accept_images(gateway):
     for path, make, field in (
         ("/v1/messages/count_tokens", anthropic, "input_tokens"),
         ("/v1/responses/input_tokens", responses, "input_tokens"),
@@ -158,7 +158,9 @@ def test_counting_tokens_takes_images(gateway):
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
-def test_image_that_cannot_be_used_is_a_400_in_the_form_of_the_dialect(gateway, path, images, code, reason):
+def test_image_that_is_invalid_or_too_large_is_a_400_in_the_error_format_of_the_api(
+    gateway, path, images, code, reason
+):
     answer = gateway.http.post(path, json=ROUTES[path]("hello", *images))
     error = answer.json()["error"]
     assert (
@@ -170,7 +172,7 @@ def test_image_that_cannot_be_used_is_a_400_in_the_form_of_the_dialect(gateway, 
         assert error["param"].startswith("messages.0.content.")
 
 
-def test_text_model_and_address_are_refused_with_the_remedy(gateway):
+def test_image_for_a_text_model_and_image_by_url_are_refused_with_the_remedy(gateway):
     refused = gateway.http.post("/api/chat", json=chat("hello", IMAGE) | {"model": "chat"})
     assert (refused.status_code, "reads text only" in refused.json()["error"]) == (400, True)
     body = openai("hello", IMAGE)
@@ -179,7 +181,9 @@ def test_text_model_and_address_are_refused_with_the_remedy(gateway):
     assert refused.status_code == 400 and "mlx.image_urls" in refused.json()["error"]["message"]
 
 
-def test_ollamas_client_sends_the_bytes_and_the_files_that_it_is_given(gateway, text_of, tmp_path):
+def test_images_given_to_ollamas_python_client_as_bytes_and_as_files_reach_the_model(
+    gateway, text_of, tmp_path
+):
     file = tmp_path / "other.png"
     file.write_bytes(base64.b64decode(OTHER))
     images = [base64.b64decode(IMAGE), file]
@@ -189,7 +193,7 @@ def test_ollamas_client_sends_the_bytes_and_the_files_that_it_is_given(gateway, 
     assert chat.message.content == made.response == text_of(prompt("tokens=3", IMAGE, OTHER), 3)
 
 
-def test_capability_is_shown_to_clients(gateway):
+def test_vision_capability_is_shown_only_for_a_model_that_reads_images(gateway):
     shown = gateway.http.post("/api/show", json={"model": MODEL}).json()
     assert "vision" in shown["capabilities"]
     assert "vision" not in gateway.http.post("/api/show", json={"model": "chat"}).json()["capabilities"]

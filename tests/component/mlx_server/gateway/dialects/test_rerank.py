@@ -40,7 +40,7 @@ def ranked(gateway: Any, path: str = "/v1/rerank", **body: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_documents_are_ranked_on_every_path(gateway, score, path):
+def test_rerank_on_every_path_returns_the_best_documents_with_their_scores(gateway, score, path):
     documents = [f"text {number}" for number in range(5)]
     answer = ranked(gateway, path, documents=documents, top_n=3)
     best = sorted(range(5), key=lambda index: -score("q", documents[index]))[:3]
@@ -55,14 +55,14 @@ def test_documents_are_ranked_on_every_path(gateway, score, path):
     assert answer["usage"] == {"prompt_tokens": 20, "total_tokens": 20}
 
 
-def test_tei_answer_is_a_list_and_the_only_reranker_needs_no_name(gateway, score):
+def test_rerank_in_the_format_of_tei_without_a_model_name_returns_a_list_by_the_only_reranker(gateway, score):
     answer = gateway.http.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
     expected = [{"index": n, "score": score("q", text)} for n, text in enumerate(("a", "b"))]
     assert answer.json() == sorted(expected, key=lambda each: -each["score"])
     assert answer.headers["x-request-id"]
 
 
-def test_ten_thousand_documents_are_ranked_and_more_are_refused(gateway, score):
+def test_rerank_accepts_ten_thousand_documents_and_refuses_one_more(gateway, score):
     documents = [f"{number}" * (number % 7 + 1) + " " for number in range(10_000)]
     answer = ranked(gateway, documents=documents, return_documents=False)
     assert sorted(result["index"] for result in answer["results"]) == list(range(10_000))
@@ -85,20 +85,22 @@ def test_ten_thousand_documents_are_ranked_and_more_are_refused(gateway, score):
          "not_a_chat_model", "Model 'ranker' makes rankings of documents, not text."),
     ],
 )  # fmt: skip
-def test_model_of_another_kind_is_refused_with_what_it_makes(gateway, path, body, code, sentence):
+def test_request_to_a_model_of_the_wrong_kind_is_refused_with_what_the_model_produces(
+    gateway, path, body, code, sentence
+):
     answer = gateway.http.post(path, json={"query": "q", "documents": ["a"], **body})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
     assert answer.json()["error"]["message"] == sentence
 
 
-def test_lone_surrogate_in_a_document_is_ranked_as_the_replacement_character(gateway, score):
+def test_rerank_treats_a_lone_surrogate_in_a_document_as_the_replacement_character(gateway, score):
     body = '{"model": "ranker", "query": "q", "documents": ["\\ud83d"]}'
     answer = gateway.http.post("/v1/rerank", content=body)
     result = {"index": 0, "relevance_score": score("q", "\ufffd"), "document": {"text": "\ufffd"}}
     assert answer.json()["results"] == [result]
 
 
-def test_ranking_whose_engine_is_killed_equals_the_uninterrupted_one(gateway, score):
+def test_rerank_whose_engine_is_killed_returns_the_same_scores_as_without_a_kill(gateway, score):
     documents = [str(number) for number in range(100)]
     query = "die_at=1 once=1"
     pid = gateway.engine_pid()
@@ -108,7 +110,7 @@ def test_ranking_whose_engine_is_killed_equals_the_uninterrupted_one(gateway, sc
     assert found == {n: score(query, text) for n, text in enumerate(documents)}
 
 
-def test_ranking_is_listed_while_it_runs_and_cancelled_when_its_client_leaves(gateway):
+def test_rerank_in_progress_is_listed_and_is_cancelled_when_its_client_leaves(gateway):
     body = {"model": "ranker", "query": "step_ms=50", "documents": ["text"] * 2000}
 
     def ask() -> None:
@@ -125,7 +127,7 @@ def test_ranking_is_listed_while_it_runs_and_cancelled_when_its_client_leaves(ga
 
 
 @pytest.mark.model
-def test_real_engine_gives_the_scores_of_the_reference_and_again_after_a_kill(make_gateway):
+def test_rerank_by_the_real_engine_equals_recorded_scores_and_survives_an_engine_kill(make_gateway):
     recorded = json.loads((REPO / "tests/data/rerankers/scores.json").read_text())
     gateway = make_gateway(
         None, "-m", "mlx_server.gateway",

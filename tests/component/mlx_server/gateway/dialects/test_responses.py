@@ -1,4 +1,4 @@
-"""The Responses API over the wire, with an engine that dies, hangs and refuses as a prompt orders."""
+"""The Responses API over HTTP and WebSocket, with a fake engine that fails as its prompt says."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stream(
     return found
 
 
-def test_stream_is_framed_as_the_specification_says(gateway):
+def test_response_stream_is_framed_as_the_specification_says(gateway):
     body = {"model": "chat", "input": "tokens=2", "stream": True}
     answer = gateway.http.post("/v1/responses", json=body)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -64,7 +64,7 @@ def test_stream_is_framed_as_the_specification_says(gateway):
     assert answer.headers["x-request-id"]
 
 
-def test_stream_when_the_engine_is_killed_twice_is_complete(gateway, text_of):
+def test_response_stream_when_the_engine_is_killed_twice_is_complete(gateway, text_of):
     content = "responses tokens=80 step_ms=5"
     deltas: list[str] = []
 
@@ -80,13 +80,13 @@ def test_stream_when_the_engine_is_killed_twice_is_complete(gateway, text_of):
     assert len({event["response"]["id"] for event in found if "response" in event}) == 1
 
 
-def test_answer_when_the_engine_dies_is_complete(gateway, text_of):
+def test_response_when_the_engine_dies_is_complete(gateway, text_of):
     content = "whole tokens=20 die_at=9 once=1"
     answer = ask(gateway, content).json()
     assert (answer["status"], text_in(answer)) == ("completed", text_of(content, 20))
 
 
-def test_failure_after_the_first_output_is_an_error_event_and_a_failed_response(gateway):
+def test_response_that_fails_after_its_first_output_ends_with_error_and_failed_events(gateway):
     found = stream(gateway, "poison tokens=9 abort_at=2")
     assert [event["type"] for event in found[-5:]] == [
         "error",
@@ -101,12 +101,12 @@ def test_failure_after_the_first_output_is_an_error_event_and_a_failed_response(
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_refusal_by_the_engine_has_its_own_status(gateway, is_streamed):
+def test_response_that_the_engine_refuses_is_a_400_with_and_without_streaming(gateway, is_streamed):
     answer = ask(gateway, "fail=invalid_request", stream=is_streamed)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_first_events_are_sent_while_the_request_waits_behind_others(make_gateway, text_of):
+def test_response_stream_sends_its_first_event_while_it_waits_behind_another_request(make_gateway, text_of):
     gateway = make_gateway(VESTAL_MLX__MAX_RUNNING="1").start().until_ok()
     ask(gateway, "first tokens=30 step_ms=100", background=True)
     began = time.monotonic()
@@ -120,7 +120,7 @@ def test_first_events_are_sent_while_the_request_waits_behind_others(make_gatewa
     assert text_in(found[-1]["response"]) == text_of("second tokens=3", 3)
 
 
-def test_first_events_are_sent_while_the_request_waits_for_an_engine(make_gateway, text_of):
+def test_response_stream_sends_its_first_event_while_the_engine_starts(make_gateway, text_of):
     gateway = make_gateway({"slow_start_s": 8}).start()
     gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
     began, created = time.monotonic(), []
@@ -129,14 +129,14 @@ def test_first_events_are_sent_while_the_request_waits_for_an_engine(make_gatewa
     assert text_in(found[-1]["response"]) == text_of("early tokens=3", 3)
 
 
-def test_length_limit_makes_the_response_incomplete(gateway):
+def test_response_that_reaches_its_length_limit_has_the_status_incomplete(gateway):
     answer = ask(gateway, "tokens=9", max_output_tokens=3).json()
     assert answer["status"] == "incomplete"
     assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
     assert violations("Response", answer) == []
 
 
-def test_response_is_stored_continued_listed_and_deleted(gateway):
+def test_response_can_be_read_continued_and_deleted_and_its_input_listed(gateway):
     first = ask(gateway, "first tokens=2", instructions="Be brief.").json()
     second = ask(gateway, "second tokens=2", previous_response_id=first["id"]).json()
     assert (second["previous_response_id"], second["instructions"]) == (first["id"], None)
@@ -158,20 +158,20 @@ def test_response_is_stored_continued_listed_and_deleted(gateway):
         assert "keep_answers_s" in answer.json()["error"]["message"]
 
 
-def test_response_that_continues_an_unknown_one_is_a_400_that_names_the_field(gateway):
+def test_response_with_an_unknown_previous_response_id_is_a_400_that_names_the_field(gateway):
     answer = ask(gateway, "x", previous_response_id="resp_unknown")
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "previous_response_not_found")
     assert error["param"] == "previous_response_id"
 
 
-def test_response_with_store_false_is_not_kept(gateway):
+def test_response_with_store_false_is_not_stored(gateway):
     answer = ask(gateway, "tokens=1", store=False).json()
     assert answer["store"] is False
     assert gateway.http.get(f"/v1/responses/{answer['id']}").status_code == 404
 
 
-def test_response_is_not_kept_if_storing_is_switched_off(make_gateway):
+def test_response_is_not_stored_if_storing_is_switched_off(make_gateway):
     gateway = make_gateway(VESTAL_MLX__KEEP_ANSWERS_S="0").start().until_ok()
     answer = ask(gateway, "tokens=1").json()
     assert answer["store"] is False
@@ -180,7 +180,7 @@ def test_response_is_not_kept_if_storing_is_switched_off(make_gateway):
     assert (refused.status_code, "keep_answers_s" in refused.text) == (400, True)
 
 
-def test_stored_items_can_be_referred_to(gateway):
+def test_response_input_may_refer_to_a_stored_item_and_an_unknown_item_is_a_404(gateway):
     first = ask(gateway, "tokens=1").json()
     reference = {"type": "item_reference", "id": first["output"][0]["id"]}
     answer = ask(gateway, [reference, {"role": "user", "content": "tokens=1"}])
@@ -189,7 +189,7 @@ def test_stored_items_can_be_referred_to(gateway):
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "item_not_found")
 
 
-def test_input_items_are_listed_in_pages(gateway):
+def test_response_input_items_are_listed_in_pages(gateway):
     items = [{"role": "user", "content": f"tokens=1 {number}"} for number in range(5)]
     path = f"/v1/responses/{ask(gateway, items).json()['id']}/input_items"
 
@@ -207,7 +207,7 @@ def test_input_items_are_listed_in_pages(gateway):
         assert gateway.http.get(path, params=wrong).status_code == 400
 
 
-def test_stored_stream_is_given_again_from_any_event(gateway):
+def test_stored_response_stream_can_be_read_again_from_any_event(gateway):
     found = stream(gateway, "again tokens=5")
     path = f"/v1/responses/{found[-1]['response']['id']}"
     for after in (-1, 4, len(found) - 1):
@@ -216,7 +216,7 @@ def test_stored_stream_is_given_again_from_any_event(gateway):
     assert gateway.http.get(path, params={"stream": "true", "starting_after": "x"}).status_code == 400
 
 
-def test_background_response_runs_on_without_its_client_and_can_be_followed(gateway, text_of):
+def test_background_response_can_be_streamed_and_continues_after_its_client_has_left(gateway, text_of):
     content = "behind tokens=40 step_ms=10"
     started = ask(gateway, content, background=True).json()
     assert (started["status"], started["background"]) == ("in_progress", True)
@@ -233,7 +233,7 @@ def test_background_response_runs_on_without_its_client_and_can_be_followed(gate
     assert (refused.status_code, "store: true" in refused.text) == (400, True)
 
 
-def test_running_response_is_cancelled_and_its_stream_ends(gateway):
+def test_response_cancelled_while_it_streams_ends_its_stream_with_the_status_cancelled(gateway):
     def cancel(event: dict[str, Any]) -> None:
         if event["type"] == "response.created":
             path = f"/v1/responses/{event['response']['id']}/cancel"
@@ -291,7 +291,7 @@ def tool_gateway(make_gateway: Any) -> Any:
     return make_gateway({"calls_tools": True}).start().until_ok()
 
 
-def test_function_is_called_and_its_output_answered_in_the_next_turn(tool_gateway, text_of):
+def test_response_calls_a_function_and_the_next_turn_answers_its_output(tool_gateway, text_of):
     asked = ask(tool_gateway, "The weather?", tools=[WEATHER]).json()
     (call,) = asked["output"]
     assert (call["type"], call["name"], call["arguments"]) == ("function_call", "weather", '{"city": "Oslo"}')
@@ -302,7 +302,7 @@ def test_function_is_called_and_its_output_answered_in_the_next_turn(tool_gatewa
     assert (lost.status_code, "no call has the id" in lost.text) == (400, True)
 
 
-def test_function_call_is_streamed_with_its_arguments(tool_gateway):
+def test_response_stream_of_a_function_call_contains_its_arguments(tool_gateway):
     found = stream(tool_gateway, "The weather?", tools=[WEATHER])
     assert [event["type"] for event in found[2:]] == [
         "response.output_item.added",
@@ -313,13 +313,13 @@ def test_function_call_is_streamed_with_its_arguments(tool_gateway):
     ]
 
 
-def test_tokens_of_an_input_are_counted(gateway):
+def test_response_input_tokens_route_counts_the_tokens(gateway):
     body = {"model": "chat", "input": "hello", "instructions": "x"}
     answer = gateway.http.post("/v1/responses/input_tokens", json=body)
     assert answer.json() == {"object": "response.input_tokens", "input_tokens": 7}
 
 
-def test_input_image_is_replaced_by_a_sentence_and_logged(gateway):
+def test_response_with_an_image_for_a_text_model_is_served_and_the_skipped_image_is_logged(gateway):
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     content = [{"type": "input_text", "text": "tokens=1"}, image]
     assert ask(gateway, [{"role": "user", "content": content}]).status_code == 200
@@ -345,7 +345,7 @@ def turn(socket: ClientConnection, message: str | bytes) -> list[dict[str, Any]]
     return found
 
 
-def test_socket_turn_when_the_engine_dies_is_complete(gateway, text_of):
+def test_websocket_response_when_the_engine_dies_is_complete(gateway, text_of):
     content = "socket tokens=20 die_at=7 once=1"
     with open_socket(gateway) as socket:
         found = turn(socket, create(content))
@@ -353,7 +353,7 @@ def test_socket_turn_when_the_engine_dies_is_complete(gateway, text_of):
     assert [event_violations(event) for event in found] == [[]] * len(found)
 
 
-def test_socket_stays_open_after_any_invalid_message(gateway):
+def test_websocket_answers_each_invalid_message_with_an_error_and_stays_open(gateway):
     wrong = ["", "{", "[]", '{"type": "nonsense"}', '"x"', "\x00", create("x", store="yes")]
     wrong += [
         create("x", background=True),
@@ -372,7 +372,7 @@ def test_socket_stays_open_after_any_invalid_message(gateway):
         assert turn(socket, as_codex)[-1]["type"] == "response.completed"
 
 
-def test_socket_warms_up_without_generating(gateway):
+def test_websocket_request_with_generate_false_returns_no_text_and_can_be_continued(gateway):
     with open_socket(gateway) as socket:
         warm = turn(socket, create("hello", generate=False, store=False))[-1]["response"]
         assert (warm["status"], text_in(warm)) == ("completed", "")
@@ -380,14 +380,14 @@ def test_socket_warms_up_without_generating(gateway):
         assert turn(socket, going_on)[-1]["type"] == "response.completed"
 
 
-def test_socket_turn_whose_client_disconnects_is_cancelled(gateway):
+def test_websocket_response_whose_client_disconnects_is_cancelled(gateway):
     with open_socket(gateway) as socket:
         socket.send(create("gone tokens=400 step_ms=10"))
         socket.recv(20)
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is held")
 
 
-def test_socket_answers_waiting_messages_in_order_and_refuses_too_many(gateway):
+def test_websocket_answers_waiting_messages_in_order_and_closes_if_there_are_too_many(gateway):
     with open_socket(gateway) as socket:
         for number in range(3):
             socket.send(create(f"tokens=1 {number}", metadata={"number": str(number)}))
@@ -407,8 +407,8 @@ def test_socket_answers_waiting_messages_in_order_and_refuses_too_many(gateway):
 
 
 @pytest.mark.hypothesis
-def test_socket_answers_any_message_and_stays_open(gateway):
-    """The same bodies as over HTTP: each message has an end, and the connection takes the next one."""
+def test_websocket_answers_any_odd_message_and_stays_open(gateway):
+    """The same bodies as over HTTP: each message is answered, and the connection accepts the next message."""
     with open_socket(gateway) as socket:
 
         @settings(UNTIMED, max_examples=40)
@@ -423,7 +423,7 @@ def test_socket_answers_any_message_and_stays_open(gateway):
         assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
 
 
-def test_socket_that_waits_does_not_delay_the_gateways_stop(make_gateway):
+def test_websocket_that_is_idle_does_not_delay_the_stop_of_the_gateway(make_gateway):
     gateway = make_gateway().start().until_ok()
     with open_socket(gateway) as socket:
         assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
@@ -435,7 +435,7 @@ def test_socket_that_waits_does_not_delay_the_gateways_stop(make_gateway):
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
-def test_socket_of_a_foreign_page_is_refused(gateway, path):
+def test_websocket_from_a_foreign_web_page_is_refused(gateway, path):
     """A browser sends no preflight for a WebSocket: only the Origin shows a foreign page."""
     with pytest.raises(InvalidStatus) as refused:
         open_socket(gateway, path, origin="https://evil.example").__enter__()
@@ -446,13 +446,13 @@ def test_socket_of_a_foreign_page_is_refused(gateway, path):
             assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
 
 
-def test_socket_with_a_wrong_host_is_refused(gateway):
+def test_websocket_with_a_foreign_host_header_is_refused(gateway):
     with pytest.raises(InvalidStatus) as refused:
         open_socket(gateway, additional_headers={"Host": "evil.example"})
     assert refused.value.response.status_code in (400, 403)
 
 
-def test_eight_sockets_and_streams_at_once_are_all_served(gateway, text_of):
+def test_eight_simultaneous_websockets_and_streams_are_all_served(gateway, text_of):
     def one(number: int) -> str:
         content = f"many {number} tokens=10"
         if number % 2:

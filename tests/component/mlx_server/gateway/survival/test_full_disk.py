@@ -1,4 +1,4 @@
-"""A gateway whose disk becomes full while it serves: nothing is lost, and nothing ends."""
+"""A gateway whose disk becomes full while it serves: no text is lost, and no process ends."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Streams:
             thread.join(30)
 
 
-def test_full_disk_under_eight_streams_loses_no_text_and_ends_no_process(
+def test_gateway_whose_disk_fills_up_during_eight_streams_loses_no_text_and_keeps_running(
     gateway: Gateway, disk: FullDisk, text_of
 ):
-    """The gateway once ended because it could not write a log line, and so did each restart."""
+    """Earlier, the gateway ended because it could not write a log line, and so did each restarted gateway."""
     assert gateway.process is not None
     pid = gateway.process.pid
     streams = Streams(gateway)
@@ -101,8 +101,10 @@ def _events(log: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_gateway_starts_and_serves_on_a_full_disk(gateway: Gateway, disk: FullDisk):
-    """The home exists, and everything else in it is gone: logs, PID files, the prompt cache."""
+def test_gateway_started_on_a_full_disk_serves_and_writes_its_files_once_there_is_space(
+    gateway: Gateway, disk: FullDisk
+):
+    """The home folder exists, but its logs, PID files and prompt cache are gone."""
     assert gateway.process is not None
     gateway.process.terminate()
     assert gateway.process.wait(20) == 0
@@ -117,7 +119,7 @@ def test_gateway_starts_and_serves_on_a_full_disk(gateway: Gateway, disk: FullDi
     assert json.loads(engine.read_text())["pid"] == gateway.engine_pid()
 
 
-def test_gateway_whose_output_is_a_broken_pipe_serves(gateway: Gateway, free_port: Callable[[], int]):
+def test_gateway_whose_output_is_a_broken_pipe_still_serves(gateway: Gateway, free_port: Callable[[], int]):
     gateway.stop()
     other = Gateway(gateway.home, free_port(), VESTAL_MLX__MODELS_FOLDER=str(gateway.home / "found"))
     other.process = subprocess.Popen(

@@ -58,8 +58,10 @@ class Prober:
         self._thread.join()
 
 
-def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_connection(gateways, text_of):
-    """An upgrade used to cost 29 s of refusals, and every stream."""
+def test_gateway_handed_over_three_times_loses_none_of_eight_streams_and_refuses_no_connection(
+    gateways, text_of
+):
+    """Earlier, an upgrade broke off every stream and refused connections for 29 s."""
     gateway = gateways.gateway
     prompt = "upgraded tokens=5000 step_ms=50"
     paths = [*ROUTES, "/v1/chat/completions", "/api/chat"]
@@ -83,8 +85,8 @@ def test_three_successors_in_a_row_lose_none_of_eight_streams_and_refuse_no_conn
     assert [process.wait(15) for process in gateways.all[:-1]] == [0, 0, 0]
 
 
-def test_answers_without_streaming_are_served_by_the_successor_in_every_dialect(gateways):
-    """Answers of /v1/responses were once a 404, because the old gateway deleted them as refused requests."""
+def test_answer_without_streaming_during_a_handover_is_completed_in_every_api_dialect(gateways):
+    """Earlier, answers of /v1/responses were a 404: the old gateway had deleted them."""
     gateway = gateways.gateway
 
     def post(path: str) -> httpx.Response:
@@ -105,7 +107,7 @@ def test_answers_without_streaming_are_served_by_the_successor_in_every_dialect(
         assert 60 in (counts.get(name) for name in ("completion_tokens", "output_tokens", "eval_count")), path
 
 
-def test_request_on_a_connection_from_before_is_forwarded_to_the_successor(gateways):
+def test_request_on_a_connection_from_before_a_handover_is_forwarded_to_the_new_gateway(gateways):
     gateway = gateways.gateway
     body = json.dumps(messages("forwarded tokens=4")).encode()
     head = f"POST /v1/chat/completions?x=%2F HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
@@ -126,7 +128,7 @@ def test_request_on_a_connection_from_before_is_forwarded_to_the_successor(gatew
     [{"VESTAL_MLX__MAX_RUNNING": "16", "VESTAL_MLX__KEEP_ANSWERS_S": "0"}],
     indirect=True,
 )
-def test_gateway_that_writes_nothing_down_finishes_what_runs_before_it_hands_over(gateways):
+def test_gateway_that_stores_no_answers_finishes_its_streams_before_it_hands_over(gateways):
     gateway = gateways.gateway
     streams = [
         Stream(gateway.http, path, make("x tokens=40 step_ms=40", stream=True))
@@ -144,9 +146,7 @@ def test_gateway_that_writes_nothing_down_finishes_what_runs_before_it_hands_ove
     assert prober.failed == []
 
 
-def test_predecessor_that_is_killed_while_it_hands_over_leaves_its_answers_to_the_successor(
-    gateways, text_of
-):
+def test_gateway_killed_during_a_handover_leaves_its_streams_to_the_new_gateway(gateways, text_of):
     gateway, prompt = gateways.gateway, "killed tokens=5000 step_ms=40"
     stream = Stream(gateway.http, "/api/chat", messages(prompt, stream=True)).until(5)
     old = gateways.all[-1]
@@ -166,7 +166,7 @@ def test_predecessor_that_is_killed_while_it_hands_over_leaves_its_answers_to_th
     assert text_of(prompt, 5000).startswith(text_of_frames(frames))
 
 
-def test_second_request_to_hand_over_changes_nothing_and_a_stop_ends_it(gateways):
+def test_gateway_that_has_handed_over_ignores_a_second_request_and_ends_at_sigterm(gateways):
     gateway = gateways.gateway
     stream = Stream(gateway.http, "/api/chat", messages("x tokens=400 step_ms=50", stream=True)).until(3)
     old = gateways.all[-1]

@@ -31,7 +31,7 @@ def _again(gateway: Any, answer_id: str, first: int = 0) -> httpx.Response:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_stream_that_has_ended_is_given_again_from_any_frame(gateway, path):
+def test_finished_stream_can_be_read_again_from_any_frame(gateway, path):
     body = ROUTES[path]("again tokens=12", stream=True)
     with gateway.http.stream("POST", path, json=body) as answer:
         content = answer.read()
@@ -44,15 +44,15 @@ def test_stream_that_has_ended_is_given_again_from_any_frame(gateway, path):
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_answer_that_is_not_streamed_is_given_again_as_it_was(gateway, path):
+def test_finished_answer_without_streaming_can_be_read_again_unchanged(gateway, path):
     answer = gateway.http.post(path, json=ROUTES[path]("whole tokens=5", stream=False))
     again = _again(gateway, answer.headers["x-request-id"])
     assert (again.status_code, plain(again.content)) == (200, plain(answer.content))
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_client_that_leaves_and_comes_back_gets_the_rest_as_if_it_had_stayed(gateway, path):
-    """While it is away, its request has no slot: nothing is generated for nobody."""
+def test_stream_whose_client_leaves_pauses_and_gives_the_rest_when_the_client_returns(gateway, path):
+    """While the client is away, its request has no slot, so nothing is generated that nobody reads."""
     body = ROUTES[path](f"leaves {path} tokens=30 step_ms=20", stream=True)
     with gateway.http.stream("POST", path, json=body) as answer:
         whole = frames_of(answer.read())
@@ -80,7 +80,7 @@ def _reborn(gateway: Any) -> Iterator[None]:
     gateway.until(gateway.health, "the next gateway answers")
 
 
-def test_answers_of_every_dialect_go_on_in_the_next_gateway(mortal):
+def test_stream_of_a_killed_gateway_continues_in_the_next_one_in_every_api_dialect(mortal):
     """Kill -9 of the gateway used to break off every stream; the requests were lost."""
     bodies = {
         path: make(f"goes on {path} tokens=40 step_ms=30", stream=True) for path, make in ROUTES.items()
@@ -109,7 +109,7 @@ def test_answers_of_every_dialect_go_on_in_the_next_gateway(mortal):
     assert event["count"] == len(streams)
 
 
-def test_answer_whose_client_is_gone_is_finished_by_the_next_gateway(mortal):
+def test_answer_of_a_killed_gateway_is_finished_by_the_next_one_without_a_client(mortal):
     stream = Stream(mortal.http, "/api/chat", messages("alone tokens=30 step_ms=30", stream=True)).until(5)
     with _reborn(mortal):
         stream.join()
@@ -117,7 +117,7 @@ def test_answer_whose_client_is_gone_is_finished_by_the_next_gateway(mortal):
     mortal.until(lambda: _ended(mortal, stream.id), "its end is written down")
 
 
-def test_what_is_written_down_is_only_for_its_owner_and_holds_no_key(gateway):
+def test_stored_answers_are_readable_by_their_owner_only_and_contain_no_api_key(gateway):
     headers = {
         "authorization": "Bearer very-secret",
         "x-api-key": "very-secret",
@@ -139,7 +139,7 @@ def _ended(gateway: Any, answer_id: str) -> bool:
 # --- Idempotency-Key ---
 
 
-def test_second_request_with_a_key_joins_the_running_answer(gateway):
+def test_second_request_with_the_same_idempotency_key_joins_the_running_answer(gateway):
     body, key = messages("joined tokens=30 step_ms=20", stream=True), {"idempotency-key": "joined"}
     first = Stream(gateway.http, "/v1/chat/completions", body, **key).until(5)
     second = Stream(gateway.http, "/v1/chat/completions", body, **key)
@@ -149,7 +149,7 @@ def test_second_request_with_a_key_joins_the_running_answer(gateway):
     assert second.content == first.content
 
 
-def test_two_requests_at_once_with_a_key_are_one(gateway):
+def test_four_simultaneous_requests_with_one_idempotency_key_share_one_answer(gateway):
     body, key = messages("at once tokens=10 step_ms=20", stream=True), {"idempotency-key": "at once"}
     streams = [Stream(gateway.http, "/v1/chat/completions", body, **key) for _ in range(4)]
     for stream in streams:
@@ -158,7 +158,7 @@ def test_two_requests_at_once_with_a_key_are_one(gateway):
     assert len({stream.content for stream in streams}) == 1
 
 
-def test_finished_answer_is_given_for_its_key_without_computing_it_again(gateway):
+def test_repeated_request_with_the_same_idempotency_key_gets_the_finished_answer(gateway):
     body, key = messages("finished tokens=5", temperature=1.0), {"idempotency-key": "finished"}
     first = gateway.http.post("/v1/chat/completions", json=body, headers=key)
     again = gateway.http.post("/v1/chat/completions", json=body, headers=key)
@@ -174,7 +174,7 @@ def test_finished_answer_is_given_for_its_key_without_computing_it_again(gateway
         ("/v1/messages", messages("key tokens=5")),
     ],
 )
-def test_key_of_another_request_is_refused(gateway, path, body):
+def test_idempotency_key_reused_for_another_request_is_refused(gateway, path, body):
     key = {"idempotency-key": "reused"}
     gateway.http.post("/v1/chat/completions", json=messages("key tokens=5"), headers=key)
     refused = gateway.http.post(path, json=body, headers=key)
@@ -182,7 +182,7 @@ def test_key_of_another_request_is_refused(gateway, path, body):
     assert "Idempotency-Key" in refused.json()["error"]["message"]
 
 
-def test_key_of_a_failed_request_is_free_again(gateway):
+def test_idempotency_key_of_a_failed_request_can_be_used_again(gateway):
     key = {"idempotency-key": "failed"}
     failing = gateway.http.post(
         "/api/chat", json=messages("x fail=internal_error", stream=False), headers=key
@@ -194,14 +194,14 @@ def test_key_of_a_failed_request_is_free_again(gateway):
     )
 
 
-def test_key_that_is_too_long_is_refused(gateway):
+def test_idempotency_key_that_is_too_long_is_refused(gateway):
     refused = gateway.http.post("/api/chat", json=messages("x"), headers={"idempotency-key": "x" * 256})
     assert refused.status_code == 400
     assert "255" in refused.json()["error"]
 
 
-def test_retry_with_a_key_gets_the_answer_that_the_killed_gateway_began(mortal):
-    """What OpenAI's and Anthropic's clients do by themselves, given a key: send the request again."""
+def test_retry_with_an_idempotency_key_gets_the_answer_that_the_killed_gateway_began(mortal):
+    """OpenAI's and Anthropic's clients repeat a request with its idempotency key in the same way."""
     body, key = messages("retried tokens=40 step_ms=30"), {"idempotency-key": "retried"}
     found: list[httpx.Response] = []
 
@@ -225,7 +225,7 @@ def test_retry_with_a_key_gets_the_answer_that_the_killed_gateway_began(mortal):
 # --- refusals ---
 
 
-def test_unknown_stream_is_a_404_and_a_wrong_place_a_400(gateway):
+def test_reading_an_unknown_stream_is_a_404_and_from_an_invalid_frame_number_a_400(gateway):
     assert _again(gateway, "nothing").status_code == 404
     assert _again(gateway, "../../token").status_code == 404
     for wrong in ("-1", "x", "1.5"):
@@ -234,12 +234,12 @@ def test_unknown_stream_is_a_404_and_a_wrong_place_a_400(gateway):
         assert "frames" in refused.json()["error"]["message"]
 
 
-def test_answer_that_failed_is_no_longer_kept(gateway):
+def test_answer_that_failed_cannot_be_read_again(gateway):
     failing = gateway.http.post("/api/chat", json=messages("x fail=internal_error", stream=False))
     assert _again(gateway, failing.headers["x-request-id"]).status_code == 410
 
 
-def test_nothing_is_written_down_where_that_is_turned_off(make_gateway):
+def test_answers_are_not_written_to_disk_if_storing_is_switched_off(make_gateway):
     gateway = make_gateway(VESTAL_MLX__KEEP_ANSWERS_S="0").start().until_ok()
     body = messages("not kept tokens=20 step_ms=20", stream=True)
     stream = Stream(gateway.http, "/api/chat", body).until(3)
@@ -253,7 +253,7 @@ def test_nothing_is_written_down_where_that_is_turned_off(make_gateway):
 # --- the Responses API ---
 
 
-def test_stored_response_and_its_conversation_outlive_the_gateway(mortal):
+def test_stored_responses_and_their_conversation_survive_a_gateway_kill(mortal):
     first = mortal.http.post("/v1/responses", json={"model": "chat", "input": "first tokens=4"}).json()
     second = {"model": "chat", "input": "second tokens=4", "previous_response_id": first["id"]}
     second = mortal.http.post("/v1/responses", json=second).json()

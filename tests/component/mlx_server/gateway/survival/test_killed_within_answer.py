@@ -265,7 +265,7 @@ def ask_ollama(gateway: Gateway, path: str, body: dict[str, Any]) -> tuple[str, 
 
 @pytest.mark.parametrize("name", OLLAMA_CASES)
 def test_ollama_answer_whose_engine_is_killed_midway_equals_the_uninterrupted_one(request, name):
-    """The new engine leaves out the same turns, and counts the same equal tokens."""
+    """The new engine drops the same old turns, and counts the same repeated tokens."""
     model, path, body, kill_at = OLLAMA_CASES[name]
     gateway = request.getfixturevalue(model)
     text, last = uninterrupted = ask_ollama(gateway, path, body)

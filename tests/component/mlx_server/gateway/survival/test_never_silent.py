@@ -1,4 +1,4 @@
-"""A queue, a load, a missing engine: in every dialect a stream begins in time, and a 400 stays a 400."""
+"""Behind a queue, a load or a hung engine, a stream begins in time, and a refusal is a 400."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def narrow(make_gateway):
     return make_gateway(VESTAL_MLX__MAX_RUNNING="1").start().until_ok()
 
 
-def test_every_stream_begins_within_a_second_behind_others_and_has_its_id(narrow):
+def test_stream_behind_others_in_the_queue_begins_in_time_in_every_api_dialect(narrow):
     bodies = {path: make("chat", "tokens=2") for path, make in DIALECTS.items()}
     with _busy(narrow, "busy tokens=24 step_ms=100"):
         found = _all(narrow.http, bodies)
@@ -86,7 +86,7 @@ def test_every_stream_begins_within_a_second_behind_others_and_has_its_id(narrow
     assert all(sign in found[path].text for path, sign in lives.items())
 
 
-def test_refusal_of_a_queued_request_has_its_own_status_in_every_dialect(narrow):
+def test_queued_request_that_the_engine_refuses_is_a_400_in_every_api_dialect(narrow):
     bodies = {path: make("chat", "fail=context_exceeded") for path, make in DIALECTS.items()}
     with _busy(narrow, "busy tokens=24 step_ms=100"):
         found = _all(narrow.http, bodies)
@@ -100,7 +100,7 @@ def wide(make_gateway):
     return make_gateway().start().until_ok()
 
 
-def test_failure_after_the_headers_is_the_dialects_own_error(wide):
+def test_failure_after_the_headers_is_sent_in_the_error_format_of_each_api_dialect(wide):
     bodies = {path: make("chat", "fail=internal_error fail_ms=1500") for path, make in DIALECTS.items()}
     found = _all(wide.http, bodies)
     assert {each.status for each in found.values()} == {200}
@@ -112,14 +112,14 @@ def test_failure_after_the_headers_is_the_dialects_own_error(wide):
     assert '"error"' in found["/v1/chat/completions"].text
 
 
-def test_stream_begins_within_a_second_while_the_engine_hangs(wide):
+def test_stream_while_the_engine_hangs_begins_in_time_in_every_api_dialect(wide):
     wide.kill_engine(signal.SIGSTOP)
     found = _all(wide.http, {path: make("chat", "tokens=2") for path, make in DIALECTS.items()})
     assert {each.status for each in found.values()} == {200}
     assert max(each.first_byte_s for each in found.values()) < LIMIT_S + 0.5
 
 
-def test_prompt_that_is_too_long_is_a_400_behind_a_long_answer_of_the_real_engine(small_gateway):
+def test_too_long_prompt_while_the_real_engine_is_busy_is_a_400_in_every_api_dialect(small_gateway):
     name = "smollm2:135m"
     body = {"model": name, "prompt": "Tell a story."}
     with small_gateway.http.stream("POST", "/api/generate", json=body):
@@ -127,7 +127,7 @@ def test_prompt_that_is_too_long_is_a_400_behind_a_long_answer_of_the_real_engin
     assert {path: each.status for path, each in found.items()} == dict.fromkeys(DIALECTS, 400)
 
 
-def test_prompt_that_is_too_long_is_a_400_before_its_model_is_loaded(small_gateway):
+def test_too_long_prompt_for_an_unloaded_model_is_refused_without_a_long_wait(small_gateway):
     name = "smollm2:135m"
     small_gateway.http.post("/api/generate", json={"model": name, "keep_alive": 0})
     small_gateway.until(lambda: name not in small_gateway.health()["models"]["loaded"], "it is unloaded")

@@ -90,7 +90,7 @@ def assert_orderly_exit(gateway: Any, timeout_s: float) -> None:
     assert not (gateway.home / "run" / "mlx_engine.json").exists()
 
 
-def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first(make, models_dir):
+def test_gateway_that_gets_sigterm_while_a_model_loads_serves_the_waiting_request_first(make, models_dir):
     gateway = make(VESTAL_MODELS_DIR=str(models_dir))
     greeted = gateway.until(lambda: gateway.events("engine_greeted"), "the engine begins to load", 60)
     engine_pid = greeted[-1]["pid"]
@@ -105,7 +105,7 @@ def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first
     assert_orderly_exit(gateway, 30)
 
 
-def test_sigterm_with_more_work_than_the_drain_time_refuses_the_rest(make):
+def test_gateway_that_gets_sigterm_refuses_requests_unfinished_after_the_drain_time(make):
     gateway = until_ready(make(VESTAL_MLX__DRAIN_S="2", VESTAL_MLX__MAX_RUNNING="2"))
     with ThreadPoolExecutor() as pool:
         many = [pool.submit(ask, gateway, f"{n}. Tell me a long story.", 3000) for n in range(4)]
@@ -155,7 +155,7 @@ def test_engine_terminated_twice_during_a_prefill_and_streams_loses_no_text(make
     assert_orderly_exit(gateway, 25)
 
 
-def test_sigterm_with_a_slow_disk_lets_the_engine_finish_writing(make, tmp_path):
+def test_gateway_that_gets_sigterm_lets_an_engine_with_a_slow_disk_finish_writing(make, tmp_path):
     gateway = until_ready(make(VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))))
     assert ask(gateway, LONG[:1500], 4).status_code == 200
     gateway.process.send_signal(signal.SIGTERM)
@@ -164,7 +164,7 @@ def test_sigterm_with_a_slow_disk_lets_the_engine_finish_writing(make, tmp_path)
     assert stages["persist_caches"]["seconds"] > 2.0
 
 
-def test_sigterm_with_a_stopped_engine_and_a_standby_engine_leaves_no_process(make):
+def test_gateway_that_gets_sigterm_leaves_neither_a_suspended_nor_a_standby_engine(make):
     gateway = until_ready(make(VESTAL_MLX__WARM_SPARE="true", VESTAL_SUPERVISION__STOP_S="2"))
     gateway_process = psutil.Process(gateway.process.pid)
     gateway.until(lambda: len(gateway_process.children()) == 2, "there is a standby engine", 30)

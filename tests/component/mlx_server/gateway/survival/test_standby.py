@@ -34,7 +34,7 @@ def test_standby_engine_when_the_engine_is_killed_takes_over_and_is_replaced(gat
     assert gateway.until(lambda: _standby_engines(gateway), "there is another standby engine") != [standby]
 
 
-def test_restart_when_the_standby_engine_is_dead_starts_a_new_engine(gateway):
+def test_engine_that_is_killed_when_its_standby_is_dead_too_is_replaced_by_a_new_one(gateway):
     (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     before = gateway.engine_pid()
     psutil.Process(standby).kill()
