@@ -108,7 +108,7 @@ def test_doctor_reports_a_read_only_disk_as_a_fault(tmp_path: Path):
 
 
 def test_doctor_checks_a_disk_that_holds_several_folders_once(config: Config):
-    assert {found.name for found in disk_full.diagnose(config)} == {"disk_full"}
+    assert [found.name for found in disk_full.diagnose(config)] == ["disk_full"]
 
 
 def test_doctor_reports_the_pid_of_a_program_that_holds_a_configured_port(configure, run: Run):

@@ -132,6 +132,7 @@ def test_too_long_prompt_for_an_unloaded_model_is_refused_without_a_long_wait(sm
     small_gateway.http.post("/api/generate", json={"model": name, "keep_alive": 0})
     small_gateway.until(lambda: name not in small_gateway.health()["models"]["loaded"], "it is unloaded")
     answer = Timed(small_gateway.http, "/v1/chat/completions", _messages(name, LONG))
+    assert name not in small_gateway.health()["models"]["loaded"]
     assert "context" in answer.text
     # A machine that needs longer to count the tokens has sent the headers by then.
     assert answer.status == 400 or answer.headers_s >= LIMIT_S
