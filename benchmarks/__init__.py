@@ -1,4 +1,4 @@
-"""Measurements of Vestal and, where there are any, of comparable programs: `make bench`, `make chaos`.
+"""Measure Vestal and, where there are any, comparable programs: `make bench`, `make chaos`.
 
 | folder                                          | job                                                |
 |-------------------------------------------------|----------------------------------------------------|

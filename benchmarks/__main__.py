@@ -1,7 +1,7 @@
 """Measure Vestal and its peers: `make bench`, `make bench BENCH=full`, `make bench BENCH="NAME …"`.
 
 python -m benchmarks [quick]           every scenario once, in at most 10 minutes
-python -m benchmarks full              every scenario in several rounds; goes on where it was stopped
+python -m benchmarks full              every scenario in several rounds; continues where it was stopped
 python -m benchmarks NAME …            only these measurements, nothing stored; --list lists them
 """
 
@@ -24,7 +24,7 @@ CHAOS = "chaos (make chaos): requests in flight while engine, gateway and agent 
 
 
 def main(arguments: list[str]) -> int:
-    """Make a run or run single benchmarks; return the exit code."""
+    """Make a stored run, or run single benchmarks, as `arguments` say. Return the exit code."""
     mode = arguments[0] if arguments else QUICK
     if mode in (QUICK, FULL):
         return stored_run(mode, arguments[1:])
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 
 def single(names: list[str]) -> int:
-    """Run the named benchmarks one after the other and return the highest exit code."""
+    """Run the named benchmarks one after the other, and return the highest exit code."""
     unknown = [name for name in names if name not in SINGLE and name not in scenarios()]
     if unknown:
         if unknown != ["--list"]:
@@ -49,7 +49,9 @@ def single(names: list[str]) -> int:
 
 
 def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
-    """Make a run, or go on with the latest full one; print its figures; return the exit code."""
+    """Make a run, or continue the latest full one, and print its figures. Return the exit code: 0, or 1 if a
+    scenario failed, 2 for an unknown scenario, 130 after an interruption.
+    """
     asked = _parser(mode).parse_args(arguments)
     known = scenarios()
     if unknown := [name for name in asked.only if name not in known]:
@@ -75,7 +77,9 @@ def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
 
 
 def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
-    """Return the latest full run if it is of this version of the program and is not finished, else None."""
+    """Return the latest full run if it is not finished and measured this version of the program (or
+    `--resume` was given), else None.
+    """
     run = None if asked.new else latest_run(results, FULL)
     if run is None:
         return None

@@ -1,4 +1,4 @@
-"""Figures: what a benchmark measured, one JSON object a line. Runs store them, reports read them."""
+"""Store and read figures, which are what benchmarks measured: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 VESTAL = "vestal"
-"""The subject of our own figures. The other subjects are the names of peers."""
+"""The subject of Vestal's own figures. The other subjects are the names of peers."""
 
 Better = Literal["higher", "lower"]
 
@@ -21,9 +21,9 @@ class Figure:
     """One measured value, or one failure to measure it.
 
     `row` names what was measured, with slashes: `serving/tokens_per_s/4`. `subject` is `vestal` or a peer.
-    `value` has `unit`, and `better` says whether more or less of it is an advantage. A failure has `failed`,
-    one sentence with the last words of what failed, in place of `value`. `round` counts from 1; `at` is a
-    Unix time in seconds. `scenario` is filled in by the run that stores the figure.
+    `value` has the unit `unit`, and `better` says whether a higher or lower value is an advantage. A failure
+    has no `value`, but `failed`, a sentence with the last words of what failed. `round` counts from 1; `at`
+    is a Unix time in seconds. `scenario` is filled in by the run that stores the figure.
     """
 
     row: str
@@ -42,22 +42,22 @@ class Figure:
 
 
 def write(stream: IO[str], figure: Figure) -> None:
-    """Write a figure as one line and flush it, so that a killed run keeps all figures before its death."""
+    """Write a figure as one line and flush it, so that a run that is killed keeps all earlier figures."""
     stream.write(to_line(figure))
     stream.flush()
 
 
 def to_line(figure: Figure) -> str:
-    """Return a figure as a line of JSON. Fields that are empty are left out."""
+    """Return a figure as a line of JSON, without empty fields."""
     kept = {name: value for name, value in asdict(figure).items() if value not in (None, "")}
     return json.dumps(kept, ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> list[Figure]:
-    """Return the figures in a file, or none if there is no file.
+    """Return the figures in a file; none if there is no file.
 
-    A last line without an end is left out: its writer was killed within it. Raises ValueError on any other
-    line that is no figure, with its number.
+    A last line without an end is left out, because its writer was killed while writing it. Raises ValueError,
+    with the number of the line, if any other line is not a figure.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -67,7 +67,9 @@ def read(path: Path) -> list[Figure]:
 
 
 def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
-    """Yield the figures of whole lines. Raise ValueError on a line that is none, with `source` and number."""
+    """Yield the figures in whole lines. Raises ValueError, with `source` and the number of the line, if a
+    line is not a figure.
+    """
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
@@ -77,9 +79,8 @@ def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of the values does not exceed (nearest rank).
-
-    Raises ValueError if there are no values.
+    """Return the smallest value that at least the share `share` (0 to 1) of the values does not exceed
+    (nearest rank). Raises ValueError if there are no values.
     """
     if not values:
         raise ValueError("There are no values to take a percentile of.")

@@ -1,7 +1,7 @@
-"""Scenarios: what is measured in one go, Vestal and its peers taking turns.
+"""Define scenarios, in which Vestal and its peers are measured together, taking turns.
 
-A module with a scenario has it as `SCENARIO`, and `benchmarks/runs/registry.py` lists the module. Its command
-is `python -m benchmarks.ROOM.MODULE [ROUNDS]`, by `run_alone`.
+A module with a scenario defines it as `SCENARIO`, and `benchmarks/runs/registry.py` lists the module. Its
+command is `python -m benchmarks.FOLDER.MODULE [ROUNDS]`, which calls `run_alone`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ ROW = "{:<44} {:<22} {:>10} {:>10} {:>10}  {}"
 
 @dataclass
 class Subjects:
-    """The subjects of a run: which are measured (all, or `only` those with these names), and which were
-    `skipped`, with the reasons.
+    """The subjects of a run. `only` has the names of the subjects to be measured (empty: all). `skipped` maps
+    the names of the subjects that were left out to the reasons.
     """
 
     only: Collection[str] = ()
     skipped: dict[str, str] = field(default_factory=dict)
     have: Sequence[Figure] = ()
-    """What the run has of this scenario, for a scenario that `resumes_itself`."""
+    """The stored figures of the scenario in this run, for a scenario that `resumes_itself`."""
 
     def wants(self, name: str) -> bool:
         """Return whether the subject is to be measured in this run."""
         return not self.only or name in self.only
 
     def skip(self, name: str, why: str) -> None:
-        """Leave out a subject that cannot run here, such as a peer that is not installed."""
+        """Leave out a subject that cannot run on this machine, such as a peer that is not installed; `why` is
+        the reason.
+        """
         if name not in self.skipped:
             self.skipped[name] = why
             progress(f"{name} is left out: {why}")
@@ -42,15 +44,14 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A measurement of Vestal and its peers together. A run gives it `quick_s` or `full_s` seconds.
+    """A measurement of Vestal and its peers together. A quick run gives it `quick_s` seconds, a full run
+    `full_s`.
 
-    With `quick_s` 0 it is no part of a quick run.
-
-    `run` logs each figure as soon as it has it; the subjects take turns, one round after the other, and
-    `round` counts from 1. Progress goes to stderr. `run` may be interrupted by KeyboardInterrupt and then
-    stops what it started. If it is run again in the same run, it begins with the first incomplete round; one
-    that `resumes_itself` is called with all rounds, and finds the stored figures in `subjects.have`.
-    `quick_rounds` and `full_rounds` are the numbers of rounds that a run asks for.
+    With `quick_s` 0 it is not part of a quick run. `quick_rounds` and `full_rounds` are the numbers of rounds
+    of such runs. `run` logs each figure as soon as it has one; the subjects take turns in each round, and
+    rounds count from 1. Progress goes to stderr. A KeyboardInterrupt may interrupt `run`, which then stops
+    what it started. If it is run again in the same run, it begins with the first incomplete round. A scenario
+    that `resumes_itself` is instead called with all rounds, and finds the stored figures in `subjects.have`.
     """
 
     name: str
@@ -64,12 +65,14 @@ class Scenario:
 
 
 def progress(line: str) -> None:
-    """Print a line of progress on stderr: stdout is for results."""
+    """Print a line of progress to stderr, because stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def run_alone(scenario: Scenario, arguments: list[str]) -> None:
-    """Run a scenario outside a stored run, with the rounds of the first argument, and print its figures."""
+    """Run a scenario outside of a stored run, and print its figures. `arguments` has the number of rounds and
+    then the subjects, both optional.
+    """
     if arguments and not (arguments[0].isdecimal() and int(arguments[0])):
         raise SystemExit(f"ROUNDS must be a whole number of at least 1, not {arguments[0]!r}.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all servers are stopped
@@ -82,7 +85,9 @@ def run_alone(scenario: Scenario, arguments: list[str]) -> None:
 
 
 def table(figures: list[Figure]) -> str:
-    """Return the median, least and most of each row and subject as lines of text, in order of appearance."""
+    """Return the median, smallest and largest value of each row and subject as lines of text, in order of
+    appearance.
+    """
     found: dict[tuple[str, str], list[Figure]] = {}
     for figure in figures:
         found.setdefault((figure.row, figure.subject), []).append(figure)

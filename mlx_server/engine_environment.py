@@ -1,8 +1,8 @@
-"""Environment variables that an engine process needs for fast arithmetic on Linux. Imports no mlx.
+"""Choose the environment variables that an engine process needs for fast arithmetic on Linux. Imports no mlx.
 
-The mlx-cpu wheel contains a reference BLAS, some twenty times slower at prefill than OpenBLAS. An engine
-opens the libraries that these variables name before it imports MLX (`mlx_server.blas`). On macOS, MLX uses
-Accelerate and Metal, and nothing of this.
+The mlx-cpu wheel contains a reference BLAS, whose prefill is about twenty times slower than with OpenBLAS. An
+engine opens the libraries that these variables name before it imports MLX (`mlx_server.blas`). On macOS, MLX
+uses Accelerate and Metal, and needs none of this.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ THREADS_VARIABLE = "OPENBLAS_NUM_THREADS"
 """OpenBLAS reads its number of threads from this variable. A value set by the user is kept."""
 
 THREADS_CHOSEN = "VESTAL_BLAS_THREADS_CHOSEN"
-"""Set to 1 if the number of threads is ours and not the user's, so that the engine may change it."""
+"""Set to 1 if we chose the number of threads and not the user, so that the engine may change it."""
 
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
     """Return the variables to add to the engine's environment, and make the libraries that they name.
 
-    The libraries are made once, in the folder of OpenBLAS's package, or in `cache_dir` if that folder cannot
-    be written. The result is empty on macOS. If the packages are missing or the copy of OpenBLAS cannot be
-    made, the engine uses the system's OpenBLAS, or the slow reference BLAS; its `hello` event says which.
+    The libraries are made once, in the folder of OpenBLAS's package, or in the folder `blas` in `cache_dir`
+    if the package's cannot be written. The result is empty on macOS. If the packages are missing or the copy
+    of OpenBLAS cannot be made, the engine uses the system's OpenBLAS or the slow reference BLAS; its `hello`
+    event says which.
     """
     if not sys.platform.startswith("linux"):
         return {}
@@ -35,12 +36,12 @@ def engine_environment(cache_dir: Path) -> dict[str, str]:
 
 
 def _threads() -> dict[str, str]:
-    """Give OpenBLAS one thread fewer than there are cores. `mlx_server.engine.blas_threads` adds one for
-    prompts while the cores are idle.
+    """Return the variables that give OpenBLAS one thread fewer than there are cores, unless the user has set
+    the number. `mlx_server.engine.blas_threads` adds one for prompts while the cores are idle.
 
-    Its threads wait for each other after every product, so if one of them has no core to run on, all wait
-    for it. Measured with one other busy process on two cores: 2 to 13 tokens per second with two threads,
-    17 to 68 with one.
+    OpenBLAS's threads wait for each other after every product, so if one of them has no core to run on, all
+    wait for it. Measured with one other busy process on two cores: 2 to 13 tokens per second with two
+    threads, 17 to 68 with one.
     """
     if os.environ.get(THREADS_VARIABLE):
         return {}

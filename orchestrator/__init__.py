@@ -1,3 +1,5 @@
-"""The orchestrator: health checks, durable tasks and knowledge over local LLMs, in containers of its own."""
+"""The orchestrator: health checks, durable tasks and knowledge search over local LLMs, in its own
+containers.
+"""
 
 VERSION = "0.1.0"

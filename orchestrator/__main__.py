@@ -1,4 +1,7 @@
-"""`python -m orchestrator [run|nightly|worker|healthcheck]`. Imports only what the chosen command needs."""
+"""Start one of the orchestrator's processes: `python -m orchestrator [run|nightly|worker|healthcheck]`.
+
+Only what the chosen command needs is imported.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the orchestrator's settings from the environment, because it runs in a container."""
+"""Read the orchestrator's settings from environment variables, because it runs in a container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. URLs have no trailing slash."""
+    """All settings of the orchestrator's processes. URLs have no trailing slash."""
 
     home: Path
     token: str
@@ -25,24 +25,24 @@ class Config:
     port: int
     ollama_urls: tuple[str, ...]  # the first is this machine's; empty: Ollama is not used
     mlx_urls: tuple[str, ...]
-    llm_api_key: str  # for all backends but the first of each kind
+    llm_api_key: str  # sent to all backends except the first of each kind
     webhook_url: str
     chat_model: str
     embed_model: str
-    rerank_model: str  # ranks what a search has found; "": no model does
+    rerank_model: str  # reranks search results; "": no reranking
     cycle_interval_s: float
     monitor_interval_s: float
-    max_concurrent: int  # calls to models at once
+    max_concurrent: int  # calls to models at the same time
     knowledge_dir: Path
     knowledge_folders: Mapping[str, Path]  # agent -> folder, besides the folders in knowledge_dir
     agents_file: Path | None
     database_url: str  # Postgres that orchestrators and workers share; "": SQLite in `home`
     worker_id: str  # this process's name among the workers
-    tasks_at_once: int  # of all workers together
+    tasks_at_once: int  # tasks that run at the same time, of all workers together
     max_unfinished_tasks: int  # queued and running, of all workers together; further ones are refused
     embed_batch: int
     max_answer_tokens: int
-    context_tokens: int  # at most this much of a model's context is used
+    context_tokens: int  # at most so many tokens of a model's context are used
     nightly_hour: int
 
     @property
@@ -52,12 +52,16 @@ class Config:
 
     @property
     def tasks_database(self) -> Path:
-        """Return the path of DBOS's SQLite file. A separate file, so that damage to one spares the other."""
+        """Return the path of DBOS's SQLite file. It is a separate file, so that damage to one does not affect
+        the other.
+        """
         return self.home / "orchestrator-tasks.db"
 
 
 def load(env: Mapping[str, str] | None = None) -> Config:
-    """Read the settings. Raise ConfigError, which names the variable and the remedy in one sentence."""
+    """Return the settings in `env`, by default those of the process. Raises ConfigError, which names the
+    variable and the remedy, if a value is invalid or a required one is missing.
+    """
     values = _Values(os.environ if env is None else env)
     home = Path(values.text("VESTAL_HOME", str(Path.home() / ".vestal"))).expanduser()
     config = Config(
@@ -110,8 +114,8 @@ def _token(values: _Values) -> str:
 
 
 def _is_escaped(url: str) -> bool:
-    """Return True if every @ and % in the URL's password is escaped, since an unescaped one
-    would be misread.
+    """Return True if every @, # and % in the URL's password is escaped, because an unescaped one would be
+    misread.
     """
     stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
     return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
@@ -154,21 +158,28 @@ class _Values:
         return value
 
     def urls(self, name: str, default: str) -> tuple[str, ...]:
-        """Return the addresses in a comma-separated list, without duplicates. The first one is this
-        machine's. If the variable is empty, no backend of this kind is used; if only the first address is
-        empty, only the others are.
+        """Return the addresses in a comma-separated list, without duplicates. The first is this machine's
+        backend.
+
+        The tuple is empty if the variable is empty: no backend of this kind is used. If only the first
+        address is empty, the first element is "" and the others are used. Raises ConfigError if an address is
+        invalid.
         """
         parts = [part.strip() for part in self._env.get(name, default).split(",")]
         found = dict.fromkeys(self._url(name, part, api=True) for part in parts if part)
         return ("", *found) if found and not parts[0] else tuple(found)
 
     def url(self, name: str, default: str) -> str:
-        """Return one http address, or "" (not used) if the variable is set but empty."""
+        """Return one http address, or "" (not used) if the variable is set but empty. Raises ConfigError if
+        the address is invalid.
+        """
         given = self._env[name].strip() if name in self._env else default
         return self._url(name, given, api=False) if given else ""
 
     def postgres_url(self, name: str) -> str:
-        """Return a libpq URL. The password is never shown in an error."""
+        """Return a Postgres URL for libpq; "" if the variable is unset. Raises ConfigError, which never shows
+        the password, if the URL is invalid.
+        """
         given = self.raw(name)
         if not given:
             return ""
@@ -188,8 +199,8 @@ class _Values:
         return urlunsplit(("postgresql", netloc, parts.path, parts.query, ""))
 
     def _url(self, name: str, given: str, api: bool) -> str:
-        """Return the address without a trailing slash. The address of an API also loses its
-        `/v1` or `/api`.
+        """Return the address without a trailing slash, and, if `api`, without a `/v1` or `/api` at its end.
+        Raises ConfigError if it is not an http address.
         """
         parts = urlsplit(given if "://" in given else f"http://{given}")
         try:
@@ -206,8 +217,9 @@ class _Values:
         return urlunsplit((parts.scheme, self._reachable(parts.netloc, parts.hostname or ""), path, "", ""))
 
     def _reachable(self, netloc: str, host: str) -> str:
-        """Replace loopback by the host's address inside a container, if nothing of Vestal listens on
-        loopback.
+        """Return `netloc` with a loopback host replaced by VESTAL_HOST_GATEWAY, if that is set.
+
+        Inside a container, that variable is the address of the host, while loopback is the container itself.
         """
         gateway = self.raw("VESTAL_HOST_GATEWAY")
         if not gateway or host not in LOOPBACK:
@@ -216,7 +228,9 @@ class _Values:
         return f"{gateway}:{port}" if port.isdigit() else gateway
 
     def folders(self, name: str) -> dict[str, Path]:
-        """Return the folders of a list `agent=folder,agent=folder`."""
+        """Return the folders by agent, from a list `agent=folder,agent=folder`. Raises ConfigError if an
+        entry has another form.
+        """
         found: dict[str, Path] = {}
         for part in filter(None, (p.strip() for p in self.raw(name).split(","))):
             agent, _, folder = part.partition("=")

@@ -1,4 +1,4 @@
-"""The composition root: create every object of a process and connect them, in one place."""
+"""Create every object of a process and connect them, in one place (the composition root)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Container:
-    """The objects that the service, nightly and the workers use."""
+    """The connected objects that the service, nightly and the workers use."""
 
     config: Config
     agents: dict[str, Agent]
@@ -66,20 +66,22 @@ class Container:
     cycles: CycleStore
 
     def folders(self) -> dict[str, Path]:
-        """Return the knowledge folders that exist now, by agent."""
+        """Return the knowledge folders by agent: existing folders in the knowledge folder, and the folders
+        that the configuration names.
+        """
         return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
 
     async def report_to_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
-        """Report to the host agent what is down, if a post is due.
+        """Report to the host agent which backends are down, if a report is due.
 
-        Return the backends with their new state, and a sentence about what was done.
+        Return the backends with their updated state, and a sentence about what was done.
         """
         sentence = await self.webhook.report(backends)
         return self.board.outage_reported(self.webhook.reported), sentence
 
     def take_notices(self) -> list[str]:
-        """Return and clear the notices since the last call, for example that a damaged database was moved
-        aside.
+        """Return the notices since the last call, such as that a damaged database was moved aside, and clear
+        them.
         """
         notices = [*self.database.notices, *self.tasks.notices]
         self.database.notices.clear()
@@ -88,12 +90,15 @@ class Container:
 
 
 NAMED = {"User-Agent": "vestal-orchestrator"}
-"""By it the MLX server names the client in its list of the requests in flight."""
+"""HTTP headers by which the MLX server names this client in its list of requests in flight."""
 
 
 @asynccontextmanager
 async def open_container(config: Config) -> AsyncIterator[Container]:
-    """Create the container around one HTTP session. Raise ConfigError if the home cannot be used."""
+    """Create the container around one HTTP session, and close its resources when the block ends.
+
+    Raises ConfigError if a setting, the agents file or the home folder cannot be used.
+    """
     all_agents = agents.load(config.agents_file, config.chat_model)
     database = await asyncio.to_thread(open_database, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None

@@ -20,7 +20,9 @@ UNHEALTHY_CHECK_S = 15.0  # while a backend is down, it is checked at least this
 
 
 class CycleRunner:
-    """Runs one cycle at a time: at each interval, and at once when a backend has recovered."""
+    """Runs one cycle at a time: at each interval, and at once when a backend has recovered or has other
+    models.
+    """
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -33,7 +35,9 @@ class CycleRunner:
         container.board.on_change = self._note_change
 
     async def run_cycles(self) -> None:
-        """Run cycles until cancelled. A cycle that fails is logged, and the next one runs all the same."""
+        """Run cycles until cancelled. If a cycle fails, the failure is logged, and the next cycle runs
+        nevertheless.
+        """
         while True:
             interval_s = self._container.config.cycle_interval_s
             try:
@@ -53,7 +57,9 @@ class CycleRunner:
                 self._trigger = "interval"
 
     async def run_monitor(self) -> None:
-        """Check the backends at each interval, or at once after a failed call. Report what is down."""
+        """Check the backends at each interval and at once after a failed call, and report to the host agent
+        which are down.
+        """
         while True:
             await self._container.board.wait_for_change(self._monitor_pause_s())
             try:
@@ -69,7 +75,9 @@ class CycleRunner:
         return min(interval_s, UNHEALTHY_CHECK_S)
 
     def _note_change(self, before: Backend, after: Backend) -> None:
-        """Start a cycle at once if a backend has recovered or has other models."""
+        """Log that a backend became healthy or was lost. If it has recovered or has other models, start a
+        cycle at once.
+        """
         if before.healthy != after.healthy:
             emit("backend_healthy" if after.healthy else "backend_lost", after.detail, backend=after.name)
         if after.healthy:
@@ -77,7 +85,9 @@ class CycleRunner:
             self._wake.set()
 
     async def cycle(self, trigger: str) -> dict[str, Any]:
-        """Run one cycle: check health, run the phases that the plan names, and store the record of it."""
+        """Run one cycle: check health, run the planned phases, store the cycle's record, and return it.
+        `trigger` says in words why the cycle runs.
+        """
         started, container = time.time(), self._container
         backends = await container.board.check_llm_services_health()
         self._wake.clear()  # the cycle works with the result of this check

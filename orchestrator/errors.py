@@ -22,7 +22,9 @@ CONFIG_EXIT_CODE = 78  # EX_CONFIG: the supervisor does not start the process ag
 
 
 class OrchestratorError(Exception):
-    """Base class: a stable `code`, a sentence in `message`; `retryable` if trying again can help."""
+    """Base class: `code` is a stable word for programs, `message` a sentence for people. `retryable` says
+    whether trying again can help.
+    """
 
     code = "internal_error"
     retryable = False

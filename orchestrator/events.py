@@ -1,4 +1,4 @@
-"""Events as one JSON object per line on stdout, so that the container's log is a stream of events."""
+"""Write events to stdout as one JSON object per line, so that the container's log is a stream of events."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ _writer = EventWriter("orchestrator", lambda: sys.stdout)
 
 
 def set_component(name: str) -> None:
-    """Name the service (`orchestrator`, `nightly`, `worker`) that the following events come from."""
+    """Set the name of the service (`orchestrator`, `nightly`, `worker`) that following events are written
+    with.
+    """
     _writer.component = name
 
 
 def emit(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event: its name in the past tense, and its cause in words if there is one."""
+    """Write one event. `event` is its name in the past tense, `cause` says in words why it happened, if that
+    is known.
+    """
     _writer.emit(event, cause, **fields)
 
 
 def adopt_logger(name: str, level: int = logging.WARNING) -> None:
-    """Turn what the named logger logs at `level` and above into events, and log it nowhere else."""
+    """Turn the records that the named logger logs at `level` and above into events, and log them nowhere
+    else.
+    """
     logger = logging.getLogger(name)
     logger.handlers = [LogHandler(emit, "library_logged")]
     logger.setLevel(level)

@@ -17,7 +17,9 @@ NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 @dataclass(frozen=True)
 class ContainerMemory:
-    """Bytes in use (without page cache that the kernel can reclaim), and the limit, if there is one."""
+    """The bytes in use (without page cache that the kernel can reclaim), and the limit in bytes; None without
+    a limit.
+    """
 
     used_bytes: int
     limit_bytes: int | None
@@ -29,8 +31,10 @@ class ContainerMemory:
 
 
 def batch_size(wanted: int, fraction: float) -> int:
-    """Return `wanted` below 80 % of the limit, proportionally less down to 1 above it, and 0 (pause) from 90
-    % on.
+    """Return how large a batch may be: `wanted` below 80 % of the limit, less the nearer memory is to 90 %,
+    but at least 1, and 0 (pause) from 90 % on.
+
+    `fraction` is the used share of the limit.
     """
     if fraction >= PAUSE_AT:
         return 0
@@ -41,11 +45,12 @@ def batch_size(wanted: int, fraction: float) -> int:
 
 
 def step_may_begin(running: int, most: int, fraction: float, waited_s: float) -> bool:
-    """Return True if a task's step may begin while `running` others run.
+    """Return True if a task's step may begin while `running` other steps run; it has waited for `waited_s`
+    seconds.
 
-    Below 80 % of the limit it always may. Above that, `batch_size` of `most` limits how many run. From 90 %
-    on no step begins, except one that has waited ten minutes while no other step runs: it would otherwise
-    wait forever.
+    Below 80 % of the limit it always may. Above that, at most `batch_size(most, fraction)` steps run. From 90
+    % on no step begins, except one that has waited ten minutes while no other step runs, because it would
+    otherwise wait forever.
     """
     if fraction < SHRINK_AT or running < batch_size(most, fraction):
         return True
@@ -53,7 +58,9 @@ def step_may_begin(running: int, most: int, fraction: float, waited_s: float) ->
 
 
 def read(root: Path = CGROUP) -> ContainerMemory | None:
-    """Return the cgroup's memory, or None without a cgroup (on a Mac, or if it is not mounted)."""
+    """Return the memory of this container's cgroup; None without a cgroup (on a Mac, or if it is not
+    mounted).
+    """
     try:
         if (root / "memory.current").exists():
             return _reading(root, "memory.current", "memory.max", "inactive_file")

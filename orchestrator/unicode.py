@@ -1,8 +1,7 @@
-"""Find and replace characters that are not valid in text: NUL and lone halves of surrogate pairs. Pure.
+r"""Find and replace characters that are not valid in text: NUL and lone halves of surrogate pairs. Pure.
 
-JSON can express both ("\\u0000", "\\ud800") and Python accepts them, but C strings cannot contain NUL and
-UTF-8 cannot encode a lone surrogate. A task with such a goal was once accepted, and GET /tasks failed for
-everybody afterwards.
+JSON can express both (`\u0000`, `\ud800`) and Python accepts them, but C strings cannot contain NUL and UTF-8
+cannot encode a lone surrogate. A task with such a goal would make GET /tasks fail for everybody.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""Measurements of the agent: at rest, a recovery pass, callers of `POST /recover`, the status page."""
+"""Measure the agent: at rest, during a recovery pass, with many callers of `POST /recover`, and its status
+page.
+"""

@@ -1,6 +1,7 @@
-"""Many callers of `POST /recover` at once: `python -m benchmarks.agent.callers PORT COUNT < TOKEN`.
+"""Call `POST /recover` from many clients at the same time: `python -m benchmarks.agent.callers PORT COUNT <
+TOKEN`.
 
-Each caller is a connection of its own. All requests are sent before an answer is read. The result is a JSON
+Each client has a connection of its own. All requests are sent before any answer is read. The output is a JSON
 list with the milliseconds and the body of each answer.
 """
 
@@ -22,9 +23,9 @@ REQUEST = (
 
 
 def call(port: int, count: int, token: str) -> list[tuple[float, str]]:
-    """Return the milliseconds from the start of each connection to its end, and the body of its answer.
+    """Return the milliseconds from each connection's start to its end, and the body of its answer.
 
-    Raises TimeoutError if an answer is missing, OSError.
+    Raises TimeoutError if no answer arrives for WITHIN_S seconds, and OSError if a connection fails.
     """
     request = REQUEST % (token.encode(), len(BODY), BODY)
     selector = selectors.DefaultSelector()
@@ -33,7 +34,7 @@ def call(port: int, count: int, token: str) -> list[tuple[float, str]]:
     for _ in range(count):
         connection = socket.socket()
         began[connection], answers[connection] = time.perf_counter(), b""
-        connection.connect(("127.0.0.1", port))  # the kernel accepts it at once
+        connection.connect(("127.0.0.1", port))  # returns at once: the kernel accepts the connection
         connection.sendall(request)
         selector.register(connection, selectors.EVENT_READ)
     ended: list[tuple[float, str]] = []

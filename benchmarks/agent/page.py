@@ -1,9 +1,10 @@
-"""Measure the status page: its first paint, its size on the wire, and the CPU time an open page costs the
-agent.
+"""Measure the status page: its first paint, its size on the wire, and the agent's CPU time while a page is
+open.
 
     python -m benchmarks.agent.page
 
-A real agent with gateway and engine serves the page; Chromium opens it with an empty cache, and once more.
+A real agent with gateway and engine serves the page. Chromium opens it with an empty cache, and then once
+more.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ RECEIVED = """() => ["resource", "navigation"].flatMap(kind => performance.getEn
 
 
 async def main() -> int:
-    """Print the figures; return 1 if one is over its limit."""
+    """Measure the page and print the figures. Return 1 if the first paint or the size is over its limit, else
+    0.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         print("There is no `chromium` on this machine; install Debian's package.")
@@ -73,7 +76,7 @@ async def _measure(browser: Browser, running: AgentProcess) -> int:
 
 
 async def _link(running: AgentProcess) -> str:
-    """Return a login link, which opens the page once."""
+    """Return the URL of a new login link, which opens the page once."""
     url = f"{running.url}/login-links"
     async with aiohttp.ClientSession(headers=running.headers) as http, http.post(url, json={}) as reply:
         return str((await reply.json())["url"])

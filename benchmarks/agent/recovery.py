@@ -1,10 +1,11 @@
-"""Measure the agent at rest, a recovery pass over a healthy stack, and many callers of `/recover` at once.
+"""Measure the agent at rest, a recovery pass over a healthy stack, and many callers of `/recover` at the same
+time.
 
     python -m benchmarks.agent.recovery [ROUNDS]
 
 The stack is complete and native: gateway, engine with its models, orchestrator and nightly. The callers are
-connections of a process of their own, which sends all requests before it reads an answer, so that the time
-measured is the agent's and not that of a slow client.
+connections of a separate process, which sends all requests before it reads an answer, so that the agent is
+measured and not a slow client.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MIB = 1 << 20
 
 
 async def one_pass_s(session: aiohttp.ClientSession) -> float:
-    """Run one recovery pass and return its duration in seconds, from the times in its report."""
+    """Run one recovery pass, and return its duration in seconds, from the times in its report."""
     async with session.post("/recover", json={}) as reply:
         run_id = (await reply.json())["run_id"]
     report: dict[str, Any] = {"state": "running"}
@@ -41,8 +42,9 @@ async def one_pass_s(session: aiohttp.ClientSession) -> float:
 def callers(it: AgentProcess) -> tuple[list[float], set[str]]:
     """Call POST /recover CALLERS times at once, from another process.
 
-    Return the milliseconds from each connection's start to its answer, and the ids of the passes. Raises
-    subprocess.SubprocessError, ValueError.
+    Return the milliseconds from each connection's start to its answer, and the ids of the recovery passes.
+    Raises subprocess.SubprocessError if the process fails or takes too long, and ValueError if its output or
+    an answer is not JSON.
     """
     command = [sys.executable, "-m", "benchmarks.agent.callers", str(it.port), str(CALLERS)]
     done = subprocess.run(
@@ -53,7 +55,9 @@ def callers(it: AgentProcess) -> tuple[list[float], set[str]]:
 
 
 async def measure_round(it: AgentProcess, number: int, log: Log) -> None:
-    """Measure everything once and log it. Raises TimeoutError if the stack is not healthy."""
+    """Measure everything once, and log the figures. Raises TimeoutError if the stack is not healthy
+    in time.
+    """
 
     def figure(name: str, value: float, unit: str, better: Better = "lower") -> None:
         log(Figure(f"recovery/{name}", VESTAL, round(value, 3), unit, better, number))
@@ -89,7 +93,7 @@ def _run(log: Log, subjects: Subjects, rounds: int) -> None:
 SCENARIO = Scenario(
     name="recovery",
     about="the agent at rest, a recovery pass, and a thousand callers of /recover at once",
-    quick_s=0,  # in a full run only: the time of a quick run is spent on the comparisons
+    quick_s=0,  # not in a quick run, whose time is for the comparisons with peers
     full_s=600.0,
     run=_run,
     full_rounds=10,

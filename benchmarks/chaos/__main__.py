@@ -1,7 +1,7 @@
 """Run `make chaos`: `python -m benchmarks.chaos [--requests 100] [--kills 10] [--kill engine,gateway]`.
 
 The exit code is 1 if a request was lost, a text came twice, a kill or an upgrade had no effect, or (on Linux,
-float32) fewer than 99.9 % were equal; 130 after Ctrl-C.
+float32) fewer than 99.9 % of the answers were equal to the undisturbed ones; it is 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from benchmarks.chaos.soak import Options, Soak
 from benchmarks.chaos.table import markdown
 
 LEAST_EQUAL = 0.999 if sys.platform == "linux" else 0.0
-"""Metal's arithmetic differs with the shape of a batch; float32 on a CPU hardly does."""
+"""The least share of answers that must equal the undisturbed ones. On Metal it is 0, because the results of
+its arithmetic depend on the shape of a batch; those of float32 on a CPU hardly do.
+"""
 INTERRUPTED_EXIT_CODE = 130
 
 

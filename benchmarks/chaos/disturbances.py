@@ -1,4 +1,4 @@
-"""The plan of what is done to the stack during the load, drawn from a seed."""
+"""Plan, from a seed, which processes are killed and when the stack is upgraded during the load."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass
 
 ENGINE, GATEWAY, AGENT, TOGETHER, UPGRADE = "engine", "gateway", "agent", "together", "upgrade"
 VICTIMS = (ENGINE, GATEWAY, AGENT, TOGETHER)
-"""What a kill can be aimed at; `together`: the three of them at the same time."""
+"""What can be killed; `together` means engine, gateway and agent at the same time."""
 _OTHER_METHODS = ("TERM", "STOP", "ABRT", "OOM")
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One kill or upgrade. `method` is the manner of an engine's death; the others get SIGKILL."""
+    """One kill or upgrade. `method` says how an engine is killed; other processes get SIGKILL."""
 
     what: str
     method: str = ""
 
     @property
     def cause(self) -> str:
-        """Return the name under which its effects are counted."""
+        """Return the name under which the effects of this disturbance are counted, such as `engine TERM`."""
         return f"{self.what} {self.method}".strip()
 
 
 def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[Disturbance]:
-    """Return all disturbances in their order.
+    """Return all disturbances in their order, which the seed decides.
 
-    The victims take turns. Half of the engines get SIGKILL, the rest die by the other faults in turn. The
-    upgrades are spread evenly over the kills.
+    The victims take turns. Half of the engines get SIGKILL, the rest are killed by the other methods in turn.
+    The upgrades are spread evenly over the kills.
     """
     draw, made, engines = random.Random(seed), [], 0
     for number in range(kills):
@@ -47,5 +47,7 @@ def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[D
 
 
 def is_due(number: int, of: int, finished: int, requests: int) -> bool:
-    """Return whether disturbance `number` (from 0) of `of` is due, if they are spread over the requests."""
+    """Return whether disturbance `number` (from 0) of `of` is due after `finished` requests, if they are
+    spread evenly over all `requests`.
+    """
     return finished >= requests * (number + 0.5) / (of + 1)

@@ -19,13 +19,16 @@ from benchmarks.processes.stack import StackProcess, is_alive
 
 LOOK_S = 0.02
 OOM_PATIENCE_S = 4.0
-"""Seconds after which an engine that needed no new memory, and so did not die, gets SIGKILL."""
+"""After this many seconds, an engine that needed no new memory, and therefore did not die, gets SIGKILL."""
 AGENT_PATIENCE_S = 3.0
-"""Seconds after which a dead agent is started as launchd and systemd would: the watchdog starts at most five
-within five minutes."""
+"""After this many seconds, a dead agent is started here, as launchd and systemd would, because the watchdog
+starts it at most five times within five minutes.
+"""
 REPLACED_S = 90.0
 PROGRESS_S = (0.3, 2.0)
-"""The pause once the stack serves again: a request without progress between crashes fails by design."""
+"""The range of the pause, in seconds, before the next disturbance. Without it, a request might make no
+progress between crashes, and such a request fails by design.
+"""
 PROCESSES = {
     ENGINE: ("mlx_engine",),
     GATEWAY: ("mlx_server",),
@@ -35,10 +38,10 @@ PROCESSES = {
 
 
 class Disturber:
-    """Carries out the plan, and continues after the disturbances that the tally has already counted.
+    """Carries out the plan, beginning after the disturbances that the tally has already counted.
 
-    `is_due` returns whether the load has come far enough for the disturbance with this number. Each one waits
-    until the stack serves again after the one before.
+    `is_due` returns whether the load has come far enough for the disturbance with this number. Before each
+    disturbance, the stack must serve again.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Disturber:
         self._draw = random.Random(f"{seed} {tally.done}")
 
     async def run(self) -> None:
-        """Carry out each disturbance that is left. Print those after which the stack did not serve again."""
+        """Carry out each disturbance that is left. Print those before or after which the stack did
+        not serve.
+        """
         for number in range(self._tally.done, len(self._plan)):
             while not self._is_due(number):  # noqa: ASYNC110 - it depends on the load
                 await asyncio.sleep(LOOK_S)
@@ -99,7 +104,9 @@ class Disturber:
         return served and self._stack.pid("mlx_server") != before
 
     async def _until_serving(self) -> bool:
-        """Wait for a whole stack with running requests; killing an idle one would test nothing."""
+        """Wait for a whole stack with running requests, because killing an idle one would test nothing.
+        Return whether there is one in time.
+        """
         return await self._until(
             lambda h: h["status"] == "ok" and h["requests"]["running"] > 0 and self._stack.agent_answers(),
             REPLACED_S,
@@ -130,7 +137,7 @@ class Disturber:
                 await recovering
 
     async def _start_agent(self) -> None:
-        """Start the agent if nothing else does within AGENT_PATIENCE_S."""
+        """Wait for AGENT_PATIENCE_S seconds, and start the agent if nothing else has started it."""
         end = time.monotonic() + AGENT_PATIENCE_S
         while time.monotonic() < end:
             if self._stack.pid("agent") is not None:

@@ -1,4 +1,4 @@
-"""Durations, counted in buckets: percentiles within 1 %, in a bounded amount of memory. Pure."""
+"""Count durations in buckets, which gives percentiles within 1 % in a bounded amount of memory. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LEAST_S = 0.001
 
 
 class Histogram:
-    """Durations in seconds; those of up to a millisecond count alike. `max_s` is exact."""
+    """Durations in seconds. All durations up to a millisecond count as one millisecond. `max_s` is exact."""
 
     def __init__(self, seconds: Iterable[float] = ()) -> None:
         self.max_s = 0.0
@@ -28,7 +28,9 @@ class Histogram:
         self._buckets[round(math.log(max(seconds, _LEAST_S) / _LEAST_S, _GROWTH))] += 1
 
     def percentile(self, share: float) -> float:
-        """Return the percentile by nearest rank, in seconds, or NaN if nothing was counted."""
+        """Return the percentile in seconds by nearest rank, for a `share` from 0 to 1; NaN if nothing was
+        counted.
+        """
         rank, passed = max(1, math.ceil(share * len(self))), 0
         for bucket, count in sorted(self._buckets.items()):
             passed += count
@@ -42,7 +44,9 @@ class Histogram:
 
     @classmethod
     def from_json(cls, kept: dict[str, object]) -> Histogram:
-        """Return the histogram that `to_json` wrote. Raises LookupError, TypeError, ValueError."""
+        """Return the histogram that `to_json` wrote. Raises LookupError, TypeError or ValueError if `kept` is
+        not one.
+        """
         histogram = cls()
         histogram.max_s = float(kept["max_s"])  # type: ignore[arg-type]
         histogram._buckets = Counter(dict(kept["buckets"]))  # type: ignore[call-overload]

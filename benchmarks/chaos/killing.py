@@ -1,4 +1,6 @@
-"""Methods of killing an engine. Each returns at once, without waiting for the engine's death."""
+"""Kill an engine, by different methods. Each function returns at once, without waiting for the engine's
+death.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,23 @@ def terminate(pid: int) -> None:
 
 
 def stop(pid: int) -> None:
-    """Suspend the process, so that it is alive but does nothing."""
+    """Suspend the process (SIGSTOP), so that it is alive but does nothing."""
     os.kill(pid, signal.SIGSTOP)
 
 
 def abort(pid: int) -> None:
-    """Send SIGABRT, of which a process dies when an assertion in Metal fails."""
+    """Send SIGABRT, by which a process dies when an assertion in Metal fails."""
     os.kill(pid, signal.SIGABRT)
 
 
 def out_of_memory(pid: int) -> None:
-    """Forbid the process any new memory. If no limit can be set from outside (macOS), send SIGKILL."""
+    """Limit the process's address space, so that it fails at its next allocation. If no limit can be set from
+    outside (macOS), send SIGKILL.
+    """
     process = psutil.Process(pid)
     if hasattr(process, "rlimit"):
         with contextlib.suppress(psutil.Error):
-            limit = process.memory_info().rss + MIB  # below its address space: any new mapping fails
+            limit = process.memory_info().rss + MIB  # less than it has mapped, so any new mapping fails
             process.rlimit(psutil.RLIMIT_AS, (limit, limit))
             return
     os.kill(pid, signal.SIGKILL)

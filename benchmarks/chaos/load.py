@@ -1,4 +1,4 @@
-"""Run the load: several clients at once, each sending its next request when the last one is answered."""
+"""Run the load: several clients, each of which sends its next request when the last one is answered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ async def run(
     watcher: Watcher,
     answered: Callable[[ClientRequest, Answer], None],
 ) -> None:
-    """Send all requests, and call `answered` with each answer."""
+    """Send all requests, from `clients` clients at the same time, and call `answered` with each request and
+    its answer.
+    """
 
     async def client(session: aiohttp.ClientSession) -> None:
         for sending in requests:

@@ -1,4 +1,4 @@
-"""How long a stream paused because of a kill or an upgrade. Pure."""
+"""Measure how long a stream paused because of a kill or an upgrade. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 SEVERAL = "several at once"
-"""The cause of a pause in which there were disturbances with different causes."""
+"""The cause of a pause during which disturbances with different causes happened."""
 NONE = "none"
 MAX_DEATHS = 200
-"""A stream that began before so many disturbances is not asked about the first of them."""
+"""How many of the latest kills and upgrades are remembered. A stream that began before more of them is not
+compared with the earliest.
+"""
 
 
 @dataclass
 class Death:
-    """One kill or upgrade, in monotonic seconds. At `replaced_at` the stack served again."""
+    """One kill or upgrade. Times are in monotonic seconds; at `replaced_at` the stack served again."""
 
     cause: str
     at: float
@@ -30,16 +32,18 @@ class Deaths:
         self._deaths: deque[Death] = deque(maxlen=MAX_DEATHS)
 
     def add(self, death: Death) -> None:
-        """Add a kill or upgrade, which happens now."""
+        """Add a kill or upgrade that happens now."""
         self._deaths.append(death)
 
     def cause_at(self, at: float) -> str:
-        """Return the cause of the latest kill or upgrade before this time, or NONE if there was none yet."""
+        """Return the cause of the latest kill or upgrade before the time `at`; NONE if there was none."""
         earlier = [death.cause for death in self._deaths if death.at <= at]
         return earlier[-1] if earlier else NONE
 
     def pauses(self, pieces_at: Sequence[float]) -> Iterator[tuple[str, float]]:
-        """Yield cause and length of each pause of a stream whose parts arrived at these times."""
+        """Yield the cause and the seconds of each pause of a stream whose parts arrived at the times
+        `pieces_at`.
+        """
         gaps: dict[tuple[float, float], str] = {}
         for death in self._deaths:
             gap = longest_gap(pieces_at, death)
@@ -50,10 +54,11 @@ class Deaths:
 
 
 def longest_gap(pieces_at: Sequence[float], death: Death) -> tuple[float, float] | None:
-    """Return the longest silence of a stream that began before the kill and went on after it, else None.
+    """Return the longest silence of a stream around a kill, as its begin and end; None unless the stream
+    began before the kill and continued after it.
 
-    It begins with the last part before the kill, or later, but before the stack serves again: an engine that
-    shuts down gracefully still sends some tokens.
+    The silence may begin with the last part before the kill, or with a later part until the stack serves
+    again, because an engine that shuts down gracefully still sends some tokens.
     """
     first = bisect.bisect(pieces_at, death.at)
     if not first or first == len(pieces_at):

@@ -1,4 +1,6 @@
-"""One run: the undisturbed answers first, then the same requests while the stack is killed and upgraded."""
+"""Make one run: first the undisturbed answers, then the same requests while the stack is killed and
+upgraded.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,18 @@ SETTINGS = {
     "VESTAL_MLX__PROGRESS_TIMEOUT_S": "5",
     "VESTAL_MLX__PROMPT_CACHE_DISK": "256m",
 }
-"""The benchmark itself causes ten deaths in a minute, so the limits on restarts must not apply."""
+"""Settings that keep limits on restarts from applying, because the benchmark itself causes about ten deaths
+in a minute.
+"""
 DISTINCT = 90
-"""So many different requests are repeated, so that a long run keeps few texts."""
+"""How many different requests are repeated, so that even a long run stores few texts."""
 REQUEST_TIMEOUT_S = 240.0
 SAVE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `python -m benchmarks.chaos`; its command line describes them and has their defaults."""
+    """The options of `python -m benchmarks.chaos`; `__main__.py` describes them and has their defaults."""
 
     requests: int
     kills: int
@@ -65,7 +69,7 @@ class Options:
 
 
 class Soak:
-    """One run of the chaos test. Its counts are saved in `state`, from which it can be resumed."""
+    """One run of the chaos test. Its counts are saved in the state file, from which it can be resumed."""
 
     def __init__(self, options: Options) -> None:
         self.state = state.State()
@@ -78,7 +82,9 @@ class Soak:
         self._date = time.strftime("%Y-%m-%d %H:%M")
 
     async def run(self) -> None:
-        """Send all requests while the stack is disturbed. Raises StateError, TimeoutError."""
+        """Send all requests while the stack is disturbed. Raises StateError if the state file cannot be used,
+        and TimeoutError if the run takes longer than the time limit.
+        """
         options = self._options
         if options.state:
             self.state = state.load(options.state, options.identity())
@@ -184,7 +190,9 @@ class Soak:
     # --- what is said afterwards ---
 
     def unfinished(self) -> Iterator[str]:
-        """Yield how many requests and disturbances were not made; nothing if the run ends by the clock."""
+        """Yield sentences about requests and disturbances that are still left; none if the run has a time to
+        end at.
+        """
         tally = self.state.tally
         if self._options.minutes is None:
             if tally.sent < self._options.requests:

@@ -1,4 +1,4 @@
-"""The state file of a run: what it has counted, and the undisturbed texts, so that it can be resumed."""
+"""Store a run's counts and its undisturbed texts in a file, so that the run can be resumed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from benchmarks.chaos.tally import Tally
 
 
 class StateError(Exception):
-    """The state file cannot be used; the message says why, and what helps."""
+    """The state file cannot be used; the message says why, and what to do."""
 
 
 @dataclass
 class State:
-    """The state of a run. `texts` are the undisturbed answers by request number, in the order of the mix."""
+    """The state of a run. `texts` are the undisturbed answers, by the numbers of their requests."""
 
     tally: Tally = field(default_factory=Tally)
     texts: list[str] = field(default_factory=list)
 
 
 def load(path: Path, options: Mapping[str, Any]) -> State:
-    """Return the state of the run with these options, or a new one if there is no file. Raises StateError."""
+    """Return the state of the run with these options; a new one if there is no file. Raises StateError if the
+    file cannot be read or belongs to a run with other options.
+    """
     try:
         kept = json.loads(path.read_text())
     except FileNotFoundError:
@@ -45,7 +47,9 @@ def load(path: Path, options: Mapping[str, Any]) -> State:
 
 
 def save(path: Path, options: Mapping[str, Any], state: State) -> None:
-    """Write the state in one step, so that an interruption leaves the one before. Raises OSError."""
+    """Replace the state file in one step, so that an interruption leaves the previous state. Raises OSError
+    if the file cannot be written.
+    """
     text = json.dumps({"options": dict(options), "tally": state.tally.to_json(), "texts": state.texts})
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(text)

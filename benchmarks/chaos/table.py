@@ -1,4 +1,4 @@
-"""The result of a run as Markdown, for the terminal and for benchmarks/results/. Pure."""
+"""Show the result of a run as Markdown, for the terminal and for benchmarks/results/. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUESTS = ("requests", "lost", "doubled", "different", "equal", "cut off", "bac
 
 
 def markdown(title: str, facts: Mapping[str, str], tally: Tally) -> str:
-    """Return the whole result; `facts` says how it was measured."""
+    """Return the whole result of a run; `facts` says how it was measured."""
     return "\n".join(
         [
             f"# {title}",

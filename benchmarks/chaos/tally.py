@@ -1,4 +1,4 @@
-"""The counts of a run, in a bounded amount of memory. Pure."""
+"""Count the results of a run, in a bounded amount of memory. Pure."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class CauseTally:
     """The effects of one cause, such as an engine's SIGKILL or an upgrade.
 
     `count` is how often it was done. `without_effect` counts kills after which the stack did not serve again
-    in time, and upgrades that replaced nothing. `refused` and `busy` are attempts of clients that ended with
-    a refused connection or a 503 while it was the latest cause; each was made again.
+    in time, and upgrades that replaced nothing. `refused` and `busy` count attempts of clients that ended
+    with a refused connection or a 503 while this was the latest cause; each of these requests was sent again.
+    `pauses` has the seconds for which streams paused.
     """
 
     count: int = 0
@@ -52,7 +53,7 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Return how many kills and upgrades there were."""
+        """Return how many kills and upgrades have been done."""
         return sum(cause.count for cause in self.causes.values())
 
     @property
@@ -60,13 +61,15 @@ class Tally:
         return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
 
     def judged(self, verdict: TextVerdict, sample: str) -> None:
-        """Count an answer by its verdict. Of answers that are not equal, keep the first few samples."""
+        """Count an answer by its verdict. The first few answers that are not equal are stored as samples."""
         self.verdicts[verdict] += 1
         if verdict is not TextVerdict.EQUAL and len(self.samples) < MAX_SAMPLES:
             self.samples.append(f"{verdict}: {sample}"[:SAMPLE_CHARS])
 
     def failures(self, least_equal: float) -> Iterator[str]:
-        """Yield the reasons why the run failed; none if it succeeded."""
+        """Yield the reasons why the run failed; none if it succeeded. `least_equal` is the least share of
+        equal answers.
+        """
         for verdict in (TextVerdict.LOST, TextVerdict.DOUBLED):
             if self.verdicts[verdict]:
                 yield f"{self.verdicts[verdict]} {verdict}"
@@ -90,7 +93,9 @@ class Tally:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Tally:
-        """Return the tally that `to_json` wrote. Raises LookupError, TypeError, ValueError."""
+        """Return the tally that `to_json` wrote. Raises LookupError, TypeError or ValueError if `kept` is not
+        one.
+        """
         tally = cls()
         tally.elapsed_s = float(kept["elapsed_s"])
         tally.verdicts = Counter(kept["verdicts"])

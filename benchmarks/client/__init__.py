@@ -1,4 +1,4 @@
-"""Clients that send requests in every dialect and read the answers.
+"""Send requests in every dialect, and read the answers.
 
 | module      | job                                                                                |
 |-------------|------------------------------------------------------------------------------------|

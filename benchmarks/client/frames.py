@@ -1,22 +1,22 @@
-"""The frames of a streamed answer: lines, or server-sent events. Pure."""
+"""Split a streamed answer into its frames: lines, or server-sent events. Pure."""
 
 from __future__ import annotations
 
 
 class FrameReader:
-    """Joins the bytes of one connection into whole frames. A frame that was cut off is dropped."""
+    """Joins the bytes of one connection into whole frames. A frame that is cut off is dropped."""
 
     def __init__(self, content_type: str) -> None:
         self._end = b"\n\n" if content_type.startswith("text/event-stream") else b"\n"
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that have become whole."""
+        """Return the frames that are complete with `data`."""
         *frames, self._rest = (self._rest + data).split(self._end)
         return frames
 
 
 def data_of(frame: bytes) -> bytes:
-    """Return the JSON object in a frame, or b"" if it has none: a comment, or `[DONE]`."""
+    """Return the JSON object in a frame; b"" if it has none, because it is a comment or `[DONE]`."""
     lines = (line.removeprefix(b"data:").strip() for line in frame.split(b"\n"))
     return next((line for line in lines if line.startswith(b"{")), b"")

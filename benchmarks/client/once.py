@@ -21,7 +21,8 @@ async def send(
     timeout_s: float,
     answer: Answer | None = None,
 ) -> Answer:
-    """Send a request and return its answer. A failure of server or network is in the answer's `fault`.
+    """Send a request and return its answer. A failure of the server or the network is described in the
+    answer's `fault`.
 
     A caller that passes an `answer` can watch it grow.
     """

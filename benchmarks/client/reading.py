@@ -1,4 +1,4 @@
-"""Add one message of the server to an answer, in each dialect. Pure."""
+"""Add a message of the server to an answer, in each dialect. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """An answer so far. `finished`: the server reported its end. `pieces_at`: monotonic times of its parts.
+    """What was received of an answer.
 
-    Tool calls, and a digest of vectors, are part of `text` too, because answers are only compared.
+    `finished` means that the server reported its end, and `reason` is the one it gave. `fault` says what
+    failed, "" if nothing did. `pieces_at` has the monotonic times of its parts. `text` also has tool calls,
+    and a digest of vectors, because answers are only compared.
     """
 
     text: str = ""
@@ -38,7 +40,9 @@ Said = dict[str, Any]
 
 
 def read(path: str, answer: Answer, said: Said, at: float) -> None:
-    """Add `said`, a message of route `path` received `at`. Raise KeyError if a field is missing."""
+    """Add `said`, a message of the route `path` that was received at the time `at`, to the answer. Raises
+    KeyError if a field is missing.
+    """
     if said.get("error"):
         answer.fault = json.dumps(said["error"])[:200]
     else:

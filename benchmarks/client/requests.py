@@ -1,4 +1,4 @@
-"""The load: a mix of requests in every dialect, drawn from a seed, so that a run can be repeated."""
+"""Create the load: a mix of requests in every dialect, drawn from a seed, so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -62,13 +62,17 @@ class ClientRequest:
 
 
 def make_requests(count: int, seed: int) -> list[ClientRequest]:
-    """Return `count` requests: all routes, streamed and whole, greedy and seeded, short and long prompts."""
+    """Return `count` requests: all routes, streamed and whole, greedy and seeded, with short and long
+    prompts.
+    """
     draw = random.Random(seed)
     return [_ASKS[number % len(_ASKS)](number, draw) for number in range(count)]
 
 
 def comes_back_by_id(number: int) -> bool:
-    """Return whether the client of request `number` resumes by id: half of each kind do, others by key."""
+    """Return whether the client of request `number` resumes a cut-off answer by its id. Half of each kind do;
+    the others use their key.
+    """
     return (number + number // len(_ASKS)) % 2 == 0
 
 
@@ -96,9 +100,11 @@ def _text(path: str) -> Callable[[int, random.Random], ClientRequest]:
 
 
 def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
-    """Return the body with model, sampling and length in the form of the route, and a description."""
+    """Return a body with model, sampling and length in the form of the route `path`, and a
+    description of it.
+    """
     greedy, stream = draw.random() < 0.5, draw.random() < 0.7
-    if path == "/v1/messages":  # this route has no seed: the server would draw another each time
+    if path == "/v1/messages":  # it has no seed, so sampled answers would differ
         greedy = True
     body: dict[str, Any] = {"model": MODEL, "stream": stream}
     temperature = 0.0 if greedy else 0.8

@@ -1,5 +1,5 @@
-"""A client that comes back after a cut-off: it resumes the answer by its id, or sends the request again with
-its key.
+"""Send a request, and come back if the answer is cut off: resume the answer by its id, or send the request
+again with its key.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from benchmarks.client.reading import Answer, read
 from benchmarks.client.requests import ClientRequest
 
 RETRY_S = 0.1
-"""A client tries again this long after it was cut off or refused."""
+"""How many seconds a client waits before it tries again after it was cut off or refused."""
 BUSY = 503
 
 
 @dataclass(frozen=True)
 class Sending:
-    """A request with its Idempotency-Key. `by_id`: the client resumes a stream that was cut off by its id."""
+    """A request with its Idempotency-Key. With `by_id`, the client resumes a stream that was cut off by the
+    answer's id, else by the key.
+    """
 
     ask: ClientRequest
     key: str
@@ -32,7 +34,7 @@ class Sending:
 
 @dataclass
 class Comebacks:
-    """Counts how clients came back to an answer that was cut off: by its id, or by their key."""
+    """Counts how often an answer was cut off, and how clients came back to it: by its id, or by their key."""
 
     cut_off: int = 0
     by_id: int = 0
@@ -45,7 +47,7 @@ def _ignore() -> None:
 
 @dataclass
 class Watcher:
-    """Counts what happens to clients: `refused` is called for a refused connection, `busy` for a 503."""
+    """Counts what happens to clients: `refused` is called after a refused connection, `busy` after a 503."""
 
     comebacks: Comebacks
     refused: Callable[[], None] = _ignore
@@ -54,8 +56,8 @@ class Watcher:
 
 @dataclass
 class _Progress:
-    """What a client has received so far: the answer, the number of whole `frames`, and the `answer_id` in the
-    header of the first response.
+    """What a client has received so far: the answer, the number of whole `frames`, and the `answer_id` from
+    the response's header.
     """
 
     answer: Answer
@@ -72,7 +74,8 @@ async def ask_until_answered(
 ) -> Answer:
     """Send a request until its answer is whole, refused or too late, and return the answer.
 
-    If a stream that was cut off is requested again with its key, the frames already received are skipped.
+    If a stream that was cut off is requested again with its key, the frames that were already received are
+    skipped.
     """
     progress = _Progress(Answer())
     answer, attempts = progress.answer, 0
@@ -96,7 +99,7 @@ async def _attempt(
     watcher: Watcher,
     attempts: int,
 ) -> bool:
-    """Make one attempt, and return whether there is nothing more to do."""
+    """Make one attempt, and return True if no further attempt is needed."""
     ask, by_id = sending.ask, sending.by_id and bool(progress.answer_id)
     if by_id:
         address = f"{url}/v1/streams/{progress.answer_id}?from={progress.frames}"
@@ -133,7 +136,7 @@ async def _attempt(
 async def _read_response(
     ask: ClientRequest, response: aiohttp.ClientResponse, progress: _Progress, skip: int
 ) -> None:
-    """Add what arrives to the answer, except its first `skip` frames."""
+    """Add what arrives to the answer, except for the first `skip` frames."""
     if not ask.streams:
         read(ask.path, progress.answer, json.loads(await response.read()), time.monotonic())
         return

@@ -1,6 +1,7 @@
 """Print the fault table: `python -m benchmarks.faults [TRIES] [--only FAULT,…] [--figures FILE]`.
 
-With `--figures` the figures of each try are appended to a file, and tries that it has are not repeated.
+With `--figures` the figures of each try are appended to a file, and tries that are already in the file are
+not repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.figures import Figure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options say, and print the table of it. Return 130 after Ctrl-C."""
+    """Inject the faults that the options name, and print their table. Return 130 after Ctrl-C, else 0."""
     options = _options(arguments)
     kept = figures.read(options.figures) if options.figures else []
     new: list[Figure] = []

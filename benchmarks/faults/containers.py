@@ -1,4 +1,4 @@
-"""The faults of the orchestrator's container and of the Docker engine in which it runs."""
+"""Define the faults of the orchestrator's container and of the Docker engine in which it runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ while True:
 
 
 class ContainerStack(FaultStack):
-    """A stack whose orchestrator runs in a Docker engine of the benchmark's own."""
+    """A stack whose orchestrator runs in a separate Docker engine of the benchmark."""
 
     def __init__(self, engine: DockerEngine, *, first_port: int = 0) -> None:
         self.engine = engine
@@ -54,15 +54,16 @@ class ContainerStack(FaultStack):
         self.project = ""
         notes = self.tools / "notes"
         notes.mkdir()
-        self.tools.chmod(0o755)  # the containers' user is another
+        self.tools.chmod(0o755)  # the containers run as another user
         (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
         self._env["VESTAL_ORCHESTRATOR__KNOWLEDGE"] = json.dumps({"notes": str(notes)})
         self.orchestrator_url = f"http://127.0.0.1:{self._env['VESTAL_ORCHESTRATOR_PORT']}"
 
     def up(self) -> None:
-        """Start the agent, which brings the containers up with the image that is there, and wait for all.
+        """Start the agent, which starts the containers from the image in the benchmark's engine, and wait
+        until all services serve. Raises RuntimeError if they do not in time.
 
-        `vestal up` would build the image in an engine without a network.
+        `vestal up` is not used, because it would build the image, in an engine without a network.
         """
         if not (self.code / "docker-compose.yml").exists():
             shutil.copy2(REPO / "docker-compose.yml", self.code)
@@ -81,7 +82,9 @@ class ContainerStack(FaultStack):
         self.project = str(self.ask_agent("/status")["services"]["docker"]["project"])
 
     def pid(self, name: str) -> int | None:
-        """Return the PID of a container's main process, or of another process of the stack, or None."""
+        """Return the PID of a container's main process, or of another process of the stack; None if it does
+        not run.
+        """
         if name not in SERVICES:
             return super().pid(name)
         with contextlib.suppress(ValueError):
@@ -92,13 +95,13 @@ class ContainerStack(FaultStack):
         return None
 
     def container(self, service: str) -> str:
-        """Return the ID of a service's container; empty if there is none."""
+        """Return the ID of a service's container; "" if there is none."""
         labels = (f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}")
         filters = [part for label in labels for part in ("--filter", f"label={label}")]
         return self.engine.docker("ps", "--all", "--quiet", *filters).stdout.strip()
 
     def loads(self, stream: str) -> list[Load]:
-        """Return the requests to the orchestrator: reads as probes, and one task after the other."""
+        """Return the requests to the orchestrator: short reads as probes, and one task after the other."""
         token = (self.home / "token").read_text().strip()
         url, headers = f"{self.orchestrator_url}/tasks", {"Authorization": f"Bearer {token}"}
         return [probes_by_get(ORCHESTRATOR, f"{url}?limit=1", headers), tasks(ORCHESTRATOR, url, headers)]
@@ -116,7 +119,9 @@ class ContainerStack(FaultStack):
 
 @contextlib.contextmanager
 def open_stack(first_port: int) -> Iterator[FaultStack]:
-    """Run a Docker engine and a stack in it. Raises RuntimeError with the reason if either does not start."""
+    """Run a Docker engine and a stack in it, and yield the stack. Raises RuntimeError with the reason if
+    either does not start.
+    """
     with own_network(), DockerEngine() as engine:
         engine.load_image()
         with ContainerStack(engine, first_port=first_port) as stack:
@@ -124,7 +129,9 @@ def open_stack(first_port: int) -> Iterator[FaultStack]:
 
 
 def kill_container(stack: FaultStack) -> Made:
-    """Send SIGKILL to the container's main process. After `docker kill`, Docker would not restart it."""
+    """Send SIGKILL to the container's main process. `docker kill` is not used, because Docker would not
+    restart the container after it.
+    """
     pid = stack.living_pid(CONTAINER)
     at = time.time()
     os.kill(pid, signal.SIGKILL)
@@ -132,10 +139,12 @@ def kill_container(stack: FaultStack) -> Made:
 
 
 def overrun_container(stack: FaultStack) -> Made:
-    """Fill the container's memory until the kernel kills the orchestrator. That kill is the fault."""
+    """Fill the container's memory until the kernel kills the orchestrator. The fault is that kill. Raises
+    RuntimeError if it does not happen in time.
+    """
     assert isinstance(stack, ContainerStack)
     main = psutil.Process(stack.living_pid(CONTAINER))
-    victim = next(iter(main.children()), main).pid  # Docker's init is its parent
+    victim = next(iter(main.children()), main).pid  # with Docker's init, the orchestrator is a child
     command = [
         "docker",
         "--host",
@@ -160,7 +169,7 @@ def overrun_container(stack: FaultStack) -> Made:
 
 
 def restart_engine(stack: FaultStack) -> Made:
-    """Restart the Docker engine of the benchmark's own, as `systemctl restart docker` does."""
+    """Restart the benchmark's Docker engine, as `systemctl restart docker` does."""
     assert isinstance(stack, ContainerStack)
     at = time.time()
     stack.engine.stop()

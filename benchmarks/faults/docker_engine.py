@@ -1,7 +1,7 @@
-"""A Docker engine of the benchmark's own, in a network namespace of its own.
+"""Run a separate Docker engine for the benchmark, in a network namespace of its own.
 
-It shares nothing with the machine's own engine: neither data, socket, containerd, bridge nor firewall rules.
-A second dockerd in the machine's own network would interfere with the bridge `docker0`.
+It shares nothing with the machine's own engine: no data, socket, containerd, bridge or firewall rules. A
+second dockerd in the machine's own network would interfere with the bridge `docker0`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOK_S = 0.05
 
 
 def lacking() -> str:
-    """Return why the benchmark cannot run a Docker engine of its own here; empty if it can."""
+    """Return why the benchmark cannot run a Docker engine of its own on this machine; "" if it can."""
     if sys.platform != "linux" or os.getuid() != 0 or not shutil.which("dockerd") or not shutil.which("ip"):
         return "only root of a Linux machine with dockerd can run a Docker engine of its own"
     if _run("docker", "compose", "ls").returncode:
@@ -36,7 +36,9 @@ def lacking() -> str:
 
 @contextlib.contextmanager
 def own_network() -> Iterator[None]:
-    """Give this thread, and what it starts, a network of its own with a loopback device. Raises OSError."""
+    """Give this thread, and the processes it starts in the block, a network namespace with only a loopback
+    device. Raises OSError if that is not permitted.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as before:
         if libc.unshare(CLONE_NEWNET):
@@ -49,7 +51,7 @@ def own_network() -> Iterator[None]:
 
 
 class DockerEngine:
-    """A dockerd process with its own containerd, from entering to leaving the context.
+    """A dockerd process with its own containerd, which runs from entering to leaving the context.
 
     It must be entered within `own_network`.
     """
@@ -71,7 +73,9 @@ class DockerEngine:
         self.close()
 
     def start(self) -> None:
-        """Start dockerd and wait until it answers. Raise RuntimeError with its last words."""
+        """Start dockerd and wait until it answers. Raises RuntimeError, with the end of its log, if it does
+        not.
+        """
         folder, log = self._folder, self._folder / "log"
         options = {
             "--data-root": folder / "data",
@@ -91,7 +95,7 @@ class DockerEngine:
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
-        """Stop dockerd as a service manager does: SIGTERM, and SIGKILL if it takes too long."""
+        """Stop dockerd as a service manager does: by SIGTERM, and by SIGKILL if that takes too long."""
         process = self._process
         if process is None:
             return
@@ -103,13 +107,13 @@ class DockerEngine:
             process.wait()
 
     def docker(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a `docker` command against this engine."""
+        """Run a `docker` command against this engine, and return the finished process."""
         return _run("docker", "--host", self.host, *arguments)
 
     def load_image(self) -> None:
-        """Build the orchestrator's image in the machine's own engine and copy it into this one.
+        """Build the orchestrator's image in the machine's own engine, and copy it into this one.
 
-        Raises RuntimeError with the last words of the build.
+        Raises RuntimeError, with the end of the output, if the build or the copy fails.
         """
         arguments: list[str] = []
         if base := os.environ.get("VESTAL_PYTHON_IMAGE"):
@@ -125,7 +129,7 @@ class DockerEngine:
             raise RuntimeError(f"The image could not be loaded: {loaded.stderr[-300:]}")
 
     def close(self) -> None:
-        """Stop dockerd and delete its data. Its bridges end with their network."""
+        """Stop dockerd and delete its data. Its bridges disappear with their network namespace."""
         self.stop()
         for mount in self._mounts():
             _run("umount", "--lazy", mount)

@@ -1,4 +1,6 @@
-"""A fault: how it is injected, which processes it replaces, and what shows that it was noticed."""
+"""Define what a fault is: how it is injected, which processes are replaced because of it, and what shows that
+it was noticed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ LOOK_S = 0.002
 class Made:
     """The time at which a fault was injected (`at`), in seconds since 1970.
 
-    `noticed_at` is when it was noticed, if something other than the journal shows that.
+    `noticed_at` is when it was noticed, if something other than the journal shows that; else None.
     """
 
     at: float
@@ -34,10 +36,12 @@ class Made:
 class Fault:
     """One row of the fault table: how a fault is injected, and what is observed of it.
 
-    `make` injects the fault and, if it lasts for a time, ends it. `stream` is the service whose recovery is
-    measured. `replaced` names the processes that must have been replaced afterwards; `stable` those that must
-    have run for a while before, so that no delay of an earlier restart is measured; by default the same.
-    `default_actor` is who heals the fault without a trace in the journal.
+    `make` injects the fault and, if it lasts for a time, ends it. `notices` recognizes the journal's event
+    that shows that it was noticed. `stream` is the service whose recovery is measured. `replaced` names the
+    processes that must have been replaced afterwards. `stable` names the processes that must have run for a
+    while before the fault, so that no delay of an earlier restart is measured; None means those in
+    `replaced`. `default_actor` is who heals the fault if the journal shows nobody. After `limit_s` seconds
+    without recovery, `vestal up` is run.
     """
 
     name: str
@@ -54,8 +58,8 @@ class Fault:
 class Group:
     """Faults that are injected into one stack, in turn.
 
-    `open_stack` takes the first of the stack's ports; 0: free ones. `lacking` returns why a fault cannot be
-    injected on this machine, or an empty text.
+    `open_stack` takes the first of the stack's ports; 0 means free ones. `lacking` returns why a fault cannot
+    be injected on this machine; "" if it can.
     """
 
     faults: tuple[Fault, ...]
@@ -64,7 +68,7 @@ class Group:
 
 
 def signaled(name: str, number: signal.Signals) -> Callable[[FaultStack], Made]:
-    """Return a function that sends a signal to the process `name` of a stack."""
+    """Return a function that sends the signal `number` to the process `name` of a stack."""
 
     def make(stack: FaultStack) -> Made:
         pid = stack.living_pid(name)
@@ -85,7 +89,7 @@ def event_of(component: str, *events: str) -> Notices:
 
 
 def until_dead(pid: int, timeout_s: float) -> bool:
-    """Wait until a process is dead, and return whether it is."""
+    """Wait until a process is dead, for at most `timeout_s` seconds. Return whether it is."""
     end = time.monotonic() + timeout_s
     while is_alive(pid):
         if time.monotonic() > end:

@@ -1,4 +1,6 @@
-"""The faults of Ollama. A program that behaves like Ollama stands in for it, so that no model is needed."""
+"""Define the faults of Ollama. A program that behaves like Ollama stands in for it, so that no model is
+needed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults of what runs on the host, in the order in which a run with little time wants them."""
+"""Collect the faults of processes and resources on the host, ordered so that slow faults come last."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DISK = "only root of a Linux machine can mount a small disk"
 
 
 def _order(fault: Fault) -> bool:
-    return fault.name.endswith("_hang")  # half a minute and more each
+    return fault.name.endswith("_hang")  # each of these takes half a minute or more
 
 
 FAULTS = tuple(sorted((*processes.FAULTS, *ollama.FAULTS, *resources.FAULTS, UPGRADE), key=_order))

@@ -1,4 +1,4 @@
-"""The outcome of one try of a fault, from the times of requests and of the journal's events. Pure.
+"""Compute the outcome of one try of a fault, from the times of requests and of the journal's events. Pure.
 
 All times are Unix times in seconds by one clock.
 """
@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SHORTEST_OUTAGE_S = 2.0
-"""A shorter silence between two answers counts as a late answer, and not as an outage."""
+"""A shorter silence between two answers counts as a late answer, not as an outage. In seconds."""
 OUTAGE_FACTOR = 3.0
-"""A silence after the fault is an outage if it is this many times as long as any before the fault."""
+"""A silence after the fault is an outage if it is this many times as long as the longest silence before the
+fault.
+"""
 
 MLX, AGENT, OLLAMA, ORCHESTRATOR = "mlx", "agent", "ollama", "orchestrator"
 """The services that requests are sent to."""
@@ -24,8 +26,9 @@ A_PERSON = "a person"
 class Request:
     """One request of the load. `stream` names the service that it was sent to.
 
-    `is_probe`: its answer is short, so its end shows when the service served. `answered`: the whole answer
-    came in the end; else `why` says what came instead. `cut_offs` is how often its connection broke.
+    `is_probe` means that its answer is short, so that its end shows when the service served. `answered` means
+    that the whole answer arrived; else `why` says what happened instead. `cut_offs` is how often its
+    connection broke.
     """
 
     stream: str
@@ -49,16 +52,17 @@ class Entry:
 
 
 Notices = Callable[[Entry], bool]
-"""Returns whether an event shows that the fault was noticed."""
+"""Returns whether an event of the journal shows that the fault was noticed."""
 
 
 @dataclass(frozen=True)
 class Try:
-    """What was observed of one try.
+    """What was observed during one try.
 
-    `stream` is the service whose return is measured. The observation began at `from_at`, before the fault at
-    `fault_at`, and ended at `until`. `noticed_at` is set if something else than the journal shows when the
-    fault was noticed. `had_help`: the stack did not serve again until a person's command was run.
+    `stream` is the service whose recovery is measured. The observation began at `from_at`, before the fault
+    at `fault_at`, and ended at `until`. `noticed_at` is set if something other than the journal shows when
+    the fault was noticed. `had_help` means that the stack did not serve again until a person's command was
+    run.
     """
 
     stream: str
@@ -73,11 +77,12 @@ class Try:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of one try. `noticed_s` and `served_again_s` are None if that did not happen.
+    """The figures of one try. `noticed_s` and `served_again_s`, in seconds after the fault, are None if that
+    did not happen.
 
     `lost` counts the requests without a whole answer, `cut_offs` the broken connections whose clients came
-    back. `actors` are those that healed the fault, in the order in which they acted. `reasons` say why
-    requests were lost.
+    back. `actors` names who healed the fault, in the order in which they acted. `reasons` says why requests
+    were lost.
     """
 
     noticed_s: float | None
@@ -110,11 +115,11 @@ ACTORS = {
     ("mlx_server", "request_resumed"): "gateway",
     ("mlx_server", "answers_taken_up"): "gateway",
 }
-"""Whose work an event of the journal is, by component and event."""
+"""Whose action an event of the journal shows, by component and event."""
 
 
 def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Outcome:
-    """Return the outcome of a try. `default_actor` acts without a trace in the journal, as Docker does."""
+    """Return the outcome of a try. `default_actor` is named if the journal shows no actor, as for Docker."""
     after = [entry for entry in observed.entries if observed.fault_at <= entry.at <= observed.until]
     noticed_at = observed.noticed_at
     if noticed_at is None:
@@ -131,11 +136,12 @@ def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Out
 
 
 def served_again_s(observed: Try) -> float | None:
-    """Return how long the service did not serve because of the fault; None if it did not serve at the end.
+    """Return for how many seconds the service did not serve because of the fault; None if it did not serve at
+    the end.
 
     That is the time until the first answer to a probe that was sent after the fault, or the length of a later
-    outage if that is longer: some faults interrupt nothing until something is to be written, or replaced. A
-    fault that interrupts nothing at all takes about the time of one answer.
+    outage if that is longer, because some faults interrupt nothing until something has to be written or
+    replaced. A fault that interrupts nothing at all takes about the time of one answer.
     """
     probes = [each for each in observed.requests if each.stream == observed.stream and each.is_probe]
     answered = [each for each in probes if each.answered]
@@ -154,13 +160,15 @@ def served_again_s(observed: Try) -> float | None:
 
 
 def shortest_outage_s(before: Sequence[float]) -> float:
-    """Return how long a silence must be to count as an outage, from the times of answers before the fault."""
+    """Return how many seconds a silence must last to count as an outage, given the times of answers `before`
+    the fault.
+    """
     longest = max((end - begin for begin, end in zip(before, before[1:], strict=False)), default=0.0)
     return max(SHORTEST_OUTAGE_S, OUTAGE_FACTOR * longest)
 
 
 def actors(entries: Sequence[Entry], default_actor: str, had_help: bool) -> tuple[str, ...]:
-    """Return who acted, each once, in the order of their events; a person last."""
+    """Return who acted, each once, in the order of the events that show it; a person last."""
     found = dict.fromkeys(
         actor
         for entry in sorted(entries, key=lambda entry: entry.at)

@@ -1,6 +1,6 @@
-"""The stream of requests around a fault: short probes at fixed times, and one long answer after the other.
+"""Send requests around a fault: short probes at fixed times, and one long answer after the other.
 
-It runs in a thread of its own, so that a fault may be made by code that blocks.
+The requests are sent from a separate thread, so that code that blocks may inject the fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.faults.outcomes import Request
 
 PROBE_EACH_S = 0.3
 AT_ONCE = 6
-"""So many probes may wait; then none is sent until one has ended."""
+"""How many probes may wait for an answer. If there are more, none is sent until one has ended."""
 RETRY_S = 0.1
 REQUEST_TIMEOUT_S = 240.0
 LAST_ANSWERS_WITHIN_S = 60.0
@@ -31,12 +31,16 @@ LONG_TOKENS = 40
 LONG_PROMPT = "Write a long story about a lighthouse keeper and his cat."
 
 Send = Callable[[aiohttp.ClientSession, int], Awaitable[tuple[str, int]]]
-"""Sends request `number`. Returns why it has no whole answer, or "", and how often it was cut off."""
+"""Sends the request with this number. Returns why there is no whole answer, "" if there is one, and how often
+the connection was cut off.
+"""
 
 
 @dataclass(frozen=True)
 class Load:
-    """One stream of requests to the service `stream`. `is_probe`: short ones at fixed times."""
+    """One stream of requests to the service `stream`: probes at fixed times if `is_probe`, else one request
+    after the other.
+    """
 
     stream: str
     send: Send
@@ -53,18 +57,18 @@ class Prober:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="probes", daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Begin to send requests."""
         self._thread.start()
 
     def answered_since(self, stream: str, at: float) -> bool:
-        """Return whether a probe that was sent after this time is answered."""
+        """Return whether a probe of `stream` that was sent after the time `at` is answered."""
         return any(
             each.stream == stream and each.is_probe and each.answered and each.began_at >= at
             for each in list(self._requests)
         )
 
     def stop(self) -> list[Request]:
-        """Send no more, wait for the last answers, and return all requests. One without an answer is lost."""
+        """Stop sending, wait for the last answers, and return all requests. One without an answer is lost."""
         self._ending.set()
         self._thread.join(LAST_ANSWERS_WITHIN_S + 10)
         return list(self._requests)
@@ -111,7 +115,7 @@ class Prober:
 
 
 async def _last_answers(running: set[asyncio.Task[None]]) -> None:
-    """Wait for the last answers. Requests that take too long are cancelled, and so count as lost."""
+    """Wait for the last answers. Requests that take too long are cancelled, and therefore count as lost."""
     if running:
         _, late = await asyncio.wait(running, timeout=LAST_ANSWERS_WITHIN_S)
         for task in late:
@@ -123,7 +127,9 @@ async def _last_answers(running: set[asyncio.Task[None]]) -> None:
 
 
 def probes_of_model(stream: str, url: str) -> Load:
-    """Return the probes of an MLX server: one token of a short prompt, each on a connection of its own."""
+    """Return the probes of an MLX server: each asks for one token after a short prompt, on its own
+    connection.
+    """
     run = secrets.token_hex(4)
 
     def ask(number: int) -> ClientRequest:
@@ -134,7 +140,7 @@ def probes_of_model(stream: str, url: str) -> Load:
 
 
 def long_answers(stream: str, url: str) -> Load:
-    """Return the load of one streamed answer after the other, so that each fault cuts into one."""
+    """Return the load of one streamed answer after the other, so that each fault interrupts one."""
     run = secrets.token_hex(4)
 
     def ask(number: int) -> ClientRequest:
@@ -147,7 +153,9 @@ def long_answers(stream: str, url: str) -> Load:
 
 
 def _returning(url: str, run: str, ask: Callable[[int], ClientRequest]) -> Send:
-    """Return a client that comes back with its key, as the guide recommends, and counts its cut-offs."""
+    """Return a client that comes back with its key after a cut-off, as the guide recommends, and counts its
+    cut-offs.
+    """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
         comebacks = Comebacks()
@@ -160,7 +168,9 @@ def _returning(url: str, run: str, ask: Callable[[int], ClientRequest]) -> Send:
 
 
 def probes_by_get(stream: str, url: str, headers: dict[str, str] | None = None) -> Load:
-    """Return the probes of a service by GET, which may be repeated: its client tries until it is answered."""
+    """Return the probes of a service by GET. A GET may be repeated, so the client tries until it is
+    answered.
+    """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
         cut_offs, end = 0, time.monotonic() + REQUEST_TIMEOUT_S
@@ -181,7 +191,9 @@ def probes_by_get(stream: str, url: str, headers: dict[str, str] | None = None) 
 
 
 def tasks(stream: str, url: str, headers: dict[str, str]) -> Load:
-    """Return the load of one task after the other. It is answered when the orchestrator says `done`."""
+    """Return the load of one task after the other. A task is answered when the orchestrator reports it as
+    `done`.
+    """
     run = secrets.token_hex(4)
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
@@ -210,7 +222,9 @@ def tasks(stream: str, url: str, headers: dict[str, str]) -> Load:
 
 
 def probes_once(stream: str, url: str, body: dict[str, Any]) -> Load:
-    """Return the probes of a server that keeps no answers, as Ollama: what is cut off is lost."""
+    """Return the probes of a server that keeps no answers, such as Ollama. An answer that is cut off
+    is lost.
+    """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
         try:

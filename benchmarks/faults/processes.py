@@ -1,4 +1,4 @@
-"""The faults of engine, gateway and agent: killed, aborted, suspended, out of memory."""
+"""Define the faults of engine, gateway and agent: killed, aborted, suspended, out of memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from benchmarks.faults.outcomes import AGENT
 from benchmarks.faults.stack import FaultStack, until
 
 MEMORY_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
-"""Version 1 and version 2 of Linux' control groups."""
+"""The memory control groups of Linux, version 1 and version 2."""
 KILLED_WITHIN_S = 20.0
 REMOVED_WITHIN_S = 2.0
 WATCHDOG_WITHIN_S = 10.0
 
 
 def out_of_memory(stack: FaultStack) -> Made:
-    """Forbid the engine any more memory by a control group, so that the kernel kills it for want of memory.
+    """Forbid the engine any more memory by a control group, so that the kernel kills it.
 
-    That kill is the fault; it comes with the engine's next allocation. Without control groups (macOS, no
+    The fault is that kill, which happens at the engine's next allocation. Without control groups (macOS, no
     root), the engine gets SIGKILL.
     """
     pid = stack.living_pid("mlx_engine")
@@ -37,7 +37,9 @@ def out_of_memory(stack: FaultStack) -> Made:
 
 @contextlib.contextmanager
 def _memory_group(pid: int) -> Iterator[bool]:
-    """Move a process into a group of its own without any memory. Yield whether that was possible."""
+    """Move a process into a separate control group whose memory limit is already exceeded. Yield whether that
+    was possible.
+    """
     root = next((group for group in MEMORY_GROUPS if (group / "cgroup.procs").exists()), None)
     group = (root or MEMORY_GROUPS[0]) / f"vestal-fault-{pid}"
     try:
@@ -55,14 +57,16 @@ def _memory_group(pid: int) -> Iterator[bool]:
 
 
 def _removed(group: Path) -> bool:
-    """Remove a control group, which is possible once its last process is reaped. Return if it is gone."""
+    """Remove a control group, which is possible after its last process was reaped. Return whether the group
+    is gone.
+    """
     with contextlib.suppress(OSError):
         group.rmdir()
     return not group.exists()
 
 
 def kill_agent(stack: FaultStack) -> Made:
-    """Kill the agent. The watchdog writes to its log that the agent is gone."""
+    """Kill the agent. The fault counts as noticed when the watchdog writes to its log."""
     log = stack.home / "logs" / "watchdog.log"
     pid, size = stack.living_pid("agent"), _size(log)
     at = time.time()

@@ -1,4 +1,4 @@
-"""The faults of what the processes use: a full disk, and no descriptor left."""
+"""Define the faults of resources that the processes use: a full disk, and no descriptor left."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from benchmarks.faults.outcomes import Entry
 from benchmarks.faults.stack import FaultStack
 
 HOLD_S = 6.0
-"""The fault ends by itself after this time, as somebody deletes files, or as clients leave."""
+"""How many seconds the fault lasts. It ends by itself, as if somebody deleted files or clients
+disconnected.
+"""
 BLOCK_SIZES = (1 << 20, 1 << 12, 1)
 
 
 def fill_disk(stack: FaultStack) -> Made:
-    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S."""
+    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S seconds."""
     filler = stack.home / "filler"
     try:
         with filler.open("ab", buffering=0) as file:
@@ -32,9 +34,10 @@ def fill_disk(stack: FaultStack) -> Made:
 
 
 def take_descriptors(stack: FaultStack) -> Made:
-    """Lower the gateway's limit of descriptors to 0, so that it can open none, and restore it after HOLD_S.
+    """Lower the gateway's limit of descriptors to 0, so that it can open none, and restore it after HOLD_S
+    seconds.
 
-    Those that are open stay open.
+    Descriptors that are already open stay open.
     """
     pid = stack.living_pid("mlx_server")
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)

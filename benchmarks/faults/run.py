@@ -20,7 +20,7 @@ TRIES = 20
 QUICK_TRIES = 3
 GROUPS = (on_host.GROUP, sleeping.GROUP, containers.GROUP)
 Done = Collection[tuple[str, int]]
-"""The tries that need no repetition: (fault, number)."""
+"""The tries that need not be repeated, as (fault, number of the try)."""
 
 
 def run_faults(
@@ -31,10 +31,10 @@ def run_faults(
     done: Done = (),
     first_port: int = 0,
 ) -> None:
-    """Inject each fault `tries` times, except the tries in `done`. Try 1 of all faults of a group comes
-    before try 2.
+    """Inject each fault `tries` times, except for the tries in `done`.
 
-    A fault that cannot be injected on this machine is logged once as a failure with its reason.
+    Try 1 of all faults of a group comes before try 2. A fault that cannot be injected on this machine is
+    logged once, as a failure with its reason.
     """
     for group in groups:
         wanted = [fault for fault in group.faults if not only or fault.name in only]
@@ -55,7 +55,7 @@ def _refused(log: Log, group: Group, fault: Fault) -> bool:
 def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port: int) -> None:
     """Inject the faults of one group. After a try that failed, the next one gets a new stack.
 
-    If a stack does not start, the remaining tries of the group fail with its last words.
+    If a stack does not start, the remaining tries of the group are logged as failures with the reason.
     """
     while left:
         with contextlib.ExitStack() as opened:
@@ -73,7 +73,7 @@ def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port
 
 
 def _logged(log: Log, stack: FaultStack, number: int, fault: Fault) -> bool:
-    """Make a try and log it. Return whether the stack can be used further."""
+    """Make a try and log its figures. Return whether the stack can be used for another try."""
     began = time.monotonic()
     try:
         got = run_try(stack, fault, random.Random(f"{fault.name} {number}"))
@@ -102,8 +102,8 @@ def _s(seconds: float | None) -> str:
 
 
 def done_tries(found: Iterable[Figure]) -> set[tuple[str, int]]:
-    """Return the fault and number of each finished try: those with a figure for the return of the service,
-    which is logged last.
+    """Return (fault, number) of each finished try. A try is finished if there is a figure for the recovery of
+    the service, which is logged last.
     """
     rows = ((figure.row.split("/"), figure) for figure in found if figure.row.startswith("faults/"))
     return {(parts[1], figure.round) for parts, figure in rows if parts[2] == table.SERVED}

@@ -1,4 +1,6 @@
-"""The machine sleeps: all processes stop, and the clocks that go on in a sleep are set forward."""
+"""Simulate that the machine sleeps: suspend all processes, and set forward the clocks that continue during a
+sleep.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,9 @@ extern "C" int clock_gettime(clockid_t clock, struct timespec *now) {
 
 
 def compile_clock(folder: Path) -> Path:
-    """Compile the library with which a process's clocks can be set forward, and return its path.
+    """Compile the library by which a process's clocks can be set forward, and return its path.
 
-    Raises OSError, subprocess.CalledProcessError.
+    Raises OSError if there is no compiler, and subprocess.CalledProcessError if it fails.
     """
     source, library = folder / "clock.cpp", folder / "clock.so"
     source.write_text(CLOCK_SOURCE)
@@ -57,7 +59,8 @@ def compile_clock(folder: Path) -> Path:
 
 
 def sleep(stack: FaultStack) -> Made:
-    """Stop all processes of the stack, set the clocks that go on in a sleep forward, and continue them.
+    """Suspend all processes of the stack, set forward the clocks that continue during a sleep, and continue
+    the processes.
 
     The fault begins with the wake.
     """

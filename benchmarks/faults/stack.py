@@ -1,4 +1,6 @@
-"""The stack into which faults are injected: a home on a small disk of its own, and a stand-in for Ollama."""
+"""Run the stack into which faults are injected, with its home on a small disk of its own and a stand-in for
+Ollama.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +32,28 @@ SETTINGS = {
     "VESTAL_SUPERVISION__BREAKER_FAILURES": "10000",
     "VESTAL_MLX__PROMPT_CACHE_DISK": "64m",
 }
-"""The benchmark causes more deaths than a breaker allows. All times are the defaults."""
+"""Settings that keep circuit breakers from opening, because the benchmark causes more deaths than they allow.
+All times are the defaults.
+"""
 DISK_MB = 2048
-"""A disk with less than 1 GiB free is refused by `vestal up`."""
+"""The size of the small disk. `vestal up` refuses a disk with less than 1 GiB free."""
 STABLE_S = 14.0
-"""A process that died younger than some 10 s may be restarted late by design."""
+"""How many seconds a process must have run before a fault. One that dies younger than about 10 s may be
+restarted late by design.
+"""
 STEADY_WITHIN_S = 120.0
 LOOK_S = 0.1
 ANSWER_WITHIN_S = 3.0
 
 
 class FaultStack(StackProcess):
-    """A stack whose disk can be filled, and whose clocks can be set forward if it is made with `clock`.
+    """A stack whose disk can be filled and, if it has a `clock`, whose clocks can be set forward.
 
-    `clock` is the library that reads the file in $VESTAL_FAULT_CLOCK.
+    `clock` is the path of the library that reads the file in $VESTAL_FAULT_CLOCK.
     """
 
     def __init__(self, *, first_port: int = 0, clock: Path | None = None, **env: str) -> None:
-        self.changes = itertools.count(1, 2)  # an odd number is a change that the agent has, too
+        self.changes = itertools.count(1, 2)  # odd numbers change the agent's code, too
         self.slept_s = 0
         self.tools = Path(tempfile.mkdtemp(prefix="vestal-faults-"))
         self._ollama_port = first_port + 3 if first_port else free_port()
@@ -71,7 +77,7 @@ class FaultStack(StackProcess):
         }
 
     def _mount(self) -> bool:
-        """Mount a small disk on the home if this user may. Return whether that was possible."""
+        """Mount a small disk on the home, if this user may. Return whether that was possible."""
         if not can_mount():
             return False
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=700", "none", str(self.home)]
@@ -91,14 +97,18 @@ class FaultStack(StackProcess):
     # --- what the faults need ---
 
     def living_pid(self, name: str) -> int:
-        """Return the PID of a running process of the stack. Raise RuntimeError if it does not run."""
+        """Return the PID of a running process of the stack. Raises RuntimeError if the process does
+        not run.
+        """
         pid = self.pid(name)
         if pid is None:
             raise RuntimeError(f"{name} does not run, so no fault can be made to it.")
         return pid
 
     def set_clocks_forward(self, seconds: int) -> None:
-        """Add to the clocks that go on while a machine sleeps, for all processes of the stack."""
+        """Add `seconds` to the clocks that continue during a machine's sleep, for all processes of
+        the stack.
+        """
         self.slept_s += seconds
         with self._clock_file.open("r+b") as file, mmap.mmap(file.fileno(), 8) as page:
             page[:8] = self.slept_s.to_bytes(8, sys.byteorder, signed=True)
@@ -106,7 +116,7 @@ class FaultStack(StackProcess):
     # --- what is observed ---
 
     def loads(self, stream: str) -> list[Load]:
-        """Return the requests that are sent around a fault of a service."""
+        """Return the requests that are sent around a fault of the service `stream`."""
         model = [probes_of_model(MLX, self.url), long_answers(MLX, self.url)]
         if stream == AGENT:
             return [*model, probes_by_get(AGENT, f"{self.agent_url}/health")]
@@ -116,9 +126,10 @@ class FaultStack(StackProcess):
         return model
 
     def entries(self, since: int) -> list[tuple[int, Entry]]:
-        """Return the journal's events after number `since`, with their numbers, in this machine's time.
+        """Return the journal's events after number `since`, with their numbers. Times that the stack set
+        forward are corrected to this machine's clock.
 
-        Raises OSError, ValueError.
+        Raises OSError or ValueError if the agent does not answer properly.
         """
         found: list[tuple[int, Entry]] = []
         while True:
@@ -131,11 +142,15 @@ class FaultStack(StackProcess):
                 return found
 
     def newest_entry(self) -> int:
-        """Return the number of the newest event in the journal. Raises OSError, ValueError."""
+        """Return the number of the newest event in the journal; 0 if there is none. Raises OSError or
+        ValueError if the agent does not answer properly.
+        """
         return max((int(each["seq"]) for each in self.ask_agent("/journal?newest=1")["events"]), default=0)
 
     def ask_agent(self, path: str) -> dict[str, Any]:
-        """Return the JSON object that the agent answers to a GET. Raises OSError, ValueError."""
+        """Return the JSON object that the agent answers to a GET of `path`. Raises OSError if there is no
+        answer, and ValueError if it is not JSON.
+        """
         token = (self.home / "token").read_text().strip()
         request = urllib.request.Request(self.agent_url + path, headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
@@ -148,35 +163,37 @@ class FaultStack(StackProcess):
         return False
 
     def age_s(self, name: str) -> float:
-        """Return for how long a process of the stack has run; 0.0 if it does not run."""
+        """Return for how many seconds a process of the stack has run; 0.0 if it does not run."""
         with contextlib.suppress(psutil.Error):
             if pid := self.pid(name):
                 return time.time() - psutil.Process(pid).create_time()
         return 0.0
 
     def until_steady(self, names: tuple[str, ...]) -> None:
-        """Wait until the stack is whole and these processes have run for STABLE_S. Raise TimeoutError."""
+        """Wait until the stack is whole and the named processes have run for STABLE_S seconds. Raises
+        TimeoutError if that takes longer than STEADY_WITHIN_S seconds.
+        """
         steady = lambda: self.is_whole() and all(self.age_s(name) >= STABLE_S for name in names)  # noqa: E731
         if not until(steady, STEADY_WITHIN_S):
             raise TimeoutError(f"The stack was not steady within {STEADY_WITHIN_S:g} s.")
 
     def replaced(self, before: dict[str, int | None]) -> bool:
-        """Return whether each process runs with another PID than `before`."""
+        """Return whether each process in `before` runs with another PID than it had."""
         return all((pid := self.pid(name)) and pid != old and is_alive(pid) for name, old in before.items())
 
     def help(self) -> None:
-        """Run `vestal up`, as a person would do if the stack does not serve again."""
+        """Run `vestal up`, as a person would if the stack does not serve again."""
         progress("the stack does not serve again by itself: `vestal up`")
         self.up()
 
 
 def can_mount() -> bool:
-    """Return whether this user may mount a disk."""
+    """Return whether this user may mount a disk, which only root on Linux may."""
     return sys.platform == "linux" and os.getuid() == 0
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Wait until a condition holds, and return whether it does."""
+    """Wait until `condition` holds, for at most `timeout_s` seconds. Return whether it does."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""The fault table: figures of each try, and from figures the table as Markdown. Pure."""
+"""Convert a try's outcome to figures, and figures to the fault table in Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from benchmarks.figures import VESTAL, Figure, percentile
 
 NOTICED, SERVED, LOST, CUT_OFFS, ACTED = "noticed_s", "served_again_s", "lost", "cut_offs", "acted"
 ACTED_BY = "acted_by_"
-"""How the row of an actor begins: each of its figures is one try in which this actor acted."""
+"""The beginning of the name of an actor's row. Each figure in that row is one try in which this actor
+acted.
+"""
 UNITS = {NOTICED: "s", SERVED: "s", LOST: "requests", CUT_OFFS: "connections", ACTED: "acts of a person"}
 UNNOTICED = "No event of the journal showed that the fault was noticed."
 NOT_SERVED = "The service did not serve again while it was watched."
@@ -30,12 +32,14 @@ RULE = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
 
 
 def row(fault: str, what: str) -> str:
-    """Return the name of the row that holds the figure `what` of a fault."""
+    """Return the name of the row with the figure `what` of a fault."""
     return f"faults/{fault}/{what}"
 
 
 def figures(fault: str, number: int, got: Outcome) -> Iterator[Figure]:
-    """Yield the figures of one try, whose number is the round. The time until the return comes last."""
+    """Yield the figures of one try, with the try's number as the round. The time until the recovery comes
+    last.
+    """
     values: dict[str, float] = {LOST: got.lost, CUT_OFFS: got.cut_offs, ACTED: float(got.by_person)}
     for what, value in values.items():
         yield Figure(row(fault, what), VESTAL, value, UNITS[what], "lower", number)
@@ -51,15 +55,15 @@ def figures(fault: str, number: int, got: Outcome) -> Iterator[Figure]:
 
 
 def failure(fault: str, what: str, number: int, why: str) -> Figure:
-    """Return the figure that stands for a value which could not be measured."""
+    """Return a figure that says why a value could not be measured."""
     return Figure(row(fault, what), VESTAL, None, UNITS[what], "lower", number, failed=why)
 
 
 def markdown(found: Iterable[Figure]) -> str:
-    """Return the fault table of all figures of faults, in the order in which the faults first appear.
+    """Return the fault table from all figures of faults, in the order in which the faults first appear.
 
-    Where a try has no value of a time, the time counts as infinite, so that a failure cannot flatter a row.
-    A fault that was not measured has the reason in its row.
+    If a try has no value for a time, that time counts as infinite, so that a failure cannot improve a row. A
+    fault that was not measured has the reason in its row.
     """
     rows: dict[str, list[Figure]] = {}
     for figure in found:
@@ -85,7 +89,9 @@ def _line(fault: str, of_fault: Sequence[Figure]) -> str:
 
 
 def _who_acted(fault: str, of_fault: Sequence[Figure], tries: int) -> str:
-    """Return the actors with the number of their tries, where that is not all of them."""
+    """Return the names of the actors, each with the number of tries in which it acted, unless it acted in
+    all.
+    """
     begin, counts = row(fault, ACTED_BY), dict[str, int]()
     for figure in of_fault:
         if figure.row.startswith(begin):

@@ -1,4 +1,4 @@
-"""One try of a fault: send load, inject the fault, wait for the recovery, and return the outcome."""
+"""Make one try of a fault: send load, inject the fault, wait for the recovery, and return the outcome."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from benchmarks.faults.probing import Prober
 from benchmarks.faults.stack import FaultStack, until
 
 BEFORE_S = 4.0
-"""The load runs for so long before the fault, its first second not counted, and a random time longer."""
+"""How many seconds the load runs before the fault, of which the first is not counted. A random time of up to
+UP_TO_MORE_S is added.
+"""
 UP_TO_MORE_S = 1.0
 AFTER_S = 4.0
-"""The stack is watched for so long after its return. The gateway's events come to the journal late, too."""
+"""How many seconds the stack is watched after its recovery, because the gateway's events also arrive late in
+the journal.
+"""
 HELPED_WITHIN_S = 60.0
 
 
 def run_try(stack: FaultStack, fault: Fault, draw: random.Random) -> Outcome:
-    """Inject the fault once and return the outcome. Raises TimeoutError if the stack is not steady before."""
+    """Inject the fault once and return the outcome. Raises TimeoutError if the stack is not steady before the
+    fault.
+    """
     stack.until_steady(fault.replaced if fault.stable is None else fault.stable)
     since = stack.newest_entry()
     prober = Prober(stack.loads(fault.stream))

@@ -1,1 +1,1 @@
-"""Measurements of gateway and engine alone: the answer log, their messages, their memory over time."""
+"""Measure gateway and engine alone: the answer log, their messages, and their memory over time."""

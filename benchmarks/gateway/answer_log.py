@@ -1,11 +1,12 @@
-"""Measure what it costs to write answers down: tokens a second, and the gateway's CPU time for each token.
+"""Measure how the answer log affects tokens per second, and how much CPU time of the gateway each token takes
+with it.
 
     python -m benchmarks.gateway.answer_log [ROUNDS]
 
 Two gateways, with `mlx.keep_answers_s` 0 and 3600, take turns with 8 streams: once with an engine that
-generates nothing and so is as fast as the gateway, and once with the small model. The order alternates, so
-that other load of the machine affects both. `fastest` compares the fastest rounds, which other load affects
-least; the CPU time is without what the gateway uses at rest.
+generates nothing and therefore is as fast as the gateway, and once with the small model. The order
+alternates, so that other load of the machine affects both. `fastest` compares the fastest rounds, which other
+load affects least. The CPU time does not include what the gateway uses at rest.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Figures:
-    """Tokens a second, and the gateway's CPU seconds for each token, by round.
+    """Tokens per second, and the gateway's CPU seconds for each token, by round.
 
     `at_rest` is the share of a core that the gateway uses without requests.
     """
@@ -47,7 +48,9 @@ class Figures:
 async def round_of(
     session: aiohttp.ClientSession, gateway: GatewayProcess, prompt: str, tokens: int, figures: Figures
 ) -> None:
-    """Send STREAMS requests at once, read them to their end, and add what was measured."""
+    """Send STREAMS requests at the same time, read them to their end, and add the measured values to
+    `figures`.
+    """
     process = psutil.Process(gateway.pid)
 
     async def stream() -> None:
@@ -69,7 +72,9 @@ async def round_of(
 
 
 async def compare(program: tuple[str, ...], prompt: str, tokens: int, rounds: int) -> dict[str, Figures]:
-    """Return the figures without and with the log."""
+    """Measure both gateways, and return the figures by the value of `mlx.keep_answers_s`: NOT_KEPT or
+    KEPT.
+    """
     figures = {NOT_KEPT: Figures(), KEPT: Figures()}
     settings = {"VESTAL_MLX__MAX_RUNNING": str(STREAMS), "VESTAL_MLX__WARM_SPARE": "false"}
     without = GatewayProcess(*program, **settings, VESTAL_MLX__KEEP_ANSWERS_S=NOT_KEPT)

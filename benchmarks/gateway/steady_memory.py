@@ -2,10 +2,11 @@
 
     python -m benchmarks.gateway.steady_memory [REQUESTS]
 
-Ten requests run at once: chats with shared beginnings, a few chats without, JSON and embeddings. Answers have
-a few tokens, so 10,000 requests take some 20 minutes. The prompt cache is small, in RAM and on disk, so that
-it is full early: what grows after that is a leak. Memory counts as flat if the last tenth is within 5 % of
-the second to fourth. With fewer than some 2,000 requests the cache is still filling up then.
+Ten requests run at the same time: chats with shared beginnings, a few chats without, JSON and embeddings.
+Answers have a few tokens, so 10,000 requests take about 20 minutes. The prompt cache is small, in RAM and on
+disk, so that it is full early, and what grows afterwards is a leak. Memory counts as flat if the last tenth
+is within 5 % of the second to fourth. With fewer than about 2,000 requests the cache is still being filled by
+then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from benchmarks.client.requests import EMBEDDING_MODEL, FILLER, MODEL, SCHEMA, S
 from benchmarks.processes.gateway import GatewayProcess
 
 SETTINGS = {"VESTAL_MLX__PROMPT_CACHE_RAM": "64m", "VESTAL_MLX__PROMPT_CACHE_DISK": "256m"}
-"""1,400 and 5,600 tokens: all beginnings fit on the disk, and replace each other in RAM."""
+"""Room for 1,400 tokens in RAM and 5,600 on disk: all beginnings fit on the disk, but replace each other in
+RAM.
+"""
 BEGINNINGS = 24
 CLIENTS = 10
 SAMPLES = 10
@@ -37,7 +40,7 @@ EMBED_EVERY, JSON_EVERY, ALONE_EVERY = 10, 25, 40
 
 
 def ask(number: int) -> ClientRequest:
-    """Return request `number`; its length and type depend on the number alone."""
+    """Return request `number`. Its length and type depend on the number alone."""
     draw = random.Random(number)
     subject = f"{number}: {draw.choice(SUBJECTS)}"
     if number % EMBED_EVERY == 0:
@@ -54,7 +57,9 @@ def ask(number: int) -> ClientRequest:
 
 
 async def measure(requests: int) -> bool:
-    """Print a line for each tenth of the requests. Return whether the engine's memory was flat."""
+    """Send the requests, and print a line for each tenth of them. Return whether the engine's memory was
+    flat.
+    """
     numbers = iter(range(requests))
     held: list[float] = []
     done = 0
@@ -71,7 +76,7 @@ async def measure(requests: int) -> bool:
                     raise SystemExit(f"request {number}: {answer.fault}")
                 done += 1
                 if done * SAMPLES % requests < SAMPLES:
-                    row = done  # others continue while this client waits
+                    row = done  # `done` grows while this client waits below
                     cache = (await asyncio.to_thread(gateway.health))["prompt_cache"]
                     held.append(_rss_mb(gateway.engine_pid()))
                     _show(row, time.monotonic() - began, held[-1], _rss_mb(gateway.pid), cache)

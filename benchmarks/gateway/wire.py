@@ -1,9 +1,9 @@
-"""Measure time and size of messages between gateway and engine: encoded as a frame, and decoded again.
+"""Measure the time to encode and decode each message between gateway and engine, and its size.
 
     python -m benchmarks.gateway.wire
 
-Prints the median over rounds, in microseconds per message. The token message is
-sent for each token of each stream; the others are sent once a request, or once a second.
+The median over several rounds is printed, in microseconds per message. The token message is sent for each
+token of each stream; the others are sent once per request or once per second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROW = "{:<34} {:>8} {:>10} {:>10}"
 
 
 def messages() -> dict[str, protocol.Op | protocol.Event]:
-    """Return the measured messages by the name under which they are printed."""
+    """Return the measured messages, by the names under which they are printed."""
     request, model = "1a2b3c4d-12", "smollm2:135m"
     likely = protocol.TokenLogprob(" hello", tuple(b" hello"), -1.2345678)
     sampling = protocol.Sampling(seed=1_234_567_890, temperature=0.7, top_p=0.9)
@@ -48,7 +48,7 @@ def messages() -> dict[str, protocol.Op | protocol.Event]:
 
 
 def median_us(call: Callable[[], object]) -> float:
-    """Return the median time of a call over ROUNDS rounds of about ROUND_S seconds, in microseconds."""
+    """Return the median time of a call in microseconds, over ROUNDS rounds of about ROUND_S seconds."""
     timer = timeit.Timer(call)
     number, took_s = timer.autorange()
     number = max(1, round(number * ROUND_S / took_s))

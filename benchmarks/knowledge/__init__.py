@@ -1,1 +1,1 @@
-"""Measurements of the orchestrator's knowledge: speed, size, and whether a search finds the passage."""
+"""Measure the orchestrator's knowledge: its speed, its size, and whether a search finds the right passage."""

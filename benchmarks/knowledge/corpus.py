@@ -1,4 +1,4 @@
-"""A generated corpus, whose size is known and whose words are as frequent as in a language."""
+"""Generate a corpus of a known size, with word frequencies as in a natural language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ WORDS = 20_000
 
 
 class Corpus:
-    """Text with word frequencies as in a language (Zipf, stop words first); each paragraph is one chunk."""
+    """Generates text with word frequencies as in a natural language (Zipf, stop words first). Each paragraph
+    is one chunk.
+    """
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
@@ -25,7 +27,7 @@ class Corpus:
         return " ".join(self._draw.choices(self._words, self._weights, k=count))
 
     def write(self, folder: Path, chunks: int) -> int:
-        """Write a corpus of `chunks` chunks into `folder`. Return the number of files."""
+        """Write a corpus of `chunks` chunks into the new folder `folder`. Return the number of files."""
         folder.mkdir(parents=True)
         files = chunks // CHUNKS_A_FILE
         for number in range(files):

@@ -1,4 +1,4 @@
-"""Build the orchestrator's knowledge in a folder of its own, with any embedder, for benchmarks."""
+"""Create the orchestrator's knowledge in a separate folder, with any embedder, for benchmarks."""
 
 from __future__ import annotations
 
@@ -39,11 +39,15 @@ class KnowledgeHome:
         )
 
     def search_with(self, reranking: Reranking | None) -> KnowledgeSearch:
-        """Return a search of this knowledge whose results `reranking` ranks again; None: nothing does."""
+        """Return a search of this knowledge that orders its results with `reranking`; None: without
+        reranking.
+        """
         return KnowledgeSearch(self.store, self.vectors, self.ranker, self._embedder, MODEL, reranking)
 
 
 def _database(home: Path) -> Database:
-    """Return SQLite in the folder, or the empty Postgres database that VESTAL_DATABASE_URL names."""
+    """Return a SQLite database in the folder `home`, or the Postgres database that VESTAL_DATABASE_URL names,
+    which must be empty.
+    """
     url = os.environ.get("VESTAL_DATABASE_URL")
     return PostgresDatabase(url) if url else SqliteDatabase(home / "orchestrator.db")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.knowledge.retrieval [--reranker MODEL]
 
-Each question of retrieval_questions.yaml has a passage that answers it; recall@5 is the share of questions
+Each question in retrieval_questions.yaml has a passage that answers it; recall@5 is the share of questions
 whose passage is among the first five chunks. The real gateway and engine compute the embeddings (all-minilm).
-MODEL is an installed reranker. An oracle, which knows the answers, ranks the same finds and so shows what the
-best reranker could reach.
+MODEL is an installed reranker. An oracle, which knows the answers, ranks the same results, and so shows what
+the best reranker could reach.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ QUESTIONS = Path(__file__).with_name("retrieval_questions.yaml")
 K = 5
 ROW = "{:<26} {:>9} {:>15}"
 PATIENCE_S = 600.0
-"""The wait for a reranker. A user's search waits 5 s, and a slow machine would measure that limit."""
+"""How many seconds a reranker may take. A user's search waits 5 s, and on a slow machine the benchmark would
+measure that limit.
+"""
 Asked = Mapping[str, Any]
 Places = dict[str, list[int | None]]  # by search method: for each question the rank of the answer, from 1
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """The embedder: all-minilm behind the gateway. Its vectors have unit length."""
+    """Embeds and reranks with models behind the gateway. The vectors have unit norm."""
 
     session: aiohttp.ClientSession
     url: str
@@ -59,7 +61,7 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Ranks the passages first that have these words: those of the answer."""
+    """A reranker that puts the passages with `words`, the words of the right answer, first."""
 
     words: str
 
@@ -68,7 +70,9 @@ class Oracle:
 
 
 async def measure(url: str, home: Path, reranker: str | None) -> bool:
-    """Print the questions that search by both missed, and the tables. Return whether both find most."""
+    """Print the questions whose answer the search by both missed, and the tables. Return whether the search
+    by both has the highest recall.
+    """
     good, sets = True, read_questions()
     async with aiohttp.ClientSession() as session:
         gateway = Gateway(session, url)
@@ -130,7 +134,7 @@ def _show(method: str, places: list[int | None]) -> float:
 
 
 def read_questions() -> dict[str, list[Asked]]:
-    """Return the question sets. Raise SystemExit if an answer is no longer in the docs."""
+    """Return the sets of questions. Raises SystemExit if the docs do not contain an answer."""
     sets: dict[str, list[Asked]] = yaml.safe_load(QUESTIONS.read_text(encoding="utf-8"))
     for asked in (asked for questions in sets.values() for asked in questions):
         text = " ".join((DOCS / asked["file"]).read_text(encoding="utf-8").split())

@@ -3,7 +3,7 @@
     python -m benchmarks.knowledge.speed
     VESTAL_DATABASE_URL=postgresql://… python -m benchmarks.knowledge.speed   # an empty one, with pgvector
 
-The corpus is generated, and a stand-in makes the embeddings. Measured are: a search over 20,000 chunks
+The corpus is generated, and a stand-in computes the embeddings. Measured are: a search over 20,000 chunks
 without the embedding of the query; checking an unchanged corpus again, by date and by content; and the memory
 of one process that indexes and searches 50,000 chunks.
 """
@@ -24,12 +24,14 @@ from orchestrator.knowledge.search.scope import EVERYTHING, Scope
 
 DIM = 384
 SEARCHES = 300
-SEARCH_P95_MS, FILES_A_S, MOST_MB = 20.0, 2000, 2048 * 0.8  # the last: where the memory guard slows work down
+SEARCH_P95_MS, FILES_A_S, MOST_MB = 20.0, 2000, 2048 * 0.8  # MOST_MB: the memory guard slows from here
 ROW = "{:<58} {:>10} {:>10}"
 
 
 class HashEmbedder:
-    """Embeds a text as a unit vector drawn from its hash; the same text has the same vector."""
+    """Embeds a text as a vector of unit norm drawn from its hash, so that the same text has the same
+    vector.
+    """
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         import numpy as np

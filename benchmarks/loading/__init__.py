@@ -1,1 +1,1 @@
-"""Measurements of how fast a large model is loaded."""
+"""Measure how fast a large model is loaded."""

@@ -1,4 +1,4 @@
-"""Make a folder with a large Llama model of random weights, in shards."""
+"""Create a folder with a large Llama model of random weights, in several weight files (shards)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def layers_for(size_bytes: float, dtype: str, vocabulary: int) -> int:
-    """Return how many layers make a model of about this size; at least one."""
+    """Return how many layers, at least one, make a model of about `size_bytes`."""
     of_layer = sum(math.prod(shape) for shape in _layer(0).values()) * WIDTHS[dtype]
     return max(1, round((size_bytes - vocabulary * HIDDEN * WIDTHS[dtype]) / of_layer))
 
 
 def make(folder: Path, size_bytes: float, dtype: str, like: Path) -> int:
-    """Write the model, with the tokenizer of the model in the folder `like`. Return the bytes of its weights.
+    """Write the model into the new folder `folder`, with the tokenizer of the model in the folder `like`.
+    Return the bytes of its weights.
 
-    `dtype` is F32 or BF16. All tensors are cut out of one block of random numbers: what the numbers are has
-    no influence on the time of a load.
+    `dtype` is F32 or BF16. All tensors are filled from one block of random numbers, because the values do not
+    affect the time of a load.
     """
     config = json.loads((like / "config.json").read_text())
     layers = layers_for(size_bytes, dtype, config["vocab_size"])
@@ -71,13 +72,15 @@ def _shards(layers: int, vocabulary: int) -> Iterator[Shapes]:
 
 def _block(dtype: str) -> memoryview:
     numbers = np.random.default_rng(0).standard_normal(BLOCK_NUMBERS, dtype=np.float32) * np.float32(SHRUNK)
-    if dtype == "BF16":  # the upper half of a float32
+    if dtype == "BF16":  # a bfloat16 is the upper half of a float32
         return (numbers.view(np.uint32) >> 16).astype(np.uint16).data.cast("B")
     return numbers.data.cast("B")
 
 
 def _write(path: Path, shapes: Shapes, dtype: str, block: memoryview) -> int:
-    """Write one safetensors file and return the size of its tensors."""
+    """Write one safetensors file, with tensors of these shapes filled from `block`. Return the size of its
+    tensors in bytes.
+    """
     header: dict[str, dict[str, Any]] = {}
     offset = 0
     for name, shape in shapes.items():

@@ -1,11 +1,12 @@
-"""Measure how fast a large model is loaded, compared with `dd` of its files, and a restart with that model.
+"""Measure how fast a large model is loaded, compared with `dd` of its files, and how long a restart with that
+model takes.
 
     python -m benchmarks.loading.reload [ROUNDS]
 
 The model has random weights: 6 GB as float32, which are used as they are, and half of that as bfloat16, which
-MLX's CPU build converts; a single round takes 1 GB. "Cold" means that the files are not in the page cache.
-dd copies them into one buffer and keeps nothing, so in the page cache it is the bound, not a loader. The
-folder is deleted at the end.
+MLX's CPU build converts. With a single round it has 1 GB. "Cold" means that the files are not in the page
+cache. dd copies the files into one buffer and keeps nothing, so in the page cache it is an upper bound, not
+another loader. The folder is deleted at the end.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ while True:
 print(time.perf_counter() - began)
 model.close()
 """
-"""A load by a standby engine, which has read the tokenizer and started a template process before."""
+"""A load as by a standby engine, which has already read the tokenizer and started a template process."""
 THEIRS = """
 import sys, time
 from mlx_server import blas
@@ -72,7 +73,7 @@ began = time.perf_counter()
 model = load(sys.argv[1])
 print(time.perf_counter() - began)
 """
-"""What mlx_lm.server does before it serves. It keeps bfloat16."""
+"""A load as by mlx_lm.server before it serves. It keeps bfloat16."""
 
 
 def measure(log: Log, subjects: Subjects, rounds: int) -> None:
@@ -91,7 +92,7 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def _lacking(scratch: Path, size: float) -> str:
-    """Return why a model of this size cannot be measured here, or an empty text."""
+    """Return why a model of this size cannot be measured on this machine; "" if it can."""
     if shutil.disk_usage(scratch).free < 2 * size:
         return (
             f"{scratch} has no room for a model of {size / 1e9:g} GB: free some of the disk, or set TMPDIR."
@@ -142,7 +143,7 @@ def _dd_s(files: list[Path]) -> float:
 
 
 def _drop(files: list[Path]) -> None:
-    """Drop the files from the page cache, after writing what is not on the disk yet."""
+    """Write data of the files that are not on the disk yet, and drop the files from the page cache."""
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -153,7 +154,9 @@ def _drop(files: list[Path]) -> None:
 
 
 def _load_s(program: str, folder: Path) -> float:
-    """Return the seconds that a load takes in a process of its own, without the imports."""
+    """Run `program` in a separate process, and return the seconds that it reports for loading the model in
+    `folder`, without the imports. Raises ValueError if it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="vestal-bench-") as cache:
         env = os.environ | engine_environment(Path(cache)) | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         command = [sys.executable, "-c", program, str(folder)]
@@ -164,7 +167,7 @@ def _load_s(program: str, folder: Path) -> float:
 
 
 def _measure_restarts(log: Log, rounds: int, folder: Path) -> None:
-    """Log the seconds from `kill -9` of the engine to the first token of a request that is sent then."""
+    """Log the seconds from `kill -9` of the engine to the first token of a request that is sent at once."""
     row = "reload/restart_s"
     stopped = GatewayProcess(**SETTINGS)
     (stopped.home / "vestal.yaml").write_text(CONFIG.format(folder=folder))
@@ -182,7 +185,7 @@ def _measure_restarts(log: Log, rounds: int, folder: Path) -> None:
 
 
 def _restart_s(gateway: GatewayProcess) -> float:
-    time.sleep(5.0)  # the standby engine has time to start
+    time.sleep(5.0)  # so that the standby engine can start
     pid = gateway.engine_pid()
     if pid is None:
         raise OSError("There is no engine to kill.")
@@ -194,7 +197,9 @@ def _restart_s(gateway: GatewayProcess) -> float:
 
 
 def _tokens(url: str) -> Generator[str]:
-    """Yield the parts of an answer as they arrive. Random weights may give empty text, which counts, too."""
+    """Yield the parts of an answer as they arrive. Random weights may yield an empty text, which
+    counts too.
+    """
     body = {"model": "big", "prompt": "Hello", "raw": True, "stream": True, "options": {"num_predict": 4}}
     request = urllib.request.Request(f"{url}/api/generate", json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")

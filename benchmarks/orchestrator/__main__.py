@@ -2,7 +2,8 @@
 
     python -m benchmarks.orchestrator [start] [chunks] [tasks] [steady] [--chunks 50000] [--runs 5]
 
-It needs a Docker engine. A stand-in for the models answers at once, so that only our own code is measured.
+It needs a Docker engine. A stand-in for the models answers at once, so that only the orchestrator's own code
+is measured.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ ROW = "{:<66} {:>12} {:>10}"
 
 
 def start(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Measure the time from the container's first process to the end of the first cycle, and the memory."""
+    """Measure the time from the container's first process to the end of the first cycle, and the memory.
+    Return whether both are within their limits.
+    """
     took, peaks, rests = [], [], []
     for _ in range(given.runs):
         with Container(models, "512m", ORCHESTRATOR_CYCLE_INTERVAL="1") as one:
@@ -45,7 +48,9 @@ def start(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def chunks(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Index the corpus in the first cycle under each memory limit; check that it is complete and found."""
+    """Index the corpus in the first cycle under each memory limit. Return whether it is complete and can be
+    searched each time.
+    """
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
 
@@ -66,7 +71,9 @@ def _indexed(models: StandInControl, limit: str, count: int) -> bool:
 
 
 def _held(one: Container, title: str, count: int) -> bool:
-    """Return whether all chunks and vectors are stored and the kernel killed no process for its memory."""
+    """Return whether all chunks and vectors are stored and the kernel killed no process for lack of
+    memory.
+    """
     held = one.probe()
     rows = held["databases"]["orchestrator.db"]["rows"]
     _say(f"{title}: peak RSS, MB", held["peak_rss_bytes"] / MB)
@@ -99,7 +106,9 @@ def _rechecked(one: Container, title: str, files: int) -> bool:
 
 
 def tasks(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Queue tasks of one call each, and measure how long no call was in flight while tasks waited."""
+    """Queue tasks of one call each, and measure for how long no call was in flight while tasks waited. Return
+    whether that is within its limit.
+    """
     idle, whole = [], []
     for _ in range(given.runs):
         with Container(models, "512m", SMART_WORKER_MAX_CONCURRENT=str(SIDE_BY_SIDE)) as one:

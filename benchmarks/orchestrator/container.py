@@ -50,7 +50,7 @@ def build() -> None:
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[StandInControl]:
-    """Run the stand-in for the models on an address that containers can reach."""
+    """Run the stand-in for the models at an address that containers can reach, until the block ends."""
     address = bridge_address() or "127.0.0.1"
     with socket.socket() as probe:
         probe.bind((address, 0))
@@ -87,7 +87,7 @@ class ReachableModels(Protocol):
 
 
 class Container:
-    """One container with its own volume and knowledge folder; all are removed at the end."""
+    """One container with its own volume and knowledge folder, all of which are removed at the end."""
 
     def __init__(self, models: ReachableModels, mem_limit: str, command: str = "run", **env: str) -> None:
         self.name = f"vestal-bench-{os.getpid()}-{time.monotonic_ns() % 10**9}"
@@ -122,18 +122,20 @@ class Container:
         self._url = "http://" + docker("port", self.name, "8088/tcp").splitlines()[0]
 
     def remove(self) -> None:
-        """Remove the container, and keep its volume."""
+        """Remove the container, but keep its volume."""
         docker("rm", "-f", self.name)
 
     def ask(self, path: str, body: Any = None) -> Any:
         return ask(self._url + path, body, {"Authorization": f"Bearer {TOKEN}"})
 
     def python(self, program: str) -> str:
-        """Run a Python program in the orchestrator's container, and return its output."""
+        """Run the source text `program` with Python in the orchestrator's container, and return its
+        output.
+        """
         return docker("exec", "-i", self.name, "python", "-", given=program)
 
     def probe(self) -> dict[str, Any]:
-        """Return the figures of probe.py: of the process, its cgroup and its databases."""
+        """Return the figures that probe.py prints: of the process, its cgroup and its databases."""
         found: dict[str, Any] = json.loads(self.python(PROBE.read_text()))
         return found
 

@@ -1,11 +1,12 @@
-"""Measure what durability costs, and how soon a dead process's task goes on, without containers.
+"""Measure how much time durability takes, and how soon the task of a dead process continues, without
+containers.
 
     python -m benchmarks.orchestrator.durable [ROUNDS]
 
-A process is killed with SIGKILL within its task's model call, and the time until the call is repeated is
-measured: after a restart at once of the same process (SQLite), and by another worker (Postgres), which first
-has to notice that the heartbeat has stopped. Postgres comes from the development dependencies; without them,
-the second figure is left out.
+A process is killed with SIGKILL during its task's model call, and the time until the call is repeated is
+measured: after an immediate restart of the same process (SQLite), and by another worker (Postgres), which
+first has to notice that the heartbeat has stopped. Postgres comes from the development dependencies; without
+them, the second figure is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TAKEN_OVER = "orchestration/taken_over_by_another_worker_s"
 
 
 def run(log: Log, subjects: Subjects, rounds: int) -> None:
-    """Log the cost of steps and tasks, and the times until a killed task goes on, in each round."""
+    """Log the times of steps and tasks, and the times until a killed task continues, in each round."""
     if not subjects.wants(VESTAL):
         return
     for number in range(1, rounds + 1):
@@ -76,7 +77,9 @@ def _timed(log: Log, row: str, number: int, measure: Callable[[], float]) -> Non
 
 
 def resumed_after_restart_s() -> float:
-    """Kill the only process within a call and restart it at once; return the seconds to the repeated call."""
+    """Kill the only process during a call and restart it at once. Return the seconds from the kill to the
+    repeated call.
+    """
     with (
         stand_in() as models,
         tempfile.TemporaryDirectory(prefix="vestal-bench-") as home,
@@ -91,7 +94,7 @@ def resumed_after_restart_s() -> float:
 
 
 def taken_over_s() -> float:
-    """Kill a worker within a call; return the seconds until another worker repeats the call."""
+    """Kill a worker during a call. Return the seconds from the kill until another worker repeats the call."""
     postgres = importlib.import_module("tests.services.real_postgres").RealPostgres
     with ExitStack() as stack:
         models = stack.enter_context(stand_in())
@@ -110,7 +113,9 @@ def taken_over_s() -> float:
 
 @contextmanager
 def _orchestrator(command: str, models: StandInControl, home: Path, **env: str) -> Iterator[RunningProcess]:
-    """Run a process of the orchestrator until the end of the block. Its port is in the file `port`."""
+    """Run a process of the orchestrator until the end of the block. The file `port` in its home has
+    its port.
+    """
     home.mkdir(exist_ok=True)
     port = free_port()
     (home / "port").write_text(str(port))
@@ -152,7 +157,9 @@ def _submit_and_wait_for_its_call(one: RunningProcess, models: StandInControl) -
 
 
 def _seconds_to_the_call(models: StandInControl, since: float) -> float:
-    """Wait until the models get a call; return the seconds since `since`. Raise TimeoutError."""
+    """Wait until the models get a call, and return the seconds since the time `since`. Raises TimeoutError
+    after DEADLINE_S seconds.
+    """
     while time.monotonic() - since < DEADLINE_S:
         if models.work()["calls"]:
             return time.monotonic() - since

@@ -1,4 +1,6 @@
-"""Print, inside the container, figures of the orchestrator's process, cgroup and databases as JSON."""
+"""Print figures of the orchestrator's process, cgroup and databases as JSON. This program runs inside the
+container.
+"""
 
 from __future__ import annotations
 

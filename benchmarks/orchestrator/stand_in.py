@@ -1,8 +1,8 @@
-"""A stand-in for the models that answers at once: `python -m benchmarks.orchestrator.stand_in`.
+"""Run a stand-in for the models that answers at once: `python -m benchmarks.orchestrator.stand_in`.
 
-It speaks Ollama's dialect, and has the host agent's `POST /recover`. The vector of a text is one of 4,096,
-chosen by the text's hash. POST /control sets `chat_s` (seconds that an answer takes) and `mode` (`ok`, or
-`error`: 500 to everything); GET /work returns the number of chat calls, and for how long none was in flight
+It has Ollama's API, and the host agent's `POST /recover`. The vector of a text is one of 4,096, chosen by the
+text's hash. POST /control sets `chat_s` (the seconds that an answer takes) and `mode` (`ok`, or `error`: 500
+to everything). GET /work returns the number of chat calls, and for how many seconds none was in flight
 between the first and the last.
 """
 
@@ -27,7 +27,7 @@ MODELS = ("smollm2:135m", "all-minilm:latest")
 
 @dataclass
 class Work:
-    """Counts chat calls, and the time without any call in flight."""
+    """Counts chat calls, and the seconds without any call in flight."""
 
     calls: int = 0
     in_flight: int = 0

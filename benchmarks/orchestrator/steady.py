@@ -1,4 +1,6 @@
-"""Run thousands of cycles, ten a second, with tasks and failing models; check that nothing grows."""
+"""Run thousands of cycles, ten per second, with tasks and failing models, and check that memory, files and
+databases do not grow.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ MB = 2**20
 SAMPLES = 20
 AWAY_EVERY = 4  # in every fourth sample the models answer 500
 TASKS_A_SAMPLE = 25
-KEPT = 100  # finished tasks; nightly keeps more
+KEPT = 100  # finished tasks that are not deleted; the nightly service keeps more
 FLAT = 0.10
 TRIM = f"""
 import sys, time
@@ -28,7 +30,9 @@ TITLES = ("cycles", "s", "RSS MB", "files", "threads", "db MB", "tasks db MB", "
 
 
 def steady(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Print a line for each sample. Return whether memory, files, threads and tasks' database stayed flat."""
+    """Print a line for each sample. Return whether memory, open files, threads and the tasks' database stayed
+    flat.
+    """
     env = {"ORCHESTRATOR_CYCLE_INTERVAL": "0.1", "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "1"}
     with Container(models, "512m", **env, RECOVERY_WEBHOOK_URL=f"{models.inside}/recover") as one:
         (one.knowledge / "docs").mkdir()
@@ -45,7 +49,9 @@ def steady(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def _work(models: StandInControl, one: Container, number: int, cycles: int) -> None:
-    """Run some tasks, wait for `cycles` cycles in all and for the tasks to be done, and delete old tasks."""
+    """Run some tasks, wait until there are `cycles` cycles in total and the tasks are done, and delete old
+    tasks.
+    """
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)
     for task in range(TASKS_A_SAMPLE):
@@ -72,7 +78,9 @@ def _show(cycles: int, seconds: float, held: dict[str, Any]) -> None:
 
 
 def _flat(seen: list[dict[str, Any]]) -> bool:
-    """Return whether each figure grew by at most FLAT since the first samples in which KEPT tasks existed."""
+    """Return whether each figure grew by at most FLAT since the first samples with at least KEPT finished
+    tasks.
+    """
     kept = KEPT // TASKS_A_SAMPLE + 1
     good = True
     for name, read in FIGURES.items():

@@ -1,8 +1,8 @@
 """Run tasks whose steps do nothing: `python -m benchmarks.orchestrator.step_times TASKS`.
 
-It prints JSON, in milliseconds: `steps`, the times between the end of a step and the start of the next, in
-which the result is stored; `tasks`, the times from a task's submission to its last step; `undurable`, the
-times between steps if the same workflow runs without a database.
+It prints JSON, in milliseconds: `steps`, the times between the starts of successive steps, in which each
+result is stored; `tasks`, the times from a task's submission to its last step; `undurable`, the times between
+steps if the same workflow runs without a database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ TASK_TIMEOUT_S = 30.0
 
 
 class IdleSteps:
-    """The steps plan, retrieve and answer without any work. It records when each starts, in seconds."""
+    """The steps plan, retrieve and answer without any work. `began` records when each step starts, in
+    seconds.
+    """
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -48,14 +50,16 @@ class IdleSteps:
         return {"text": "An answer.", "sources_used": 0}
 
     def take(self) -> list[float]:
-        """Return the start times of the steps since the last call, in seconds, and forget them."""
+        """Return the start times, in seconds, of the steps since the last call of this method."""
         taken, self.began = self.began, []
         self.answered.clear()
         return taken
 
 
 async def measure(tasks: int, file: Path) -> dict[str, list[float]]:
-    """Run tasks one after the other, durably and not."""
+    """Run `tasks` tasks one after the other, each with and without the database. Return the times in
+    milliseconds by name.
+    """
     idle = IdleSteps()
     steps = cast(Steps, idle)
     found: dict[str, list[float]] = {"steps": [], "tasks": [], "undurable": []}
@@ -66,7 +70,7 @@ async def measure(tasks: int, file: Path) -> dict[str, list[float]]:
         await queue.submit(f"goal {number}", [], None)
         await asyncio.wait_for(idle.answered.wait(), TASK_TIMEOUT_S)
         began = idle.take()
-        if number:  # the first task of a process also loads what the others find loaded
+        if number:  # the first task is slower, because it also loads modules
             found["steps"] += gaps_ms(began)
             found["tasks"].append((began[-1] - submitted) * 1000)
         await workflow.work({"goal": f"goal {number}", "agents": []}, steps, _directly, 2)

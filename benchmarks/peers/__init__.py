@@ -1,4 +1,4 @@
-"""The peers with which Vestal is compared: their environments, and how each is started.
+"""Install and start the peers with which Vestal is compared.
 
 `python -m benchmarks.peers install NAME …` installs them; `python -m benchmarks.peers` lists them.
 """
@@ -20,5 +20,5 @@ def every_peer() -> tuple[Peer, ...]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the versions of the peers that can run here, by name."""
+    """Return the versions of the peers that can run on this machine, by name."""
     return {peer.name: peer.version() for peer in every_peer() if peer.available() is None}

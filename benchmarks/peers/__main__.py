@@ -1,11 +1,11 @@
 """Install, remove and list the peers.
 
-    python -m benchmarks.peers                        list them, with what each lacks to run here
+    python -m benchmarks.peers                        list them, and why one cannot run here
     python -m benchmarks.peers install NAME … | all
     python -m benchmarks.peers remove NAME … | all
 
-A peer goes to `.cache/peers/NAME`, or to the folder that BENCH_PEERS names. How to build Ollama is written in
-`benchmarks/peers/ollama.md`.
+A peer is installed into `.cache/peers/NAME`, or into the folder that BENCH_PEERS names.
+`benchmarks/peers/ollama.md` says how to build Ollama.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALL = "all"
 
 
 def install(names: list[str]) -> int:
-    """Install the peers one after the other, and return how many failed."""
+    """Install the named peers one after the other, and return how many failed."""
     failed = []
     for number, name in enumerate(names, 1):
         print(f"{name} ({number} of {len(names)}) …", flush=True)
@@ -38,7 +38,7 @@ def install(names: list[str]) -> int:
 
 
 def show() -> None:
-    """Print each peer with its version, or why it cannot run here."""
+    """Print each peer with its version, or with the reason why it cannot run here."""
     for peer in every_peer():
         print(f"{peer.name:<22} {peer.available() or peer.version()}")
 

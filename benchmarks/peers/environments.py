@@ -1,7 +1,7 @@
-"""The environments of the peers: each is pinned, installed into a folder of its own, and removable.
+"""Define the environments of the peers: each is pinned, installed into a separate folder, and removable.
 
 A peer from PyPI gets a virtual environment, one from npm a folder of modules, a Go program or a Debian
-package its own folder. None of them touches the environment of Vestal or the system.
+package its own folder. None of them changes Vestal's environment or the system.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.peers.process import PeerFailed
 REPO = Path(__file__).resolve().parents[2]
 FOLDER_VARIABLE = "BENCH_PEERS"
 PEERS = Path(os.environ.get(FOLDER_VARIABLE) or REPO / ".cache" / "peers")
-"""The folder of all environments; checkouts may share one, which BENCH_PEERS names."""
+"""The folder of all environments. Several checkouts may share one, which BENCH_PEERS names."""
 REQUIREMENTS = Path(__file__).with_name("requirements")
 RECORD = "installed.json"
 KEPT_LINES = 40
@@ -34,14 +34,15 @@ Say = Callable[[str], None]
 
 
 class InstallError(RuntimeError):
-    """A peer that cannot be installed; the message says why in one sentence."""
+    """A peer cannot be installed; the message says why in one sentence."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder with one peer. `program` is the path of its program in the folder.
+    """A folder with one peer. `program` is the path of the peer's program in the folder.
 
-    `pins` names the files in `requirements/` that pin it; `install` fills the folder.
+    `pins` names the files in `requirements/` that pin its versions; `fill` installs it into the folder.
+    `on_path` is the name of a program on the PATH that is used if the folder has none.
     """
 
     name: str
@@ -49,14 +50,14 @@ class Environment:
     pins: tuple[str, ...]
     fill: Callable[[Environment, Say], None]
     on_path: str = ""
-    """A program that serves as well if it is installed on the system."""
+    """The name of a program that is used instead if it is installed on the system; "" if there is none."""
 
     @property
     def folder(self) -> Path:
         return PEERS / self.name
 
     def path(self) -> Path | None:
-        """Return the path of the peer's program, or None if it is not installed."""
+        """Return the path of the peer's program; None if it is not installed."""
         own = self.folder / self.program
         if own.exists() and "version" in self._record():
             return own
@@ -64,7 +65,9 @@ class Environment:
         return Path(found) if found else None
 
     def why_not(self) -> str | None:
-        """Return in a sentence why the peer cannot be started, or None if it is installed as pinned."""
+        """Return, in a sentence, why the peer cannot be started; None if it is installed in the pinned
+        versions.
+        """
         record = self._record()
         is_current = record.get("pins") == self._pins_hash()
         if self.path() is None:
@@ -77,13 +80,15 @@ class Environment:
         return None
 
     def version(self) -> str:
-        """Return the installed version, or an empty text if it is not installed."""
+        """Return the installed version; "" if the peer is not installed."""
         if self.path() is None:
             return ""
         return str(self._record().get("version") or version_of(str(self.path())))
 
     def install(self, say: Say) -> None:
-        """Replace what is in the folder by a new installation. Raise InstallError, and record why."""
+        """Replace the content of the folder by a new installation. If that fails, record why and raise
+        InstallError.
+        """
         self.remove()
         self.folder.mkdir(parents=True)
         began = time.monotonic()
@@ -140,20 +145,24 @@ def _fill_venv(environment: Environment, say: Say) -> None:
 
 
 def fill_npm(environment: Environment, say: Say) -> None:
-    """Install the packages of a lock file by npm, without running their scripts."""
+    """Install the packages of a lock file with npm, without running their scripts. Raises InstallError if
+    that fails.
+    """
     for name in environment.pins:
         shutil.copy2(REQUIREMENTS / name, environment.folder / Path(name).name)
     run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], say, folder=environment.folder)
 
 
 def fill_go(environment: Environment, say: Say) -> None:
-    """Build the program of a Go module at its pinned version."""
+    """Build the program of a Go module at its pinned version. Raises InstallError if that fails."""
     module = (REQUIREMENTS / environment.pins[0]).read_text().strip()
     run(["go", "install", module], say, folder=environment.folder, GOBIN=str(environment.folder / "bin"))
 
 
 def fill_debian(environment: Environment, say: Say) -> None:
-    """Unpack a Debian package without installing it: neither root nor a service of the system is needed."""
+    """Unpack a Debian package without installing it, which needs neither root nor a system service. Raises
+    InstallError if that fails or there is no apt-get.
+    """
     if sys.platform != "linux" or shutil.which("apt-get") is None:
         raise InstallError(
             f"{environment.name} comes from Debian's packages, and there is no apt-get here; install it by "
@@ -167,7 +176,9 @@ def fill_debian(environment: Environment, say: Say) -> None:
 
 
 def run(command: Sequence[str], say: Say, folder: Path | None = None, **env: str) -> None:
-    """Run a command and pass on what it prints. Raise InstallError with its last line if it fails."""
+    """Run a command and pass each line of its output to `say`. Raises InstallError, with a line that says
+    why, if it fails.
+    """
     say(f"$ {' '.join(command)}")
     try:
         process = subprocess.Popen(
@@ -193,7 +204,9 @@ def run(command: Sequence[str], say: Say, folder: Path | None = None, **env: str
 
 
 def reason(lines: Sequence[str]) -> str:
-    """Return the line that says why an installation failed: the last that names an error, else the last."""
+    """Return the line that says why an installation failed: the last one that names an error, else the last
+    one.
+    """
     said = [
         line for line in lines if line and not line.startswith(("note:", "hint:", "npm error A complete log"))
     ]
@@ -204,13 +217,15 @@ def reason(lines: Sequence[str]) -> str:
 
 
 def parse_version(text: str) -> str:
-    """Return the first version number in what a program printed, or an empty text."""
+    """Return the first version number in the output of a program; "" if there is none."""
     found = VERSION.search(text)
     return found[0] if found else ""
 
 
 def version_of(program: str, *flags: str) -> str:
-    """Return the version that a program prints, by `--version`, `version` or `-V`, or an empty text."""
+    """Return the version that a program prints if it is run with one of `flags`, by default `--version`,
+    `version` or `-V`; "" if it prints none.
+    """
     for flag in flags or ("--version", "version", "-V"):
         try:
             done = subprocess.run([program, flag], capture_output=True, text=True, timeout=20)
@@ -242,11 +257,11 @@ ENVIRONMENTS: dict[str, Environment] = {
         ),
     )
 }
-"""The environments by the name of their peer, in the order in which they are installed."""
+"""The environments by the names of their peers, in the order in which they are installed."""
 
 
 def program_of(name: str) -> str:
-    """Return the path of the peer's program. Raise PeerFailed if it is not installed."""
+    """Return the path of the peer's program. Raises PeerFailed if it is not installed."""
     path = ENVIRONMENTS[name].path()
     if path is None:
         raise PeerFailed(f"{name} is not installed.")

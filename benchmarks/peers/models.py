@@ -1,4 +1,6 @@
-"""The model of a comparison, in the forms that peers read: safetensors, a GGUF file, and a smaller draft."""
+"""Prepare the model of a comparison in the forms that peers read: safetensors, a GGUF file, and a smaller
+draft model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import numpy as np
 from benchmarks.peers.environments import PEERS
 
 DRAFT_LAYERS = 6
-"""The draft has so many of the model's layers, a fifth of SmolLM2-135M's 30, and its embeddings."""
+"""How many of the model's layers the draft model has: a fifth of SmolLM2-135M's 30."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class BenchModel:
 
 
 def prepared(folder: Path, cache: Path | None = None) -> BenchModel:
-    """Return the model of a folder with its GGUF file and its draft, which are written once and kept."""
+    """Return the model in `folder` with its GGUF file and its draft model, which are written only once."""
     weights = folder / "model.safetensors"
     changed = f"{weights.stat().st_size:x}-{weights.stat().st_mtime_ns:x}"
     made = (cache or PEERS / "models") / f"{folder.name}-{changed}"
@@ -41,7 +43,9 @@ def prepared(folder: Path, cache: Path | None = None) -> BenchModel:
 
 
 def write_draft(folder: Path, target: Path, layers: int) -> None:
-    """Write a model with the first `layers` layers of another, and its embeddings, norm and tokenizer."""
+    """Write a draft model to the folder `target`: the first `layers` layers of the model in `folder`, and its
+    embeddings, norm and tokenizer.
+    """
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -59,9 +63,8 @@ def write_draft(folder: Path, target: Path, layers: int) -> None:
 
 
 def write_gguf(folder: Path, target: Path) -> None:
-    """Write a llama model in float32, with its byte-level tokenizer, as a GGUF file as llama.cpp expects it.
-
-    Raises ValueError for a model of another family.
+    """Write a llama model in float32, with its byte-level tokenizer, as a GGUF file for llama.cpp. Raises
+    ValueError if the model is of another family or has an unknown tensor.
     """
     import gguf
     from safetensors import safe_open
@@ -107,12 +110,14 @@ def write_gguf(folder: Path, target: Path) -> None:
 
 
 def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Return a matrix with the two halves of each head's rows interleaved, as llama.cpp rotates them."""
+    """Return a matrix in which the two halves of each head's rows are interleaved, as llama.cpp's rotary
+    embedding needs them.
+    """
     return rows.reshape(heads, 2, -1, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
 
 
 def _add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Add a byte-level BPE tokenizer with its chat template. It splits text as SmolLM's does."""
+    """Add a byte-level BPE tokenizer, which splits text as SmolLM's does, and its chat template."""
     import gguf
 
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -139,6 +144,6 @@ def _add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
 
 
 def _layer_of(name: str) -> int:
-    """Return the number of the layer to which a tensor belongs, or -1 if it belongs to none."""
+    """Return the number of the layer to which a tensor belongs; -1 if it belongs to no layer."""
     parts = name.split(".")
     return int(parts[parts.index("layers") + 1]) if "layers" in parts else -1

@@ -1,4 +1,4 @@
-"""A real Ollama as a peer: the program that VESTAL_TEST_OLLAMA or the PATH names.
+"""Run a real Ollama as a peer: the program that VESTAL_TEST_OLLAMA names, or the one on the PATH.
 
 `ollama.md` says how to build one.
 """
@@ -20,20 +20,20 @@ CREATE_TIMEOUT_S = 120.0
 
 
 def program() -> str | None:
-    """Return the path of the program `ollama`, or None if there is none."""
+    """Return the path of the program `ollama`; None if there is none."""
     named = os.environ.get(VARIABLE)
     return named if named and Path(named).exists() else shutil.which("ollama")
 
 
 def why_not() -> str | None:
-    """Return why Ollama cannot run here, or None if it can."""
+    """Return why Ollama cannot run on this machine; None if it can."""
     if program() is None:
         return f"There is no `ollama` on the PATH or in {VARIABLE}; see benchmarks/peers/ollama.md."
     return None
 
 
 def version() -> str:
-    """Return the version of the program, or an empty text."""
+    """Return the version of the program; "" if there is none."""
     path = program()
     return version_of(path, "--version") if path else ""
 
@@ -43,7 +43,7 @@ def command(launch: Launch) -> Sequence[str]:
 
 
 def environment(launch: Launch) -> Mapping[str, str]:
-    """Return settings for as many streams as a comparison has, with a store of models of its own."""
+    """Return settings for as many streams as a comparison has, with a separate store of models."""
     return {
         "OLLAMA_HOST": f"127.0.0.1:{launch.port}",
         "OLLAMA_MODELS": str(launch.home / "models"),
@@ -55,7 +55,9 @@ def environment(launch: Launch) -> Mapping[str, str]:
 
 
 def create_model(launch: Launch) -> None:
-    """Make Ollama's model from the GGUF file. Raise PeerFailed with what `ollama create` prints."""
+    """Create Ollama's model from the GGUF file. Raises PeerFailed, with the output of `ollama create`, if
+    that fails.
+    """
     (launch.home / "Modelfile").write_text(f"FROM {launch.model.gguf}\n")
     done = subprocess.run(
         [program() or "ollama", "create", SENT_MODEL, "-f", str(launch.home / "Modelfile")],
@@ -81,4 +83,4 @@ OLLAMA = ProgramPeer(
     has_mlx=False,
     after_start=create_model,
 )
-"""Ollama on a port of its own; the user's server and models are left alone."""
+"""Ollama on a port of its own; the user's server and models are not touched."""

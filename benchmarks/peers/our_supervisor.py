@@ -1,4 +1,4 @@
-"""Run our supervisor with one child and the default policy in the foreground until SIGTERM."""
+"""Run Vestal's supervisor with one child and the default policy, in the foreground until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from vestal.supervision import ChildSpec, RestartPolicy, Supervisor
 
 STABLE_AFTER_S = 1.0
-"""Like supervisord's `startsecs`: a child that ran for this long is restarted at once."""
+"""A child that ran for this many seconds is restarted at once, as with supervisord's `startsecs`."""
 
 
 async def supervise(child: str, folder: str, stop_s: float) -> None:

@@ -30,20 +30,20 @@ class Peer(Protocol):
     def name(self) -> str: ...
 
     def available(self) -> str | None:
-        """Return None if the peer can run here, or in a sentence why it cannot."""
+        """Return None if the peer can run on this machine, else, in a sentence, why it cannot."""
 
     def version(self) -> str:
-        """Return the installed version, or an empty text."""
+        """Return the installed version; "" if the peer is not installed."""
 
 
 class PeerFailed(RuntimeError):
-    """A peer that does not serve; the message is one sentence with its last words."""
+    """A peer does not serve; the message says why, with the last words of its log."""
 
 
 class RunningProcess:
-    """A process in a group of its own, with a log and a home folder that are deleted at the end.
+    """A process in a process group of its own, with a log and a home folder that are deleted at the end.
 
-    `ready` returns whether the process serves. The start waits for it, and raises PeerFailed at once if the
+    `ready` returns whether the process serves. `start` waits for that, and raises PeerFailed at once if the
     process ends before.
     """
 
@@ -71,11 +71,11 @@ class RunningProcess:
 
     @property
     def returncode(self) -> int | None:
-        """Return the exit code, negative for a signal, or None while the process runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start the process and wait until it serves. Raise PeerFailed, and leave no process behind."""
+        """Start the process and wait until it serves. If it does not, kill it and raise PeerFailed."""
         with (self.folder / "peer.log").open("ab") as log:
             try:
                 self._process = subprocess.Popen(
@@ -106,7 +106,7 @@ class RunningProcess:
         raise PeerFailed(f"{self.name} does not answer within {self._timeout_s:g} s. {self.last_words()}")
 
     def kill(self) -> None:
-        """Kill the process and what it started with SIGKILL, and wait for its end."""
+        """Kill the process and all in its process group with SIGKILL, and wait for its end."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -114,7 +114,9 @@ class RunningProcess:
         self._process.wait()
 
     def terminate(self, timeout_s: float = STOP_S) -> None:
-        """Send SIGTERM to the process and wait for its end. Its children are left alone."""
+        """Send SIGTERM to the process, but not to its children, and wait up to `timeout_s` seconds for its
+        end.
+        """
         if self._process is None:
             return
         self._process.terminate()
@@ -122,7 +124,9 @@ class RunningProcess:
             self._process.wait(timeout_s)
 
     def restart_after_kill(self) -> None:
-        """Kill the process with SIGKILL unless it is dead, start it again, and wait until it serves."""
+        """Kill the process with SIGKILL unless it is dead, start it again, and wait until it serves. Raises
+        PeerFailed if it does not.
+        """
         self.kill()
         self.start()
 
@@ -132,12 +136,12 @@ class RunningProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def last_words(self) -> str:
-        """Return in a sentence how the process ended, if it has, and the last words of its log."""
+        """Return, in a sentence, how the process ended, if it has, and the last words of its log."""
         return last_words(read_end(self.folder / "peer.log"), self.returncode)
 
 
 def read_end(log: Path) -> str:
-    """Return the end of a log, or an empty text if there is no log."""
+    """Return the end of a log; "" if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - READ_BYTES))
@@ -147,9 +151,9 @@ def read_end(log: Path) -> str:
 
 
 def last_words(log: str, returncode: int | None) -> str:
-    """Return how a process ended and the line of its log that says why: the last error, else the last line.
+    """Return how a process ended, and the line of its log that says why: the last error, else the last line.
 
-    `returncode` is the exit code, negative for a signal, or None while the process runs.
+    `returncode` is the exit code, negative for a signal; None while the process runs.
     """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if ERROR_LINE.match(line)]
@@ -171,7 +175,7 @@ def _signal_name(number: int) -> str:
 
 
 def answers(url: str, timeout_s: float = 5.0) -> bool:
-    """Return whether a GET of the URL is answered with success."""
+    """Return whether a GET of the URL is answered with a status below 400 within `timeout_s` seconds."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as reply:
             return bool(reply.status < 400)

@@ -1,4 +1,4 @@
-"""A server that one command starts with a model, as a context manager that kills it at the end."""
+"""Start a server with a model by one command, and kill it at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SENT_MODEL = "bench"
 LONGEST_CONTEXT = 8192
 THREADS_VARIABLE = "BENCH_PEER_THREADS"
 STREAMS = 16
-"""The most requests that a comparison sends at the same time."""
+"""The largest number of requests that a comparison sends at the same time."""
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "RAPID_MLX_TELEMETRY": "0",
@@ -29,7 +29,7 @@ OFFLINE = {
 
 
 class RunningPeer:
-    """A server that serves. Its `url` has no `/v1` at its end; `model` is what requests name.
+    """A server that is running. Its `url` has no `/v1` at its end; `model` is the name that requests use.
 
     It is a context manager, which kills the server at the end.
     """
@@ -55,7 +55,7 @@ class RunningPeer:
         return self._process.returncode is None
 
     def last_words(self) -> str:
-        """Return in a sentence how the server ended, if it has, and the last words of its log."""
+        """Return, in a sentence, how the server ended, if it has, and the last words of its log."""
         return self._process.last_words()
 
     def kill(self) -> None:
@@ -64,15 +64,16 @@ class RunningPeer:
 
     def restart_after_kill(self) -> None:
         """Kill the server unless it is dead, start it again, and wait until it answers on the same address.
+        Raises PeerFailed if it does not.
 
-        None of the peers restarts by itself. Raises PeerFailed.
+        This is needed because none of the peers restarts by itself.
         """
         self._process.restart_after_kill()
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a peer is started with: a model, a port of 127.0.0.1 and an empty folder, its home."""
+    """What a peer is started with: a model, a port of 127.0.0.1, and an empty folder as its home."""
 
     model: BenchModel
     port: int
@@ -85,7 +86,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class ProgramPeer:
-    """A server that one command starts. `needs` says which forms of the model it needs."""
+    """A server that one command starts. `needs` names the forms of the model that it needs (`gguf`, `draft`).
+
+    `path` is the path that answers when the server serves. `has_mlx` says whether it computes with MLX.
+    """
 
     name: str
     why_not: Callable[[], str | None]
@@ -128,10 +132,11 @@ class ProgramPeer:
 
 
 def mlx_environment(folder: Path) -> dict[str, str]:
-    """Return variables by which any program with MLX on Linux uses the OpenBLAS that our engine uses.
+    """Return environment variables by which any program with MLX on Linux uses the OpenBLAS that Vestal's
+    engine uses.
 
-    OpenBLAS gets all cores, which is the most on a quiet machine: a peer cannot change the number while it
-    runs, as our engine does. On a busy one, fewer are faster; BENCH_PEER_THREADS sets the number.
+    OpenBLAS gets all cores, which is fastest on a quiet machine; unlike Vestal's engine, a peer cannot change
+    the number while it runs. On a busy machine fewer are faster; BENCH_PEER_THREADS sets the number.
     """
     found = engine_environment(folder)
     for ours in (THREADS_CHOSEN, NARROW_VARIABLE):

@@ -1,8 +1,8 @@
-"""The servers with which Vestal's MLX server is compared, each started with the same model.
+"""Define the servers with which Vestal's MLX server is compared, each started with the same model.
 
-A peer runs with the settings that its own documentation recommends for several clients at once, its KV cache
-unquantized where it has a switch for that. On Linux, those with MLX get our BLAS in place of the slow one of
-MLX's wheel.
+A peer runs with the settings that its own documentation recommends for several clients at once, and with an
+unquantized KV cache if it has a switch for that. On Linux, peers with MLX get our BLAS in place of the slow
+one in MLX's wheel.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ MLX_LM_MODEL = "default_model"
 
 
 class ServingPeer(Peer, Protocol):
-    """A server that can be compared with ours."""
+    """A server that can be compared with Vestal's."""
 
     def start(self, model: BenchModel) -> RunningPeer:
-        """Start the server with a model, and wait until it answers. Raise PeerFailed with its last words."""
+        """Start the server with a model, and wait until it answers. Raises PeerFailed, with its last words,
+        if it does not.
+        """
 
 
 def _mlx_lm(launch: Launch) -> list[str]:
@@ -50,7 +52,7 @@ def _rapid_mlx(launch: Launch) -> list[str]:
 
 
 def _fusion_mlx(launch: Launch) -> list[str]:
-    """Return the command, and make a folder of links to the model where fusion-mlx allows one."""
+    """Return the command, and create a folder of links to the model where fusion-mlx allows a model to be."""
     folder = launch.home / ".fusion-mlx" / "models" / SENT_MODEL
     folder.mkdir(parents=True)
     for file in launch.model.folder.iterdir():
@@ -60,7 +62,9 @@ def _fusion_mlx(launch: Launch) -> list[str]:
 
 
 def _llama_cpp(launch: Launch) -> list[str]:
-    """Return the command. Its setting keeps the server from aborting an answer when another request comes."""
+    """Return the command. With its setting `--interrupt_requests false`, the server does not abort an answer
+    when another request arrives.
+    """
     address = ["--host", "127.0.0.1", "--port", str(launch.port), "--model_alias", SENT_MODEL]
     model = ["--model", str(launch.model.gguf), "--n_ctx", str(LONGEST_CONTEXT)]
     cores = str(os.cpu_count() or 1)
@@ -89,4 +93,4 @@ SERVING_PEERS: tuple[ServingPeer, ...] = (
     _installed("llama-cpp-python", _llama_cpp, "gguf", has_mlx=False),
     OLLAMA,
 )
-"""The peers in the order in which tables show them, installed or not."""
+"""The peers, installed or not, in the order in which tables show them."""

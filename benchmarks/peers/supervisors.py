@@ -1,7 +1,7 @@
-"""The supervisors with which ours is compared, each with one child and its default settings.
+"""Define the supervisors with which Vestal's is compared, each with one child and its default settings.
 
-A setting is named only where the comparison needs it: that the child is restarted, and the seconds between
-SIGTERM and SIGKILL.
+Only what the comparison needs is set: that the child is restarted, and the seconds between SIGTERM and
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.peers.process import Peer, PeerFailed, RunningProcess
 from benchmarks.processes.gateway import free_port
 
 STOP_S = 2
-"""Seconds that all supervisors wait between SIGTERM and SIGKILL."""
+"""How many seconds each supervisor waits between SIGTERM and SIGKILL."""
 
 SUPERVISORD = """
 [supervisord]
@@ -50,7 +50,7 @@ check process child with pidfile {folder}/child.pid
   start program = "{folder}/start"
   stop program = "/bin/sh -c 'kill $(cat {folder}/child.pid)'"
 """
-"""Monit looks at PID files, at most once a second; `start` puts the child in the background."""
+"""Monit checks PID files, at most once per second; `start` puts the child in the background."""
 MONIT_START = "#!/bin/sh\nsetsid {child} >/dev/null 2>&1 &\necho $! > {folder}/child.pid\n"
 PROCESS_COMPOSE = """
 version: "0.5"
@@ -63,12 +63,13 @@ processes:
 
 
 class SupervisorPeer(Peer, Protocol):
-    """A supervisor that can be compared with ours."""
+    """A supervisor that can be compared with Vestal's."""
 
     def start(self, folder: Path, child: Path) -> RunningProcess:
-        """Start the supervisor in the foreground, with an executable file as its child. Raise PeerFailed.
+        """Start the supervisor in the foreground, with the executable file `child` as its child. Settings and
+        log are written to `folder`.
 
-        Settings and log go to `folder`.
+        Raises PeerFailed if the supervisor or its child does not start.
         """
 
 
@@ -104,7 +105,7 @@ class ForegroundSupervisor:
 
 
 def ours(folder: Path, child: Path) -> list[str]:
-    """Return the command of our supervisor."""
+    """Return the command that starts Vestal's supervisor."""
     given = json.dumps([str(child), str(folder), STOP_S])
     return [sys.executable, "-m", "benchmarks.peers.our_supervisor", given]
 
@@ -161,4 +162,4 @@ SUPERVISOR_PEERS: tuple[SupervisorPeer, ...] = (
     _installed("monit", _monit),
     _installed("process-compose", _process_compose),
 )
-"""The peers in the order in which tables show them, installed or not."""
+"""The peers, installed or not, in the order in which tables show them."""

@@ -65,14 +65,16 @@ def agent() -> Iterator[AgentProcess]:
 
 
 async def get(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
-    """Return the JSON object at a path. Raises aiohttp.ClientError."""
+    """Return the JSON object that a GET of `path` is answered with. Raises aiohttp.ClientError if the request
+    fails.
+    """
     async with session.get(path) as reply:
         found: dict[str, Any] = await reply.json()
         return found
 
 
 async def until_healthy(session: aiohttp.ClientSession) -> None:
-    """Wait until the stack is healthy. Raise TimeoutError."""
+    """Wait until the stack is healthy. Raises TimeoutError if it is not within UP_WITHIN_S seconds."""
     until = time.monotonic() + UP_WITHIN_S
     while time.monotonic() < until:
         try:

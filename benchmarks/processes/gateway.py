@@ -28,7 +28,9 @@ LOOK_S = 0.05
 
 
 def installed_models() -> Path:
-    """Return the folder of the user's models: a benchmark fetches none. Exit if a built-in one is missing."""
+    """Return the folder of the user's models, because a benchmark fetches none. Raises SystemExit if a
+    built-in model is missing.
+    """
     folder = load().models_dir
     if missing := [name for name in BUILT_IN if not (folder / name).is_dir()]:
         raise SystemExit(
@@ -41,8 +43,8 @@ def installed_models() -> Path:
 class GatewayProcess:
     """A gateway process and its home, which is deleted at the end. `env` holds further settings.
 
-    `program` is what Python runs: the gateway with its own engine, or with another one. `folder` may be set
-    before the start to the checkout whose code runs; by default this one.
+    `program` has the arguments of Python: by default the gateway with its own engine. `folder` may be set
+    before the start to the checkout whose code is to run; by default it is this one.
     """
 
     folder: Path | None = None
@@ -84,7 +86,9 @@ class GatewayProcess:
             return dict(json.load(answer))
 
     def until_ok(self, timeout_s: float = 60.0) -> None:
-        """Wait until an engine serves. Raise TimeoutError with the end of the log."""
+        """Wait until an engine serves. Raises TimeoutError, with the end of the log, if no engine serves
+        within `timeout_s` seconds.
+        """
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):
@@ -96,7 +100,7 @@ class GatewayProcess:
         raise TimeoutError(f"The gateway is not healthy. Its log ends:\n{self.log()[-2000:]}")
 
     def engine_pid(self) -> int | None:
-        """Return the PID of the running engine, or None between two engines."""
+        """Return the PID of the running engine; None between two engines."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             return int(json.loads((self.home / "run" / "mlx_engine.json").read_text())["pid"])
         return None
@@ -132,7 +136,7 @@ class GatewayProcess:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback on which nobody listens."""
+    """Return a TCP port of the loopback address on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A whole stack (agent, gateway, engine) of its own: its own home, ports, and copy of the code."""
+"""Run a whole stack (agent, gateway, engine) with its own home, ports, and copy of the code."""
 
 from __future__ import annotations
 
@@ -69,19 +69,23 @@ class StackProcess:
     # --- the `vestal` command ---
 
     def up(self) -> None:
-        """Run `vestal up`, which also carries out an upgrade. Raises RuntimeError with its output."""
+        """Run `vestal up`, which also carries out an upgrade. Raises RuntimeError, with its output, if it
+        fails.
+        """
         done = self.vestal("up", timeout_s=UP_TIMEOUT_S)
         if done.returncode:
             raise RuntimeError(f"`vestal up` ended with {done.returncode}:\n{done.stdout[-3000:]}")
 
     def recover(self) -> None:
-        """Run `vestal recover --once`, which starts a dead agent, as launchd and systemd do each 300 s."""
+        """Run `vestal recover --once`, which starts a dead agent, as launchd and systemd do every 300 s."""
         self.vestal("recover", "--once", timeout_s=UP_TIMEOUT_S)
 
     def vestal(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command of `vestal` out of reach of the terminal's Ctrl-C.
+        """Run a command of `vestal`, which the terminal's Ctrl-C does not reach, and return the finished
+        process.
 
-        Raises RuntimeError if the stack is closed: it may be closed in another thread than it is started in.
+        Raises RuntimeError if the stack is closed, because another thread than the one that runs commands may
+        close it.
         """
         if self._is_closed:
             raise RuntimeError("The stack is closed.")
@@ -98,7 +102,9 @@ class StackProcess:
         )
 
     def change_code(self, number: int) -> None:
-        """Add a comment to the copy of the code: for every second `number` to one that the agent has, too."""
+        """Add a comment to the gateway's copy of the code if `number` is even, or to the package `vestal`,
+        which the agent also runs, if it is odd.
+        """
         package = ("mlx_server/gateway", "vestal")[number % 2]
         with (self.code / package / "__init__.py").open("a") as file:
             file.write(f"\n# change {number}\n")
@@ -106,25 +112,29 @@ class StackProcess:
     # --- its processes ---
 
     def health(self) -> dict[str, Any]:
-        """Return the gateway's health. Raises OSError, ValueError."""
+        """Return the gateway's health. Raises OSError or ValueError if the gateway does not answer
+        properly.
+        """
         with urllib.request.urlopen(f"{self.url}/health", timeout=HEALTH_TIMEOUT_S) as answer:
             return dict(json.load(answer))
 
     def agent_answers(self) -> bool:
-        """Return whether the agent answers."""
+        """Return whether the agent answers a request."""
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.agent_url}/health", timeout=1):
             return True
         return False
 
     def pid(self, name: str) -> int | None:
-        """Return the PID of the running `agent`, `mlx_server` or `mlx_engine`, or None."""
+        """Return the PID of the `agent`, `mlx_server` or `mlx_engine`; None if it does not run."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             pid = int(json.loads((self.home / "run" / f"{name}.json").read_text())["pid"])
             return pid if is_alive(pid) else None
         return None
 
     def processes(self) -> list[psutil.Process]:
-        """Return all that lives and was started for this stack: it has this home in its environment."""
+        """Return all living processes that were started for this stack, which have its home in their
+        environment.
+        """
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -135,7 +145,7 @@ class StackProcess:
     # --- the end ---
 
     def close(self) -> None:
-        """Stop the stack, kill what is left of it, and delete its home."""
+        """Stop the stack, kill what is left of it, and delete its home unless it is to be kept."""
         try:
             if self.code.exists():
                 with contextlib.suppress(subprocess.TimeoutExpired, RuntimeError):
@@ -159,13 +169,13 @@ class StackProcess:
         for name in COPIED:
             source, target = REPO / name, self.code / name
             if source.is_dir():
-                shutil.copytree(source, target)  # with the compiled files: the times are kept, so they count
+                shutil.copytree(source, target)  # times are kept, so compiled files stay valid
             else:
                 shutil.copy2(source, target)
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process lives; a zombie does not."""
+    """Return whether the process is alive; a zombie is not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Turn figures into reports: `benchmarks/RESULTS.md`, the plots, and the three plots in the README.
+"""Create reports from figures: `benchmarks/RESULTS.md`, the plots, and the three plots in the README.
 
 | module     | job                                                                                    |
 |------------|----------------------------------------------------------------------------------------|
@@ -7,5 +7,5 @@
 | `markdown` | the tables of a run as Markdown (pure)                                                 |
 | `bars`     | a bar chart as SVG, readable on light and dark pages (pure)                            |
 | `plots`    | which charts there are, and the README's block                                         |
-| `publish`  | writes all of these, and compares what is written with what the figures give           |
+| `publish`  | writes all of these, or checks that the written files match the figures                |
 """

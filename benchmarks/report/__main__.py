@@ -2,9 +2,9 @@
 
     python -m benchmarks.report show RUN            print the tables of a run
     python -m benchmarks.report publish RUN …       write RESULTS.md, the plots, and the README's block
-    python -m benchmarks.report check               fail if those are not what the published runs give
+    python -m benchmarks.report check               fail if these files do not match the published runs
 
-The first run gives the plots; further runs, such as one on another machine, get their own section.
+The plots are drawn from the first run; further runs, such as one on another machine, get their own section.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.runs.run_folder import RESULTS, RunFolder
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out a command; return the exit code."""
+    """Carry out the command in `arguments`, and return the exit code."""
     match arguments:
         case ["show", name]:
             print(publish.page([publish.stored(RunFolder(RESULTS / name))], reasons.load()))

@@ -1,4 +1,6 @@
-"""A chart of horizontal bars as SVG. Its colors follow the reader's light or dark preference. Pure."""
+"""Draw a chart of horizontal bars as SVG. Its colors follow the reader's preference for light or dark pages.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ STYLE = """text{font-family:system-ui,-apple-system,"Segoe UI",sans-serif;font-s
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar. Without a `value` there is only `shown`, such as `failed`. `spread` is drawn as a line."""
+    """One bar, with the text `shown` beside it. Without a `value` there is only the text, such as `failed`.
+    `spread`, the smallest and largest value, is drawn as a line.
+    """
 
     name: str
     value: float | None
@@ -38,7 +42,7 @@ class Group:
 
 
 def chart(title: str, subtitle: str, groups: Sequence[Group]) -> str:
-    """Return the chart. All bars have one scale, which begins at zero."""
+    """Return the chart as SVG. All bars have the same scale, which begins at zero."""
     most = max(
         (max(bar.value or 0, *(bar.spread or (0,))) for group in groups for bar in group.bars), default=0
     )
@@ -83,7 +87,9 @@ def _bar(bar: Bar, y: int, scale: float, color: str) -> list[str]:
 
 
 def _colors(groups: Sequence[Group]) -> dict[str, str]:
-    """Return a color for each name: Vestal's own, and the peers' in order of appearance."""
+    """Return a color for each name: Vestal's own color for its bars, and one for each peer in the order of
+    appearance.
+    """
     names = dict.fromkeys(bar.name for group in groups for bar in group.bars)
     peers = [name for name in names if not is_ours(name)]
     colors = {name: PEERS[number % len(PEERS)] for number, name in enumerate(peers)}

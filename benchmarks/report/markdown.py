@@ -1,4 +1,4 @@
-"""The tables of a run as Markdown. Pure."""
+"""Show a run's figures as tables in Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TableMaker = Callable[[Sequence[Figure]], str]
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored run. `ends` says for each scenario how it ended."""
+    """A stored run. `ends` says how each scenario ended, by its name."""
 
     name: str
     figures: Sequence[Figure]
@@ -29,9 +29,10 @@ class Stored:
 def run_markdown(
     run: Stored, about: Mapping[str, str], reasons: Sequence[Reason], own_tables: Mapping[str, TableMaker]
 ) -> str:
-    """Return a run's machine and the tables of its scenarios.
+    """Return the description of a run's machine, and the tables of its scenarios.
 
-    `about` has what each scenario measures, `own_tables` the tables of scenarios that have their own form.
+    `about` says what each scenario measures. `own_tables` has the functions that make the tables of scenarios
+    with a form of their own.
     """
     parts = [_machine(run)]
     for scenario in dict.fromkeys(figure.scenario for figure in run.figures):
@@ -48,7 +49,7 @@ def run_markdown(
 
 
 def table_of(rows: Sequence[Row], reasons: Sequence[Reason]) -> str:
-    """Return rows as a table, and below it the failures and the lost rows with their reasons."""
+    """Return the rows as a table, and below it the failures, and the lost rows with their reasons."""
     subjects = subjects_of(rows)
     lines = [
         f"| row | unit | {' | '.join(subjects)} | against the best peer |",
@@ -72,7 +73,7 @@ def table_of(rows: Sequence[Row], reasons: Sequence[Reason]) -> str:
 
 
 def lost_without_reason(rows: Sequence[Row], reasons: Sequence[Reason]) -> list[str]:
-    """Return the names of the lost rows for which there is no reason."""
+    """Return the names of the rows that Vestal loses and for which there is no reason."""
     compared = ((row, compare(row)) for row in rows)
     return [
         row.name
@@ -82,7 +83,7 @@ def lost_without_reason(rows: Sequence[Row], reasons: Sequence[Reason]) -> list[
 
 
 def number(value: float) -> str:
-    """Return a value with about three digits; a whole number below 1,000 as it is."""
+    """Return a value as text with about three digits; a whole number below 1,000 is shown exactly."""
     if value == int(value) and abs(value) < 1000:
         return f"{value:.0f}"
     for limit, digits in ((100, 0), (10, 1), (1, 2)):
@@ -117,7 +118,7 @@ def _against(row: Row, comparison: Comparison | None) -> str:
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each failure of a subject, with the rows in which it occurs."""
+    """Return a line for each different failure of a subject, with the rows in which it occurs."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for subject, cell in row.cells.items():
@@ -131,7 +132,7 @@ def _failures(rows: Sequence[Row]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return a text as inline code on one line, so that Markdown does not interpret it."""
+    """Return the text as inline code on one line, so that Markdown does not interpret it."""
     return "`" + " ".join(text.split()).replace("`", "'") + "`"
 
 

@@ -1,4 +1,6 @@
-"""Which charts are made of a run's figures, and the block of the README that shows three of them. Pure."""
+"""Define which charts are drawn from a run's figures, and the README's block that shows three of
+them. Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ END = "<!-- end of figures -->"
 
 @dataclass(frozen=True)
 class Plot:
-    """One chart: its file, and the rows of its groups of bars by their labels.
+    """One chart: its file, and the row of each group of bars, with the group's label.
 
-    `noted` is a row whose value is written after each value, in words that end with `note`.
+    `noted` is a row whose value is written after each bar's value, followed by the words `note`.
     """
 
     file: str
@@ -90,7 +92,7 @@ PLOTS = (
 
 
 def svg_files(figures: Sequence[Figure]) -> dict[str, str]:
-    """Return the charts by file name. A chart without any figure is left out."""
+    """Return the charts as SVG by file name. A chart without any figure is left out."""
     rows = {row.name: row for row in rows_of(figures)}
     charts = {plot.file: (plot, list(_groups(plot, rows))) for plot in PLOTS}
     return {
@@ -99,7 +101,9 @@ def svg_files(figures: Sequence[Figure]) -> dict[str, str]:
 
 
 def readme_block(figures: Sequence[Figure]) -> str:
-    """Return the README's lines with its three charts and what they show, between their two comments."""
+    """Return the README's block with its three charts and their content in words, between the two comments
+    that mark it.
+    """
     rows = {row.name: row for row in rows_of(figures)}
     lines = [BEGIN]
     for plot in IN_README:

@@ -1,4 +1,6 @@
-"""Write `RESULTS.md`, the plots and the README's block from stored runs, or check what is written."""
+"""Write `RESULTS.md`, the plots and the README's block from stored runs, or check that the written files
+match the figures.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ unit is better.
 
 
 def stored(run: RunFolder) -> Stored:
-    """Return the figures, machine and ends of a run. Raises FileNotFoundError if there is no such run."""
+    """Return the figures of a run, its machine, and how its scenarios ended. Raises FileNotFoundError if
+    there is no such run with figures.
+    """
     if not run.figures_file.exists():
         raise FileNotFoundError(f"There is no run {run.name} with figures in {run.path.parent}.")
     ends = {name: end.ended for name, end in run.ends().items()}
@@ -38,7 +42,9 @@ def stored(run: RunFolder) -> Stored:
 
 
 def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
-    """Return `RESULTS.md`: a section for each run, because figures of different runs are not comparable."""
+    """Return the content of `RESULTS.md`: a section for each run, because figures of different runs are not
+    comparable.
+    """
     about = {name: scenario.about for name, scenario in scenarios().items()}
     parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
     for number, run in enumerate(runs):
@@ -49,12 +55,14 @@ def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
 
 
 def own_tables() -> dict[str, TableMaker]:
-    """Return the tables of scenarios that have their own form."""
+    """Return the functions that make the tables of scenarios with a form of their own, by scenario."""
     return {"faults": fault_table.markdown}
 
 
 def files(runs: Sequence[Stored], why: Sequence[reasons.Reason], readme: str) -> dict[str, str]:
-    """Return the content of each generated file by its path in the repository. `readme` is the README now."""
+    """Return the content of each generated file by its path in the repository. `readme` is the present
+    content of the README.
+    """
     made = {RESULTS_PAGE: page(runs, why)}
     made |= {f"{FOLDER}/{name}": text for name, text in svg_files(runs[0].figures).items()}
     made["README.md"] = with_block(readme, readme_block(runs[0].figures))
@@ -70,13 +78,15 @@ def with_block(readme: str, block: str) -> str:
 
 
 def published_runs(repo: Path = REPO) -> list[str]:
-    """Return the names of the runs of which `RESULTS.md` was made."""
+    """Return the names of the runs from which `RESULTS.md` was generated."""
     found = RUNS.search((repo / RESULTS_PAGE).read_text(encoding="utf-8"))
     return found[1].split() if found else []
 
 
 def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], list[str]]:
-    """Return the files that are generated from these runs, and the lost rows without a reason."""
+    """Return the files that are generated from these runs, by path, and the names of the lost rows without a
+    reason.
+    """
     why = reasons.load()
     results = repo / RESULTS.relative_to(REPO)
     runs = [stored(RunFolder(results / name)) for name in names]
@@ -85,7 +95,7 @@ def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], 
 
 
 def write(made: dict[str, str], repo: Path = REPO) -> None:
-    """Write the files, and delete plots that are no longer among them."""
+    """Write the files, and delete plots that are not among them."""
     for old in (repo / FOLDER).glob("*.svg"):
         if f"{FOLDER}/{old.name}" not in made:
             old.unlink()

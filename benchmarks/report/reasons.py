@@ -1,4 +1,4 @@
-"""Why a row is lost to a peer, from `reasons.yaml`."""
+"""Find the reason why a row is lost to a peer, in `reasons.yaml`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("reasons.yaml")
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason for lost rows. `rows` and `against`, the peer, are patterns with `*`."""
+    """A reason for lost rows. `rows` and `against`, the peer, are patterns that may contain `*`."""
 
     rows: str
     because: str
@@ -31,6 +31,6 @@ def load(file: Path = FILE) -> list[Reason]:
 
 
 def reason_for(reasons: Sequence[Reason], row: str, peer: str) -> str | None:
-    """Return the first reason that fits the row and the peer, or None."""
+    """Return the first reason that matches the row and the peer; None if there is none."""
     fitting = (one for one in reasons if fnmatchcase(row, one.rows) and fnmatchcase(peer, one.against))
     return next((" ".join(one.because.split()) for one in fitting), None)

@@ -1,4 +1,4 @@
-"""Medians and spread of stored figures, and how Vestal compares with the best peer of a row. Pure."""
+"""Summarize stored figures by median and spread, and compare Vestal with the best peer of a row. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from benchmarks.figures import VESTAL, Better, Figure
 
 EQUAL = 0.005
-"""A ratio that differs from 1 by less than this is neither won nor lost: it is shown as 1.00."""
+"""A ratio that differs from 1 by less than this is neither won nor lost; it is shown as 1.00."""
 
 
 @dataclass
 class Cell:
-    """The figures of one row and subject. `values` holds them by round; `failures` are sentences."""
+    """The figures of one row and one subject. `values` has them by round; `failures` has sentences."""
 
     values: dict[int, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -25,13 +25,15 @@ class Cell:
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Return the smallest and the largest value, or None if there are no values."""
+        """Return the smallest and the largest value; None if there are no values."""
         return (min(self.values.values()), max(self.values.values())) if self.values else None
 
 
 @dataclass
 class Row:
-    """One row of a table: its unit, what is better, and its cells by subject, in order of appearance."""
+    """One row of a table: its unit, whether higher or lower values are better, and its cells by subject, in
+    order of appearance.
+    """
 
     name: str
     unit: str = ""
@@ -41,8 +43,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Vestal against the best peer of a row. `ratio` is above 1 if Vestal is better, and None if a value is 0
-    or missing. If neither `won` nor `lost` is true, the two are equal.
+    """Vestal compared with the best peer of a row. `ratio` is above 1 if Vestal is better, and None if a
+    value is 0 or missing.
+
+    If neither `won` nor `lost` is true, the two are equal, or neither has a value.
     """
 
     peer: str
@@ -52,7 +56,9 @@ class Comparison:
 
 
 def rows_of(figures: Iterable[Figure]) -> list[Row]:
-    """Return the rows of figures, in order of appearance. A later figure of the same round replaces one."""
+    """Return the rows of the figures, in order of appearance. A later figure of the same row, subject and
+    round replaces an earlier one.
+    """
     rows: dict[str, Row] = {}
     for figure in figures:
         row = rows.setdefault(figure.row, Row(figure.row))
@@ -66,18 +72,18 @@ def rows_of(figures: Iterable[Figure]) -> list[Row]:
 
 
 def is_ours(subject: str) -> bool:
-    """Return whether the subject is Vestal, in its default or in another setting."""
+    """Return whether the subject is Vestal, with its default settings or with others."""
     return subject == VESTAL or subject.startswith((f"{VESTAL} ", f"{VESTAL}+"))
 
 
 def subjects_of(rows: Sequence[Row]) -> list[str]:
-    """Return the subjects of rows, Vestal first, then its variants, then the peers."""
+    """Return the subjects of the rows: Vestal first, then its variants, then the peers."""
     found = dict.fromkeys(subject for row in rows for subject in row.cells)
     return sorted(found, key=lambda subject: (subject != VESTAL, not is_ours(subject)))
 
 
 def compare(row: Row) -> Comparison | None:
-    """Compare Vestal with the best peer; return None if one of the two has no figures at all."""
+    """Compare Vestal with the best peer. Return None if the row has no cell for Vestal or none for a peer."""
     ours = row.cells.get(VESTAL)
     peers = {name: cell for name, cell in row.cells.items() if not is_ours(name)}
     if ours is None or not peers:
@@ -98,7 +104,9 @@ def compare(row: Row) -> Comparison | None:
 
 
 def _ratio(ours: Cell, theirs: Cell, better: Better) -> float | None:
-    """Return the median of the ratios of common rounds, or the ratio of the medians if there are none."""
+    """Return the median of the ratios in common rounds, or the ratio of the medians if there are no common
+    rounds. None if a value is missing or not positive.
+    """
     pairs = [(ours.values[each], theirs.values[each]) for each in ours.values if each in theirs.values]
     if not pairs and ours.median is not None and theirs.median is not None:
         pairs = [(ours.median, theirs.median)]

@@ -1,1 +1,1 @@
-"""Runs of scenarios: they store figures, keep to budgets, and resume after an interruption."""
+"""Run scenarios, which store figures, keep to time budgets, and can be resumed after an interruption."""

@@ -1,4 +1,4 @@
-"""Describe the machine and the versions of a run: a figure without them says nothing."""
+"""Describe the machine and the versions of a run, because a figure means nothing without them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.peers import installed_versions
 
 REPO = Path(__file__).resolve().parents[2]
 PROGRAM = ("vestal", "mlx_server", "host_agent", "orchestrator", "requirements", "pyproject.toml")
-"""What is measured. A change of anything else does not make a figure out of date."""
+"""The files that are measured. A change of any other file does not make a figure out of date."""
 PACKAGES = ("mlx", "mlx-lm", "numpy", "aiohttp", "uvicorn")
 
 
 def describe() -> dict[str, Any]:
-    """Return cores, processor, memory, system and versions, and the load at the time."""
+    """Return the machine's cores, processor, memory, system and versions, and its current load."""
     return {
         "began_at": round(time.time()),
         "date": time.strftime("%Y-%m-%d"),
@@ -40,7 +40,7 @@ def describe() -> dict[str, Any]:
 
 
 def program_version() -> str:
-    """Return the commit that last changed the program, with `+` after it if it has changes since."""
+    """Return the commit that last changed the program, followed by `+` if there are uncommitted changes."""
     commit = _output("git", "log", "-1", "--format=%h", "--", *PROGRAM)
     changed = _output("git", "status", "--porcelain", "--", *PROGRAM)
     return (commit or "unknown") + ("+" if changed else "")
@@ -64,7 +64,7 @@ def _processor() -> str:
 
 
 def _accelerator() -> str:
-    """Return what MLX computes on: the name of the graphics processor, or `none`."""
+    """Return what MLX computes on: `Metal`, the name of the graphics processor, or `none`."""
     if sys.platform == "darwin":
         return "Metal"
     return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none"

@@ -1,6 +1,6 @@
-"""What `make bench` can measure: the scenarios, in the order of a run, and the single measurements.
+"""List what `make bench` can measure: the scenarios, in the order of a run, and the single measurements.
 
-The module of a scenario has it as `SCENARIO`.
+Each module of a scenario defines it as `SCENARIO`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Single:
-    """A measurement that is no part of a run: it compares Vestal with itself, or has no peers."""
+    """A measurement that is not part of a run, because it compares Vestal with itself, or has no peers."""
 
     module: str
     about: str
@@ -68,7 +68,7 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def module_names() -> dict[str, str]:
-    """Return the module of each scenario and single measurement, which is its command: `python -m MODULE`."""
+    """Return the module of each scenario and single measurement by name. `python -m MODULE` runs it."""
     modules = {name: single.module for name, single in SINGLE.items()}
     return modules | {scenario.name: module for module, scenario in _imported()}
 

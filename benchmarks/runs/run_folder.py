@@ -1,4 +1,4 @@
-"""A stored run, a folder of `benchmarks/results`: its figures, how each scenario ended, and the machine."""
+"""Store a run in a folder of `benchmarks/results`: its figures, how each scenario ended, and the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ DONE, OUT_OF_TIME, FAILED, INTERRUPTED = "done", "out of time", "failed", "inter
 
 @dataclass(frozen=True)
 class Ended:
-    """How a scenario of a run ended (DONE, OUT_OF_TIME, FAILED or INTERRUPTED), and its duration."""
+    """How a scenario of a run ended (DONE, OUT_OF_TIME, FAILED or INTERRUPTED), and how many seconds
+    it took.
+    """
 
     scenario: str
     ended: str
@@ -25,7 +27,9 @@ class Ended:
 
 
 class RunFolder:
-    """The files of one run. Lines are appended whole and files replaced, so that `kill -9` spoils nothing."""
+    """The files of one run. Lines are appended whole and files are replaced, so that `kill -9` damages
+    nothing.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +43,7 @@ class RunFolder:
         return read(self.figures_file)
 
     def machine(self) -> dict[str, Any]:
-        """Return the description of machine and versions, or an empty one."""
+        """Return the description of machine and versions; empty if there is none."""
         try:
             return dict(json.loads(self._machine_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -59,7 +63,7 @@ class RunFolder:
     # --- how far the scenarios came ---
 
     def ends(self) -> dict[str, Ended]:
-        """Return by name how each scenario last ended, with the seconds of all its parts together."""
+        """Return how each scenario last ended, by name, with the total seconds of all its parts."""
         ends: dict[str, Ended] = {}
         lines = self._ends_file.read_text().split("\n")[:-1] if self._ends_file.exists() else []
         for line in lines:
@@ -76,8 +80,8 @@ class RunFolder:
         """Prepare the run for more rounds of a scenario, and return how many complete rounds are stored.
 
         Unless the scenario is done, the figures of its last round are deleted, because that round may be
-        incomplete, and so are the failures that it reported for itself. The figures of a scenario that
-        `resumes_itself` are kept, except those failures; it counts as having no complete rounds.
+        incomplete, and so are failures of the scenario as a whole. If it `resumes_itself`, only those
+        failures are deleted, and it counts as having no complete rounds.
         """
         figures = self.figures()
         own = [figure for figure in figures if figure.scenario == scenario]
@@ -92,12 +96,14 @@ class RunFolder:
 
 
 def new_run(results: Path, mode: str) -> RunFolder:
-    """Return the folder of a new run, named after its mode and the local time. It is not yet on disk."""
+    """Return the folder of a new run, named after its mode and the local time. It is not created on
+    disk yet.
+    """
     return RunFolder(results / f"{mode}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def latest_run(results: Path, mode: str) -> RunFolder | None:
-    """Return the latest run of this mode, or None. The names sort by time."""
+    """Return the latest run of this mode; None if there is none. The names of runs sort by time."""
     found = sorted(path for path in results.glob(f"{mode}-*") if (path / "machine.json").exists())
     return RunFolder(found[-1]) if found else None
 

@@ -1,4 +1,4 @@
-"""Run scenarios one after the other, each within its budget of seconds, and store what they measure."""
+"""Run scenarios one after the other, each within its budget of seconds, and store their figures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from benchmarks.scenario import Scenario, progress
 
 QUICK, FULL = "quick", "full"
 QUICK_RUN_S = 600.0
-"""The most that a quick run takes, with the interruption of its last scenario."""
+"""The most seconds that a quick run takes, including the interruption of its last scenario."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """The request for a run: its mode, the scenarios and subjects to include (empty: all), and the rounds."""
+    """What is to be run: the mode, the scenarios and subjects to include (empty: all), and the number of
+    rounds (None: the scenario's own).
+    """
 
     mode: str
     scenarios: Sequence[str] = ()
@@ -32,14 +34,16 @@ class Order:
         return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
 
     def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
-        """Return the seconds that a scenario may take. A quick run also has a limit for all scenarios."""
+        """Return how many seconds a scenario may take. A quick run, which began `since_begin_s` seconds ago,
+        also has a limit for all scenarios.
+        """
         if self.mode == FULL:
             return scenario.full_s
         return min(scenario.quick_s, QUICK_RUN_S - END_S - since_begin_s)
 
 
 def is_whole(run: RunFolder, scenarios: Sequence[Scenario]) -> bool:
-    """Return whether all scenarios of a run are done, so that nothing is left to resume."""
+    """Return whether all these scenarios are done in the run, so that nothing is left to resume."""
     ends = run.ends()
     return all(one.name in ends and ends[one.name].ended == DONE for one in scenarios)
 
@@ -52,7 +56,8 @@ def perform(
 ) -> int:
     """Run what the order asks for and the run does not have yet. Return 0, or 1 if a scenario failed.
 
-    KeyboardInterrupt is passed on after the running scenario has ended; what it measured is kept.
+    `start` starts the process of a scenario. After a KeyboardInterrupt, the running scenario is stopped, its
+    figures stay stored, and the exception is raised again.
     """
     began, failed = time.monotonic(), False
     for scenario in scenarios:
@@ -84,7 +89,9 @@ def perform(
 
 
 def start_scenario(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start the process of a scenario: out of reach of the terminal's Ctrl-C, which the runner passes on."""
+    """Start the process of a scenario in a new session, so that the terminal's Ctrl-C reaches only the
+    runner, which passes the interruption on.
+    """
     command = [sys.executable, "-m", "benchmarks.runs.scenario_process", *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 

@@ -1,4 +1,5 @@
-"""Run one scenario in a process of its own and store its figures. The runner starts it and interrupts it.
+"""Run one scenario in a separate process and store its figures. The runner starts this process and may
+interrupt it.
 
     python -m benchmarks.runs.scenario_process FOLDER SCENARIO ROUNDS FIRST [SUBJECT …]
 
@@ -27,11 +28,13 @@ from benchmarks.scenario import Scenario, Subjects, progress
 
 INTERRUPTED_CODE = 130
 NO_ROUND = 0
-"""The round of a scenario's own failure: it belongs to none."""
+"""The round number of a failure of the scenario as a whole, which belongs to no round."""
 
 
 def run_scenario(run: RunFolder, scenario: Scenario, rounds: int, first: int, subjects: Subjects) -> int:
-    """Run `rounds` rounds of a scenario, numbered from `first`; store figures; return the exit code."""
+    """Run `rounds` rounds of a scenario, numbered from `first`, and store the figures. Return the
+    exit code.
+    """
     with run.figures_file.open("a", encoding="utf-8") as stream:
 
         def log(figure: Figure) -> None:
@@ -55,7 +58,9 @@ def run_scenario(run: RunFolder, scenario: Scenario, rounds: int, first: int, su
 
 
 def _end_with_the_runner() -> None:
-    """Interrupt this process when its standard input ends, and kill its process tree if it does not end."""
+    """Wait until standard input ends, interrupt this process, and kill its process tree if it does not end in
+    time.
+    """
     with contextlib.suppress(OSError):
         while os.read(0, 1):
             pass
@@ -65,7 +70,9 @@ def _end_with_the_runner() -> None:
 
 
 def main(arguments: list[str], known: Callable[[], dict[str, Scenario]] = scenarios) -> int:
-    """Run the scenario that the arguments name, of those that are `known`; return the exit code."""
+    """Run the scenario that the arguments name; `known` returns all scenarios by name. Return the
+    exit code.
+    """
     folder, name, rounds, first, *only = arguments
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -9,11 +9,13 @@ import subprocess
 import psutil
 
 END_S = 30.0
-"""How long an interrupted scenario may take to stop its servers."""
+"""How many seconds an interrupted scenario may take to stop its servers."""
 
 
 def interrupt(process: subprocess.Popen[bytes], end_s: float = END_S) -> None:
-    """Send SIGINT, wait up to `end_s` seconds for the end, then kill what is left of the process tree."""
+    """Send SIGINT, wait up to `end_s` seconds for the process to end, then kill what is left of its process
+    tree.
+    """
     tree = _tree(process.pid)
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
@@ -26,7 +28,7 @@ def interrupt(process: subprocess.Popen[bytes], end_s: float = END_S) -> None:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill the descendants of a process, then the process."""
+    """Kill the descendants of a process, then the process itself."""
     _kill([*_tree(pid)[1:], *_tree(pid)[:1]])
 
 
@@ -41,4 +43,4 @@ def _tree(pid: int) -> list[psutil.Process]:
 def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()  # psutil compares the times of creation, so no process with a reused PID dies
+            process.kill()  # psutil compares creation times, so it spares a process with a reused PID

@@ -6,12 +6,12 @@
 
 | module        | job                                                                                    |
 |---------------|----------------------------------------------------------------------------------------|
-| `parameters`  | what machines, load, failures and workers are like, each figure with its source (YAML) |
-| `events`      | the event loop: what happens next, in the order of time                                |
+| `parameters`  | the properties of machines, load, failures and workers, each with its source (YAML)    |
+| `events`      | the event loop, which runs calls in the order of simulated time                        |
 | `engine`      | one machine's engine: slots, steps of the batch, prompts, its prompt cache             |
 | `workload`    | conversations and their turns                                                          |
 | `routing`     | which machine a turn goes to; Vestal's rule is `mlx_server/gateway/peers` itself       |
-| `fleet`       | machines, arrivals, deaths and take-overs; what each request went through              |
+| `fleet`       | machines, arrivals, deaths and take-overs, and their effects on each request           |
 | `workers`     | durable tasks of many workers on one Postgres                                          |
 | `experiments` | which cases are simulated, and their figures                                           |
 | `report`      | the tables; `svg` draws the plots                                                      |

@@ -1,4 +1,4 @@
-"""Simulate, and write figures, plots and tables; the package's docstring has the arguments."""
+"""Simulate, and write figures, plots and tables. The package's docstring describes the arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Run as the arguments say."""
+    """Simulate, or only write the plots and tables again, as the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("what", nargs="?", choices=("run", "render"), default="run")
     parser.add_argument("--parameters", type=Path, help="print the tables for these, and write nothing")

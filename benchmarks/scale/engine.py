@@ -1,8 +1,8 @@
-"""The simulated engine of one machine: requests in slots, steps of the batch, prompts, and the prompt cache.
+"""Simulate the engine of one machine: requests in slots, steps of the batch, prompts, and the prompt cache.
 
-Between two events all requests advance at constant rates. Each pass of the engine is one step for all answers
-and one chunk of each prompt, as in `mlx_server/engine/generation/batch.py`, so that prompts and answers slow
-each other down.
+Between two events all requests advance at constant rates. Each iteration of the engine is one step for all
+answers and one chunk of each prompt, as in `mlx_server/engine/generation/batch.py`, so that prompts and
+answers slow each other down.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from benchmarks.scale.parameters import EngineParameters
 from benchmarks.scale.workload import Part, Turn
 
 NEARLY_TOKENS, NEARLY_S = 1e-6, 1e-9
-"""So little work counts as done: the simulated clock could not show the time that it takes."""
+"""Less work than this many tokens or seconds counts as done, because the simulated clock cannot represent the
+time that it takes.
+"""
 
 
 class PromptCache:
-    """The parts of prompts whose keys and values are stored; the least recently used is dropped first."""
+    """The parts of prompts whose keys and values are stored. The least recently used part is dropped
+    first.
+    """
 
     def __init__(self, size_tokens: int) -> None:
         self._size_tokens = size_tokens
@@ -28,7 +32,7 @@ class PromptCache:
         self.tokens = 0
 
     def cached_tokens(self, parts: Iterable[Part]) -> int:
-        """Return how many tokens of the prompt's beginning are stored."""
+        """Return how many tokens at the beginning of a prompt are stored."""
         cached = 0
         for name, tokens in parts:
             if name not in self._parts:
@@ -37,7 +41,9 @@ class PromptCache:
         return cached
 
     def store(self, parts: Iterable[Part]) -> None:
-        """Store the parts of a prompt and mark them as used, the beginning as the most recent one."""
+        """Store the parts of a prompt and mark them as used, so that the first part counts as the most
+        recently used.
+        """
         for name, tokens in reversed(tuple(parts)):
             if name not in self._parts:
                 self.tokens += tokens
@@ -50,7 +56,9 @@ class PromptCache:
 
 @dataclass(eq=False)
 class Job:
-    """A turn in a slot: the prompt tokens left to compute (cached ones cost less) and answer tokens left."""
+    """A turn in a slot: how many prompt tokens are left to compute, where cached tokens count only in part,
+    and how many answer tokens.
+    """
 
     turn: Turn
     prompt_left: float
@@ -81,7 +89,7 @@ class Engine:
         self._settle()
 
     def kill(self) -> list[Turn]:
-        """Stop the engine; return the turns that were running, followed by those that waited."""
+        """Stop the engine. Return its turns: first the running ones, then the waiting ones."""
         self._advance()
         turns = [job.turn for job in self.jobs] + list(self.waiting)
         self.jobs.clear()
@@ -91,14 +99,14 @@ class Engine:
         return turns
 
     def start(self, turns: Iterable[Turn] = ()) -> None:
-        """Start a new engine, with the turns of the killed one in their order."""
+        """Start a new engine with `turns`, those of the killed one in their order, before all others."""
         self._advance()
         self.is_up = True
         self.waiting.extendleft(reversed(tuple(turns)))
         self._settle()
 
     def _rates(self) -> tuple[float, float]:
-        """Return the speeds of each prompt and of each answer, in tokens a second."""
+        """Return the speeds at which each prompt and each answer advance, in tokens per second."""
         given = self._parameters
         prompts = sum(job.prompt_left > 0 for job in self.jobs)
         step_s = given.step_for(len(self.jobs) - prompts)
@@ -134,7 +142,9 @@ class Engine:
             turn.cut_off_at = None
 
     def _settle(self) -> None:
-        """Finish complete turns, fill the slots, and schedule a call for when the next part is complete."""
+        """Finish complete turns, fill the slots, and schedule a call for the time when the next prompt or
+        answer is complete.
+        """
         finished = [job for job in self.jobs if job.prompt_left == job.answer_left == 0]
         self.jobs = [job for job in self.jobs if job not in finished]
         while self.is_up and self.waiting and len(self.jobs) < self._parameters.slots:

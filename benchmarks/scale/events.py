@@ -1,4 +1,4 @@
-"""The event loop of the simulation: it runs scheduled calls in the order of simulated time."""
+"""Run scheduled calls in the order of simulated time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class EventLoop:
-    """Holds the scheduled calls by simulated second. `now` is the time of the running call."""
+    """Holds the scheduled calls by simulated second. `now` is the time of the call that is running."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -16,7 +16,7 @@ class EventLoop:
         self._numbers = itertools.count()
 
     def at(self, time_s: float, call: Callable[[], None]) -> None:
-        """Schedule a call for a simulated time, or for now if that time has passed."""
+        """Schedule a call for a simulated time, or for the current one if that time has passed."""
         heapq.heappush(self._due, (max(time_s, self.now), next(self._numbers), call))
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:

@@ -1,4 +1,6 @@
-"""Which cases are simulated, and the figures of each. All are functions of parameters and seed."""
+"""Define which cases are simulated, and the figures of each. All functions depend only on parameters and
+seed.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ from benchmarks.scale.workers import Workers
 
 MACHINES = (1, 10, 100)
 LOADS = (20, 40, 60)
-"""Conversations that begin in an hour, for each machine."""
+"""Numbers of conversations that begin per hour and machine."""
 PLOTTED_LOADS = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 WARM_UP_S, MEASURED_S = 600.0, 1800.0
 ALONE_MEASURED_S = 36_000.0
-"""One machine is simulated for longer, since few requests come to it."""
+"""How many seconds a single machine is simulated. It is longer, because few requests arrive at one
+machine.
+"""
 FAILURE_LOAD, FAILURE_MACHINE_S = 50, 360_000.0
-"""So many seconds are shared by the machines: a single one is simulated for 100 hours, 100 for one."""
+"""The conversations per hour and machine, and the simulated seconds of all machines together: a single
+machine is simulated for 100 hours, each of 100 machines for one.
+"""
 WORKERS_S, SHARE_OF_CALLS, WORKER_DIES_EVERY_S = 3600.0, 0.7, 3600.0
 
 Make = Callable[[int, Parameters], Routing]
@@ -44,8 +50,10 @@ ROUTINGS: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Served:
-    """How a fleet served a load: seconds to the first token, and the share of prompt tokens that were
-    computed, not taken from a cache.
+    """How a fleet served a load. `p50_s` and `p95_s` are the seconds to the first token.
+
+    `computed_share` is the share of prompt tokens that were computed instead of taken from a cache,
+    `moved_share` the share of turns that were passed on to another machine.
     """
 
     machines: int
@@ -60,7 +68,12 @@ class Served:
 
 @dataclass(frozen=True)
 class Survived:
-    """The effects of deaths of engines and machines on the answers of a fleet."""
+    """The effects of deaths of engines and machines on the answers of a fleet.
+
+    `cut_off` answers lost their engine or machine. Of these, `continued` went on elsewhere or with a new
+    engine, `waited` went on when their machine was back, and `began_again` were generated anew.
+    `most_taken_over` is the largest number that one machine took over.
+    """
 
     machines: int
     routing: str
@@ -76,7 +89,9 @@ class Survived:
 
 @dataclass(frozen=True)
 class Worked:
-    """How workers served tasks on one Postgres. Postgres's shares are the busy shares of its one core."""
+    """How workers served tasks on one Postgres. `postgres_share` and `postgres_rest_share` are the busy
+    shares of Postgres's one core, with tasks and without.
+    """
 
     workers: int
     tasks: int
@@ -92,7 +107,9 @@ class Worked:
 
 
 def served(parameters: Parameters, machines: int, routing: str, per_hour: int, seed: int = 1) -> Served:
-    """Simulate a load without failures. Requests that arrive while the caches fill are not counted."""
+    """Simulate a load without failures, and return its figures. Requests that arrive while the caches fill
+    are not counted.
+    """
     measured_s = ALONE_MEASURED_S if machines == 1 else MEASURED_S
     settings = FleetSettings(machines, per_hour, WARM_UP_S + measured_s, seed)
     fleet = Fleet(parameters, settings, ROUTINGS[routing](machines, parameters))
@@ -110,7 +127,11 @@ def served(parameters: Parameters, machines: int, routing: str, per_hour: int, s
 def survived(
     parameters: Parameters, machines: int, *, take_over: bool, rotated: bool, seed: int = 1
 ) -> Survived:
-    """Simulate 100 hours of a machine with deaths. Without take-over, a balancer goes round the machines."""
+    """Simulate 100 machine-hours with deaths, and return the effects. Without `take_over`, a balancer assigns
+    turns to the machines round robin.
+
+    With `rotated`, each machine has its peers in another order.
+    """
     settings = FleetSettings(
         machines, FAILURE_LOAD, FAILURE_MACHINE_S / machines, seed, has_failures=True, rotated=rotated
     )
@@ -136,7 +157,9 @@ def survived(
 
 
 def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
-    """Simulate an hour of tasks that keep 70 % of the calls busy, while each worker dies once an hour."""
+    """Simulate an hour of tasks that keep 70 % of the calls busy, while each worker dies about once an hour.
+    Return the figures.
+    """
     given = parameters.workers
     workers = Workers(
         given,
@@ -165,7 +188,9 @@ def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
 
 
 def all_figures(parameters: Parameters, say: Callable[[str], None]) -> dict[str, object]:
-    """Simulate every case, and return the figures as JSON takes them."""
+    """Simulate every case, and return the figures as a JSON object. `say` is called with a line about the
+    progress.
+    """
     found: dict[str, object] = {"parameters": parameters.digest}
     rows = []
     for machines in MACHINES:

@@ -1,4 +1,6 @@
-"""A fleet of machines under a load: arrivals, placement, deaths of engines and machines, and take-overs."""
+"""Simulate a fleet of machines under a load: arrivals, placement, deaths of engines and machines, and
+take-overs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ RETRY_S = 1.0
 
 @dataclass(eq=False)
 class MachineNode:
-    """A simulated machine. `slots` are those of its engine; `back_at` is when a dead machine returns."""
+    """A simulated machine. `slots` is how many requests its engine runs at the same time; `back_at` is when a
+    dead machine returns.
+
+    `health` is the machine's last answer to /health, at the time `looked_at`.
+    """
 
     number: int
     engine: Engine
@@ -29,7 +35,7 @@ class MachineNode:
     health: dict[str, object] = field(default_factory=dict)
 
     def look(self, now: float) -> None:
-        """Store in `health` what the machine's /health would answer now."""
+        """Store in `health` what the machine's /health would answer at the time `now`."""
         engine = self.engine
         requests = {
             "running": len(engine.jobs),
@@ -43,7 +49,11 @@ class MachineNode:
 
 @dataclass
 class FleetSettings:
-    """The settings of a simulation. `rotated`: each machine's list of peers begins with the next machine."""
+    """The settings of a simulation. `per_hour` is how many conversations begin per hour and machine.
+
+    With `rotated`, each machine's list of peers begins with the next machine; else all lists begin with the
+    first.
+    """
 
     machines: int
     per_hour: float
@@ -185,7 +195,9 @@ class Fleet:
         self.loop.after(self._draw.expovariate(1 / every_s), lambda: self._machine_dies(node))
 
     def _cut_off(self, turn: Turn, dead: int) -> None:
-        """Decide where a turn continues whose machine died: where its records are, or from the start."""
+        """Decide where a turn continues after its machine died: on the machine that has its records, after
+        the dead machine's return, or from the start.
+        """
         self._note_cut(turn)
         if not self._routing.has_take_over:
             self.loop.after(self._parameters.failures.client_back_s, lambda: self._begin_again(turn))
@@ -198,7 +210,7 @@ class Fleet:
             self.loop.after(DEAD_AFTER_S, lambda: self._take_over(turn, holder))
 
     def _wait_for(self, turn: Turn, dead: int) -> None:
-        """Continue the turn from the dead machine's own log, once that machine is back."""
+        """Continue the turn from the dead machine's own log when that machine is back."""
         turn.has_waited = True
         self.loop.at(self.nodes[dead].back_at, lambda: self._submit(turn, dead))
 
@@ -208,8 +220,10 @@ class Fleet:
             turn.cut_off_at = self.loop.now
 
     def _holder(self, turn: Turn, dead: int) -> int | None:
-        """Return the machine with a turn's records: the one that passed it on, else the first living peer."""
-        if turn.is_taken_over:  # an answer that came from another machine is copied to no third one
+        """Return the machine that has a turn's records: the one that passed the turn on, else the first
+        living peer. None if none has them or the one that does is dead.
+        """
+        if turn.is_taken_over:  # its records are not copied to a third machine
             return None
         if turn.is_passed_on:
             return turn.origin if self.nodes[turn.origin].is_alive else None
@@ -228,7 +242,7 @@ class Fleet:
         self._submit(turn, holder)
 
     def _begin_again(self, turn: Turn) -> None:
-        """Let the client send the request again: no machine has the generated tokens."""
+        """Let the client send the request again, because no machine has the generated tokens."""
         turn.given, turn.is_taken_over = 0.0, False
         turn.began_again += 1
         self._send(turn)

@@ -1,10 +1,10 @@
-"""Measure what tokens, peers and placements cost a gateway, in CPU time.
+"""Measure how much CPU time of a gateway each token, each peer and each placement of a request takes.
 
     python -m benchmarks.scale.gateway_cost [ROUNDS]
 
-A gateway whose engine generates nothing streams tokens, and answers /health as its peers ask it. What asking
-costs is measured in this process, with the class that gateways use, and so is the choice of a machine.
-The figures go into parameters.yaml by hand.
+A gateway whose engine generates nothing streams tokens, and answers /health as if its peers asked. The CPU
+time to send /health requests and to choose a machine is measured in this process, with the classes that
+gateways use. The figures are copied into parameters.yaml by hand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ CHOICES = 300
 
 
 async def health_cpu_s() -> tuple[float, float]:
-    """Return the CPU seconds of one /health at the gateway that answers it, and at the one that asks."""
+    """Return the CPU seconds of one /health request at the gateway that answers it, and at the one
+    that asks.
+    """
     with GatewayProcess(str(FAKE_ENGINE), VESTAL_MLX__WARM_SPARE="false") as gateway:
         gateway.until_ok()
         peer, process = Peer(gateway.url, "key"), psutil.Process(gateway.pid)
@@ -55,7 +57,7 @@ async def health_cpu_s() -> tuple[float, float]:
 
 
 def choice_cpu_s(peers: int) -> float:
-    """Return the CPU seconds in which one request is placed, by a gateway with so many peers."""
+    """Return the CPU seconds that a gateway with `peers` peers takes to place one request."""
     health = {"status": "ok", "requests": {"running": 2, "queued": 0, "parked": 0, "slots": 5}}
     states = {f"http://mac-{number}:11435": PeerState(0.0) for number in range(peers)}
     for state in states.values():

@@ -1,4 +1,4 @@
-"""The simulation's assumptions about machines, load, failures and workers, read from parameters.yaml."""
+"""Read the simulation's assumptions about machines, load, failures and workers from parameters.yaml."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Section = TypeVar("Section")
 class EngineParameters:
     """One machine's engine. `step_s` has the seconds of a step by the number of answers that it advances.
 
-    `restored_token_cost` is what a token from the prompt cache takes, as a share of a computed one's time.
+    `restored_token_cost` is the time of a token from the prompt cache, as a share of the time of a computed
+    token.
     """
 
     slots: int
@@ -38,7 +39,9 @@ class EngineParameters:
         return self.cache_bytes // self.kv_bytes_per_token
 
     def step_for(self, answers: int) -> float:
-        """Return the seconds of a step for so many answers; between and beyond measured ones by a line."""
+        """Return the seconds of a step that advances this number of answers. Numbers that were not measured
+        are interpolated or extrapolated linearly.
+        """
         if answers == 0:
             return 0.0
         known = sorted(self.step_s)
@@ -52,8 +55,12 @@ class EngineParameters:
 
 @dataclass(frozen=True)
 class LoadParameters:
-    """The conversations: each begins with one of `beginnings` system prompts; each turn adds
-    `turn_tokens`.
+    """The conversations. Each begins with one of `beginnings` system prompts, and each turn adds
+    `turn_tokens` tokens.
+
+    `turns` is the mean number of turns, `answer_tokens` the mean length of an answer, `think_s` the mean
+    pause before the next turn. `unevenness` says how unevenly conversations are spread over the machines;
+    with 0 they are spread evenly.
     """
 
     beginnings: int
@@ -68,8 +75,11 @@ class LoadParameters:
 
 @dataclass(frozen=True)
 class FailureParameters:
-    """The mean times between deaths of an engine and of a machine, and how long a machine, or a client whose
-    request was cut off, takes to come back.
+    """How often engines and machines die, and when they return.
+
+    `engine_every_s` and `machine_every_s` are mean seconds between the deaths of one engine or machine.
+    `machine_back_s` is how long a machine is away, and `client_back_s` how long a client waits before it
+    sends a request again that was cut off.
     """
 
     engine_every_s: float
@@ -80,7 +90,12 @@ class FailureParameters:
 
 @dataclass(frozen=True)
 class WorkerParameters:
-    """Workers of durable tasks, and the Postgres that they share."""
+    """Workers of durable tasks, and the Postgres that they share.
+
+    `call_s` is the mean time of a call of a model, `back_s` how long a dead worker takes to return,
+    `transaction_s` the time of a transaction. A worker has `connections` connections at rest and
+    `connections_busy` with tasks; the server allows `server_connections`.
+    """
 
     call_s: float
     calls_per_task: int
@@ -97,7 +112,9 @@ class WorkerParameters:
 
 @dataclass(frozen=True)
 class GatewayParameters:
-    """A gateway's CPU seconds: to answer or send a /health poll, to stream a token, to place a request."""
+    """How many CPU seconds of a gateway one action takes: to answer or send a /health request, to stream a
+    token, and to place a request among so many machines.
+    """
 
     answer_health_s: float
     ask_health_s: float
@@ -107,7 +124,7 @@ class GatewayParameters:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All parameters of the simulation, with the SHA-256 of the file's values."""
+    """All parameters of the simulation. `digest` is the beginning of the SHA-256 of their values."""
 
     engine: EngineParameters
     load: LoadParameters
@@ -118,7 +135,9 @@ class Parameters:
 
 
 def read_parameters(path: Path = FILE) -> Parameters:
-    """Return the parameters of a file. Raises ValueError if one is missing, unknown or without a source."""
+    """Return the parameters in a file. Raises ValueError if a parameter is missing, unknown or has no
+    source.
+    """
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     sections = [
         _section(kind, raw, name)

@@ -1,10 +1,11 @@
-"""Measure what workers and tasks cost the Postgres that they share: transactions, and the server's CPU time.
+"""Measure how many transactions, and how much CPU time of Postgres, workers and tasks take on the server that
+they share.
 
     python -m benchmarks.scale.postgres_cost [WORKERS]
 
 A real Postgres that syncs its log runs here, with the orchestrator and workers as processes, and a stand-in
-for the models that answers at once. CPU time is measured, so that a busy machine changes the figures
-little. They go into parameters.yaml by hand.
+for the models that answers at once. CPU time is measured instead of elapsed time, so that other load of the
+machine changes the figures little. They are copied into parameters.yaml by hand.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ REPO = Path(__file__).resolve().parents[2]
 SYNCED = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "stats_fetch_consistency": "none"}
 REST_S, STATS_S, SETTLED_S = 20.0, 2.0, 10.0
 CONNECTIONS = 7
-"""A worker with so many has started."""
+"""A worker has started when it has this many connections."""
 WORKERS = 2
 TASKS = 40
 TOKEN = "a-token-for-a-benchmark"
@@ -44,7 +45,7 @@ CREW = "agents:\n" + "".join(
 
 @dataclass
 class Cost:
-    """The work of the Postgres server: transactions, and the CPU seconds of all its processes."""
+    """The work of the Postgres server: its transactions, and the CPU seconds of all its processes."""
 
     transactions: float
     cpu_s: float
@@ -54,7 +55,7 @@ class Cost:
 
 
 class Server:
-    """A database on a real Postgres server, and the server's cost so far."""
+    """A database on a real Postgres server, with the server's work so far."""
 
     def __init__(self, postgres: RealPostgres) -> None:
         self.url = postgres.new_database()
@@ -64,7 +65,7 @@ class Server:
         self._process = psutil.Process(postgres._process.pid)
 
     def cost(self) -> Cost:
-        time.sleep(STATS_S)  # a session reports what it did after up to a second
+        time.sleep(STATS_S)  # a session may report its statistics a second late
         row = self._watch.execute(
             "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s", (self._name,)
         ).fetchone()
@@ -152,7 +153,9 @@ class Stack:
             _until(lambda: _ask(f"{self._url}/health"))
 
     def tasks(self, agents: list[str]) -> tuple[Cost, int]:
-        """Run TASKS tasks to their end; return what they cost the server and how many calls they made."""
+        """Run TASKS tasks to their end. Return the server's work meanwhile, and how many calls of models the
+        tasks made.
+        """
         _ask(f"{self._models}/control", {"chat_s": 0.0})
         before = self._server.cost()
         ids = [
@@ -164,7 +167,7 @@ class Stack:
         return self._server.cost().since(before), _ask(f"{self._models}/work")["calls"]
 
     def at_rest(self) -> Cost:
-        """Return the server's cost of one second in which no task runs."""
+        """Return the transactions and the CPU seconds that Postgres needs per second while no task runs."""
         before, began = self._server.cost(), time.monotonic()
         time.sleep(REST_S)
         spent = self._server.cost().since(before)

@@ -1,4 +1,6 @@
-"""The tables of docs/scale.md and its plots, from the figures of the simulation; only `write` writes."""
+"""Create the tables of docs/scale.md and its plots from the figures of the simulation. Only `write` writes
+files.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ PLOTS = Path(__file__).with_name("plots")
 BEGIN, END = "<!-- python -m benchmarks.scale: {} -->", "<!-- end of {} -->"
 SHOWN = ("each its own", "round robin", "fewest requests", "Vestal")
 PEERS_SHARE = 0.05
-"""Of a core: so much a gateway may spend on its peers before the table of limits calls it the limit."""
+"""The share of a core that a gateway may spend on its peers. In the table of limits, the limit is reached
+there.
+"""
 POSTGRES_SHARE = 0.7
 RECORD_BYTES = len(pack_record(Event(0, Token("1a2b3c4d-12", 12_345, " hello", 17))))
-"""What a token takes in the records of its answer."""
+"""How many bytes a token takes in the records of its answer."""
 
 
 def tables(figures: Mapping[str, Any], parameters: Parameters) -> dict[str, str]:
@@ -39,7 +43,7 @@ def tables(figures: Mapping[str, Any], parameters: Parameters) -> dict[str, str]
 
 
 def plots(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Return the plots by their file names."""
+    """Return the plots as SVG by their file names."""
     found = {(row["machines"], row["routing"], row["per_hour"]): row for row in figures["served"]}
     waits = {name: [(load, found[10, name, load]["p95_s"]) for load in PLOTTED_LOADS] for name in ROUTINGS}
     computed = {
@@ -54,7 +58,9 @@ def plots(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def page(text: str, blocks: Mapping[str, str]) -> str:
-    """Return the page's text with its generated blocks replaced. Raises ValueError where one has no place."""
+    """Return the page's text with its generated blocks replaced. Raises ValueError if the text has no place
+    for one of them.
+    """
     for name, block in blocks.items():
         begin, end = BEGIN.format(name), END.format(name)
         if begin not in text or end not in text:
@@ -146,7 +152,7 @@ def _limits(parameters: Parameters) -> str:
 
 
 def _tokens_per_s(engine: EngineParameters) -> float:
-    """Return the tokens a second of an engine whose slots are full of answers."""
+    """Return the tokens per second of an engine all of whose slots generate answers."""
     return engine.slots / engine.step_for(engine.slots)
 
 

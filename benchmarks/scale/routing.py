@@ -1,7 +1,8 @@
-"""Choose the machine for a turn: Vestal's own rule, and balancers in front of machines that share nothing.
+"""Choose the machine for a turn: by Vestal's own rule, or by a balancer in front of machines that share
+nothing.
 
-`Placement` holds what each gateway knows, and asks `mlx_server/gateway/peers`: the machine is chosen by
-`machine_for`, the beginnings are remembered by `PrefixMemory`, the peers' load is what `PeerState` makes of a
+`Placement` simulates what each gateway knows, and uses the code of `mlx_server/gateway/peers`: `machine_for`
+chooses the machine, `PrefixMemory` remembers the beginnings, and `PeerState` derives the peers' load from a
 /health that is up to a second old. Only the network is simulated.
 """
 
@@ -36,16 +37,22 @@ class Routing(Protocol):
     has_take_over: bool
 
     def entry(self, turn: Turn, nodes: Sequence[Node]) -> int:
-        """Return the machine to which the client connects; it is alive. Raises ValueError if none is."""
+        """Return the number of the machine to which the client connects, which is alive. Raises ValueError if
+        no machine is alive.
+        """
         ...
 
     def place(self, turn: Turn, entry: int, nodes: Sequence[Node], now: float) -> tuple[int, float]:
-        """Return the machine that serves the turn, and the seconds until the turn arrives there."""
+        """Return the number of the machine that serves the turn, and the seconds until the turn arrives
+        there.
+        """
         ...
 
 
 def _next_alive(nodes: Sequence[Node], start: int) -> int:
-    """Return the first living machine from `start` on. Raises ValueError if none lives."""
+    """Return the first living machine from the number `start` on, beginning again at 0. Raises ValueError if
+    no machine is alive.
+    """
     order = ((start + step) % len(nodes) for step in range(len(nodes)))
     found = next((number for number in order if nodes[number].is_alive), None)
     if found is None:
@@ -54,7 +61,9 @@ def _next_alive(nodes: Sequence[Node], start: int) -> int:
 
 
 class Alone:
-    """Each client has its own machine, and the machines know nothing of each other."""
+    """Each client has a machine of its own, and the machines know nothing of each other. If the machine is
+    dead, the client uses the next living one.
+    """
 
     has_take_over = False
 
@@ -66,7 +75,7 @@ class Alone:
 
 
 class RoundRobin(Alone):
-    """A balancer sends each request to the next living machine; it learns of a death at once."""
+    """A balancer sends each request to the next living machine. It learns of a death at once."""
 
     def __init__(self) -> None:
         self._last = -1
@@ -77,7 +86,9 @@ class RoundRobin(Alone):
 
 
 class FewestRequests(Alone):
-    """A balancer sends each request to the living machine with the fewest requests, in turns among equals."""
+    """A balancer sends each request to the living machine with the fewest requests; machines with equally
+    many take turns.
+    """
 
     def __init__(self) -> None:
         self._last = -1
@@ -97,7 +108,7 @@ class FewestRequests(Alone):
 
 
 class Placement:
-    """Routes turns by Vestal's rule. `one_entry`: all clients use the first machine's gateway."""
+    """Routes turns by Vestal's rule. With `one_entry`, all clients use the first machine's gateway."""
 
     has_take_over = True
 
@@ -114,7 +125,7 @@ class Placement:
 
 
 class _Gateway:
-    """The knowledge of one gateway about the others, as in `mlx_server/gateway/peers/others.py`."""
+    """Simulates what one gateway knows about the others, as in `mlx_server/gateway/peers/others.py`."""
 
     def __init__(self, number: int, machines: int) -> None:
         self._number = number
@@ -134,7 +145,7 @@ class _Gateway:
                 self._peers[url].sent += 1
                 self._memory.note(asked, url)
                 return int(url), 0.0
-            if url != HERE:  # it died a moment ago: the offer is not answered, and the request runs here
+            if url != HERE:  # it has just died and does not answer, so the request runs here
                 self._refused[url] = now
                 delay_s = OFFER_S
         self._memory.note(asked, HERE)
@@ -149,7 +160,7 @@ class _Gateway:
         return machines
 
     def _hear(self, url: str, state: PeerState, node: Node, now: float) -> None:
-        """Update a peer's state with its latest polls, answered and missed, since the last call."""
+        """Update a peer's state with its polls since the last call, both answered and missed polls."""
         if node.looked_at > self._heard_at[url]:
             self._heard_at[url] = node.looked_at
             state.heard(node.health, node.looked_at)

@@ -1,4 +1,4 @@
-"""Draw lines over numbers as SVG that is readable on a light page and on a dark one. Pure."""
+"""Draw line plots as SVG that is readable on light and dark pages. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ STYLE = (
 
 
 def plot(title: str, x_label: str, lines: Mapping[str, Line], y_most: float) -> str:
-    """Return the plot; its title has the unit. What lies above `y_most` is drawn at the upper edge."""
+    """Return a plot as SVG, with a line for each name. The title includes the unit. Values above `y_most` are
+    drawn at the upper edge.
+    """
     x_most = max(x for line in lines.values() for x, _ in line)
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 

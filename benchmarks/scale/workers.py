@@ -1,8 +1,9 @@
-"""Durable tasks of many workers on one Postgres: calls to models, transactions, deaths and take-overs.
+"""Simulate durable tasks of many workers on one Postgres: calls to models, transactions, deaths and
+take-overs.
 
-Workers poll the queue, hold so many active tasks and take over after such a silence as the orchestrator's own
-constants say. Postgres is one core that works on one transaction after the other; what it does for workers at
-rest makes every transaction slower by its share of the time.
+The interval at which workers poll the queue, the number of active tasks, and the silence after which tasks
+are taken over are the orchestrator's own constants. Postgres is one core that works on one transaction after
+the other. Its work for workers at rest makes every transaction slower in proportion.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S
 
 @dataclass(eq=False)
 class Task:
-    """A task: the seconds of its calls, and how many of them are recorded as done."""
+    """A task: the seconds of each of its calls, and how many of them are recorded as done."""
 
     arrived_at: float
     calls_s: tuple[float, ...]
@@ -34,7 +35,9 @@ class Task:
 
 @dataclass(eq=False)
 class Worker:
-    """A worker: its active tasks in their order, those that wait for a free call, and its incarnation."""
+    """A worker: its active tasks in order, those of them that wait for a free call, and its incarnation
+    (`life`).
+    """
 
     active: dict[Task, None] = field(default_factory=dict)
     waiting: deque[Task] = field(default_factory=deque)
@@ -74,11 +77,11 @@ class Workers:
 
     @property
     def postgres_share(self) -> float:
-        """Return for which share of the time Postgres's core was busy."""
+        """Return the share of the time in which Postgres's core was busy."""
         return self.rest_share + self.postgres_busy_s / self.loop.now
 
     def run(self) -> None:
-        """Simulate until the last task that arrived in time is finished."""
+        """Simulate until all tasks that arrived within the simulated seconds are finished."""
         at = self._draw.expovariate(self._rate)
         while at < self._seconds:
             calls = tuple(
@@ -141,7 +144,7 @@ class Workers:
             self._call(worker)
 
     def _transact(self, count: float, then: Callable[[], None]) -> None:
-        """Take the time of `count` transactions in a row once Postgres is free, then call `then`."""
+        """Wait until Postgres is free, take the time of `count` transactions in a row, then call `then`."""
         work_s = count * self._parameters.transaction_s
         self.postgres_busy_s += work_s
         self._free_at = max(self._free_at, self.loop.now) + work_s / (1 - self.rest_share)
@@ -162,7 +165,7 @@ class Workers:
             task.lost_at = self.loop.now
         noticed_s = (
             DEAD_AFTER_S + self._draw.uniform(0, 2) * BEAT_S
-        )  # a beat at most since the last, and a look
+        )  # up to one heartbeat interval since the last beat, and one until it is noticed
         self.loop.after(noticed_s, lambda: self._queue.extendleft(lost))
         self.loop.after(self._parameters.back_s, lambda: self._come_back(worker))
 

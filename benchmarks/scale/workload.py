@@ -1,4 +1,6 @@
-"""Conversations: when they begin, at which machine, what they share, and how long their turns are."""
+"""Draw conversations: when and at which machine they begin, which beginnings they share, and how long their
+turns are.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,15 @@ from benchmarks.scale.parameters import LoadParameters
 from mlx_server.gateway.peers.conversation import Asked
 
 Part = tuple[str, int]
-"""A part of a prompt: its name, and its tokens. Equal names mean equal tokens."""
+"""A part of a prompt: its name, and its number of tokens. Parts with equal names have equal tokens."""
 
 
 @dataclass(eq=False)
 class Conversation:
-    """A conversation at its present turn. `parts` is the whole prompt of that turn, in order."""
+    """A conversation at its present turn. `parts` is the whole prompt of that turn, in order.
+
+    `home` is the machine of its client, `turns` the number of its turns, and `turn` the present one, from 0.
+    """
 
     number: int
     home: int
@@ -26,7 +31,8 @@ class Conversation:
 
 @dataclass(eq=False)
 class Turn:
-    """One request: the prompt of a conversation's turn, and the answer's length. The rest is its history.
+    """One request: the prompt of a conversation's turn, and the length of the answer. The other fields are
+    its history.
 
     `given` tokens of the answer have been generated so far. Times are simulated seconds.
     """
@@ -52,17 +58,19 @@ class Turn:
 
     @property
     def prompt_tokens(self) -> int:
-        """Return the length of the prompt."""
+        """Return the number of tokens in the prompt."""
         return sum(tokens for _, tokens in self.parts)
 
     @property
     def answer_part(self) -> Part:
-        """Return the answer as the part of the next turn's prompt."""
+        """Return the answer as a part of the next turn's prompt."""
         return f"c{self.conversation.number}.{self.conversation.turn}a", self.answer_tokens
 
 
 def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
-    """Return what the gateway reads from the turn's body: digests of its beginnings, with their sizes."""
+    """Return what a gateway reads from the turn's body: digests of the prompt's beginnings, with their sizes
+    in bytes.
+    """
     size, beginnings = 0, []
     for name, tokens in turn.parts:
         size += tokens * bytes_per_token
@@ -71,7 +79,7 @@ def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
 
 
 class Workload:
-    """Draws conversations, with its own random numbers, so that all routing rules get the same load."""
+    """Draws conversations from random numbers of its own, so that all routing rules get the same load."""
 
     def __init__(self, load: LoadParameters, machines: int, per_hour: float, seed: int) -> None:
         self._load = load
@@ -82,7 +90,9 @@ class Workload:
         self._count = 0
 
     def arrivals(self, until_s: float) -> Iterator[tuple[float, Conversation]]:
-        """Yield each conversation with the time at which it begins, in simulated seconds."""
+        """Yield each conversation that begins before `until_s`, with the time at which it begins, in
+        simulated seconds.
+        """
         at = self._draw.expovariate(self._rate)
         while at < until_s:
             yield at, self._conversation()
@@ -93,7 +103,7 @@ class Workload:
         self._count += 1
         shared = min(
             int(draw.paretovariate(1.0)) - 1, load.beginnings - 1
-        )  # some beginnings are asked far more
+        )  # some beginnings are far more frequent than others
         (home,) = draw.choices(self._homes, self._shares)
         turns = 1
         while draw.random() > 1 / load.turns:
@@ -102,7 +112,7 @@ class Workload:
         return Conversation(self._count, home, parts, turns)
 
     def turn(self, conversation: Conversation, now: float) -> Turn:
-        """Return the conversation's present turn."""
+        """Return the conversation's present turn as a request that arrives at the time `now`."""
         answer = max(1, round(self._draw.expovariate(1 / self._load.answer_tokens)))
         return Turn(conversation, tuple(conversation.parts), answer, now)
 
@@ -111,7 +121,7 @@ class Workload:
         return self._draw.expovariate(1 / self._load.think_s)
 
     def next_turn(self, done: Turn) -> Conversation | None:
-        """Return the conversation with its next turn, or None if it is over."""
+        """Return the conversation, advanced to the turn after `done`; None if the conversation is over."""
         one = done.conversation
         one.parts.append(done.answer_part)
         one.turn += 1

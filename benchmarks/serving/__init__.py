@@ -1,1 +1,1 @@
-"""Measurements of the MLX server and its peers: the servers, the prompts, and what clients observe."""
+"""Measure the MLX server and its peers: the servers, the prompts, and what clients observe."""

@@ -1,4 +1,6 @@
-"""Measure what a server's clients observe: tokens a second, the first token, the pauses within a text."""
+"""Measure what a server's clients observe: tokens per second, the time to the first token, the pauses within
+a text.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from benchmarks.serving.streaming import stream, tokens_of
 
 TOKENS_AN_ITEM, TOKENS_AROUND = 29.2, 40
 _numbers = itertools.count(time.time_ns() // 1_000_000 % 1_000_000)
-"""The first words of each prompt, so that no server has seen it before, in this process or an earlier one."""
+"""Numbers that begin each prompt, so that no server has seen the prompt before, in this process or an earlier
+one.
+"""
 
 Messages = list[dict[str, str]]
 
@@ -28,19 +32,19 @@ def unused_number() -> int:
 
 
 def numbered_items(first: int, end: int) -> str:
-    """Return the lines of a list, some 29 tokens each, from number `first` to before `end`."""
+    """Return the lines of a list, about 29 tokens each, from number `first` up to but not including `end`."""
     return "\n".join(FILLER.format(n=n) for n in range(first, end))
 
 
 def story() -> Messages:
-    """Return a short prompt for prose, some 30 tokens without the model's own system prompt."""
+    """Return a short prompt for prose, of about 30 tokens without the model's own system prompt."""
     number = unused_number()
     text = f"{number}. Write a long story about {SUBJECTS[number % len(SUBJECTS)]}."
     return [{"role": "user", "content": text}]
 
 
 def long_prompt(tokens: int) -> Messages:
-    """Return a prompt of about `tokens` tokens. For about 30 tokens, it is the prompt of `story`."""
+    """Return a prompt of about `tokens` tokens; if that is too short for a list, the prompt of `story`."""
     items = round((tokens - TOKENS_AROUND) / TOKENS_AN_ITEM)
     if items < 1:
         return story()
@@ -49,13 +53,17 @@ def long_prompt(tokens: int) -> Messages:
 
 
 def request(server: Server, messages: Messages, tokens: int, **more: Any) -> dict[str, Any]:
-    """Return the body of a greedy, streamed chat completion of so many tokens."""
+    """Return the body of a greedy, streamed chat completion of up to `tokens` tokens. `more` has further
+    fields.
+    """
     body: dict[str, Any] = {"model": server.model, "stream": True, "temperature": 0, "max_tokens": tokens}
     return body | {"messages": messages, "stream_options": {"include_usage": True}, **more}
 
 
 async def ask(session: aiohttp.ClientSession, server: Server, body: dict[str, Any]) -> Answer:
-    """Send a request and return its answer. Raises RuntimeError if there is no text or it failed."""
+    """Send a request and return its answer. Raises RuntimeError if the request failed or the answer has no
+    text.
+    """
     answer = await stream(session, server.url, body)
     if answer.fault or not answer.pieces_at:
         raise RuntimeError(answer.fault or "The answer has no text.")
@@ -63,7 +71,9 @@ async def ask(session: aiohttp.ClientSession, server: Server, body: dict[str, An
 
 
 def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[Answer], float, float]:
-    """Send requests at once; return their answers and the monotonic times of begin and end."""
+    """Send requests at the same time. Return their answers, and the monotonic times at which they began and
+    ended. Raises RuntimeError if one fails.
+    """
 
     async def all_of_them() -> tuple[list[Answer], float, float]:
         async with aiohttp.ClientSession() as session:
@@ -77,10 +87,11 @@ def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[An
 def tokens_per_s(
     server: Server, requests: Sequence[dict[str, Any]], *, from_first_text: bool = False
 ) -> float:
-    """Return the tokens a second of simultaneous requests, from the first byte sent to the last received.
+    """Return the total tokens per second of simultaneous requests, from the first byte sent to the last
+    received.
 
-    With `from_first_text`, the prompts do not count: the time begins with the first text of any of them. If a
-    server reports no number of tokens, as llama-cpp-python's does not, the tokens of its text are counted.
+    With `from_first_text`, the prompts do not count: the time begins with the first text of any request. If a
+    server reports no number of tokens, as llama-cpp-python does not, the tokens of its text are counted.
     """
     found, began, ended = answers(server, requests)
     if from_first_text:
@@ -89,11 +100,11 @@ def tokens_per_s(
 
 
 def first_token_s(server: Server, messages: Messages, tokens: int = 4) -> float:
-    """Return the seconds from the request to its first text."""
+    """Return the seconds from sending a request to its first text."""
     found, began, _ = answers(server, [request(server, messages, tokens)])
     return found[0].pieces_at[0] - began
 
 
 def warm_up(server: Server) -> None:
-    """Send a short request: the first one to any server loads the model and compiles kernels."""
+    """Send a short request, because the first request to any server loads the model and compiles kernels."""
     first_token_s(server, story(), 8)

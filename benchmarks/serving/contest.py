@@ -1,4 +1,4 @@
-"""Let servers take turns at one measurement, and log for each of them a value, or its last words."""
+"""Let servers take turns at a measurement, and log a value or a failure for each of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ Values = Mapping[str, float]
 """Measured values by the name of the row."""
 
 Units = Mapping[str, tuple[str, Better]]
-"""By the name of the row: the unit, and whether more or less of it is better."""
+"""The unit of each row, and whether higher or lower values are better, by the name of the row."""
 
 
 class Contest:
-    """The servers of a scenario. Each round begins with another of them, so that none is always the first.
+    """Lets the servers of a scenario take turns. Each round begins with another server, so that none is
+    always the first.
 
-    If a server fails a measurement, the failure is logged at once. A server whose process has ended is logged
-    with its last words and started again; if that fails too, it takes no further part.
+    If a server fails a measurement, the failure is logged at once. If its process has ended, its last words
+    are logged and it is started again; if that fails too, each further measurement of it is logged as failed.
     """
 
     def __init__(self, log: Log, servers: Sequence[Server]) -> None:
@@ -35,10 +36,10 @@ class Contest:
         measure: Callable[[Server], Values],
         among: Callable[[Server], bool] | None = None,
     ) -> dict[str, Values]:
-        """Measure each server once, in round `number`; return the values of those that gave any, by name.
+        """Measure each server once, in round `number`. Return the values of the servers that did not fail, by
+        the server's name.
 
-        `units` has the unit of each row, and whether more or less of it is better. Only the servers for
-        which `among` returns True are measured, if it is given.
+        If `among` is given, only the servers for which it returns True are measured.
         """
         found: dict[str, Values] = {}
         first = (number - 1) % max(len(self._servers), 1)
@@ -64,7 +65,9 @@ class Contest:
         return found
 
     def warm_up(self, call: Callable[[Server], None]) -> None:
-        """Call `call` with each server. Errors are not logged as figures: the measurements will fail, too."""
+        """Call `call` with each server. Errors are not logged as figures, because the measurements will fail
+        too.
+        """
         for server in self._servers:
             try:
                 call(server)

@@ -1,11 +1,11 @@
-"""Measure what guessing tokens gains where an answer copies, and what it costs where it does not.
+"""Measure how much faster drafted tokens make an answer that copies, and how much slower one that does not.
 
     python -m benchmarks.serving.drafting [ROUNDS [SUBJECT …]]
 
-A gateway with drafting, one without, one with a draft model too, and mlx_lm.server with and without the same
-draft model (it has no schemas) have the same model and take turns. The requests are greedy chat completions,
-streamed; the time is from the first text to the last. The gain is that of drafting over no drafting in the
-same round.
+These servers have the same model and take turns: a gateway with drafting, one without, one with a draft model
+too, and mlx_lm.server (which has no schemas) with and without the same draft model. The requests are greedy,
+streamed chat completions; the time is from the first text to the last. The gain is the speed with drafting
+divided by the speed without in the same round.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ TEXT = (
     "blue book. In the winter of 1911 a ship from Bergen ran onto the rocks below, and all twelve men were "
     "saved before the tide turned."
 )
-"""Text and not code: asked to repeat a function, the small model of the benchmarks writes another one."""
+"""A text and not code, because the small model of the benchmarks, asked to repeat a function, writes another
+one.
+"""
 Body = tuple[Messages, dict[str, Any]]
-"""The messages of a request and what else is in its body."""
+"""The messages of a request, and the other fields of its body."""
 
 
 def _copying() -> Body:
@@ -84,7 +86,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def _with_draft_model() -> dict[str, dict[str, str]]:
-    """Return the settings of the gateway with a draft model, by its name; empty if there is no such model."""
+    """Return the settings of the gateway with a draft model, by the gateway's name; empty if there is no
+    draft model.
+    """
     if (draft := bench_model().draft) is None:
         return {}
     target = {"source": BUILT_IN_MODELS[MODEL].source, "draft": f"path:{draft}"}

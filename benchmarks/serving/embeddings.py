@@ -1,10 +1,10 @@
-"""Measure embedded texts a second, in batches of 64 short texts.
+"""Measure how many texts are embedded per second, in batches of 64 short texts.
 
     python -m benchmarks.serving.embeddings [ROUNDS]
     BENCH_OTHER=FOLDER python -m benchmarks.serving.embeddings [ROUNDS]
 
 FOLDER is a checkout of another version, which takes turns with this one. Both have the built-in embedding
-model. CPU time is that of gateway and engine together.
+model. CPU time counts gateway and engine together.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def batches(server: Server, number: int) -> dict[str, float]:
-    """Embed some batches; return the texts a second, and the CPU time of each text in ms."""
+    """Embed some batches. Return the texts per second, and the CPU milliseconds per text."""
     before, began = _cpu_s(server), time.perf_counter()
     for batch in range(BATCHES):
         embed(server, number * BATCHES + batch)
@@ -59,7 +59,7 @@ def batches(server: Server, number: int) -> dict[str, float]:
 
 
 def embed(server: Server, seed: int) -> None:
-    """Embed one batch. Raises RuntimeError if the vectors are not as many as the texts."""
+    """Embed one batch. Raises RuntimeError if there is not one vector for each text."""
     body = json.dumps({"model": MODEL, "input": short_texts(seed)}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server.url}/v1/embeddings", body, headers)
@@ -70,7 +70,7 @@ def embed(server: Server, seed: int) -> None:
 
 
 def short_texts(seed: int) -> list[str]:
-    """Return new texts of 4 to 20 words, such as titles and sentences."""
+    """Return TEXTS random texts of 4 to 20 words, as long as titles and sentences."""
     drawn = random.Random(seed)
     lengths = [drawn.randint(SHORTEST_WORDS, LONGEST_WORDS) for _ in range(TEXTS)]
     return [" ".join(drawn.choices(WORDS, k=length)) for length in lengths]

@@ -1,10 +1,10 @@
-"""Count the requests that a `kill -9` costs, and measure how long it takes until text comes again.
+"""Count the requests that are lost after a `kill -9`, and measure how long it takes until text arrives again.
 
     python -m benchmarks.serving.killed [ROUNDS [SUBJECT …]]
 
-Four streams run when Vestal's engine, or the process of a peer, is killed. A peer is started again at once,
-as the fastest supervisor would do it. Its clients have lost their requests; one of them asks again until it
-gets text. A client of Vestal waits on its connection.
+Four streams are running when Vestal's engine, or the process of a peer, is killed. A peer is started again at
+once, as the fastest supervisor would do it. Its clients have lost their requests, and one of them asks again
+until it gets text. A client of Vestal waits on its connection.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def kill_under_load(server: Server) -> dict[str, float]:
-    """Kill the server while it streams; return the lost requests and the seconds until text came again."""
+    """Kill the server while it streams. Return how many requests were lost, and the seconds until text
+    arrived again.
+    """
     streams = [Answer() for _ in range(STREAMS)]
     async with aiohttp.ClientSession() as session:
         sent = [
@@ -61,13 +63,15 @@ async def kill_under_load(server: Server) -> dict[str, float]:
 
 
 def _next_parts_at(streams: list[Answer], killed_at: float) -> float:
-    """Return the median of the times at which the streams continued after the kill (monotonic seconds)."""
+    """Return the median of the times at which the streams continued after the kill, in monotonic seconds."""
     after = [next((at for at in answer.pieces_at if at > killed_at), killed_at) for answer in streams]
     return statistics.median(after)
 
 
 async def _text_again_at(session: aiohttp.ClientSession, server: Server) -> float:
-    """Send requests until one is answered; return the time of its first text, in monotonic seconds."""
+    """Send requests until one is answered. Return the time of its first text, in monotonic seconds. Raises
+    TimeoutError after TIMEOUT_S seconds.
+    """
     end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         answer = Answer()

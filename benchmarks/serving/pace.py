@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving.pace [ROUNDS [SUBJECT …]]
 
-A stream runs alone for some tokens; then the long prompt arrives, and its first token ends the measurement.
-The time of that first token is a figure, too: a server may keep the pace by letting the prompt wait.
+A stream runs alone for some tokens. Then the long prompt arrives, and the prompt's first token ends the
+measurement. The time to that first token is also a figure, because a server may keep the pace of the stream
+by letting the prompt wait.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pauses(server: Server) -> dict[str, float]:
-    """Return the pauses of a stream in ms, alone and while the long prompt is read, by row."""
+    """Return the pauses of a stream in ms, alone and while the long prompt is read, and the time to the
+    prompt's first token in s, by row. Raises RuntimeError if a request fails or the stream ends too early.
+    """
     answer = Answer()
     async with aiohttp.ClientSession() as session:
         body = request(server, story(), MOST_TOKENS)
@@ -72,9 +75,10 @@ async def pauses(server: Server) -> dict[str, float]:
 
 
 def split(pieces_at: Sequence[float], arrived_at: float, first_at: float) -> tuple[list[float], list[float]]:
-    """Return the pauses that ended before the prompt arrived, and those that touch its prefill, in seconds.
+    """Return two lists of pauses in seconds: the pauses that ended before the prompt arrived, and the pauses
+    that overlap with its prefill.
 
-    A stream that is silent from before the arrival until after the prompt's first token has one long pause.
+    A stream that is silent from before the prompt's arrival until after its first token has one long pause.
     If no part came after the arrival, the pause lasts until the first token.
     """
     gaps = list(pairwise(pieces_at))

@@ -1,4 +1,4 @@
-"""The interface of a server in a comparison, and Vestal's gateway as one of them."""
+"""Define the interface of a server in a comparison, and Vestal's gateway as such a server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ SETTINGS = {
     "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.1",
     "VESTAL_SUPERVISION__BACKOFF_MAX_S": "0.2",
 }
-"""A benchmark kills an engine more often than the policy for real deaths allows."""
+"""Settings that allow many restarts, because a benchmark kills an engine more often than the policy for real
+deaths allows.
+"""
 
 
 class Server(Protocol):
-    """A running server. `url` has no `/v1` at its end; `model` is what requests name."""
+    """A running server. `url` has no `/v1` at its end; `model` is the name that requests use.
+
+    `kill` kills what computes the answers, and `until_restarted` waits until the server serves again.
+    """
 
     name: str
 
@@ -105,7 +110,9 @@ class Vestal:
 
 
 def memory_mb(server: Server) -> float:
-    """Return the memory of all processes of a server in MB; on Linux, pages that they share count once."""
+    """Return the memory of all processes of a server in MB. On Linux, pages that the processes share count
+    once.
+    """
     process = psutil.Process(server.pid)
     total = 0
     for each in (process, *process.children(recursive=True)):
@@ -116,7 +123,9 @@ def memory_mb(server: Server) -> float:
 
 
 def one_sentence(text: str) -> str:
-    """Return a text in one line, its end if it is long: last words are at the end of a log."""
+    """Return the text on one line. The middle of a long text is left out, and most of its end is kept,
+    because the last words of a log are at its end.
+    """
     line = " ".join(text.split())
     if len(line) > LAST_WORDS_CHARACTERS:
         half = LAST_WORDS_CHARACTERS // 4

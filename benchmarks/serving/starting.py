@@ -1,4 +1,4 @@
-"""Start the servers of a comparison: Vestal in one or more settings, and the peers that are installed."""
+"""Start the servers of a comparison: Vestal with one or more settings, and the peers that are installed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from benchmarks.serving.contest import Contest, Units, Values
 from benchmarks.serving.servers import Server, Vestal, one_sentence
 
 OTHER = "BENCH_OTHER"
-"""The environment variable with the folder of another checkout, whose version takes part, too."""
+"""The environment variable that names the folder of another checkout, whose version also takes part."""
 
 
 class PeerServer:
-    """A running peer. It is started again when its killed process is to be replaced."""
+    """A running peer as a `Server`. After a kill, `until_restarted` starts its process again."""
 
     def __init__(self, peer: ServingPeer) -> None:
         self.name = peer.name
@@ -58,7 +58,9 @@ class PeerServer:
 
 @cache
 def bench_model() -> BenchModel:
-    """Return the model in the forms that peers read; without the GGUF file if `gguf` is not installed."""
+    """Return the model in the forms that peers read; only its folder if the other forms cannot be written,
+    for example because `gguf` is not installed.
+    """
     folder = installed_models() / MODEL.replace(":", "__")
     try:
         return prepared(folder)
@@ -75,11 +77,11 @@ def running(
     variants: Mapping[str, Mapping[str, str]] | None = None,
     peers: Sequence[str] | None = None,
 ) -> Iterator[list[Server]]:
-    """Run Vestal and the peers, and stop them at the end.
+    """Run Vestal and the peers, yield those that serve, and stop them at the end.
 
-    `variants` are Vestal's settings by subject; by default there is one without settings. `peers` are the
-    names of the peers that take part; by default all. A server that does not start is logged as failed in
-    each of `rows`, and the others go on without it.
+    `variants` has Vestal's settings by subject; by default there is one variant, without settings. `peers`
+    has the names of the peers that take part; None means all. A server that does not start is logged as
+    failed in each of `rows`, and the others continue without it.
     """
     with ExitStack() as stack:
         servers: list[Server] = []
@@ -122,9 +124,10 @@ def measure_in_rounds(
     measure: Callable[[Server, int], Values],
     peers: Sequence[str] | None = None,
 ) -> None:
-    """Start the servers, and let them take turns at `measure`, which gets the number of the round.
+    """Start the servers, call `warm_up` with each, and let them take turns at `measure`, which also gets the
+    number of the round.
 
-    `units` has the unit of each row, and whether more or less of it is better.
+    `units` has the unit of each row, and whether higher or lower values are better.
     """
     with running(log, subjects, list(units), peers=peers) as servers:
         contest = Contest(log, servers)

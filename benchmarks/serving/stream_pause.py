@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving.stream_pause [KILLS]
 
-One stream of the small model runs at a time. The pause is the time from the kill to the next part of the
-text, as the client sees it.
+One stream of the small model runs at a time. The pause is the longest silence between two parts of the text
+that ends after the kill, as the client sees it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS = {
 }
 PARTS_BEFORE, TOKENS = 12, 48
 SETTLED_S = 5.0
-"""Long enough for the next standby engine to start."""
+"""Seconds before a kill, which are enough for the next standby engine to start."""
 ROW = "serving/pause_of_a_stream_s"
 
 
@@ -44,7 +44,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pause_s(server: Server) -> float:
-    """Start one stream, kill its engine, and return the pause in seconds."""
+    """Start one stream, kill its engine, and return the pause in seconds. Raises RuntimeError if the stream
+    does not continue.
+    """
     answer = Answer()
     async with aiohttp.ClientSession() as session:
         sent = asyncio.ensure_future(stream(session, server.url, request(server, story(), TOKENS), answer))

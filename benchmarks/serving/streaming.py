@@ -1,7 +1,8 @@
-"""Send a streamed chat completion and read its answer, from a server that speaks OpenAI's API, or nearly.
+"""Send a streamed chat completion and read its answer, from a server that has OpenAI's API or nearly so.
 
-Peers leave out what OpenAI's own server always sends: the `finish_reason` of a part, the `usage` at the end.
-So the end of an answer is its `finish_reason` or `[DONE]`, and missing token counts are those of its text.
+Peers leave out what OpenAI's own server always sends: the `finish_reason` of a part, or the `usage` at the
+end. So an answer ends with its `finish_reason` or `[DONE]`, and if the number of tokens is missing, the
+tokens of its text are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TIMEOUT_S = 240.0
 async def stream(
     session: aiohttp.ClientSession, url: str, body: dict[str, Any], answer: Answer | None = None
 ) -> Answer:
-    """Send a request and return its answer. A failure of server or network is in the answer's `fault`.
+    """Send a request and return its answer. A failure of the server or the network is described in the
+    answer's `fault`.
 
     A caller that passes an `answer` can watch it grow.
     """
@@ -46,7 +48,9 @@ async def stream(
 
 
 def read_line(answer: Answer, line: bytes, at: float) -> None:
-    """Add one line of a stream, received `at`, to an answer. Raises ValueError if its data is no JSON."""
+    """Add one line of a stream, received at the time `at`, to an answer. Raises ValueError if the line's data
+    is not JSON.
+    """
     data = line.strip().removeprefix(b"data:").strip()
     if data == b"[DONE]":
         if not answer.finished:
@@ -64,7 +68,9 @@ def read_line(answer: Answer, line: bytes, at: float) -> None:
 
 
 def tokens_of(answer: Answer) -> int:
-    """Return how many tokens an answer has: what the server says, or else what its text gives."""
+    """Return how many tokens an answer has: the number that the server reports, or else the number of tokens
+    in its text.
+    """
     return answer.tokens or len(_tokenizer().encode(answer.text, add_special_tokens=False).ids)
 
 

@@ -1,9 +1,9 @@
-"""Measure tokens a second at 1, 4, 8 and 16 streams, memory, and the gateway's share of latency.
+"""Measure tokens per second at 1, 4, 8 and 16 streams, memory, and the gateway's share of the latency.
 
     python -m benchmarks.serving.throughput [ROUNDS [SUBJECT …]]
 
-All servers have the same weights and take turns. Every prompt is new; the requests are greedy chat
-completions, streamed. The time is from the first byte sent to the last received.
+All servers have the same weights and take turns. Every prompt is new; the requests are greedy, streamed chat
+completions. The time is from the first byte sent to the last received.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.serving.starting import running
 from benchmarks.serving.streaming import TIMEOUT_S
 
 STREAMS = {1: 48, 4: 32, 8: 32, 16: 24}
-"""The number of streams, and how many tokens each of them has."""
+"""Maps the number of streams to how many tokens each of them has."""
 SPEED, MEMORY, SHARE = "serving/tokens_per_s/{}", "serving/memory_mb", "serving/gateway_share_of_latency"
 UNITS: dict[str, tuple[str, Better]] = {SPEED.format(streams): ("tok/s", "higher") for streams in STREAMS}
 UNITS |= {MEMORY: ("MB", "lower"), SHARE: ("%", "lower")}
@@ -54,7 +54,9 @@ def _speed(row: str, prompts: Sequence[Messages], tokens: int, server: Server) -
 
 
 def gateway_share(server: Server) -> float:
-    """Return the share of a request's time that the engine did not spend on its prompt and answer."""
+    """Return the share of a request's time, from 0 to 1, that the engine did not spend on its prompt and
+    answer.
+    """
     body = {"model": MODEL, "stream": False, "messages": story()}
     body["options"] = {"temperature": 0, "num_predict": STREAMS[1]}
     headers = {"Content-Type": "application/json"}

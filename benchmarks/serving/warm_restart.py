@@ -1,9 +1,11 @@
-"""Measure the time to the first token, with prompts of 30, 1,700 and 6,000 tokens: cold, again, after a kill.
+"""Measure the time to the first token, with prompts of 30, 1,700 and 6,000 tokens: cold, again, and after a
+kill.
 
     python -m benchmarks.serving.warm_restart [ROUNDS [SUBJECT …]]
 
-After the kill, the prompt is sent when the server answers again and has answered one other request. For
-Vestal alone: the answers of a conversation of ten turns, without kills and with one between all turns.
+After the kill, the prompt is sent when the server serves again and has answered one other request. For Vestal
+alone, the answers of a conversation of ten turns are timed too, without kills and with a kill between all
+turns.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ TOKENS = (1_700, 30, 6_000)
 TIMES = ("cold", "again", "after_kill")
 TURNS = 10
 WRITTEN_S = 2.0
-"""The pause before a kill, as long as a user reads: the cache is written in the background."""
+"""The pause before a kill in seconds, as long as a user reads. It lets the prompt cache be written, which
+happens in the background.
+"""
 ROW = "serving/first_token_s/{}/{}"
 WITHOUT_KILLS, WITH_KILLS = "serving/ten_turns_s/without_kills", "serving/ten_turns_s/nine_kills"
 FASTER = ROW.format("{}", "cold_over_after_kill")
@@ -64,7 +68,7 @@ def _first_tokens(tokens: int, prompt: Messages, server: Server) -> dict[str, fl
 
 
 def _restart(server: Server) -> None:
-    """Kill the server's engine or process, and wait until it has answered a request again."""
+    """Kill the server's engine or process, and wait until the server has answered a request again."""
     time.sleep(WRITTEN_S)
     server.kill()
     server.until_restarted()
@@ -76,7 +80,9 @@ def _ten_turns(server: Server) -> dict[str, float]:
 
 
 def conversation_s(server: Server, restarts: bool) -> float:
-    """Return the seconds that the answers of ten turns take, without the restarts themselves."""
+    """Return the total seconds that the answers of ten turns take, without the time of the restarts between
+    them.
+    """
     messages = [{"role": "system", "content": f"Talk {unused_number()}."}]
     took = 0.0
     for turn in range(TURNS):

@@ -1,3 +1,3 @@
-"""Compare our supervisor with five others, with the same misbehaving children."""
+"""Compare Vestal's supervisor with five others, with the same misbehaving children."""
 
 from benchmarks.supervision.contest import SCENARIO as SCENARIO

@@ -14,7 +14,9 @@ from benchmarks.scenario import Log, Scenario, Subjects, progress
 from benchmarks.supervision import scenarios
 
 KILLS = 2
-"""Kills of a child in a round. Our default policy allows five restarts in five minutes, then pauses."""
+"""How often a child is killed in a round. Our default policy allows five restarts in five minutes, then
+pauses.
+"""
 LOOP_S = 6.0
 
 
@@ -22,7 +24,7 @@ LOOP_S = 6.0
 class Disturbance:
     """A disturbance of a supervisor, and the unit of each figure that it yields. Lower is always better.
 
-    All supervisors are disturbed at the same time, since they mostly wait.
+    All supervisors are disturbed at the same time, because they mostly wait.
     """
 
     about: str
@@ -75,7 +77,9 @@ def _contestants(subjects: Subjects) -> Sequence[SupervisorPeer]:
 
 
 def _observed(disturbance: Disturbance, number: int, peer: SupervisorPeer) -> list[Figure]:
-    """Return the figures of a supervisor, or its failure in each of their rows."""
+    """Return the figures of a supervisor under a disturbance; if that failed, the failure in each of their
+    rows.
+    """
     rows = {f"supervision/{row}": row for row in disturbance.units}
     try:
         observed = disturbance.observe(peer)

@@ -1,7 +1,7 @@
 """Disturb the child of a supervisor, and measure from outside how the supervisor reacts.
 
-The children are shell scripts that write their PIDs to a file. So all supervisors are observed alike,
-and the time measured is that of the supervisor, not of a slow child.
+The children are shell scripts that write their PIDs to a file. So all supervisors are observed alike, and the
+measured time does not include the start of a slow child.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from benchmarks.peers.supervisors import SupervisorPeer
 
 DEADLINE_S = 15.0
 BETWEEN_S = 1.5
-"""Longer than a child must have run, for each of the supervisors, to be restarted at once."""
+"""How many seconds a child runs before it is disturbed, which is enough for each of the supervisors to
+restart it at once.
+"""
 
 ONE_AT_A_TIME = threading.Lock()
-"""Held while milliseconds are measured, if several supervisors are observed at once."""
+"""Held while milliseconds are measured, because several supervisors are observed at the same time."""
 
 SLEEPS = "exec sleep 3600"
 EXITS = "exit 1"
@@ -37,7 +39,7 @@ HAS_A_CHILD = 'sleep 3600 &\necho $! >> "$FOLDER/grandchildren"\nwait'
 
 @dataclass
 class Case:
-    """A running supervisor with one child."""
+    """A running supervisor with one child, and the folder in which the child writes down its PIDs."""
 
     folder: Path
     process: RunningProcess
@@ -47,7 +49,9 @@ class Case:
         return _numbers(self.folder / "starts")
 
     def next_pid(self, seen: int) -> int:
-        """Wait until more than `seen` children have started, and return the next PID. Raise TimeoutError."""
+        """Wait until more than `seen` children have started, and return the PID of the next one. Raises
+        TimeoutError after DEADLINE_S seconds.
+        """
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             if len(started := self.started()) > seen:
@@ -63,19 +67,19 @@ class Case:
         return time.monotonic() - began
 
     def memory_mb(self) -> float:
-        """Return the resident memory of the supervisor's processes without those of its child, in MB."""
+        """Return the resident memory of the supervisor's processes, without those of its child, in MB."""
         top = psutil.Process(self.process.pid)
         own = [each for each in top.children(recursive=True) if each.pid not in self.started()]
         return sum(each.memory_info().rss for each in (top, *own)) / 2**20
 
     def survivors(self) -> list[int]:
-        """Return the PIDs of all children and grandchildren that still live."""
+        """Return the PIDs of all children and grandchildren that are still alive."""
         return [pid for pid in (*self.started(), *_numbers(self.folder / "grandchildren")) if _lives(pid)]
 
 
 @contextlib.contextmanager
 def case(peer: SupervisorPeer, script: str) -> Iterator[Case]:
-    """Run a supervisor with `script` as its child; kill all their processes at the end."""
+    """Run a supervisor with `script` as its child, and kill all their processes at the end."""
     with TemporaryDirectory(prefix="vestal-bench-") as name:
         folder = Path(name)
         child = folder / "child"
@@ -92,7 +96,9 @@ def case(peer: SupervisorPeer, script: str) -> Iterator[Case]:
 
 
 def death_to_new_process(peer: SupervisorPeer, kills: int) -> dict[str, float]:
-    """Kill the child `kills` times with no backoff due; measure the restart and the supervisor's memory."""
+    """Kill the child `kills` times when no backoff is due. Return the milliseconds until its restart, and the
+    supervisor's memory.
+    """
     with case(peer, SLEEPS) as it:
         took = []
         for number in range(kills):
@@ -112,7 +118,9 @@ def death_to_new_process(peer: SupervisorPeer, kills: int) -> dict[str, float]:
 
 
 def crash_loop(peer: SupervisorPeer, seconds: float) -> dict[str, float]:
-    """Run a child that exits at once; count its starts and the supervisor's CPU time."""
+    """Run a child that exits at once for `seconds` seconds. Return its starts per second and the supervisor's
+    CPU time in percent.
+    """
     with case(peer, EXITS) as it:
         it.next_pid(0)
         time.sleep(seconds)
@@ -126,7 +134,9 @@ def crash_loop(peer: SupervisorPeer, seconds: float) -> dict[str, float]:
 
 
 def ignores_term(peer: SupervisorPeer) -> dict[str, float]:
-    """Stop the supervisor while its child ignores SIGTERM."""
+    """Stop the supervisor while its child ignores SIGTERM. Return the seconds that this takes, and how many
+    processes remain.
+    """
     with case(peer, IGNORES_TERM) as it:
         it.next_pid(0)
         time.sleep(BETWEEN_S)
@@ -136,7 +146,9 @@ def ignores_term(peer: SupervisorPeer) -> dict[str, float]:
 
 
 def grandchildren(peer: SupervisorPeer) -> dict[str, float]:
-    """Kill a child that has a child of its own, wait for its restart, then stop the supervisor."""
+    """Kill a child that has a child of its own, wait for its restart, then stop the supervisor. Return how
+    many grandchildren were left after the kill, and how many processes after the stop.
+    """
     with case(peer, HAS_A_CHILD) as it:
         pid = it.next_pid(0)
         time.sleep(BETWEEN_S)
@@ -155,7 +167,7 @@ def grandchildren(peer: SupervisorPeer) -> dict[str, float]:
 def _numbers(file: Path) -> list[int]:
     try:
         return [int(line) for line in file.read_text().splitlines()]
-    except (FileNotFoundError, ValueError):  # ValueError: a line half written
+    except (FileNotFoundError, ValueError):  # ValueError: a line is only half written
         return []
 
 

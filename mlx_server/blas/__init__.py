@@ -1,7 +1,8 @@
 """Load a fast BLAS library, before the first import of `mlx.core` (Linux).
 
-The dynamic loader prefers symbols of a library that was opened with RTLD_GLOBAL to those of the libraries
-that libmlx was linked with. `mlx_server.engine_environment` says where the libraries come from.
+MLX then computes with this library: the dynamic loader prefers symbols of a library that was opened with
+RTLD_GLOBAL to those of the libraries that libmlx was linked with. `mlx_server.engine_environment` finds the
+libraries.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _CORES_WITH_SMALL_KERNELS = frozenset({"skylakex", "cooperlake", "sapphirerapids
 
 
 def preload() -> str:
-    """Load the fastest BLAS that is installed. Return its name and path as text.
+    """Load the fastest BLAS that is installed. Return a text for people that names the BLAS MLX will use.
 
     Call this before `mlx.core` is imported: later it has no effect.
     """
@@ -36,8 +37,8 @@ def preload() -> str:
 
 
 def has_small_kernels() -> bool:
-    """Return whether OpenBLAS has kernels for this processor that multiply small matrices without copying
-    them. Only those for processors with AVX-512 do.
+    """Return whether the loaded OpenBLAS can multiply small matrices without copying them on this processor.
+    Only its kernels for processors with AVX-512 can.
     """
     return _has_small_kernels(ctypes.CDLL(None))
 
@@ -54,7 +55,10 @@ def set_threads(count: int) -> None:
 
 
 def _load(library: str) -> None:
-    """Let MLX find this BLAS, and before it our products of few rows. Raises OSError."""
+    """Load the BLAS at the path `library` so that MLX uses it. On a processor without kernels for small
+    matrices, load our library for products of a few rows before it. Raises OSError if `library` cannot be
+    loaded.
+    """
     blas = ctypes.CDLL(library)
     if not _has_small_kernels(blas):
         _load_narrow_products(blas)
@@ -76,8 +80,8 @@ def _has_small_kernels(library: ctypes.CDLL) -> bool:
 
 
 def _core_name(library: ctypes.CDLL) -> str:
-    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`; an empty
-    text if the library is another BLAS.
+    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`; "" if
+    `library` is another BLAS.
     """
     name = getattr(library, "openblas_get_corename", None)
     if name is None:

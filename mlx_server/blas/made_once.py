@@ -1,4 +1,4 @@
-"""Make a library once, in the first folder that can be written."""
+"""Make a library once, in the first folder that can be written, and find it there afterwards."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def made_once(name: str, folders: Iterable[Path], make: Callable[[Path], None]) -> Path | None:
-    """Return the file `name` in the first of the folders that has it or in which it can be made.
+    """Return the path of the file `name` in the first of the folders that has it or in which it can be made.
 
-    `make` writes it to the path it is given, and raises OSError or subprocess.SubprocessError if it cannot.
-    Return None if no folder has it and it cannot be made in any of them.
+    `make` writes the file to the path it is given, and raises OSError or subprocess.SubprocessError if it
+    cannot. Return None if no folder has the file and it cannot be made in any of them.
     """
     for folder in folders:
         library = folder / name

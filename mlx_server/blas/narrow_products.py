@@ -1,6 +1,6 @@
 """Build the library for products of a few rows (`narrow_products.c`), for the processor of this machine.
 
-A compiler is there where MLX's CPU build runs: MLX compiles kernels of its own with it.
+Where MLX's CPU build runs there is a C compiler, because MLX compiles kernels of its own with it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ _TELLING = ("flags", "Features", "model name", "CPU part")
 
 
 def narrow_library(folders: Iterable[Path]) -> Path | None:
-    """Return the library, in the first of the folders that has it or can be written; None if it cannot be
-    built.
+    """Return the path of the library in the first of the folders that has it or in which it can be built;
+    None if it can be built in none of them.
     """
     return made_once(f"libnarrow-{_digest()}.so", folders, _build)
 
 
 def _digest() -> str:
-    """Return a digest of all that the library depends on.
+    """Return a short digest of all that the library depends on: source, compiler options and processor.
 
-    The processor is part of it: a folder that is copied to another machine must not bring instructions which
-    that one lacks.
+    The processor is included because a folder may be copied to a machine that lacks some of its instructions.
     """
     digest = hashlib.sha256(_SOURCE.read_bytes())
     digest.update(repr((_OPTIONS, platform.machine(), _processor())).encode())
@@ -50,7 +49,9 @@ def _processor() -> list[str]:
 
 
 def _build(library: Path) -> None:
-    """Compile the source. Raises OSError, subprocess.SubprocessError."""
+    """Compile `narrow_products.c` to the file `library`. Raises OSError if there is no C compiler, and
+    subprocess.SubprocessError if the compiler fails or takes longer than a minute.
+    """
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError("There is no C compiler.")

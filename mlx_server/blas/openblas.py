@@ -1,8 +1,8 @@
 """Make a copy of OpenBLAS whose functions have the names that MLX looks for.
 
 The package `scipy-openblas32` installs, without root, an OpenBLAS that chooses its kernels by the processor.
-But the names of its functions begin with `scipy_`, so that they meet no other BLAS in a process, and MLX
-looks for the plain names. The program `patchelf` gives a copy plain names, in 0.1 s.
+Its function names begin with `scipy_`, so that they do not collide with another BLAS in the process, but MLX
+looks for the plain names. The program `patchelf` makes a copy with plain names, in 0.1 s.
 """
 
 from __future__ import annotations
@@ -24,24 +24,30 @@ _RENAMED_WITHIN_S = 60.0
 
 
 def packaged_library() -> Path | None:
-    """Return the library of the package, or None if it is not installed."""
+    """Return the path of the OpenBLAS library that the package `scipy-openblas32` installed, or None if the
+    package is not installed.
+    """
     sites = dict.fromkeys(sysconfig.get_path(name) for name in ("platlib", "purelib"))
     libraries = (Path(site) / _LIBRARY for site in sites)
     return next((library for library in libraries if library.exists()), None)
 
 
 def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
-    """Return a copy of the library `prefixed` whose functions have plain names, in the first of the folders
-    that has one or can be written; None if none can, or the library cannot be read or changed.
+    """Return a copy of the library `prefixed` whose functions have plain names.
+
+    The copy is in the first of the folders that already has one or in which it can be made. Return None if
+    none of them has one and it can be made in none of them.
     """
     name = f"libopenblas-{importlib.metadata.version(_PACKAGE)}.so"
     return made_once(name, folders, partial(_rename_functions, prefixed))
 
 
 def _rename_functions(prefixed: Path, plain: Path) -> None:
-    """Write to `plain` a copy of the library in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so on.
+    """Write to `plain` a copy of the library `prefixed` in which `scipy_cblas_sgemm` is `cblas_sgemm`, and so
+    on.
 
-    Raises OSError, subprocess.SubprocessError.
+    Raises OSError if a file cannot be read or written or `patchelf` is not installed, and
+    subprocess.SubprocessError if `patchelf` fails or takes longer than a minute.
     """
     names = {match.decode("ascii") for match in _PREFIXED.findall(prefixed.read_bytes())}
     names_file = plain.with_suffix(".names")

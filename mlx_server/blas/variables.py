@@ -1,7 +1,9 @@
-"""The environment variables that name the libraries an engine computes with."""
+"""Name the environment variables that tell an engine which libraries to compute with."""
 
 BLAS_VARIABLE = "VESTAL_BLAS"
-"""Path of the BLAS that the engine loads before mlx; `none` loads none. A value set by the user is kept."""
+"""Path of the BLAS that the engine loads before mlx; with `none` it loads none. A value set by the user is
+kept.
+"""
 
 NARROW_VARIABLE = "VESTAL_BLAS_NARROW"
-"""Path of the library for products of a few rows, which passes all others on to OpenBLAS."""
+"""Path of our library for products of a few rows. It passes all other products on to OpenBLAS."""

@@ -14,14 +14,17 @@ from mlx_server.memory_forecast.kv import GROWTH_TOKENS
 
 GIB = 1024**3
 USUAL_CONTEXT_TOKENS = 8192
-"""The context that a chat with a few documents takes; a model that lacks it is of little use."""
+"""The context length that a chat with a few documents needs. A model for which it does not fit is of little
+use.
+"""
 CONTEXTS_TOKENS = (USUAL_CONTEXT_TOKENS, 32 * 1024, 128 * 1024)
 """The contexts for which a forecast is shown, besides the longest one of the model."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The memory for the engine, a model and one request of `context_tokens` tokens, and the limit for it.
+    """The memory that the engine, a model and one request of `context_tokens` tokens need, and the memory
+    limit.
 
     `context_tokens` is None for the smallest request, which is what the engine demands to load a model.
     """
@@ -42,10 +45,10 @@ class Fit:
 
 
 def fit(forecast: Forecast, limit_bytes: int, context_tokens: int | None = None) -> Fit:
-    """Return how a model of this forecast fits into `limit_bytes`.
+    """Return how a model with this forecast fits into `limit_bytes`.
 
-    With `context_tokens`, one request of that length is counted, of at most the model's own context; without,
-    the smallest request.
+    The request counted has `context_tokens` tokens, or as many as the model's context allows if that is less.
+    If `context_tokens` is None, it is the smallest request that the engine demands to load a model.
     """
     needed = forecast.load_bytes
     if context_tokens is not None and forecast.kv is not None:
@@ -55,7 +58,9 @@ def fit(forecast: Forecast, limit_bytes: int, context_tokens: int | None = None)
 
 
 def contexts_of(forecast: Forecast) -> list[int]:
-    """Return the contexts, in tokens, for which a forecast is worth showing; empty for a model without KV."""
+    """Return the context lengths, in tokens, for which a forecast is worth showing, the model's own one last.
+    Empty for a model that only embeds or ranks, which has no KV cache.
+    """
     if forecast.kv is None:
         return []
     own = forecast.context_tokens
@@ -63,9 +68,11 @@ def contexts_of(forecast: Forecast) -> list[int]:
 
 
 def longest_context(forecast: Forecast, limit_bytes: int) -> int:
-    """Return the most tokens with which one request fits, of at most the model's context; 0 if none does.
+    """Return the largest number of tokens with which one request fits into the limit, up to the model's
+    context.
 
-    For a model without KV, that is its whole context.
+    Return 0 if the model does not fit at all. For a model without a KV cache that fits, return its whole
+    context.
     """
     if not fit(forecast, limit_bytes).fits:
         return 0
@@ -81,19 +88,21 @@ def longest_context(forecast: Forecast, limit_bytes: int) -> int:
 
 
 def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
-    """Return the machine's memory less 2 GiB or 15 % (whichever is more), and at most what its GPU can hold.
+    """Return the default memory limit: the machine's memory less 2 GiB or 15 % (whichever is more), and at
+    most `gpu_bytes`, what its GPU can hold, if given.
 
-    On a small machine the limit is at least half of the memory.
+    Before it is bounded by the GPU, the limit is at least half of the memory, which matters on a small
+    machine.
     """
     limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
     return min(limit, gpu_bytes) if gpu_bytes else limit
 
 
 def metal_limit_bytes(total_bytes: int, wired_limit_bytes: int = 0) -> int:
-    """Return the memory that Metal gives to one process on a Mac with `total_bytes` of memory.
+    """Return how many bytes of memory Metal gives to one process on a Mac with `total_bytes` of memory.
 
-    That is the system's wired limit (`iogpu.wired_limit_mb`) if one is set (not 0), else two thirds of the
-    memory up to 32 GiB and three quarters above, as Metal's recommended working set is.
+    That is the system's wired limit (`iogpu.wired_limit_mb`) if one is set (not 0). Otherwise it is two
+    thirds of the memory up to 32 GiB and three quarters above, like Metal's recommended working set.
     """
     if wired_limit_bytes:
         return min(wired_limit_bytes, total_bytes)
@@ -103,8 +112,8 @@ def metal_limit_bytes(total_bytes: int, wired_limit_bytes: int = 0) -> int:
 def sentence(forecast: Forecast, limit_bytes: int) -> str:
     """Return the forecast in words, to follow the model's name.
 
-    Such as `fits: 18.2 of 24.0 GiB with 8k context; at 32k it does not` or
-    `does not fit: it needs 41.2 GiB, and models may have 24.0 GiB`.
+    Examples: `fits: 18.2 of 24.0 GiB with 8k context; at 32k it does not`, and `does not fit: it needs 41.2
+    GiB, and models may have 24.0 GiB`.
     """
     least = fit(forecast, limit_bytes)
     if not least.fits:
@@ -127,7 +136,7 @@ def sentence(forecast: Forecast, limit_bytes: int) -> str:
 
 
 def context_text(tokens: int) -> str:
-    """Return `8k` for 8192 tokens, and `500` for 500."""
+    """Return a context length as people write it: `8k` for 8192 tokens, and `500` for 500."""
     return f"{tokens // 1024}k" if tokens >= 1024 else str(tokens)
 
 

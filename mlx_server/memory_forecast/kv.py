@@ -1,8 +1,9 @@
-"""Forecast what a model's KV cache takes, from its config.json. Pure.
+"""Forecast how much memory a model's KV cache takes, from its config.json. Pure.
 
-mlx-lm's batch caches grow by 256 tokens, and every row of a batch is as long as the longest (left-padded), so
-the cost is that of the longest row times the number of rows. A layer of unknown layout counts as full
-attention: too much rather than too little. Only full attention is ever quantized.
+mlx-lm's batch caches grow by 256 tokens, and every row of a batch is padded on the left to the length of the
+longest, so the bytes are those of the longest row times the number of rows. A layer of unknown layout counts
+as full attention, so that the forecast is too high rather than too low. Only full attention is ever
+quantized.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _PROJECTION = re.compile(r"layers\.(\d+)\.[\w.]*?([kv])_proj\.weight$")
 
 @dataclass(frozen=True)
 class KvShape:
-    """The layers of a model by what they store.
+    """How many layers of a model store keys and values in full, how many in a sliding window, and how much
+    each layer stores.
 
     `layer_floats` counts the numbers of one token's keys and values in one layer, `state_floats` the numbers
-    that layers without KV (linear attention, convolutions) store per request. `quantized` says how layers
-    with full attention store theirs; None: as computed.
+    that layers without KV (linear attention, convolutions) store per request. `quantized` says in how many
+    bits layers with full attention store theirs; None means as wide as they are computed.
     """
 
     full_layers: int
@@ -56,20 +58,20 @@ class KvShape:
 
     @property
     def token_bytes(self) -> int:
-        """Return the bytes of one more token, while no sliding window is full."""
+        """Return how many bytes the cache of one request grows per token, while no sliding window is full."""
         sliding = self.sliding_layers * self.layer_floats * self.number_bytes
         return int(self.full_layers * self.full_layer_bytes + sliding)
 
     @property
     def full_layer_bytes(self) -> float:
-        """Return the bytes of one token in one layer of full attention."""
+        """Return the bytes that one token takes in one layer of full attention."""
         number = self.quantized.bytes_per_number(self.number_bytes) if self.quantized else self.number_bytes
         return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
-        """Return the bytes of a batch of `rows` requests whose longest has `tokens` tokens.
+        """Return the bytes of the KV cache of a batch of `rows` requests whose longest has `tokens` tokens.
 
-        A window also holds a prefill step.
+        A sliding window also holds the `step_tokens` tokens of a prefill step.
         """
         if rows <= 0:
             return 0
@@ -80,7 +82,9 @@ class KvShape:
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the language model's part of the configuration of a model that has other parts too."""
+    """Return the configuration of a model with the settings of its language model (`text_config`), if it has
+    several parts, at the top level.
+    """
     nested = config.get("text_config")
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
@@ -91,11 +95,11 @@ def kv_shape(
     number_bytes: int,
     quantization: KvQuantization | None = None,
 ) -> KvShape:
-    """Return the shape of the KV cache. Raise KeyError, TypeError or ValueError if the configuration says too
-    little.
+    """Return the shape of a model's KV cache. Raises KeyError, TypeError or ValueError if the configuration
+    lacks a size that is needed.
 
-    `shapes` has the shapes of the weights by name. If they include the projections of keys and values, these
-    decide.
+    `shapes` has the shapes of the weights by name. If it has the projections of keys and values, their shapes
+    are used instead of the configuration's head counts. `number_bytes` is the width of an unquantized number.
     """
     own = text_config(config)
     layers = int(own.get("num_hidden_layers") or own.get("n_layers") or own["n_layer"])
@@ -119,10 +123,11 @@ def head_dim(own: Mapping[str, Any]) -> int:
 
 
 def _is_quantized(own: Mapping[str, Any], quantization: KvQuantization, sliding_layers: int) -> bool:
-    """Return True if the configuration allows quantized KV. Other obstacles show only when the model is
-    loaded.
+    """Return True if the configuration allows a quantized KV cache. Other obstacles show only when the model
+    is loaded.
 
-    Layers that may have a sliding window count as not quantized: too much rather than too little.
+    Layers that may have a sliding window count as not quantized, so that the forecast is too high rather than
+    too low.
     """
     hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
     may_slide = hints and not sliding_layers
@@ -165,9 +170,10 @@ def _state_floats(own: Mapping[str, Any]) -> int:
 
 
 def _latent_floats(own: Mapping[str, Any]) -> int:
-    """Return how many numbers a layer of multi-head latent attention stores for a token; 0 without it.
+    """Return how many numbers a layer of multi-head latent attention stores for a token; 0 for a model
+    without it.
 
-    Some models store the latent, others the keys and values of all heads.
+    The families in LATENT store the latent, the others the keys and values of all heads.
     """
     rank = own.get("kv_lora_rank")
     if not isinstance(rank, int):
@@ -181,7 +187,9 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
 
 
 def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Return the mean number of rows per layer of the projections of keys and values (0 if fused)."""
+    """Return the mean number of rows per layer of the projections of keys and values; 0 if they are fused or
+    missing.
+    """
     rows = {"k": 0, "v": 0}
     layers: set[str] = set()
     for name, shape in shapes.items():

@@ -8,22 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KvQuantization:
-    """Each number takes `bits`, and each `group_size` numbers of a head share a scale and a bias."""
+    """How keys and values are quantized: each number takes `bits`, and each `group_size` numbers of a head
+    share a scale and a bias.
+    """
 
     bits: int
     group_size: int
 
     def bytes_per_number(self, unquantized_bytes: int) -> float:
-        """Return the mean bytes of a number, with its share of scale and bias (`unquantized_bytes` each)."""
+        """Return the mean bytes of a quantized number, with its share of the group's scale and bias, which
+        take `unquantized_bytes` each.
+        """
         return self.bits / 8 + 2 * unquantized_bytes / self.group_size
 
     def divides(self, head_dim: int) -> bool:
-        """Return whether the numbers of a head can be cut into groups."""
+        """Return whether a head of this dimension can be divided into whole groups."""
         return head_dim % self.group_size == 0
 
 
 KvQuantizationOf = Callable[[str], KvQuantization | None]
-"""Returns the configured quantization of a model, given by its canonical name; None: not quantized."""
+"""Returns how the KV cache of a model, given by its canonical name, is to be quantized; None: not at all."""
 
 
 def never_quantized(model: str) -> None:
@@ -31,7 +35,9 @@ def never_quantized(model: str) -> None:
 
 
 def tags(quantization: KvQuantization | None) -> dict[str, str]:
-    """Return the setting as metadata for the files of the prompt cache."""
+    """Return the setting as metadata for the files of the prompt cache: `kv_bits` and `kv_group_size`, both
+    `none` without quantization.
+    """
     if quantization is None:
         return {"kv_bits": "none", "kv_group_size": "none"}
     return {"kv_bits": str(quantization.bits), "kv_group_size": str(quantization.group_size)}

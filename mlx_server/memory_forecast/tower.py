@@ -1,7 +1,8 @@
-"""Forecast what a model's vision tower takes while it computes an image, in addition to its weights. Pure.
+"""Forecast how much memory a model's vision tower takes to compute an image, in addition to its weights.
+Pure.
 
-A tower is computed a layer at a time. The forecast is a bound: the measured peaks of random towers of all
-served families (MLX 0.32, Linux, 256 and 1,024 patches) were 0.63 to 0.88 of it.
+A tower is computed one layer at a time. The forecast is an upper bound: the measured peaks of random towers
+of all served families (MLX 0.32, Linux, 256 and 1,024 patches) were 0.63 to 0.88 times the forecast.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from typing import Any
 from mlx_server.memory_forecast.weights import Arithmetic
 
 _HIDDEN_ARRAYS, _INNER_ARRAYS = 22, 2.5
-"""How many arrays of the width of the hidden state, and of the feed-forward, are in memory at one time."""
+"""How many arrays of the hidden state's width, and how many of the feed-forward's, are in memory at
+one time.
+"""
 _PIXEL_ARRAYS = 3
-"""The pixels as the processor gives them, converted, and arranged for the first convolution."""
+"""How many copies of the pixels are in memory: as the processor gives them, converted, and arranged for the
+first convolution.
+"""
 _MOST_FUSED_HEAD_DIM = 128
 _HIDDEN, _HEADS, _PATCH = 1024, 16, 14
-"""What configurations leave out if it is as in the family's first model."""
+"""The sizes that a configuration may leave out, as in the first model of its family."""
 _PLAIN_PIXELS = frozenset({"llava"})
-"""Families whose pixels stay in 32 bits, and with them all that the tower computes."""
+"""Families whose pixels stay in 32 bits, so that everything in their tower is computed in 32 bits."""
 
 
 @dataclass(frozen=True)
 class TowerShape:
-    """The sizes of a tower: hidden state, feed-forward, attention heads, and the side of a patch in pixels.
+    """The sizes of a vision tower: hidden state, feed-forward, number of attention heads, and the side of a
+    patch in pixels.
 
     `number_bytes` is the width of its numbers. With `fused_attention`, attention scores are never stored.
     """
@@ -39,9 +45,10 @@ class TowerShape:
     fused_attention: bool
 
     def bytes(self, pixels: Sequence[int]) -> int:
-        """Return the most bytes for an image whose `pixels` have this shape, as its processor makes them.
+        """Return the peak bytes that the tower takes for one image.
 
-        The shape is (patches, values), (tiles, patches, values), or ends with channels, height and width.
+        `pixels` is the shape in which the model's processor gives the image: (patches, values), (tiles,
+        patches, values), or a shape that ends with channels, height and width.
         """
         if len(pixels) < 2:
             return 0
@@ -52,7 +59,9 @@ class TowerShape:
         return int(numbers) * self.number_bytes + _PIXEL_ARRAYS * 4 * math.prod(pixels)
 
     def _patches(self, pixels: Sequence[int]) -> tuple[int, int]:
-        """Return the number of tiles, which do not attend to each other, and of patches in each."""
+        """Return the number of tiles of an image, which do not attend to each other, and the number of
+        patches in each.
+        """
         if len(pixels) < 4:
             return math.prod(pixels[:-2]), pixels[-2]
         height, width = pixels[-2:]
@@ -60,9 +69,9 @@ class TowerShape:
 
 
 def tower_shape(config: Mapping[str, Any], arithmetic: Arithmetic, number_bytes: int) -> TowerShape:
-    """Return the shape of a model's tower, whose weights have `number_bytes` wide numbers.
+    """Return the shape of a model's vision tower. `number_bytes` is the width of the numbers in its weights.
 
-    Raise KeyError, TypeError or ValueError for an invalid configuration.
+    Raises KeyError, TypeError or ValueError if the configuration is invalid.
     """
     own = config["vision_config"]
     hidden = int(own.get("embed_dim") or own.get("hidden_size") or _HIDDEN)

@@ -1,8 +1,8 @@
-"""Forecast what a model's weights take when they are loaded, from the headers of its files. Pure.
+"""Forecast how much memory a model's weights take, from the headers of its files. Pure.
 
 On Metal, weights keep their form on disk. MLX's CPU build converts them to dense float32, so a 4-bit model
-takes eight times the size of its file. Of a model whose images are served, the part that encodes them is
-loaded too; otherwise it stays on disk, and so do the parts for audio.
+takes eight times the size of its file. The weights that encode images are loaded only if the model serves
+images; those for audio are never loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Headers = Mapping[str, Mapping[str, Any]]
-"""Tensor name → its entry in a safetensors header: dtype, shape, data_offsets."""
+"""Maps the name of each tensor to its entry in a safetensors header: dtype, shape, data_offsets."""
 
 SLICE_BYTES = 16 * 1024 * 1024
 """How many bytes of weights are read in one slice."""
@@ -30,7 +30,7 @@ _OF_IMAGES = ("vision_tower.", "vision_model.", "visual.", "multi_modal_projecto
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How this machine's MLX computes.
+    """How MLX computes on this machine.
 
     `dense_float32`: weights are converted to float32 while they are loaded (CPU). `fused_attention`:
     attention scores are never stored (Metal).
@@ -44,8 +44,8 @@ class Arithmetic:
 class Weights:
     """How many bytes the weights of a model take in memory.
 
-    `loading_bytes` are needed in addition while the weights are read. `number_bytes` is the width of the
-    numbers in computations, and so in the KV cache.
+    While the weights are read, `loading_bytes` more are needed. `number_bytes` is the width of a number in
+    computations, and therefore in the KV cache.
     """
 
     bytes: int
@@ -56,8 +56,8 @@ class Weights:
 def forecast_weights(
     headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic, reads_images: bool = False
 ) -> Weights:
-    """Return the forecast, with the part that encodes images if the model `reads_images`. Raise KeyError,
-    TypeError or ValueError for invalid headers.
+    """Return how much memory the weights take, with the part that encodes images if `reads_images`. Raises
+    KeyError, TypeError or ValueError if the headers are invalid.
     """
     left_out = _NOT_LOADED if reads_images else (*_NOT_LOADED, *_OF_IMAGES)
     kept = {name: entry for name, entry in headers.items() if not _starts(name, left_out)}
@@ -65,7 +65,8 @@ def forecast_weights(
     largest = max(sizes.values(), default=0)
     of_text = {name: entry for name, entry in kept.items() if not _starts(name, _OF_IMAGES)}
     number = 4 if arithmetic.dense_float32 else _number_bytes(of_text)
-    # Until its slice is done, a converted tensor also has its form on disk in memory: at most half the size.
+    # Until its slice is done, a converted tensor is in memory in its form on disk, too, which has at most
+    # half the size.
     converted = arithmetic.dense_float32 and any(entry["dtype"] != "F32" for entry in kept.values())
     total = sum(sizes.values())
     in_flight = min(max(largest, IN_FLIGHT_BYTES), max(total, SLICE_BYTES))  # at most the whole model
@@ -77,7 +78,7 @@ def _starts(name: str, beginnings: tuple[str, ...]) -> bool:
 
 
 def stored_bytes(entry: Mapping[str, Any]) -> int:
-    """Return a tensor's bytes on disk."""
+    """Return how many bytes a tensor takes on disk; `entry` is its entry in a safetensors header."""
     start, end = entry["data_offsets"]
     return int(end) - int(start)
 
@@ -105,7 +106,9 @@ def _is_quantized(stem: str, headers: Headers) -> bool:
 
 
 def _bits(stem: str, last: str, headers: Headers, config: Mapping[str, Any]) -> int:
-    """Return the bits of a packed weight; 0 for integers that are not packed weights."""
+    """Return how many bits each number of the packed weight `stem`.`last` has; 0 if the tensor's integers are
+    not packed weights.
+    """
     if last not in ("weight", "qweight") or not any(f"{stem}.{s}" in headers for s in ("scales", "qzeros")):
         return 0
     for key in ("quantization", "quantization_config"):
@@ -124,7 +127,9 @@ def _packed_floats(config: Mapping[str, Any]) -> bool:
 
 
 def _number_bytes(headers: Headers) -> int:
-    """Return the width of computed numbers in bytes. One float32 norm makes everything after it float32."""
+    """Return how many bytes a number takes in computations. A norm in float32 makes everything after it
+    float32.
+    """
     floats = {name: str(e["dtype"]) for name, e in headers.items() if e["dtype"] in _NUMBER_BYTES}
     norms = [dtype for name, dtype in floats.items() if "norm" in name]
     return max((_NUMBER_BYTES[dtype] for dtype in norms or floats.values()), default=2)

@@ -1,7 +1,7 @@
-"""The models on disk: fetch, convert, install, list and remove them.
+"""Fetch, convert, install, list and remove the models on disk.
 
 catalog(config)                     the models that can be loaded
-survey(config)                      the same, and the folders that are broken models
+survey(config)                      the models that can be loaded, and those that are broken
 find(config, name)                  one model that can be loaded
 ensure(config, names, on_progress)  fetch the models that are missing
 remove(config, name)                delete a model that was fetched or made

@@ -1,14 +1,16 @@
 """`python -m mlx_server.model_store ensure|pull|list|remove [NAME ...]`, which Vestal's other processes run.
 
 `ensure` and `pull` fetch the named models that are missing; without names, those of `mlx.preload`. `pull`
-first compares the memory that a model of the hub needs with the machine's, and refuses one that does not fit,
-unless with `--force`. Progress is printed to stdout, one line each. With `--json` each line is an object:
-{"model", "fraction", "sentence", "bytes"} for progress, where `bytes` is the size of the download or 0 while
-it is unknown, and {"bytes_per_s", "remaining_s"} once they are known; {"model", "error": {"code", "message",
-"remedy"}} for a failure; {"models": [...]} for a list; {"model", "removed"} for a removal. SIGTERM stops a
-fetch, kills the tools that it runs, and deletes its staging folder; what was downloaded from the hub is kept.
+first compares the memory that a model of the hub needs with the machine's, and refuses a model that does not
+fit, unless `--force` is given.
 
-Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped by SIGTERM.
+Progress is printed to stdout, one line each. With `--json` each line is an object: {"model", "fraction",
+"sentence", "bytes"} for progress, where `bytes` is the size of the download or 0 while it is unknown, and
+{"bytes_per_s", "remaining_s"} once they are known; {"model", "error": {"code", "message", "remedy"}} for a
+failure; {"models": [...]} for a list; {"model", "removed"} for a removal.
+
+SIGTERM stops a fetch, kills the tools that it runs, and deletes its staging folder; what was downloaded from
+the hub is kept. Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ EXIT_CONFIG = 78
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run the command in `arguments` (those of the process by default) and return the exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _exit_on_signal(number: int, _frame: Any) -> None:
-    """Exit by an exception, so that running tools are killed and the staging folder is deleted."""
+    """Raise SystemExit, so that running tools are killed and the staging folder is deleted on the way out."""
     sys.exit(128 + number)
 
 
@@ -97,7 +99,9 @@ def _fetch(config: Config, options: argparse.Namespace) -> int:
 
 
 def _speed(rate: Rate, done_bytes: int, total_bytes: int) -> dict[str, float]:
-    """Return the speed of the download, and how long the rest takes; empty while they are unknown."""
+    """Return the download's speed in bytes per second and the seconds that the rest will take; empty while
+    they are unknown.
+    """
     rate.add(time.monotonic(), done_bytes)
     remaining_s = rate.remaining_s(total_bytes)
     if remaining_s is None:
@@ -129,7 +133,7 @@ def _remove(config: Config, options: argparse.Namespace) -> int:
 def _print(
     options: argparse.Namespace, line: str, body: dict[str, Any], stream: TextIO | None = None
 ) -> None:
-    """Print `body` to stdout with `--json`, else `line` to `stream` (stdout by default)."""
+    """Print `body` as JSON to stdout if `--json` was given, else `line` to `stream` (stdout by default)."""
     if options.json:
         print(json.dumps(body, ensure_ascii=False), flush=True)
     else:

@@ -1,4 +1,6 @@
-"""Fetch configured adapters, and put uploaded ones into the folder of a model that is made."""
+"""Fetch configured adapters, and put uploaded adapters into the folder of the model that is made with
+them.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,11 @@ _REMEDY = (
 
 
 def ensure_adapter(config: Config, adapter: ModelAdapter, step: ReportStep) -> ModelEntry:
-    """Fetch a configured adapter if it is missing, and return the model that it makes. Its base is installed.
-    Raises ModelStoreError.
+    """Fetch a configured adapter if it is missing, and return the model that consists of its base and the
+    adapter.
+
+    The base must be installed. Raises ModelStoreError if the adapter cannot be fetched or does not suit the
+    base.
     """
     source = parse_source(adapter.name, adapter.source)
     if isinstance(source, HubSource) and not _is_current(config, adapter):
@@ -65,9 +70,11 @@ def _fetch(config: Config, adapter: ModelAdapter, source: HubSource, staging: Pa
 
 
 def stage_uploads(name: str, uploads: Mapping[str, Path], staged: Path, base: Path) -> None:
-    """Link the uploaded files of an adapter into `staged`, the folder of the model `name` that is being
-    made, and check them against the model in the folder `base`. `uploads` has their paths by their names.
-    Raises ModelStoreError (`not_an_adapter`).
+    """Link the uploaded files of an adapter into `staged`, the folder of the model `name` that is being made,
+    and check them against the model in the folder `base`.
+
+    `uploads` maps the names of the files to their paths. Raises ModelStoreError (`not_an_adapter`) if they
+    are not one configuration and one safetensors file, or do not suit the base.
     """
     configs = [path for file, path in uploads.items() if file.rsplit("/", 1)[-1] == CONFIG]
     tensors = [path for file, path in uploads.items() if file.endswith(".safetensors")]
@@ -91,10 +98,10 @@ def stage_uploads(name: str, uploads: Mapping[str, Path], staged: Path, base: Pa
 
 
 def stage_inherited(name: str, adapter: Adapter, staged: Path, store: Path) -> str:
-    """Give the model in `staged` the adapter of the model that it is made from.
+    """Give the model that is being made in `staged` the adapter of the model that it is made from.
 
-    Files in the store are linked into `staged`; files of the user's are used where they are. Return the
-    adapter's folder as the manifest records it.
+    An adapter in the store is linked into `staged`; an adapter in a folder of the user's is used where it is.
+    Return the adapter's folder as the manifest records it.
     """
     if store not in adapter.path.parents:
         return str(adapter.path)

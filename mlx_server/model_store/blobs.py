@@ -1,6 +1,7 @@
-"""Files that a client uploads to make a model of them, each under its sha256: `<store>/.blobs/sha256-HEX`.
+"""Keep the files that a client uploads to make a model, each named by its sha256:
+`<store>/.blobs/sha256-HEX`.
 
-A file is deleted once a model was made of it, or a day after its upload.
+A file is deleted after a model was made from it, or a day after its upload.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ _UPLOADING, _WORKING = ".uploading-", ".working-"
 
 
 class Blobs:
-    """The uploaded files of one store. `free` returns the free bytes of the disk with a folder."""
+    """The uploaded files of one model store. `free` returns the free bytes of the disk that holds a given
+    folder.
+    """
 
     def __init__(self, store: Path, free: disk.FreeBytes = disk.free_bytes) -> None:
         self._folder = store / ".blobs"
         self._free = free
 
     def path(self, digest: str) -> Path:
-        """Return the path of the file with this digest, whether or not it exists. Raises ModelStoreError
-        (`invalid_digest`).
+        """Return the path of the uploaded file with this digest, whether or not it exists. Raises
+        ModelStoreError (`invalid_digest`) if `digest` is not a sha256.
         """
         match = _DIGEST.fullmatch(digest)
         if match is None:
@@ -45,11 +48,17 @@ class Blobs:
         return self._folder / f"sha256-{match['hex'].lower()}"
 
     def has(self, digest: str) -> bool:
-        """Return True if the file was uploaded. Raises ModelStoreError (`invalid_digest`)."""
+        """Return True if the file with this digest was uploaded. Raises ModelStoreError (`invalid_digest`) if
+        `digest` is not a sha256.
+        """
         return self.path(digest).is_file()
 
     def upload(self, digest: str) -> Upload:
-        """Begin an upload. Raises ModelStoreError (`invalid_digest`, `store_unwritable`, `disk_full`)."""
+        """Begin the upload of the file with this digest.
+
+        Raises ModelStoreError: `invalid_digest` if `digest` is not a sha256, `store_unwritable` if the
+        store's folder cannot be written, `disk_full` if the disk has less free space than the reserve.
+        """
         target = self.path(digest)
         self._prepare()
         disk.require_space(target.name[:19], 0, self._folder, self._free)
@@ -58,7 +67,9 @@ class Blobs:
 
     @contextlib.contextmanager
     def working_folder(self) -> Iterator[Path]:
-        """Provide a new folder on the disk of the store, which is deleted when the block ends."""
+        """Yield a new folder on the disk of the store, which is deleted when the block ends. Raises
+        ModelStoreError (`store_unwritable`) if the store cannot be written.
+        """
         self._prepare()
         folder = Path(tempfile.mkdtemp(prefix=_WORKING, dir=self._folder))
         try:
@@ -67,7 +78,9 @@ class Blobs:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        """Create the folder, and delete old files in it."""
+        """Create the folder of the uploads, and delete what is older than a day in it. Raises ModelStoreError
+        (`store_unwritable`) if the folder cannot be written.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.iterdir():
@@ -84,7 +97,7 @@ class Blobs:
 
 
 class Upload:
-    """One upload: `write` its parts, then `finish`; `close` in any case."""
+    """One upload in progress: call `write` for each part, then `finish`, and `close` in any case."""
 
     def __init__(self, target: Path, path: Path, file: IO[bytes], free: disk.FreeBytes) -> None:
         self._target = target
@@ -94,7 +107,9 @@ class Upload:
         self._hash = hashlib.sha256()
 
     def write(self, part: bytes) -> None:
-        """Append to the file. Raises ModelStoreError (`disk_full`): some of the disk stays free."""
+        """Append `part` to the file. Raises ModelStoreError (`disk_full`) if that would leave less free disk
+        space than the reserve.
+        """
         folder = self._target.parent
         disk.require_space(self._target.name[:19], len(part), folder, self._free)
         try:
@@ -107,7 +122,9 @@ class Upload:
         self._hash.update(part)
 
     def finish(self) -> None:
-        """Give the file its name. Raises ModelStoreError (`checksum_mismatch`)."""
+        """Give the uploaded file its final name. Raises ModelStoreError (`checksum_mismatch`) if its content
+        does not have the digest that the client named.
+        """
         found = f"sha256-{self._hash.hexdigest()}"
         if found != self._target.name:
             raise ModelStoreError(
@@ -120,7 +137,7 @@ class Upload:
         self._path.rename(self._target)
 
     def close(self) -> None:
-        """Delete the file unless it is finished."""
-        with contextlib.suppress(OSError):  # what is still to be written may not fit
+        """Close the file, and delete it unless `finish` succeeded."""
+        with contextlib.suppress(OSError):  # the disk may be too full to flush the rest
             self._file.close()
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""Free disk space: checked before anything is fetched or written, and reported in one sentence."""
+"""Check that there is free disk space before anything is fetched or written, and report a full disk in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,13 @@ from vestal.config.units import format_size
 
 FreeBytes = Callable[[Path], int]
 MARGIN_BYTES = 64 * 1024 * 1024
-"""Space that must stay free: a disk filled to the last byte breaks more than this program."""
+"""The reserve: disk space that must stay free, because a disk filled to the last byte breaks more than this
+program.
+"""
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free space on the disk that holds `folder`, or will hold it once it is created."""
+    """Return the free bytes on the disk that holds `folder`, or will hold it once the folder is created."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -32,7 +36,11 @@ def require_space(
     free: FreeBytes = free_bytes,
     remedy: str = ANOTHER_STORE,
 ) -> None:
-    """Raise ModelStoreError (`disk_full`) if model `name` needs more space than `folder` has."""
+    """Raise ModelStoreError (`disk_full`) if the disk of `folder` has less free space than `need_bytes` plus
+    the reserve.
+
+    `name` is the model that the error names; `free` returns the free bytes of a folder's disk.
+    """
     available = free(folder)
     if available < need_bytes + MARGIN_BYTES:
         raise disk_full_error(name, need_bytes + MARGIN_BYTES, available, folder, remedy)
@@ -41,7 +49,9 @@ def require_space(
 def disk_full_error(
     name: str, need_bytes: int, available_bytes: int, folder: Path, remedy: str = ANOTHER_STORE
 ) -> ModelStoreError:
-    """Return the error for a disk without enough space for model `name`."""
+    """Return the error that says that model `name` needs `need_bytes` of disk and `available_bytes`
+    are free.
+    """
     need, available = format_size(need_bytes), format_size(available_bytes)
     return ModelStoreError(
         "disk_full",

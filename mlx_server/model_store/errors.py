@@ -25,9 +25,10 @@ from __future__ import annotations
 
 
 class ModelStoreError(Exception):
-    """A model cannot be fetched, installed or removed.
+    """A model cannot be fetched, made, installed or removed.
 
-    `message` is a sentence that names the culprit, `remedy` a sentence that says what the user can do.
+    `code` is one of the words above. `message` is a sentence that says what went wrong and names the model,
+    file or folder; `remedy` is a sentence that says what the user can do.
     """
 
     def __init__(self, code: str, message: str, remedy: str) -> None:

@@ -1,4 +1,6 @@
-"""Forecast a model's memory from its files, installed or on the hub, which may lack some of the figures."""
+"""Forecast a model's memory from its files, installed or on the hub, some of which may lack the figures
+needed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,16 @@ from vestal.config import Config
 from vestal.platform import commands, memory
 
 ON_METAL = sys.platform == "darwin"
-"""Whether MLX computes on Metal, as on every Mac that it runs on. Only the engine may import MLX to ask."""
+"""Whether MLX computes on Metal, which it does on every Mac. This is decided by the platform, because only
+the engine may import MLX.
+"""
 METAL = Arithmetic(dense_float32=False, fused_attention=True)
 THIS_MACHINE = Arithmetic(dense_float32=not ON_METAL, fused_attention=ON_METAL)
 METAL_STEP_TOKENS = 512
 PREFILL_STEP_TOKENS = METAL_STEP_TOKENS if ON_METAL else 128
-"""Prompt tokens in one step. 128 take a small model half a second on a CPU; steps of 256 were not faster."""
+"""How many prompt tokens a prefill step has. On a CPU a small model takes half a second for 128; steps of 256
+were not faster.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class Files:
 
 
 def files_of(entry: ModelEntry) -> Files:
-    """Return the configuration and headers of a model's folder. Raise UnreadableModel."""
+    """Return the configuration and headers in a model's folder. Raises UnreadableModel if one of them cannot
+    be read.
+    """
     tokenizer = entry.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
     return Files(weight_files.read_config(entry.path), weight_files.read_headers(entry.path), size)
@@ -48,10 +56,10 @@ def forecast_of(
     step_tokens: int,
     kv: KvQuantization | None,
 ) -> Forecast:
-    """Return the forecast of an installed model.
+    """Return the forecast of an installed model, with its adapter and its draft model.
 
-    If its files say too little, it is a forecast of its weights only: a model with an odd configuration may
-    still load.
+    If its files lack a needed figure, only its weights are counted, because a model with an odd configuration
+    may still load.
     """
     of_base = forecast_of_files(
         files,
@@ -70,7 +78,9 @@ def forecast_of(
 
 
 def _adapter_bytes(entry: ModelEntry, arithmetic: Arithmetic) -> int:
-    """Return what the model's adapter takes in memory. It is converted to float32 where weights are."""
+    """Return how many bytes the model's adapter takes in memory; it is converted to float32 where weights
+    are.
+    """
     if entry.adapter is None:
         return 0
     return entry.adapter.parameters * 4 if arithmetic.dense_float32 else entry.adapter.weights_bytes
@@ -86,7 +96,10 @@ def forecast_of_files(
     step_tokens: int = PREFILL_STEP_TOKENS,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Return the forecast of a model of this `kind`, a word of `ModelEntry`, from `files`."""
+    """Return the forecast of a model from its `files`; `kind` is `generate`, `embed` or `rerank`.
+
+    If the files lack a needed figure, the forecast counts only `weights_bytes`.
+    """
     try:
         return forecast(
             files.config,
@@ -104,19 +117,23 @@ def forecast_of_files(
 
 
 def forecast_of_installed(config: Config, entry: ModelEntry) -> Forecast:
-    """Return the forecast of an installed model on this machine. Raise UnreadableModel or OSError."""
+    """Return the forecast of an installed model on this machine. Raises UnreadableModel or OSError if its
+    files cannot be read.
+    """
     kv = kv_quantization_of(config, entry.name)
     return forecast_of(entry, files_of(entry), THIS_MACHINE, step_tokens=PREFILL_STEP_TOKENS, kv=kv)
 
 
 def kv_quantization_of(config: Config, name: str) -> KvQuantization | None:
-    """Return how the KV cache of model `name` is quantized by the configuration; None if it is not."""
+    """Return how the configuration quantizes the KV cache of the model `name`; None if it does not."""
     bits = config.kv_quantization(name)
     return KvQuantization(*bits) if bits else None
 
 
 def machine_limit_bytes(config: Config) -> int:
-    """Return the memory that models may have on this machine: as configured, or the engine's own default."""
+    """Return how many bytes of memory models may take on this machine: as configured, or the engine's own
+    default.
+    """
     if (configured := config.mlx.memory_limit_bytes) is not None:
         return configured
     total = memory.read().total_bytes
@@ -124,6 +141,8 @@ def machine_limit_bytes(config: Config) -> int:
 
 
 def wired_limit_bytes() -> int:
-    """Return the wired limit that is set on this Mac (`iogpu.wired_limit_mb`); 0 if none is, or elsewhere."""
+    """Return the wired limit in bytes that is set on this Mac (`iogpu.wired_limit_mb`); 0 if none is set or
+    this is no Mac.
+    """
     text = commands.output("sysctl", "-n", "iogpu.wired_limit_mb") if ON_METAL else None
     return int(text) * 1024**2 if text and text.strip().isdigit() else 0

@@ -1,15 +1,15 @@
-"""Which packages of the extra `vision` this Python lacks; nothing of them is imported."""
+"""Tell which packages of the extra `vision` are not installed, without importing them."""
 
 from __future__ import annotations
 
 import importlib.util
 
 PACKAGES = {"mlx_vlm": "mlx-vlm", "PIL": "Pillow", "requests": "requests"}
-"""The modules without which the engine reads no images, each with the name of its package."""
+"""Maps each module without which the engine cannot read images to the name of its package."""
 
 
 def missing_image_packages() -> tuple[str, ...]:
-    """Return the names of the packages that a model which reads images needs and that are not installed."""
+    """Return the names of the packages that the engine needs to read images and that are not installed."""
     return tuple(package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None)
 
 

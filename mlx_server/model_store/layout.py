@@ -1,10 +1,11 @@
-"""The store on disk. Each model has a folder with a manifest; it appears, and disappears, by one rename.
+"""The model store on disk. Each model has a folder with a manifest, which appears and disappears by one
+rename.
 
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
 <store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
-<store>/.changing-XXXX/       a model that is made or removed; the next change deletes what is left of it
+<store>/.changing-XXXX/       a model being made or removed; the next change deletes what is left of it
 <store>/.lock                 locked (flock) by the process that fetches a model, for as long as that takes
-<store>                       locked (flock) for the moment in which a folder of a model comes or goes
+<store>                       locked (flock) for the moment in which a model's folder is added or removed
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ _STAGING, _CHANGING = ".staging-", ".changing-"
 
 
 def folder_name(name: str) -> str:
-    """Return the folder's name for a model: `smollm2:135m` → `smollm2__135m`, `org/model` → `org--model`."""
+    """Return the name of a model's folder: `smollm2:135m` → `smollm2__135m`, `org/model` → `org--model`."""
     return name.replace("/", "--").replace(":", "__")
 
 
 def model_name(folder: str) -> str:
-    """Return the model's name for a folder: `qwen3__4b` → `qwen3:4b`, `My-Model` → `My-Model`."""
+    """Return the name of the model in a folder: `qwen3__4b` → `qwen3:4b`, `My-Model` → `My-Model`."""
     return folder.replace("__", ":", 1)
 
 
 def installed_path(store: Path, name: str) -> Path:
-    """Return the folder in which model `name` is, or would be, installed."""
+    """Return the folder in which the model `name` is, or would be, installed."""
     return store / folder_name(name)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest that was written when the model was installed; empty if it is missing or
-    unreadable.
+    """Return the manifest that was written when the model in `folder` was installed; empty if it is missing
+    or unreadable.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
@@ -52,7 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def move_into_store(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> Path:
-    """Write the manifest, and rename the finished folder `staged` to the model's folder; return that.
+    """Write the manifest into the finished folder `staged`, rename it to the model's folder, and return that.
 
     `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole.
     """
@@ -67,12 +68,16 @@ def write_manifest(staged: Path, name: str, manifest: dict[str, Any]) -> None:
 
 
 def manifest_text(name: str, manifest: dict[str, Any]) -> str:
-    """Return the text of the manifest of model `name`, which is ASCII."""
+    """Return the content of the manifest of the model `name`, which is JSON in ASCII."""
     return json.dumps({"name": name, **manifest}, indent=1)
 
 
 def replace(staged: Path, store: Path, name: str) -> Path:
-    """Rename `staged` to the folder of model `name`, in a block of `changing`; return that folder."""
+    """Rename `staged` to the folder of the model `name`, and return that folder.
+
+    Call this in a block of `changing` or under the same lock. A model of the same name is moved beside
+    `staged`.
+    """
     target = installed_path(store, name)
     if target.exists():
         target.rename(staged.parent / "replaced")
@@ -81,7 +86,9 @@ def replace(staged: Path, store: Path, name: str) -> Path:
 
 
 def remove(store: Path, name: str) -> bool:
-    """Delete the folder of model `name`; return False if there is none. A running fetch is not waited for."""
+    """Delete the folder of the model `name`. Return False if there is none. Does not wait for a running
+    fetch.
+    """
     if not installed_path(store, name).exists():
         return False
     with changing(store) as staging:
@@ -94,10 +101,10 @@ def remove(store: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def changing(store: Path) -> Iterator[Path]:
-    """Hold the lock for changes, and provide a new folder in the store, which is deleted when the block ends.
+    """Hold the lock for changes, and yield a new folder in the store, which is deleted when the block ends.
 
-    The block must be short: other changes, and a fetch that has ended, wait for it. Raises ModelStoreError
-    (`store_unwritable`).
+    The block must be short, because other changes, and a fetch that has ended, wait for it. Raises
+    ModelStoreError (`store_unwritable`) if the store cannot be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -114,10 +121,10 @@ def changing(store: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Hold the store's lock and provide a new staging folder, which is deleted when the block ends.
+    """Hold the lock for fetches, and yield a new staging folder, which is deleted when the block ends.
 
-    `on_wait` is called if another process holds the lock. What dead fetches left behind is deleted. Raises
-    ModelStoreError (`store_unwritable`).
+    `on_wait` is called if another process holds the lock. Staging folders of dead processes are deleted.
+    Raises ModelStoreError (`store_unwritable`) if the store cannot be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -147,7 +154,7 @@ def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Hold the lock on the store's folder itself."""
+    """Hold the lock on the store's folder itself, which is the lock for changes."""
     descriptor = os.open(store, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -157,7 +164,9 @@ def _locked(store: Path) -> Iterator[None]:
 
 
 def _delete_abandoned(store: Path, prefix: str) -> None:
-    """Delete all temporary folders with this prefix. The caller holds their lock, so nobody uses them."""
+    """Delete all temporary folders with this prefix. The caller must hold their lock, so that nobody uses
+    them.
+    """
     for abandoned in store.glob(f"{prefix}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Make a model from another one: it has the files of its parent, a new name, and a preset of its own."""
+"""Make a model from another one or from uploaded files, with a new name and its own preset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from vestal.config import Config, canonical, name_key
 from vestal.config.units import format_size
 
 MAX_PRESET_BYTES = 4 * 1024 * 1024
-"""Largest manifest of a model: it is read each time that the models are listed."""
+"""The largest manifest of a made model. It is limited because it is read each time that the models are
+listed.
+"""
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 
 
@@ -36,12 +38,14 @@ def make(
     added: Preset,
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Install model `name`: the files of `base`, and its preset and adapter with what is `added`.
+    """Install the model `name` with the files of `base`, and with its preset and adapter, to which `added`
+    and `adapter_files` are added.
 
-    Files in the store are linked, so that they take no space and stay when `base` is removed; files
-    elsewhere are the user's, and used in their place. A model of this name is replaced, unless it is
-    configured or not in the store. `adapter_files` has the digests of an adapter's uploads by the names of
-    the files; the uploads are deleted. Raises ModelStoreError.
+    Files in the store are linked, so that they take no space and stay when `base` is removed; files elsewhere
+    belong to the user and are used where they are. A model of the same name is replaced. `adapter_files` maps
+    file names of an uploaded adapter to digests; the uploads are deleted afterwards. Raises ModelStoreError
+    if the name is taken, an upload is missing or unusable, the preset is too large, or the store cannot be
+    written.
     """
     uploads = check_uploads(config, adapter_files or {})
     if uploads and base.adapter is not None:
@@ -88,10 +92,12 @@ def make_of_files(
     added: Preset,
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Install model `name`, made of uploaded files: one GGUF, or a folder with safetensors.
+    """Install the model `name` from uploaded files: one GGUF file, which is converted, or a folder with
+    safetensors.
 
-    `files` has the digests of the uploads by the names of the files, `adapter_files` those of an adapter. The
-    uploads are deleted. This takes as long as the conversion of a GGUF does. Raises ModelStoreError.
+    `files` and `adapter_files` map the file names of the model and of an adapter to the digests of the
+    uploads; the uploads are deleted afterwards. Raises ModelStoreError if the name is taken, an upload is
+    missing or unusable, the preset is too large, or the store cannot be written.
     """
     full_name = _full_name(config, name)
     uploads, adapter_uploads = check_uploads(config, files), check_uploads(config, adapter_files or {})
@@ -130,9 +136,10 @@ def make_of_files(
 
 
 def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
-    """Return the path of each uploaded file by its name. `files` maps names to digests.
+    """Return the paths of uploaded files by their names; `files` maps names to digests.
 
-    Raises ModelStoreError (`invalid_digest`, `blob_not_found`).
+    Raises ModelStoreError: `invalid_digest` if a digest is not a sha256, `blob_not_found` if a file was not
+    uploaded.
     """
     blobs = Blobs(config.models_dir)
     uploads = {file: blobs.path(digest) for file, digest in files.items()}
@@ -144,8 +151,8 @@ def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _full_name(config: Config, name: str) -> str:
-    """Return the canonical name of the new model, spelled like the model that it replaces, if
-    there is one.
+    """Return the canonical name of the new model, or the name of the installed model that it replaces. Raises
+    ModelStoreError (`name_taken`) if no model can be made under this name.
     """
     check_replaceable(config, name)
     replaced = find(config, name)
@@ -159,7 +166,9 @@ def _manifest(full_name: str, made: Preset) -> dict[str, Any]:
 
 
 def check_size(full_name: str, manifest: dict[str, Any]) -> None:
-    """Raise ModelStoreError (`preset_too_large`) if the manifest of a model is too large to be kept."""
+    """Raise ModelStoreError (`preset_too_large`) if the text of a model's manifest is larger than
+    MAX_PRESET_BYTES.
+    """
     if len(layout.manifest_text(full_name, manifest)) > MAX_PRESET_BYTES:
         limit = format_size(MAX_PRESET_BYTES)
         raise ModelStoreError(
@@ -170,7 +179,9 @@ def check_size(full_name: str, manifest: dict[str, Any]) -> None:
 
 
 def check_replaceable(config: Config, name: str) -> None:
-    """Raise ModelStoreError (`name_taken`) if no model can be made under this name."""
+    """Raise ModelStoreError (`name_taken`) if no model can be made under this name, because it belongs to a
+    configured model, a folder of the user's, or the folder of another model.
+    """
     if config.configured_name(name) is not None or config.adapter(name) is not None:
         where = "it is in the configuration (`models:`)"
     elif _in_models_folder(config, name):
@@ -192,8 +203,8 @@ def _in_models_folder(config: Config, name: str) -> bool:
 
 
 def link_files(name: str, source: Path, target: Path) -> None:
-    """Link the files of a model's folder, without those of an adapter, into another one; copy them if the
-    file system does not support hard links.
+    """Link the files of the model in the folder `source`, without its manifest and adapter, into the folder
+    `target`. Files are copied if the file system does not support hard links.
     """
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)

@@ -1,4 +1,6 @@
-"""Plan a pull: what will be downloaded, and whether the model will fit, before its weights are downloaded."""
+"""Plan a pull: compute the download's size, and whether the model will fit, before the weights are
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,11 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub that has not been downloaded: its repository, its facts, and its forecast here.
+    """A model of the hub that has not been downloaded: its repository, its facts, and its memory forecast on
+    this machine.
 
-    The folder `entry.path` no longer exists, and `entry.digest` is not that of the downloaded model.
+    The folder `entry.path` has been deleted, and the downloaded model will have another digest than
+    `entry.digest`.
     """
 
     name: str
@@ -48,11 +52,11 @@ class HubModel:
 def pull(
     config: Config, names: Sequence[str], on_progress: OnProgress = ignore_progress, *, force: bool = False
 ) -> list[ModelEntry]:
-    """Fetch those of the models `names` that are missing; return all of them, in that order.
+    """Fetch those of the models `names` that are missing, and return all of them, in the order of `names`.
 
-    For a model of the hub, the disk and the memory that it needs are compared with what there is first, which
-    is reported as progress. Raises ModelStoreError; `insufficient_memory`, unless `force`, if the model would
-    never be loaded here.
+    For a model of the hub, the disk space and memory that it needs are first compared with what this machine
+    has, and reported as progress. Raises ModelStoreError: `insufficient_memory` if the model could never be
+    loaded here and `force` is False, other codes if it cannot be fetched.
     """
     found = []
     for name in names:
@@ -65,9 +69,11 @@ def pull(
 
 
 def read_hub_model(config: Config, name: str, source: HubSource) -> HubModel:
-    """Return the facts and the forecast of a model of the hub, from its small files and its weights' headers.
+    """Return the facts and the forecast of a model of the hub, from its small files and the headers of its
+    weights.
 
-    Raises ModelStoreError; `not_a_model` if Vestal cannot serve it.
+    Raises ModelStoreError: `not_a_model` if Vestal cannot serve the model, other codes if the hub cannot be
+    read.
     """
     repository = hub.repository(name, source)
     with tempfile.TemporaryDirectory(prefix="vestal-outline-") as temporary:
@@ -91,14 +97,16 @@ def read_hub_model(config: Config, name: str, source: HubSource) -> HubModel:
 
 
 def hub_source(config: Config, name: str) -> HubSource | None:
-    """Return the source of a model if it is a repository of safetensors on the hub."""
+    """Return the source of the model `name` if it is a repository of safetensors on the hub; else None."""
     settings = source_of(config, name)
     source = parse_source(canonical(name), settings.source) if settings else None
     return source if isinstance(source, HubSource) and source.quantization is None else None
 
 
 def _check(config: Config, name: str, source: HubSource, on_progress: OnProgress, force: bool) -> None:
-    """Report what the model needs. Raises ModelStoreError if the disk or the memory has too little for it."""
+    """Report the memory and the download that the model needs. Raises ModelStoreError if the disk or, without
+    `force`, the memory is too small, or the hub cannot be read.
+    """
     on_progress(name, 0.0, f"Asking the hub what {source.repo} needs.", 0)
     found = read_hub_model(config, name, source)
     hub.require_space(name, found.repository)

@@ -1,5 +1,5 @@
-"""A preset: what a model adds to weights that it shares with others (system prompt, messages, parameters).
-Pure.
+"""Define presets: what a model adds to weights that it shares with others (system prompt, messages,
+parameters). Pure.
 
 `ollama create` and `/save` make such models from others. The store keeps a preset in the model's manifest.
 """
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MANIFEST_KEY = "preset"
-"""Key in the manifest. A model without it is served as its files are."""
+"""Key in the manifest. A model without it is served with its files' own settings."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The additions of one model. An empty field means that the model's own files decide.
+    """The additions of one model. For an empty field, the model's own files decide.
 
-    `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
-    `template` is a chat template in Jinja; `template_source` is the one in Go's language from which it was
-    translated, if it was. `parent` is the name of the model that this one was made from.
+    `parameters` has the names and values of Ollama's options, `messages` are put before those of a client,
+    and `template` is a chat template in Jinja. If it was translated from Go's language, `template_source` is
+    the original. `parent` is the name of the model that this one was made from.
     """
 
     parent: str = ""
@@ -36,23 +36,27 @@ class Preset:
 
     @property
     def shown_template(self) -> str:
-        """Return the template as it was given: in Go's language if it was translated from that."""
+        """Return the chat template as it was given, in Go's language if it was translated."""
         return self.template_source or self.template
 
     @property
     def changes_nothing(self) -> bool:
-        """Return True if the model answers as its parent does."""
+        """Return True if a model with this preset answers exactly as it would without the preset."""
         return not (self.system or self.template or self.parameters or self.messages)
 
     def digest(self, of_files: str) -> str:
-        """Return the sha256 (hex) of the model whose files have the digest `of_files`."""
+        """Return the sha256 (hex) that identifies the model with this preset; `of_files` is the digest of its
+        files, which is returned if the preset is empty.
+        """
         if self.changes_nothing and not self.licenses:
             return of_files
         text = json.dumps([of_files, self.as_manifest()], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def with_additions(self, added: Preset) -> Preset:
-        """Return the preset of a model made from this one: values in `added` win, licenses accumulate."""
+        """Return the preset of a model made from this one: values in `added` replace this preset's, and
+        licenses accumulate.
+        """
         return Preset(
             parent=added.parent or self.parent,
             system=added.system or self.system,
@@ -64,12 +68,12 @@ class Preset:
         )
 
     def as_manifest(self) -> dict[str, Any]:
-        """Return the preset as JSON, without what is empty."""
+        """Return the preset as a JSON object, without empty fields."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
 def from_manifest(manifest: Mapping[str, Any]) -> Preset | None:
-    """Return the preset in a manifest, or None. A field with a wrong type counts as empty."""
+    """Return the preset in a manifest; None if there is none. A field with a wrong type counts as empty."""
     stored = manifest.get(MANIFEST_KEY)
     if not isinstance(stored, dict):
         return None

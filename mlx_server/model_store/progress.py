@@ -12,22 +12,25 @@ from typing import Protocol
 _INTERVAL_S = 0.5
 
 OnProgress = Callable[[str, float, str, int], None]
-"""Called with the model's name, the fraction done in 0..1, a sentence, and the size of the download in bytes,
-or 0 while it is unknown."""
+"""Called with the model's name, the fraction done (0 to 1), a sentence, and the size of the download in
+bytes, or 0 while it is unknown.
+"""
 
 
 class ReportStep(Protocol):
-    """Reports the progress of one model: like `OnProgress`, without the name."""
+    """Reports the progress of one model. The arguments are those of `OnProgress` without the name."""
 
     def __call__(self, fraction: float, sentence: str, total_bytes: int = 0) -> None: ...
 
 
 def ignore_progress(_name: str, _fraction: float, _sentence: str, _total_bytes: int) -> None:
-    """Do nothing. This is the `OnProgress` of callers that want no reports."""
+    """Do nothing. Callers that want no reports pass this as their `OnProgress`."""
 
 
 def sub_progress(step: ReportStep, start: float, end: float) -> ReportStep:
-    """Return a reporter for one part of the work: its fraction 0..1 is reported as `start`..`end`."""
+    """Return a reporter for one part of the work, whose fractions from 0 to 1 are reported as `start` to
+    `end`.
+    """
 
     def report(fraction: float, sentence: str, total_bytes: int = 0) -> None:
         step(start + (end - start) * min(max(fraction, 0.0), 1.0), sentence, total_bytes)
@@ -36,22 +39,22 @@ def sub_progress(step: ReportStep, start: float, end: float) -> ReportStep:
 
 
 RATE_WINDOW_S = 10.0
-"""The time over which the speed of a download is averaged."""
+"""How many seconds the speed of a download is averaged over."""
 
 
 class Rate:
-    """Measures the speed of a download from the bytes that it has at certain times.
+    """Measures the speed of a download from samples of its size. Times are in seconds of a monotonic clock.
 
-    Bytes of an earlier download do not count.
-
-    Times are in seconds, of any clock that only rises.
+    Samples of an earlier download do not count.
     """
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, now_s: float, done_bytes: int) -> None:
-        """Record that `done_bytes` are there. Fewer than before mean that another download has begun."""
+        """Record that `done_bytes` are downloaded at the time `now_s`. Fewer bytes than before mean that
+        another download has begun.
+        """
         if self._samples and done_bytes < self._samples[-1][1]:
             self._samples.clear()
         self._samples.append((now_s, done_bytes))
@@ -59,20 +62,24 @@ class Rate:
             self._samples.popleft()
 
     def bytes_per_s(self) -> float:
-        """Return the speed over the last seconds; 0 while it is not known."""
+        """Return the speed over the last seconds; 0 while it is unknown."""
         if len(self._samples) < 2:
             return 0.0
         (since_s, before), (now_s, done) = self._samples[0], self._samples[-1]
         return (done - before) / (now_s - since_s) if now_s > since_s else 0.0
 
     def remaining_s(self, total_bytes: int) -> float | None:
-        """Return the time that the rest takes at this speed; None while it is not known."""
+        """Return the seconds that the rest of `total_bytes` takes at this speed; None while the speed is
+        unknown.
+        """
         speed = self.bytes_per_s()
         return max(total_bytes - self._samples[-1][1], 0) / speed if speed > 0 else None
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the size of all files in `folder` and its subfolders, in bytes. The folder may be changing."""
+    """Return the total bytes of all files in `folder` and its subfolders, without links. The folder may
+    change meanwhile.
+    """
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -86,9 +93,9 @@ def folder_bytes(folder: Path) -> int:
 def report_growth(
     done_bytes: Callable[[], int], total_bytes: Callable[[], int], report: Callable[[float], None]
 ) -> Iterator[None]:
-    """Report, while the block runs, which fraction of `total_bytes()` is done, twice a second.
+    """Call `report` twice a second while the block runs, with the fraction `done_bytes()` / `total_bytes()`.
 
-    The size of files is the one figure that every download tool provides. Nothing is reported while
+    The size of files is the one measure that every download tool provides. `report` is not called while
     `total_bytes()` is 0.
     """
     finished = threading.Event()

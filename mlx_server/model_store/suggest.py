@@ -1,4 +1,6 @@
-"""Choose a model for each task by the memory that it would take on a machine, from a table kept as data."""
+"""Choose a model for each task by the memory that it would take on a machine, from the table
+`suggestions.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Suggestion:
     config: dict[str, Any]
 
     def forecast(self, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> Forecast:
-        """Return the forecast, by the code that the engine's ledger uses for the files of a model."""
+        """Return the model's memory forecast, computed by the same code as the engine's forecast of an
+        installed model.
+        """
         dense = arithmetic.dense_float32
         stored, number = self.weights_bytes, _NUMBER_BYTES.get(self.quantization, 2)
         weights = Weights(4 * self.parameters if dense else stored, SLICE_BYTES, 4 if dense else number)
@@ -56,7 +60,8 @@ class Suggestion:
 class Choice:
     """The model that is suggested for a task; `suggestion` is None if no model of the table fits.
 
-    `longest_context_tokens` is the longest context with which one request fits.
+    `fit` compares the model with the memory limit. `longest_context_tokens` is the longest context with which
+    one request fits.
     """
 
     task: Task
@@ -65,7 +70,7 @@ class Choice:
     longest_context_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the choice as programs read it."""
+        """Return the choice as a JSON object for programs."""
         if self.suggestion is None or self.fit is None:
             return {"task": self.task, "name": None}
         row = {key: value for key, value in asdict(self.suggestion).items() if key != "config"}
@@ -74,20 +79,21 @@ class Choice:
 
     @property
     def command(self) -> str:
-        """Return the command that gets the model."""
+        """Return the shell command that fetches the model; "" without a suggestion."""
         return f"vestal models pull {self.suggestion.name}" if self.suggestion else ""
 
 
 @functools.cache
 def suggestions() -> tuple[Suggestion, ...]:
-    """Return the rows of the table."""
+    """Return the rows of the table, in its order."""
     return tuple(Suggestion(**row) for row in yaml.safe_load(TABLE.read_text("utf-8")))
 
 
 def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> list[Choice]:
-    """Return for each task the best model that fits into `limit_bytes` with the usual context.
+    """Return, for each task, the best model that fits into `limit_bytes` with the usual context: the first
+    one in the table.
 
-    If none fits with that, the first one that can be loaded at all is chosen.
+    If none fits with that context, the first one that can be loaded at all is chosen.
     """
     return [_choose(task, suggestions(), limit_bytes, arithmetic, step_tokens) for task in TASKS]
 

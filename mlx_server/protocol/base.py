@@ -1,4 +1,6 @@
-"""Base classes that fix how each message crosses the wire, and the error for what cannot cross it."""
+"""Define the base classes that fix how each message is encoded, and the error for what cannot be sent or
+read.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import msgspec
 
 
 class ProtocolError(ValueError):
-    """The bytes are not a message of this protocol, or a message cannot be written as a frame.
+    """Bytes are not a message of this protocol, or a message cannot be written as a frame.
 
-    The text names the message and, if there is one, the field.
+    The text names the message and, if there is one, the field at fault.
     """
 
 

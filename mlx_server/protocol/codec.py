@@ -1,8 +1,9 @@
-"""Messages as frames and back: MessagePack by msgspec, and JSON for the rare text that MessagePack refuses.
+r"""Encode messages as frames and decode them: MessagePack by msgspec, and JSON for the rare value that
+MessagePack refuses. Pure.
 
-Python strings can hold lone surrogates (a client's or a model's JSON may spell `\\ud83d` alone), and Python
-integers can exceed 64 bits. MessagePack can carry neither. Such a message crosses as JSON, written by the
-standard library with the surrogates encoded as three bytes each ("surrogatepass"). Pure.
+Python strings can hold lone surrogates (a client's or a model's JSON may spell `\ud83d` alone), and Python
+integers can exceed 64 bits. MessagePack can carry neither. A message with such a value is sent as JSON,
+written by the standard library with each surrogate encoded as three bytes ("surrogatepass").
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from mlx_server.protocol.free_form import check_json
 from mlx_server.protocol.operations import Generate, Op
 
 MAX_ADDED_BYTES = 8 * 1024 * 1024
-"""Room that a prepared operation leaves in its frame for what is added later: the ids of an answer's tokens,
-at most 7 bytes each, for the longest contexts there are."""
+"""How many bytes a prepared operation leaves free in its frame for fields that are added later: the ids of an
+answer's tokens, at most 7 bytes each, for the longest contexts there are.
+"""
 
 _MSGPACK_MAP = struct.Struct(">BH")  # the byte 0xde, then the number of fields
 _encoder = msgspec.msgpack.Encoder()
@@ -33,8 +35,8 @@ _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 def encode(message: Op | Event) -> bytes:
     """Return `message` as one frame.
 
-    Raises ProtocolError for what cannot be written, or would not be readable: a value that is not JSON where
-    JSON belongs, nesting deeper than MAX_NESTING, a payload over MAX_FRAME_BYTES.
+    Raises ProtocolError if the message cannot be written or could not be read again: a value that is not JSON
+    where JSON belongs, nesting deeper than MAX_NESTING, or a payload over MAX_FRAME_BYTES.
     """
     try:
         for field, value in _free_form_json(message):
@@ -48,23 +50,26 @@ def encode(message: Op | Event) -> bytes:
 
 
 class PreparedOp:
-    """An operation whose large fields are encoded already, and known to fit into a frame.
+    """An operation whose large fields are already encoded, and known to fit into a frame.
 
-    `frame` adds the fields that differ from one sending to the next. It cannot fail, so that a request which
-    was prepared before it was taken in can be sent to any number of engines. Requests that differ only in the
+    `frame` adds the fields that differ from one sending to the next. It cannot fail, so a request that was
+    prepared before it was accepted can be sent to any number of engines. Requests that differ only in the
     added fields may share one PreparedOp.
     """
 
     __slots__ = ("_encoded", "_fields", "_format")
 
     def __init__(self, payload_format: bytes, encoded: bytes, fields: int) -> None:
-        """Take the encoded fields, one after another, without a header or braces around them."""
+        """Store the encoded fields, which stand one after another without a header or braces around them.
+
+        `payload_format` is MSGPACK or JSON, `fields` the number of encoded fields.
+        """
         self._format = payload_format
         self._encoded = encoded
         self._fields = fields
 
     def frame(self, **added: Any) -> bytes:
-        """Return the operation as one frame, with these fields added to it."""
+        """Return the operation as one frame, with the fields `added` to it."""
         added = {name: msgspec.to_builtins(value) for name, value in added.items()}
         if self._format == JSON:
             return pack_frame(JSON, b"{", self._encoded, b",", _json_fields(added), b"}")
@@ -75,7 +80,8 @@ class PreparedOp:
 def prepare(operation: Op, *added_later: str) -> PreparedOp:
     """Return `operation` encoded without the fields `added_later`, which `PreparedOp.frame` adds.
 
-    Raises ProtocolError for what `encode` refuses; its text begins with the field that is wrong.
+    Raises ProtocolError, as `encode` does, if a field cannot be written or the operation is too long. A text
+    about free-form JSON begins with the name of the field.
     """
     for field, value in _free_form_json(operation):
         check_json(field, value)
@@ -98,12 +104,16 @@ def prepare(operation: Op, *added_later: str) -> PreparedOp:
 
 
 def decode_op(frame: bytes) -> Op:
-    """Return the operation in `frame`. Raises ProtocolError, naming the field."""
+    """Return the operation in `frame`. Raises ProtocolError, which names the field, if the frame is not a
+    valid operation.
+    """
     return _decode(frame, _operations)
 
 
 def decode_event(frame: bytes) -> Event:
-    """Return the event in `frame`. Raises ProtocolError, naming the field."""
+    """Return the event in `frame`. Raises ProtocolError, which names the field, if the frame is not a valid
+    event.
+    """
     return _decode(frame, _events)
 
 
@@ -118,7 +128,7 @@ def _decode(frame: bytes, decoder: msgspec.msgpack.Decoder) -> Any:
 
 
 def _msgpack_fields(fields: dict[str, Any]) -> bytes:
-    """Return the names and values of a map, without its header."""
+    """Return the names and values of a MessagePack map, without the map's header."""
     buffer = bytearray()
     for name, value in fields.items():
         _encoder.encode_into(name, buffer, -1)
@@ -127,7 +137,7 @@ def _msgpack_fields(fields: dict[str, Any]) -> bytes:
 
 
 def _json_fields(fields: dict[str, Any]) -> bytes:
-    """Return the names and values of an object, without its braces."""
+    """Return the names and values of a JSON object, without the braces."""
     return _to_json(fields)[1:-1]
 
 
@@ -141,7 +151,7 @@ def _from_json(payload: bytes) -> Any:
 
 
 def _free_form_json(message: Op | Event) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a message whose nesting and values no type limits, by name."""
+    """Yield the name and value of each field of `message` whose type allows JSON of any shape and depth."""
     match message:
         case Generate():
             for name in ("messages", "tools", "template", "json_schema"):

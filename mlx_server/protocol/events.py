@@ -1,4 +1,4 @@
-"""Events: the messages from the engine to the gateway."""
+"""Define the events: the messages from the engine to the gateway."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlx_server.protocol.values import Logprobs, PromptReport, ToolCall, Usage
 
 
 class Hello(EngineEvent, frozen=True):
-    """First event of an engine, sent before any model is loaded.
+    """The first event of an engine, sent before any model is loaded.
 
-    `version` is that of the MLX server's own code. `blas` names the BLAS library in use and its path.
+    `version` is the version of the MLX server's own code. `blas` names the BLAS library in use and its path.
     """
 
     pid: int
@@ -24,21 +24,29 @@ class Hello(EngineEvent, frozen=True):
 
 
 class Ready(EngineEvent, frozen=True):
-    """The engine serves requests: each preloaded model is in memory, or its failure has been reported."""
+    """The engine serves requests: each preloaded model is in memory (`loaded`), or its failure has been
+    reported.
+
+    `start_s` is how many seconds the start took.
+    """
 
     loaded: tuple[str, ...]
     start_s: float = 0.0
 
 
 class Loading(EngineEvent, frozen=True):
-    """A model is being loaded; `fraction` is in 0..1."""
+    """A model is being loaded; `fraction` (0 to 1) of it is done."""
 
     model: str
     fraction: float
 
 
 class Loaded(EngineEvent, frozen=True):
-    """A model is in memory. `id` is that of the `Load`; None if a request for the model caused the load."""
+    """A model is in memory. `id` is the id of the `Load` operation, None if a request for the model caused
+    the load.
+
+    `bytes` is the size of the model in memory, `load_s` how many seconds loading took.
+    """
 
     model: str
     bytes: int
@@ -47,9 +55,11 @@ class Loaded(EngineEvent, frozen=True):
 
 
 class Unloaded(EngineEvent, frozen=True):
-    """A model has left memory. `id` is that of the `Unload`; None if it expired or was evicted.
+    """A model has left memory. `id` is the id of the `Unload` operation, None if its keep-alive time ended or
+    it was evicted.
 
-    `damage` is a sentence about its weights, if they were found damaged while it was in use.
+    If its weights were found to be damaged while it was in use, `damage` is a sentence about that, else
+    empty.
     """
 
     model: str
@@ -58,14 +68,16 @@ class Unloaded(EngineEvent, frozen=True):
 
 
 class Accepted(EngineEvent, frozen=True):
-    """The answer to a `Generate` with `check_only`. `prompt_tokens` is None if it is not known."""
+    """The answer to a `Generate` with `check_only`: the request can be served. `prompt_tokens` is None if it
+    is unknown.
+    """
 
     id: str
     prompt_tokens: int | None = None
 
 
 class Prefill(EngineEvent, frozen=True):
-    """Progress of a prompt: `done` of its `total` tokens are processed."""
+    """The progress of a prompt: `done` of its `total` tokens are processed."""
 
     id: str
     done: int
@@ -73,11 +85,12 @@ class Prefill(EngineEvent, frozen=True):
 
 
 class Token(EngineEvent, frozen=True):
-    """Token number `index` of the answer (0 is the first), and the output that it completed, if any.
+    """Token number `index` of the answer (0 is the first), and the output that became complete with it, if
+    any.
 
     `text` is the visible part of that output; `thinking` and `tool_calls` are separate. `logprobs` holds the
-    log-probabilities, if they were asked for. Only the answer's first token carries `prompt_tokens`, because
-    some APIs report that number before any text.
+    log-probabilities, if the operation asked for them. Only the answer's first token carries `prompt_tokens`,
+    because some APIs report that number before any text.
     """
 
     id: str
@@ -93,9 +106,9 @@ class Token(EngineEvent, frozen=True):
 class Done(EngineEvent, frozen=True):
     """The end of a `Generate`.
 
-    `text`, `thinking` and `tool_calls` hold the last part of the answer, which had been withheld until now.
-    `stopped_by` is the stop string that ended the answer. `context` holds all tokens of the conversation so
-    far, if the operation asked for them, and `prompt` describes the prompt if it asked for that.
+    `text`, `thinking` and `tool_calls` hold the last part of the answer, which had been withheld until the
+    end. `stopped_by` is the stop string that ended the answer, if one did. `context` holds all tokens of the
+    conversation so far, and `prompt` describes the prompt, if the operation asked for them.
     """
 
     id: str
@@ -110,7 +123,10 @@ class Done(EngineEvent, frozen=True):
 
 
 class Embedding(EngineEvent, frozen=True):
-    """The answer to `Embed`. `vectors` holds one row of `dim` floats per text, encoded by `pack_vectors`."""
+    """The answer to `Embed`. `vectors` holds one row of `dim` floats per text, encoded by `pack_vectors`.
+
+    `load_s` and `embed_s` are the seconds that loading the model and computing took.
+    """
 
     id: str
     vectors: str
@@ -123,7 +139,8 @@ class Embedding(EngineEvent, frozen=True):
 class Reranked(EngineEvent, frozen=True):
     """The answer to `Rerank`: one score per document, in the order of the documents; higher is better.
 
-    The scores are in 0..1 if the model's configuration ends in a sigmoid, and any numbers otherwise.
+    The scores are in 0..1 if the model's configuration ends in a sigmoid, and any numbers otherwise. `load_s`
+    and `rank_s` are the seconds that loading the model and computing took.
     """
 
     id: str
@@ -160,7 +177,10 @@ ErrorCode = Literal[
 
 
 class Failed(EngineEvent, frozen=True):
-    """Request `id` cannot be served. `fields` holds figures for programs, such as prompt_tokens."""
+    """The request `id` cannot be served. `fields` holds figures for programs, such as prompt_tokens.
+
+    `retryable` says whether the same request may succeed later.
+    """
 
     id: str
     code: ErrorCode
@@ -173,11 +193,11 @@ class Alive(EngineEvent, frozen=True):
     """The engine's heartbeat, which its main thread sends each second, even while the MLX thread hangs.
 
     `progress` counts the steps of the MLX thread. If `working` is True and `progress` has not changed for a
-    long time, the MLX thread hangs. `active_bytes` is what MLX has allocated, `footprint_bytes` the memory of
-    the whole process, `limit_bytes` the limit that the memory ledger keeps it under. `loading` names the
-    model that is being loaded, if any. `memory`, `prompt_cache` and `drafts` are at most half a second old
-    while the engine works. `log_lines_dropped` counts the log lines that could not be written, as on a full
-    disk.
+    long time, the MLX thread hangs. `active_bytes` is the memory that MLX has allocated, `footprint_bytes`
+    the memory of the whole process, `limit_bytes` the limit under which the memory ledger keeps the process.
+    `loading` names the model that is being loaded, if any. `memory`, `prompt_cache` and `drafts` are at most
+    half a second old while the engine works. `log_lines_dropped` counts the log lines that could not be
+    written, for example because the disk was full.
     """
 
     progress: int

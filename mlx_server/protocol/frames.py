@@ -1,7 +1,7 @@
-"""Frames: how messages are cut out of a byte stream. Pure.
+"""Cut a byte stream into frames, each of which carries one message. Pure.
 
-A frame is a format byte, the payload's length (4 bytes, big-endian) and the payload. Anything else
-that reaches the socket, such as the lines of another version's protocol, is recognized by its first byte.
+A frame is a format byte, the payload's length (4 bytes, big-endian) and the payload. Anything else that
+arrives at the socket, such as the lines of another version's protocol, is recognized by its first byte.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from mlx_server.protocol.base import ProtocolError
 
 MSGPACK, JSON = b"M", b"J"
-"""Formats of a payload. See `codec` for when JSON is used."""
+"""The formats of a payload. `codec` says when JSON is used."""
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Longest payload. A prompt as long as the gateway's body limit fits."""
+"""The longest payload in bytes. A prompt as long as the gateway's limit for a request body fits."""
 
 _HEADER = struct.Struct(">cI")
 
 
 def pack_frame(payload_format: bytes, *payload: bytes) -> bytes:
-    """Return the frame that carries the parts of `payload`. Raises ProtocolError if they are too long."""
+    """Return the frame that carries the parts of `payload`, joined. Raises ProtocolError if they exceed
+    MAX_FRAME_BYTES.
+    """
     length = sum(map(len, payload))
     if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"{length} bytes are over the limit of {MAX_FRAME_BYTES} for one frame")
@@ -29,7 +31,9 @@ def pack_frame(payload_format: bytes, *payload: bytes) -> bytes:
 
 
 def unpack_frame(frame: bytes) -> tuple[bytes, bytes]:
-    """Return format and payload of one whole frame. Raises ProtocolError."""
+    """Return the format and the payload of one whole frame. Raises ProtocolError if the header is invalid or
+    the payload does not have the announced length.
+    """
     if len(frame) < _HEADER.size:
         raise ProtocolError(f"a frame of {len(frame)} bytes has no whole header")
     payload_format, length = _read_header(frame, 0)
@@ -40,13 +44,13 @@ def unpack_frame(frame: bytes) -> tuple[bytes, bytes]:
 
 
 class FrameBuffer:
-    """Collects the chunks of a byte stream and cuts them into frames, wherever the stream was split."""
+    """Collects the chunks of a byte stream and cuts them into frames, wherever the chunks were split."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each frame, header included, that `data` completes.
+        """Yield each frame, header included, that is complete with `data`.
 
         Raises ProtocolError at the first invalid header; nothing after it can be read.
         """

@@ -1,4 +1,4 @@
-"""Check the free-form JSON inside messages: what a strict JSON parser refuses must not reach the wire. Pure.
+"""Check the free-form JSON inside messages, so that nothing is sent that a strict JSON parser refuses. Pure.
 
 Clients send tools, schemas and past tool calls of any shape, and models write arguments of any shape. Python
 reads more than JSON allows (NaN, and 1e999 as infinity), and some of mlx-lm's parsers evaluate arguments as
@@ -14,26 +14,27 @@ from typing import Any
 from mlx_server.protocol.base import ProtocolError
 
 MAX_NESTING = 500
-"""How deep the JSON inside a message may be nested. Python's decoders stop at its recursion limit, 1,000 less
-the present depth of the stack; half of that can be read wherever it arrives."""
+"""How many levels the JSON inside a message may be nested. Python's decoders stop at its recursion limit of
+1,000, less the current depth of the stack, so half of that can be read anywhere.
+"""
 
 MAX_PATH_STEPS, MAX_TEXT_LENGTH = 12, 40
-"""How much an error shows of the path to a wrong value, and of each text: they are the client's, of any
-length."""
+"""How many steps of the path to a wrong value, and how many characters of each text, an error shows. Both
+come from the client and may be of any length.
+"""
 
 _CONTAINERS = (dict, list, tuple)
 _KEYS = (str, int, float, bool, type(None))
 
 
 class _NotJson(Exception):
-    """Some value is not JSON; the slower `_wrong_values` finds out which one."""
+    """Some value is not JSON. `_wrong_values`, which is slower, finds out which one."""
 
 
 def check_json(field: str, value: Any) -> None:
-    """Check that `value`, which belongs to the message's field of this name, is JSON that can be passed on.
+    """Check that `value` is JSON that can be passed on; `field` is the message's field that it belongs to.
 
-    Raises ProtocolError, which begins with the path to what is wrong:
-
+    Raises ProtocolError if it is not. The text begins with the path to the wrong value:
     - `tools: JSON nested deeper than 500 levels`
     - `messages.1.tool_calls.0.function.arguments.x: NaN is not a JSON number`
     - `arguments.x: b'bytes' is not JSON`
@@ -50,9 +51,10 @@ def check_json(field: str, value: Any) -> None:
 
 
 def _containers_in(level: list[Any]) -> list[Any]:
-    """Return the objects and lists directly inside those of `level`. Raises _NotJson for a wrong value.
+    """Return the objects and lists directly inside the containers in `level`. Raises _NotJson if a value in
+    them is not JSON.
 
-    A schema may have a million values, so this is written to be fast: it takes 0.07 µs for each.
+    A schema may have a million values, so this function is written to be fast: it takes 0.07 µs for each.
     """
     found: list[Any] = []
     for container in level:
@@ -82,7 +84,9 @@ def _is_json_scalar(value: Any) -> bool:
 
 
 def _wrong_values(field: str, value: Any) -> Iterator[str]:
-    """Yield a sentence about each wrong value or key, with the path to it; without recursion."""
+    """Yield a sentence about each wrong value or key, beginning with the path to it. It works without
+    recursion.
+    """
     waiting: list[Iterator[tuple[tuple[str, ...], Any]]] = [iter([((field,), value)])]
     while waiting:
         path, value = next(waiting[-1], ((), None))
@@ -107,7 +111,7 @@ def _shown(path: tuple[str, ...]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Return the beginning of a text, as valid Unicode."""
+    """Return at most MAX_TEXT_LENGTH characters of a text, as valid Unicode."""
     shown = text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
     return shown.encode("utf-8", "replace").decode()
 

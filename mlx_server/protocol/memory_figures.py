@@ -1,4 +1,6 @@
-"""Figures that the engine reports each second: loaded models, memory, prompt cache, drafts."""
+"""Define the figures that the engine reports each second: loaded models, memory, prompt cache, drafted
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from mlx_server.protocol.base import Value
 class LoadedModelReport(Value, frozen=True):
     """A model in memory.
 
-    `bytes` is the size of its weights, `kv_bytes` that of the KV caches of its requests; both are GPU memory
-    if `on_gpu`. `expires_in_s` is None if the model stays until it is unloaded on request.
+    `bytes` is the size of its weights, `kv_bytes` the size of the KV caches of its requests; both are GPU
+    memory if `on_gpu`. `expires_in_s` is None if the model stays until a client unloads it.
     """
 
     model: str
@@ -24,10 +26,10 @@ class LoadedModelReport(Value, frozen=True):
 
 
 class MemoryUse(Value, frozen=True):
-    """Entries of the engine's memory ledger.
+    """The entries of the engine's memory ledger.
 
-    `kv_bytes` is what the KV caches of running requests occupy now; `promised_bytes` is what is reserved for
-    running requests in total, `kv_bytes` included. `prompt_cache_bytes` is the prompt cache's share of RAM.
+    `kv_bytes` is the size of the KV caches of running requests; `promised_bytes` is the total reserved for
+    running requests, `kv_bytes` included. `prompt_cache_bytes` is what the prompt cache holds in RAM.
     """
 
     weights_bytes: int = 0
@@ -37,11 +39,11 @@ class MemoryUse(Value, frozen=True):
 
 
 class PromptCacheUse(Value, frozen=True):
-    """Contents of the prompt cache, and counts of blocks since the engine started.
+    """The size of the prompt cache, and counts of blocks since the engine started.
 
-    `misses` counts the blocks that had to be computed: they had never been stored, their file had disappeared
-    (`gone`), or they were corrupt (`broken`). `written` counts the blocks written to disk, and `not_written`
-    those that could not be written.
+    `misses` counts the blocks that had to be computed, because they had never been stored, their file had
+    disappeared (`gone`), or they were corrupt (`broken`). `written` counts the blocks written to disk,
+    `not_written` the blocks whose write failed.
     """
 
     ram_bytes: int = 0
@@ -59,8 +61,10 @@ class PromptCacheUse(Value, frozen=True):
 
 
 class DraftUse(Value, frozen=True):
-    """Numbers of tokens since the engine started: `guessed` ones, and those of them that were right
-    (`accepted`); from the text and the grammar (`lookup`), and from draft models (`model`).
+    """Counts of drafted tokens since the engine started: how many were drafted (`guessed`), and how many of
+    these passed verification (`accepted`).
+
+    `lookup` tokens were drafted from the text and the grammar, `model` tokens by draft models.
     """
 
     lookup_guessed: int = 0

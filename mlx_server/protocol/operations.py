@@ -1,4 +1,4 @@
-"""Operations: the messages from the gateway to the engine."""
+"""Define the operations: the messages from the gateway to the engine."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from mlx_server.protocol.values import Sampling
 
 
 class Generate(Operation, frozen=True):
-    """Generate an answer to a chat (`messages`, through the model's template) or continue a text.
+    """Generate an answer to a chat (`messages`, rendered by the model's template) or continue a text.
 
     The text is `prompt`, or `prompt_ids` in its place. `tools` are offered to the chat template, and
     `template` holds further variables for it, such as enable_thinking. `chat_template` (Jinja) is used in
-    place of the model's own. `think=True` requires a model that thinks; None leaves it to the template.
+    place of the model's own. `think=True` requires a model that thinks; None leaves that to the template.
     `json_schema` constrains the answer (after any thinking) to JSON of that schema. `tool_choice` says how
     tool calls in the answer are treated: as text ("none"), as calls wherever they stand ("auto"), or the
     whole answer has to be a call ("required"). `top_logprobs` asks for the log-probabilities of the drawn
-    token and of that number of alternatives. With `count_only`, nothing is generated: `Done` reports the
-    prompt's tokens, however many there are. `reports_prompt` asks for the prompt's tokens and their text in
-    `Done.prompt`, `reports_pieces` also for the text of each token, and `prompt_logprobs` for their log-
-    probabilities, with `top_logprobs` alternatives. Without `adds_special_tokens` a text gets no token that
-    the tokenizer adds by itself.
+    token and of that number of alternatives.
+
+    With `count_only`, nothing is generated, and `Done` reports the number of the prompt's tokens, even if it
+    exceeds the context. `reports_prompt` asks for the prompt's tokens and their text in `Done.prompt`,
+    `reports_pieces` also for the text of each token, and `prompt_logprobs` for the log-probability of each
+    token, with `top_logprobs` alternatives. If `adds_special_tokens` is False, a text gets no token that the
+    tokenizer would add by itself.
 
     A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
     With `shift`, more is dropped, so that the answer has room (`max_tokens`, but at most an eighth of the
-    context), and a text loses its beginning. With `shortens_text`, a chat's last message does too.
+    context), and a text loses its beginning. With `shortens_text`, the last message of a chat loses its
+    beginning too.
 
-    `images` holds each image file (PNG, JPEG, WebP, GIF, AVIF or HEIC, as it was sent) in standard base64,
-    in the order in which image parts stand in the messages. The content of a message with images is a list
-    of parts, `{"type": "text", "text": str}` and `{"type": "image"}`; every other content is a string. Only
-    a chat has images.
+    `images` holds each image file (PNG, JPEG, WebP, GIF, AVIF or HEIC, as it was sent) in standard base64, in
+    the order of the image parts in the messages. The content of a message with images is a list of parts,
+    `{"type": "text", "text": str}` and `{"type": "image"}`; every other content is a string. Only a chat has
+    images.
 
-    `suffix` is the text after the gap that the model fills; the text before it is `prompt`. `context_ids` are
-    the tokens that precede the prompt, and `returns_context` asks for them in `Done.context`, followed by
-    the prompt and the answer.
+    `suffix` is the text after a gap that the model fills; the text before the gap is `prompt`. `context_ids`
+    are the tokens that precede the prompt. `returns_context` asks for `Done.context`, which holds these
+    tokens, then the prompt and the answer.
 
     With `check_only`, nothing is generated and no model is loaded: `Accepted` says that the request can be
-    served, as far as that can be known before it runs, and `Failed` why it never can be.
+    served, as far as that can be known before it runs, and `Failed` says why it never can be.
 
-    `emitted` holds the token ids that the gateway has already received, if the request is resumed.
-    `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
-    configured default, a negative value keeps the model loaded, 0 unloads it after this request.
-
-    `traceparent` is the W3C header of the span to which the engine's work belongs; None: no spans are made.
+    If the request is resumed, `emitted` holds the token ids that the gateway has already received;
+    `max_tokens` includes them. `max_tokens` None allows tokens until the context is full. `keep_alive_s` None
+    means the configured default, a negative value keeps the model loaded, 0 unloads it after this request.
+    `traceparent` is the W3C header of the span to which the engine's work belongs; with None, no spans are
+    made.
     """
 
     id: str
@@ -84,15 +87,18 @@ class Generate(Operation, frozen=True):
 
 
 class Cancel(Operation, frozen=True):
-    """Cancel request `id`; answered by `Done(reason="cancelled")` if the engine knows it, else by nothing."""
+    """Cancel the request `id`. If the engine knows the request, it answers with `Done(reason="cancelled")`,
+    else with nothing.
+    """
 
     id: str
 
 
 class Embed(Operation, frozen=True):
-    """Embed `texts`; answered by `Embedding` or `Failed`. Without `truncate`, too long a text fails.
+    """Embed `texts`; answered by `Embedding` or `Failed`.
 
-    A text may be as long as the model's context, or as `context_tokens` if that is less.
+    A text may be as long as the model's context, or as `context_tokens` if that is less. A longer text is cut
+    off, or fails if `truncate` is False.
     """
 
     id: str
@@ -108,10 +114,10 @@ class Rerank(Operation, frozen=True):
     """Score how well each of `documents` answers `query`; answered by `Reranked` or `Failed`.
 
     The query and one document together may be as long as the model's context, or as `context_tokens` if that
-    is less; of a longer pair the end of the document is cut off, and without `truncate` it fails. A document
-    is also cut to `max_document_tokens`. A query that leaves no room for a document fails. `instruction`
-    says what is asked for, to a model whose prompt has a place for it. With `raw_scores`, the scores are the
-    model's logits, to which its activation was not applied.
+    is less. The end of a longer document is cut off; if `truncate` is False, the request fails instead. A
+    document is also cut to `max_document_tokens`. A query that leaves no room for a document fails.
+    `instruction` describes the task, for a model whose prompt has a place for it. With `raw_scores`, the
+    scores are the model's logits, without its activation function.
     """
 
     id: str
@@ -128,7 +134,7 @@ class Rerank(Operation, frozen=True):
 
 
 class Load(Operation, frozen=True):
-    """Load a model, or renew its keep-alive time; answered by `Loaded` or `Failed`."""
+    """Load a model, or renew its keep-alive time if it is loaded; answered by `Loaded` or `Failed`."""
 
     id: str
     model: str
@@ -136,15 +142,15 @@ class Load(Operation, frozen=True):
 
 
 class Unload(Operation, frozen=True):
-    """Unload a model once its requests are done; answered by `Unloaded`, even if it was not loaded."""
+    """Unload a model when its requests are done; answered by `Unloaded`, even if the model was not loaded."""
 
     id: str
     model: str
 
 
 class Probe(Operation, frozen=True):
-    """Compute a token, an embedding or a score with each loaded model, between users' requests;
-    answered by `Probed`.
+    """Compute a token, an embedding or a score with each loaded model, between users' requests, to test the
+    engine; answered by `Probed`.
     """
 
     id: str
@@ -153,14 +159,14 @@ class Probe(Operation, frozen=True):
 class Shutdown(Operation, frozen=True):
     """Shut down gracefully and exit with code 0.
 
-    Requests that run may take another `drain_s` to finish; None means the configured time.
+    Running requests get `drain_s` more seconds to finish; None means the configured time.
     """
 
     drain_s: float | None = None
 
 
 class Begin(Operation, frozen=True):
-    """Start serving. It is the first operation that a standby engine receives when it takes over."""
+    """Start serving. This is the first operation that a standby engine receives when it takes over."""
 
 
 Op = Generate | Cancel | Embed | Rerank | Load | Unload | Probe | Shutdown | Begin

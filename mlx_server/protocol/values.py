@@ -1,4 +1,4 @@
-"""Values that requests and answers are made of."""
+"""Define the values that requests and answers consist of."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from mlx_server.protocol.base import Value
 
 
 class Sampling(Value, frozen=True):
-    """Settings for drawing a token. Temperature 0 is greedy; a neutral value switches each other setting off.
+    """Settings for drawing a token. Temperature 0 is greedy; a neutral value, such as 1.0 for `top_p` or 0
+    for `top_k`, switches a setting off.
 
     The random key of the token at position i is derived from (seed, i) alone, so a request yields the same
-    text alone, in a batch, and across a crash of the engine. The gateway always sends a seed: it draws one
-    if the client gave none. `logit_bias` holds pairs of a token id and what is added to the token's logit.
+    text alone, in a batch, and across a crash of the engine. The gateway always sends a seed: it draws one if
+    the client gave none. `logit_bias` holds pairs of a token id and the number that is added to that token's
+    logit.
     """
 
     seed: int = 0
@@ -26,7 +28,7 @@ class Sampling(Value, frozen=True):
 
 
 class ToolCall(Value, frozen=True):
-    """A call of a client's function, as the model wrote it. `arguments` is a JSON object."""
+    """A call of a client's function that the model wrote. `arguments` is a JSON object."""
 
     name: str
     arguments: dict
@@ -45,17 +47,17 @@ class TokenLogprob(Value, frozen=True):
 
 
 class Logprobs(Value, frozen=True):
-    """The log-probability of the drawn token, and those of the most probable tokens, highest first."""
+    """The log-probability of the drawn token, and those of the most probable tokens, the highest first."""
 
     drawn: TokenLogprob
     top: tuple[TokenLogprob, ...] = ()
 
 
 class PromptReport(Value, frozen=True):
-    """The prompt as the model reads it: its tokens, and their text; `pieces` is the text of each token.
+    """The prompt as the model reads it: the token ids, and their text. `pieces` is the text of each token.
 
-    `logprobs` has the log-probability of each token, if they were asked for; that of the first token is
-    meaningless.
+    `logprobs` has the log-probability of each token, if the operation asked for it. The first token's value
+    is meaningless.
     """
 
     ids: tuple[int, ...]
@@ -65,11 +67,11 @@ class PromptReport(Value, frozen=True):
 
 
 class Usage(Value, frozen=True):
-    """Token counts and durations of a finished generation.
+    """The token counts and durations of a finished generation.
 
-    The counts are those of the whole request. The durations cover only the work of the engine that reports
-    them: after a crash, the work of earlier engines is not included. `cached_tokens` counts the prompt tokens
-    that were found in the prompt cache, `reasoning_tokens` those of the answer that were thinking.
+    The counts cover the whole request. The durations cover only the work of the engine that reports them:
+    after a crash, the work of earlier engines is not included. `cached_tokens` counts the prompt tokens that
+    were found in the prompt cache, `reasoning_tokens` the answer's tokens that were thinking.
     """
 
     prompt_tokens: int

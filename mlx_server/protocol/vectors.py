@@ -1,4 +1,4 @@
-"""Embedding vectors as base64 text: the form that OpenAI's API has, and a compact one. Pure."""
+"""Encode embedding vectors as base64 text, which is compact and the form of OpenAI's API. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from mlx_server.protocol.base import ProtocolError
 
 
 def pack_vectors(rows: Sequence[Sequence[float]]) -> str:
-    """Return rows of equal length as base64 of little-endian float32, one row after the other."""
+    """Return `rows`, which have equal lengths, as base64 of little-endian float32, one row after the
+    other.
+    """
     flat = array("f", chain.from_iterable(rows))
     if sys.byteorder == "big":
         flat.byteswap()
@@ -23,7 +25,7 @@ def pack_vectors(rows: Sequence[Sequence[float]]) -> str:
 def unpack_vectors(vectors: str, dim: int) -> list[list[float]]:
     """Return the rows of `dim` floats that `pack_vectors` encoded.
 
-    Raises ProtocolError if `vectors` is not base64 of float32, or not whole rows of `dim`.
+    Raises ProtocolError if `vectors` is not base64 of float32, or does not divide into rows of `dim`.
     """
     flat = _floats(vectors)
     if dim <= 0 or len(flat) % dim:
@@ -32,7 +34,9 @@ def unpack_vectors(vectors: str, dim: int) -> list[list[float]]:
 
 
 def are_finite(vectors: str) -> bool:
-    """Return whether none of the floats is NaN or infinite. Raises ProtocolError as `unpack_vectors`."""
+    """Return whether none of the encoded floats is NaN or infinite. Raises ProtocolError if `vectors` is not
+    base64 of float32.
+    """
     return math.isfinite(sum(_floats(vectors)))  # any NaN or infinity stays one in a sum
 
 

@@ -1,1 +1,1 @@
-"""The agents that work on tasks: their roles, prompts, models and knowledge folders."""
+"""Define the agents that work on tasks: their roles, prompts, models and knowledge folders."""

@@ -1,7 +1,7 @@
-"""Check a file of agents: `python -m orchestrator.agents FILE` prints the first mistake and exits with code
-78.
+"""Check a YAML file of agents: `python -m orchestrator.agents FILE` prints the first mistake and exits with
+code 78.
 
-The host's commands run this before they start the orchestrator, so that there is one set of rules.
+The host's commands run this before they start the orchestrator, so that both apply the same rules.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from orchestrator.errors import CONFIG_EXIT_CODE, ConfigError
 
 
 def main(arguments: list[str]) -> int:
-    """Load the file. Return 0, or print the mistake and return CONFIG_EXIT_CODE."""
+    """Load the file named by the first argument. Return 0, or print the mistake and return
+    CONFIG_EXIT_CODE.
+    """
     try:
         agents.load(Path(arguments[0]), chat_model="")
     except ConfigError as error:

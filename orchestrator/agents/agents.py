@@ -1,4 +1,4 @@
-"""The agents, as their YAML file defines them: each has a role, a prompt, a model and knowledge folders."""
+"""Load the agents from their YAML file: each has a role, a prompt, a model and knowledge folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ FIELDS = {"role", "prompt", "model", "knowledge", "tools"}
 
 @dataclass(frozen=True)
 class Agent:
-    """One agent. `knowledge` names the folders it may search: by default all for the lead, else its own."""
+    """One agent. `knowledge` names the folders that it may search, where `*` means all folders.
+
+    By default the lead may search all folders, and any other agent the folder with its own name. `tools`
+    names what the agent may use.
+    """
 
     name: str
     role: str
@@ -33,14 +37,15 @@ class Agent:
 
     @property
     def folders(self) -> tuple[str, ...] | None:
-        """Return the names of the folders to search; None means all folders."""
+        """Return the names of the folders that the agent may search; None means all folders."""
         return None if EVERY_FOLDER in self.knowledge else self.knowledge
 
 
 def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
-    """Return the agents of the YAML file by name, always with a lead.
+    """Return the agents in the YAML file by name, always with a lead; only the lead if `path` is None.
 
-    Raise ConfigError, which names the file and the line of a mistake in one sentence.
+    An agent without a model uses `chat_model`. Raises ConfigError, which names the file and the line, if the
+    file has a mistake.
     """
     agents = {LEAD: _lead(chat_model)}
     if path is None:

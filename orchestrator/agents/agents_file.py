@@ -1,4 +1,4 @@
-"""Parse the file of the agents, and remember the line of each key for the error messages."""
+"""Parse the YAML file of the agents, and record the line of each key for error messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import yaml
 
 KeyPath = tuple[str, ...]
-"""Where a key is: `("agents", "reader", "prompt")`."""
+"""The keys that lead to a place in the file, such as `("agents", "reader", "prompt")`."""
 
 MAX_DEPTH = 3  # agents, NAME, FIELD
 
@@ -27,14 +27,16 @@ class AgentsFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def error(self, key: KeyPath, reason: str) -> ConfigError:
-        """Return an error with file, line and key. A key that is missing has the line of its parent."""
+        """Return an error with the file, the line and the key. For a missing key, the line is the line of its
+        nearest parent.
+        """
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1)
         return ConfigError(f"{self.path}:{line}: {'.'.join(key)} {reason}")
 
 
 def read(path: Path) -> AgentsFile:
-    """Parse the file. Raise ConfigError, with the line, for invalid YAML, missing agents, or a
-    repeated key.
+    """Parse the file. Raises ConfigError, with the line, if it is unreadable, not YAML, has no mapping
+    `agents`, or repeats a key.
     """
     import yaml
 
@@ -63,7 +65,7 @@ def read(path: Path) -> AgentsFile:
 
 
 def _line_of(error: Exception, text: str) -> int:
-    """Return the line of the first character that YAML does not allow; 1 if there is none."""
+    """Return the line of the first character that YAML does not allow; 1 if `error` has no position."""
     position = getattr(error, "position", None)
     return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
 
@@ -78,7 +80,7 @@ def _lines(path: Path, root: yaml.Node | None) -> dict[KeyPath, int]:
 
 
 def _walk(prefix: KeyPath, node: yaml.Node | None) -> Iterator[tuple[KeyPath, int]]:
-    """Yield the path and line of each key of the file, of its agents, and of their fields."""
+    """Yield the key path and the line of each key at the top, of each agent, and of each agent's fields."""
     import yaml
 
     if not isinstance(node, yaml.MappingNode) or len(prefix) >= MAX_DEPTH:

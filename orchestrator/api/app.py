@@ -42,8 +42,8 @@ class Routes:
         self._since = time.monotonic()
 
     async def health(self, request: web.Request) -> web.Response:
-        """Answer 200 while this process works, even if every LLM is down or the database cannot be used: a
-        restart of this process would not help them.
+        """Answer 200 while this process works, even if every LLM is down or the database cannot be used,
+        because a restart of this process would not help them.
         """
         last = self._runner.last
         used = [b for b in self._container.board.backends if b.used]
@@ -61,20 +61,20 @@ class Routes:
         return web.json_response(body)
 
     async def cycles(self, request: web.Request) -> web.Response:
-        """Return what the newest cycles did and skipped, and why."""
+        """Return the records of the newest cycles: what each did and skipped, and why."""
         limit = limit_of(request, default=20, maximum=500)
         found = await asyncio.to_thread(self._container.cycles.latest, limit)
         return web.json_response({"cycles": found})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        from orchestrator.api import metrics  # at the first call: it takes over 1 MB of memory
+        from orchestrator.api import metrics  # only at the first call, as it takes over 1 MB
 
         text = await metrics.text(self._container, self._runner, time.monotonic() - self._since)
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def search(self, request: web.Request) -> web.Response:
-        """Return the passages that match `query` best. The search covers all files, an agent's, or those
-        below a path.
+        """Return the `k` passages that match `query` best, from all files, the folders of an `agent`, or
+        files below a `path`.
         """
         body = await read_object(request)
         query = field(body, "query", str, required=True).strip()
@@ -88,11 +88,14 @@ class Routes:
         return web.json_response(findings.as_json())
 
     async def notes(self, request: web.Request) -> web.Response:
-        """Return what each agent's files are about, in a few sentences that nightly wrote."""
+        """Return the note on each agent's knowledge folder: a few sentences about its files, written at
+        night.
+        """
         return web.json_response({"notes": await asyncio.to_thread(self._container.notes.all)})
 
     async def agents(self, request: web.Request) -> web.Response:
-        """Return the agents that a task can name, and how much is indexed in each knowledge folder.
+        """Return the agents that a task can name, and how many files and passages are indexed in each
+        knowledge folder.
 
         `searches` names the folders that an agent may search; null means all of them.
         """

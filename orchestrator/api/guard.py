@@ -1,4 +1,4 @@
-"""The guard of the orchestrator's API: which requests are admitted, and how its errors are answered."""
+"""Decide which requests the orchestrator's API admits, and how errors are answered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUEUE_RETRY_S = 30.0  # a task takes seconds to minutes
 
 
 class Guard(AiohttpGuard):
-    """The middleware around every route.
+    """The middleware around every route, which checks requests and converts errors to HTTP answers.
 
     A Host header may also name the address that the service is bound to.
     """
@@ -39,8 +39,8 @@ class Guard(AiohttpGuard):
         bind: str,
         database_failure: Callable[[Exception], DatabaseFailed | None] = lambda error: None,
     ) -> None:
-        """Make a guard. `database_failure` converts a library's exception to an error of the database, or
-        returns None.
+        """Create a guard. `database_failure` converts a database library's exception to DatabaseFailed; it
+        returns None for any other exception.
         """
         self._database_failure = database_failure
         self._policy = Policy(
@@ -54,8 +54,8 @@ class Guard(AiohttpGuard):
         return self._policy
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Handle a request. A failing database is reported at once, and not waited for, because a client
-        waits.
+        """Handle a request. A failing database is reported at once instead of being waited for, because a
+        client waits.
         """
         ANSWERING.set(True)  # for this request only: aiohttp gives each connection's task its own context
         return await super().handle(request, handler)

@@ -1,4 +1,4 @@
-"""The metrics of GET /metrics: uptime, cycles, backends, tasks, knowledge and memory."""
+"""Collect the metrics of GET /metrics: uptime, cycles, backends, tasks, knowledge and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PREFIX = "vestal_orchestrator_"
 
 
 async def text(container: Container, runner: CycleRunner, uptime_s: float) -> str:
-    """Return the present metrics as Prometheus text."""
+    """Return the current metrics as Prometheus text."""
     knowledge = await asyncio.to_thread(container.knowledge.counts)
     unfinished = await container.tasks.waiting()
     return render(
@@ -41,7 +41,7 @@ def _service(container: Container, runner: CycleRunner, uptime_s: float) -> Iter
 
 
 def _backends(container: Container) -> Iterator[Metric]:
-    """Yield the state of each backend that is in use."""
+    """Yield the metrics of each backend that is in use: health, breaker state and calls in flight."""
     board = container.board
     used = [backend for backend in board.backends if backend.used]
     healthy = {b.name: int(b.healthy) for b in used}

@@ -1,4 +1,4 @@
-"""Read JSON bodies and query parameters, and check their types. A refusal is one sentence."""
+"""Read JSON bodies and query parameters, and check their types. An error message is one sentence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from vestal.web.json_body import field_with_text
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raise HttpError for anything else, and if a text holds a NUL.
+    """Return the JSON object in the body. Raises HttpError if the body is not a JSON object, or a text in it
+    holds a NUL.
 
-    Neither SQLite's functions nor Postgres can hold a NUL. A task whose goal had one was accepted, and then
-    nobody could read GET /tasks.
+    Neither SQLite's functions nor Postgres can hold a NUL: a task with one in its goal would make the list of
+    tasks unreadable.
     """
     body = await aiohttp_adapter.read_object(request)
     if field := field_with_text(body, lambda text: "\0" in text):
@@ -24,7 +25,9 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 def field(body: dict[str, Any], name: str, kind: type, required: bool = False) -> Any:
-    """Return one field of the body, which must be of type `kind`; None if it is absent and not required."""
+    """Return the field `name` of the body; None if it is absent and not required. Raises HttpError if it is
+    not of type `kind`, or is absent and required.
+    """
     value = body.get(name)
     if value is None and not required:
         return None
@@ -35,7 +38,9 @@ def field(body: dict[str, Any], name: str, kind: type, required: bool = False) -
 
 
 def limit_of(request: web.Request, default: int, maximum: int) -> int:
-    """Return the parameter `?limit=`, from 1 to `maximum`; `default` if there is none."""
+    """Return the query parameter `limit`; `default` if there is none. Raises HttpError unless it is a whole
+    number from 1 to `maximum`.
+    """
     given = request.query.get("limit")
     if given is None:
         return default

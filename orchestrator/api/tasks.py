@@ -1,4 +1,4 @@
-"""The routes of tasks: accept, list, show, follow and cancel them."""
+"""Define the routes of tasks: create, list, show, follow and cancel them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class TaskRoutes:
         return web.json_response({"id": task["id"], "state": "cancelled"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Send a `task` event (SSE) with the whole task now and at each change, until it is finished."""
+        """Send the whole task as a `task` event (server-sent events), at once and at each change, until it is
+        finished.
+        """
         task = await self._task(request)
         headers = {"Content-Type": server_sent_events.MEDIA_TYPE, "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
@@ -99,7 +101,7 @@ class TaskRoutes:
                 await response.write_eof()
                 return response
             await asyncio.sleep(POLL_EACH_S)
-            with contextlib.suppress(DatabaseFailed):  # it may be back before the client has to notice
+            with contextlib.suppress(DatabaseFailed):  # the database may be back soon, so try again
                 task = await self._task(request)
 
     async def _task(self, request: web.Request) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Cycles: periodic rounds of health check, tasks, knowledge and report, with their schedule and records."""
+"""Plan and record cycles: periodic rounds of health check, tasks, knowledge and report."""

@@ -23,7 +23,10 @@ class CyclePhase(StrEnum):
 
 @dataclass(frozen=True)
 class CycleFacts:
-    """The facts from which a cycle is planned. `memory_fraction` is the used share of the memory limit."""
+    """The facts from which a cycle is planned.
+
+    `tasks_waiting` counts unfinished tasks. `memory_fraction` is the used share (0 to 1) of the memory limit.
+    """
 
     backends: tuple[Backend, ...]
     chat_model: str
@@ -35,7 +38,7 @@ class CycleFacts:
 
 @dataclass(frozen=True)
 class Planned:
-    """One phase of a cycle: whether it runs, and why or why not."""
+    """One phase of a cycle: whether it is to run, and why or why not."""
 
     phase: CyclePhase
     run: bool
@@ -44,7 +47,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a phase: its state, the reason in words, and figures for the record of the cycle."""
+    """The result of a phase: its state, the reason in words, and figures for the cycle's record."""
 
     phase: CyclePhase
     state: str  # done | skipped | failed
@@ -56,7 +59,7 @@ class Outcome:
 
 
 def plan(facts: CycleFacts) -> tuple[Planned, ...]:
-    """Return the phases in their order, each with the reason why it runs or is skipped."""
+    """Return the phases in their order, each with whether it is to run and why."""
     return (
         Planned(CyclePhase.HEALTH, True, "at the start of every cycle"),
         _tasks(facts),
@@ -66,12 +69,14 @@ def plan(facts: CycleFacts) -> tuple[Planned, ...]:
 
 
 def down(facts: CycleFacts) -> tuple[str, ...]:
-    """Return the names of the unhealthy backends, without those that are unused or not installed."""
+    """Return the names of the backends that are down. Backends that are unused or were never seen do not
+    count.
+    """
     return tuple(b.name for b in facts.backends if b.down)
 
 
 def health_sentence(facts: CycleFacts) -> str:
-    """Return a sentence about what the health check found."""
+    """Return the result of the health check in words: which backends are down, and which were never seen."""
     unhealthy = down(facts)
     absent = [f"{b.name}: {ABSENT}" for b in facts.backends if b.absent]
     return "; ".join([f"{', '.join(unhealthy)} down" if unhealthy else "all healthy", *absent])

@@ -6,18 +6,18 @@ from datetime import datetime, timedelta
 
 
 def last_slot(now: datetime, hour: int) -> datetime:
-    """Return the most recent moment at which it was `hour` o'clock."""
+    """Return the most recent time, up to `now`, at which it was `hour` o'clock."""
     slot = now.replace(hour=hour, minute=0, second=0, microsecond=0)
     return slot if slot <= now else slot - timedelta(days=1)
 
 
 def due(since: datetime, now: datetime, hour: int) -> bool:
-    """Return True if a run has been due since `since`, which is the end of the last run or the
-    first start.
+    """Return True if the nightly run should have started between `since` and `now`. `since` is the end of the
+    last run, or the first start if there was none.
     """
     return since < last_slot(now, hour)
 
 
 def next_slot(now: datetime, hour: int) -> datetime:
-    """Return the next moment at which it will be `hour` o'clock."""
+    """Return the next time at which it will be `hour` o'clock."""
     return last_slot(now, hour) + timedelta(days=1)

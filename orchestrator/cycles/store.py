@@ -1,4 +1,4 @@
-"""Store what each cycle did."""
+"""Store the record of each cycle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ MAX_CYCLES = 5000  # 17 days with one cycle each 300 s
 
 
 class CycleStore:
-    """The cycles in the database. Its methods block."""
+    """The records of the cycles in the database. Its methods block."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, started_at: float, finished_at: float, trigger: str, record: dict[str, Any]) -> int:
-        """Store one cycle, delete the oldest beyond MAX_CYCLES, and return its id."""
+        """Store one cycle, delete the oldest beyond MAX_CYCLES, and return the new cycle's id. Times are in
+        seconds since the epoch.
+        """
         with self._database.connect() as db:
             added = db.execute(
                 "INSERT INTO cycles (started_at, finished_at, trigger, record) VALUES (?, ?, ?, ?)"
@@ -29,7 +31,7 @@ class CycleStore:
         return cycle_id
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
-        """Return the last cycles, newest first."""
+        """Return the records of the last `limit` cycles, the newest first."""
         with self._database.connect() as db:
             rows = db.execute("SELECT * FROM cycles ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
         return [

@@ -1,1 +1,1 @@
-"""The agents' knowledge: folders of text, cut into chunks, embedded, and searched."""
+"""Manage the agents' knowledge: folders of text files, cut into chunks, embedded, and searched."""

@@ -1,4 +1,6 @@
-"""Summarize an agent's files in a few characters, so that a small model can read the whole digest. Pure."""
+"""Summarize an agent's files in a limited number of characters, so that a small model can read the whole
+digest. Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ MAX_LINE_CHARS = 200
 
 
 def digest(outline: Iterable[tuple[str, str, str]], max_chars: int) -> str:
-    """Return one line per chunk ("file > heading: first sentence"), as many as fit into `max_chars`.
+    """Return one line per chunk (`file > heading: first sentence`), as many lines as fit into `max_chars`.
 
-    `outline` has (file, heading, text) per chunk, in the order of the files. The first chunk of every file
-    comes before the second chunk of any, so that one long file does not fill the digest.
+    `outline` has (file, heading, text) per chunk, in the order of the files. The first chunk of every file is
+    taken before the second chunk of any file, so that one long file does not fill the digest.
     """
     by_file: dict[str, list[str]] = {}
     for file, heading, text in outline:

@@ -1,7 +1,7 @@
 """Embed texts and store the vectors, in batches as large as memory allows.
 
-Each batch is stored at once. If the backend refuses a batch (4xx), the batch is halved until the refused
-texts are alone. Refused texts get no vector; all others do.
+Each batch is stored at once. If the backend refuses a batch (4xx), the batch is halved again and again, until
+each refused text is alone. Refused texts get no vector; all others do.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ MAX_REFUSALS = 500  # per update; one bad text among 32 causes six. Beyond this,
 
 
 class Stopped(Exception):
-    """The update cannot continue; the text says why."""
+    """An update cannot continue; the text says why."""
 
 
 @dataclass
 class Embedded:
-    """How many texts got a vector; the refused texts, each with the backend's reason."""
+    """How many texts were embedded, and the refused texts, each with the backend's reason."""
 
     count: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
 
 class EmbeddingRun:
-    """Embeds the texts of one update at a time."""
+    """Embeds the texts of an update in batches. Only one update may use it at a time."""
 
     def __init__(
         self,
@@ -50,11 +50,14 @@ class EmbeddingRun:
         self._refusals = 0
 
     def begin(self) -> None:
-        """Begin a new update: reset the count of refusals."""
+        """Begin a new update by resetting the count of refusals."""
         self._refusals = 0
 
     async def embed(self, texts: list[str]) -> Embedded:
-        """Embed the texts that have no vector yet, and store the vectors. Raise Stopped or BackendError."""
+        """Embed those of `texts` that have no stored vector, and store the vectors.
+
+        Raises Stopped if memory is too full for another batch, and BackendError if the backend fails.
+        """
         missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
         result, done = Embedded(), 0
         while done < len(missing):

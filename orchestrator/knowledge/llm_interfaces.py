@@ -1,4 +1,6 @@
-"""What `orchestrator/knowledge` needs of a model. `llm.client.LlmClient` implements the protocols."""
+"""Define what `orchestrator/knowledge` needs from models, as protocols that `llm.client.LlmClient`
+implements.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ class Embedder(Protocol):
     """Turns texts into vectors."""
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
-        """Return one vector of unit length per text, in order. Raise BackendError."""
+        """Return one vector of unit norm per text, in order. Raises BackendError if no backend can embed the
+        texts.
+        """
         ...
 
 
@@ -17,7 +21,9 @@ class Reranker(Protocol):
     """Scores how well texts answer a query."""
 
     async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
-        """Return one score per document, in order; higher is better. Raise BackendError."""
+        """Return one score per document, in order; higher is better. Raises BackendError if no backend can
+        score them.
+        """
         ...
 
 
@@ -25,5 +31,5 @@ class Writer(Protocol):
     """Answers messages with text."""
 
     async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
-        """Return the model's answer. Raise BackendError."""
+        """Return the model's answer. Raises BackendError if no backend can give one."""
         ...

@@ -1,7 +1,7 @@
-"""Write a note of a few sentences about each agent's knowledge, with the agent's own model, at night.
+"""Write a note of a few sentences about each agent's knowledge, at night, with the agent's own model.
 
-This takes one call per agent, and only if the agent's knowledge has changed. A note is stored at once, so a
-night that is interrupted continues with the next agent and calls no model twice.
+This takes one call of a model per agent, and only if the agent's knowledge has changed. Each note is stored
+at once, so a night that is interrupted continues with the next agent and repeats no call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ PROMPT = (
 
 @dataclass
 class NotesReport:
-    """Agents with a new note, with a note that is still current, and without one (with the reason)."""
+    """The agents whose note was written, whose note was still current, and who have no new note (with the
+    reason).
+    """
 
     written: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
@@ -45,13 +47,17 @@ class NoteStore:
         self._database = database
 
     def all(self) -> dict[str, dict[str, object]]:
-        """Return text, model and made_at of each agent's note."""
+        """Return each agent's note: its text, the model that wrote it, and the time `made_at` in seconds
+        since the epoch.
+        """
         with self._database.connect() as db:
             rows = db.execute("SELECT agent, text, model, made_at FROM notes ORDER BY agent")
             return {row["agent"]: {key: row[key] for key in ("text", "model", "made_at")} for row in rows}
 
     def is_current(self, agent: str, digest_sha: str) -> bool:
-        """Return True if the agent's note was written from a digest with this SHA-256."""
+        """Return True if the stored note of the agent has this SHA-256, which covers the model, the prompt
+        and the digest that a note is written from.
+        """
         with self._database.connect() as db:
             row = db.execute("SELECT digest_sha FROM notes WHERE agent = ?", (agent,)).fetchone()
         return row is not None and row["digest_sha"] == digest_sha
@@ -66,7 +72,7 @@ class NoteStore:
             )
 
     def delete_others(self, agents: Iterable[str]) -> None:
-        """Delete the notes of all other agents."""
+        """Delete the notes of all agents that are not in `agents`."""
         with self._database.connect() as db:
             kept = list(agents)
             others = f" WHERE agent NOT IN ({', '.join('?' * len(kept))})" if kept else ""
@@ -74,7 +80,7 @@ class NoteStore:
 
 
 class NoteWriter:
-    """Writes the notes that are not current."""
+    """Writes the notes of agents whose knowledge has changed."""
 
     def __init__(self, store: KnowledgeStore, notes: NoteStore, client: Writer, chat_model: str) -> None:
         self._store = store
@@ -83,7 +89,9 @@ class NoteWriter:
         self._chat_model = chat_model
 
     async def write_notes(self, folders: Collection[str], agents: Mapping[str, Agent]) -> NotesReport:
-        """Write a note for each folder whose knowledge changed. A failing backend costs only that note."""
+        """Write a note for each folder whose knowledge has changed, and delete the notes of agents without
+        knowledge. If a backend fails, only the note that it was to write is skipped.
+        """
         report = NotesReport()
         for name in folders:
             model = agents[name].model if name in agents else self._chat_model

@@ -1,4 +1,4 @@
-"""Find what has changed in a folder since it was last embedded. Reads only."""
+"""Find what has changed in a folder since it was last embedded. Nothing is written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.knowledge.store import Known
 
 @dataclass
 class Scan:
-    """The differences between a folder's files and the stored ones.
+    """The differences between a folder's files and the stored files.
 
-    `files` counts all text files. `changed` files have new content, `touched` ones another date and the same
-    content; `gone` files no longer exist as text.
+    `files` counts all text files. `changed` files have new content, `touched` files another size or date but
+    the same content. `gone` has the paths of stored files that are missing in the folder.
     """
 
     files: int = 0
@@ -27,8 +27,10 @@ class Scan:
 
 
 def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Scan:
-    """Compare the folder with the stored files. Read the files whose size or date changed; with
-    `full`, all.
+    """Compare the files in `folder` with the stored files `known`.
+
+    Only files whose size or date changed are read, or all files if `full`. A file that was embedded with
+    another model than `model` counts as changed.
     """
     result = Scan()
     present = set()

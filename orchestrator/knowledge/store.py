@@ -1,4 +1,4 @@
-"""The store of embedded files and their chunks."""
+"""Store embedded files and their chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNKS = "chunks JOIN files ON files.id = file_id"
 
 @dataclass(frozen=True)
 class Known:
-    """A file as it was when it was last embedded."""
+    """The facts about a file when it was last embedded, and the model that embedded it."""
 
     sha256: str
     size: int
@@ -30,7 +30,7 @@ class KnowledgeStore:
         self._database = database
 
     def known(self, agent: str) -> dict[str, Known]:
-        """Return the agent's embedded files by path."""
+        """Return what is known of the agent's embedded files, by path."""
         with self._database.connect() as db:
             rows = db.execute(
                 "SELECT path, sha256, size, mtime_ns, model FROM files WHERE agent = ?", (agent,)
@@ -38,19 +38,19 @@ class KnowledgeStore:
             return {r["path"]: Known(r["sha256"], r["size"], r["mtime_ns"], r["model"]) for r in rows}
 
     def agents(self) -> set[str]:
-        """Return the agents that have files."""
+        """Return the names of the agents that have embedded files."""
         with self._database.connect() as db:
             return {row["agent"] for row in db.execute("SELECT DISTINCT agent FROM files")}
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of files and chunks."""
+        """Return the total numbers of `files` and `chunks`."""
         with self._database.connect() as db:
             query = "SELECT (SELECT count(*) FROM files) AS files, (SELECT count(*) FROM chunks) AS chunks"
             [row] = db.execute(query).fetchall()
             return {"files": row["files"], "chunks": row["chunks"]}
 
     def counts_by_agent(self) -> dict[str, dict[str, int]]:
-        """Return the numbers of files and passages of each agent that has files."""
+        """Return the numbers of `files` and `passages` (chunks) of each agent that has files."""
         query = (
             "SELECT agent, count(DISTINCT files.id) AS files, count(chunks.id) AS passages"
             " FROM files LEFT JOIN chunks ON file_id = files.id GROUP BY agent ORDER BY agent"
@@ -60,14 +60,16 @@ class KnowledgeStore:
             return {row["agent"]: {"files": row["files"], "passages": row["passages"]} for row in rows}
 
     def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
-        """Replace each file and its chunks, all in one transaction."""
+        """Replace each of the agent's `files` (path, facts, chunks) in the store, all in one transaction."""
         with self._database.connect() as db:
             for path, known, chunks in files:
                 _replace_file(db, agent, path, known, chunks)
             _increase_generation(db)
 
     def touch_files(self, agent: str, touched: Mapping[str, Known]) -> None:
-        """Store the new dates of files with unchanged content, so that they need not be read again."""
+        """Store the new sizes and dates of files with unchanged content, so that they need not be
+        read again.
+        """
         with self._database.connect() as db:
             db.executemany(
                 "UPDATE files SET size = ?, mtime_ns = ? WHERE agent = ? AND path = ?",
@@ -75,7 +77,7 @@ class KnowledgeStore:
             )
 
     def forget_files(self, agent: str, paths: Iterable[str]) -> None:
-        """Delete files and their chunks."""
+        """Delete the agent's files with these paths, and their chunks."""
         with self._database.connect() as db:
             db.executemany(
                 "DELETE FROM files WHERE agent = ? AND path = ?", [(agent, path) for path in paths]
@@ -83,7 +85,7 @@ class KnowledgeStore:
             _increase_generation(db)
 
     def files_lacking_vectors(self, agent: str, model: str) -> list[str]:
-        """Return the agent's files that have a chunk without a vector of this model."""
+        """Return the paths of the agent's files that have a chunk without a vector of this model."""
         with self._database.connect() as db:
             rows = db.execute(
                 f"SELECT DISTINCT path FROM {CHUNKS}"
@@ -94,13 +96,13 @@ class KnowledgeStore:
             return [row["path"] for row in rows]
 
     def generation(self) -> int:
-        """Return a number that grows with every change of the chunks, so that a search index knows if it is
-        stale.
+        """Return a number that grows with every change of the chunks, by which a search index detects that it
+        is stale.
         """
         return int(self._database.meta("knowledge_generation") or 0)
 
     def chunks(self, ids: Iterable[int]) -> dict[int, dict[str, str]]:
-        """Return agent, file, heading and text of chunks by id, without those that no longer exist."""
+        """Return agent, file, heading and text of the chunks by id, without chunks that have been deleted."""
         wanted = list(ids)
         if not wanted:
             return {}
@@ -116,7 +118,9 @@ class KnowledgeStore:
             }
 
     def outline(self, agent: str) -> list[tuple[str, str, str]]:
-        """Return (file, heading, text) of the agent's chunks, in the order of the files."""
+        """Return (file, heading, text) of the agent's chunks, in the order of the files and of the chunks in
+        them.
+        """
         with self._database.connect() as db:
             rows = db.execute(
                 f"SELECT path, heading, text FROM {CHUNKS} WHERE agent = ? ORDER BY path, ordinal", (agent,)

@@ -1,7 +1,9 @@
-"""Bring the stored knowledge up to date with the folders: embed changed files, delete vanished ones.
+"""Bring the stored knowledge up to date with the folders: embed changed files, and delete the chunks of
+vanished files.
 
-Every batch of vectors is stored at once, so a run that is killed, or whose backend dies, loses one batch, and
-the next run continues from there. A file that cannot be read is skipped and named; the others are processed.
+Every batch of vectors is stored at once, so a run that is killed, or whose backend fails, loses at most one
+batch, and the next run continues from there. A file that cannot be read is skipped and named; the others are
+processed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ MAX_NAMED = 20
 
 @dataclass
 class UpdateReport:
-    """What an update did. `stopped` says why it ended early, `notes` what could not be read completely."""
+    """What an update did. `stopped` says why it ended early, "" if it did not; `notes` say what could not be
+    read or embedded completely.
+    """
 
     files: int = 0
     changed: int = 0
@@ -58,7 +62,7 @@ Pending = tuple[str, Known, list[Chunk]]
 class KnowledgeUpdater:
     """Runs one update at a time, among all processes that share `lock`.
 
-    `shared` means that other machines may have folders that do not exist here.
+    `shared` means that other machines use the same database, and may have folders that do not exist here.
     """
 
     def __init__(
@@ -82,7 +86,11 @@ class KnowledgeUpdater:
         self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage has no vector
 
     async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> UpdateReport:
-        """Examine every folder and embed what changed. With `full`, read every file."""
+        """Examine every folder, embed what has changed, and delete what has vanished. With `full`, read every
+        file.
+
+        An update that cannot continue does not raise: the report's `stopped` says why.
+        """
         report = UpdateReport()
         self._embedding.begin()
         async with entered(self._lock()) as got:
@@ -102,7 +110,7 @@ class KnowledgeUpdater:
         return report
 
     def _log_skipped(self, report: UpdateReport) -> None:
-        """Log each skipped file once, not again in every cycle."""
+        """Log each skipped file once, and not again in every cycle."""
         named = [*report.skipped[:MAX_NAMED], *report.notes[:MAX_NAMED]]
         for what in named:
             if what not in self._logged:
@@ -125,7 +133,7 @@ class KnowledgeUpdater:
     async def _update_files(
         self, agent: str, changed: list[files.KnowledgeFile], report: UpdateReport
     ) -> None:
-        """Embed changed files. Small files share a batch."""
+        """Embed and store the changed files. Small files share a batch."""
         pending: list[Pending] = []
         texts = 0
         for found in changed:
@@ -156,8 +164,8 @@ class KnowledgeUpdater:
         report.changed += len(pending)
 
     def _note_refused(self, agent: str, pending: list[Pending], refused: dict[str, str]) -> None:
-        """Remember refused passages. Their files are not embedded again until they change, or nightly tries
-        again.
+        """Remember which files have passages that the backend refused to embed. These files are not embedded
+        again until they change, or the nightly run tries again.
         """
         known = self._refused.setdefault(agent, {})
         for path, _, chunks in pending:
@@ -167,7 +175,7 @@ class KnowledgeUpdater:
                 known[path] = f"{len(whys)} passage(s) found by their words only: {whys[0]}"
 
     async def _still_refused(self) -> list[str]:
-        """Return a line for each file that still has a passage without a vector."""
+        """Return a line for each file in which a refused passage still has no vector."""
         for agent, paths in self._refused.items():
             lacking = (
                 await asyncio.to_thread(self._store.files_lacking_vectors, agent, self._model)
@@ -185,7 +193,9 @@ class KnowledgeUpdater:
             report.deleted += len(paths)
 
     async def _forget_gone_agents(self, folders: dict[str, Path], report: UpdateReport) -> None:
-        """Delete the knowledge of folders that no longer exist, unless they may exist on another machine."""
+        """Delete the knowledge of folders that have been removed, unless they may exist on another
+        machine.
+        """
         if self._shared:
             return
         for agent in await asyncio.to_thread(self._store.agents) - set(folders):

@@ -1,7 +1,7 @@
 """Cache embeddings. A vector belongs to a text and a model, not to a chunk.
 
-So a paragraph that moves, or that stands in two files, is embedded once, and so is a repeated question. The
-number and age of vectors that no chunk uses are bounded.
+So a paragraph that moves, or that occurs in two files, is embedded once, and so is a repeated question. The
+number and the age of vectors that no chunk uses are limited.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PARAMETERS_PER_STATEMENT = 500  # SQLite allows 32,766, older builds 999
 
 
 def text_sha(text: str) -> str:
-    """Return the SHA-256 of the text, in hexadecimal."""
+    """Return the SHA-256 (hex) of the text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -28,7 +28,7 @@ class VectorCache:
         self._database = database
 
     def without_vector(self, texts: Iterable[str], model: str) -> list[str]:
-        """Return the texts that have no vector of this model, each once, in their order."""
+        """Return those of the texts that have no stored vector of this model, each once, in order."""
         by_sha = {text_sha(text): text for text in texts}
         names = list(by_sha)
         with self._database.connect() as db:
@@ -41,7 +41,7 @@ class VectorCache:
         return list(by_sha.values())
 
     def vector(self, text: str, model: str) -> list[float] | None:
-        """Return the stored vector, or None."""
+        """Return the stored vector of the text for this model; None if there is none."""
         with self._database.connect() as db:
             row = db.execute(
                 "SELECT vector FROM vectors WHERE text_sha = ? AND model = ?", (text_sha(text), model)
@@ -49,7 +49,7 @@ class VectorCache:
         return self._database.unpacked(row["vector"]) if row else None
 
     def keep(self, model: str, texts: list[str], vectors: list[list[float]]) -> None:
-        """Store one vector per text."""
+        """Store one vector of this model per text."""
         now = time.time()
         rows = [
             (text_sha(text), model, len(vector), self._database.packed(vector), now)
@@ -64,7 +64,9 @@ class VectorCache:
             )
 
     def drop_unused(self, older_than_s: float, max_unused: int = MAX_UNUSED) -> int:
-        """Delete vectors that no chunk uses if they are too old or too many. Return how many were deleted."""
+        """Delete vectors that no chunk uses if they are older than `older_than_s`, and all but the newest
+        `max_unused` of the others. Return how many were deleted.
+        """
         unused = "FROM vectors WHERE text_sha NOT IN (SELECT text_sha FROM chunks)"
         with self._database.connect() as db:
             old = db.execute(f"DELETE {unused} AND made_at < ?", (time.time() - older_than_s,)).rowcount

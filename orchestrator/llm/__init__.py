@@ -1,1 +1,1 @@
-"""The backends (LLM servers, Ollama or MLX): their health, and the calls to them."""
+"""Check the health of the backends (LLM servers, Ollama or MLX), and call them."""

@@ -1,4 +1,4 @@
-"""One backend (an LLM server) as the last health check saw it. Pure."""
+"""Describe one backend (an LLM server) as the last health check found it. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backend:
-    """One LLM server as last seen.
+    """One LLM server as the last health check found it.
 
-    `used` is false if no address is configured for it. `unreachable` means that nothing listens at its
-    address, or that the host name is unknown. `absent` means that it seems not to be installed
-    (`presence.Presence` decides), which is not a fault.
+    `used` is False if no address is configured for it. `detail` says in words what is wrong. `unreachable`
+    means that nothing listens at its address, or that the host name is unknown. `absent` means that it seems
+    not to be installed (`presence.Presence` decides), which is not a fault.
     """
 
     name: str
@@ -29,12 +29,14 @@ class Backend:
 
     @property
     def of_this_machine(self) -> bool:
-        """Return True if the backend runs on this machine: only then can the host agent recover it."""
+        """Return True if the backend runs on this machine, because the host agent can recover only such a
+        backend.
+        """
         return self.name == self.kind
 
     @property
     def down(self) -> bool:
-        """Return True if the backend should be healthy and is not."""
+        """Return True if the backend should be healthy but is not."""
         return self.used and not self.healthy and not self.absent
 
     def serves(self, model: str) -> bool:
@@ -43,5 +45,5 @@ class Backend:
 
 
 def canonical(model: str) -> str:
-    """Return the model's full name: without a tag, Ollama means `latest`."""
+    """Return the model's full name: `:latest` is added to a name without a tag, as in Ollama."""
     return model if ":" in model else f"{model}:latest"

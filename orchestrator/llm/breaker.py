@@ -1,8 +1,10 @@
-"""A circuit breaker for one backend: failures in a row open it, and one successful trial closes it.
+"""Decide when calls to one backend are suspended: failures in a row open its circuit breaker, and one
+successful trial closes it.
 
-Pure: time is an argument, in monotonic seconds. Health checks and calls feed the same breaker. A breaker that
-failed health checks opened closes when a check succeeds. A breaker that failed calls opened closes only when
-a call succeeds, because a dead Metal context answers health checks with 200 and calls with an empty text.
+Pure: time is an argument, in monotonic seconds. Health checks and calls use the same breaker. If failed
+health checks opened the breaker, it closes when a check succeeds. If failed calls opened it, it closes only
+when a call succeeds, because a dead Metal context answers health checks with 200 and calls with an empty
+text.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ class BackendBreakerState(StrEnum):
 
 @dataclass(frozen=True)
 class BackendBreakerPolicy:
-    """When the breaker opens and for how long.
+    """When the breaker opens, and for how many seconds.
 
-    `failures` in a row open it. Each opening in a row lasts twice as long as the one before, up to a maximum.
-    A trial that has not ended after `trial_s` seconds no longer blocks the next one.
+    `failures` in a row open it. Each opening in a row lasts twice as long as the previous one, up to a
+    maximum; openings by failed checks and by failed calls have times of their own. A trial that has not ended
+    after `trial_s` seconds does not block the next one.
     """
 
     failures: int = 3
@@ -33,7 +36,9 @@ class BackendBreakerPolicy:
     trial_s: float = 300.0
 
     def open_s(self, opens: int, by_call: bool) -> float:
-        """Return how many seconds the `opens`-th opening in a row (counted from 1) lasts."""
+        """Return how many seconds the `opens`-th opening in a row (counted from 1) lasts, if failed calls
+        (`by_call`) or failed checks caused it.
+        """
         first_s, max_s = (
             (self.call_open_s, self.max_call_open_s)
             if by_call
@@ -46,9 +51,9 @@ class BackendBreakerPolicy:
 class BackendBreaker:
     """The state of one backend's breaker.
 
-    `failures` counts failed calls in a row, `missed` failed checks in a row. `by_call` is True if failed
-    calls opened the breaker. `until` is when OPEN ends, or when the trial of HALF_OPEN no longer blocks the
-    next one.
+    `failures` counts failed calls in a row, `missed` failed checks in a row, `opens` openings in a row.
+    `by_call` is True if failed calls opened the breaker. `until` is when OPEN ends, or when the trial of
+    HALF_OPEN stops blocking the next one.
     """
 
     policy: BackendBreakerPolicy = field(default_factory=BackendBreakerPolicy)
@@ -60,44 +65,52 @@ class BackendBreaker:
     until: float = 0.0
 
     def admits(self, now: float) -> bool:
-        """Return True if a call may begin now. The caller must then record it with `admitted`."""
+        """Return True if a call may begin at `now`. The caller must then record the call with `admitted`."""
         return self.state is BackendBreakerState.CLOSED or now >= self.until
 
     def wants_check(self, now: float) -> bool:
-        """Return True if a health check is useful now, although it may cost a time-out."""
+        """Return True if a health check is useful at `now`, although it may have to wait for a time-out."""
         return self.state is not BackendBreakerState.OPEN or self.by_call or now >= self.until
 
     def admitted(self, now: float) -> BackendBreaker:
-        """Record that a call begins. If the breaker was open, this call is the trial (half-open)."""
+        """Return the breaker after a call has begun. If the breaker was open, this call is the trial
+        (half-open).
+        """
         if self.state is BackendBreakerState.CLOSED:
             return self
         return replace(self, state=BackendBreakerState.HALF_OPEN, until=now + self.policy.trial_s)
 
     def abandoned(self, now: float) -> BackendBreaker:
-        """Record that the call was cancelled, with no result: the next call is the trial."""
+        """Return the breaker after a call was cancelled and gave no result. If it was the trial, the next
+        call is the trial.
+        """
         if self.state is not BackendBreakerState.HALF_OPEN:
             return self
         return replace(self, state=BackendBreakerState.OPEN, until=now)
 
     def call_succeeded(self) -> BackendBreaker:
-        """Close the breaker."""
+        """Return the breaker after a call succeeded: closed."""
         return BackendBreaker(self.policy)
 
     def call_failed(self, now: float) -> BackendBreaker:
-        """Count a failed call. A failed trial opens the breaker again, for longer."""
+        """Return the breaker after a call failed at the time `now`. A failed trial opens the breaker again,
+        for longer.
+        """
         return self._failed(now, by_call=True)
 
     def check_passed(self) -> BackendBreaker:
-        """Close a breaker that health checks opened.
+        """Return the breaker after a health check succeeded, which closes it if failed checks had opened it.
 
-        A breaker opened by failed calls needs a successful call.
+        A breaker that failed calls opened stays open, because only a successful call closes it.
         """
         if self.state is BackendBreakerState.CLOSED or self.by_call:
             return replace(self, missed=0)
         return BackendBreaker(self.policy)
 
     def check_failed(self, now: float) -> BackendBreaker:
-        """Count a failed health check."""
+        """Return the breaker after a health check failed at the time `now`. Enough failed checks in a row
+        open it.
+        """
         return self._failed(now, by_call=False)
 
     def _failed(self, now: float, by_call: bool) -> BackendBreaker:

@@ -1,4 +1,4 @@
-"""Assemble an answer that arrives as lines of JSON (Ollama's /api/chat). Pure."""
+"""Assemble an answer that arrives as lines of JSON (from Ollama's /api/chat). Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ MAX_BYTES = 16 * 2**20  # a backend that never stops must not fill this process'
 
 
 class ChatStream:
-    """One answer in progress.
-
-    `take` and `end` raise BackendFailed if the bytes are not an answer. Only an answer that the backend
-    marked `done` is complete.
-    """
+    """Assembles one answer. Only an answer that the backend marked `done` is complete."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -25,7 +21,9 @@ class ChatStream:
         self._done = False
 
     def take(self, data: bytes) -> bool:
-        """Add received bytes. Return True if they show that the backend is working."""
+        """Add received bytes. Return True if they show that the backend is working. Raises BackendFailed if
+        they are not part of an answer, report an error, or are too many.
+        """
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
             raise BackendFailed(f"{self._backend} sent more than {MAX_BYTES} bytes for one answer.")
@@ -35,7 +33,9 @@ class ChatStream:
         return bool(data.strip())
 
     def end(self) -> str:
-        """Return the whole text, after the backend closed the stream."""
+        """Return the whole text, after the backend closed the stream. Raises BackendFailed if the answer is
+        not complete.
+        """
         self._line(self._rest)
         if not self._done:
             raise BackendFailed(f"{self._backend} broke off its answer after {len(self._texts)} line(s).")
@@ -60,6 +60,8 @@ class ChatStream:
 
 
 def _message_of(error: object) -> str:
-    """Return the message of an error: Ollama sends a string, other servers an object with a message."""
+    """Return the message in an error, which is a string from Ollama, and an object with a `message` from
+    other servers.
+    """
     found = error.get("message") if isinstance(error, dict) else error
     return str(found or error)[:400]

@@ -1,4 +1,4 @@
-"""Check one backend: is it healthy, and which models does it have?"""
+"""Check whether one backend is healthy, and which models it has."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ async def check_backend(
 ) -> Backend:
     """Return the backend's health. Never raises.
 
-    A healthy backend does not answer 5xx to `/health` (Ollama has no `/health` and answers 404), and it lists
-    its models.
+    A backend is healthy if it lists its models and does not answer 5xx to `/health` (Ollama has no `/health`
+    and answers 404).
     """
     if not url:
         return Backend(name, used=False, healthy=False, detail="no address is configured")
@@ -58,8 +58,8 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, s
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return True if nothing listens at the address or its name is unknown; False for a hang or a broken
-    answer.
+    """Return True if nothing listens at the address or its name is unknown; False if the backend hangs or
+    gives a broken answer.
     """
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return True

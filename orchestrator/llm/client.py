@@ -1,4 +1,4 @@
-"""Call the models, mostly in Ollama's dialect. Each call goes to a healthy backend that has the model."""
+"""Call the models, mostly through Ollama's API. Each call goes to a healthy backend that has the model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ Use = Callable[[Backend], Awaitable[T]]
 
 
 class LlmClient:
-    """Chat, embeddings and scores. At most `max_concurrent` calls of this process run at once."""
+    """Provides chat, embeddings and reranking. At most `max_concurrent` calls of this process run at the same
+    time.
+    """
 
     def __init__(
         self,
@@ -60,9 +62,11 @@ class LlmClient:
     async def chat(
         self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
     ) -> str:
-        """Return the model's answer. Raise EmptyAnswer if it is empty, or another BackendError.
+        """Return the model's answer. Raises EmptyAnswer if the answer is empty, and another BackendError if
+        no backend can give one.
 
-        The answer is streamed, so that a backend without progress is abandoned and a slow one is not.
+        `context_tokens` is the context to request, 0 for the backend's default. The answer is streamed, so
+        that a backend without progress is abandoned and a slow one is not.
         """
         # Ollama reloads a model for another context length, so send one only if it exceeds the default.
         context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
@@ -75,9 +79,10 @@ class LlmClient:
         return await self._call(model, "/api/chat", lambda backend: self._streamed(backend, body))
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
-        """Return one vector of unit length per text, in order.
+        """Return one vector of unit norm per text, in order.
 
-        Raise EmptyAnswer for a zero or non-finite vector.
+        Raises EmptyAnswer if a vector is missing, zero or not finite, and another BackendError if no backend
+        can embed the texts.
         """
         body = {"model": model, "input": texts, "truncate": True}
 
@@ -88,10 +93,11 @@ class LlmClient:
         return await self._call(model, "/api/embed", vectors)
 
     async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
-        """Return one score per document, in order; a higher one means that the document answers the query
+        """Return one score per document, in order; a higher score means that the document answers the query
         better.
 
-        Raise EmptyAnswer if a score is missing or not finite.
+        Raises EmptyAnswer if a score is missing or not finite, and another BackendError if no backend can
+        score the documents.
         """
         body = {"model": model, "query": query, "documents": documents, "return_documents": False}
 
@@ -102,7 +108,7 @@ class LlmClient:
         return await self._call(model, "/v1/rerank", scores, RERANKING_KIND)
 
     async def context_tokens(self, model: str) -> int | None:
-        """Return the model's context length in tokens from `/api/show`, or None if it is unknown."""
+        """Return the model's context length in tokens from `/api/show`; None if it is unknown."""
         backend = await self._board.serving(model)
         if backend is None:
             return None
@@ -142,7 +148,7 @@ class LlmClient:
         return _valid_text(backend, await timeout.watch(call()))
 
     async def _answers(self, backend: Backend) -> bool:
-        """Return True if the backend answers any request at all."""
+        """Return True if the backend answers a simple request at all."""
         try:
             async with self._session.get(
                 f"{self._board.urls[backend.name]}/api/version",
@@ -162,8 +168,9 @@ class LlmClient:
         return self._session.post(url, json=body, timeout=timeout, headers=headers)
 
     async def _call(self, model: str, path: str, use: Use[T], kind: str | None = None) -> T:
-        """Call a backend of this kind (None: of any), and return the result of `use` for its answer. Record
-        success or failure on the board.
+        """Choose a backend of this kind (None: any) that has the model, and return the result of `use`, which
+        calls it. Record success or failure on the health board. Raises BackendError if no backend can be
+        called or the call fails.
         """
         async with self._slots:
             backend = await self._take(model, kind)
@@ -203,7 +210,9 @@ class LlmClient:
 
 
 def context_length(shown: Any) -> int | None:
-    """Return the context length in an answer of `/api/show` (`model_info` has `<family>.context_length`)."""
+    """Return the context length in `shown`, an answer of `/api/show` (`model_info` has
+    `<family>.context_length`); None if it has none.
+    """
     model_info = shown.get("model_info") if isinstance(shown, dict) else None
     for name, value in model_info.items() if isinstance(model_info, dict) else ():
         if str(name).endswith(".context_length") and isinstance(value, int) and value > 0:

@@ -1,6 +1,6 @@
-"""The health of all backends, and the choice of the backend for the next call.
+"""Track the health of all backends, and choose the backend for the next call.
 
-Every cycle begins by checking all backends in parallel. The board keeps the last result, the breaker and the
+Every cycle begins by checking all backends in parallel. The board stores the last result, the breaker and the
 number of running calls of each backend. A call that finds a backend dead updates the board for every other
 caller, so that no two callers wait for the same time-out.
 """
@@ -26,7 +26,9 @@ RETRY_S = 1.0  # an older result is renewed if no backend had the wanted model
 
 
 class HealthBoard:
-    """The last known state of every backend. `urls` maps names to addresses, in order of preference."""
+    """The last known state of every backend. `urls` maps the backends' names to their addresses, in order of
+    preference.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str], api_key: str = "") -> None:
         self._session = session
@@ -46,9 +48,10 @@ class HealthBoard:
         self.on_change: Callable[[Backend, Backend], None] = lambda before, after: None
 
     async def check_llm_services_health(self) -> tuple[Backend, ...]:
-        """Check all backends in parallel. Never raises, and takes no longer than one time-out.
+        """Check all backends in parallel, and return them. Never raises, and takes at most as long as the
+        time-out of one check.
 
-        A backend whose breaker is open is not checked before its trial is due: its last result stays.
+        A backend whose breaker is open is not checked before a trial is due, and keeps its last result.
         """
         self._set(tuple(await asyncio.gather(*(self._check(backend) for backend in self.backends))))
         self.checks += 1
@@ -67,15 +70,17 @@ class HealthBoard:
         return found
 
     async def fresh(self, max_age_s: float = FRESH_S) -> tuple[Backend, ...]:
-        """Return the last result if it is recent, else a new one that all concurrent callers share."""
+        """Return the backends as last checked, if that was at most `max_age_s` seconds ago. Otherwise check
+        them; concurrent callers share one check.
+        """
         async with self._asking:
             if time.monotonic() - self._checked_at > max_age_s:
                 return await self.check_llm_services_health()
             return self.backends
 
     async def serving(self, model: str, kind: str | None = None) -> Backend | None:
-        """Return the backend of this kind (None: of any) for a call to this model, or None. Check once more
-        before returning None.
+        """Return the backend of this kind (None: any) for a call to this model; None if there is none. Checks
+        the backends once more before returning None.
         """
         for max_age_s in (FRESH_S, RETRY_S):
             backends = await self.fresh(max_age_s)
@@ -86,9 +91,9 @@ class HealthBoard:
         return None
 
     async def take(self, model: str, kind: str | None = None) -> Backend | None:
-        """Choose a backend as `serving` does, and count a call to it as begun.
+        """Choose a backend as `serving` does, and count a call to it as begun; None if there is none.
 
-        The caller ends it with `succeeded`, `failed` or `abandoned`.
+        The caller must report the call's end with `succeeded`, `failed` or `abandoned`.
         """
         found = await self.serving(model, kind)
         if found is None:
@@ -110,8 +115,8 @@ class HealthBoard:
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
         """Record that a call begun by `take` failed.
 
-        `lost`: there was no answer, so the backend counts as down until the next check. `gone`: nothing
-        listens there, so the next successful check closes its breaker.
+        `lost` means that there was no answer, so the backend counts as down until the next check. `gone`
+        means that nothing listens there, so the next successful check closes its breaker.
         """
         self.in_flight[name] -= 1
         breaker, now = self.breakers[name], time.monotonic()
@@ -124,24 +129,28 @@ class HealthBoard:
             )
 
     def headers(self, backend: Backend) -> dict[str, str]:
-        """Return the headers for a request to this backend. This machine's own needs no API key."""
+        """Return the headers for a request to this backend: the API key, or none for this machine's own
+        backend.
+        """
         return {} if backend.of_this_machine else self._key
 
     def seconds_until_trial(self) -> dict[str, float]:
-        """Return the seconds until a trial call is admitted, for each backend that admits no call now."""
+        """Return the seconds until a trial call is admitted, for each backend that currently admits
+        no call.
+        """
         now = time.monotonic()
         return {name: b.until - now for name, b in self.breakers.items() if not b.admits(now)}
 
     def outage_reported(self, names: Iterable[str]) -> tuple[Backend, ...]:
         """Record that the outage of the named backends was reported to the host agent. Return all backends
-        with their new state.
+        with their updated state.
         """
         self._presence = self._presence.after_post(names)
         self.backends = self._presence.judged(self.backends)
         return self.backends
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Wait until the health of a backend changes, but for at most `timeout_s` seconds."""
+        """Wait until the health or the models of a backend change, for at most `timeout_s` seconds."""
         try:
             await asyncio.wait_for(self._changed.wait(), timeout_s)
         except TimeoutError:

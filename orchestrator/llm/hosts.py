@@ -1,6 +1,6 @@
-"""Choose the backend for the next call: the healthy one on the least loaded machine. Pure.
+"""Choose the backend for the next call: a healthy one on the machine with the fewest running calls. Pure.
 
-The loads of machines are compared, not of backends, because Ollama and MLX on one machine share its GPU. On
+The calls of machines are compared, not of backends, because Ollama and MLX on one machine share its GPU. On
 one machine MLX is preferred, because it batches requests.
 """
 
@@ -16,7 +16,9 @@ KINDS = ("mlx", "ollama")
 
 
 def named(mlx_urls: Iterable[str], ollama_urls: Iterable[str]) -> dict[str, str]:
-    """Return name → address in order of preference; a kind without addresses gets one entry, ""."""
+    """Return the backends' addresses by name, in order of preference; a kind without addresses gets one entry
+    with "".
+    """
     found: dict[str, str] = {}
     for kind, urls in zip(KINDS, (mlx_urls, ollama_urls), strict=True):
         for number, url in enumerate(tuple(urls) or ("",), 1):
@@ -33,8 +35,11 @@ def pick(
     now: float,
     kind: str | None = None,
 ) -> Backend | None:
-    """Return the healthy backend that has the model, admits a call, and runs on the least loaded machine, or
-    None. `kind` is that of the backends to choose from; None: any.
+    """Return a healthy backend that has the model and admits a call, on the machine with the fewest running
+    calls; None if there is none.
+
+    `load` has the number of running calls of each backend. `kind` limits the choice to backends of that kind
+    (None: any).
     """
     of_kind = [b for b in backends if kind in (None, b.kind)]
     able = [b for b in of_kind if b.serves(model) and breakers[b.name].admits(now)]
@@ -44,7 +49,7 @@ def pick(
 
 
 def machine_load(urls: Mapping[str, str], load: Mapping[str, int]) -> dict[str, int]:
-    """Return the number of running calls per machine."""
+    """Return the number of running calls on each machine, from the calls of each backend (`load`)."""
     total: dict[str, int] = {}
     for name, url in urls.items():
         machine = _machine(url)

@@ -1,6 +1,6 @@
 """Decide when a backend that was asked for an answer counts as hung. Pure: time is an argument.
 
-CallSilence alone proves little: before the first token a large model may be loading, a long prompt may be in
+Silence alone proves little: before the first token a large model may be loading, a long prompt may be in
 progress, other requests may be first, or Vestal's gateway may hold the request for 120 s while its engine
 restarts (which can also happen in the middle of an answer). Therefore silence counts as a hang only after
 minutes, and a backend that answers no liveness request at all counts as hung much sooner.
@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class SilenceLimits:
-    """How long a backend may send nothing: before the first line, and between two lines, in seconds.
+    """How many seconds a backend may send nothing: before the first data (`first_s`), and afterwards
+    (`next_s`).
 
-    During silence it gets a liveness request every `check_s` seconds; `misses` unanswered ones in a row mean
-    a hang.
+    During silence, it gets a liveness request every `check_s` seconds. If it leaves `misses` requests in a
+    row unanswered, it hangs.
     """
 
     first_s: float = 300.0
@@ -27,8 +28,8 @@ class SilenceLimits:
 
 @dataclass(frozen=True)
 class CallSilence:
-    """One call's silence: since when, whether anything was received before, unanswered liveness requests in a
-    row.
+    """The silence of one call: `since` when, whether anything was received before (`begun`), and how many
+    liveness requests in a row were not answered (`missed`).
     """
 
     limits: SilenceLimits
@@ -37,19 +38,21 @@ class CallSilence:
     missed: int = 0
 
     def received(self, now: float) -> CallSilence:
-        """Return the silence that begins now, after something was received."""
+        """Return the silence that begins at `now`, after something was received."""
         return CallSilence(self.limits, now, begun=True)
 
     def checked(self, answered: bool) -> CallSilence:
-        """Count the result of a liveness request."""
+        """Return the silence after a liveness request that was answered or not."""
         return replace(self, missed=0 if answered else self.missed + 1)
 
     def is_short(self, now: float) -> bool:
-        """Return True if something was received since the last liveness request."""
+        """Return True if the present silence is shorter than `check_s` seconds, so that no liveness request
+        is needed yet.
+        """
         return now - self.since < self.limits.check_s
 
     def verdict(self, now: float) -> str:
-        """Return why the backend counts as hung, or "" if it does not."""
+        """Return why the backend counts as hung at `now`; "" if it does not."""
         silent_s = now - self.since
         if self.missed >= self.limits.misses:
             return f"it has stopped answering at all ({self.missed} times in a row, {silent_s:.0f} s)"

@@ -12,10 +12,11 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal always installs it
 
 @dataclass(frozen=True)
 class Presence:
-    """The backends that this process ever saw healthy, and those whose outage the host agent knows.
+    """The backends that this process ever saw healthy (`seen`), and those whose outage the host agent knows
+    (`reported`).
 
-    A backend counts as absent if it was never seen healthy, if the host agent knows of its outage and could
-    not start it, and if another backend serves. Counted as down, it would be a permanent fault.
+    A backend counts as absent if it was never seen healthy, the host agent knows of its outage and could not
+    start it, and another backend is healthy. If it counted as down, it would be a permanent fault.
     """
 
     seen: frozenset[str] = frozenset()

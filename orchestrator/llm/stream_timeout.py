@@ -1,4 +1,4 @@
-"""Let a call continue while its backend shows signs of life (`liveness` decides)."""
+"""Let a call continue as long as its backend shows signs of life, as `liveness` decides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ T = TypeVar("T")
 
 
 class StreamTimeout:
-    """Watches one call. `is_alive` sends the backend a liveness request; it never raises."""
+    """Watches one call. `is_alive` sends the backend a liveness request and returns whether it answered; it
+    never raises.
+    """
 
     def __init__(self, limits: SilenceLimits, is_alive: Callable[[], Awaitable[bool]]) -> None:
         self._limits = limits
@@ -25,7 +27,7 @@ class StreamTimeout:
         self._silence = self._silence.received(time.monotonic())
 
     async def watch(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await the call, and return its result or raise its error. Raise TimeoutError, with the reason, if
+        """Await the call, and return its result or raise its error. Raises TimeoutError, with the reason, if
         the backend hangs.
         """
         task = asyncio.ensure_future(call)

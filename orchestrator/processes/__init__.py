@@ -1,1 +1,1 @@
-"""The programs that run in the containers: service, nightly, worker, health check."""
+"""Run the programs of the containers: service, nightly, worker, health check."""

@@ -1,4 +1,4 @@
-"""What every process of the orchestrator shares: logging, signals, heartbeat."""
+"""Set up what every process of the orchestrator needs: logging, signals, heartbeat."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
-    """Set up crash dumps, the limit of open files, and the JSON log, which never raises if it cannot be
-    written.
+    """Set up crash dumps, the limit of open files, and the JSON log; a log that cannot be written never
+    raises.
     """
     output.protect(component)
     faulthandler.enable()
@@ -30,7 +30,9 @@ def begin(component: str) -> None:
 
 
 async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | None:
-    """Run the loops until SIGTERM or SIGINT. Return the exception if a loop ended earlier, else None."""
+    """Run the loops until SIGTERM or SIGINT, and return None. If a loop ends earlier, return its
+    exception.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -44,8 +46,8 @@ async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | No
 
 
 async def heartbeat(path: Path) -> None:
-    """Touch the file that `healthcheck` examines, until cancelled. A disk that cannot be
-    written is ignored.
+    """Touch the file that `healthcheck` examines, every 15 seconds until cancelled. If the disk cannot be
+    written, try again next time.
     """
     while True:
         with contextlib.suppress(OSError):

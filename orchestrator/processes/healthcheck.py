@@ -1,6 +1,6 @@
-"""The container's HEALTHCHECK, with only the standard library so that it starts fast.
+"""Tell whether a container's process is healthy, as its HEALTHCHECK. Exit code 0: healthy, 1: not.
 
-Exit code 0: healthy, 1: not.
+Only the standard library is imported, so that the program starts fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIMEOUT_S = 3.0
 
 
 def main(service: str) -> int:
-    """Print whether `service` (orchestrator, nightly or worker) is healthy. Return the exit code."""
+    """Print whether `service` (orchestrator, nightly or worker) is healthy. Return the exit code, 0 or 1."""
     problem = (
         _orchestrator_problem() if service == "orchestrator" else _stale_heartbeat(_heartbeat_of(service))
     )

@@ -1,8 +1,8 @@
-"""The second service: long knowledge work at the configured hour, or as soon as possible if that was missed.
+"""The nightly service: long knowledge work at the configured hour, or as soon as possible if that was missed.
 
-It reads every file again (a file's date can be wrong), embeds what lacks a vector, writes a note about each
-agent's knowledge, deletes unused vectors and old tasks, and compacts the database. By day it only touches its
-heartbeat.
+The nightly run reads every file again (a file's date can be wrong), embeds what lacks a vector, writes a note
+about each agent's knowledge, deletes unused vectors and old tasks, and compacts the database. At other times
+the service only touches its heartbeat file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DONE_KEY = "nightly_done_at"
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT."""
+    """Run the nightly service until SIGTERM or SIGINT, and return the exit code."""
     common.begin("nightly")
     asyncio.run(_serve(config))
     return 0
@@ -62,9 +62,8 @@ async def _run_each_night(container: Container) -> None:
 
 
 async def _run_if_due(container: Container) -> float:
-    """Run the nightly work if it is due and no other process runs it.
-
-    Return the seconds until the next check.
+    """Run the nightly work if it is due and no other process runs it. Return the seconds until the next
+    check.
     """
     async with entered(container.database.lock("nightly")) as alone:
         if not alone:

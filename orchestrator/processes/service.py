@@ -26,7 +26,7 @@ STOP_GRACE_S = 3.0
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT, then end the process. Never returns."""
+    """Run the service until SIGTERM or SIGINT, then end the process. Never returns."""
     common.begin("orchestrator")
     asyncio.run(_serve(config))
     os._exit(0)

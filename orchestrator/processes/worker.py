@@ -1,4 +1,5 @@
-"""A worker process: it shares the task queue of one Postgres with others, and does nothing else.
+"""A worker process: it takes tasks from the queue that all workers on one Postgres share, and does nothing
+else.
 
 `docker compose --profile scale up --scale worker=N` starts workers. A worker ends with `os._exit`, as the
 service does.
@@ -24,7 +25,9 @@ CHECK_WHEN_DOWN_S = 15.0
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT, then end the process. Never returns."""
+    """Run the worker until SIGTERM or SIGINT, then end the process. Never returns. Raises ConfigError if
+    VESTAL_DATABASE_URL is not set.
+    """
     if not config.database_url:
         raise ConfigError(
             "a worker shares its tasks through Postgres, and VESTAL_DATABASE_URL is not set;"
@@ -49,7 +52,9 @@ async def _serve(config: Config) -> None:
 
 
 async def _watch_backends(container: Container) -> None:
-    """Keep the health board current. Only the orchestrator reports outages to the host agent."""
+    """Check the backends at intervals, to keep the health board current. Only the orchestrator reports
+    outages to the host agent.
+    """
     while True:
         healthy = all(b.healthy for b in container.board.backends if b.used)
         await container.board.wait_for_change(CHECK_EVERY_S if healthy else CHECK_WHEN_DOWN_S)

@@ -1,4 +1,6 @@
-"""Run the loops of a process that works on tasks; requeue its tasks at a stop; end it if a loop fails."""
+"""Run the loops of a process that works on tasks, requeue its tasks when it stops, and end it if a loop
+fails.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ CHECK_EVERY_S = 2.0
 
 
 def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
-    """Return the loops of a process that runs tasks."""
+    """Return the loops of a process that works on tasks, to be run until it stops."""
     return [_share_tasks(container) if container.membership else _end_when_lost(container)]
 
 
 async def _end_when_lost(container: Container) -> None:
-    """Raise DatabaseFailed once the file of the tasks is gone: only a new process can create another one."""
+    """Raise DatabaseFailed when the tasks' file has been deleted, because only a new process can create
+    another one.
+    """
     while not container.tasks.is_lost:  # noqa: ASYNC110 - no event announces a deleted file
         await asyncio.sleep(CHECK_EVERY_S)
     raise DatabaseFailed(f"{container.config.tasks_database} is gone; a restart creates a new one.")
@@ -35,10 +39,10 @@ async def _share_tasks(container: Container) -> None:
 
 
 async def leave(container: Container) -> None:
-    """Return running tasks to the queue, so that nobody waits until this worker counts as dead.
+    """Return running tasks to the queue, so that no task waits until this worker counts as dead.
 
-    It first stops to take tasks: it would take the returned ones again, and end with them. A task that is
-    being taken at that moment is found when it looks again.
+    First stop taking tasks, because this worker would otherwise take the returned tasks again, and end with
+    them. The tasks are looked up repeatedly, to find one that was being taken at that moment.
     """
     if container.membership is None or not container.tasks.started:
         return
@@ -59,7 +63,9 @@ async def leave(container: Container) -> None:
 
 
 def end(failed: BaseException) -> NoReturn:
-    """End the process after the failure of a loop, so that its supervisor starts it again."""
+    """End the process after the failure of a loop, with an exit code that tells its supervisor whether to
+    start it again.
+    """
     if isinstance(failed, DeclaredDead):
         emit(
             "worker_declared_dead",

@@ -1,8 +1,8 @@
 """Decide when the recovery webhook may be posted again. Pure: time is an argument, in monotonic seconds.
 
-An outage of hours must not cause a post each second, although the listener shares one pass between all
-callers. So the pause doubles while the same outage lasts, and is never shorter than the listener asked for. A
-backend that is not installed is not an outage: it is mentioned once an hour.
+An outage of hours must not cause a post each second, although the listener lets all callers share one
+recovery pass. So the pause doubles while the same outage lasts, and is never shorter than the listener asked
+for. A backend that is not installed is not an outage: it is mentioned once an hour.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ FIRST_PAUSE_S = 5.0
 MAX_PAUSE_S = 300.0
 ABSENT_PAUSE_S = 3600.0
 NOT_RECOVERABLE = frozenset({"open", "manual_stop"})
-"""States of a backend that no recovery pass will start.
-
-See docs/decisions/0013-recover-names-services-it-cannot-start.md.
+"""States of a backend in which no recovery pass will start it. See
+docs/decisions/0013-recover-names-services-it-cannot-start.md.
 """
 
 
@@ -25,9 +24,9 @@ class ListenerAnswer:
     """The listener's answer to a post.
 
     `status` is the HTTP status, 0 without an answer. `retry_after_s` is the pause that the listener asked
-    for, `detail` a sentence for people. `backends` maps `mlx` and `ollama` to `recovering` (its supervisor is
-    starting it), `open` (given up for now) or `manual_stop` (a person stopped it), if a pass will not start
-    it now.
+    for, `detail` a sentence for people. `backends` has the backends, `mlx` or `ollama`, that the recovery
+    pass will not start now, and why: `recovering` (the supervisor is already starting it), `open` (given up
+    for now) or `manual_stop` (a person stopped it).
     """
 
     status: int
@@ -36,14 +35,18 @@ class ListenerAnswer:
     backends: Mapping[str, str] = field(default_factory=dict)
 
     def needs_a_person(self, down: Iterable[str]) -> bool:
-        """Return True if no recovery pass will start any of the failed backends, so that a person has to."""
+        """Return True if no recovery pass will start any of the backends in `down`, so that a person
+        has to.
+        """
         states = [self.backends.get(name, "") for name in down]
         return bool(states) and NOT_RECOVERABLE.issuperset(states)
 
 
 @dataclass(frozen=True)
 class ReportPace:
-    """How often the current outage was reported, which backends were down, and when the next post is due."""
+    """How often the current outage was reported (`posts`), for which backends (`reported`), and when the next
+    post is due.
+    """
 
     posts: int = 0
     due_at: float = float("-inf")  # when this process's own pause ends
@@ -52,9 +55,9 @@ class ReportPace:
     absent_due_at: float = float("-inf")  # when absent backends may be mentioned again
 
     def seen(self, down: tuple[str, ...]) -> ReportPace:
-        """Return the pace after a health check.
+        """Return the pace after a health check that found the backends in `down` to be down.
 
-        A backend that recovered is reported at once when it fails again.
+        A backend that has recovered is reported at once when it fails again.
         """
         if not down:
             return ReportPace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
@@ -63,9 +66,9 @@ class ReportPace:
     def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
         """Return True if a post is due.
 
-        It is due once this process's own pause is over, or at once for a backend whose outage is not reported
-        yet, but never within the pause that the listener asked for. If only `absent` backends could be
-        reported, it is due at most once an hour.
+        A post is due when this process's own pause is over, or at once if the outage of a backend is not
+        reported yet, but never within the pause that the listener asked for. If only `absent` backends could
+        be reported, a post is due at most once an hour.
         """
         if now < self.asked_until:
             return False
@@ -76,7 +79,9 @@ class ReportPace:
     def after(
         self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
     ) -> ReportPace:
-        """Return the pace after a post. `interval_s`, the monitor's, limits this process's own pause only."""
+        """Return the pace after a post. `interval_s`, the monitor's interval, limits this process's own
+        pause, but not the pause that the listener asked for.
+        """
         posts = self.posts + 1 if set(down) <= self.reported else 1
         max_s = min(interval_s, MAX_PAUSE_S)
         own_s = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), max_s)

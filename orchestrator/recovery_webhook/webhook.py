@@ -22,7 +22,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
 class RecoveryWebhook:
-    """Posts when a backend of this machine is down, as often as `policy` allows."""
+    """Posts to the host agent when a backend of this machine is down, as often as `policy` allows."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str, interval_s: float) -> None:
         self._session = session
@@ -46,7 +46,9 @@ class RecoveryWebhook:
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
     async def report(self, backends: tuple[Backend, ...]) -> str:
-        """Post if a backend of this machine is down and a post is due. Return what was done, in words."""
+        """Post if a backend of this machine is down (or absent) and a post is due. Return what was done, in
+        words.
+        """
         async with self._posting:  # the cycle and the monitor may see the same outage
             return await self._report(tuple(b for b in backends if b.of_this_machine))
 
@@ -120,13 +122,17 @@ def _answer(status: int, retry_after: str | None, body: dict[str, Any]) -> Liste
 
 
 def _not_recovering(services: object) -> dict[str, str]:
-    """Return the known states in the listener's `services`; ignore states that a newer agent may add."""
+    """Return the backends in the listener's `services` that its pass will not start, and why. States that are
+    unknown here, as from a newer agent, are ignored.
+    """
     states = services.items() if isinstance(services, dict) else ()
     return {str(name): state for name, state in states if isinstance(state, str) and state in EXPLANATIONS}
 
 
 def _reasons(states: Mapping[str, str], down: Iterable[str]) -> list[str]:
-    """Return a clause with the remedy for each backend that is down and that no pass will start."""
+    """Return, for each backend that is down and that no recovery pass will start, a clause that says why, and
+    the remedy.
+    """
     return [f"{name}: {EXPLANATIONS[states[name]]}" for name in down if name in states]
 
 

@@ -1,1 +1,1 @@
-"""The orchestrator's database: one SQLite file, or Postgres if VESTAL_DATABASE_URL is set."""
+"""Provide the orchestrator's database: one SQLite file, or Postgres if VESTAL_DATABASE_URL is set."""

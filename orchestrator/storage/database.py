@@ -1,7 +1,7 @@
-"""The interface of a database. SQL statements use only what SQLite and Postgres have in common.
+"""Define the interface of a database. SQL statements use only what SQLite and Postgres have in common.
 
 Placeholders are `?`, columns are read by name, and `ON CONFLICT` and `RETURNING` are used in their common
-forms. What differs (ranking by words or by vectors, compaction) has methods of its own.
+forms. Where the databases differ (ranking by words or by vectors, compaction), there is a method for each.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from typing import Any, Protocol
 from orchestrator.errors import DatabaseFailed
 
 ANSWERING: ContextVar[bool] = ContextVar("answering", default=False)
-"""True while a client waits for an answer: then a database that fails is reported at once, not waited for."""
+"""True while a client waits for an answer. A database that fails is then reported at once, instead of being
+waited for.
+"""
 
 
 @asynccontextmanager
 async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
-    """Enter `Database.lock` in a thread, so that a server that hangs does not block the event loop."""
+    """Enter the lock (of `Database.lock`) in a thread, so that a server that hangs does not block the event
+    loop. Yields what the lock yields.
+    """
     with ExitStack() as stack:
         got = await asyncio.to_thread(stack.enter_context, lock)
         try:
@@ -31,7 +35,7 @@ async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
 
 
 class Row(Protocol):
-    """One row; columns by name."""
+    """One row of a result, whose columns are read by name."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
@@ -57,36 +61,44 @@ class Connection(Protocol):
 
 
 class Database(ABC):
-    """A database. `name` is shown to people (without a password); `notices` are sentences about repairs."""
+    """A database. `name` is shown to people, without a password; `notices` are sentences about repairs."""
 
     name: str
     notices: list[str]
 
     @abstractmethod
     def prepare(self) -> None:
-        """Create what is missing. Raise ConfigError or OSError if the database cannot be used."""
+        """Create tables that are missing. Raises ConfigError or OSError if the database cannot be used, and
+        DatabaseFailed if it cannot be used for now.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Close what is held open."""
+        """Close the connections that are held open."""
 
     @abstractmethod
     def connect(self) -> AbstractContextManager[Connection]:
-        """Open a connection for one operation, and commit or roll back at the end. Raise DatabaseFailed."""
+        """Open a connection for one operation, and commit, or roll back after an exception, at the end.
+        Raises DatabaseFailed if the database fails.
+        """
 
     @abstractmethod
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Convert a library's exception to the error of this database; None if the exception is about
-        something else.
+        """Convert a database library's exception to DatabaseFailed; None if the exception is not about this
+        database.
         """
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[bool]:
-        """Hold a lock among all processes that share the database. Yield False if it is taken."""
+        """Hold a lock among all processes that share the database, and yield True. Yield False if another
+        process holds it.
+        """
 
     @abstractmethod
     def compact(self) -> int:
-        """Return the space of deleted rows to the disk. Return the bytes, if they are known, else 0."""
+        """Return the space of deleted rows to the disk. Return how many bytes were freed, 0 if that is
+        unknown.
+        """
 
     @abstractmethod
     def packed(self, vector: list[float]) -> object:
@@ -97,7 +109,7 @@ class Database(ABC):
         """Decode a value of the column `vectors.vector`."""
 
     def meta(self, key: str) -> str | None:
-        """Return the value stored under `key`, or None."""
+        """Return the value stored under `key`; None if there is none."""
         with self.connect() as db:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row["value"])

@@ -1,7 +1,7 @@
-"""Recognize why a database cannot be used, whichever library reports it, and name the remedy.
+"""Classify why a database cannot be used, whichever library reports it, and name the remedy.
 
-Both kinds of database and the tasks' own connections use this one mapping, so that the same fault is the same
-error everywhere: a 503 of the API, and a wait of the workers and cycles.
+Both kinds of database and the connections of DBOS use this one classification, so that the same fault has the
+same effect everywhere: the API answers 503, and workers and cycles wait.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from enum import StrEnum
 
 
 class FailureCause(StrEnum):
-    """Why a database cannot be used."""
+    """The reasons why a database cannot be used."""
 
     FULL = "full"
     READ_ONLY = "read_only"
     LOCKED = "locked"
     DAMAGED = "damaged"
-    DISK = "disk"  # it cannot be read or written, or not be opened
-    AWAY = "away"  # its server does not answer, or not yet
+    DISK = "disk"  # it cannot be opened, read or written
+    AWAY = "away"  # its server does not answer, or is still starting
     OTHER = "other"
 
 
 WAITED_FOR = frozenset({FailureCause.FULL, FailureCause.READ_ONLY, FailureCause.DISK})
-"""Causes that a person removes while the processes run. Libraries themselves wait for locks and servers."""
+"""Causes that a person removes while the processes run. For locks and absent servers, the libraries
+themselves wait.
+"""
 
 ADVICE = {
     FailureCause.FULL: "free some space on its disk; then it is used again by itself",
@@ -46,7 +48,7 @@ SQLITE_CAUSES = {
     sqlite3.SQLITE_CANTOPEN: FailureCause.DISK,
     sqlite3.SQLITE_PERM: FailureCause.DISK,
 }
-"""By SQLite's primary result codes."""
+"""The causes by SQLite's primary result codes."""
 
 POSTGRES_CAUSES = {
     "53100": FailureCause.FULL,  # disk_full
@@ -61,7 +63,7 @@ POSTGRES_CAUSES = {
     "57": FailureCause.AWAY,  # operator intervention: it shuts down, or starts
     "53": FailureCause.AWAY,  # insufficient resources: no memory, no connection left
 }
-"""By SQLSTATE, or by its class, the first two characters."""
+"""The causes by SQLSTATE, or by its class, which is its first two characters."""
 
 OS_CAUSES = {
     errno.ENOSPC: FailureCause.FULL,
@@ -72,7 +74,9 @@ OS_CAUSES = {
 
 
 def cause_of(error: BaseException) -> FailureCause | None:
-    """Return why the database failed; None if the exception is not about a database, and therefore a bug."""
+    """Return why the database failed; None if the exception is not about a database, and therefore is
+    a bug.
+    """
     original = getattr(error, "orig", None)  # SQLAlchemy's errors have the driver's error in `orig`
     if isinstance(original, BaseException):
         error = original
@@ -84,5 +88,5 @@ def cause_of(error: BaseException) -> FailureCause | None:
         state = getattr(error, "sqlstate", None) or "08"  # a refused connection has no SQLSTATE
         return POSTGRES_CAUSES.get(state, POSTGRES_CAUSES.get(state[:2], FailureCause.OTHER))
     if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError":
-        return FailureCause.AWAY  # no connection of its pool came free
+        return FailureCause.AWAY  # no connection of SQLAlchemy's pool became free in time
     return OS_CAUSES.get(error.errno or 0) if isinstance(error, OSError) else None

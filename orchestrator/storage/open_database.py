@@ -1,4 +1,4 @@
-"""Open the database that the settings name."""
+"""Open the database that the settings name: SQLite or Postgres."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from orchestrator.storage.sqlite import SqliteDatabase
 def open_database(config: Config) -> Database:
     """Return the database that the settings name, ready for use.
 
-    A SQLite database is also returned while its disk is full or read-only: it is then prepared at its first
-    use after that. Raise ConfigError for a permanent fault, DatabaseFailed if Postgres does not answer.
+    A SQLite database is also returned while its disk is full or read-only; its tables are then created at the
+    first use after that. Raises ConfigError if the database can never be used, and DatabaseFailed if Postgres
+    does not answer.
     """
     if config.database_url:
         from orchestrator.storage.postgres import PostgresDatabase

@@ -1,6 +1,7 @@
-"""Postgres with pgvector, shared by all orchestrators and workers with the same VESTAL_DATABASE_URL.
+"""Implement the database on Postgres with pgvector, shared by all orchestrators and workers with the same
+VESTAL_DATABASE_URL.
 
-Connections come from a small pool. An absent server is always waited for.
+Connections come from a small pool.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ KEY = "hashtextextended(%s, 0)"
 
 
 class PostgresDatabase(Database):
-    """Implements `Database`. `name` does not contain the password."""
+    """Implements `Database` on Postgres. `name` does not contain the password."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -47,9 +48,11 @@ class PostgresDatabase(Database):
         self._opening = threading.Lock()
 
     def prepare(self) -> None:
-        """Wait for the server, then migrate the tables to this version.
+        """Wait for the server, then migrate the tables to this version. One process does so while others
+        wait.
 
-        One process does so while others wait.
+        Raises ConfigError if waiting does not help, and DatabaseFailed if the server cannot be used within a
+        minute.
         """
         adopt_logger(
             "psycopg", logging.ERROR
@@ -67,9 +70,8 @@ class PostgresDatabase(Database):
             time.sleep(1.0)
 
     def _try_to_migrate(self) -> str | None:
-        """Return why the migration is impossible for now, or None.
-
-        Raise ConfigError if waiting does not help.
+        """Migrate the tables, and return None, or why that is impossible for now. Raises ConfigError if
+        waiting does not help.
         """
         import psycopg
 
@@ -90,8 +92,8 @@ class PostgresDatabase(Database):
         return psycopg.connect(self._url, **_connection_settings())
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Convert the exception to an error about this server, without the password, which
-        libpq may quote.
+        """Convert the exception to an error about this server; None if it is not about a database. The error
+        omits the password, which libpq may quote.
         """
         cause = cause_of(error)
         return None if cause is None else self._failed(error, cause)
@@ -139,8 +141,8 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
-        """Hold an advisory lock on a connection of its own, so that the server frees it when this process
-        dies.
+        """Try to take an advisory lock on a separate connection, and yield whether that succeeded. The server
+        frees the lock when this process dies.
         """
         import psycopg
 
@@ -156,7 +158,9 @@ class PostgresDatabase(Database):
                         _got(connection, f"SELECT pg_advisory_unlock({KEY}) AS got", name)
 
     def hold_lock(self, name: str) -> HeldLock | None:
-        """Hold a lock of that name until this process dies. Return None if another process has it."""
+        """Take the lock `name` and hold it until it is ended or this process dies. Return None if another
+        process has it. Raises DatabaseFailed if the server fails.
+        """
         import psycopg
 
         with ExitStack() as stack:
@@ -172,7 +176,9 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
-        """Wait for a lock and hold it during one transaction. A process that freezes meanwhile loses it."""
+        """Wait for the lock `name`, and hold it during one transaction. A process that freezes meanwhile
+        loses the lock.
+        """
         with self._transaction() as connection:
             _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", name)
             yield
@@ -211,13 +217,13 @@ def _connection_settings() -> dict[str, Any]:
 
 
 class HeldLock:
-    """A lock on a connection that does nothing else. The server frees it when this process dies."""
+    """An advisory lock on a separate connection. The server frees it when this process dies."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
     def holds(self) -> bool:
-        """Return False if the connection is lost, and the lock with it."""
+        """Return True if the lock is still held; False if the connection is lost, and the lock with it."""
         import psycopg
 
         try:
@@ -233,7 +239,7 @@ class HeldLock:
 
 
 class _Connection:
-    """psycopg's connection with the interface of SQLite's."""
+    """Adapts psycopg's connection to the interface `Connection`, with `?` as placeholder."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
@@ -251,12 +257,12 @@ def _translated(statement: str) -> Any:
 
 
 def _without_nul(values: Sequence[Any]) -> list[Any]:
-    """Replace NUL, which a text in Postgres cannot contain."""
+    """Return the values with U+FFFD in place of NUL, which a text in Postgres cannot contain."""
     return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
 
 
 def _migrate(connection: psycopg.Connection[Any]) -> None:
-    """Migrate in one transaction, under a lock, so that a kill in the middle changes nothing."""
+    """Migrate the tables in one transaction, under a lock, so that a kill in the middle changes nothing."""
     with connection.transaction():
         _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", "migration")
         if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:

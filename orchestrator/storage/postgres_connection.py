@@ -1,4 +1,4 @@
-"""Connection settings for Postgres: time-outs of each session, and how a lost connection is replaced."""
+"""Configure connections to Postgres: time-outs of each session, and how a lost connection is replaced."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ CLIENT_TIMEOUTS = {
 
 
 def session_options(*more: str) -> str:
-    """Return SESSION_TIMEOUTS as libpq's `options`."""
+    """Return SESSION_TIMEOUTS and the options in `more` in the form of libpq's `options`."""
     return " ".join([*(f"-c {name}={value}" for name, value in SESSION_TIMEOUTS.items()), *more])
 
 
 def settings(application_name: str, options: str) -> dict[str, Any]:
-    """Return the keyword arguments for psycopg.connect, besides the URL."""
+    """Return the keyword arguments for psycopg.connect, except for the URL. `options` is libpq's
+    `options`.
+    """
     return {
         **CLIENT_TIMEOUTS,
         "connect_timeout": CONNECT_WITHIN_S,
@@ -49,10 +51,12 @@ def settings(application_name: str, options: str) -> dict[str, Any]:
 
 
 class PatientConnect:
-    """Opens connections for DBOS. Once `patient`, it waits until an absent server is back.
+    """Opens connections for DBOS. If `patient`, it waits until an absent server is back; else it raises at
+    once.
 
-    DBOS backs off by itself, up to 90 s, without a setting for it, so that DBOS might notice only a minute
-    later that the server is back. This class tries every second, so DBOS sees one failure per outage.
+    DBOS itself waits longer after each failure, up to 90 s, which no setting changes, so it might notice only
+    a minute later that the server is back. This class tries every second, so that DBOS sees one failure per
+    outage.
     """
 
     def __init__(self, url: str) -> None:

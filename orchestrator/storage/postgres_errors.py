@@ -1,6 +1,6 @@
-"""Distinguish permanent errors of Postgres from temporary ones, and name the remedies. Pure.
+"""Distinguish permanent from temporary errors of Postgres, and name the remedies. Pure.
 
-A refused connection has no SQLSTATE: libpq passes on only the server's message
+A refused connection has no SQLSTATE, because libpq passes on only the server's message
 (https://www.postgresql.org/docs/current/libpq-connect.html).
 """
 
@@ -45,18 +45,26 @@ HIDDEN = "(hidden)"
 
 
 def remedy(sentence: str, unusable_url: bool = False) -> str | None:
-    """Return the remedy for a permanent error, or None if the server may just be away."""
+    """Return the remedy for a permanent error; None if the error may disappear by itself, for example because
+    the server is away.
+
+    `sentence` is the error's message. `unusable_url` says that the URL itself cannot be used.
+    """
     found = next((advice for sign, advice in REMEDIES if sign in sentence), None)
     return FORM if found is None and unusable_url else found
 
 
 def meanwhile(sentence: str, otherwise: str) -> str:
-    """Return a remedy for an error that may also disappear by itself."""
+    """Return the remedy for an error that may also disappear by itself; `otherwise` if the message is not a
+    known one.
+    """
     return next((advice for sign, advice in TEMPORARY if sign in sentence), otherwise)
 
 
 def one_line(error: BaseException, url: str) -> str:
-    """Return the error's message on one line, without the URL's password, which libpq may quote."""
+    """Return the error's message on one line. The password in `url` is hidden in it, because libpq may quote
+    it.
+    """
     message = " ".join(str(error).split()) or type(error).__name__
     for secret in sorted(_secrets(url), key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, message)

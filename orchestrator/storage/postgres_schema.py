@@ -1,8 +1,8 @@
-"""The tables in Postgres: one tuple of statements per version. Pure.
+"""Define the tables in Postgres: one tuple of statements per version. Pure.
 
-A released version never changes; a change is a further tuple. The tables have a schema of their own, separate
-from DBOS's. Texts sort by their bytes, as in SQLite. `vector` has no fixed number of dimensions, since models
-differ.
+A released version never changes; each change of the tables is a further tuple. The tables are in a schema of
+their own, separate from DBOS's. Texts sort by their bytes, as in SQLite. `vector` has no fixed number of
+dimensions, because models differ.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""orchestrator.db: SQLite in WAL mode, shared by the orchestrator and nightly of one machine.
+"""Implement the database as the SQLite file orchestrator.db, in WAL mode, shared by the orchestrator and
+nightly of one machine.
 
-Each operation opens a connection. This costs 0.2 ms, avoids sharing between threads, and finds the new file
-if the other service has moved a corrupt one aside.
+Each operation opens a connection. This takes 0.2 ms, avoids sharing connections between threads, and finds
+the new file if the other service has moved a corrupt one aside.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SqliteDatabase(Database):
     def prepare(self) -> None:
         """Create the folder and the tables. A corrupt file is moved aside first.
 
-        Raise OSError if no folder can be made, and DatabaseFailed for a disk that may recover.
+        Raises OSError if the folder cannot be created, and DatabaseFailed if the file cannot be used for now.
         """
         self._make_folder()
         with self.connect():
@@ -50,7 +51,11 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
-        """Open a connection. If the file turns out to be corrupt, move it aside for the next operation."""
+        """Open a connection for one operation, and commit, or roll back after an exception, at the end.
+
+        Raises DatabaseFailed if the file cannot be used. If it turns out to be corrupt, it is moved aside, so
+        that the next operation creates a new one.
+        """
         try:
             connection = self._open()
         except (sqlite3.Error, OSError) as error:
@@ -65,7 +70,9 @@ class SqliteDatabase(Database):
             connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        """Return a connection to the file, with its tables. Raise sqlite3.Error or OSError."""
+        """Return a connection to the file, with its tables created. Raises sqlite3.Error or OSError if the
+        file cannot be used.
+        """
         self._make_folder()
         if not self._checked:
             if notice := move_aside_if_corrupt(self.path):
@@ -92,7 +99,9 @@ class SqliteDatabase(Database):
         return None if cause is None else sqlite_failure(self.path, error, cause)
 
     def _fail(self, error: sqlite3.Error | OSError) -> NoReturn:
-        """Raise DatabaseFailed for an error of this file, which is repaired if it is damaged."""
+        """Raise DatabaseFailed for this error; if the error says that the file is damaged, repair the file
+        first. A sqlite3.Error that is a bug is raised unchanged.
+        """
         cause = cause_of(error)
         if cause is FailureCause.DAMAGED:
             with suppress(sqlite3.Error, OSError):
@@ -112,7 +121,7 @@ class SqliteDatabase(Database):
         self.notices.append(f"the full-text index of {self.path.name} was damaged and has been rebuilt")
 
     def close(self) -> None:
-        """Do nothing: each operation closes its own connection."""
+        """Do nothing, because each operation closes its own connection."""
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
@@ -149,7 +158,9 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 
 def sqlite_failure(path: Path, error: BaseException, cause: FailureCause) -> DatabaseFailed:
-    """Convert a library's exception to an error about the SQLite file at `path`, with the remedy."""
+    """Return the error about the SQLite file at `path` for a library's exception, with the remedy for
+    `cause`.
+    """
     if cause is FailureCause.DISK:
         cause = _cause_by_disk(path.parent)
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -157,7 +168,9 @@ def sqlite_failure(path: Path, error: BaseException, cause: FailureCause) -> Dat
 
 
 def _cause_by_disk(folder: Path) -> FailureCause:
-    """Return what is wrong with the disk: SQLite says "disk I/O error" or "unable to open" for all of it."""
+    """Return what is wrong with the disk of `folder`. SQLite itself reports every such fault as "disk I/O
+    error" or "unable to open".
+    """
     try:
         disk = os.statvfs(folder)
     except OSError:
@@ -170,7 +183,11 @@ def _cause_by_disk(folder: Path) -> FailureCause:
 
 
 def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:
-    """Rename a corrupt SQLite file. Return a sentence about it, or "" if the file is intact."""
+    """Rename a SQLite file if it is corrupt. Return a sentence about that; "" if the file is intact or
+    missing.
+
+    In files larger than `check_up_to_bytes`, only the schema is read, which takes less time.
+    """
     if not path.exists():
         return ""
     with locked(path.with_name(path.name + ".lock")):
@@ -207,7 +224,9 @@ def _corruption(path: Path, check_up_to_bytes: float) -> str:
 
 @contextmanager
 def locked(path: Path, blocking: bool = True) -> Iterator[bool]:
-    """Hold a file lock that the kernel frees when this process dies. Yield False if it is taken."""
+    """Hold a lock on the file `path`, which the kernel frees when this process dies. Yield True, or False if
+    it is not `blocking` and another process has the lock.
+    """
     with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))

@@ -11,7 +11,7 @@ MIN_FREE_SHARE = 0.25
 
 
 def compact(db: sqlite3.Connection) -> int:
-    """Compact the database. Return the bytes that were returned to the disk."""
+    """Compact the database. Return how many bytes were returned to the disk."""
     with db:
         db.execute("INSERT INTO words (words) VALUES ('optimize')")
     db.execute("PRAGMA optimize")
@@ -23,7 +23,7 @@ def compact(db: sqlite3.Connection) -> int:
 
 
 def _free_bytes(db: sqlite3.Connection) -> int:
-    """Return the size of the free pages if rewriting is worthwhile, else 0."""
+    """Return the bytes of the free pages if rewriting the file is worthwhile, else 0."""
     pages, free, size = (
         int(db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")

@@ -1,6 +1,6 @@
-"""The tables of orchestrator.db: one tuple of statements per version. Pure.
+"""Define the tables of orchestrator.db: one tuple of statements per version. Pure.
 
-A released version never changes; a change is a further tuple.
+A released version never changes; each change of the tables is a further tuple.
 """
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-"""Durable tasks: the lead plans, agents answer, the lead joins.
-
-A killed task continues at its unfinished step.
+"""Run durable tasks: the lead agent plans, the agents answer, and the lead joins their answers. A task that
+is killed continues at its unfinished step.
 """

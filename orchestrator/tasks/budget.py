@@ -1,7 +1,7 @@
 """Fit texts into a model's context. Pure.
 
 There is no tokenizer for the models of other servers, so token counts are estimated, rather too high than too
-low: a prompt that is cut a little early is answered, but one that overflows is refused or silently cut.
+low: a prompt that is cut a little too early is answered, but one that overflows is refused or silently cut.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ CUT_MARK = " […]"
 def tokens(text: str) -> float:
     """Estimate the number of tokens of the text, usually not below what a byte-pair tokenizer produces.
 
-    Three letters count as a token; each digit and sign as one, since small models split numbers; other
-    scripts count two thirds of their UTF-8 bytes.
+    Three ASCII letters or spaces count as one token. Each digit and sign counts as one, because small models
+    split numbers. Other scripts count two thirds of their UTF-8 bytes.
     """
     letters = sum(map(str.isalpha, filter(str.isascii, text))) + text.count(" ")
     plain = sum(map(str.isascii, text))
@@ -26,7 +26,7 @@ def tokens(text: str) -> float:
 
 
 def cut(text: str, max_tokens: float) -> str:
-    """Return the text, or as much of its beginning as fits, with a mark at the cut."""
+    """Return the text, or as much of its beginning as fits into `max_tokens`, with a mark at the cut."""
     if tokens(text) <= max_tokens:
         return text
     low, high = 0, len(text)
@@ -37,7 +37,9 @@ def cut(text: str, max_tokens: float) -> str:
 
 
 def fitting(texts: Sequence[str], max_tokens: float, min_tokens: float = 32) -> list[str]:
-    """Return the first texts that fit together. The last one is cut, or left out if little would remain."""
+    """Return the first of the texts that together fit into `max_tokens`. The last one is cut, or left out if
+    fewer than `min_tokens` tokens of it would remain.
+    """
     kept, remaining = [], max_tokens
     for text in texts:
         if remaining < min(min_tokens, tokens(text)):
@@ -48,7 +50,9 @@ def fitting(texts: Sequence[str], max_tokens: float, min_tokens: float = 32) -> 
 
 
 def shared(texts: Sequence[str], max_tokens: float) -> list[str]:
-    """Return all texts, cutting the long ones so that together they fit. Short texts leave room to others."""
+    """Return all texts, with the longest ones cut so that together they fit into `max_tokens`. Short texts
+    leave room to the others.
+    """
     remaining, kept = max_tokens, dict[int, str]()
     by_size = sorted(range(len(texts)), key=lambda place: tokens(texts[place]))
     for done, place in enumerate(by_size):
@@ -58,6 +62,8 @@ def shared(texts: Sequence[str], max_tokens: float) -> list[str]:
 
 
 def room(context_tokens: int, answer_tokens: int) -> tuple[int, int]:
-    """Return (tokens for the messages, for the answer). The answer gets at most half of the context."""
+    """Return how many tokens of a context the messages may take, and how many the answer. The answer gets at
+    most half of the context.
+    """
     answer = max(1, min(answer_tokens, context_tokens // 2))
     return max(1, int((context_tokens - answer) * SAFETY) - TEMPLATE_TOKENS), answer

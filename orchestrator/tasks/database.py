@@ -1,4 +1,6 @@
-"""The database in which DBOS stores the tasks, and the name under which this process works on them."""
+"""Describe the database in which DBOS stores the tasks, and the name under which this process works
+on them.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,23 @@ WAIT_FOR_CONNECTION_S = 86_400.0  # beyond this, DBOS backs off by itself: see P
 
 
 class TaskDatabase(Protocol):
-    """What the task queue needs of SQLite or Postgres."""
+    """What the task queue needs from a database, SQLite or Postgres."""
 
     @property
     def url(self) -> str:
-        """Return the SQLAlchemy URL."""
+        """Return the URL by which SQLAlchemy connects to the database."""
         ...
 
     @property
     def executor(self) -> str:
-        """Return the name under which this process takes tasks. It is the same after a restart."""
+        """Return the name under which this process takes tasks. The name is the same after a restart."""
         ...
 
     @property
     def max_active(self) -> int | None:
-        """Return how many tasks all workers together may run; None: only each worker's own limit."""
+        """Return how many tasks all workers together may run; None if only each worker's own limit
+        applies.
+        """
         ...
 
     @property
@@ -44,27 +48,28 @@ class TaskDatabase(Protocol):
 
     @property
     def exists(self) -> bool:
-        """Return False if there cannot have been a task yet."""
+        """Return whether the database exists. If it does not, there cannot have been a task yet."""
         ...
 
     def prepare(self) -> str:
-        """Prepare the database before DBOS opens it. Return a notice about a repair, or ""."""
+        """Prepare the database before DBOS opens it. Return a notice about a repair; "" if there was none."""
         ...
 
     def opened(self) -> None:
-        """Record that DBOS has opened the database."""
+        """Record that DBOS has opened the database, so that a later loss of the file is noticed, and an
+        absent server waited for.
+        """
         ...
 
     def ping(self) -> None:
-        """Raise DatabaseFailed if the database does not answer.
-
-        DBOS itself would block a thread until it does.
+        """Raise DatabaseFailed if the database does not answer. DBOS itself would block a thread until it
+        does.
         """
         ...
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Convert a library's exception to the error of this database; None if the exception is about
-        something else.
+        """Convert a database library's exception to DatabaseFailed; None if the exception is not about this
+        database.
         """
         ...
 
@@ -73,29 +78,33 @@ class TaskDatabase(Protocol):
         ...
 
     def damaged(self) -> None:
-        """Rename a damaged file. The next start of this process creates an empty one."""
+        """Move a damaged database file aside. The next start of this process creates an empty one."""
         ...
 
     @property
     def is_lost(self) -> bool:
-        """Return True if DBOS works on a file that was moved or deleted, so that its work would be lost."""
+        """Return True if DBOS works on a file that was moved or deleted, so that the work of this process
+        would be lost.
+        """
         ...
 
     def has_tasks(self) -> bool:
-        """Return True if there has ever been a task. Creates no file and no table."""
+        """Return True if there may have been a task, because DBOS has created its tables. Creates no file and
+        no table.
+        """
         ...
 
     def forget(self, tasks: list[str]) -> None:
-        """Delete what is stored about these deleted tasks outside DBOS's tables."""
+        """Delete what is stored about these deleted tasks outside of DBOS's tables."""
         ...
 
     def given_up(self, tasks: list[str]) -> set[str]:
-        """Return those tasks that were cancelled because too many workers died while they ran."""
+        """Return those of the tasks that were cancelled because too many workers died while running them."""
         ...
 
 
 class SqliteTasks:
-    """A SQLite file for DBOS alone, used by one orchestrator."""
+    """The tasks in a SQLite file that only DBOS uses, for one orchestrator."""
 
     executor = "orchestrator"
     max_active: int | None = None
@@ -141,7 +150,9 @@ class SqliteTasks:
         return None if cause is None else sqlite_failure(self.path, error, cause)
 
     def check_writable(self) -> None:
-        """Write the version of the file's tables as it is: SQLite then writes a page, as for any change."""
+        """Write the version of the file's tables unchanged, for which SQLite writes a page. Raises
+        DatabaseFailed if that is impossible.
+        """
         try:
             uri = f"file:{self.path}?mode=rw"  # a deleted file is not created again
             with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_TIMEOUT_S)) as db:
@@ -165,7 +176,7 @@ class SqliteTasks:
         return found is not None
 
     def forget(self, tasks: list[str]) -> None:
-        """Do nothing: DBOS's tables are all there is."""
+        """Do nothing, because nothing is stored outside of DBOS's tables."""
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return set()
@@ -173,7 +184,7 @@ class SqliteTasks:
 
 @dataclass(frozen=True)
 class PostgresTasks:
-    """DBOS's schema `dbos` in the Postgres that all workers share."""
+    """The tasks in DBOS's schema `dbos`, in the Postgres that all workers share."""
 
     connect: PatientConnect
     membership: Membership
@@ -194,7 +205,7 @@ class PostgresTasks:
         return self.membership.worker
 
     def prepare(self) -> str:
-        """Register this worker. DBOS then resumes the tasks that ran here when the worker died."""
+        """Register this worker. DBOS then resumes the tasks that this worker was running when it died."""
         self.membership.join()
         return ""
 
@@ -211,7 +222,7 @@ class PostgresTasks:
         self.membership.check_writable()
 
     def damaged(self) -> None:
-        """Do nothing: a damaged server has to be repaired by its administrator."""
+        """Do nothing, because a damaged server has to be repaired by its administrator."""
 
     def has_tasks(self) -> bool:
         return self.membership.tasks_exist()
@@ -224,7 +235,7 @@ class PostgresTasks:
 
 
 def _inode(path: Path) -> int | None:
-    """Return the number that distinguishes this file from a later one of the same name; None if there is no
+    """Return the number that distinguishes this file from a later one with the same name; None if there is no
     file.
     """
     try:

@@ -1,9 +1,9 @@
 """Make DBOS wait for a database that a full or read-only disk has stopped, instead of failing its tasks.
 
-DBOS repeats an operation whose connection was lost, and takes other errors for the task's own failure: a step
-that could not be recorded ended its task, as failed, or without any state until the next start. SQLAlchemy
-calls this module's handler for each error of the driver (its event `handle_error`), and DBOS repeats what the
-handler marks as a lost connection.
+DBOS repeats an operation whose connection was lost, but takes any other error for the task's own failure: a
+step that cannot be recorded would end its task. SQLAlchemy calls this module's handler for each error of the
+driver (its event `handle_error`), and DBOS repeats an operation if the handler marks its error as a lost
+connection.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from orchestrator.tasks.database import TaskDatabase
 
 TRY_AGAIN_S = 1.0
 REPORTED_AT_ONCE = WAITED_FOR | {FailureCause.DAMAGED}
-"""Causes for which a client gets its answer at once. DBOS itself repeats after others, as long as the client
-waits."""
+"""Causes for which a client gets its answer at once. After other errors, DBOS itself repeats the operation
+while the client waits.
+"""
 
 
 def install(database: TaskDatabase) -> None:
-    """Install the handler for all of SQLAlchemy's engines in this process, of which only DBOS has one."""
+    """Install the handler for all of SQLAlchemy's engines in this process; only DBOS uses SQLAlchemy."""
     from sqlalchemy import Engine, event
 
     event.listen(Engine, "handle_error", ErrorHandler(database))
 
 
 class ErrorHandler:
-    """SQLAlchemy calls it for each error of the driver, in the thread that ran the statement."""
+    """Handles the errors of the database driver. SQLAlchemy calls it in the thread that ran the statement."""
 
     def __init__(self, database: TaskDatabase) -> None:
         self._database = database
         self._reported = ""
 
     def __call__(self, context: Any) -> DatabaseFailed | None:
-        """Return the error to raise if a client waits. Otherwise wait for the database, and have DBOS try
-        again.
+        """Return the error to raise if a client waits for an answer. Otherwise wait until the database can be
+        written, and mark the error so that DBOS tries again.
         """
         cause = cause_of(context.original_exception)
         if cause not in REPORTED_AT_ONCE:
@@ -73,9 +74,10 @@ class ErrorHandler:
 
 
 def _roll_back(context: Any) -> None:
-    """Release the connection's locks, which a check of the database needs.
+    """Roll back the connection's transaction to release its locks, because the check of the database needs
+    them.
 
-    SQLite has rolled back by itself after most errors, and there is no connection if it was not opened.
+    SQLite has rolled back by itself after most errors, and there is no connection if opening it failed.
     """
     with contextlib.suppress(Exception):
         context.connection.connection.dbapi_connection.rollback()

@@ -14,7 +14,9 @@ POOL_SIZE = 8
 
 
 def import_dbos() -> Any:
-    """Import DBOS when the first task needs it, since it takes memory and time."""
+    """Import DBOS and return the module. This is called when the first task needs it, because DBOS takes
+    memory and time.
+    """
     import dbos
 
     return dbos
@@ -39,7 +41,9 @@ def config_of(database: TaskDatabase) -> Any:
 
 
 def json_serializer() -> Any:
-    """Return a serializer that writes JSON instead of pickle, so that the stored data is never code."""
+    """Return a serializer that stores data as JSON instead of pickle, so that the stored data is
+    never code.
+    """
     from dbos import Serializer
 
     class JsonSerializer(Serializer):

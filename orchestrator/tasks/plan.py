@@ -1,7 +1,7 @@
 """Parse the lead's plan, which says which agent does what. Pure. Parsing is lenient.
 
 A large model writes the requested lines, or JSON; a small one writes anything. An answer that names no agent
-is not a plan, and then every agent is asked about the whole goal.
+is not a plan; every agent is then asked about the whole goal.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ _PARTS = ("part", "task", "goal", "what", "work", "instruction", "description", 
 
 @dataclass(frozen=True)
 class SubTask:
-    """One agent's part of a task. An agent with an empty `goal` gets the goal of the whole task."""
+    """One agent's part of a task. If `goal` is empty, the agent works on the goal of the whole task."""
 
     agent: str
     goal: str = ""
 
 
 def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
-    """Return the subtasks that the answer gives to existing agents, each agent once; () if there are none."""
+    """Return the subtasks that the lead's answer gives to existing agents, each agent once; () if there are
+    none.
+    """
     known = {name.casefold(): name for name in names}
     found: dict[str, list[str]] = {}
     for name_text, part in [*_from_json(text)] or [*_from_lines(text)]:
@@ -45,7 +47,7 @@ def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
 
 
 def everybody(names: Iterable[str]) -> tuple[SubTask, ...]:
-    """Return the plan without the lead's help: every agent gets the whole goal."""
+    """Return the plan that is used if the lead gave none: every agent works on the whole goal."""
     return tuple(SubTask(name) for name in names)[:MAX_SUBTASKS]
 
 

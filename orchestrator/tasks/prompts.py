@@ -1,6 +1,6 @@
-"""Build the messages for the models, cut to the model's context. Pure.
+"""Build the messages for the models, cut to fit the model's context. Pure.
 
-The text of a model, a note or a goal is quoted and passed on; it is never interpreted.
+Texts of models, notes and goals are quoted and passed on; they are never interpreted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOTHING: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Question:
-    """The messages, and how many of the sources fitted into them."""
+    """The messages to a model, and how many of the sources fit into them."""
 
     messages: Messages
     sources_used: int
@@ -40,10 +40,11 @@ def answer(
     room_tokens: int,
     about: str = "",
 ) -> Question:
-    """Return one agent's question: the goal, the agent's part of it, and the sources. Sources are cut first,
-    the goal last.
+    """Return one agent's question: the goal, the agent's `part` of it, and the `sources`, in at most
+    `room_tokens` tokens.
 
-    `about` says what the agent's knowledge is about. It is included if all of the sources fit and leave room.
+    Sources are cut first, the goal last. `about` says what the agent's knowledge is about. It is included if
+    all sources fit and leave room.
     """
     system = budget.cut(f"You are {agent.role}. {agent.prompt}", room_tokens * SYSTEM_SHARE)
     left = room_tokens - budget.tokens(system)
@@ -60,7 +61,9 @@ def answer(
 
 
 def join(lead: Agent, goal: str, drafts: Mapping[str, str], room_tokens: int) -> Messages:
-    """Return the lead's question with all drafts; the longest drafts are cut first."""
+    """Return the messages that ask the lead to join all drafts into one answer; the longest drafts are cut
+    first.
+    """
     system = budget.cut(
         f"You are {lead.role}. Join the drafts into one answer to the goal.", room_tokens * SYSTEM_SHARE
     )
@@ -74,7 +77,7 @@ def join(lead: Agent, goal: str, drafts: Mapping[str, str], room_tokens: int) ->
 def plan(
     lead: Agent, goal: str, crew: Mapping[str, Agent], room_tokens: int, about: Mapping[str, str] = NOTHING
 ) -> Messages:
-    """Return the question to the lead about which agent should do what, one line per agent.
+    """Return the messages that ask the lead which agent of the crew should do what, one line per agent.
 
     `about` says what each agent's knowledge is about. It is included if the agents' roles and the goal leave
     room.
@@ -98,9 +101,10 @@ def plan(
 
 
 def _about(notes: Sequence[str], max_tokens: float, prefix: str) -> list[str]:
-    """Return `prefix` and the note in quotation marks, on one line, for each note; "" for an empty note.
+    """Return, for each note, `prefix` and the note in quotation marks, on one line; "" for an empty note.
 
-    The notes are cut so that together they fit into `max_tokens`. If little of them would remain, all are "".
+    The notes are cut so that together they fit into `max_tokens`. If too little of them would remain, all are
+    "".
     """
     flat = [" ".join(note.replace('"', "'").split()) for note in notes]
     count = sum(map(bool, flat))

@@ -1,7 +1,7 @@
-"""Delete old finished tasks with their steps and answers. Nightly does this.
+"""Delete old finished tasks with their steps and answers, as the nightly service does.
 
-It uses DBOS's client, which runs nothing. Queued and running tasks are never deleted, however old they are.
-With a task, its `idempotency_key` is deleted too.
+The deletion uses DBOS's client, which runs no task. Queued and running tasks are never deleted, however old
+they are. The `idempotency_key` of a task is deleted with it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ AT_ONCE = 100  # tasks per transaction, so that the orchestrator never waits lon
 
 
 def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
-    """Delete all but the newest `kept` of the tasks that finished over `kept_s` seconds ago. Return the
-    count.
+    """Delete the tasks that finished more than `kept_s` seconds before `now`, except for the newest `kept` of
+    them. Return how many were deleted.
 
-    A database that cannot be read is logged and left for the next night.
+    If the database cannot be read, that is logged, and the tasks are left for the next night.
     """
     if not database.has_tasks():
         return 0

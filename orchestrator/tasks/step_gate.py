@@ -1,6 +1,6 @@
 """Limit how many steps run in parallel while the container's memory is short. The limit may become 0.
 
-One turn is one attempt of a step. A step that waits for its backend has no turn, and blocks no other step.
+A turn is one attempt of a step. A step that waits for its backend has no turn, and blocks no other step.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from contextlib import asynccontextmanager
 from orchestrator import memory_guard
 from orchestrator.events import emit
 
-POLL_S = 1.0  # no event announces freed memory, so poll
+POLL_S = 1.0  # freed memory is not announced, so it is polled
 
 
 class StepGate:
-    """Lets steps begin in order of arrival. From 80 % of the memory limit on, fewer than `max_running` run at
-    once, and from 90 % on none begins.
+    """Lets steps begin in the order of their arrival.
+
+    From 80 % of the memory limit on, fewer than `max_running` steps run at the same time, and from 90 % on no
+    step begins.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class StepGate:
 
     @asynccontextmanager
     async def turn(self, say: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for a turn, and report with `say` why a step has to wait. The turn ends with the block."""
+        """Wait for a turn, which ends with the block. If the step has to wait, `say` is called with the
+        reason, and with "" when the turn begins.
+        """
         since = self._clock()
         held = not self._may_begin(since)
         if held:

@@ -1,8 +1,8 @@
 """Decide how long a step retries while a backend or the database is away. Pure: time is an argument.
 
-A task has to survive a crash, a night with the host switched off, and a reboot, but must not repeat a prompt
-forever that always fails. So the limit for an absent backend is in hours, and the limit for failed answers is
-a number.
+A task has to survive a crash, a night with the host switched off, and a reboot, but a prompt that always
+fails must not be repeated forever. So the limit for an absent backend is in hours, and the limit for failed
+answers is a number.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ AWAY = (BackendUnavailable, DatabaseFailed)  # expected to return
 
 @dataclass(frozen=True)
 class StepRetry:
-    """The history of one step: when it first waited, its waits in a row, and its failed answers."""
+    """The history of one step: when it first waited (`since`), how often it waited, and how many failed
+    answers it had.
+    """
 
     since: float | None = None
     waits: int = 0
     bad_answers: int = 0
 
     def after(self, error: OrchestratorError, now: float) -> StepRetry:
-        """Return the history after another failed attempt."""
+        """Return the history after another failed attempt, which failed with `error` at the time `now`."""
         bad = self.bad_answers + (0 if isinstance(error, (*AWAY, ModelMissing)) else 1)
         return StepRetry(now if self.since is None else self.since, self.waits + 1, bad)
 

@@ -1,4 +1,6 @@
-"""The trace span of one step of a task, and the header by which the model servers continue the trace."""
+"""Create the trace span of one step of a task, and set the header by which the model servers continue the
+trace.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def step_span(tracer: Tracer | None, name: str, task_id: str, parent: str | None) -> Iterator[None]:
-    """Make a trace span around the block of a `with`. Requests that are sent within it belong to the span.
+    """Create a trace span around the block. Requests that are sent within the block belong to the span.
 
-    Without a tracer, do nothing. An exception ends the span, with the exception's name as the error.
+    Without a tracer, do nothing. An exception ends the span with the exception's name as the error.
     """
     if tracer is None:
         yield

@@ -1,4 +1,5 @@
-"""The steps of a task: plan, retrieve knowledge, answer, join. One step makes at most one call to a model.
+"""Define the steps of a task: plan, retrieve knowledge, answer, join. A step makes at most one call to a
+model, which is repeated only if it fails.
 
 Steps do not know DBOS, return plain JSON, and wait for an absent backend instead of failing. What a model
 writes is text: it is shown and passed on, never interpreted.
@@ -43,9 +44,9 @@ Notes = Callable[[], Mapping[str, Mapping[str, object]]]  # folder → {"text": 
 
 
 class Steps:
-    """Runs each step of a task: plan, retrieve, answer or join.
+    """Runs each step of a task: plan, retrieve, answer or join. Each raises TaskFailed if it cannot succeed.
 
-    It stores nothing: `task_queue.py` saves each step's result, so that no finished step runs twice.
+    It stores nothing: `task_queue.py` stores each step's result, so that no finished step runs twice.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Steps:
         self._gate = gate or StepGate(1, lambda: 0.0)
 
     def crew(self) -> tuple[str, ...]:
-        """Return the agents that the lead may ask: all others, or itself if it is alone."""
+        """Return the names of the agents that the lead may ask: all others, or the lead itself if there are
+        no others.
+        """
         return tuple(name for name in self._agents if name != LEAD) or (LEAD,)
 
     async def plan(self, goal: str, say: Say) -> dict[str, Any]:
-        """Return {"parts": [{"agent", "goal"}], "note": ""}.
-
-        Without a usable plan, every agent gets the goal.
+        """Return {"parts": [{"agent", "goal"}], "note": ""}, the lead's plan. If the lead names no agent,
+        every agent gets the whole goal, and the note says so.
         """
         crew = {name: self._agents[name] for name in self.crew()}
         lead = self._agent(LEAD)
@@ -96,7 +98,9 @@ class Steps:
         return {"parts": [vars(part) for part in parts], "note": note}
 
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
-        """Return {"sources": […], "note": ""}: the chunks nearest to the goal in the agent's knowledge."""
+        """Return {"sources": […], "note": ""}: the chunks in the agent's knowledge that are nearest to the
+        goal.
+        """
         agent = self._agent(name)
         query = goal[:MAX_QUERY_CHARS]
 
@@ -120,7 +124,7 @@ class Steps:
     async def answer(
         self, name: str, goal: str, part: str, sources: list[dict[str, Any]], say: Say
     ) -> dict[str, Any]:
-        """Return {"text", "sources_used"}: the agent's answer, and how many sources it was shown."""
+        """Return {"text", "sources_used"}: the agent's answer, and how many of the sources it was shown."""
         agent = self._agent(name)
         about, used = (await self._about({name: agent}))[name], 0
 
@@ -134,14 +138,16 @@ class Steps:
         return {"text": text, "sources_used": used}
 
     async def join(self, goal: str, answers: Mapping[str, str], say: Say) -> str:
-        """Return the lead's answer, joined from the agents' answers."""
+        """Return the lead's answer, in which the agents' answers are joined."""
         lead = self._agent(LEAD)
         return await self._ask(
             lead, lambda room: prompts.join(lead, goal, answers, room), self._max_answer_tokens, say
         )
 
     async def _ask(self, agent: Agent, ask: Callable[[int], Messages], answer_tokens: int, say: Say) -> str:
-        """Call the agent's model once, with messages that fit into its context."""
+        """Return the answer of the agent's model to messages that `ask` builds for a number of tokens. If the
+        backend says that the prompt is too long, it is shortened.
+        """
 
         async def call() -> str:
             known = await self._client.context_tokens(agent.model) or self._context_tokens
@@ -158,12 +164,14 @@ class Steps:
         return await self._with_retries(call, say)
 
     async def _about(self, crew: Mapping[str, Agent]) -> dict[str, str]:
-        """Return what each agent's knowledge is about, from nightly's notes; "" without a note."""
+        """Return what each agent's knowledge is about, from the nightly notes; "" for an agent without a
+        note.
+        """
         if not any(agent.searches for agent in crew.values()):
             return dict.fromkeys(crew, "")
         try:
             notes = await asyncio.to_thread(self._notes)
-        except DatabaseFailed as error:  # the notes only help, so the step goes on without them
+        except DatabaseFailed as error:  # the notes are optional, so continue without them
             emit("notes_not_read", str(error))
             notes = {}
         return {name: _note_of(agent, notes) for name, agent in crew.items()}
@@ -176,17 +184,19 @@ class Steps:
         return self._agents[name]
 
     async def _chat_only(self, chat_model: str) -> bool:
-        """Return True if chat is served and embeddings are not, so that waiting for knowledge would delay the
-        task.
+        """Return True if a backend serves chat but none serves embeddings, so that waiting for embeddings
+        would delay the task.
         """
         if await self._board.serving(self._embed_model) is not None:
             return False
         return await self._board.serving(chat_model) is not None
 
     async def _with_retries(self, call: Callable[[], Awaitable[T]], say: Say) -> T:
-        """Call until it succeeds: again when a backend's health changes, else after growing delays.
+        """Call until `call` succeeds, and return its result. After a failure, try again when a backend's
+        health changes, or after growing delays.
 
-        Raise TaskFailed.
+        Raises TaskFailed if trying again does not help, or the limit of StepRetry is reached. `say` is called
+        with what the step waits for.
         """
         retry = StepRetry()
         while True:
@@ -207,6 +217,6 @@ class Steps:
 
 
 def _note_of(agent: Agent, notes: Mapping[str, Mapping[str, object]]) -> str:
-    """Return the notes about the folders that the agent may search, joined."""
+    """Return the joined notes on the folders that the agent may search; "" if there are none."""
     folders = () if not agent.searches else notes if agent.folders is None else agent.folders
     return " ".join(str(notes[folder].get("text") or "") for folder in folders if folder in notes).strip()

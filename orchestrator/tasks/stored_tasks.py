@@ -1,4 +1,4 @@
-"""The tasks in DBOS's tables, for workers that take over the tasks of a dead one."""
+"""Read and change the tasks in DBOS's tables, for workers that take over the tasks of a dead one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Any
 
 
 class StoredTasks:
-    """Implements `workers.reaper.Tasks`. All methods block."""
+    """Implements `workers.reaper.Tasks`. All methods block. `here` has the ids of the tasks that run in this
+    process.
+    """
 
     def __init__(self, dbos: Any, queue: str, here: set[str]) -> None:
         self.here = here
@@ -14,20 +16,19 @@ class StoredTasks:
         self._queue = queue
 
     def at_work(self) -> dict[str, list[str]]:
-        """Return the running tasks by worker."""
+        """Return the ids of the running tasks by worker."""
         found: dict[str, list[str]] = {}
         for task in self._dbos.list_workflows(status=["PENDING"], load_input=False, load_output=False):
             found.setdefault(task.executor_id, []).append(task.workflow_id)
         return found
 
     def queue_again(self, tasks: list[str]) -> None:
-        """Queue the tasks again.
-
-        They continue at their first unfinished step; earlier runs can record nothing more.
+        """Queue the tasks again. They continue at their first unfinished step; earlier runs of them can
+        record nothing more.
         """
         if tasks:
             self._dbos.resume_workflows(tasks, queue_name=self._queue)
 
     def give_up(self, task: str) -> None:
-        """Cancel the task."""
+        """Cancel the task, because too many workers died while running it."""
         self._dbos.cancel_workflow(task)

@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 
 QUEUE = "tasks"
 ANSWER_WITHIN_S = 8.0  # less than the time-out of most clients, 10 s
-POLL_S = 0.25  # costs 1 % of a core
+POLL_S = 0.25  # polling this often uses 1 % of a core
 KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 
 
 def max_active_tasks(max_calls: int) -> int:
-    """Return how many tasks may be active at once: more than model calls, which LlmClient limits.
+    """Return how many tasks may be active at the same time: more than `max_calls`, to which LlmClient limits
+    model calls.
 
-    DBOS polls the queue only every POLL_S seconds. A task that is already active can use a free call at once;
-    without this the models were idle for 40 % of the time (50 tasks of one call of 0.3 s, two calls at once).
-    And tasks that wait for their model do not block the others.
+    DBOS polls the queue only every POLL_S seconds, but a task that is already active can use a free call at
+    once; without such tasks the models were idle for 40 % of the time (50 tasks of one call of 0.3 s, two
+    calls at once). Also, tasks that wait for their model do not block the others.
     """
     return 2 * max_calls + 2
 
@@ -55,8 +56,8 @@ class TaskQueue:
         max_unfinished: int = 1000,
         tracer: Tracer | None = None,
     ) -> None:
-        """Make a queue. `max_calls` limits the model calls at once, `max_unfinished` the unfinished tasks of
-        all workers.
+        """Create a queue. `max_calls` limits how many model calls run at the same time, `max_unfinished` how
+        many unfinished tasks all workers together may have.
         """
         self._tracer = tracer
         self._database = database
@@ -74,11 +75,13 @@ class TaskQueue:
 
     @property
     def exists(self) -> bool:
-        """Return True if there has ever been a task. Without one, DBOS need not be loaded."""
+        """Return True if there may have been a task. Otherwise DBOS need not be loaded."""
         return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
-        """Import and launch DBOS once; unfinished tasks continue. Call it again after a DatabaseFailed."""
+        """Import and launch DBOS once, which resumes unfinished tasks. Raises DatabaseFailed if the database
+        fails; it may then be called again.
+        """
         async with self._starting, self._translated():
             if self._dbos is not None:
                 return
@@ -112,7 +115,9 @@ class TaskQueue:
 
     @property
     def is_lost(self) -> bool:
-        """Return True if this process works on a database that was put aside or deleted: it must restart."""
+        """Return True if this process works on a database file that was moved or deleted, so that the process
+        must restart.
+        """
         return self._database.is_lost
 
     @property
@@ -121,24 +126,26 @@ class TaskQueue:
         return self._dbos is not None
 
     def stop_taking(self) -> None:
-        """Let DBOS take no further tasks from the queue. The tasks that run here continue."""
+        """Let DBOS take no further tasks from the queue. Tasks that are running here continue."""
         for event in self._instance.background_thread_stop_events:
             event.set()
 
     @property
     def stored(self) -> StoredTasks:
-        """Return the stored tasks. Only valid after `start`."""
+        """Return the tasks as they are stored. Only valid after `start`."""
         return StoredTasks(self._dbos.DBOS, QUEUE, self._here)
 
     async def submit(
         self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None
     ) -> str:
-        """Accept a task and return its id. The same key returns the id of the task that was accepted first.
+        """Accept a task and return its id. If a task with the same `key` was accepted before, return the id
+        of that task.
 
-        Raise IdempotencyConflict if that task is a different one, and QueueFull. The tasks are also compared
-        after the enqueueing, which never overwrites a stored task: of two concurrent tasks with the same key,
-        one is refused. `traceparent` names the span to which the task belongs; it is stored with the task, so
-        that its steps are in one trace whichever worker runs them.
+        Raises IdempotencyConflict if the earlier task has another goal or other agents, QueueFull if there
+        are too many unfinished tasks, and DatabaseFailed if the database fails. The tasks are compared again
+        after the enqueueing, which never overwrites a stored task, so one of two concurrent tasks with the
+        same key is refused. `traceparent` names the span to which the task belongs; it is stored with the
+        task, so that all its steps are in one trace, whichever worker runs them.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
@@ -160,7 +167,9 @@ class TaskQueue:
         return task_id
 
     async def _is_stored(self, task_id: str, task: dict[str, Any]) -> bool:
-        """Return whether the task is stored. Raise IdempotencyConflict if a different task has its id."""
+        """Return whether the task is stored. Raises IdempotencyConflict if a different task is stored under
+        its id.
+        """
         found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
         if found and not view.is_same(found[0], task):
             raise IdempotencyConflict(
@@ -171,7 +180,9 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _place_in_queue(self) -> AsyncIterator[None]:
-        """Reserve a place in the queue while the task is being stored. Raise QueueFull."""
+        """Reserve a place in the queue while a task is being stored. Raises QueueFull if there are too many
+        unfinished tasks.
+        """
         self._submitting += 1
         try:
             # Tasks that are being stored count too, so that many requests at once do not exceed the limit.
@@ -188,7 +199,7 @@ class TaskQueue:
             self._submitting -= 1
 
     async def list(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest tasks, without their steps and answers."""
+        """Return the newest `limit` tasks, without their steps and answers."""
         if not self.exists:
             return []
         await self.start()
@@ -198,7 +209,7 @@ class TaskQueue:
         return [view.summary(status, status.workflow_id in given_up) for status in found]
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
-        """Return the task with its steps and answer, or None."""
+        """Return the task with its steps and its answer; None if there is no such task."""
         if not self.exists:
             return None
         await self.start()
@@ -215,7 +226,7 @@ class TaskQueue:
         return await asyncio.to_thread(self._database.given_up, cancelled) if cancelled else set()
 
     async def cancel(self, task_id: str) -> None:
-        """Cancel a task that is queued or running; a running step is aborted."""
+        """Cancel a task that is queued or running. A running step is aborted."""
         async with self._answering():
             await self._dbos.DBOS.cancel_workflow_async(task_id)
         emit("task_cancelled", task=task_id)
@@ -233,8 +244,8 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _answering(self, else_: str = "") -> AsyncIterator[None]:
-        """Raise DatabaseFailed if the database does not answer soon, because DBOS itself would wait without a
-        limit.
+        """Raise DatabaseFailed if the database does not answer the block in time, because DBOS itself would
+        wait without a limit. `else_` is added to the message.
         """
         try:
             async with self._translated(), asyncio.timeout(ANSWER_WITHIN_S):
@@ -245,8 +256,8 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
-        """Convert database exceptions of the libraries to DatabaseFailed, without waiting for
-        the database.
+        """Convert database exceptions in the block to DatabaseFailed, and have them raised without waiting
+        for the database.
         """
         token = ANSWERING.set(True)
         try:
@@ -278,7 +289,8 @@ class TaskQueue:
         return result
 
     def _reserve(self, name: str, traceparent: str | None) -> workflow.Run:
-        """Reserve the next position among the workflow's steps for a step of this name.
+        """Reserve the next position among the workflow's steps for the step `name`, and return the function
+        that runs it.
 
         `traceparent` is the span that the step belongs to, or None.
         """

@@ -1,4 +1,4 @@
-"""Convert DBOS's records to the tasks that the API shows. Pure."""
+"""Convert DBOS's records to tasks as the API shows them. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINI
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
-    """Return a task for the list. `given_up`: it was cancelled because too many workers died while it ran."""
+    """Return a task as the list shows it. `given_up` means that it was cancelled because too many workers
+    died while running it, which shows as failed.
+    """
     task = _task_of(status)
     return {
         "id": status.workflow_id,
@@ -40,8 +42,9 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
 def detail(
     status: Any, steps: list[Mapping[str, Any]], running: Mapping[str, str] | None, given_up: bool = False
 ) -> dict[str, Any]:
-    """Return a whole task: steps, answers and sources, or why it failed. `running` maps running steps to
-    details.
+    """Return a whole task: its steps, answers and sources, or why it failed.
+
+    `running` maps the names of running steps to what they wait for, "" if they do not wait.
     """
     view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}
@@ -68,7 +71,7 @@ def is_same(status: Any, task: Mapping[str, Any]) -> bool:
 
 
 def step_view(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one recorded step for the API."""
+    """Return one recorded step as the API shows it."""
     return {
         "name": step["function_name"],
         "state": "failed" if step.get("error") else "done",

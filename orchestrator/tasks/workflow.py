@@ -1,4 +1,4 @@
-"""The order of a task's steps: plan → (retrieve → answer) for each agent in parallel → join.
+"""Run a task's steps in their order: plan → (retrieve → answer) for each agent in parallel → join.
 
 The workflow does not know DBOS. It reserves the positions of steps in advance, so that parallel steps keep
 their positions after a kill: the order of the `reserve` calls is part of what is stored
@@ -24,7 +24,9 @@ SOURCE_FIELDS = ("agent", "file", "heading", "score")
 
 
 async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, max_parallel: int) -> dict[str, Any]:
-    """Return {"answer", "answers", "sources", "notes"}. Raise TaskFailed if no agent could answer."""
+    """Run the steps of a task, and return {"answer", "answers", "sources", "notes"}. At most `max_parallel`
+    agents work at the same time. Raises TaskFailed if no agent could answer.
+    """
     goal: str = task["goal"]
     parts, notes = await _parts(task, steps, reserve)
     positions = [(part, reserve(f"retrieve:{part.agent}"), reserve(f"answer:{part.agent}")) for part in parts]
@@ -70,8 +72,8 @@ async def _answered(steps: Steps, goal: str, part: SubTask, retrieve: Run, answe
 
 
 def _result_of(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
-    """Return one agent's answer, or the reason of its TaskFailed. Other exceptions, such as cancellation, are
-    raised.
+    """Return one agent's answer, or the reason if it failed with TaskFailed. Any other exception, such as
+    cancellation, is raised.
     """
     result: dict[str, Any] = {
         "agent": part.agent,

@@ -1,1 +1,3 @@
-"""Several workers on one Postgres: which are alive, and how the tasks of dead ones are taken over."""
+"""Let several workers share one Postgres: detect which workers are alive, and take over the tasks of dead
+workers.
+"""

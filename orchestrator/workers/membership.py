@@ -1,8 +1,8 @@
-"""The table of workers in Postgres: one row per worker, with its heartbeat counter.
+"""Maintain the table of workers in Postgres: one row per worker, with its heartbeat counter.
 
-A name belongs to one process at a time. Two processes with the same name would take each other's tasks and
-declare each other dead, again and again. Therefore the name is an advisory lock, which the server frees when
-its holder dies.
+A name belongs to one process at a time, because two processes with the same name would take each other's
+tasks and declare each other dead, again and again. Therefore a worker holds an advisory lock on its name,
+which the server frees when the worker dies.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from orchestrator.storage.postgres import HeldLock, PostgresDatabase
 from orchestrator.workers.watch import Heartbeat
 
 MAX_WORKERS_LOST = 10  # per task; a task that has ended this many workers would end the next one too
-NAME_FREE_WITHIN_S = 20.0  # the server notices after 14 s that a machine is gone
+NAME_FREE_WITHIN_S = 20.0  # the server needs 14 s to notice that a machine is gone
 TRY_AGAIN_S = 0.5
 LOCK = "workers"  # no worker joins while another is declared dead
 
 
 class Membership:
-    """This process as a worker.
-
-    Its name survives restarts; its incarnation identifies this run of the process.
+    """This process as a worker. The name `worker` survives restarts; the incarnation identifies this run of
+    the process.
     """
 
     def __init__(self, database: PostgresDatabase, worker: str) -> None:
@@ -35,9 +34,8 @@ class Membership:
         self._claim: HeldLock | None = None
 
     def join(self, within_s: float = NAME_FREE_WITHIN_S) -> None:
-        """Register this worker.
-
-        Raise NameTaken if another live process holds the name for `within_s` seconds.
+        """Register this worker. Raises NameTaken if another live process still holds the name after
+        `within_s` seconds.
         """
         deadline = time.monotonic() + within_s
         while not self._has_name():
@@ -61,7 +59,9 @@ class Membership:
         return self._claim is not None
 
     def beat(self) -> bool:
-        """Increase the heartbeat. Return False if this process was declared dead or another took its name."""
+        """Increase this worker's heartbeat counter. Return False if this process was declared dead or another
+        process has its name.
+        """
         self._has_name()  # a lock that was lost with its connection is taken again when it is free
         with self._database.connect() as db:
             beaten = db.execute(
@@ -84,7 +84,7 @@ class Membership:
             )
 
     def close(self) -> None:
-        """Release the name."""
+        """Release the lock on this worker's name."""
         if self._claim is not None:
             self._claim.end()
             self._claim = None
@@ -95,19 +95,21 @@ class Membership:
             db.execute("SELECT 1")
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Convert a library's exception to an error of the server; None if the exception is about something
-        else.
+        """Convert a database library's exception to DatabaseFailed; None if the exception is not about a
+        database.
         """
         return self._database.failure(error)
 
     def check_writable(self) -> None:
-        """Raise DatabaseFailed if the server cannot write this worker's row."""
+        """Raise DatabaseFailed if the server cannot write to the table of workers."""
         with self._database.connect() as db:
             db.execute("UPDATE workers SET beats = beats WHERE worker = ?", (self.worker,))
 
     @contextmanager
     def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:
-        """Remove a dead worker after the block. Yield False if another did so, or if its heartbeat moved."""
+        """Hold the lock on the table during the block, and remove the dead worker after it. Yield True; or
+        False, and remove nothing, if the table has another heartbeat of this worker than `last`.
+        """
         with self._database.briefly_locked(LOCK):
             if self.beats().get(worker, last) != last:
                 yield False
@@ -125,12 +127,12 @@ class Membership:
         return bool(found[0]["found"])
 
     def forget(self, tasks: list[str]) -> None:
-        """Delete the counts of lost workers of these tasks."""
+        """Delete the counts of workers that died while running these tasks."""
         with self._database.connect() as db:
             db.execute("DELETE FROM taken_over WHERE task = ANY(?)", (tasks,))
 
     def given_up(self, tasks: list[str]) -> set[str]:
-        """Return the tasks that have lost more than MAX_WORKERS_LOST workers."""
+        """Return those of the tasks that have lost more than MAX_WORKERS_LOST workers."""
         with self._database.connect() as db:
             rows = db.execute(
                 "SELECT task FROM taken_over WHERE task = ANY(?) AND times > ?", (tasks, MAX_WORKERS_LOST)
@@ -138,7 +140,7 @@ class Membership:
             return {row["task"] for row in rows}
 
     def lost_worker(self, task: str) -> bool:
-        """Count one more worker that died while it ran this task. Return True if the task may run again."""
+        """Count one more worker that died while running this task. Return True if the task may run again."""
         with self._database.connect() as db:
             rows = db.execute(
                 "INSERT INTO taken_over (task, times) VALUES (?, 1)"

@@ -19,7 +19,7 @@ class Tasks(Protocol):
     here: set[str]
 
     def at_work(self) -> dict[str, list[str]]:
-        """Return the running tasks by worker."""
+        """Return the ids of the running tasks by worker."""
         ...
 
     def queue_again(self, tasks: list[str]) -> None:
@@ -27,7 +27,7 @@ class Tasks(Protocol):
         ...
 
     def give_up(self, task: str) -> None:
-        """Cancel the task."""
+        """Cancel the task, because too many workers died while running it."""
         ...
 
 
@@ -36,7 +36,7 @@ class DeclaredDead(Exception):
 
 
 class Reaper:
-    """Runs the heartbeat and the takeover of one worker."""
+    """Sends the heartbeat of one worker, and takes over the tasks of workers that are dead."""
 
     def __init__(
         self, membership: Membership, tasks: Tasks, clock: Callable[[], float] = time.monotonic
@@ -49,20 +49,24 @@ class Reaper:
         self._last_failure = ""
 
     async def run(self) -> None:
-        """Run until cancelled. Raise DeclaredDead."""
+        """Do a round every few seconds until cancelled. A failing database is logged and waited for. Raises
+        DeclaredDead if other workers declared this one dead.
+        """
         while True:
             try:
                 await asyncio.to_thread(self.round)
                 self._last_failure = ""
             except DatabaseFailed as error:
-                # It failed for all workers, so none is dead: HeartbeatWatch starts again after the gap.
+                # The database failed for all workers, so none is dead. HeartbeatWatch starts again after it.
                 if error.message != self._last_failure:
                     emit("workers_not_seen", error.message)
                 self._last_failure = error.message
             await asyncio.sleep(BEAT_S)
 
     def round(self) -> None:
-        """Send one heartbeat and examine all workers once. Raise DeclaredDead or DatabaseFailed."""
+        """Send one heartbeat, and take over the tasks of dead workers. Raises DeclaredDead if this worker was
+        declared dead, and DatabaseFailed if the database fails.
+        """
         if not self._membership.beat():
             raise DeclaredDead
         at_work = self._tasks.at_work()
@@ -73,8 +77,8 @@ class Reaper:
         self._requeue_strays(set(at_work.get(self._membership.worker, [])))
 
     def _requeue_strays(self, mine: set[str]) -> None:
-        """Queue tasks again that are recorded as ours but do not run here, because a reply of the database
-        was lost.
+        """Queue tasks again that are recorded as running here but do not, which happens if a reply of the
+        database was lost. `mine` has the ids of the tasks recorded as running here.
         """
         strays = dict.fromkeys(mine - self._tasks.here, NO_HEARTBEAT)
         self._stray_watch = self._stray_watch.after(

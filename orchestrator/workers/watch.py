@@ -1,4 +1,4 @@
-"""Decide which workers are dead, from what this process observed. Pure: time is an argument.
+"""Decide which workers are dead, from what this process has observed. Pure: time is an argument.
 
 Clocks of different machines are never compared. A worker is dead if its heartbeat did not change during
 DEAD_AFTER_S seconds of continuous observation. After a gap in the observation (this machine slept, the
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 BEAT_S = 3.0
-DEAD_AFTER_S = 12.0  # plus one heartbeat and one look, a task is taken over within 20 s
+DEAD_AFTER_S = 12.0  # with the heartbeat's interval, a task is taken over within 20 s
 MAX_GAP_S = 9.0  # between two observations
 
 
@@ -23,19 +23,21 @@ class Heartbeat:
     beats: int
 
 
-# For a worker with tasks but no row: it was removed, and took another task before it noticed.
+# For a worker with tasks but no row in the table: it was removed, and took a task before it noticed that.
 NO_HEARTBEAT = Heartbeat("", 0)
 
 
 @dataclass(frozen=True)
 class HeartbeatWatch:
-    """The last heartbeat of each worker, since when it is unchanged, and the time of the last observation."""
+    """For each worker, its last heartbeat and since when that is unchanged (`since`); and the time of the
+    last observation.
+    """
 
     since: Mapping[str, tuple[Heartbeat, float]] = field(default_factory=dict)
     looked_at: float = float("-inf")
 
     def after(self, seen: Mapping[str, Heartbeat], now: float) -> HeartbeatWatch:
-        """Return the watch updated with an observation of all heartbeats."""
+        """Return the watch after an observation of all heartbeats (`seen`) at the time `now`."""
         known = self.since if now - self.looked_at <= MAX_GAP_S else {}
         unchanged = {
             name: known[name] for name, beat in seen.items() if name in known and known[name][0] == beat

@@ -20,17 +20,17 @@ from mlx_server.model_store.files.weight_files import UnreadableModel, stored_by
 
 CONFIG = "adapter_config.json"
 WEIGHTS: Mapping[Form, str] = {"mlx-lm": "adapters.safetensors", "peft": "adapter_model.safetensors"}
-"""The file of an adapter's tensors in each form."""
+"""The name of the file with an adapter's tensors, in each form."""
 MAX_CONFIG_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that can be applied to its base.
+    """An adapter that can be applied to its base model.
 
-    `bytes` is the size of its files, `weights_bytes` that of its tensors, `parameters` their number of
-    weights. `digest` (sha256, hex) covers its configuration and a sample of each tensor. `modified` is in
-    seconds since the epoch.
+    `bytes` is the size of its files, `weights_bytes` the size of its tensors, `parameters` the number of
+    weights in them. `digest` (sha256, hex) covers its configuration and a sample of each tensor. `modified`
+    is in seconds since the epoch.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Adapter:
         return self.path / WEIGHTS[self.settings.form]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the adapter as programs read it."""
+        """Return the adapter as a JSON object for programs."""
         own = self.settings
         return {
             "path": str(self.path),
@@ -59,8 +59,11 @@ class Adapter:
 
 
 def read_adapter(folder: Path, base: Path, base_digest: str) -> Adapter:
-    """Return the adapter in `folder`, checked against the model in folder `base`, whose files have the digest
-    `base_digest`. Raises UnreadableModel, which names the file and the fault.
+    """Return the adapter in `folder`, checked against the model in the folder `base`, whose files have the
+    digest `base_digest`.
+
+    Raises UnreadableModel, which names the file and the fault, if files are missing or invalid or do not suit
+    the base.
     """
     try:
         return _read(folder, _stamp(folder), base, base_digest)
@@ -69,7 +72,9 @@ def read_adapter(folder: Path, base: Path, base_digest: str) -> Adapter:
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return name, mtime_ns and size of the adapter's files. Raises UnreadableModel if one is missing."""
+    """Return the name, mtime_ns and size of each of the adapter's files. Raises UnreadableModel if the folder
+    or its configuration is missing.
+    """
     if not folder.is_dir():
         raise UnreadableModel(
             f"{folder}: there is no such folder; the adapter needs {CONFIG} and its weights"
@@ -82,7 +87,7 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...], base: Path, base_digest: str) -> Adapter:
-    """Return the adapter, cached by the stamps of its files and the digest of its base's."""
+    """Return the adapter. The result is cached by all arguments, so a changed file or base is read again."""
     if (size := (folder / CONFIG).stat().st_size) > MAX_CONFIG_BYTES:
         raise UnreadableModel(f"{folder / CONFIG}: it has {size} bytes, and may have {MAX_CONFIG_BYTES}")
     config = weight_files.read_json_object(folder / CONFIG)
@@ -113,7 +118,9 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...], base: Path, bas
 
 
 def _check(own: AdapterSettings, header: Mapping[str, Any], base: Path) -> None:
-    """Raise UnusableAdapter if the tensors cannot be added to the model in the folder `base`."""
+    """Raise UnusableAdapter if the adapter's keys or tensors, listed in `header`, do not match the model in
+    the folder `base`.
+    """
     known = tensors.layer_shapes(weight_files.read_headers(base), weight_files.read_config(base))
     if unknown := tensors.names_no_layer(own.keys, known):
         raise UnusableAdapter(f"keys name no layer of the model: {', '.join(unknown[:5])}")
@@ -124,8 +131,10 @@ def _check(own: AdapterSettings, header: Mapping[str, Any], base: Path) -> None:
 
 
 def layers_of(own: AdapterSettings, names: Mapping[str, Any]) -> dict[str, dict[str, AdapterTensor]]:
-    """Return the parts of each adapted layer, from the `names` of the tensors. Raises UnusableAdapter if
-    there are none, or others.
+    """Return the tensors of each adapted layer, by layer and part (`lora_a`, `lora_b`, `m`).
+
+    `names` has the tensors' names as its keys. Raises UnusableAdapter if there are none, or if one is not
+    part of an adapter.
     """
     found: dict[str, dict[str, AdapterTensor]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The adapters that the configuration has for its models, and the folders that hold them."""
+"""Find the adapters that the configuration has for its models, and the folders that hold them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from vestal.config import Config, canonical
 from vestal.config.settings import ModelAdapter
 
 MANIFEST_KEY = "adapter"
-"""Key in the manifest of a model with an adapter: the adapter's folder, absolute or in the model's own one.
+"""Key in the manifest of a model with an adapter. Its value is the adapter's folder: an absolute path, or one
+relative to the model's folder.
 """
 SUBFOLDER = "adapter"
-"""The folder of an adapter whose files are in the store, in that of its model."""
+"""The name of the folder, inside its model's folder, of an adapter whose files are in the store."""
 
 
 def configured_adapters(config: Config, model: str) -> Iterator[tuple[str, Path | None]]:
-    """Yield name and folder of each adapter of the configured model `model`; None for one that was not
-    fetched, or whose source cannot be parsed.
+    """Yield the name and the folder of each adapter that is configured for `model`. The folder is None if the
+    adapter is not fetched or its source cannot be parsed.
     """
     for adapter in config.adapters():
         if adapter.base == canonical(model):
@@ -28,7 +29,9 @@ def configured_adapters(config: Config, model: str) -> Iterator[tuple[str, Path 
 
 
 def configured_folder(config: Config, adapter: ModelAdapter) -> Path | None:
-    """Return the folder that holds a configured adapter; None if it was not fetched."""
+    """Return the folder that holds a configured adapter; None if the adapter is not fetched or its source
+    cannot be parsed.
+    """
     try:
         source = parse_source(adapter.name, adapter.source)
     except ModelStoreError:
@@ -40,6 +43,8 @@ def configured_folder(config: Config, adapter: ModelAdapter) -> Path | None:
 
 
 def fetched_folder(folder: Path) -> Path | None:
-    """Return the folder of the adapter that the manifest in `folder` names; None if it names none."""
+    """Return the adapter's folder that the manifest in the model folder `folder` names; None if it names
+    none.
+    """
     path = layout.read_manifest(folder).get(MANIFEST_KEY)
     return folder / path if isinstance(path, str) and path else None

@@ -1,4 +1,4 @@
-"""What an adapter's `adapter_config.json` says, in mlx-lm's form or PEFT's. Pure."""
+"""Read an adapter's `adapter_config.json`, in mlx-lm's form or PEFT's. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Method = Literal["lora", "dora"]
 
 
 class UnusableAdapter(Exception):
-    """An adapter that cannot be applied; the text says why, and what can be done."""
+    """An adapter cannot be applied; the text says why, and often what can be done."""
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How an adapter is applied: a layer's output is increased by `scale` times that of the low-rank product.
+    """How an adapter is applied: `scale` times the adapter's low-rank product is added to a layer's output.
 
     `keys` names the adapted layers within a block of the model; it is empty if the file does not name them.
     """
@@ -31,7 +31,9 @@ class AdapterSettings:
 
 
 def read_settings(config: Mapping[str, Any]) -> AdapterSettings:
-    """Return the settings in the content of an `adapter_config.json`. Raises UnusableAdapter."""
+    """Return the settings in `config`, the content of an `adapter_config.json`. Raises UnusableAdapter if it
+    is invalid or asks for what cannot be applied.
+    """
     return _peft_settings(config) if "peft_type" in config else _mlx_settings(config)
 
 

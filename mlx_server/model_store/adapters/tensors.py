@@ -1,4 +1,5 @@
-"""The names of an adapter's tensors in mlx-lm's form and in PEFT's, and the shapes that a model needs. Pure.
+"""Interpret the names of an adapter's tensors in mlx-lm's form and in PEFT's, and compare their shapes with a
+model's. Pure.
 
 In mlx-lm's form, layer `L` with a weight of shape [out, in] has `L.lora_a` [in, rank], `L.lora_b` [rank, out]
 and, for DoRA, `L.m` [out]. PEFT stores the first two transposed, under names of its own.
@@ -25,8 +26,10 @@ _EMBEDDINGS = ("embed_tokens", "embeddings", "wte", "tok_embeddings", "word_embe
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """What a tensor of an adapter is: which `part` of the adapted `layer`. `name` is its name in the file;
-    `transposed` tensors have their two dimensions exchanged in comparison with mlx-lm's form.
+    """A tensor of an adapter: the `part` (`lora_a`, `lora_b` or `m`) of the adapted `layer`.
+
+    `name` is its name in the file. The two dimensions of a `transposed` tensor are exchanged in comparison
+    with mlx-lm's form.
     """
 
     name: str
@@ -35,13 +38,15 @@ class AdapterTensor:
     transposed: bool = False
 
     def shape(self, stored: Iterable[int]) -> Shape:
-        """Return the shape in mlx-lm's form of the tensor whose shape in the file is `stored`."""
+        """Return the tensor's shape in mlx-lm's form; `stored` is its shape in the file."""
         dimensions = tuple(stored)
         return dimensions[::-1] if self.transposed else dimensions
 
 
 def parse_tensor(name: str, form: Form) -> AdapterTensor | None:
-    """Return what the tensor is; None if it is not part of an adapter that can be applied."""
+    """Return the layer and part that the tensor `name` belongs to; None if it is not part of an adapter that
+    can be applied.
+    """
     if form == "mlx-lm":
         layer, _, part = name.rpartition(".")
         if layer and part in ("lora_a", "lora_b", "m"):
@@ -56,8 +61,9 @@ def parse_tensor(name: str, form: Form) -> AdapterTensor | None:
 
 
 def short_name(layer: str) -> str:
-    """Return a layer's name without what stands before its number, which differs between layouts:
-    `language_model.model.layers.3.mlp.up_proj` → `layers.3.mlp.up_proj`, `model.embed_tokens` →
+    """Return a layer's name without the prefix before its block, which differs between layouts.
+
+    Examples: `language_model.model.layers.3.mlp.up_proj` → `layers.3.mlp.up_proj`, `model.embed_tokens` →
     `embed_tokens`.
     """
     numbered = _NUMBERED.search(layer)
@@ -65,8 +71,10 @@ def short_name(layer: str) -> str:
 
 
 def layer_shapes(headers: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Return the shape of the weight of each layer of a model, by `short_name`; quantized weights count as
-    dense ones. `headers` has the header entry of each tensor.
+    """Return the shape of each layer's weight in a model, by `short_name`. A quantized weight has the shape
+    that it would have unquantized.
+
+    `headers` has the safetensors header entry of each tensor by its name.
     """
     shapes: dict[str, Shape] = {}
     for name, entry in headers.items():
@@ -92,8 +100,10 @@ def _group_size(layer: str, config: Mapping[str, Any]) -> int:
 
 def wrong_layer(layer: str, parts: Mapping[str, Shape], rank: int, known: Mapping[str, Shape]) -> str:
     """Return why these `parts` of an adapter cannot be added to `layer` of a model with the layers `known`;
-    "" if they can. The layers of experts are checked when the model is loaded, because files may hold each
-    expert by itself.
+    "" if they can.
+
+    Expert layers are checked only when the model is loaded, because a file may hold each expert as a separate
+    tensor.
     """
     for part in ("lora_a", "lora_b"):
         if part not in parts:
@@ -113,19 +123,23 @@ def wrong_layer(layer: str, parts: Mapping[str, Shape], rank: int, known: Mappin
 
 
 def _wanted_shape(layer: str, part: str, weight: Shape, rank: int) -> Shape:
-    """Return the shape that a part must have for a layer whose weight has the shape `weight`."""
+    """Return the shape that `part` of an adapter must have for a layer whose weight has the shape
+    `weight`.
+    """
     *experts, outputs, inputs = weight
     if part == "m":
         return (outputs,)
     if layer in _EMBEDDINGS:
-        inputs, outputs = outputs, inputs  # a row of the weight is the output for one token
+        inputs, outputs = outputs, inputs  # an embedding's weight has a row per token
     if experts:
         return (*experts, rank, inputs) if part == "lora_a" else (*experts, outputs, rank)
     return (inputs, rank) if part == "lora_a" else (rank, outputs)
 
 
 def names_no_layer(keys: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return those of mlx-lm's `keys` (`self_attn.q_proj`, `lm_head`) that name no layer of a model."""
+    """Return those of mlx-lm's `keys` (such as `self_attn.q_proj` or `lm_head`) that name no layer of a model
+    with the layers `known`.
+    """
     layers = set(known)
     inner = {re.sub(r"^\w+\.\d+\.", "", layer) for layer in layers}
     return [

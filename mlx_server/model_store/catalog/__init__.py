@@ -1,4 +1,6 @@
-"""The models that can be loaded: configured ones that are installed, and folders in `mlx.models_folder`."""
+"""List the models that can be loaded: configured models that are installed, other models of the store, and
+folders in `mlx.models_folder`.
+"""
 
 from mlx_server.model_store.catalog.entry import BrokenModel, ModelEntry, entry_of
 from mlx_server.model_store.catalog.folders import configured_folder, source_path

@@ -1,4 +1,4 @@
-"""Give the models of the catalog their configured draft models, which guess tokens for them."""
+"""Give the models of the catalog their configured draft models, which draft tokens for them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ REMEDY = "name a smaller model of the same family, or take `draft` out of the co
 
 
 def with_drafts(config: Config, entries: Sequence[ModelEntry]) -> tuple[list[ModelEntry], list[BrokenModel]]:
-    """Return the entries with their drafts, and apart from them the models whose draft cannot guess for them.
+    """Return the entries with their draft models, and separately the models whose draft model does not suit
+    them.
 
-    A model whose draft is not installed is served without it, which is logged.
+    A model whose draft model is not installed is served without it, which is logged.
     """
     drafts = {canonical(name): config.draft_of(name) for name in config.models}
     found, refused = list[ModelEntry](), list[BrokenModel]()
@@ -40,7 +41,7 @@ def with_drafts(config: Config, entries: Sequence[ModelEntry]) -> tuple[list[Mod
 
 
 def _obstacle(entry: ModelEntry, draft: ModelEntry) -> str:
-    """Return why `draft` cannot guess tokens for `entry`; "" if it can."""
+    """Return why `draft` cannot draft tokens for `entry`; "" if it can."""
     if wrong := next((each.name for each in (entry, draft) if each.kind != "generate"), None):
         return f"{wrong} does not generate text"
     try:
@@ -52,5 +53,5 @@ def _obstacle(entry: ModelEntry, draft: ModelEntry) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _warn_once(text: str) -> None:
-    """Log a warning, but not again each time that the folders are read."""
+    """Log a warning, but only the first time it is given, because the folders are read again and again."""
     log.warning("%s", text)

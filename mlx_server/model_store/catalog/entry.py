@@ -1,4 +1,4 @@
-"""A model on disk in the terms of Ollama's API, and how it is read from the files of its folder."""
+"""Describe a model on disk in the terms of Ollama's API, from the files of its folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ class ModelEntry:
     """One model on disk, in the terms of Ollama's `/api/tags` and `/api/show`.
 
     `name` is canonical. `bytes` is the size of all files, `weights_bytes` that of the tensors. `digest`
-    (sha256, hex) identifies the model: its configuration, its tokenizer, and the headers and sizes of its
+    (sha256, hex) identifies the model by its configuration, its tokenizer, the headers and sizes of its
     weight files, and its preset. `modified` is in seconds since the epoch.
 
-    `weights_name` is the name under which an engine loads the weights: a model that was made from another
-    shares its parent's, and so the memory that they take. `parameters` counts the weights. `architecture` has
-    the figures of `/api/show`, such as `embedding_length`, under their names without the model family.
-    `no_images_reason` says why a model that was made for images is served for text only; else it is empty.
+    `weights_name` is the name under which an engine loads the weights: a model that was made from another one
+    has its parent's, so that both share the weights in memory. `parameters` counts the weights.
+    `architecture` has the figures of `/api/show`, such as `embedding_length`, under their names without the
+    model family. `no_images_reason` says why a model that was made for images is served for text only; else
+    it is empty.
 
-    `adapter` is added to the weights in `path`, which are those of `preset.parent`. Models whose weights are
-    the same files, with the same configuration, tokenizer and templates, have the same `weights_id`, and one
-    copy of all that in memory. `draft` is the smaller model that guesses tokens for this one.
+    `adapter` is added to the weights in `path`, which are the weights of `preset.parent`. Models with the
+    same weight files, configuration, tokenizer and templates have the same `weights_id`, and share one copy
+    in memory. `draft` is the smaller model that drafts tokens for this one.
     """
 
     name: str
@@ -57,19 +58,21 @@ class ModelEntry:
 
     @property
     def loaded_as(self) -> str:
-        """Return the name that the engine is given for this model."""
+        """Return the name under which the engine loads this model."""
         return self.weights_name or self.name
 
     @property
     def made_from(self) -> str:
-        """Return for people what the model was made from: its parent and adapter; "" if from nothing."""
+        """Return, as text for people, the parent and the adapter that the model was made from; "" if it was
+        not made from another model.
+        """
         if self.adapter is None:
             return self.preset.parent
         own = self.adapter.settings
         return f"{self.preset.parent or self.path} + {own.method} of rank {own.rank}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the model as programs read it: `vestal models list --json`."""
+        """Return the model as the JSON object that `vestal models list --json` prints."""
         hidden = ("preset", "license", "architecture", "adapter", "weights_id", "draft")
         shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
         adapter = {"adapter": self.adapter.as_json()} if self.adapter else {}
@@ -79,8 +82,9 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BrokenModel:
-    """A folder with the files of a model that cannot be loaded; `reason` names the file and the fault. The
-    fault may be that of its draft model, and not its own.
+    """A model that is on disk but cannot be loaded; `reason` names the fault and, where it can, the file.
+
+    With `has_wrong_draft`, the fault is that its draft model does not suit it.
     """
 
     name: str
@@ -89,9 +93,10 @@ class BrokenModel:
 
 
 def entry_of(name: str, folder: Path, context_tokens: int | None = None) -> ModelEntry:
-    """Return the model in `folder` under `name`, wherever the folder is. Raises UnreadableModel.
+    """Return the model in `folder` as an entry with the name `name`; the folder may be anywhere.
 
-    `context_tokens` is the configured context, which the model's own bounds.
+    `context_tokens` is the configured context, which is reduced to the model's own if that is shorter. Raises
+    UnreadableModel if the folder does not hold a model that can be loaded.
     """
     found = ModelFolder(canonical(name), folder, context_tokens)
     return entry_in(found, model_folder.read_facts(folder))
@@ -129,11 +134,15 @@ _FIGURES = {
     "attention.head_count_kv": ("num_key_value_heads",),
     "vocab_size": ("vocab_size",),
 }
-"""Ollama's name for a figure of an architecture, and the names in `config.json`, GPT-2's last."""
+"""Maps Ollama's name for a figure of an architecture to its names in `config.json`; GPT-2's name is
+the last.
+"""
 
 
 def _architecture(config: dict[str, Any]) -> dict[str, int]:
-    """Return the architecture's figures from the text model's configuration; empty for other layouts."""
+    """Return the architecture's figures by Ollama's names, from the text model's configuration. A figure that
+    the configuration does not have under a known name is left out.
+    """
     text = config.get("text_config")
     both = config | text if isinstance(text, dict) else config
     figures = {name: next((both[k] for k in keys if k in both), None) for name, keys in _FIGURES.items()}
@@ -141,7 +150,7 @@ def _architecture(config: dict[str, Any]) -> dict[str, int]:
 
 
 def _format_count(parameters: int) -> str:
-    """Return a number of parameters as Ollama writes it: `134.52M`, `8.0B`."""
+    """Return the number of parameters as text in Ollama's form: `134.52M`, `8.0B`."""
     if parameters >= 1e9:
         return f"{parameters / 1e9:.1f}B"
     return f"{parameters / 1e6:.2f}M"

@@ -1,4 +1,6 @@
-"""The folders that may hold models: configured ones, those in `mlx.models_folder`, those of the store."""
+"""Find the folders that may hold models: folders of configured models, folders in `mlx.models_folder`, and
+folders of the store.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ from vestal.platform.exhaustion import raise_if_exhausted
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that may be a model, its name, and what is known of it besides its files.
+    """A folder that may be a model, with the model's name and what is known besides its files.
 
-    The model was made with `adapter`. `adapters` has the folders of the configured ones, by the names of the
-    models that they make.
+    `context_tokens` is the configured context. A model that was made from another has a `preset`, and an
+    `adapter` folder if it was made with one. `adapters` has the folders of the configured adapters, by the
+    names of the models that they make.
     """
 
     name: str
@@ -34,9 +37,10 @@ class ModelFolder:
 
 
 def model_folders(config: Config) -> Iterator[ModelFolder]:
-    """Yield each possible model: configured ones, those in `mlx.models_folder`, other ones of the store.
+    """Yield each folder that may be a model: configured models, folders in `mlx.models_folder`, then the
+    other models of the store.
 
-    Of the latter, those that were made from others come last.
+    Of the other models of the store, those made from another model come last.
     """
     for name, settings in config.models.items():
         if folder := configured_folder(config, name):
@@ -50,7 +54,9 @@ def model_folders(config: Config) -> Iterator[ModelFolder]:
 
 
 def _in_store(folder: Path) -> ModelFolder | None:
-    """Return the model in a folder of the store, by the name in its manifest; None if it has none."""
+    """Return the model in a folder of the store, with the name in its manifest; None if the folder's name
+    begins with a dot or its manifest has no name.
+    """
     manifest = layout.read_manifest(folder)
     name, path, installed_at = (manifest.get(key) for key in ("name", "path", "installed_at"))
     if folder.name.startswith(".") or not isinstance(name, str) or not name:
@@ -73,7 +79,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def configured_folder(config: Config, name: str) -> Path | None:
     """Return the folder that holds, or will hold, the files of the configured model `name`.
 
-    Returns None if the model is not configured, or its source cannot be parsed.
+    Return None if the model is not configured or its source cannot be parsed.
     """
     settings = config.model_source(name)
     if settings is None:
@@ -92,9 +98,8 @@ def configured_folder(config: Config, name: str) -> Path | None:
 
 
 def source_path(config: Config, source: PathSource) -> Path:
-    """Return the absolute path of `source`.
-
-    `~` is the user's home; a relative path starts in the folder of the configuration file.
+    """Return the absolute path of `source`. `~` means the user's home, and a relative path begins in the
+    folder of the configuration file.
     """
     base = config.file.parent if config.file else Path.cwd()
     return (base / Path(source.path).expanduser()).absolute()

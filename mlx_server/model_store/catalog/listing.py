@@ -1,4 +1,4 @@
-"""The models that can be loaded, and those that are broken, found in all folders that may hold models."""
+"""List the models that can be loaded, and the broken models, from all folders that may hold models."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def catalog(config: Config) -> list[ModelEntry]:
-    """Return the models that can be loaded, sorted by name. Broken ones are logged and left out."""
+    """Return the models that can be loaded, sorted by name. Broken models are logged and left out."""
     return survey(config)[0]
 
 
 def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
-    """Return the models that can be loaded, and the broken ones; each sorted by name."""
+    """Return the models that can be loaded, and the broken models; both lists are sorted by name."""
     found_models = _Survey(config)
     for found in model_folders(config):
         found_models.add(found)
@@ -34,13 +34,15 @@ def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
 
 
 def find(config: Config, name: str) -> ModelEntry | None:
-    """Return the model of that name, in any spelling of it; None if it is not installed."""
+    """Return the model with the name `name`, in any spelling; None if it is not installed."""
     return find_named(name, catalog(config), lambda entry: entry.name)
 
 
 class _Survey:
-    """The models found so far. The first one that is found with some weights is their owner: the models
-    that were made from it, and share them, are found later.
+    """Collects the models that are found, and decides which of them share weights.
+
+    The first model found with some weights owns them. Models that were made from it share its weights, and
+    are found later.
     """
 
     def __init__(self, config: Config) -> None:
@@ -50,7 +52,7 @@ class _Survey:
         self._owners: dict[_Weights, ModelEntry] = {}
 
     def add(self, found: ModelFolder) -> None:
-        """Add the model in a folder, and those that the configuration makes of it with adapters."""
+        """Add the model in a folder, and the models that the configuration makes from it with adapters."""
         if found.name in self._entries or not model_folder.looks_like_model(found.folder):
             return
         try:
@@ -72,7 +74,7 @@ class _Survey:
             self._add_adapter(entry, name, folder, weights)
 
     def _add_adapter(self, base: ModelEntry, name: str, folder: Path, weights: _Weights) -> None:
-        """Add the model that a configured adapter makes of `base`."""
+        """Add the model that a configured adapter makes from `base`."""
         try:
             entry = self._adapted(replace(base, name=name, preset=Preset(parent=base.name)), folder)
         except UnreadableModel as error:
@@ -82,8 +84,11 @@ class _Survey:
         self._owners.setdefault((*weights[:2], entry.adapter.digest if entry.adapter else ""), entry)
 
     def _adapted(self, entry: ModelEntry, folder: Path) -> ModelEntry:
-        """Return `entry`, the base under the name of the adapted model, with the adapter in `folder`. Raises
-        UnreadableModel.
+        """Return `entry` with the adapter in `folder` added. `entry` is the base model under the adapted
+        model's name.
+
+        Raises UnreadableModel if the base does not generate text, or the adapter cannot be read or does not
+        suit the base.
         """
         if entry.kind != "generate":
             raise UnreadableModel(
@@ -102,7 +107,9 @@ class _Survey:
         )
 
     def _add_broken(self, found: ModelFolder, reason: str) -> None:
-        """Add a broken model, and the models that the configuration makes of it."""
+        """Add a broken model, and the models that the configuration would make from it with adapters, as
+        broken too.
+        """
         _log_once(found.name, reason)
         self._broken.setdefault(found.name, BrokenModel(found.name, reason))
         for name in found.adapters:
@@ -119,18 +126,20 @@ class _Survey:
 
 @functools.lru_cache(maxsize=256)
 def _log_once(name: str, reason: str) -> None:
-    """Log a broken model, but not again each time that the folders are read."""
+    """Log that a model is broken, but only the first time, because the folders are read again and again."""
     log.warning("model %s is left out: %s", name, reason)
 
 
 _Weights = tuple[str, tuple[int, int], str]
-"""What tells weights apart: the digest of a folder's files, the file that holds the first weights, and the
-digest of the adapter, or "".
+"""What identifies weights: the digest of a folder's files, the device and inode of its first weight file, and
+the digest of the adapter, or "" without one.
 """
 
 
 def _sharing(entry: ModelEntry, owner: ModelEntry, preset: Preset) -> ModelEntry:
-    """Return `entry`, which was made from another model, with the weights of `owner` and its own preset."""
+    """Return `entry`, a model that was made from another one, with the weights of `owner` and its own
+    preset.
+    """
     capabilities = entry.capabilities
     if preset.template:
         capabilities = model_folder.capabilities_of(

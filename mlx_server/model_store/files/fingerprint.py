@@ -1,8 +1,9 @@
-"""A hash that differs between models of the same shape: of all small files, and of a sample of every tensor.
+"""Compute a hash that differs between models of the same shape: of all small files, and of a sample of every
+tensor.
 
 Two fine-tunes of one model have the same configuration, names, shapes and sizes. A server that compares only
-those gives one model the keys and values of the other. Hashing all weights would take longer than the prompt
-cache saves.
+those would use the keys and values of one model for the other. Hashing all weights would take longer than the
+prompt cache saves.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _SMALL = frozenset({".json", ".jinja", ".txt", ".model"})
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the sha256 (hex) of a model's files. Raises OSError, ValueError or KeyError if the folder is not
-    a model.
+    """Return the sha256 (hex) of a model's small files and of samples of its weights. Raises OSError,
+    ValueError or KeyError if the folder is not a model or cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -32,7 +33,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def sample_file(path: Path, digest: Any) -> None:
-    """Add a safetensors file's header to `digest`, and SAMPLE_BYTES from the middle of each tensor."""
+    """Add a safetensors file's header to the hash `digest`, and up to SAMPLE_BYTES from the middle of each
+    tensor.
+    """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = file.read(length)

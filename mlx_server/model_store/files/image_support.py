@@ -31,13 +31,15 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """The files that say how a model's images are resized and normalized; a model has one of them, or both."""
 
 _TOWER_NAMES = frozenset({"vision_tower", "visual", "vision_model", "vision_encoder"})
-"""One of these is a step in the name of each tensor of the part that encodes images."""
+"""Each tensor of the part that encodes images has one of these words, between dots, in its name."""
 
 
 @dataclass(frozen=True)
 class ImageSupport:
-    """Whether a model reads images. If its configuration has a part for images and it does not, `reason` is
-    a part of a sentence that says why; for a text model it is empty.
+    """Whether a model reads images.
+
+    If a model has a part for images but is served for text only, `reason` says why, as part of a sentence;
+    else it is empty.
     """
 
     reads_images: bool = False
@@ -47,8 +49,10 @@ class ImageSupport:
 def image_support(
     config: Mapping[str, Any], tensor_names: Collection[str], files: Collection[str]
 ) -> ImageSupport:
-    """Return whether a model reads images, given its config.json, the names of its tensors, and the names of
-    the files in its folder.
+    """Return whether a model reads images.
+
+    `config` is its config.json, `tensor_names` are the names of its tensors, and `files` the names of the
+    files in its folder.
     """
     if not isinstance(config.get("vision_config"), dict):
         return ImageSupport()

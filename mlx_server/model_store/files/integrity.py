@@ -1,4 +1,6 @@
-"""Record the sha256 of weights when they are installed. `mlx_server/engine/models/weights` compares it."""
+"""Record the sha256 of each weight file when a model is installed. `mlx_server/engine/models/weights`
+compares them later.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,18 @@ from mlx_server.model_store.files.weight_files import weight_files
 
 CHUNK_BYTES = 16 * 1024 * 1024
 MANIFEST_KEY = "weights"
-"""Key in the manifest; its value maps file names to {"sha256" (hex), "bytes", "mtime_ns"}."""
+"""Key in the manifest. Its value maps file names to {"sha256" (hex), "bytes", "mtime_ns"}."""
 
 
 def compute_checksums(folder: Path) -> dict[str, Any]:
-    """Return the manifest's entry (under MANIFEST_KEY) for the weight files in `folder`."""
+    """Return the value under MANIFEST_KEY for the weight files in `folder`: file names with sha256, size and
+    modification time.
+    """
     return {path.name: {"sha256": sha256_of(path), **_stamp(path)} for path in checked_files(folder)}
 
 
 def checked_files(folder: Path) -> list[Path]:
-    """Return the files of weights in the folder of a model, or in that of an adapter."""
+    """Return the weight files in `folder`, which is the folder of a model or of an adapter."""
     return [*weight_files(folder), *sorted(folder.glob("adapter*.safetensors"))]
 
 

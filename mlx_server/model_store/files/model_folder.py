@@ -1,4 +1,6 @@
-"""Read the facts about a model from its folder, without mlx: configuration, weight headers, template."""
+"""Read the facts about a model from its folder, without mlx: configuration, headers of the weights, chat
+template.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from vestal.platform.exhaustion import raise_if_exhausted
 
 _DEFAULT_CONTEXT_TOKENS = 4096
 _JUDGED_TOKENS = 8192
-"""The longest pair of query and document that Qwen3-Reranker reads, as its authors use it."""
+"""The longest pair of query and document, in tokens, that Qwen3-Reranker reads, as its authors use it."""
 MAX_TEMPLATE_BYTES = 1024 * 1024
 """Largest file of a chat template that is read. The longest ones in use have 50 KB."""
 MAX_LICENSE_BYTES = 256 * 1024
@@ -37,11 +39,14 @@ class ModelFacts:
 
     `bytes` is the size of all files, `weights_bytes` that of the tensors, `parameters` the number of weights.
     `quantization` is `Q4`, `Q8` and so on, or the type of most weights, such as `BF16`. `modified` is when
-    the files were last changed, in seconds since the epoch. `weights_file` is the device and the inode of the
-    first file of weights: two folders that share it (by hard links) share the weights. `texts_digest`
-    (sha256, hex) covers the small files that decide how the weights are used: configuration, tokenizer and
-    templates. `license` is the text of the license that comes with the model, or empty. `no_images_reason`
-    says why a model that was made for images is served for text only; else it is empty.
+    the files were last changed, in seconds since the epoch. `digest` (sha256, hex) covers configuration,
+    tokenizer, and the headers and sizes of the weight files.
+
+    `weights_file` is the device and the inode of the first weight file: two folders whose first weight file
+    is the same (by hard links) share the weights. `texts_digest` (sha256, hex) covers the small files that
+    decide how the weights are used: configuration, tokenizer and templates. `license` is the text of the
+    license that comes with the model, or empty. `no_images_reason` says why a model that was made for images
+    is served for text only; else it is empty.
     """
 
     kind: Kind
@@ -67,8 +72,8 @@ def looks_like_model(folder: Path) -> bool:
 
 
 def find_model(tree: Path) -> Path | None:
-    """Return the model in an unpacked tree: the topmost folder that looks like a model, or the topmost GGUF
-    file.
+    """Return the model in the unpacked folder tree `tree`: the topmost folder that looks like a model, or the
+    topmost GGUF file; None if there is neither.
     """
     folders = (path.parent for path in tree.rglob("config.json") if looks_like_model(path.parent))
     found = [*folders, *tree.rglob("*.gguf")]
@@ -76,7 +81,9 @@ def find_model(tree: Path) -> Path | None:
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Return the facts of the model in `folder`. Raises UnreadableModel."""
+    """Return the facts of the model in `folder`. Raises UnreadableModel if a file is missing, damaged or not
+    supported.
+    """
     try:
         files = [*_files(folder), *sentence_files.module_files(folder)]
         stamp = tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
@@ -87,7 +94,9 @@ def read_facts(folder: Path) -> ModelFacts:
 
 
 def check_templates(folder: Path) -> None:
-    """Raise UnreadableModel, which names the file, if a file with a chat template is too large to be read."""
+    """Raise UnreadableModel, which names the file, if a file that holds a chat template is larger than the
+    limit.
+    """
     own = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
     limits = {**dict.fromkeys(own, MAX_TEMPLATE_BYTES), folder / "tokenizer_config.json": _MAX_CONFIG_BYTES}
     for path, limit in limits.items():
@@ -97,9 +106,9 @@ def check_templates(folder: Path) -> None:
 
 
 def chat_template(folder: Path) -> str:
-    """Return the text of the model's chat template; empty if it has none that can be read.
+    """Return the text of the model's chat template; empty if the model has no template that can be read.
 
-    If the tokenizer's configuration holds several by name, the one named "default" counts.
+    If the tokenizer's configuration holds several templates, the one named "default" is returned.
     """
     try:
         check_templates(folder)
@@ -119,7 +128,9 @@ def chat_template(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    """Return the facts, cached by `stamp`: the path, mtime_ns and size in bytes of each file."""
+    """Return the facts. The result is cached by `stamp`, the path, mtime_ns and size in bytes of each
+    file.
+    """
     config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
@@ -138,7 +149,7 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
         for path in sentence_files.settings_files(folder):
             digest.update(path.read_bytes())
     images = image_support(config, headers, {path.name for path in _files(folder)})
-    if images.reads_images:  # the sizes and means there change what the model sees
+    if images.reads_images:  # these files change how an image is resized and normalized
         for path in (folder / name for name in PROCESSOR_FILES):
             digest.update(path.read_bytes() if path.is_file() else b"")
     bits, group_size = _quantization(config)
@@ -166,7 +177,7 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
 
 
 def _texts_digest(folder: Path) -> str:
-    """Return a hash of the folder's small files, without the store's own manifest."""
+    """Return the sha256 (hex) of the folder's small files, without the store's own manifest."""
     digest = hashlib.sha256()
     for path in (*_files(folder), *sorted(folder.glob("*/*.jinja"))):
         if path.suffix in _TEXTS and path.name != MANIFEST:
@@ -179,11 +190,13 @@ def _texts_digest(folder: Path) -> str:
 _TEXTS = frozenset({".json", ".jinja", ".txt", ".model"})
 
 _WITHOUT_CHAT: dict[Kind, tuple[str, ...]] = {"embed": ("embedding",), "rerank": ("rerank",)}
-"""The capabilities of the models that do not generate."""
+"""The capabilities of models that do not generate text."""
 
 
 def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str]) -> ModelKind:
-    """Return what the model in `folder` is for. Raises UnreadableModel if it cannot be served."""
+    """Return what the model in `folder` is for. Raises UnreadableModel if a file cannot be read or this model
+    is not supported.
+    """
     modules = sentence_files.read_modules(folder, config)
     kind = classify(config, modules, tensor_names, sentence_files.front_matter(folder))
     reason = kind.reason
@@ -197,9 +210,11 @@ def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str
 
 
 def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
-    """Return why the prompt of a language model that judges documents is not known; None if it is.
+    """Return why a language model that judges documents cannot be used, because its prompt is unknown; None
+    if the prompt is known.
 
-    Files with the module LogitScore hold the prompt as a chat template.
+    A model with the module LogitScore has this prompt as its chat template. Only the template of
+    Qwen3-Reranker is known.
     """
     if not any(module.name == "LogitScore" for module in modules) or "<Instruct>" in chat_template(folder):
         return None
@@ -207,11 +222,11 @@ def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
 
 
 def capabilities_of(template: str, *, fills_gaps: bool, reads_images: bool = False) -> tuple[str, ...]:
-    """Return the capabilities of a model with this chat template, in Ollama's words, by which clients decide
-    to offer tools.
+    """Return the capabilities of a model with this chat template, in Ollama's words. Clients decide by them
+    whether to offer tools.
 
-    `fills_gaps`: the model can continue a text that is followed by a suffix. If the template has no place for
-    tools, the system message describes them, so every chat model has tools.
+    `fills_gaps` says whether the model can continue a text that is followed by a suffix. Every model with a
+    chat template has tools: if the template has no place for them, the system message describes them.
     """
     thinks = ("<think>" in template and "</think>" in template) or "<|channel|>analysis" in template
     return (
@@ -232,13 +247,15 @@ INFILL_MARKERS = (
     ("<[fim-prefix]>", "<[fim-suffix]>"),
     ("[PREFIX]", "[SUFFIX]"),
 )
-"""Pairs of tokens that stand before and after a gap. A model whose tokenizer has such a pair
-can fill gaps.
+"""Pairs of tokens that stand before and after a gap in a text. A model whose tokenizer has such a pair can
+fill gaps.
 """
 
 
 def _fills_gaps(tokenizer: bytes) -> bool:
-    """Return True if the file of a tokenizer has a pair of tokens around a gap."""
+    """Return True if `tokenizer`, the content of a tokenizer.json, has both tokens of a pair of
+    INFILL_MARKERS.
+    """
     return any(all(f'"{marker}"'.encode() in tokenizer for marker in pair) for pair in INFILL_MARKERS)
 
 
@@ -261,8 +278,8 @@ def _files(folder: Path) -> Iterator[Path]:
 def _parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
     """Return the number of weights that a tensor stands for.
 
-    A quantized tensor packs several weights into a number, so its weights are counted by its scales: one per
-    group. The scales and biases themselves count as nothing.
+    A quantized tensor packs several weights into one number, so its weights are counted by its scales, of
+    which there is one per group. The scales and biases themselves count as 0.
     """
     stem, _, last = name.rpartition(".")
     scales = headers.get(f"{stem}.scales")
@@ -272,7 +289,9 @@ def _parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group
 
 
 def _quantization(config: dict[str, Any]) -> tuple[int | None, int]:
-    """Return bits per weight (None if the model is not quantized) and group size."""
+    """Return the bits per weight (None if the model is not quantized) and the number of weights in a
+    group.
+    """
     quantization = config.get("quantization")
     found = quantization if isinstance(quantization, dict) else {}
     bits, group_size = found.get("bits"), found.get("group_size", 64)
@@ -280,7 +299,7 @@ def _quantization(config: dict[str, Any]) -> tuple[int | None, int]:
 
 
 def _most_common_dtype(headers: dict[str, Any]) -> str:
-    """Return the type that most bytes of the weights have."""
+    """Return the type that takes the most bytes in the weights, such as `BF16`."""
     bytes_by_dtype: dict[str, int] = {}
     for entry in headers.values():
         bytes_by_dtype[entry["dtype"]] = bytes_by_dtype.get(entry["dtype"], 0) + stored_bytes(entry)

@@ -1,7 +1,7 @@
-"""Decide from a model's files what it is for: to generate text, to embed or to rerank. Pure.
+"""Decide from a model's files whether it is to generate text, to embed or to rerank. Pure.
 
-The branches are tried in this order: rerankers, embedders, and else generation. An embedder or reranker
-whose files name something that is not supported gets the `reason`, and is listed as broken.
+A model is first checked for being a reranker, then an embedder; all others generate text. An embedder or
+reranker whose files name something that is not supported gets a `reason`, and is listed as broken.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ Kind = Literal["generate", "embed", "rerank"]
 
 @dataclass(frozen=True)
 class ModelKind:
-    """What a model is for. `encoder` names the module in `mlx_server/engine/embeddings/architectures` that
-    computes an embedder or reranker. `reason` says, as part of a sentence, why it cannot be served.
+    """What a model is for.
+
+    `encoder` names the module in `mlx_server/engine/embeddings/architectures` that computes an embedder or
+    reranker, None for a language model. `reason` says, as part of a sentence, why the model cannot be served;
+    None if it can.
     """
 
     kind: Kind
@@ -45,10 +48,10 @@ ENCODERS = {
     "roberta": "roberta",
     "xlm-roberta": "roberta",
 }
-"""The encoder that computes a `model_type` of config.json."""
+"""Maps a `model_type` of config.json to the encoder that computes it."""
 
 _DECODERS = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
-"""Model types that generate or embed: their other files decide."""
+"""Model types that may generate text or embed: the model's other files decide."""
 
 _ONLY_ENCODERS = (ENCODERS.keys() - _DECODERS) | {
     *("albert", "big_bird", "deberta", "deberta-v2", "distilbert", "electra", "esm", "eurobert", "gte"),
@@ -58,7 +61,7 @@ _ONLY_ENCODERS = (ENCODERS.keys() - _DECODERS) | {
 """Model types that cannot generate text."""
 
 RERANKING_ENCODERS = frozenset({"bert", "camembert", "modernbert", "roberta", "xlm-roberta"})
-"""The model types of ENCODERS whose head for a score is known."""
+"""The model types of ENCODERS for which a scoring head is implemented."""
 
 _RANKING_TASK = "text-ranking"
 _EMBEDDING_TASKS = frozenset({"feature-extraction", "sentence-similarity"})
@@ -87,7 +90,9 @@ _FIXED: dict[str, dict[str, tuple[object, ...]]] = {
     "decoder": {"is_causal": (True,), "use_bidirectional_attention": (False, None), "auto_map": (None,)},
     "gemma3": {"hidden_activation": ("gelu_pytorch_tanh",), "use_bidirectional_attention": (True,)},
 }
-"""Fields of config.json by encoder, with the values that it supports. A missing field has the first one."""
+"""The fields of config.json that an encoder restricts, with the values that it supports. A missing field
+counts as the first value.
+"""
 
 
 def classify(
@@ -96,9 +101,10 @@ def classify(
     tensor_names: Collection[str],
     front_matter: Mapping[str, Any],
 ) -> ModelKind:
-    """Return the kind of a model, given its config.json, the sentence-transformers modules (empty if it has
-    none), the names of its tensors, and the front matter of its README, which only decides if nothing else
-    does.
+    """Return the kind of a model.
+
+    `config` is its config.json, `modules` are its sentence-transformers modules (empty without any), and
+    `front_matter` is the YAML at the head of its README, which decides only if nothing else does.
     """
     if (reranker := _reranker(config, modules, front_matter)) is not None:
         return reranker
@@ -110,10 +116,10 @@ def classify(
 def _reranker(
     config: Mapping[str, Any], modules: Sequence[Module], front_matter: Mapping[str, Any]
 ) -> ModelKind | None:
-    """Return the kind of a model that scores pairs of texts; None for any other model.
+    """Return the kind of a model that scores pairs of texts; None if the model is not a reranker.
 
     A cross-encoder is a sequence classifier with one label. A language model that is asked for yes or no is
-    named by sentence-transformers' module LogitScore, or only by the task in its README.
+    recognized by sentence-transformers' module LogitScore, or else by the task in its README.
     """
     architecture, model_type = _architecture(config), str(config.get("model_type", "unknown"))
     is_for_ranking = front_matter.get("pipeline_tag") == _RANKING_TASK
@@ -149,7 +155,7 @@ def _embeds(config: Mapping[str, Any], modules: Sequence[Module], front_matter: 
         return False
     return (
         config.get("use_bidirectional_attention") is True
-        or _architecture(config).endswith(("TextModel", "Model"))  # the language model without its head
+        or _architecture(config).endswith(("TextModel", "Model"))  # a language model without its output head
         or front_matter.get("pipeline_tag") in _EMBEDDING_TASKS
     )
 
@@ -167,7 +173,7 @@ def _embedder(
 def _unsupported(
     encoder: str, config: Mapping[str, Any], modules: Sequence[Module], tensor_names: Collection[str]
 ) -> str | None:
-    """Return why this configuration of the encoder is not supported; None if it is."""
+    """Return why this encoder with this configuration, or its modules, cannot be served; None if they can."""
     if (wrong := _wrong_field(encoder, config)) is not None:
         return wrong
     try:
@@ -182,9 +188,10 @@ def _unsupported(
 def _projection_fault(
     steps: SentenceSteps, modules: Sequence[Module], tensor_names: Collection[str]
 ) -> str | None:
-    """Return which projection lacks its weights or its description; None if none does.
+    """Return which projection lacks its weights or its description; None if all projections are complete.
 
-    The weights are in the folder of the module, or as `dense.0` with those of the model.
+    A projection's weights are in the folder of its module, or named `dense.0` and so on in the model's own
+    weights.
     """
     own = {module.path: module.tensor_names for module in modules}
     for i, dense in enumerate(steps.projections):
@@ -196,7 +203,9 @@ def _projection_fault(
 
 
 def _wrong_field(encoder: str, config: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the first field that the encoder does not support; None if there is none."""
+    """Return which field of `config` the encoder does not support, and which value it would; None if it
+    supports all.
+    """
     for key, values in _FIXED.get(encoder, {}).items():
         if (value := config.get(key, values[0])) not in values:
             return f"its {key} is {value!r}; only {values[0]!r} is supported"
@@ -207,7 +216,7 @@ def _wrong_field(encoder: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the name and the content of each description of rotary positions."""
+    """Yield the name and the content of each description of rotary positions in config.json."""
     whole = config.get("rope_parameters")
     for name, rope in whole.items() if isinstance(whole, Mapping) else ():
         if isinstance(rope, Mapping):
@@ -217,7 +226,9 @@ def _ropes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def default_pooling(config: Mapping[str, Any]) -> str:
-    """Return the pooling of a model whose files name none, as sentence-transformers chooses it."""
+    """Return the pooling mode that sentence-transformers chooses for a model whose files name none:
+    `lasttoken` or `mean`.
+    """
     causal = _architecture(config).endswith("ForCausalLM") and config.get("is_causal", True)
     return "lasttoken" if causal and not config.get("use_bidirectional_attention") else "mean"
 

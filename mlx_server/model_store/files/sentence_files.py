@@ -1,4 +1,6 @@
-"""Read the files that sentence-transformers adds to a model: modules, prompts, lengths, front matter."""
+"""Read the files that sentence-transformers adds to a model: modules, prompts, maximum lengths, README front
+matter.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +31,25 @@ _SENTENCE_CONFIG = "config_sentence_transformers.json"
 _LENGTHS = "sentence_bert_config.json"
 _MAX_README_BYTES = 1024 * 1024
 _NO_LIMIT_TOKENS = 10**9
-"""A tokenizer's configuration names a number above this if it knows no limit."""
+"""From this number on, a tokenizer's maximum length means that it has no limit."""
 
 
 @dataclass(frozen=True)
 class SentenceConfig:
-    """What config_sentence_transformers.json says: the text before each input, and how vectors compare."""
+    """The content of config_sentence_transformers.json: the prompt put before each text, and how vectors are
+    compared.
+    """
 
     prompt: str = ""
     similarity: str = "cosine"
 
 
 def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
-    """Return the modules that `modules.json` names; without that file, those whose folders are present.
+    """Return the modules that `modules.json` names; without that file, the modules whose folders are present.
 
-    Some conversions lack `modules.json`, or have only config_sentence_transformers.json: then the encoder,
-    which `config` describes, decides the pooling. Returns nothing for a model without any of these files.
-    Raises UnreadableModel.
+    If no Pooling folder is present, as in some conversions, the pooling is chosen by `config`. Return an
+    empty tuple for a model without any sentence-transformers files. Raises UnreadableModel if a file cannot
+    be read or is invalid.
     """
     index = folder / "modules.json"
     if index.is_file():
@@ -63,7 +67,9 @@ def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
 
 
 def _numbered(folder: Path) -> list[tuple[str, Path]]:
-    """Return the class and the folder of each module that has a folder, in the order of their numbers."""
+    """Return the class name and the folder of each module that has a folder, in the order of their
+    numbers.
+    """
     found = [
         (int(match[1]), match[2], path)
         for path in folder.iterdir()
@@ -73,18 +79,20 @@ def _numbered(folder: Path) -> list[tuple[str, Path]]:
 
 
 def module_files(folder: Path) -> list[Path]:
-    """Return the files in the folders of the modules."""
+    """Return the files in the folders of the model's sentence-transformers modules, sorted."""
     return sorted(path for _, module in _numbered(folder) for path in module.iterdir() if path.is_file())
 
 
 def settings_files(folder: Path) -> list[Path]:
-    """Return the JSON files besides config.json and the tokenizer's that change the vectors of a model."""
+    """Return the JSON files that change a model's vectors, besides config.json and the tokenizer's files."""
     own = [folder / name for name in ("modules.json", _SENTENCE_CONFIG, _LENGTHS)]
     return [path for path in [*own, *module_files(folder)] if path.suffix == ".json" and path.is_file()]
 
 
 def _module(folder: Path, type_: str, path: str) -> Module:
-    """Return a module with what its folder has. A folder outside of the model's counts as empty."""
+    """Return a module with the content of its folder. A folder outside of the model's folder counts
+    as empty.
+    """
     if not path or ".." in Path(path).parts or Path(path).is_absolute():
         return Module(type_, path, {})
     config, weights = folder / path / "config.json", folder / path / DENSE_WEIGHTS
@@ -93,9 +101,11 @@ def _module(folder: Path, type_: str, path: str) -> Module:
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:
-    """Return the prompt and the similarity of a model. Raises UnreadableModel.
+    """Return the prompt and the similarity of a model. Raises UnreadableModel if the file is not a JSON
+    object.
 
-    The prompt is the one that `default_prompt_name` names: a request has no field that chooses another.
+    The prompt is the one that `default_prompt_name` names, because a request has no field that chooses
+    another.
     """
     path = folder / _SENTENCE_CONFIG
     if not path.is_file():
@@ -110,10 +120,11 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def context_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    """Return the most tokens that an embedding model takes of a text; None if its files do not say.
+    """Return how many tokens of a text an embedding model takes at most; None if its files do not say.
 
-    The positions of the model bound what its sentence-transformers and tokenizer files name. RoBERTa's count
-    from the padding token's number, so that it has fewer than its configuration says. Raises UnreadableModel.
+    The result is the smaller of the model's positions and the length that its sentence-transformers or
+    tokenizer files name. RoBERTa's positions begin after the padding token's number, so it has fewer than its
+    configuration says. Raises UnreadableModel if a file is not a JSON object.
     """
     limits = [_positions(config)]
     sentence = folder / _LENGTHS
@@ -126,7 +137,9 @@ def context_tokens(folder: Path, config: dict[str, Any]) -> int | None:
 
 
 def lower_cases(folder: Path) -> bool:
-    """Return True if texts are made lower case before the tokenizer gets them. Raises UnreadableModel."""
+    """Return True if texts are converted to lower case before they are tokenized. Raises UnreadableModel if
+    the file that says so is not a JSON object.
+    """
     path = folder / _LENGTHS
     return path.is_file() and read_json_object(path).get("do_lower_case") is True
 
@@ -140,7 +153,7 @@ def _positions(config: dict[str, Any]) -> Any:
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
-    """Return the YAML at the head of README.md; empty if there is none that can be read."""
+    """Return the YAML at the head of README.md; empty if there is none or it cannot be read."""
     path = folder / "README.md"
     try:
         if not path.is_file() or path.stat().st_size > _MAX_README_BYTES:

@@ -1,5 +1,5 @@
-"""The steps after an encoder that a sentence-transformers model names in its files: pooling, projections,
-length. Pure.
+"""Interpret the steps after the encoder that a sentence-transformers model names: pooling, projections,
+normalization. Pure.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""How one vector is made of a text's hidden states, in the order in which several are concatenated."""
+"""The ways to reduce a text's hidden states to one vector, in the order in which the vectors of several modes
+are concatenated.
+"""
 
 _POOLING_FLAGS = {
     **{f"pooling_mode_{mode}_tokens": mode for mode in ("max", "mean", "weightedmean")},
@@ -17,7 +19,7 @@ _POOLING_FLAGS = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""The flags of older files, and the mode that each one chooses."""
+"""Maps each flag of older files to the pooling mode that it chooses."""
 
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
@@ -28,7 +30,7 @@ _ACTIVATIONS = {
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
 _SENTENCE = "sentence_embedding"
-"""The name of the vector of a text, which later steps take and replace."""
+"""The name of a text's vector, which each step after the pooling takes and replaces."""
 
 
 class UnsupportedModules(ValueError):
@@ -55,8 +57,9 @@ class Module:
 
 @dataclass(frozen=True)
 class Dense:
-    """A projection of vectors. Its weights are in `path`; `activation` is one of identity, tanh, relu, gelu,
-    silu and sigmoid.
+    """A linear projection of vectors, with its weights in the folder `path`.
+
+    `activation` is identity, tanh, relu, gelu, silu or sigmoid.
     """
 
     path: str
@@ -68,8 +71,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class SentenceSteps:
-    """What happens to the hidden states of a text: the vectors of all modes of `pooling` are concatenated and
-    go through `projections`. The prompt's tokens take part in the pooling if `pools_prompt`.
+    """The steps from a text's hidden states to its vector: the vectors of all `pooling` modes are
+    concatenated and go through `projections`, and the result has unit norm if `normalizes`.
+
+    With `pools_prompt`, the prompt's tokens take part in the pooling.
     """
 
     pooling: tuple[str, ...]
@@ -81,7 +86,7 @@ class SentenceSteps:
 def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceSteps:
     """Return the steps that `modules` describe; without modules, only `default_pooling`.
 
-    Raises UnsupportedModules, which names the first step that is not supported.
+    Raises UnsupportedModules, which names the first step that is not supported, if there is one.
     """
     if not modules:
         return SentenceSteps((default_pooling,), pools_prompt=True, projections=(), normalizes=False)
@@ -102,7 +107,7 @@ def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceS
             projections.append(_dense(module))
         elif module.name == "Normalize" and pooling:
             normalizes = True
-        elif module.name != "Dropout":  # dropout does nothing after the training
+        elif module.name != "Dropout":  # dropout has no effect after training
             raise UnsupportedModules(f"its module {module.name} at position {position} is not supported")
     if not pooling:
         raise UnsupportedModules("its modules have no Pooling: it does not make one vector of a text")
@@ -110,7 +115,7 @@ def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceS
 
 
 def check_sizes(hidden_size: int, steps: SentenceSteps) -> None:
-    """Raise UnsupportedModules if a projection does not take what the step before it makes."""
+    """Raise UnsupportedModules if a projection's input size is not the output size of the step before it."""
     size = hidden_size * len(steps.pooling)
     for dense in steps.projections:
         if dense.in_features != size:
@@ -121,9 +126,8 @@ def check_sizes(hidden_size: int, steps: SentenceSteps) -> None:
 
 
 def pooling_modes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the pooling modes in the configuration of a Pooling module; `mean` if it names none.
-
-    Raises UnsupportedModules for an unknown mode.
+    """Return the pooling modes in the configuration of a Pooling module; `mean` if it names none. Raises
+    UnsupportedModules if a mode is unknown.
     """
     named = config.get("pooling_mode")
     if named is None:

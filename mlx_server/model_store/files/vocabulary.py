@@ -1,4 +1,6 @@
-"""Compare the vocabularies of two models: a model can guess tokens for another only if both mean the same."""
+"""Compare the vocabularies of two models. A model can draft tokens for another only if ids mean the same in
+both.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ _OTHER_TOKENIZERS = ("tokenizer.model", "tiktoken.model")
 
 
 def vocabulary_difference(folder: Path, other: Path) -> str:
-    """Return in words how the vocabulary of the model in `other` differs from that in `folder`; "" if it does
-    not. Tokens that only one of them has, such as reserved ones, are no difference. Raises UnreadableModel.
+    """Return, in words, how the vocabularies of the models in `folder` and `other` differ; "" if they do not.
+
+    Tokens that only one vocabulary has, such as reserved tokens, are not a difference if they are at most 2
+    %. Raises UnreadableModel if a file cannot be read.
     """
     try:
         for name in (TOKENIZER, *_OTHER_TOKENIZERS):
@@ -34,7 +38,7 @@ def vocabulary_difference(folder: Path, other: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _difference(file: Path, other: Path, _stamp: tuple[int, int], _other_stamp: tuple[int, int]) -> str:
-    """Return the difference, cached by the times and sizes of the files."""
+    """Return the difference between two tokenizer files. The result is cached by their times and sizes."""
     if filecmp.cmp(file, other, shallow=False):
         return ""
     if file.name != TOKENIZER:
@@ -51,7 +55,7 @@ def _difference(file: Path, other: Path, _stamp: tuple[int, int], _other_stamp: 
 
 
 def _tokens(tokenizer: dict[str, Any]) -> dict[int, str]:
-    """Return the tokens of a tokenizer.json by their ids."""
+    """Return the tokens of the parsed tokenizer.json by their ids."""
     vocabulary = tokenizer["model"]["vocab"]
     if isinstance(vocabulary, dict):
         found = {id: token for token, id in vocabulary.items()}

@@ -1,8 +1,8 @@
-"""Read and check a model's files without mlx: config.json, the headers of its weight files, their index.
+"""Read and check a model's files without mlx: config.json, the headers of its weight files, and their index.
 
-A safetensors file consists of the header's length (8 bytes), a header in JSON, and data; the header accounts
-for the data to the last byte. So a file that is cut off or holds something else is detected without reading
-its data.
+A safetensors file consists of the header's length (8 bytes), a header in JSON, and data. The header states
+where each tensor lies up to the last byte, so a file that is truncated or of another kind is detected without
+reading its data.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ _BITS = {
 
 
 class UnreadableModel(Exception):
-    """The folder is not a model that can be loaded; the text names the file and the fault."""
+    """A folder does not hold a model that can be loaded; the text names the file and the fault."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the model's configuration. Raises UnreadableModel."""
+    """Return the model's config.json. Raises UnreadableModel if the file is missing or not a JSON object."""
     return read_json_object(folder / "config.json")
 
 
 def read_headers(folder: Path) -> dict[str, Any]:
-    """Return the header entry of each tensor, by its name. Raises UnreadableModel if a file is damaged."""
+    """Return the header entry of each tensor in the folder's weight files, by the tensor's name. Raises
+    UnreadableModel if a file is damaged.
+    """
     found: dict[str, Any] = {}
     for path in weight_files(folder):
         found.update(read_header(path)[1])
@@ -45,12 +47,16 @@ def read_headers(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that mlx-lm reads weights from."""
+    """Return the files in `folder` from which mlx-lm reads weights, sorted by name."""
     return sorted(folder.glob("model*.safetensors"))
 
 
 def verify(folder: Path) -> None:
-    """Check configuration, headers and index. Raises UnreadableModel. The weights themselves are not read."""
+    """Check a model's configuration, the headers of its weight files and their index, without reading the
+    weights.
+
+    Raises UnreadableModel if a file is missing or damaged.
+    """
     read_config(folder)
     by_file = {path.name: read_header(path)[1] for path in weight_files(folder)}
     if not any(by_file.values()):
@@ -59,7 +65,11 @@ def verify(folder: Path) -> None:
 
 
 def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
-    """Raise UnreadableModel if the files lack what the index names. `by_file` maps file names to headers."""
+    """Raise UnreadableModel if a file or tensor that the index names is missing, or the sizes do not add up
+    to its total.
+
+    `by_file` maps file names to parsed headers.
+    """
     path = folder / INDEX
     if not path.is_file():
         return
@@ -86,7 +96,9 @@ def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file `path`. Raises UnreadableModel."""
+    """Return the JSON object in the file `path`. Raises UnreadableModel if it cannot be read or is not a JSON
+    object.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         raise UnreadableModel(f"{path}: not a JSON object")
@@ -94,7 +106,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in the file `path`. Raises UnreadableModel."""
+    """Return the JSON value in the file `path`. Raises UnreadableModel if it cannot be read or is not
+    JSON.
+    """
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -105,7 +119,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Return a safetensors file's header, raw and parsed, after checking it. Raises UnreadableModel."""
+    """Return a safetensors file's header, raw and parsed, without its metadata. Raises UnreadableModel if the
+    file cannot be read, is damaged or is truncated.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -131,7 +147,9 @@ def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _check(entries: dict[str, Any], data_bytes: int) -> None:
-    """Raise ValueError if a tensor's size is not that of its shape, or the data is too short or too long."""
+    """Raise ValueError if a tensor's size does not match its shape and type, or the file has too few or too
+    many bytes of data.
+    """
     for name, entry in entries.items():
         bits = _BITS.get(entry["dtype"])
         if bits is not None and math.prod(entry["shape"]) * bits != stored_bytes(entry) * 8:
@@ -146,6 +164,6 @@ def _check(entries: dict[str, Any], data_bytes: int) -> None:
 
 
 def stored_bytes(entry: dict[str, Any]) -> int:
-    """Return the bytes that a tensor occupies in its file, from its header entry."""
+    """Return how many bytes a tensor takes in its file; `entry` is its entry in the header."""
     start, end = entry["data_offsets"]
     return int(end) - int(start)

@@ -1,1 +1,1 @@
-"""Conversion of a GGUF file to a folder that mlx-lm can load."""
+"""Convert a GGUF file to a folder that mlx-lm can load."""

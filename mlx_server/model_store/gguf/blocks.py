@@ -1,7 +1,7 @@
-"""Unpacking of quantized blocks as llama.cpp stores them, with numpy.
+"""Unpack quantized blocks as llama.cpp stores them, with numpy.
 
-The formats are those of ggml (`block_q4_0`, `block_q4_K` and so on). A format whose groups have 32 weights
-`scale * number + bias` is what MLX computes with, so its numbers are kept as they are; the weights of the
+The formats are those of ggml (`block_q4_0`, `block_q4_K` and so on). MLX computes with groups of 32 weights
+`scale * number + bias`, so the numbers of a format with such groups are used unchanged. The weights of the
 other formats are computed, to be quantized again.
 """
 
@@ -22,24 +22,26 @@ _IQ4 = np.array(
 
 
 def keeps_numbers(name: str) -> bool:
-    """Return True if MLX can take over the quantized numbers of this format of blocks as they are.
-
-    If it cannot, the weights are computed and quantized again.
+    """Return True if MLX can use the quantized numbers of the block format `name` as they are. Otherwise the
+    weights are computed and quantized again.
     """
     return name in _NUMBERS
 
 
 def numbers(name: str, blocks: Array) -> tuple[Array, Array, Array]:
-    """Return the numbers, scales and biases of blocks, in a format for which `keeps_numbers` is True.
+    """Return the numbers, scales and biases of blocks in the format `name`, for which `keeps_numbers` must be
+    True.
 
-    `blocks` is (blocks, bytes of one) in uint8. The numbers are (blocks, groups, 32) in uint8, the scales and
-    biases (blocks, groups) in float32.
+    `blocks` has the shape (blocks, bytes per block), in uint8. The numbers have the shape (blocks, groups,
+    32), in uint8, the scales and biases (blocks, groups), in float32.
     """
     return _NUMBERS[name](blocks)
 
 
 def weights(name: str, blocks: Array) -> Array:
-    """Return the weights of blocks in any quantized format: (blocks, weights of one) in float32."""
+    """Return the weights of blocks in any quantized format, of the shape (blocks, weights per block) in
+    float32.
+    """
     if (compute := _WEIGHTS.get(name)) is not None:
         return compute(blocks)
     number, scale, bias = numbers(name, blocks)
@@ -47,17 +49,21 @@ def weights(name: str, blocks: Array) -> Array:
 
 
 def _f16(blocks: Array, start: int) -> Array:
-    """Return the half-precision number at byte `start` of each block: (blocks, 1) in float32."""
+    """Return the half-precision number at byte `start` of each block, of the shape (blocks, 1) in float32."""
     return np.ascontiguousarray(blocks[:, start : start + 2]).view(np.float16).astype(np.float32)
 
 
 def _nibbles(packed: Array) -> Array:
-    """Return the low halves of each run of bytes, and then the high ones: (…, n) becomes (…, 2, n)."""
+    """Return the low four bits of each run of bytes, then the high four: the shape (…, n) becomes (…,
+    2, n).
+    """
     return np.stack([packed & 0x0F, packed >> 4], axis=-2)
 
 
 def _fifth_bits(packed: Array) -> Array:
-    """Return the bits of `packed` (blocks, 4) as (blocks, 32), each ready to be the fifth bit of a number."""
+    """Return the bits of `packed` (blocks, 4) as (blocks, 32), each shifted to be the fifth bit of a
+    number.
+    """
     return np.unpackbits(packed, axis=1, bitorder="little") << 4
 
 
@@ -87,7 +93,9 @@ def _q8_0(blocks: Array) -> tuple[Array, Array, Array]:
 
 
 def _k_scales(blocks: Array) -> tuple[Array, Array]:
-    """Return scales and minima of Q4_K and Q5_K, 6 bits each in 12 bytes: both (blocks, 8) in float32."""
+    """Return the scales and minima of Q4_K and Q5_K blocks, stored as 6 bits each in 12 bytes; both (blocks,
+    8) in float32.
+    """
     low, mid, high = (blocks[:, start : start + 4] for start in (4, 8, 12))
     scale = np.concatenate([low & 0x3F, (high & 0x0F) | ((low >> 6) << 4)], axis=1)
     minimum = np.concatenate([mid & 0x3F, (high >> 4) | ((mid >> 6) << 4)], axis=1)
@@ -143,7 +151,9 @@ def _iq4_xs(blocks: Array) -> Array:
 
 
 def _groups_of_16(number: Array, scale: Array) -> Array:
-    """Return the 256 numbers of each block, each group of 16 multiplied by its own one of 16 scales."""
+    """Return the 256 weights of each block: the numbers of each group of 16, multiplied by the
+    group's scale.
+    """
     return (number.reshape(-1, 16, 16) * scale[..., None]).reshape(-1, 256).astype(np.float32)
 
 

@@ -1,8 +1,8 @@
-"""Tokenizers of the type `gpt2`: byte-level BPE. Pure.
+"""Describe tokenizers of the type `gpt2`, which are byte-level BPE. Pure.
 
 A GGUF file does not describe how text is split before tokens are merged; it only names the rule
-(`tokenizer.ggml.pre`). An unknown name is refused: a rule that is almost right would produce wrong tokens
-without an error. The rules are those of the models' own `tokenizer.json`, compared with llama.cpp's
+(`tokenizer.ggml.pre`). An unknown name is refused, because a rule that is almost right would produce wrong
+tokens without an error. The rules are those of the models' own `tokenizer.json`, compared with llama.cpp's
 tests of its vocabularies (`models/ggml-vocab-*.gguf.out`).
 """
 
@@ -27,7 +27,9 @@ _ASCII_PUNCTUATION = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 
 
 def _words(digits: str, letters: str = r"\p{L}") -> str:
-    """Return GPT-4's regular expression for words, numbers of `digits`, punctuation and spaces."""
+    """Return GPT-4's regular expression for words of `letters`, numbers that match `digits`, punctuation and
+    spaces.
+    """
     other = r"\p{L}\p{N}" if letters == r"\p{L}" else r"\p{L}\p{M}\p{N}"
     run = letters if letters == r"\p{L}" else f"[{letters}]"
     punctuation = rf" ?[^\s{other}]+[\r\n]*"
@@ -35,7 +37,7 @@ def _words(digits: str, letters: str = r"\p{L}") -> str:
 
 
 def _cased_words(digits: str, ending: str = "") -> str:
-    """Return GPT-4o's regular expression, whose words end where a capital follows a small letter."""
+    """Return GPT-4o's regular expression, in which a word ends where a capital follows a small letter."""
     start = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{start}{_UPPER}*{_LOWER}+{ending}|{start}{_UPPER}+{_LOWER}*{ending}"
     return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
@@ -50,8 +52,11 @@ def _split(*expressions: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Splitting:
-    """How text is split. `whole_words`: a word that is a token is taken without merging. `adds_bos`: the
-    first token is put before texts if the file does not say otherwise. `composes`: text is normalized to NFC.
+    """How a tokenizer splits text before it merges tokens.
+
+    With `whole_words`, a word that is itself a token is taken without merging. With `adds_bos`, the
+    beginning-of-text token is put before a text if the file does not say otherwise. With `composes`, text is
+    normalized to NFC.
     """
 
     steps: tuple[dict[str, Any], ...]
@@ -109,11 +114,13 @@ SPLITTINGS: Mapping[str, Splitting] = {
     "deepseek-coder": _DEEPSEEK_CODER,
     "deepseek-v3": _DEEPSEEK_V3,
 }
-"""The rules by the names that `tokenizer.ggml.pre` has for them."""
+"""Maps the names in `tokenizer.ggml.pre` to the rules for splitting text."""
 
 
 def splitting_of(metadata: Mapping[str, Any]) -> Splitting:
-    """Return the rule that the file names. Raises UnsupportedGguf."""
+    """Return the rule for splitting text that the file's metadata names. Raises UnsupportedGguf if the rule
+    is unknown or none is named.
+    """
     name = metadata.get("tokenizer.ggml.pre", "")
     splitting = SPLITTINGS.get(name) if isinstance(name, str) else None
     if splitting is None:
@@ -123,7 +130,9 @@ def splitting_of(metadata: Mapping[str, Any]) -> Splitting:
 
 
 def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of `tokenizer.json` that depend on its type. Raises UnsupportedGguf."""
+    """Return the parts of `tokenizer.json` that are particular to byte-level BPE. Raises UnsupportedGguf if
+    the rule for splitting text is unknown, or the list of merges is missing or invalid.
+    """
     splitting = splitting_of(metadata)
     steps = [*splitting.steps]
     merges = metadata.get("tokenizer.ggml.merges")
@@ -149,10 +158,11 @@ def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decoder(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the decoder. Each of its characters stands for a byte, also in tokens that are text.
+    """Return the decoder of `tokenizer.json`, which replaces each character of a token by the byte that it
+    stands for.
 
-    DeepSeek's first vocabularies have `ö` as a token of its own, which would come out as the byte 0xF6. Such
-    tokens are replaced by the characters that stand for their bytes.
+    DeepSeek's first vocabularies have plain-text tokens such as `ö`, which would come out as the byte 0xF6.
+    Such tokens are first replaced by the characters that stand for their bytes.
     """
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type") or ()
     texts = [token for token, kind in zip(tokens, types, strict=False) if kind == _USER_DEFINED and token]
@@ -173,7 +183,9 @@ def _decoder(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _byte_characters() -> list[str]:
-    """Return the character that stands for each byte in tokens: itself if it is printable."""
+    """Return, for each byte, the character that stands for it in tokens: the byte's own character if that is
+    printable.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]

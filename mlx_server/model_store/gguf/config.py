@@ -1,4 +1,4 @@
-"""Translation of GGUF metadata to `config.json`, as mlx-lm reads it. Pure."""
+"""Translate GGUF metadata to `config.json`, as mlx-lm reads it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _END_OF_GENERATION = (
     "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>",
     "<end_of_turn>", "<eos>", "<EOT>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-"""Tokens that end an answer even if `eos_token_id` is another; llama.cpp too knows them by their text."""
+"""Tokens that end an answer even if `eos_token_id` is another one. llama.cpp recognizes them by their text,
+too.
+"""
 _CLASSES = {
     "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
@@ -20,24 +22,31 @@ _CLASSES = {
 }  # fmt: skip
 _ACTIVATIONS = {"phi": "gelu_new", "gemma": "gelu_pytorch_tanh", "gemma2": "gelu_pytorch_tanh"}
 _POOLING = {1: "mean_tokens", 2: "cls_token", 3: "lasttoken"}
-"""llama.cpp's numbers for how an embedder pools, with the names of sentence-transformers."""
+"""Maps llama.cpp's numbers for the pooling of an embedder to sentence-transformers' names."""
 _MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 _MAX_SIZE = 1 << 24
 """Larger than any dimension of a model, and small enough that a product of three is an exact number."""
 _NORMAL = 1
 _GEMMA3_1B_LAYERS = 26
-"""Layers of Gemma 3 1B, in whose files at Ollama there is a cap for logits that the model does not have."""
+"""Number of layers of Gemma 3 1B. Ollama's files of this model name a cap for logits that the model does not
+have.
+"""
 _GEMMA3_SCALED = (34, 48, 62)
-"""Layers of Gemma 3 4B, 12B and 27B, whose positions are scaled by 8, which Ollama's converter omits."""
+"""Numbers of layers of Gemma 3 4B, 12B and 27B. Their positions are scaled by 8, which Ollama's converter
+omits.
+"""
 _LARGEST_LAYERS = {"gemma2": 46, "gemma3": 62}
-"""Layers of the 27B models, whose attention is scaled by another number than that of the smaller ones."""
+"""Numbers of layers of the 27B models, which scale attention by hidden size over heads instead of head
+dimension.
+"""
 
 
 def model_config(header: Header, rope_factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Return the content of `config.json`. Raises UnsupportedGguf.
+    """Return the content of `config.json`. Raises UnsupportedGguf if the model cannot be converted, or
+    metadata are missing or invalid.
 
-    `rope_factors` has the values of the file's tensors `rope_freqs`, `rope_factors_long` and
-    `rope_factors_short`, those that it has.
+    `rope_factors` has the values of the tensors `rope_freqs`, `rope_factors_long` and `rope_factors_short`,
+    as far as the file has them.
     """
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
@@ -72,7 +81,7 @@ def model_config(header: Header, rope_factors: Mapping[str, Sequence[float]]) ->
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": eos[0] if len(eos) == 1 else eos,
     }
-    expected_eps = 1e-6 if family.model_type == "gemma3_text" else None  # which Ollama's converter leaves out
+    expected_eps = 1e-6 if family.model_type == "gemma3_text" else None  # Ollama's converter omits it
     norm = "layer_norm_eps" if family.model_type == "phi" else "rms_norm_eps"
     key = "attention.layer_norm_epsilon" if family.model_type == "phi" else "attention.layer_norm_rms_epsilon"
     config[norm] = read.number(key, expected_eps)
@@ -83,7 +92,7 @@ def model_config(header: Header, rope_factors: Mapping[str, Sequence[float]]) ->
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
-    """Return the lengths of the dimensions of the tensors, by the letters in the tables of families."""
+    """Return the lengths of the tensors' dimensions, by the letters that the tables of `families` use."""
     head, keys = config["head_dim"], config["num_key_value_heads"]
     q, k, f = config["num_attention_heads"] * head, keys * head, config["intermediate_size"]
     sizes = {"h": config["hidden_size"], "q": q, "k": k, "d": head, "f": f, "v": config["vocab_size"]}
@@ -92,7 +101,9 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes:
 
 
 def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
-    """Return the ids of the tokens that end an answer; the first is the file's own `eos_token_id`."""
+    """Return the ids of the tokens that end an answer; the file's own `eos_token_id` is the first, if it has
+    one.
+    """
     named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     more = metadata.get("tokenizer.ggml.eos_token_ids")
     named += more if isinstance(more, list) else []
@@ -106,8 +117,10 @@ def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
 
 
 def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the files, by their paths, by which a model is known to make vectors and not text; none if the
-    file does not say how the vectors of tokens are pooled.
+    """Return the sentence-transformers files that mark a model as an embedder, as paths and JSON contents.
+
+    Empty if the GGUF metadata do not say how the vectors of tokens are pooled, as for a model that generates
+    text.
     """
     number = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", 0)
     pooling = _POOLING.get(number) if type(number) is int else None
@@ -122,7 +135,9 @@ def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> di
 
 
 def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> dict[str, Any]:
-    """Return the fields of `config.json` that only this model family has. Raises UnsupportedGguf."""
+    """Return the fields of `config.json` that only this model family has. Raises UnsupportedGguf if the model
+    has a feature that is not converted.
+    """
     kind, head_dim, hidden = config["model_type"], config["head_dim"], config["hidden_size"]
     rotary = read.size("rope.dimension_count", head_dim)
     if kind in ("phi", "phi3"):
@@ -170,16 +185,18 @@ def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> 
 
 
 def _expert_rows(header: Header) -> int | None:
-    """Return the size of an expert's feed-forward, from its tensor; None if there is no such tensor."""
+    """Return the size of an expert's feed-forward, from the shape of its tensor; None if the file has no such
+    tensor.
+    """
     tensor = header.tensors.get("blk.0.ffn_gate_exps.weight")
     return tensor.shape[1] if tensor is not None and len(tensor.shape) == 3 else None
 
 
 def _sliding_window_pattern(read: _Metadata) -> int:
-    """Return n if every n-th layer sees the whole context, and the others a sliding window.
+    """Return n if every n-th layer attends to the whole context, and the others to a sliding window.
 
-    Raises UnsupportedGguf if the layers have another order. Ollama's converter writes a list, which says of
-    each layer whether it has a window.
+    The metadata have this number, or, from Ollama's converter, a list that says of each layer whether it has
+    a window. Raises UnsupportedGguf if the layers have no such regular order.
     """
     pattern = read.optional("attention.sliding_window_pattern", 6)
     if isinstance(pattern, list):
@@ -193,7 +210,9 @@ def _sliding_window_pattern(read: _Metadata) -> int:
 def _rope_scaling(
     read: _Metadata, config: Mapping[str, Any], factors: Mapping[str, Sequence[float]]
 ) -> dict[str, Any] | None:
-    """Return the scaling of rotary positions as mlx-lm has it, or None. Raises UnsupportedGguf."""
+    """Return the scaling of rotary positions in mlx-lm's form, or None without scaling. Raises
+    UnsupportedGguf if this kind of scaling is not converted.
+    """
     kind = read.optional("rope.scaling.type", "none")
     longest = config["max_position_embeddings"]
     if long := factors.get("rope_factors_long"):
@@ -231,7 +250,7 @@ def _rope_scaling(
 
 
 class _Metadata:
-    """The figures of one architecture, checked when they are read."""
+    """Reads the figures of one architecture from GGUF metadata, and checks each one."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
         self.architecture = architecture
@@ -241,7 +260,9 @@ class _Metadata:
         return self._metadata.get(f"{self.architecture}.{key}", default)
 
     def size(self, key: str, default: int | None = None) -> int:
-        """Return a positive whole number; a list of equal ones, one per layer, counts as one."""
+        """Return a positive whole number. A list of equal numbers, one per layer, counts as one number.
+        Raises UnsupportedGguf if the value is anything else, or is missing without a `default`.
+        """
         value = self._value(key, default)
         if isinstance(value, list) and value and all(each == value[0] for each in value):
             value = value[0]
@@ -250,7 +271,9 @@ class _Metadata:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a positive number."""
+        """Return a positive number. Raises UnsupportedGguf if the value is anything else, or is missing
+        without a `default`.
+        """
         value = self._value(key, default)
         if not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise UnsupportedGguf(

@@ -1,8 +1,8 @@
 """`python -m mlx_server.model_store.gguf.convert FILE.gguf FOLDER`: convert a GGUF file for mlx-lm.
 
-On Linux the weights become dense float32: MLX's CPU build is ten times slower with bfloat16, and a hundred
-times slower with quantized weights. On macOS they stay quantized, because Metal has kernels for them. Each
-line on stdout is the fraction of the weights that are converted.
+On Linux the weights become dense float32, because MLX's CPU build is ten times slower with bfloat16, and a
+hundred times slower with quantized weights. On macOS they stay quantized, because Metal has kernels for them.
+Each line on stdout is the fraction (0 to 1) of the weights that is converted.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from mlx_server.model_store.gguf.reader import UnsupportedGguf
 from mlx_server.model_store.gguf.tokenizer import tokenizer_config, tokenizer_json
 
 _FILE_BYTES = 2 << 30
-"""Weights in one file of the converted model. The weights of one file are in memory at one time."""
+"""How many bytes of weights are in one file of the converted model. The weights of one file are in memory at
+one time.
+"""
 _CONTROL, _USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
 def convert(source: Path, target: Path, dense: bool) -> None:
-    """Convert the GGUF file `source` to a new folder `target`.
+    """Convert the GGUF file `source` to an MLX model in the new folder `target`; `dense` expands weights to
+    float32.
 
-    `dense` expands quantized weights to float32. Raises UnsupportedGguf, DiskFull and OSError.
+    Raises UnsupportedGguf if the file cannot be converted, DiskFull if the disk lacks the space, and OSError
+    if a file cannot be read or written.
     """
     import mlx.core as mx
     import numpy as np
@@ -68,11 +72,11 @@ def convert(source: Path, target: Path, dense: bool) -> None:
 
 
 class DiskFull(Exception):
-    """The disk has no space for the number of bytes that is the argument."""
+    """The disk lacks the space for the converted weights; the argument is the number of bytes needed."""
 
 
 def _require_space(need_bytes: int, folder: Path) -> None:
-    """Raise DiskFull if the disk of `folder` has no space for weights of `need_bytes` and a margin."""
+    """Raise DiskFull if the disk of `folder` has less free space than `need_bytes` and the reserve."""
     need_bytes += disk.MARGIN_BYTES
     if disk.free_bytes(folder) < need_bytes:
         raise DiskFull(need_bytes)
@@ -81,7 +85,7 @@ def _require_space(need_bytes: int, folder: Path) -> None:
 def _converted(
     placed: Placed, family: Family, config: Mapping[str, Any], data: Any, kind: Any
 ) -> dict[str, Any]:
-    """Return the arrays of one tensor by their names in mlx-lm."""
+    """Return the MLX arrays of one GGUF tensor, by their names in mlx-lm."""
     from mlx_server.model_store.gguf.weights import arrays
 
     name = placed.tensor.name
@@ -95,16 +99,19 @@ def _converted(
 
 
 def _most_common(bits: Sequence[int | None]) -> int | None:
-    """Return the bits per weight of most quantized tensors; None if no tensor is quantized.
+    """Return the most frequent number of bits per weight among quantized tensors; None if no tensor is
+    quantized.
 
-    mlx-lm derives the bits of tensors that differ from their shapes.
+    It goes into `config.json`; mlx-lm derives the bits of other tensors from their shapes.
     """
     quantized = [each for each in bits if each is not None]
     return max(set(quantized), key=quantized.count, default=None)
 
 
 def _batches(sizes: Sequence[int], limit_bytes: int) -> Iterator[range]:
-    """Yield ranges of items whose sizes together are at most `limit_bytes`, or that are one item."""
+    """Yield ranges of indices of `sizes`, in order. The sizes in a range add up to at most `limit_bytes`,
+    unless a single one is larger.
+    """
     start = total = 0
     for i, size in enumerate(sizes):
         if i > start and total + size > limit_bytes:
@@ -115,9 +122,11 @@ def _batches(sizes: Sequence[int], limit_bytes: int) -> Iterator[range]:
 
 
 def _special_tokens(metadata: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Return id and text of the tokens that must be found in texts as one token: those that end an answer.
+    """Return the id and text of each token that ends an answer, which the tokenizer must recognize in a text
+    as one token.
 
-    A file may name a token that is an ordinary one in its vocabulary, as Gemma's do for CodeGemma.
+    An ordinary token is left out, because a file may wrongly name one as its end, as Gemma's do for
+    CodeGemma.
     """
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type") or ()
     ends = [token for token in end_tokens(metadata) if 0 <= token < len(types)]
@@ -135,9 +144,10 @@ def _write_texts(target: Path, config: dict[str, Any], metadata: Mapping[str, An
 
 
 def main() -> int:
-    """Convert, and return the exit code.
+    """Convert the file named on the command line, and return the exit code.
 
-    0: done. 1: failed; the last line on stderr is the reason. EXIT_DISK_FULL: stderr is the bytes needed.
+    0: done. 1: failed; the last line on stderr is the reason. EXIT_DISK_FULL: stderr has the number of bytes
+    needed.
     """
     source, target = map(Path, sys.argv[1:])
     blas.preload()

@@ -1,4 +1,4 @@
-"""Run the GGUF converter in a child process: the converter imports mlx, and its callers must not."""
+"""Run the GGUF converter in a child process, because the converter imports mlx and its callers must not."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.progress import ReportStep
 
 EXIT_DISK_FULL = 3
-"""The converter's exit code if the disk is full; the last word on stderr is the number of bytes it needs."""
+"""The converter's exit code if the disk lacks space; the last word on stderr is the number of bytes
+needed.
+"""
 
 SILENCE_S = 900.0
-"""The converter is terminated if it reports no progress for so long."""
+"""The converter is killed if it reports no progress for this many seconds."""
 
 
 def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
-    """Convert the file `gguf` to a new folder `target`. Raises ModelStoreError."""
+    """Convert the GGUF file `gguf` to an MLX model in the new folder `target`; `name` is the model that
+    errors name.
+
+    Raises ModelStoreError: `disk_full` if the disk lacks the space, `conversion_failed` if the converter
+    fails or reports no progress for too long.
+    """
     step(0.0, "Converting the weights.")
     command = [sys.executable, "-m", "mlx_server.model_store.gguf.convert", str(gguf), str(target)]
     env = os.environ | engine_environment(target.parent / "blas")
@@ -44,9 +51,9 @@ def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
 
 
 def _run(command: list[str], env: dict[str, str], stderr: IO[str], step: ReportStep) -> tuple[int, bool]:
-    """Run the converter; return its exit code, and whether it was terminated because it was silent.
+    """Run the converter. Return its exit code, and whether it was killed because it reported no progress.
 
-    It is killed if this function ends by an exception, such as KeyboardInterrupt.
+    It is also killed if this function ends by an exception, such as KeyboardInterrupt.
     """
     silent = threading.Event()
     with subprocess.Popen(

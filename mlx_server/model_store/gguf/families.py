@@ -1,7 +1,8 @@
-"""The model families that can be converted: where each tensor of a GGUF file goes in mlx-lm's model. Pure.
+"""Map each tensor of a GGUF file to its place in mlx-lm's model, for the model families that can be
+converted. Pure.
 
-A family's tables name every tensor that its models have, with its shape in letters (see `Sizes`): a file that
-lacks one, has another, or has one of another shape, is refused.
+A family's tables name every tensor that its models have, with its shape in letters (see `Sizes`). A file is
+refused if it lacks one of these tensors, has an unknown one, or has one of another shape.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from dataclasses import dataclass
 from mlx_server.model_store.gguf.reader import Tensor, UnsupportedGguf
 
 Sizes = Mapping[str, int]
-"""The lengths of dimensions by their letters: `h` hidden, `q` and `k` all query and key heads, `d` one head,
-`f` feed-forward, `v` vocabulary, `e` experts, `m` an expert's feed-forward; `a` is `q` and twice `k`, `g`
-twice `f`.
+"""The lengths of dimensions by letter: `h` hidden size, `q` all query heads, `k` all key heads, `d` one head,
+`f` feed-forward, `v` vocabulary, `e` number of experts, `m` an expert's feed-forward; `a` = `q` + 2 `k`, `g`
+= 2 `f`.
 """
 Table = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family. `layer` and `top` map a tensor's name to mlx-lm's, and to its shape.
+    """One model family. `layer` and `top` map the name of each tensor, in a layer or outside of the layers,
+    to mlx-lm's name and the shape.
 
     `interleaved`: llama.cpp has reordered the rows of queries and keys for its rotary embedding.
-    `norm_offset`: its norms hold 1 more than those of the original. `wide_range`: activations leave the range
-    of float16, so bfloat16 is used. `tied`: there is never an output matrix of its own.
+    `norm_offset`: the norms' weights are 1 larger than in the original model. `wide_range`: activations
+    exceed the range of float16, so bfloat16 is used. `tied`: the output matrix is always the embedding
+    matrix.
     """
 
     model_type: str
@@ -139,7 +142,7 @@ FAMILIES: Mapping[str, Family] = {
     "phi2": Family("phi", _PHI2_LAYER, _PHI2_TOP),
     "phi3": Family("phi3", _PHI3_LAYER, _TOP, wide_range=True),
 }
-"""The families by llama.cpp's name for the architecture."""
+"""Maps llama.cpp's name for an architecture to its family."""
 
 _LAYER_NAME = re.compile(r"blk\.(\d{1,4})\.(.+)")
 _IGNORED = re.compile(
@@ -149,7 +152,9 @@ _VISION = re.compile(r"(?:v|mm)\..+")
 
 
 def family_of(architecture: object) -> Family:
-    """Return the family of an architecture. Raises UnsupportedGguf, naming the architecture."""
+    """Return the family of an architecture. Raises UnsupportedGguf, which names the architecture, if it is
+    not converted.
+    """
     family = FAMILIES.get(architecture) if isinstance(architecture, str) else None
     if family is None:
         shown = (
@@ -161,7 +166,7 @@ def family_of(architecture: object) -> Family:
 
 @dataclass(frozen=True)
 class Placed:
-    """A tensor of the file, and the name that mlx-lm has for it."""
+    """A tensor of the file, and its name in mlx-lm's model (`target`)."""
 
     tensor: Tensor
     target: str
@@ -170,8 +175,11 @@ class Placed:
 def place_tensors(
     architecture: str, tensors: Iterable[Tensor], sizes: Sizes, layers: int
 ) -> tuple[list[Placed], list[str]]:
-    """Return the tensors with their names in mlx-lm, in the order of the file, and the names of those left
-    out because they belong to an image encoder. Raises UnsupportedGguf.
+    """Return the tensors with their names in mlx-lm, in the order of the file, and the names of the tensors
+    that are left out because they belong to an image encoder.
+
+    `layers` is the model's number of layers. Raises UnsupportedGguf if a tensor is missing, unknown or of a
+    wrong shape.
     """
     family = family_of(architecture)
     placed: list[Placed] = []

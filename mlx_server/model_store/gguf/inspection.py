@@ -1,4 +1,4 @@
-"""What a GGUF file holds, and whether it can be converted, from its header alone."""
+"""Tell from a GGUF file's header alone what the file holds, and whether it can be converted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _ROPE_FACTORS = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion: the configuration, and the tensors that are converted. `leaves_out_images`: the file has
-    an image encoder too, which is not converted.
+    """How a GGUF file is converted: its configuration in mlx-lm's form, and the tensors that are converted.
+
+    `leaves_out_images`: the file also has an image encoder, which is not converted.
     """
 
     header: Header
@@ -33,12 +34,15 @@ class Plan:
         return stored_bytes(placed.tensor, dense=dense)
 
     def total_bytes(self, *, dense: bool) -> int:
-        """Return the size of all converted tensors."""
+        """Return the bytes of all converted tensors: in float32 if `dense`, else as they are stored
+        on a Mac.
+        """
         return sum(self.bytes_of(placed, dense=dense) for placed in self.placed)
 
 
 def plan(path: Path, *, keep_arrays: bool = True) -> Plan:
-    """Return how the file would be converted. Raises UnsupportedGguf, which says why it cannot, and OSError.
+    """Return how the file would be converted. Raises UnsupportedGguf, which says why, if it cannot be
+    converted, and OSError if it cannot be read.
 
     Without `keep_arrays`, the tokenizer's tokens are not read, which takes less time.
     """
@@ -55,9 +59,10 @@ def plan(path: Path, *, keep_arrays: bool = True) -> Plan:
 
 
 def stored_bytes(tensor: Tensor, *, dense: bool) -> int:
-    """Return the bytes of a converted tensor: in float32 if `dense`, else quantized, or in 16 bits.
+    """Return the bytes of a converted tensor: in float32 if `dense`, else quantized, or in 16 bits if it is
+    not quantized.
 
-    The scales and biases of a quantized tensor have 16 bits each, and are included.
+    A quantized tensor's scales and biases, 16 bits each, are included.
     """
     if dense:
         return tensor.weights * 4
@@ -67,7 +72,7 @@ def stored_bytes(tensor: Tensor, *, dense: bool) -> int:
 
 
 def main_type(tensors: Sequence[Tensor]) -> str:
-    """Return the type that most bytes of the tensors have, such as `Q4_K`."""
+    """Return the type that takes the most bytes in the tensors, such as `Q4_K`; "" without tensors."""
     sizes: dict[str, int] = {}
     for tensor in tensors:
         sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.bytes

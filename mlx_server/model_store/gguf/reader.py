@@ -1,7 +1,7 @@
-"""Reading of a GGUF file's header: its metadata, and where its tensors are. Standard library only.
+"""Read a GGUF file's header: its metadata, and where its tensors are. Standard library only.
 
 Every count and length in the file is checked against the file's size before it is used, so that a damaged or
-hostile file is refused at once and cannot make the reader allocate more than the file itself has.
+hostile file is refused at once and cannot make the reader allocate more memory than the file's size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ _STRING, _ARRAY = 8, 9
 
 
 class UnsupportedGguf(ValueError):
-    """A GGUF file that cannot be converted without loss of meaning; the text is a clause that says why."""
+    """A GGUF file cannot be converted without loss of meaning; the text is a clause that says why."""
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """A type of tensors: `block_weights` weights take `block_bytes` bytes.
+    """A type of tensors, in which each block of `block_weights` weights takes `block_bytes` bytes.
 
-    `bits` are those that each weight has in MLX's quantization, in groups of 32; None: it becomes a float.
+    `bits` is how many bits each weight gets in MLX's quantization, in groups of 32; None means that it
+    becomes a float.
     """
 
     name: str
@@ -59,21 +60,23 @@ TYPES = {
 }
 """The types that can be converted, by their numbers in the file.
 
-Types with 16 weights in a group, and those with unequal steps, are quantized again. Of normally distributed
+Types with 16 weights in a group, and types with unequal steps, are quantized again. Of normally distributed
 weights, this loses 7.5 % (4 bits), 3.7 % (5 bits) and 2 % (6 bits) of their root mean square; Q2_K itself has
-lost 33 %, Q3_K 18 %, Q6_K 2 %. With 8 bits Q6_K would lose 0.5 %, and models in it would become 37 % larger
-instead of 7 %.
+lost 33 %, Q3_K 18 %, Q6_K 2 %. With 8 bits Q6_K would lose 0.5 %, but models would become 37 % larger instead
+of 7 %.
 """
 _OTHER_TYPES = {
     16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 29: "IQ1_M",
     34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
-"""The names of types that are refused."""
+"""The names of the types that are refused, by their numbers in the file."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: `shape` is (…, rows, columns), and its `bytes` begin at `offset` in the file."""
+    """One tensor of a GGUF file. `shape` is (…, rows, columns); its data are `bytes` long and begin at
+    `offset` in the file.
+    """
 
     name: str
     type: TensorType
@@ -89,7 +92,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class SkippedArray:
-    """An array of the metadata that was not kept; `len()` is the number of its elements."""
+    """Stands for an array of the metadata that was not read; `len()` is the number of its elements."""
 
     count: int
 
@@ -106,13 +109,14 @@ class Header:
 
 
 def is_gguf(path: Path) -> bool:
-    """Return True if the file begins as a GGUF file does."""
+    """Return True if the file begins with the magic number of GGUF."""
     with path.open("rb") as file:
         return file.read(4) == MAGIC
 
 
 def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
-    """Return the header of the file. Raises UnsupportedGguf and OSError.
+    """Return the header of the file. Raises UnsupportedGguf if the file is damaged, truncated or of a kind
+    that is not converted, and OSError if it cannot be read.
 
     Without `keep_arrays`, long arrays (tokens, merges) become `SkippedArray`, which takes less time.
     """
@@ -129,7 +133,9 @@ def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
 
 
 def read_floats(path: Path, tensor: Tensor) -> list[float]:
-    """Return the numbers of a tensor, which must be one-dimensional and float32. Raises UnsupportedGguf."""
+    """Return the numbers of a tensor. Raises UnsupportedGguf unless the tensor is one-dimensional and
+    float32.
+    """
     if tensor.type.name != "F32" or len(tensor.shape) != 1:
         raise UnsupportedGguf(f"its tensor {tensor.name} is not a list of float32 numbers")
     with path.open("rb") as file:

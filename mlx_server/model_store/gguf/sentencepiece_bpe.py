@@ -1,7 +1,9 @@
-"""Tokenizers of the type `llama`: SentencePiece's BPE, with scores of pieces and a fallback to bytes. Pure.
+"""Describe tokenizers of the type `llama`: SentencePiece's BPE, with scores of pieces and a fallback to
+bytes. Pure.
 
-SentencePiece merges the neighbors whose piece has the highest score. The `tokenizers` package merges by a
-list of pairs, so the list is made of all pairs of pieces that make a piece, in the order of its score.
+SentencePiece merges the two neighbors that form the piece with the highest score. The `tokenizers` package
+merges by a list of pairs, so the list has all pairs of pieces that form a piece, ordered by that piece's
+score.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ _NORMAL, _USER_DEFINED = 1, 4
 
 
 def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of `tokenizer.json` that depend on its type. Raises UnsupportedGguf."""
+    """Return the parts of `tokenizer.json` that are particular to SentencePiece's BPE. Raises UnsupportedGguf
+    if tokens, scores or token types are missing or inconsistent.
+    """
     tokens, scores, types = (
         metadata.get(f"tokenizer.ggml.{key}") for key in ("tokens", "scores", "token_type")
     )
@@ -29,7 +33,7 @@ def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     if type(unknown) is not int or not 0 <= unknown < len(tokens):
         raise UnsupportedGguf("its tokenizer names an unknown token that it does not have")
-    is_gemma = str(metadata.get("general.architecture")).startswith("gemma")  # whose files may not say it
+    is_gemma = str(metadata.get("general.architecture")).startswith("gemma")  # its files may omit the flag
     prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", not is_gemma))
     replaced = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
     normalizers = [{"type": "Prepend", "prepend": _SPACE}, replaced] if prefix else [replaced]
@@ -57,9 +61,10 @@ def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merges(tokens: list[str], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
-    """Return the pairs of pieces that make a piece, the piece with the highest score first.
+    """Return the pairs of pieces that together form another piece. Pairs that form a piece with a higher
+    score come first.
 
-    Of the pairs that make the same piece, those of frequent pieces come first.
+    Pairs that form the same piece are ordered by the ids of their parts, so that frequent parts come first.
     """
     ids = {token: i for i, token in enumerate(tokens) if types[i] in (_NORMAL, _USER_DEFINED)}
     found: list[tuple[float, int, int, int]] = []

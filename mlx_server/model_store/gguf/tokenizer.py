@@ -1,4 +1,4 @@
-"""Translation of GGUF metadata to `tokenizer.json` and `tokenizer_config.json`. Pure."""
+"""Translate GGUF metadata to `tokenizer.json` and `tokenizer_config.json`. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from mlx_server.model_store.gguf.reader import UnsupportedGguf
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # token types of llama.cpp
 _MAX_TOKENS = 4_000_000
 _MAX_TOKEN_CHARS = 4096
-"""The longest tokens of real vocabularies have some 250 characters. Merges take the square of the length."""
+"""The longest token that is accepted. Real vocabularies have up to about 250 characters, and the time to find
+merges grows with the square of the length.
+"""
 _SPECIAL = (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad"))
-"""The special tokens: their names in the file, and in `tokenizer_config.json`."""
+"""The special tokens: their names in the GGUF file, and in `tokenizer_config.json`."""
 
 
 def check_type(metadata: Mapping[str, Any]) -> None:
-    """Raise UnsupportedGguf if this type of tokenizer cannot be rebuilt. The tokens are not looked at."""
+    """Raise UnsupportedGguf if this type of tokenizer cannot be rebuilt. The tokens themselves are not
+    checked.
+    """
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         byte_level.splitting_of(metadata)
@@ -29,7 +33,9 @@ def check_type(metadata: Mapping[str, Any]) -> None:
 
 
 def tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `tokenizer.json`. Raises UnsupportedGguf."""
+    """Return the content of `tokenizer.json`. Raises UnsupportedGguf if the tokenizer's type is not supported
+    or its metadata are invalid.
+    """
     check_type(metadata)
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not 0 < len(tokens) <= _MAX_TOKENS:
@@ -40,7 +46,7 @@ def tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise UnsupportedGguf(
             f"its tokenizer has a token of {longest} characters; {_MAX_TOKEN_CHARS} are allowed"
         )
-    added = _added_tokens(metadata)  # checks the types of the tokens, which both kinds of tokenizers read
+    added = _added_tokens(metadata)  # also checks the token types, for the calls below
     is_sentencepiece = metadata["tokenizer.ggml.model"] == "llama"
     parts = (sentencepiece_bpe if is_sentencepiece else byte_level).model_parts(metadata)
     return {
@@ -54,7 +60,7 @@ def tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _added_tokens(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tokens that are found in a text before it is split."""
+    """Return the tokens that are recognized in a text before it is split, as `tokenizer.json` lists them."""
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     if not isinstance(types, list) or len(types) != len(tokens):
@@ -74,7 +80,9 @@ def _added_tokens(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _takes_space(metadata: Mapping[str, Any], token: int) -> bool:
-    """Return True if spaces after this control token belong to it, as in Phi-3's first tokenizer."""
+    """Return True if the tokenizer counts spaces after this control token as part of it, as Phi-3's first one
+    does.
+    """
     if metadata.get("general.architecture") != "phi3" or metadata["tokenizer.ggml.model"] != "llama":
         return False
     bos = metadata.get("tokenizer.ggml.bos_token_id")
@@ -82,7 +90,9 @@ def _takes_space(metadata: Mapping[str, Any], token: int) -> bool:
 
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
-    """Return True if the tokenizer puts a first token before every text. Raises UnsupportedGguf."""
+    """Return True if the tokenizer puts the beginning-of-text token before every text. Raises UnsupportedGguf
+    if the file does not say so and the rule by which it splits text is unknown.
+    """
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if stated is None:
         if metadata.get("tokenizer.ggml.model") == "llama":
@@ -92,7 +102,9 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
 
 
 def _post_processor(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what puts the first and the last token around a text; None if nothing does."""
+    """Return the part of `tokenizer.json` that puts the first and the last token around a text; None if
+    neither is added.
+    """
     first = _special_token(metadata, "bos") if adds_bos(metadata) else None
     last = _special_token(metadata, "eos") if metadata.get("tokenizer.ggml.add_eos_token") else None
     if first is None and last is None:
@@ -118,7 +130,9 @@ def _post_processor(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _special_token(metadata: Mapping[str, Any], name: str) -> tuple[int, str] | None:
-    """Return id and text of a special token; None if the file names none. Raises UnsupportedGguf."""
+    """Return the id and text of a special token; None if the file names none. Raises UnsupportedGguf if the
+    file names one that is not in its vocabulary.
+    """
     token = metadata.get(f"tokenizer.ggml.{name}_token_id")
     if token is None:
         return None
@@ -131,7 +145,9 @@ def _special_token(metadata: Mapping[str, Any], name: str) -> tuple[int, str] | 
 
 
 def tokenizer_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `tokenizer_config.json`, including the chat template. Raises UnsupportedGguf."""
+    """Return the content of `tokenizer_config.json`, including the chat template. Raises UnsupportedGguf if a
+    special token is not in the vocabulary.
+    """
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": metadata.get(f"{metadata.get('general.architecture')}.context_length"),

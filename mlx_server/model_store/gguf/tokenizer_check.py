@@ -1,4 +1,6 @@
-"""Checks of a rebuilt tokenizer: it must give back each of a number of texts, with tokens of the model."""
+"""Check a rebuilt tokenizer: it must encode and decode each probe text without a change, with tokens that the
+model knows.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,19 @@ PROBES = (
     "🙂 👩‍👩‍👧 🇩🇪 \U0001f999",
     "\r\nline\r\n\ttab\u00a0nbsp\u200bzero",
 )
-"""Texts of many kinds: words, numbers, code, other scripts, characters that no vocabulary has."""
+"""Texts of many kinds: words, numbers, code, other scripts, and characters that are in no vocabulary."""
 
 
 def check(folder: Path, vocabulary: int, special: Iterable[tuple[int, str]]) -> None:
-    """Check the tokenizer in `folder`. Raises UnsupportedGguf.
+    """Raise UnsupportedGguf if the tokenizer in `folder` cannot be loaded, changes a probe text, or uses an
+    unknown token.
 
     `vocabulary` is the number of tokens that the model knows. Each of the `special` tokens, (id, text), must
-    be found in a text as that one token.
+    be encoded as that one token.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises plain Exception
+    except Exception as error:  # the package raises plain Exception
         raise UnsupportedGguf(f"its tokenizer cannot be rebuilt: {str(error)[:200]}") from error
     for text in PROBES:
         ids = tokenizer.encode(text, add_special_tokens=False).ids

@@ -1,4 +1,4 @@
-"""Translation of a GGUF file's tensors to MLX's arrays: as float, or in MLX's group quantization."""
+"""Translate a GGUF file's tensors to MLX's arrays: as floats, or in MLX's group quantization."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlx_server.model_store.gguf import blocks
 from mlx_server.model_store.gguf.reader import Tensor
 
 _STEP_WEIGHTS = 1 << 24
-"""So many weights are unpacked at one time: the largest matrices would take gigabytes."""
+"""How many weights are unpacked at one time, because the largest matrices would take gigabytes."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """How weights are stored: `dense` as floats of `dtype`, else quantized tensors stay so, with scales of
-    `dtype`.
+    """How converted weights are stored: as floats of `dtype` if `dense`; else quantized tensors stay
+    quantized, with scales of `dtype`.
     """
 
     dense: bool
@@ -28,10 +28,10 @@ class Target:
 def arrays(
     tensor: Tensor, data: Any, target: Target, heads: int = 0, offset: float = 0.0
 ) -> dict[str, mx.array]:
-    """Return the arrays of one tensor by the last part of their names: `weight`, `scales`, `biases`.
+    """Return the MLX arrays of one tensor by the last part of their names: `weight`, `scales`, `biases`.
 
-    `data` is the file's content in uint8. With `heads`, the rows are those of so many heads, each reordered
-    for llama.cpp's rotary embedding, and are put back. `offset` is subtracted from the weights.
+    `data` is the file's content in uint8. If `heads` is not 0, the tensor's rows belong to so many heads, and
+    llama.cpp's reordering of each head's rows is undone. `offset` is subtracted from the weights.
     """
     raw = data[tensor.offset : tensor.offset + tensor.bytes]
     columns = tensor.shape[-1]
@@ -49,15 +49,16 @@ def arrays(
 
 
 def _row_order(rows: int, heads: int) -> np.ndarray:
-    """Return, for each row of the original, its place in the file.
+    """Return, for each row of the original tensor, its index in the file.
 
-    llama.cpp interleaves the two halves of each head's rows. Only whole rows move, so all types are alike.
+    llama.cpp interleaves the two halves of each head's rows. Only whole rows move, so the order is the same
+    for all types.
     """
     return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _unpack(tensor: Tensor, rows: np.ndarray, target: Target, offset: float) -> dict[str, mx.array]:
-    """Return the arrays of some rows, each (rows, …)."""
+    """Return the MLX arrays of some rows of a tensor; the first dimension of each array is the rows."""
     name = tensor.type.name
     if tensor.type.block_weights == 1:
         return {
@@ -94,7 +95,9 @@ def _floats(name: str, rows: np.ndarray) -> mx.array:
 
 
 def _packed(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """Return groups of 32 numbers as MLX packs them: the lowest bits first, in words of 32 bits."""
+    """Return groups of 32 numbers as MLX packs them: `bits` per number, the lowest bits first, in words of 32
+    bits.
+    """
     if bits == 8:
         return np.ascontiguousarray(numbers).view(np.uint32)
     if bits == 4:

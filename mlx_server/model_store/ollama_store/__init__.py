@@ -1,1 +1,1 @@
-"""Reading of Ollama's own store of models, and import of its models."""
+"""Read Ollama's own store of models, and import models from it."""

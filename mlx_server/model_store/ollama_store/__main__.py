@@ -1,7 +1,7 @@
 """`python -m mlx_server.model_store.ollama_store [--json] [--store DIR] NAME...|--all`: import from Ollama.
 
 Progress is printed as by `python -m mlx_server.model_store`; {"model", "notes": [...]} follows for each model
-that was imported. SIGTERM stops an import, and deletes what is half done. The exit codes are the same.
+that was imported. SIGTERM stops an import and deletes what is unfinished. The exit codes are the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXIT_CONFIG = 78
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Import the models, and return the exit code."""
+    """Import the models that `arguments` (those of the process by default) name, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mlx_server.model_store.ollama_store")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument("--store", type=Path, default=None)
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _exit_on_signal(number: int, _frame: Any) -> None:
-    """Exit by an exception, so that the converter is killed and the staging folder is deleted."""
+    """Raise SystemExit, so that the converter is killed and the staging folder is deleted on the way out."""
     sys.exit(128 + number)
 
 

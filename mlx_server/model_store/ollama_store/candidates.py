@@ -1,4 +1,4 @@
-"""What can be imported from Ollama's store, from the headers of its files alone."""
+"""Tell which models can be imported from Ollama's store, from the headers of its files alone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from mlx_server.model_store.ollama_store.manifests import OllamaModel, models_in
 from vestal.config import Config, canonical, find_named, is_valid_name
 
 MANIFEST_KEY = "ollama"
-"""Key in the manifest of an imported model: the digests of its weights and of its manifest at Ollama."""
+"""Key in the manifest of an imported model. Its value has the digests of the model's weights and of its
+manifest at Ollama.
+"""
 SOURCE = "ollama:"
 DENSE = sys.platform != "darwin"
-"""Whether converted weights become float32, as the converter decides."""
+"""Whether converted weights become float32, which the converter decides by the same rule."""
 
 State = Literal["convertible", "installed", "refused"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model in Ollama's store. `state` says whether it can be or was imported, and the clause `reason` why.
+    """A model in Ollama's store. `state` says whether it can be or was imported, and `reason`, a clause, why
+    not.
 
-    `bytes` is its size there, and `needed_bytes` what it will take in Vestal's store. `notes` are sentences
-    about what is left out.
+    `bytes` of its `model` is the size at Ollama, `needed_bytes` the size in Vestal's store. `notes` are
+    sentences about what an import leaves out.
     """
 
     model: OllamaModel
@@ -42,7 +45,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the candidate as programs read it."""
+        """Return the candidate as a JSON object for programs."""
         shown = ("state", "reason", "family", "quantization", "parameters", "needed_bytes")
         own = {name: getattr(self, name) for name in shown}
         return {"name": self.model.name, "bytes": self.model.bytes, **own, "notes": list(self.notes)}
@@ -54,7 +57,9 @@ def candidates(config: Config, store: Path) -> list[Candidate]:
 
 
 def find_candidate(config: Config, store: Path, name: str) -> Candidate:
-    """Return the model of this name in Ollama's store. Raises ModelStoreError."""
+    """Return the model of this name in Ollama's store. Raises ModelStoreError (`model_not_found`) if there is
+    no store or no such model.
+    """
     models = _models(store)
     model = find_named(name, models, lambda each: each.name)
     if model is None:
@@ -80,7 +85,7 @@ def _models(store: Path) -> list[OllamaModel]:
 
 
 def candidate(config: Config, model: OllamaModel) -> Candidate:
-    """Return whether the model can be imported."""
+    """Return whether and why the model can or cannot be imported, and how large it will be."""
     weights = model.layer("model")
     if model.fault:
         return Candidate(model, "refused", model.fault)
@@ -118,7 +123,9 @@ def candidate(config: Config, model: OllamaModel) -> Candidate:
 
 
 def _state(config: Config, model: OllamaModel) -> tuple[State, str]:
-    """Return whether the model is installed already, or why it cannot be installed under its name."""
+    """Return whether the model can be installed under its name or is installed already; if not convertible,
+    also why.
+    """
     name = canonical(model.name)
     if not is_valid_name(name):
         return "refused", "Vestal's models cannot have this name"

@@ -1,21 +1,25 @@
-"""The outer syntax of Go's templates: texts, and actions in double braces. Pure."""
+"""Split Go's templates into texts and actions, which stand in double braces. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 MAX_DEPTH = 32
-"""How deep blocks and parentheses may be nested."""
+"""How deeply blocks and parentheses may be nested."""
 MAX_CHARS = 64 * 1024
-"""The longest template that is read. Ollama's own have up to 10,000 characters."""
+"""How many characters a template may have. Ollama's own have up to 10,000."""
 
 
 class UntranslatableTemplate(ValueError):
-    """A template that cannot be read or translated; the text is a clause that says why."""
+    """A template cannot be read or translated; the text is a clause that says why."""
 
 
 def split_actions(template: str) -> Iterator[tuple[bool, str]]:
-    """Yield the texts and actions of a template: whether it is an action, and its content."""
+    """Yield the texts and actions of a template in order, as pairs: whether it is an action, and its content.
+
+    White space next to an action that trims it (`{{-`, `-}}`) is left out. Raises UntranslatableTemplate if
+    an action is not closed.
+    """
     at, trims = 0, False
     while (start := template.find("{{", at)) >= 0:
         end = template.find("}}", start)

@@ -3,9 +3,9 @@
     {{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}
     {{ range $i, $m := .Messages }}<|{{ $m.Role }}|>{{ .Content }}{{ end }}<|assistant|>
 
-A template with `.Messages` renders a whole conversation, and one without it a single turn: as in Ollama, it
-is rendered for each turn, and for the last one up to `.Response`. Texts become expressions, because Jinja
-would trim their white space.
+A template that uses `.Messages` renders a whole conversation. Any other renders a single turn: it is rendered
+once for each turn, and for the last turn only up to `.Response`, as in Ollama. Texts become Jinja
+expressions, because Jinja would trim their white space.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ROOT = {
     **{"Messages": "messages", "Tools": "Tools", "Think": "Think"},
     **{"ThinkLevel": "ThinkLevel", "IsThinkSet": "IsThinkSet"},
 }
-"""The fields of the outermost value, as the translation calls them."""
+"""Maps the fields of Go's outermost value to their names in the translation."""
 _FIELDS = {"Thinking": "reasoning_content", "ToolName": "name", "ToolCallID": "tool_call_id", "ID": "id"}
-"""The fields of a message whose name is not what Go's name is in lower case, with underscores."""
+"""The fields of a message whose name in Jinja is not simply Go's name in lower case with underscores."""
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 _GO_ACTION = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|range|with|end|else)\b)")
 _FORMAT = re.compile(r'"[^%]*(?:%[svd][^%]*)*"')
-"""The formats of `printf` that are translated."""
+"""Matches the formats of `printf` that can be translated."""
 
 _SHOW = (
     "{% macro show(v) %}{% if v is string %}{{ v }}{% elif v is boolean %}{{ 'true' if v else 'false' }}"
@@ -69,12 +69,14 @@ _EACH_TURN = (
 
 
 def is_go_template(template: str) -> bool:
-    """Return True if a chat template is in Go's language, and not in Jinja."""
+    """Return True if a chat template is written in Go's template language instead of Jinja."""
     return "{%" not in template and _GO_ACTION.search(template) is not None
 
 
 def to_jinja(template: str) -> str:
-    """Return the chat template in Jinja. Raises UntranslatableTemplate."""
+    """Return the chat template in Jinja. Raises UntranslatableTemplate if it is too long or uses something
+    that is not translated.
+    """
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
     has_messages = re.search(r"\.Messages\b", template) is not None
@@ -85,7 +87,9 @@ def to_jinja(template: str) -> str:
 
 
 class _Translation:
-    """The translation of one template. `dot` is what Go's `.` is called at the place that is translated."""
+    """Translates one template. An argument `dot` is the Jinja name of Go's `.` at the place that is
+    translated.
+    """
 
     def __init__(self, template: str, *, one_turn: bool) -> None:
         self._parts = split_actions(template)
@@ -94,7 +98,9 @@ class _Translation:
         self._depth = 0
 
     def all(self) -> Iterator[str]:
-        """Yield the translation in pieces."""
+        """Yield the translation in pieces. Raises UntranslatableTemplate if something cannot be
+        translated.
+        """
         end = yield from self._until_end("")
         if end is not None:
             raise _refused(f"{{{{ {end} }}}} stands outside of a block")
@@ -102,7 +108,10 @@ class _Translation:
             yield "{{ Response }}"
 
     def _until_end(self, dot: str) -> Generator[str, None, str | None]:
-        """Yield the translation up to an `else` or `end`; return that with what follows it, or None."""
+        """Yield the translation up to the next `else` or `end` of the present block.
+
+        Return the text of that action, such as `else if .Tools`; None if the template ends first.
+        """
         for is_action, text in self._parts:
             keyword, _, rest = text.partition(" ")
             if not is_action:
@@ -180,7 +189,10 @@ def _expression(text: str, dot: str) -> str:
 
 
 def _pipeline(words: list[str], dot: str, text: str, depth: int) -> tuple[str, list[str]]:
-    """Return the expression that the words begin with, up to a closing parenthesis, and the rest of them."""
+    """Return the translation of the pipeline at the beginning of `words`, and the words that follow it.
+
+    The pipeline ends at a closing parenthesis or the last word. `text` is the whole action, for errors.
+    """
     if depth > MAX_DEPTH:
         raise _not_read(text)
     piped: str | None = None

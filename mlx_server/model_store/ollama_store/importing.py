@@ -1,4 +1,4 @@
-"""Import of one model from Ollama's store: its weights are converted, its files there are only read."""
+"""Import one model from Ollama's store: convert its weights, and only read its files there."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vestal.config import Config, canonical
 
 
 def import_model(config: Config, found: Candidate, on_progress: OnProgress) -> list[str]:
-    """Install the model under the name that it has at Ollama; return sentences about what was left out.
+    """Install the model under the name that it has at Ollama, and return sentences about what was left out.
 
-    A model that is installed already is left as it is. The model appears when it is whole, or not at all.
-    Raises ModelStoreError.
+    A model that was imported before is left as it is. The model is installed whole or not at all. Raises
+    ModelStoreError if the model is refused, cannot be converted or read, or the disk is full.
     """
     name = canonical(found.model.name)
     if found.state == "installed":
@@ -73,7 +73,9 @@ def import_model(config: Config, found: Candidate, on_progress: OnProgress) -> l
 
 
 def _converted_before(config: Config, weights: Layer) -> Path | None:
-    """Return the folder of a model that was converted from the same file, if the store has one."""
+    """Return the folder of a model in the store that was converted from the same weight file; None if there
+    is none.
+    """
     try:
         folders = sorted(config.models_dir.iterdir())
     except OSError:
@@ -87,7 +89,9 @@ def _converted_before(config: Config, weights: Layer) -> Path | None:
 
 
 def _install(config: Config, name: str, found: Candidate, weights: Layer, staged: Path) -> list[str]:
-    """Move the converted model into the store, with its preset; return sentences about what was left out."""
+    """Move the converted model into the store, with its preset, and return sentences about what was left out.
+    Raises ModelStoreError if the model or its preset cannot be read, or the preset is too large.
+    """
     try:
         model_folder.read_facts(staged)
         made, notes = preset_of(found.model, own_template=model_folder.chat_template(staged))

@@ -1,4 +1,4 @@
-"""The models in Ollama's store: its manifests, and the files that they name. Nothing is written.
+"""Read the manifests in Ollama's store, and find the files that they name. Nothing is written.
 
 <store>/manifests/HOST/NAMESPACE/MODEL/TAG      JSON: the config and the layers, each with its sha256
 <store>/blobs/sha256-HEX                        weights (GGUF), template, system prompt, parameters, license
@@ -17,19 +17,19 @@ from typing import Any
 
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
-"""Largest template, system prompt, license, list of parameters or of messages that is read."""
+"""The largest template, system prompt, license, or list of parameters or messages that is read."""
 _MAX_MODELS = 10_000
 _DIGEST = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})")
 _MEDIA_TYPE = "application/vnd.ollama.image."
 _HOSTS = {"registry.ollama.ai": ""}
-"""What stands before a name for its registry, where it is not the registry's host."""
+"""Maps a registry's host to the prefix of its models' names, where that is not the host itself."""
 _SYSTEM_STORE = Path("/usr/share/ollama/.ollama/models")
-"""The store of the service that Ollama's installer makes on Linux."""
+"""The store of the system service that Ollama's installer sets up on Linux."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One file of a model: what it is (`model`, `template`, `params`, …), its digest, path and size."""
+    """One file of a model: its kind (`model`, `template`, `params`, …), sha256 (hex), path and size."""
 
     kind: str
     digest: str
@@ -39,7 +39,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class OllamaModel:
-    """One model in the store. `digest` identifies its manifest; `fault` says why it cannot be read.
+    """One model in Ollama's store. `digest` is the sha256 (hex) of its manifest; `fault` says why the model
+    cannot be read, "" if it can.
 
     `about` is Ollama's own description: `model_family`, `model_type` (a size), `renderer`, `remote_host`.
     """
@@ -51,17 +52,19 @@ class OllamaModel:
     fault: str = ""
 
     def layer(self, kind: str) -> Layer | None:
-        """Return the first layer of this kind."""
+        """Return the first layer of this kind; None if there is none."""
         return next((layer for layer in self.layers if layer.kind == kind), None)
 
     @property
     def bytes(self) -> int:
-        """Return the size of all layers."""
+        """Return the total size of all layers."""
         return sum(layer.bytes for layer in self.layers)
 
 
 def default_store() -> Path:
-    """Return the folder of Ollama's models: OLLAMA_MODELS, or that of the user or of the service."""
+    """Return the folder of Ollama's models: OLLAMA_MODELS if set, else the user's folder, or the system
+    service's if only that exists.
+    """
     if named := os.environ.get("OLLAMA_MODELS"):
         return Path(named).expanduser()
     own = Path.home() / ".ollama" / "models"
@@ -69,7 +72,7 @@ def default_store() -> Path:
 
 
 def models_in(store: Path) -> list[OllamaModel]:
-    """Return the models of the store, sorted by name. Raises OSError if there is no store."""
+    """Return the models in the store, sorted by name. Raises OSError if there is no store."""
     manifests = store / "manifests"
     os.listdir(manifests)
     found = (read_model(store, path) for path in _manifest_files(manifests))
@@ -90,7 +93,7 @@ def _manifest_files(manifests: Path) -> Iterator[Path]:
 
 
 def read_model(store: Path, path: Path) -> OllamaModel:
-    """Return the model whose manifest is `path`; one with a `fault` if it cannot be read."""
+    """Return the model whose manifest is the file `path`; if it cannot be read, a model with a `fault`."""
     host, namespace, model, tag = path.relative_to(store / "manifests").parts
     prefix = "" if (host, namespace) == ("registry.ollama.ai", "library") else f"{namespace}/"
     host = _HOSTS.get(host, f"{host}/")
@@ -118,7 +121,9 @@ def _layer(store: Path, entry: Mapping[str, Any]) -> Layer:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a file. Raises ValueError if it is larger than `limit` bytes, and OSError."""
+    """Return the content of a file. Raises ValueError if it is larger than `limit` bytes, and OSError if it
+    cannot be read.
+    """
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:

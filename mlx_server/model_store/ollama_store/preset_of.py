@@ -1,4 +1,6 @@
-"""The preset of a model in Ollama's store: template, system prompt, parameters, messages and licenses."""
+"""Read the preset of a model in Ollama's store: template, system prompt, parameters, messages and
+licenses.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ PLAIN = "{{ .Prompt }}"
 
 
 def preset_of(model: OllamaModel, *, own_template: str) -> tuple[Preset, list[str]]:
-    """Return the preset, and sentences about what could not be taken over. Raises OSError and ValueError.
+    """Return the model's preset, and sentences about what could not be taken over.
 
-    `own_template` is the chat template in the weights' file, or empty.
+    `own_template` is the chat template in the file of the weights, or empty. Raises OSError if a file cannot
+    be read, and ValueError if one is too large or not JSON.
     """
     notes: list[str] = []
     template = _text(model, "template")
@@ -65,7 +68,9 @@ def _json(model: OllamaModel, kind: str) -> Any:
 
 
 def _parameters(params: Any) -> dict[str, Any]:
-    """Return the parameters whose values Ollama's options can have: numbers, texts, and lists of texts."""
+    """Return the parameters whose values have a type that Ollama's options can have: number, text, or list of
+    texts.
+    """
     found = params if isinstance(params, dict) else {}
     return {name: value for name, value in found.items() if _is_option(value)}
 

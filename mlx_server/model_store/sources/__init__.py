@@ -1,1 +1,3 @@
-"""Where models come from: a folder or file, the Hugging Face hub, or a package index."""
+"""Fetch models from where they come from: the Hugging Face hub or a package index; or find a folder
+or file.
+"""

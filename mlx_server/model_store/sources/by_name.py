@@ -1,8 +1,8 @@
 """Find the source of a model by its name: in the configuration, or derived from the name itself.
 
-A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
-`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, of which `@REVISION` names a branch, a
-tag or a commit. If the repository has GGUF files (`…-GGUF`), the one of the quantization in the tag is meant.
+A name of Ollama's library is looked up in `ollama_names.yaml`. A name with an owner, such as
+`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, and `@REVISION` after it is a branch,
+a tag or a commit. In a repository of GGUF files (`…-GGUF`), the tag chooses the file by its quantization.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vestal.config.model_names import DEFAULT_TAG, canonical
 from vestal.config.settings import ModelSource
 
 DEFAULT_GGUF = "Q4_K_M"
-"""The quantization of a repository of GGUF files that is fetched if none is named, as Ollama does."""
+"""The quantization that is fetched from a repository of GGUF files if the name has none, as Ollama does."""
 TABLE = Path(__file__).with_name("ollama_names.yaml")
 _REPOSITORY = re.compile(r"(?P<repository>[\w][\w.-]*/[\w.-]+)(?P<revision>@[\w./-]+)?")
 _BITS = re.compile(r"(?:i?q|mxfp|int)?(?P<bits>[2-8])(?:[_-].*|bits?|_k.*)?", re.IGNORECASE)
@@ -26,7 +26,7 @@ _FLOATS = {"f16": "fp16", "fp16": "fp16", "bf16": "bf16", "f32": "fp32", "fp32":
 
 
 def source_of(config: Config, name: str) -> ModelSource | None:
-    """Return the source of the files of model `name`; None if no source is known."""
+    """Return the source of the files of the model `name`; None if no source is known."""
     if (configured := config.model_source(name)) is not None:
         return configured
     if (adapter := config.adapter(name)) is not None:
@@ -46,15 +46,17 @@ def source_of(config: Config, name: str) -> ModelSource | None:
 
 @functools.cache
 def library() -> dict[str, str]:
-    """Return the repositories of the hub by the names, in lower case, that Ollama's library has for them."""
+    """Return the hub's repositories by the names, in lower case, that Ollama's library has for the models."""
     table = yaml.safe_load(TABLE.read_text("utf-8"))
     return {name_key(name): repository for name, repository in table.items()}
 
 
 def _suffix(repository: str, tag: str) -> str:
-    """Return the suffix of an MLX repository's name for a tag that names a quantization.
+    """Return what must be added to `repository` to name the MLX repository with the quantization `tag`; "" if
+    nothing.
 
-    For Ollama's `hf.co/org/model:Q4_K_M`, `mlx-community` has a repository of its own: `model-4bit`.
+    On the hub, each quantization is a separate MLX repository: `org/model-4bit` for Ollama's
+    `hf.co/org/model:Q4_K_M`.
     """
     if tag == DEFAULT_TAG:
         return ""

@@ -1,4 +1,4 @@
-"""`hf:` sources: a snapshot in the Hugging Face hub's own cache, which other tools share."""
+"""Fetch models from `hf:` sources into the Hugging Face hub's own cache, which other tools share."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ from vestal.config.units import format_size
 _MODULE_FILE = re.compile(r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 CHECKED_FROM = 0.99
-"""The fraction that is done when the files are there, and are still to be compared with their sha256."""
+"""The fraction of progress at which all files are downloaded, and their sha256 are still to be checked."""
 ANOTHER_CACHE = "Free some, or name another folder with HF_HOME."
 
 
 def prepare() -> None:
-    """Set the variables that `huggingface_hub` reads when it is imported, so that it prints nothing."""
+    """Set the environment variables that `huggingface_hub` reads when it is imported, so that it prints
+    nothing.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def repository(name: str, source: HubSource) -> Repository:
-    """Return what the repository of model `name` holds. Raises ModelStoreError."""
+    """Return the files and facts of the repository of the model `name`. Raises ModelStoreError if the hub
+    does not give them.
+    """
     prepare()
     return hub_repository.read(name, source)
 
 
 def cache_folder() -> Path:
-    """Return the hub's cache (HF_HOME, HF_HUB_CACHE)."""
+    """Return the folder of the hub's cache, which HF_HOME or HF_HUB_CACHE can set."""
     prepare()
     from huggingface_hub import constants
 
@@ -45,7 +49,7 @@ def cache_folder() -> Path:
 
 
 def missing_bytes(found: Repository) -> int:
-    """Return how many bytes of the repository's files must still be downloaded."""
+    """Return how many bytes of the repository's files have yet to be downloaded."""
     cache = cache_folder()
     large = hub_download.Blobs(cache, found)
     if large.large:
@@ -55,14 +59,18 @@ def missing_bytes(found: Repository) -> int:
 
 
 def require_space(name: str, found: Repository) -> None:
-    """Raise ModelStoreError (`disk_full`) if the disk cannot hold what is missing of the repository."""
+    """Raise ModelStoreError (`disk_full`) if the disk of the hub's cache has no space for the files that are
+    missing.
+    """
     disk.require_space(name, missing_bytes(found), cache_folder(), remedy=ANOTHER_CACHE)
 
 
 def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
-    """Download the files that are missing; return the snapshot's folder. Raises ModelStoreError.
+    """Download the files that are missing, check them, and return the folder of the snapshot in the hub's
+    cache.
 
-    Of a source with a quantization only the GGUF file is downloaded, and its path returned.
+    For a source with a quantization, only its GGUF file is downloaded, and the path of that file is returned.
+    Raises ModelStoreError if the hub or the disk fails, or a file is damaged.
     """
     prepare()
     import huggingface_hub
@@ -107,11 +115,11 @@ def verify(
     step: ReportStep,
     checked: Collection[str] = (),
 ) -> None:
-    """Compare each weight file with its sha256, unless that is in `checked`. The hub's library compares only
-    the sizes.
+    """Check each weight file in `folder` against its sha256, unless the sha256 is in `checked`.
 
-    The hub announces the sha256 of large files, and the library stores them under it. Deletes a damaged file
-    and raises ModelStoreError (`checksum_mismatch`).
+    The hub announces the sha256 of large files, and its library names the files in its cache by it, but
+    compares only sizes. If a file is damaged, it is deleted and ModelStoreError (`checksum_mismatch`) is
+    raised.
     """
     for path in [*weight_files(folder), *folder.glob("*.gguf"), *folder.glob("adapter*.safetensors")]:
         blob = path.resolve()
@@ -124,8 +132,10 @@ def verify(
 
 
 def is_model_file(filename: str) -> bool:
-    """Return True if this is the name of a model's file, or of one in the folder of a sentence-transformers
-    module, such as `1_Pooling/config.json`. Program files are excluded.
+    """Return True if a model may have a file of this name; program files are excluded.
+
+    The file may be in the model's folder, or in the folder of a sentence-transformers module, such as
+    `1_Pooling/config.json`.
     """
     is_of_module = _MODULE_FILE.fullmatch(filename) is not None
     return is_of_module or ("/" not in filename and hub_repository.is_wanted(filename))

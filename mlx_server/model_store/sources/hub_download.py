@@ -1,8 +1,9 @@
-"""Download the large files of a repository into the hub's cache, so that an interrupted download continues.
+"""Download the large files of a repository into the hub's cache, so that an interrupted download can
+continue.
 
-The hub's library deletes a file whose download ends early (since its version 2). So the large files are
-fetched here first, by the library's own `http_get`, which sends `Range`; each is renamed to the name that it
-has in the cache, its sha256, when its content has been compared with it. The library then finds it there.
+The hub's library (since its version 2) deletes a file whose download ends early. So the large files are first
+fetched here, by the library's own `http_get`, which sends `Range`. Each file is checked and then renamed to
+its name in the cache, which is its sha256, so that the library finds it there.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from mlx_server.model_store.files.integrity import sha256_of
 from mlx_server.model_store.sources.hub_repository import HubFile, Repository
 
 CONNECTIONS = 4
-"""Files that are downloaded at once. One connection to the hub's storage gives some 50 MB/s."""
+"""How many files are downloaded at the same time. One connection to the hub's storage gives about 50 MB/s."""
 CHUNK_BYTES = 1024 * 1024
-"""How much is written at once; the library's own 10 MB would be lost with each kill."""
+"""How many bytes are written at a time. With the library's own 10 MB, a kill would lose more."""
 _LOOK_S = 0.2
 _SUFFIX = ".vestal-incomplete"
 
 
 class Blobs:
-    """The files of a repository in the hub's cache."""
+    """Finds a repository's large files in the hub's cache: complete, partial or missing."""
 
     def __init__(self, cache: Path, repository: Repository) -> None:
         self.folder = cache / ("models--" + repository.repo.replace("/", "--")) / "blobs"
@@ -37,14 +38,16 @@ class Blobs:
 
     @property
     def large(self) -> list[HubFile]:
-        """Return the files that are downloaded here: those whose sha256 is known, and that HTTP can carry."""
+        """Return the files that are downloaded here: those with a known sha256 that are small enough for
+        HTTP.
+        """
         from huggingface_hub import constants
 
         most = constants.MAX_HTTP_DOWNLOAD_SIZE
         return [file for file in self._repository.files if file.sha256 and file.bytes <= most]
 
     def present_bytes(self) -> int:
-        """Return how much of the large files is there, complete or not."""
+        """Return how many bytes of the large files are in the cache, including those of partial files."""
         return sum(min(self._size(file), file.bytes) for file in self.large)
 
     def missing(self) -> list[HubFile]:
@@ -53,15 +56,15 @@ class Blobs:
         return sorted(absent, key=lambda file: -file.bytes)
 
     def path(self, file: HubFile) -> Path:
-        """Return where the complete file is in the cache."""
+        """Return the path that the complete file has in the cache."""
         return self.folder / str(file.sha256)
 
     def partial_path(self, file: HubFile) -> Path:
-        """Return where the part of the file is that has been downloaded."""
+        """Return the path of the file's downloaded part, while it is not complete."""
         return self.folder / f"{file.sha256}{_SUFFIX}"
 
     def delete_abandoned(self) -> None:
-        """Delete the parts of files that the repository no longer has, unless a process downloads them."""
+        """Delete partial files that the repository does not list, unless a process is downloading them."""
         wanted = {self.partial_path(file) for file in self.large}
         for partial in set(self.folder.glob(f"*{_SUFFIX}")) - wanted:
             with contextlib.suppress(OSError), partial.open("rb") as file:
@@ -78,10 +81,11 @@ class Blobs:
 
 
 def download(name: str, repository: Repository, blobs: Blobs) -> None:
-    """Download the large files that are missing. Raises ModelStoreError, or the first error of the library.
+    """Download the large files that are missing.
 
-    The other files are not waited for then. The threads are daemons, so that a process that is terminated
-    does not wait for them either.
+    Raises ModelStoreError if a file is damaged, or the first error of the hub's library, without waiting for
+    the other downloads. They run in daemon threads, so a process that is terminated does not wait for them
+    either.
     """
     waiting: queue.SimpleQueue[HubFile] = queue.SimpleQueue()
     missing = blobs.missing()
@@ -144,7 +148,9 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
 
 @contextmanager
 def _locked(partial: Path) -> Iterator[int]:
-    """Open the partial file and hold its lock, so that two processes do not append to it."""
+    """Open the partial file, lock it so that no other process appends to it, and yield its file
+    descriptor.
+    """
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -157,7 +163,9 @@ def _locked(partial: Path) -> Iterator[int]:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Return True if the open file is still at `path`: its former owner may have renamed or deleted it."""
+    """Return True if the open file is still at `path`. Another process may have renamed or deleted
+    the file.
+    """
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -165,7 +173,9 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def mismatch(name: str, repo: str, filename: str) -> ModelStoreError:
-    """Return the error for a file whose content is not what the hub announced. It must have been deleted."""
+    """Return the error for a file whose content does not have the sha256 that the hub announced, and which
+    was deleted.
+    """
     return ModelStoreError(
         "checksum_mismatch",
         f"{filename} of {repo}, the source of model {name}, was damaged during the download.",

@@ -1,4 +1,6 @@
-"""Explain the errors of the hub's library: one sentence that names the culprit, and one with the remedy."""
+"""Translate the errors of the hub's library to ModelStoreError, with a sentence on the cause and one on the
+remedy.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ LOG_IN = "set HF_TOKEN to a token of your account, or log in with `hf auth login
 
 @contextmanager
 def explained(name: str, repo: str, revision: str | None = None) -> Iterator[None]:
-    """Raise ModelStoreError instead of the errors that the hub's library and its HTTP client raise.
+    """Raise ModelStoreError in place of the errors that the hub's library and its HTTP client raise in the
+    block.
 
     `name` is the model for which the block asks the hub, `repo` its repository; both are empty for a search.
-    A ModelStoreError passes, and so does an OSError of this machine's own disk.
+    A ModelStoreError, and an OSError of this machine's own disk, are not changed.
     """
     from huggingface_hub import constants, errors
 
@@ -36,7 +39,7 @@ def explained(name: str, repo: str, revision: str | None = None) -> Iterator[Non
         raise _refused(name, repo, error) from error
     except OSError:
         raise
-    except Exception as error:  # errors of the library's HTTP client, and of answers that are not a hub's
+    except Exception as error:  # from the HTTP client, or if the answer is not a hub's
         if is_transport_error(error):
             raise unreachable(name, repo, host) from error
         said = f"{host} does not answer as a hub does ({type(error).__name__})"
@@ -44,16 +47,16 @@ def explained(name: str, repo: str, revision: str | None = None) -> Iterator[Non
 
 
 def is_transport_error(error: Exception) -> bool:
-    """Return True for a network error of any HTTP client.
+    """Return True if `error` is a network error of any HTTP client.
 
-    Classes are compared by name, because the library's client (httpx, httpx2, requests) changes between its
-    releases.
+    Classes are compared by name, because the library's HTTP client (httpx, httpx2, requests) differs between
+    its releases.
     """
     return any(kind.__name__ in ("TransportError", "ConnectionError") for kind in type(error).__mro__)
 
 
 def unreachable(name: str, repo: str, host: str) -> ModelStoreError:
-    """Return the error for a hub that does not answer."""
+    """Return the error that says that the hub at `host` does not answer."""
     return ModelStoreError(
         "network_unavailable",
         f"The hub ({host}) cannot be reached, or breaks off{_for(name, repo)}.",
@@ -62,7 +65,9 @@ def unreachable(name: str, repo: str, host: str) -> ModelStoreError:
 
 
 def failed(name: str, repo: str, why: str) -> ModelStoreError:
-    """Return the error for a failure that has no better explanation than `why`."""
+    """Return the error for a failure of the hub's library for which there is no better explanation than
+    `why`.
+    """
     first = why.strip().partition("\n")[0] or "it does not say why"
     again = f"run `vestal models pull {name}` again" if name else "search again"
     return ModelStoreError(
@@ -73,7 +78,7 @@ def failed(name: str, repo: str, why: str) -> ModelStoreError:
 
 
 def _for(name: str, repo: str) -> str:
-    """Return a clause that says for what the hub was asked; empty for a search."""
+    """Return a clause that names the model for which the hub was asked; empty for a search."""
     return f" for {repo}, the source of model {name}" if name else ""
 
 
@@ -102,7 +107,7 @@ def _absent(name: str, repo: str) -> ModelStoreError:
 
 
 def _refused(name: str, repo: str, error: Exception) -> ModelStoreError:
-    """Return the error for an answer with an error status; 401 means that the token is not valid."""
+    """Return the error for an HTTP answer with an error status; 401 means that the token is not valid."""
     if getattr(getattr(error, "response", None), "status_code", 0) == 401:
         return ModelStoreError(
             "unauthorized",

@@ -1,8 +1,9 @@
-"""Read what a repository of the hub holds, before its weights are downloaded.
+"""Read the content of a repository of the hub before its weights are downloaded.
 
 The outline of a model is a folder with its small files, and with weight files of which only the header is
-written: the rest is a hole that takes no disk. So all code that reads a model's folder (what it is for, what
-memory it takes, why it is broken) reads a repository too, after some 100 KB for each weight file.
+written; the rest of a weight file is a hole that takes no disk space. So all code that reads a model's folder
+(what the model is for, how much memory it takes, why it is broken) can read a repository too, after a
+download of about 100 KB for each weight file.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ PATTERNS = (
     *("*.json", "model*.safetensors", "[0-9]_*/model*.safetensors"),
     *("tokenizer.model", "*.tiktoken", "*.txt", "*.jinja", "*.jsonl", "README.md", "LICENSE*"),
 )
-"""The files that are fetched: no program files, and no weights in other formats."""
+"""The names of the files that are fetched: no program files, and no weights in other formats."""
 ADAPTER_PATTERNS = ("adapter_config.json", "adapters.safetensors", "adapter_model.safetensors", "README.md")
-"""The files that are fetched of an adapter."""
+"""The names of the files that are fetched for an adapter."""
 TIMEOUT_S = 15.0
 MAX_OUTLINED_BYTES = 4 * 1024 * 1024
-"""Largest file that is read before the download. Larger ones are lists of tokens, whose size is enough."""
+"""The largest file that is read before the download. Larger ones are lists of tokens, of which only the size
+is needed.
+"""
 _NOT_READ = frozenset({"tokenizer.json", "vocab.json", "model.safetensors.index.json"})
 _CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository. Large ones have the sha256 under which the hub announces them."""
+    """A file of a repository. `sha256` is the checksum that the hub announces, which it does for large files
+    only.
+    """
 
     name: str
     bytes: int
@@ -46,7 +51,9 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at one commit, with the files that would be fetched. `license` is a word such as `mit`."""
+    """A repository at one commit, with the files that would be fetched. `license` is a word such as `mit`, ""
+    if unknown.
+    """
 
     repo: str
     commit: str
@@ -58,12 +65,14 @@ class Repository:
 
     @property
     def bytes(self) -> int:
-        """Return the size of the files that would be fetched."""
+        """Return the total size of the files that would be fetched."""
         return sum(file.bytes for file in self.files)
 
 
 def read(name: str, source: HubSource) -> Repository:
-    """Ask the hub for the repository of model `name`. Raises ModelStoreError."""
+    """Ask the hub for the repository of the model `name`. Raises ModelStoreError if the hub does not
+    give it.
+    """
     from huggingface_hub import HfApi
 
     with explained(name, source.repo, source.revision):
@@ -88,7 +97,8 @@ def read(name: str, source: HubSource) -> Repository:
 
 
 def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
-    """Return the files to fetch: of a source with a quantization, its one GGUF file.
+    """Return those of `files` that are to be fetched: the one GGUF file if the source has a quantization,
+    else all files whose names match its patterns.
 
     Raises ModelStoreError (`model_not_found`) if no GGUF file has that quantization.
     """
@@ -108,7 +118,10 @@ def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
 
 
 def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
-    """Return the GGUF file of this quantization: at the top of the repository, and in one piece."""
+    """Return the name of the GGUF file with this quantization; None if there is none.
+
+    Only whole files at the top of the repository are considered.
+    """
     pattern = f"{quantization}.gguf".casefold()
     for file in sorted(files):
         bare = file.casefold()
@@ -118,17 +131,19 @@ def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
 
 
 def patterns_of(source: HubSource) -> tuple[str, ...]:
-    """Return the patterns of the files that are fetched of a source without a quantization."""
+    """Return the patterns of the file names that are fetched for a source without a quantization."""
     return ADAPTER_PATTERNS if source.adapter else PATTERNS
 
 
 def is_wanted(filename: str, patterns: tuple[str, ...] = PATTERNS) -> bool:
-    """Return True if the file is fetched: its name matches one of `patterns`, by default those of a model."""
+    """Return True if the file is to be fetched, because its name matches one of `patterns`."""
     return any(fnmatch.fnmatch(filename, pattern) for pattern in patterns)
 
 
 def write_outline(name: str, repository: Repository, folder: Path) -> None:
-    """Write the outline of the model `name` into the empty `folder`. Raises ModelStoreError."""
+    """Write the outline of the model `name` into the empty folder `folder`. Raises ModelStoreError if the hub
+    does not give a file.
+    """
     with explained(name, repository.repo, repository.commit), ThreadPoolExecutor(_CONNECTIONS) as pool:
         for _ in pool.map(lambda file: _outline(repository, file, folder), repository.files):
             pass
@@ -140,7 +155,7 @@ def _outline(repository: Repository, file: HubFile, folder: Path) -> None:
     if file.name.endswith(".safetensors"):
         _write_header(path, _tensors(repository, file.name))
     elif file.name in _NOT_READ or file.bytes > MAX_OUTLINED_BYTES:
-        if file.name != "model.safetensors.index.json":  # what it names is in the headers
+        if file.name != "model.safetensors.index.json":  # its content is in the headers too
             _write_hole(path, file.bytes)
     else:
         path.write_bytes(_content(repository, file.name))
@@ -157,7 +172,7 @@ def _content(repository: Repository, filename: str) -> bytes:
 
 
 def _tensors(repository: Repository, filename: str) -> dict[str, Any]:
-    """Return the header of a safetensors file, of which the hub sends the beginning only."""
+    """Return the tensors in the header of a safetensors file, of which only the beginning is downloaded."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -176,6 +191,6 @@ def _write_header(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def _write_hole(path: Path, size_bytes: int) -> None:
-    """Extend the file to `size_bytes`, without writing what is added."""
+    """Extend the file to `size_bytes` without writing data, so that the extension takes no disk space."""
     path.touch()
     os.truncate(path, size_bytes)

@@ -19,7 +19,9 @@ _ENCODER_TASKS: dict[str, Kind] = {
     "sentence-similarity": "embed",
     "text-ranking": "rerank",
 }
-"""The tasks of the hub whose models are served in their authors' own format; few have one for MLX."""
+"""The hub's tasks for embedders and rerankers. These are served in their authors' own format, because few are
+converted for MLX.
+"""
 _GENERATING_TASKS = frozenset(
     {"", "text-generation", "image-text-to-text", "any-to-any", "text2text-generation"}
 )
@@ -34,8 +36,8 @@ _BITS = re.compile(r"(?<![0-9])([2-8])[-_]?bit", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A repository that can be served. `parameters` counts the numbers of each type in its weight files; it
-    is empty if the hub does not know them.
+    """A repository that Vestal can serve. `parameters` counts the numbers of each type in its weight files;
+    empty if the hub does not know the counts.
     """
 
     repo: str
@@ -47,13 +49,14 @@ class SearchResult:
 
     @property
     def weights_bytes(self) -> int:
-        """Return the size of the weight files; 0 if it is unknown."""
+        """Return the size of the weight files in bytes; 0 if it is unknown."""
         return sum(count * _BYTES.get(dtype, 1) for dtype, count in self.parameters.items())
 
     def loaded_bytes(self, arithmetic: Arithmetic) -> int:
-        """Return the bytes of the weights in memory; 0 if they are unknown.
+        """Return how many bytes the weights take in memory; 0 if it is unknown.
 
-        MLX's CPU build converts them to float32; the name of the repository says how many bits they have.
+        MLX's CPU build converts packed weights to float32; their bits are taken from the repository's name,
+        such as `…-4bit`.
         """
         if not arithmetic.dense_float32:
             return self.weights_bytes
@@ -64,15 +67,18 @@ class SearchResult:
 
 
 def search(words: str, limit: int) -> list[SearchResult]:
-    """Return up to `limit` repositories whose names have `words`, the most downloaded ones first.
+    """Return up to `limit` repositories that match `words`: those for MLX, then embedders and rerankers in
+    their authors' format.
 
-    Those for MLX come first; then embedders and rerankers in their authors' format. Raises ModelStoreError.
+    Within each group, the most downloaded come first. Raises ModelStoreError if the hub cannot be asked.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     def reach() -> None:
-        """Send one request: `list_models` would try for half a minute to reach a hub that is not there."""
+        """Send one small request, to find out quickly that the hub cannot be reached. `list_models` alone
+        would try for half a minute.
+        """
         url = f"{constants.ENDPOINT}/api/models"
         params, headers = {"limit": "1"}, build_hf_headers()
         hf_raise_for_status(get_session().get(url, params=params, headers=headers, timeout=TIMEOUT_S))
@@ -95,7 +101,7 @@ def _served(found: Iterable[Any]) -> list[SearchResult]:
 
 
 def _result(info: Any) -> SearchResult | None:
-    """Return one answer of the hub; None if Vestal cannot serve it."""
+    """Return one of the hub's answers as a SearchResult; None if Vestal cannot serve the repository."""
     tags, task = set(info.tags or ()), info.pipeline_tag or ""
     kind = _ENCODER_TASKS.get(task, "generate")
     if kind == "generate" and task not in _GENERATING_TASKS or tags & _OTHER_FORMATS:

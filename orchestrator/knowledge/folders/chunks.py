@@ -1,4 +1,4 @@
-"""Cut a text into chunks that an embedding model reads completely. Pure.
+"""Cut a text into chunks that are short enough for an embedding model to read completely. Pure.
 
 A chunk never crosses a heading, has the path of headings above it, and holds whole paragraphs. Only a
 paragraph that is longer than a chunk is cut, at a sentence or a word.
@@ -17,19 +17,23 @@ FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk. `heading` is the path of headings ("Guide > Install"), empty before the first heading."""
+    """A piece of a file. `heading` is the path of headings above it ("Guide > Install"), empty before the
+    first heading.
+    """
 
     heading: str
     text: str
 
     @property
     def embedded_text(self) -> str:
-        """Return the text to embed, with the headings, which often name the subject of a paragraph."""
+        """Return the text to embed: the headings, which often name the subject of a paragraph, and the
+        chunk's text.
+        """
         return f"{self.heading}\n{self.text}" if self.heading else self.text
 
 
 def chunks_of(text: str, markdown: bool, max_chars: int = MAX_CHARS) -> list[Chunk]:
-    """Return the chunks of a file, in order."""
+    """Return the chunks of a file's text, in order. Headings are recognized only if `markdown` is True."""
     sections = _sections(text) if markdown else [("", text)]
     return [Chunk(heading, body) for heading, section in sections for body in _packed(section, max_chars)]
 

@@ -19,7 +19,9 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class KnowledgeFile:
-    """A file in the folder. `path` is relative to the folder, with forward slashes; times in nanoseconds."""
+    """A text file in a knowledge folder. `path` is relative to the folder, with forward slashes; `full` is
+    the path to open.
+    """
 
     path: str
     full: str
@@ -31,8 +33,8 @@ class KnowledgeFile:
 class Skipped:
     """A file or a whole folder that is not read, and why.
 
-    If it is `temporary` (a permission, a disk that is not mounted), earlier knowledge of it is kept.
-    Otherwise the file is not a text, and earlier knowledge of it is deleted.
+    If the reason is `temporary` (a permission, a disk that is not mounted), earlier knowledge of the file is
+    kept. Otherwise the file is not a text, and earlier knowledge of it is deleted.
     """
 
     path: str
@@ -41,13 +43,15 @@ class Skipped:
     folder: bool = False
 
     def covers(self, path: str) -> bool:
-        """Return True if `path` is this file or lies in this folder."""
+        """Return True if `path` is this file, or lies in this folder."""
         return self.path in ("", path) or (self.folder and path.startswith(f"{self.path}/"))
 
 
 @dataclass(frozen=True)
 class Content:
-    """A file's SHA-256, its text, and the number of bytes replaced because they are not UTF-8 (`broken`)."""
+    """A file's SHA-256 (hex), its text, and how many bytes were replaced because they are not UTF-8
+    (`broken`).
+    """
 
     sha256: str
     text: str
@@ -57,7 +61,7 @@ class Content:
 def folders(root: Path, named: dict[str, Path]) -> dict[str, Path]:
     """Return the knowledge folder of each agent: the folders in `root`, overridden by the `named` ones.
 
-    A named folder is returned even if it does not exist, since its disk may not be mounted.
+    A named folder is returned even if it does not exist, because its disk may not be mounted.
     """
     try:
         own = {entry.name: entry for entry in sorted(root.iterdir()) if _is_knowledge(entry)}
@@ -71,7 +75,9 @@ def _is_knowledge(entry: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[KnowledgeFile | Skipped]:
-    """Yield every text file below the folder. Links are not followed, so there are no loops."""
+    """Yield every text file below the folder, and a Skipped for each one that cannot be read. Links are not
+    followed, so there are no loops.
+    """
     to_visit = [(str(folder), "")]
     while to_visit:
         full, path = to_visit.pop()
@@ -120,13 +126,15 @@ def _listed(entry: os.DirEntry[str], path: str) -> KnowledgeFile | Skipped | Non
 
 
 def sha256(found: KnowledgeFile) -> str | Skipped:
-    """Return the file's SHA-256, without decoding its text."""
+    """Return the file's SHA-256 (hex), without decoding its text; a Skipped if the file cannot be read."""
     raw = _bytes(found)
     return raw if isinstance(raw, Skipped) else hashlib.sha256(raw).hexdigest()
 
 
 def read(found: KnowledgeFile) -> Content | Skipped:
-    """Return the file's text. Bytes that are not UTF-8 become replacement characters and are counted."""
+    """Return the file's content; a Skipped if the file is binary or cannot be read. Bytes that are not UTF-8
+    become replacement characters and are counted.
+    """
     raw = _bytes(found)
     if isinstance(raw, Skipped):
         return raw
@@ -148,5 +156,5 @@ def _bytes(found: KnowledgeFile) -> bytes | Skipped:
 
 
 def is_markdown(path: str) -> bool:
-    """Return True for a Markdown file, by its suffix."""
+    """Return True if the path has a suffix of Markdown files."""
     return os.path.splitext(path)[1].lower() in MARKDOWN

@@ -1,3 +1,3 @@
-"""Search knowledge by meaning and by words, in SQLite or Postgres. The two rankings are fused, and a model
-may rank the results again.
+"""Search knowledge by meaning and by words, in SQLite or Postgres. The two rankings are fused, and a
+reranking model may order the results again.
 """

@@ -1,7 +1,7 @@
 """Join several rankings by weighted reciprocal rank fusion. Pure.
 
 Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
-methods" (SIGIR 2009). It uses ranks only, so that cosine and BM25 need no common scale.
+methods" (SIGIR 2009). The method uses ranks only, so that cosine and BM25 need no common scale.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ DAMPING = 10
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ids, best first, and the weight of this ranking."""
+    """The ids of one ranking, the best first, and the weight of the ranking."""
 
     ids: Sequence[int]
     weight: float = 1.0
 
 
 def fused(rankings: Sequence[Ranking], limit: int) -> list[tuple[int, float]]:
-    """Return the best `limit` ids with their scores, best first. Being first in every ranking scores 1.0."""
+    """Return the best `limit` ids with their scores, the best first. An id that is first in every ranking
+    scores 1.0.
+    """
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, found in enumerate(ranking.ids, 1):

@@ -22,8 +22,8 @@ STOP_WORDS = frozenset(
 def match_of(question: str) -> str:
     """Return an expression such as `"breaker" OR "open"`, or "" for a question without words.
 
-    Each word is quoted, so that none is read as an operator. `kv_bits` stays one word, which FTS5 reads as a
-    phrase; so a setting's name finds that setting.
+    Each word is quoted, so that none is read as an operator. `kv_bits` stays one quoted word, which FTS5
+    reads as a phrase, so a search for a setting's name finds that setting.
     """
     words = list(dict.fromkeys(re.findall(r"\w+", question.lower())))
     significant = [word for word in words if word not in STOP_WORDS and word.strip("_")]
@@ -33,7 +33,7 @@ def match_of(question: str) -> str:
 def contains_identifier(question: str) -> bool:
     """Return True if the question contains an identifier (`kv_bits`, `mlx.bind`, `HALF_OPEN`, `--json`).
 
-    An embedding sees little meaning in an identifier, but as a word it occurs only in the few relevant
-    chunks.
+    An embedding captures little of an identifier's meaning, but as a word an identifier occurs only in the
+    few relevant chunks.
     """
     return re.search(r"\w_\w|\w\.\w|\w::\w|(^|\s)--\w|/\w+/", question) is not None

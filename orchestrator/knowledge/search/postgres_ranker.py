@@ -1,7 +1,7 @@
-"""Rank chunks in Postgres: by meaning with pgvector, by words with its full-text search.
+"""Rank chunks in Postgres: by meaning with pgvector, by words with Postgres's full-text search.
 
-The nearest vectors are found by an exact scan, which is fast enough for some 20,000 rows. An approximate
-index would choose neighbors before the search is limited to some agents and paths.
+The nearest vectors are found by an exact scan, which is fast enough for about 20,000 rows. An approximate
+index would choose the neighbors before the search is limited to some agents and paths.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class PostgresRanker:
             return [(row["id"], float(row["similarity"])) for row in rows]
 
     def release_idle_memory(self) -> None:
-        """Do nothing: this ranker holds no memory."""
+        """Do nothing, because this ranker holds no memory."""
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
-        """Return chunk ids, best first.
+        """Return the ids of chunks that match `match`, the best first; none for "".
 
         Each word is weighted by its rarity, which Postgres's own rank ignores.
         """
@@ -62,7 +62,7 @@ class PostgresRanker:
 
 
 def _within(scope: Scope) -> tuple[str, list[Any]]:
-    """Return the SQL condition on `file_id` for the scope, and its values."""
+    """Return the SQL condition on `file_id` that limits a search to `scope`, and the condition's values."""
     conditions, values = list[str](), list[Any]()
     if scope.agents is not None:
         conditions.append("agent = ANY(?)")

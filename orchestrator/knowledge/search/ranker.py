@@ -1,4 +1,4 @@
-"""The two rankings that a search joins, in the database that stores the knowledge."""
+"""Define the two rankings of chunks that a search joins, and choose their implementation for the database."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ class Ranker(Protocol):
     """Ranks chunks by meaning and by words. All methods block."""
 
     def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
-        """Return (chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
+        """Return (chunk id, cosine similarity) of the `limit` chunks in the scope nearest to `vector`, the
+        nearest first.
+        """
         ...
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
-        """Return the ids of chunks that match `keywords.match_of`'s expression, best first; none for ""."""
+        """Return the ids of up to `limit` chunks that match `match`, an expression of `keywords.match_of`,
+        the best first; none for "".
+        """
         ...
 
     def release_idle_memory(self) -> None:
@@ -27,7 +31,9 @@ class Ranker(Protocol):
 
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
-    """Return the ranker for this database."""
+    """Return the ranker for this kind of database; `model` is the embedding model whose vectors it
+    compares.
+    """
     if isinstance(database, SqliteDatabase):
         from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
         from orchestrator.knowledge.search.vector_index import CurrentIndex

@@ -1,4 +1,4 @@
-"""Rank the best results of a search again, by a model that reads the question and each result together."""
+"""Rank the best results of a search again, with a model that reads the question and each result together."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from orchestrator.errors import BackendError
 from orchestrator.knowledge.llm_interfaces import Reranker
 
 CANDIDATES = 40
-"""The finds that are ranked: as many as each ranking of a search for few results returns."""
+"""How many results are ranked again: as many as each ranking of a small search returns."""
 WAIT_S = 5.0
-"""A person waits, and the finds are in a good order already."""
+"""How many seconds the model may take. It is short because a person waits, and the results are already in a
+good order.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Reranking:
     wait_s: float = WAIT_S
 
     async def scores(self, query: str, texts: Sequence[str]) -> tuple[list[float] | None, str]:
-        """Return one score per text, in order; None and a note if the model did not give them in time."""
+        """Return one score per text, in order, and "". If the model did not answer in time or failed, return
+        None and a note that says why.
+        """
         try:
             async with asyncio.timeout(self.wait_s):
                 return await self.client.rerank(self.model, query, list(texts)), ""

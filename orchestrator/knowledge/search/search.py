@@ -1,5 +1,5 @@
-"""Hybrid search: by meaning (vectors) and by words (full text), joined by rank, and ranked by a reranker if
-there is one.
+"""Search by meaning (vectors) and by words (full text), join both rankings by rank, and rerank the result if
+a reranking model is configured.
 
 If no backend can embed the question, only words are searched; if the question has no words, only meaning. The
 result says which rankings were used.
@@ -35,8 +35,10 @@ TRIM_EVERY = 1000  # new questions
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that a search found. `score` is 1.0 if every ranking has it first. `similarity` is its cosine,
-    and `relevance` the reranker's score; each is None if unknown.
+    """A chunk that a search found. `score` is 1.0 if every ranking has the chunk first.
+
+    `similarity` is the cosine of the chunk's and the question's vectors, and `relevance` the reranker's
+    score; each is None if unknown.
     """
 
     agent: str
@@ -55,8 +57,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class Findings:
-    """The hits, the rankings used ("meaning", "words", "reranker"), and a note if one of them could not be
-    used.
+    """The hits of a search, the rankings that were used ("meaning", "words", "reranker"), and a note if one
+    of these could not be used.
     """
 
     hits: list[Hit]
@@ -92,17 +94,21 @@ class KnowledgeSearch:
         self._ranker.release_idle_memory()
 
     async def has_knowledge(self, agents: Collection[str] | None) -> bool:
-        """Return True if any of these folders (None: any folder) has embedded knowledge. Calls no backend."""
+        """Return True if any of the folders of `agents` (None: any folder) has embedded knowledge. Calls no
+        backend.
+        """
         known = await asyncio.to_thread(self._store.agents)
         return bool(known) if agents is None else not known.isdisjoint(agents)
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
-        """Return the best k chunks. Raise BackendError if the query cannot be embedded."""
+        """Return the best `k` chunks in the folders of `agents`. Raises BackendError if the query cannot be
+        embedded.
+        """
         vector = await self._vector(query)
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
-        """Return the best k chunks in the scope. If the query cannot be embedded in time, search by words
+        """Return the best `k` chunks in the scope. If the query cannot be embedded in time, search by words
         alone, and say so in the note.
         """
         vector, note = None, ""

@@ -15,15 +15,17 @@ class SqliteRanker:
         self._index = index
 
     def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
-        """Return (chunk id, cosine similarity) of the nearest chunks, nearest first."""
+        """Return (chunk id, cosine similarity) of the `limit` chunks in the scope nearest to `vector`, the
+        nearest first.
+        """
         return self._index.get(len(vector)).nearest(vector, scope, limit)
 
     def release_idle_memory(self) -> None:
-        """Release the matrix if no search used it for a while."""
+        """Release the matrix if no search has used it for a while."""
         self._index.release_if_idle()
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
-        """Return chunk ids by BM25, best first."""
+        """Return the ids of chunks that match `match`, ranked by BM25, the best first; none for ""."""
         if not match:
             return []
         within, values = _within(scope)
@@ -36,7 +38,7 @@ class SqliteRanker:
 
 
 def _within(scope: Scope) -> tuple[str, list[str]]:
-    """Return the SQL condition on `words` for the scope, and its values."""
+    """Return the SQL condition on `words` that limits a search to `scope`, and the condition's values."""
     conditions: list[str] = []
     values: list[str] = []
     if scope.agents is not None:

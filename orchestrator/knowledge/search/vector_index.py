@@ -1,8 +1,9 @@
-"""All vectors in one numpy matrix, for the search by meaning.
+"""Hold all vectors in one numpy matrix, for the search by meaning.
 
 20,000 chunks of 384 dimensions take 30 MB, 50,000 take 77 MB; the rows stream from the database into the
-matrix. The matrix is rebuilt after a change, but rebuilding takes at most a twentieth of the time. So during
-a long update, a search may see slightly old chunks; those that no longer exist are left out of its result.
+matrix. The matrix is rebuilt after a change, but rebuilding may take at most a twentieth of the time. So
+during a long update, a search may use a slightly old matrix; chunks that have been deleted are left out of
+its result.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 REBUILD_PAUSE_FACTOR = 20
-"""After a rebuild of n seconds, the next one waits for 20 · n seconds."""
+"""After a rebuild that took n seconds, the next one may begin 20 · n seconds later."""
 
 IDLE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Index:
-    """Row n of `matrix` (chunks × dim, float32) is the vector of chunk `ids[n]` in file `paths[files[n]]`."""
+    """A matrix of vectors: row n (of chunks × dim, float32) is the vector of chunk `ids[n]`, in the file
+    `paths[files[n]]`, an (agent, path).
+
+    `generation` is the store's generation from which the matrix was built.
+    """
 
     generation: int
     dim: int
@@ -38,7 +43,9 @@ class Index:
     matrix: np.ndarray
 
     def nearest(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
-        """Return (chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
+        """Return (chunk id, cosine similarity) of the `limit` chunks in the scope nearest to `vector`, the
+        nearest first.
+        """
         import numpy as np
 
         scores = self.matrix @ np.asarray(vector, dtype=np.float32)
@@ -59,7 +66,7 @@ class Index:
 
 
 class CurrentIndex:
-    """The current index, built at the first search and rebuilt after changes."""
+    """Provides the index. It is built at the first search and rebuilt after changes."""
 
     def __init__(
         self,
@@ -78,7 +85,9 @@ class CurrentIndex:
         self._building = threading.Lock()
 
     def get(self, dim: int) -> Index:
-        """Return the index of the vectors with `dim` dimensions."""
+        """Return the index of the vectors with `dim` dimensions, and build it first if it is missing or
+        stale.
+        """
         with self._building:
             self._used_at = self._clock()
             index = self._index
@@ -89,7 +98,9 @@ class CurrentIndex:
             return index
 
     def release_if_idle(self) -> None:
-        """Release the matrix, most of this process's memory, if no search used it for IDLE_S seconds."""
+        """Release the matrix, which is most of this process's memory, if no search has used it for IDLE_S
+        seconds.
+        """
         with self._building:
             if self._clock() - self._used_at >= IDLE_S:
                 self._index = None
