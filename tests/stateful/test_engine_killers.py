@@ -113,14 +113,18 @@ SEEDS = st.integers(0, 2**32)
 
 @given(seed=SEEDS, harmless=st.integers(1, 24), kills_per_s=st.sampled_from([0.04, 0.3, 1.0]))
 @settings(max_examples=100, deadline=None)
-def test_bystanders_of_random_kills_are_never_failed(seed: int, harmless: int, kills_per_s: float):
+def test_harmless_requests_never_fail_however_often_engines_are_killed_at_random(
+    seed: int, harmless: int, kills_per_s: float
+):
     simulation = Simulation(seed, harmless, [], EngineDeath.UNKNOWN_KILL, kills_per_s, length=40).run()
     assert not simulation.failed
 
 
 @given(seed=SEEDS, harmless=st.integers(1, 6), kills=st.integers(1, 10))
 @settings(max_examples=60, deadline=None)
-def test_bystanders_killed_many_times_at_each_replay_are_never_failed(seed: int, harmless: int, kills: int):
+def test_harmless_requests_never_fail_although_each_replay_is_killed_many_times(
+    seed: int, harmless: int, kills: int
+):
     simulation = Simulation(seed, harmless, [], EngineDeath.UNKNOWN_KILL, 0.2, length=40)
     simulation.kills_at_replay = kills
     assert not simulation.run().failed
@@ -133,7 +137,7 @@ def test_bystanders_killed_many_times_at_each_replay_are_never_failed(seed: int,
     kills_per_s=st.sampled_from([0.0, 0.1]),
 )
 @settings(max_examples=100, deadline=None)
-def test_requests_that_abort_engines_are_failed_soon_and_all_others_survive(
+def test_requests_that_abort_their_engine_fail_soon_and_all_other_requests_finish(
     seed: int, harmless: int, killers: list[int], kills_per_s: float
 ):
     simulation = Simulation(seed, harmless, killers, EngineDeath.OWN_FAULT, kills_per_s, length=80).run()
@@ -143,10 +147,10 @@ def test_requests_that_abort_engines_are_failed_soon_and_all_others_survive(
 
 @given(seed=SEEDS, harmless=st.integers(0, 6), killers=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_requests_with_unexplained_kills_are_failed_eventually_and_all_others_survive(
+def test_requests_whose_engine_is_killed_without_evidence_fail_and_all_others_finish(
     seed: int, harmless: int, killers: list[int]
 ):
-    """macOS kills for memory, and leaves no evidence when the engine's end is judged."""
+    """When macOS kills an engine for memory, no evidence is left by the time its death is judged."""
     simulation = Simulation(seed, harmless, killers, EngineDeath.UNKNOWN_KILL, 0.0, length=80).run()
     assert simulation.failed == set(simulation.kills_at)
     assert simulation.deaths_by_killers <= (KILLS_TO_RUN_ALONE + KILLS_TO_FAIL) * len(killers)

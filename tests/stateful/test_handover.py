@@ -37,7 +37,7 @@ POLICY = HandoverPolicy(ready_timeout_s=60, release_timeout_s=30, linger_s=900, 
 
 @dataclass
 class Process:
-    """A gateway. It accepts if it holds the lock; one that waits for the lock takes it when it is free."""
+    """A gateway. It accepts while it holds the lock; a gateway that waits takes the lock when it is free."""
 
     pid: int
     alive: bool = True
@@ -228,7 +228,7 @@ class LifeOfHandovers(RuleBasedStateMachine):
 
     @rule()
     def supervisor_dies(self) -> None:
-        """The next one knows what is on disk, as ChildHandovers.resume reads it."""
+        """The next supervisor knows only what is on disk, as ChildHandovers.resume reads it."""
         self.actions_left = None
         self.handovers.clear()
         self.child = self.disk.child
@@ -260,7 +260,7 @@ class LifeOfHandovers(RuleBasedStateMachine):
         assert self.processes[self.child].alive
 
     def teardown(self) -> None:
-        """However it went, it ends with one gateway, which accepts."""
+        """However the handover went, it ends with one gateway, which accepts connections."""
         if self.dies_in_the_end or self.actions_left is not None:
             self.supervisor_dies()
         for process in self.processes.values():

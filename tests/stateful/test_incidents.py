@@ -143,6 +143,6 @@ ENTRY = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ENTRY, max_size=25))
-def test_entries_of_any_shape_never_raise(entries):
+def test_incidents_from_journal_entries_of_any_shape_raise_nothing_and_last_no_negative_time(entries):
     for each in shown(fold(entries), 0.0):
         assert each["duration_s"] >= 0

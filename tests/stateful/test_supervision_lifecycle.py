@@ -331,7 +331,7 @@ INVARIANTS = (
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=4, deadline=None)
-def test_supervision_invariants_hold_through_ten_thousand_crashes_in_four_processes(seed: int) -> None:
+def test_supervision_invariants_hold_through_2500_crashes_of_a_child_in_a_row(seed: int) -> None:
     """A child that never runs well for long: 2,500 crashes in a row, over some weeks of simulated time."""
     chance = random.Random(seed)
     life = LifeOfAChild()

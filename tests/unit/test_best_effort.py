@@ -1,4 +1,4 @@
-"""No program that runs for long writes in a way that can end it: logs and small files are best effort."""
+"""No long-running program writes in a way that can end it: logs and small files are best effort."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _calls(name: str) -> list[tuple[int, str]]:
 
 
 def test_long_running_programs_write_only_through_best_effort():
-    """On a full disk, the gateway's own `print` ended it, and each of its restarts; a PID file the agent."""
+    """On a full disk, a `print` once ended the gateway and each restart of it, and a PID file the agent."""
     found = []
     for path in _sources():
         name = str(path.relative_to(REPO))
@@ -96,13 +96,13 @@ def test_long_running_programs_write_only_through_best_effort():
     assert not found, "use vestal.best_effort: output for logs, files for small files"
 
 
-def test_every_exception_to_the_best_effort_rule_is_still_needed():
+def test_every_listed_exception_to_the_best_effort_rule_is_still_needed():
     for name, calls in ALLOWED.items():
         assert calls <= {call for _, call in _calls(name)}, name
 
 
 @pytest.mark.parametrize(("name", "function"), STARTS.items())
-def test_program_protects_its_output_before_anything_else(name: str, function: str):
+def test_every_long_running_program_protects_its_output_before_anything_else(name: str, function: str):
     tree = ast.parse((REPO / name).read_text())
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     (start,) = (node for node in functions if node.name == function)

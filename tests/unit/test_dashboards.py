@@ -22,7 +22,7 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def test_dashboard_has_panels_that_do_not_overlap_and_one_data_source():
+def test_grafana_dashboard_has_panels_that_do_not_overlap_and_one_data_source():
     board = json.loads(dashboards.DASHBOARD.read_text())
     panels = board["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 20
@@ -39,7 +39,7 @@ def test_dashboard_has_panels_that_do_not_overlap_and_one_data_source():
     assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource"]
 
 
-def test_every_alert_has_a_severity_and_a_remedy():
+def test_every_prometheus_alert_has_a_severity_and_a_remedy():
     alerts = [rule for group in dashboards.rules()["groups"] for rule in group["rules"]]
     assert len({alert["alert"] for alert in alerts}) == len(alerts)
     for alert in alerts:
@@ -48,14 +48,14 @@ def test_every_alert_has_a_severity_and_a_remedy():
 
 
 @needs_promtool
-def test_alert_rules_are_valid_and_fire_as_in_their_promtool_tests():
+def test_prometheus_alert_rules_are_valid_and_fire_as_in_their_promtool_tests():
     folder = dashboards.RULES.parent
     for arguments in (("check", "rules", dashboards.RULES.name), ("test", "rules", "vestal.rules.test.yml")):
         _promtool(folder, *arguments)
 
 
 @needs_promtool
-def test_expressions_of_the_dashboard_are_valid_promql(tmp_path: Path):
+def test_expressions_of_the_grafana_dashboard_are_valid_promql(tmp_path: Path):
     expressions = [each.replace("$__rate_interval", "5m") for each in dashboards.expressions()]
     recorded = [{"record": f"r:{number}", "expr": each} for number, each in enumerate(expressions)]
     file = tmp_path / "dashboard.yml"
@@ -64,7 +64,7 @@ def test_expressions_of_the_dashboard_are_valid_promql(tmp_path: Path):
 
 
 @needs_promtool
-def test_example_configuration_passes_promtool(tmp_path: Path):
+def test_example_prometheus_configuration_passes_promtool(tmp_path: Path):
     for name in ("prometheus.yml", dashboards.RULES.name):
         text = (dashboards.RULES.parent / name).read_text()
         (tmp_path / name).write_text(text.replace("/etc/prometheus/vestal.token", str(tmp_path / "token")))

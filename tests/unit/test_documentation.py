@@ -49,7 +49,7 @@ def test_files_named_without_a_folder_by_the_architecture_page_exist():
     assert not named - there
 
 
-def test_decisions_cited_by_the_code_exist():
+def test_decisions_cited_in_the_code_exist_under_their_full_file_name():
     """The crash policy cited decision 19 for what decision 20 says, by its number alone."""
     cited = {
         (str(path.relative_to(REPO)), name)

@@ -372,17 +372,17 @@ def _faults_of(path: Path) -> Iterator[str]:
             yield f"{module} imports {imported}; {rule} may import {allowed}"
 
 
-def test_table_of_contributing_names_existing_folders():
+def test_import_rules_in_contributing_name_existing_folders():
     assert ALLOWED
     missing = [prefix for prefix in ALLOWED if not list(REPO.glob(prefix.replace(".", "/") + "*"))]
     assert not missing
 
 
-def test_every_module_imports_only_what_contributing_allows():
+def test_every_module_imports_only_what_the_rules_in_contributing_allow():
     assert not [fault for path in SOURCES for fault in _faults_of(path)]
 
 
-def test_folders_import_each_other_in_one_direction_only():
+def test_folders_and_files_import_each_other_in_one_direction_only():
     """In every folder, its files and subfolders do not import each other in a cycle."""
     modules = {_module_of(path): path for path in SOURCES}
     edges: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -402,14 +402,14 @@ def test_folders_import_each_other_in_one_direction_only():
     assert not circles
 
 
-def test_no_folder_has_more_than_fifteen_modules():
+def test_no_source_folder_has_more_than_fifteen_modules():
     tests = [path for path in (REPO / "tests").rglob("*.py") if "children" not in path.parts]
     counted = (*SOURCES, *tests)
     crowds = Counter(str(path.parent.relative_to(REPO)) for path in counted if path.name != "__init__.py")
     assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
 
 
-def test_modules_with_pure_in_their_docstring_are_listed_as_pure():
+def test_modules_called_pure_in_their_docstring_are_exactly_those_listed_as_pure():
     called_pure = {
         str(path.relative_to(REPO))
         for path in SOURCES
@@ -423,7 +423,7 @@ def test_pure_modules_import_no_io_and_no_clock():
     assert not {name: acts for name, acts in touched.items() if acts}
 
 
-def test_gateway_when_imported_has_not_loaded_mlx():
+def test_import_of_the_gateway_does_not_load_mlx():
     program = (
         "import sys, mlx_server.gateway.app; "
         "print([m for m in ('mlx', 'mlx_lm', 'numpy', 'transformers') if m in sys.modules])"
@@ -434,8 +434,8 @@ def test_gateway_when_imported_has_not_loaded_mlx():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_project_text_names_no_development_machine_or_package_index():
-    """No path of one machine and no address of a package index in any tracked file."""
+def test_tracked_files_name_no_development_machine_and_no_package_index():
+    """No tracked file contains a path of one particular machine or the address of a package index."""
     files = subprocess.run(
         ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60
     ).stdout.split()

@@ -1,4 +1,4 @@
-"""The lock files fit together, and those of extras hold no more than they need."""
+"""The lock files agree, and the lock files of extras contain no more than they need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pins(name: str) -> dict[str, set[str]]:
     return found
 
 
-def test_lock_for_images_has_only_what_the_host_lacks():
+def test_lock_file_for_images_has_only_packages_that_the_host_lock_lacks():
     vision, host = pins("vision.lock"), pins("host.lock")
     assert {"mlx-vlm", "pillow"} <= set(vision)
     assert not set(vision) & set(host)
@@ -36,19 +36,19 @@ def test_lock_for_images_has_only_what_the_host_lacks():
     assert len(vision) <= 8, "text-only users install none of it, but the rest should stay light too"
 
 
-def test_lock_for_traces_has_only_what_the_orchestrators_image_lacks():
+def test_lock_file_for_tracing_has_only_packages_that_the_orchestrator_lock_lacks():
     tracing, image = pins("tracing.lock"), pins("orchestrator.lock")
     assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= set(tracing)
     assert not set(tracing) & set(image)
 
 
-def test_development_has_the_versions_that_users_have():
+def test_development_lock_file_has_the_same_versions_as_the_lock_files_for_users():
     dev = pins("dev.lock")
     for name in ("host.lock", "vision.lock", "tracing.lock"):
         assert {package: dev.get(package) for package in pins(name)} == pins(name)
 
 
-def test_every_file_in_a_lock_has_a_hash_and_no_lock_names_an_index():
+def test_every_package_in_a_lock_file_has_a_hash_and_no_lock_file_names_an_index():
     for lock in REQUIREMENTS.glob("*.lock"):
         text = lock.read_text()
         entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]

@@ -1,4 +1,4 @@
-"""One version: the packages are run from a checkout and carry it themselves, so they must agree."""
+"""All packages have the same version: they run from a checkout, and each carries it itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orchestrator
 REPO = Path(__file__).resolve().parents[2]
 
 
-def test_versions_of_all_packages_equal_the_projects():
+def test_versions_of_all_packages_equal_the_version_in_pyproject():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     assert {host_agent.VERSION, mlx_server.VERSION, orchestrator.VERSION} == {project}
 

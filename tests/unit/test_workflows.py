@@ -1,4 +1,4 @@
-"""The workflows: they parse, end in time, and run only what there is."""
+"""The workflows parse, have time limits, and run only targets and files that exist."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_ci_workflow_runs_only_existing_targets_and_files(words: list[str]):
         assert words[0] in OF_THE_RUNNER or (REPO / words[0]).exists()
 
 
-def test_workflow_runs_the_tests_and_a_real_installation_on_both_platforms():
+def test_ci_workflow_runs_the_tests_and_a_real_installation_on_linux_and_macos():
     path = REPO / ".github" / "workflows" / "ci.yml"
     for name, runner in (("linux", "ubuntu"), ("macos", "macos")):
         job = jobs(path)[name]
@@ -59,13 +59,13 @@ def test_workflow_runs_the_tests_and_a_real_installation_on_both_platforms():
         assert "make test" in run
 
 
-def test_nightly_workflow_tries_new_cases_at_a_set_time():
+def test_nightly_workflow_runs_make_explore_on_a_schedule():
     nightly = yaml.safe_load((REPO / ".github" / "workflows" / "nightly.yml").read_text())
     assert nightly[True]["schedule"]  # YAML reads the key `on` as true
     assert any("make explore" in step.get("run", "") for step in nightly["jobs"]["explore"]["steps"])
 
 
-def test_every_job_and_every_command_has_a_time_limit():
+def test_every_workflow_job_and_every_command_has_a_time_limit():
     for path in WORKFLOWS:
         for name, job in jobs(path).items():
             assert job["timeout-minutes"] <= 60, name

@@ -1,4 +1,4 @@
-"""How chaos draws its requests, reads their answers, and judges them."""
+"""How the chaos benchmark draws its requests, reads their answers, and judges them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book besid
         (WANTED[:20] + "something quite different follows here", TextVerdict.DIFFERENT),
     ],
 )
-def test_judge_of_cut_repeated_or_changed_text_names_the_fault(got, verdict):
+def test_chaos_judge_tells_lost_repeated_and_different_text_of_an_answer_apart(got, verdict):
     assert judge(got, True, WANTED) is verdict
 
 
-def test_judge_of_an_answer_without_an_end_is_lost():
+def test_chaos_judge_counts_an_answer_without_an_end_as_lost_text():
     assert judge(WANTED, False, WANTED) is TextVerdict.LOST
 
 
@@ -85,7 +85,7 @@ def test_judge_of_an_answer_without_an_end_is_lost():
         ),
     ],
 )
-def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text):
+def test_chaos_client_reads_text_tool_calls_vectors_and_errors_of_every_api(path, messages, text):
     answer = Answer()
     for said in messages:
         read(path, answer, said, 1.0)
@@ -94,14 +94,14 @@ def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text)
     assert "gone" in answer.fault
 
 
-def test_chaos_requests_of_one_seed_are_equal_and_cover_every_route():
+def test_chaos_requests_are_equal_for_equal_seeds_and_cover_every_route():
     asks = make_requests(40, seed=7)
     assert asks == make_requests(40, seed=7) and asks != make_requests(40, seed=8)
     assert len({ask.path for ask in asks}) == 8
     assert {ask.streams for ask in asks} == {True, False}
 
 
-def test_clients_of_each_kind_of_request_come_back_by_id_and_by_key_in_turn():
+def test_chaos_clients_of_each_kind_of_request_resume_by_id_and_by_key_in_turn():
     kinds = [ask.path + str("tools" in ask.body) for ask in make_requests(36, seed=1)]
     ways = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
     assert ways == {(kind, by_id) for kind in kinds for by_id in (True, False)}

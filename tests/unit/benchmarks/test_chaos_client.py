@@ -1,4 +1,4 @@
-"""The client of chaos, which comes back to an answer that was cut off."""
+"""The client of the chaos benchmark, which resumes an answer that was cut off."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BY_ID, BY_KEY = True, False
 
 
 class Server:
-    """Breaks off the first connection after 2½ frames, and gives the rest to who comes back."""
+    """Breaks off the first connection after 2½ frames, and gives the rest to a client that resumes."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -101,33 +101,33 @@ async def server() -> AsyncIterator[tuple[Server, str]]:
         yield server, str(running.make_url("")).rstrip("/")
 
 
-async def test_stream_that_is_cut_off_is_resumed_by_its_id_from_the_first_frame_it_lacks(server, ask):
+async def test_chaos_client_after_a_cut_off_stream_resumes_by_id_at_the_first_missing_frame(server, ask):
     answer, back, _ = await ask(server[1], BY_ID)
     assert (answer.text, answer.finished, answer.fault) == ("".join(TEXTS), True, "")
     assert server[0].asked == [("POST", "key-1"), ("GET", "/v1/streams/answer-1?from=2")]
     assert back == Comebacks(cut_off=1, by_id=1, by_key=0)
 
 
-async def test_stream_that_is_cut_off_is_asked_for_again_with_its_key_without_repeating_text(server, ask):
+async def test_chaos_client_after_a_cut_off_stream_asks_again_by_key_and_repeats_no_text(server, ask):
     answer, back, _ = await ask(server[1], BY_KEY)
     assert (answer.text, answer.finished, answer.fault) == ("".join(TEXTS), True, "")
     assert server[0].asked == [("POST", "key-1"), ("POST", "key-1")]
     assert back == Comebacks(cut_off=1, by_id=0, by_key=1)
 
 
-async def test_server_that_is_busy_is_asked_again_and_counted(server, ask):
+async def test_chaos_client_asks_a_busy_server_again_and_counts_each_refusal(server, ask):
     server[0].busy = 2
     answer, _, refusals = await ask(server[1], BY_KEY)
     assert (answer.text, refusals) == ("".join(TEXTS), ["busy", "busy"])
 
 
-async def test_server_that_is_gone_is_asked_until_the_time_is_over_and_each_refusal_is_counted(ask):
+async def test_chaos_client_asks_an_absent_server_until_its_timeout_and_counts_each_refusal(ask):
     answer, _, refusals = await ask(f"http://127.0.0.1:{unused_port()}", BY_ID, timeout_s=0.25)
     assert not answer.finished and "no end within 0.25 s" in answer.fault
     assert set(refusals) == {"refused"} and len(refusals) >= 2
 
 
-async def test_answer_that_is_no_longer_kept_is_a_fault(server, ask):
+async def test_chaos_client_reports_an_answer_that_the_server_has_deleted_as_a_fault(server, ask):
     server[0].is_expired = True
     answer, _, _ = await ask(server[1], BY_ID)
     assert not answer.finished and answer.fault.startswith("410 by its id")
@@ -136,7 +136,7 @@ async def test_answer_that_is_no_longer_kept_is_a_fault(server, ask):
 # --- frames ---
 
 
-def test_frames_of_events_are_whole_however_their_bytes_arrive():
+def test_frame_reader_returns_whole_server_sent_events_wherever_the_bytes_are_split():
     stream = b'event: ping\ndata: {"a": 1}\n\n: comment\n\ndata: [DONE]\n\ndata: {"cut'
     for size in (1, 2, 7, len(stream)):
         reader = FrameReader("text/event-stream")
@@ -145,7 +145,7 @@ def test_frames_of_events_are_whole_however_their_bytes_arrive():
         assert [data_of(frame) for frame in frames] == [b'{"a": 1}', b"", b""]
 
 
-def test_frames_of_ndjson_are_its_lines():
+def test_frame_reader_returns_each_complete_line_of_ndjson():
     reader = FrameReader("application/x-ndjson")
     assert reader.feed(b'{"a": 1}\n{"b":') == [b'{"a": 1}']
     assert reader.feed(b" 2}\n") == [b'{"b": 2}']

@@ -1,4 +1,4 @@
-"""What chaos plans, counts, prints and keeps."""
+"""What the chaos benchmark plans, counts, prints and saves."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ OPTIONS = {"requests": 3, "seed": 1}
 # --- the plan ---
 
 
-def test_plan_has_every_victim_in_turn_and_half_of_the_engines_killed():
+def test_chaos_plan_takes_victims_in_turn_and_ends_half_of_the_engines_by_sigkill():
     made = plan(40, (ENGINE, GATEWAY, AGENT, TOGETHER), upgrades=0, seed=1)
     assert Counter(each.what for each in made) == {ENGINE: 10, GATEWAY: 10, AGENT: 10, TOGETHER: 10}
     methods = Counter(each.method for each in made if each.what == ENGINE)
     assert methods == {"KILL": 5, "TERM": 2, "STOP": 1, "ABRT": 1, "OOM": 1}
 
 
-def test_plan_of_one_seed_is_the_same_and_of_another_seed_is_not():
+def test_chaos_plan_is_equal_for_equal_seeds_only():
     victims = (ENGINE, GATEWAY)
     assert plan(20, victims, 3, seed=7) == plan(20, victims, 3, seed=7) != plan(20, victims, 3, seed=8)
 
 
-def test_plan_spreads_the_upgrades_over_the_kills():
+def test_chaos_plan_spreads_its_upgrades_evenly_among_the_kills():
     at = [number for number, each in enumerate(plan(9, (ENGINE,), 3, seed=1)) if each.what == UPGRADE]
     assert at == [2, 5, 10]
     assert len(plan(0, (ENGINE,), 3, seed=1)) == 3
 
 
-def test_plan_is_due_evenly_over_the_requests_and_before_the_last():
+def test_chaos_kills_fall_due_evenly_over_the_requests_and_before_the_last_one():
     due = [next(n for n in range(101) if is_due(number, 4, n, 100)) for number in range(4)]
     assert due == [10, 30, 50, 70]
 
@@ -50,7 +50,7 @@ def test_plan_is_due_evenly_over_the_requests_and_before_the_last():
 # --- pauses ---
 
 
-def test_pause_of_a_stream_is_its_longest_gap_until_the_next_engine_serves():
+def test_pause_of_a_stream_after_a_kill_is_its_longest_gap_until_the_next_engine_serves():
     deaths = Deaths()
     deaths.add(Death("engine TERM", at=10.0, replaced_at=13.0))
     assert [(cause, round(s, 3)) for cause, s in deaths.pauses([9.0, 10.1, 13.5, 20.0])] == [
@@ -60,7 +60,7 @@ def test_pause_of_a_stream_is_its_longest_gap_until_the_next_engine_serves():
     assert list(deaths.pauses([8.0, 9.0])) == []  # it was at its end
 
 
-def test_pause_within_which_two_causes_fall_is_counted_once_and_for_neither():
+def test_pause_of_a_stream_spanning_two_kills_is_counted_once_with_several_causes():
     deaths = Deaths()
     deaths.add(Death("engine KILL", at=10.0, replaced_at=11.0))
     deaths.add(Death("gateway KILL", at=12.0, replaced_at=13.0))
@@ -68,14 +68,14 @@ def test_pause_within_which_two_causes_fall_is_counted_once_and_for_neither():
     assert list(deaths.pauses([9.0, 11.5, 15.0])) == [("engine KILL", 2.5), ("gateway KILL", 3.5)]
 
 
-def test_cause_of_a_moment_is_the_latest_kill_before_it():
+def test_cause_of_a_failure_is_the_latest_kill_before_it():
     deaths = Deaths()
     deaths.add(Death("engine KILL", at=10.0))
     deaths.add(Death("gateway KILL", at=12.0))
     assert [deaths.cause_at(at) for at in (9.0, 11.0, 13.0)] == [NONE, "engine KILL", "gateway KILL"]
 
 
-def test_histogram_percentiles_are_within_one_percent_of_the_exact_ones():
+def test_histogram_percentiles_are_within_one_percent_of_the_exact_percentiles():
     draw = random.Random(1)
     seconds = [draw.lognormvariate(0, 2) + 0.01 for _ in range(999)]
     histogram = Histogram(seconds)
@@ -104,25 +104,25 @@ def _tally() -> Tally:
 
 
 @pytest.mark.parametrize("verdict", [TextVerdict.LOST, TextVerdict.DOUBLED])
-def test_tally_with_one_lost_or_doubled_request_fails(verdict):
+def test_chaos_tally_fails_with_one_lost_or_repeated_answer(verdict):
     tally = _tally()
     assert list(tally.failures(least_equal=0.5)) == []
     tally.judged(verdict, "8 /v1/messages: 503")
     assert list(tally.failures(least_equal=0.5)) == [f"1 {verdict}"]
 
 
-def test_tally_with_too_few_equal_texts_or_a_kill_without_effect_fails():
+def test_chaos_tally_fails_with_too_few_equal_texts_or_with_a_kill_without_effect():
     tally = _tally()
     assert list(tally.failures(least_equal=0.999)) == ["66.67% equal, less than 99.9%"]
     tally.of("gateway KILL").without_effect = 1
     assert len(list(tally.failures(least_equal=0.5))) == 1
 
 
-def test_tally_of_nothing_fails():
+def test_chaos_tally_without_any_request_fails():
     assert list(Tally().failures(least_equal=0.999))
 
 
-def test_tally_keeps_a_bounded_number_of_samples():
+def test_chaos_tally_keeps_a_bounded_number_of_bounded_sample_texts():
     tally = Tally()
     for _ in range(100):
         tally.judged(TextVerdict.LOST, "x" * 10_000)
@@ -130,7 +130,7 @@ def test_tally_keeps_a_bounded_number_of_samples():
     assert len(tally.samples) == MAX_SAMPLES and sum(map(len, tally.samples)) < 20_000
 
 
-def test_markdown_has_the_counts_in_columns_of_equal_width():
+def test_chaos_result_table_has_the_counts_in_columns_of_equal_width():
     text = markdown("Result", {"Machine": "this one"}, _tally())
     rows = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
@@ -143,7 +143,7 @@ def test_markdown_has_the_counts_in_columns_of_equal_width():
 # --- the state file ---
 
 
-def test_state_that_was_saved_goes_on_with_its_counts_and_texts(tmp_path):
+def test_saved_chaos_run_is_loaded_with_its_counts_and_texts(tmp_path):
     path = tmp_path / "state.json"
     state.save(path, OPTIONS, State(_tally(), ["one", "två 🙂"]))
     loaded = state.load(path, OPTIONS)
@@ -152,12 +152,12 @@ def test_state_that_was_saved_goes_on_with_its_counts_and_texts(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_state_without_a_file_is_a_new_run(tmp_path):
+def test_chaos_run_without_a_saved_file_starts_from_zero(tmp_path):
     loaded = state.load(tmp_path / "none.json", OPTIONS)
     assert (loaded.tally.sent, loaded.texts) == (0, [])
 
 
-def test_state_of_a_run_with_other_options_is_refused_with_its_options(tmp_path):
+def test_saved_chaos_run_with_other_options_is_refused_and_the_error_names_its_options(tmp_path):
     path = tmp_path / "state.json"
     state.save(path, OPTIONS, State())
     with pytest.raises(StateError, match="requests=3 seed=1"):
@@ -165,7 +165,7 @@ def test_state_of_a_run_with_other_options_is_refused_with_its_options(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", '{"options"', "[]", json.dumps({"options": OPTIONS, "tally": {}})])
-def test_state_file_that_is_torn_or_foreign_is_refused_with_the_remedy(tmp_path, text):
+def test_saved_chaos_file_that_is_truncated_or_foreign_is_refused_with_the_remedy(tmp_path, text):
     path = tmp_path / "state.json"
     path.write_text(text)
     with pytest.raises(StateError, match="delete it, or name another file"):

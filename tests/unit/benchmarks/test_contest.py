@@ -58,7 +58,7 @@ def contest(*servers: FakeServer) -> tuple[Contest, list[Figure]]:
     return Contest(logged.append, servers), logged
 
 
-def test_servers_take_turns_and_each_round_begins_with_another():
+def test_compared_servers_take_turns_and_each_round_begins_with_a_different_server():
     it, logged = contest(FakeServer("vestal"), FakeServer("peer"))
     for number in (1, 2):
         it.turn(number, UNITS, speed)  # type: ignore[arg-type]
@@ -67,7 +67,9 @@ def test_servers_take_turns_and_each_round_begins_with_another():
     ]  # fmt: skip
 
 
-def test_peer_that_dies_is_logged_with_its_last_words_and_started_again(capsys: pytest.CaptureFixture[str]):
+def test_compared_server_that_dies_is_logged_with_its_last_log_line_and_restarted(
+    capsys: pytest.CaptureFixture[str],
+):
     peer = FakeServer("peer")
     it, logged = contest(peer, FakeServer("vestal"))
     it.turn(1, UNITS, dying)  # type: ignore[arg-type]
@@ -78,7 +80,7 @@ def test_peer_that_dies_is_logged_with_its_last_words_and_started_again(capsys: 
     assert peer.restarts == [True] and logged[-1].value == 10.0
 
 
-def test_peer_that_does_not_start_again_fails_at_once_in_all_further_rounds():
+def test_compared_server_whose_restart_fails_is_logged_as_failed_in_further_rounds():
     peer = FakeServer("peer", stays_dead=True)
     it, logged = contest(peer)
     it.turn(1, UNITS, dying)  # type: ignore[arg-type]
@@ -87,7 +89,7 @@ def test_peer_that_does_not_start_again_fails_at_once_in_all_further_rounds():
     assert logged[1].failed == "It died, and did not start again: no module named mlx"
 
 
-def test_failure_of_a_living_server_is_logged_without_a_restart():
+def test_failed_request_to_a_running_compared_server_is_logged_without_a_restart():
     peer = FakeServer("peer")
     it, logged = contest(peer)
 
@@ -98,22 +100,22 @@ def test_failure_of_a_living_server_is_logged_without_a_restart():
     assert logged[0].failed == "500: the context is full" and not peer.restarts
 
 
-def test_turn_returns_the_values_of_those_that_gave_any():
+def test_benchmark_round_returns_the_values_of_the_servers_that_did_not_fail():
     it, _ = contest(FakeServer("peer", stays_dead=True), FakeServer("vestal"))
     assert it.turn(1, UNITS, dying) == {"vestal": {ROW: 10.0}}  # type: ignore[arg-type]
 
 
-def test_last_words_keep_the_end_of_a_long_log():
+def test_quoted_log_of_a_dead_server_is_shortened_but_keeps_its_beginning_and_end():
     shown = one_sentence("begin " + "x " * 1000 + "end")
     assert shown.startswith("begin") and shown.endswith("end") and len(shown) < 450
 
 
-def test_pauses_beside_a_prompt_are_those_that_touch_its_prefill():
+def test_token_gaps_that_overlap_the_prefill_of_another_prompt_are_counted_separately():
     alone, beside = split([0, 1, 2, 5, 9, 10], arrived_at=3, first_at=8)
     assert alone == [1, 1] and beside == [3, 4]
 
 
-def test_stream_that_is_silent_until_the_prompt_is_read_has_one_pause_to_that_point():
+def test_stream_silent_during_the_prefill_of_another_prompt_has_one_gap_up_to_its_end():
     assert split([0, 1], arrived_at=2, first_at=8) == ([1], [7])
 
 
@@ -127,7 +129,7 @@ def read(*lines: bytes) -> Answer:
     return answer
 
 
-def test_stream_without_finish_reason_in_its_parts_is_read():
+def test_benchmark_client_reads_a_stream_whose_parts_lack_finish_reason():
     """rapid-mlx 0.10 and fusion-mlx leave `finish_reason` out of all parts but the last."""
     answer = read(
         b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n',
@@ -140,20 +142,22 @@ def test_stream_without_finish_reason_in_its_parts_is_read():
     assert answer.pieces_at == [0, 2] and not answer.fault
 
 
-def test_stream_that_breaks_off_is_not_finished():
-    """llama-cpp-python ends the connection of a killed server's stream without a word."""
+def test_benchmark_client_treats_a_stream_that_breaks_off_as_unfinished():
+    """llama-cpp-python ends the connection of a killed server's stream without any message."""
     assert not read(b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": null}]}\n').finished
 
 
-def test_stream_that_ends_with_done_alone_is_finished():
+def test_benchmark_client_treats_a_stream_with_done_but_no_finish_reason_as_finished():
     assert read(b'data: {"choices": [{"delta": {"content": "a"}}]}\n', b"data: [DONE]\n").finished
 
 
-def test_error_within_a_stream_is_a_fault():
+def test_benchmark_client_reports_an_error_event_within_a_stream_as_a_fault():
     assert "no memory" in read(b'data: {"error": {"message": "no memory"}}\n').fault
 
 
-def test_tokens_of_an_answer_without_usage_are_those_of_its_text(monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_client_counts_the_tokens_of_the_text_if_an_answer_has_no_usage(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """llama-cpp-python streams no `usage`."""
 
     class Words:

@@ -15,7 +15,7 @@ from orchestrator.tasks import workflow
 from orchestrator.tasks.steps import Steps
 
 
-def test_task_of_idle_steps_plans_retrieves_and_answers():
+def test_measured_task_with_idle_steps_runs_the_plan_retrieve_and_answer_steps():
     idle = IdleSteps()
     done = asyncio.run(workflow.work({"goal": "g", "agents": []}, cast(Steps, idle), _directly, 2))
     assert done["answer"] == "An answer."
@@ -23,12 +23,12 @@ def test_task_of_idle_steps_plans_retrieves_and_answers():
     assert idle.take() == []
 
 
-def test_gaps_are_the_milliseconds_between_times():
+def test_step_gaps_are_the_milliseconds_between_consecutive_times():
     assert gaps_ms([1.0, 1.5, 1.75]) == [500.0, 250.0]
     assert gaps_ms([1.0]) == []
 
 
-def test_process_that_dies_is_logged_as_failed_with_its_last_words():
+def test_measured_orchestrator_that_dies_is_logged_as_failed_with_its_message():
     def dies() -> float:
         raise PeerFailed("orchestrator run ended before it answered.")
 
@@ -39,7 +39,9 @@ def test_process_that_dies_is_logged_as_failed_with_its_last_words():
     ]
 
 
-def test_program_that_fails_fails_each_of_its_rows(monkeypatch: pytest.MonkeyPatch):
+def test_measuring_program_that_fails_is_logged_as_failed_in_each_of_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(durable, "TASKS", "none")
     figures: list[Figure] = []
     durable._cost(figures.append, 1)

@@ -1,4 +1,4 @@
-"""The fault table from the times of events and requests: what a try came to, its figures, and the table."""
+"""The fault table: the outcome and the figures of each try, from the times of events and requests."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def exited(entry: Entry) -> bool:
 # --- served again ---
 
 
-def test_try_without_interruption_takes_the_time_of_one_answer():
+def test_recovery_time_without_an_interruption_is_the_time_of_one_answer():
     got = outcome(observed(*steady(FAULT_AT, UNTIL)), exited)
     assert got.served_again_s == pytest.approx(TAKES_S)
 
 
 @given(outage_s=st.floats(0.01, 50))
-def test_try_is_served_again_with_the_first_answer_to_a_request_after_the_fault(outage_s: float):
+def test_recovery_time_ends_with_the_first_answer_to_a_request_sent_after_the_fault(outage_s: float):
     back = FAULT_AT + outage_s
     waited = requests([FAULT_AT + 0.1 * n for n in range(6)], [back + 0.1 * n for n in range(1, 7)])
     got = outcome(observed(*waited, *steady(back, UNTIL)), exited)
@@ -65,8 +65,10 @@ def test_try_is_served_again_with_the_first_answer_to_a_request_after_the_fault(
 
 
 @given(quiet_s=st.floats(0.0, 10.0), outage_s=st.floats(SHORTEST_OUTAGE_S + 1, 40))
-def test_outage_that_begins_some_time_after_the_fault_counts_by_its_length(quiet_s: float, outage_s: float):
-    """A full disk or a lack of memory interrupts nothing until something is to be written."""
+def test_recovery_time_of_an_outage_that_begins_after_the_fault_is_the_outage_length(
+    quiet_s: float, outage_s: float
+):
+    """A full disk or a lack of memory interrupts a service only when it next has to write something."""
     stops = FAULT_AT + 1 + quiet_s
     before = steady(FAULT_AT, stops)
     got = outcome(observed(*before, *steady(stops + outage_s, UNTIL)), exited)
@@ -74,7 +76,7 @@ def test_outage_that_begins_some_time_after_the_fault_counts_by_its_length(quiet
 
 
 @given(begin_s=st.floats(0, 20), outage_s=st.floats(0, 30))
-def test_silence_of_any_length_is_never_served_again_before_a_request_after_the_fault_ends(
+def test_recovery_time_for_any_outage_ends_no_earlier_than_the_first_answer_after_the_fault(
     begin_s: float, outage_s: float
 ):
     found = [*steady(FAULT_AT, FAULT_AT + begin_s), *steady(FAULT_AT + begin_s + outage_s, UNTIL)]
@@ -84,33 +86,33 @@ def test_silence_of_any_length_is_never_served_again_before_a_request_after_the_
     assert first - 1e-6 <= got.served_again_s <= first + 2 * EACH_S + outage_s + TAKES_S
 
 
-def test_answer_that_was_under_way_at_the_fault_does_not_count_as_served_again():
+def test_recovery_time_ignores_an_answer_that_was_under_way_at_the_fault():
     under_way = requests([FAULT_AT - 0.1], [FAULT_AT + 0.1])
     got = outcome(observed(*under_way, *steady(FAULT_AT + 5, UNTIL)), exited)
     assert got.served_again_s == pytest.approx(5 + TAKES_S)
 
 
-def test_service_that_stays_silent_is_not_served_again():
+def test_recovery_time_of_a_service_that_never_answers_again_is_none():
     assert outcome(observed(), exited).served_again_s is None
     got = outcome(observed(*steady(FAULT_AT, FAULT_AT + 10)), exited)
     assert got.served_again_s is None, "it served for a while and then no more"
 
 
-def test_answer_that_comes_when_the_observation_has_ended_shows_that_the_service_serves():
-    """On a busy machine the last probes took longer than the rest of the observation: "never" was wrong."""
+def test_recovery_time_counts_an_answer_that_ends_after_the_observation():
+    """On a busy machine the last probes outlasted the observation, and the table wrongly said "never"."""
     found = [*steady(FAULT_AT, UNTIL - 4), *requests([UNTIL - 4], [UNTIL + 1])]
     got = outcome(observed(*found), exited)
     assert got.served_again_s == pytest.approx(UNTIL + 1 - found[-2].ended_at)
 
 
-def test_silence_that_the_service_had_before_the_fault_too_is_no_outage():
+def test_recovery_time_ignores_silence_no_longer_than_before_the_fault():
     slow = requests([90.0, 93.0, 96.0], [92.9, 95.9, 98.9])
     late = requests([101.0, 104.0], [103.9, 106.9])
     found = Try("mlx", 90.0, FAULT_AT, 108.0, [*slow, *late], ())
     assert outcome(found, exited).served_again_s == pytest.approx(3.9)
 
 
-def test_only_probes_of_the_watched_service_show_when_it_serves():
+def test_recovery_time_counts_only_probes_of_the_watched_service():
     others = [Request("agent", 100.1, 100.2, True), Request("mlx", 100.1, 100.3, True, is_probe=False)]
     got = outcome(observed(*others, *steady(FAULT_AT + 5, UNTIL)), exited)
     assert got.served_again_s == pytest.approx(5 + TAKES_S)
@@ -120,19 +122,21 @@ def test_only_probes_of_the_watched_service_show_when_it_serves():
 
 
 @given(noticed=st.lists(st.floats(0, 59), min_size=1), before=st.lists(st.floats(-50, -0.001)))
-def test_fault_is_noticed_by_the_first_event_after_it(noticed: list[float], before: list[float]):
+def test_detection_time_of_a_fault_ends_with_the_first_journal_event_after_it(
+    noticed: list[float], before: list[float]
+):
     entries = [Entry(FAULT_AT + s, "mlx_engine", "child_exited") for s in (*noticed, *before)]
     got = outcome(observed(entries=[*entries, Entry(FAULT_AT, "x", "other")]), exited)
     assert got.noticed_s == pytest.approx(min(noticed))
 
 
-def test_fault_without_an_event_is_not_noticed_unless_something_else_shows_it():
+def test_detection_time_of_a_fault_without_an_event_is_none_unless_observed_otherwise():
     assert outcome(observed(), exited).noticed_s is None
     assert outcome(observed(noticed_at=FAULT_AT + 0.25), exited).noticed_s == pytest.approx(0.25)
 
 
 @given(st.lists(st.tuples(st.floats(-3, 50), st.floats(0, 9), st.booleans(), st.integers(0, 3))))
-def test_requests_that_end_after_the_fault_are_counted_whatever_they_are(
+def test_lost_and_cut_off_requests_are_counted_if_they_end_after_the_fault(
     found: list[tuple[float, float, bool, int]],
 ):
     made = [Request("mlx", FAULT_AT + a, FAULT_AT + a + b, ok, n, False) for a, b, ok, n in found]
@@ -142,7 +146,7 @@ def test_requests_that_end_after_the_fault_are_counted_whatever_they_are(
     assert got.cut_offs == sum(each.cut_offs for each in touched)
 
 
-def test_actors_are_named_once_in_the_order_in_which_they_acted_and_a_person_last():
+def test_actors_of_a_repair_are_listed_once_in_order_of_action_with_a_person_last():
     entries = [
         Entry(FAULT_AT + 3, "mlx_server", "answers_taken_up"),
         Entry(FAULT_AT + 1, "mlx_server", "child_restarting"),
@@ -157,7 +161,7 @@ def test_actors_are_named_once_in_the_order_in_which_they_acted_and_a_person_las
     assert outcome(observed(had_help=True), exited).actors == (A_PERSON,)
 
 
-def test_agent_that_replaces_itself_is_not_the_work_of_the_watchdog():
+def test_agent_start_is_credited_to_the_watchdog_unless_the_agent_replaced_itself():
     new = Entry(FAULT_AT + 3, "agent", "agent_started")
     assert outcome(observed(entries=[new]), exited).actors == ("watchdog",)
     old = Entry(FAULT_AT + 1, "agent", "agent_replacing")
@@ -177,7 +181,7 @@ OUTCOMES = st.builds(
 
 
 @given(st.lists(OUTCOMES, min_size=1, max_size=25))
-def test_table_has_every_try_and_counts_a_missing_time_as_never(tries: list[Outcome]):
+def test_fault_table_counts_every_try_and_shows_a_missing_recovery_time_as_never(tries: list[Outcome]):
     made = [f for n, got in enumerate(tries, 1) for f in table.figures("engine_kill", n, got)]
     head, rule, line = table.markdown(made).splitlines()[:3]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -189,14 +193,14 @@ def test_table_has_every_try_and_counts_a_missing_time_as_never(tries: list[Outc
     assert (cells[4] == "never") == math.isinf(table.percentile(times, 0.5))
 
 
-def test_table_names_the_reason_of_a_fault_that_was_not_measured_and_other_rows_are_left_out():
+def test_fault_table_gives_the_reason_for_an_unmeasured_fault_and_omits_other_benchmarks():
     found = [table.failure("container_kill", table.SERVED, 1, "no Docker engine answers")]
     other = Figure("serving/ttft", "vestal", 1.0)
     line = table.markdown([other, *found]).splitlines()[2]
     assert line.startswith("| container kill | 0 | not measured here: no Docker engine answers |")
 
 
-def test_table_counts_in_how_many_tries_each_acted():
+def test_fault_table_counts_the_tries_in_which_each_actor_acted():
     both, one = (Outcome(1.0, 1.0, 0, 0, names) for names in (("agent", "Docker"), ("agent",)))
     made = [f for n, got in enumerate((both, one), 1) for f in table.figures("x", n, got)]
     assert table.markdown(made).splitlines()[2].endswith("| agent, Docker (1 of 2) |")
@@ -205,7 +209,7 @@ def test_table_counts_in_how_many_tries_each_acted():
 # --- resuming ---
 
 
-def test_try_is_done_when_its_last_figure_is_there_and_an_interrupted_one_is_not():
+def test_try_of_a_fault_counts_as_done_only_once_its_last_figure_is_stored():
     made = list(table.figures("engine_kill", 1, Outcome(0.1, None, 0, 0, ("gateway",))))
     again = list(table.figures("engine_kill", 2, Outcome(0.1, 0.5, 0, 0, ("gateway",))))
     for whole in range(len(again) + 1):
@@ -213,7 +217,7 @@ def test_try_is_done_when_its_last_figure_is_there_and_an_interrupted_one_is_not
         assert done == {("engine_kill", 1)} | ({("engine_kill", 2)} if whole == len(again) else set())
 
 
-def test_fault_that_cannot_be_made_here_is_one_failure_and_starts_no_stack():
+def test_fault_that_this_machine_cannot_cause_is_logged_once_and_starts_no_services():
     def open_stack(first_port: int) -> Any:
         raise AssertionError("no stack is wanted")
 

@@ -1,4 +1,4 @@
-"""Peers: environments, processes that die, versions, and the forms of the model."""
+"""Compared programs (peers): environments, processes that die, versions, and formats of the model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def program(text: str, **more: object) -> ProgramPeer:
 # --- processes ---
 
 
-def test_peer_that_dies_at_its_start_fails_at_once_with_its_last_error():
+def test_compared_program_that_dies_at_its_start_fails_at_once_with_its_last_error():
     with pytest.raises(PeerFailed) as caught:
         program("import sys; print('loading'); raise ValueError('no such model')").start(MODEL)
     assert str(caught.value) == (
@@ -38,18 +38,18 @@ def test_peer_that_dies_at_its_start_fails_at_once_with_its_last_error():
     )
 
 
-def test_peer_whose_program_is_missing_fails_with_its_name():
+def test_compared_server_whose_executable_is_missing_fails_and_names_the_path():
     peer = ProgramPeer("fake", lambda: None, lambda: "", lambda launch: ["/nowhere/fake"], has_mlx=False)
     with pytest.raises(PeerFailed, match=r"fake cannot be started: .*/nowhere/fake"):
         peer.start(MODEL)
 
 
-def test_peer_that_lacks_a_form_of_the_model_is_not_started():
+def test_compared_server_without_a_model_in_a_format_that_it_needs_is_not_started():
     with pytest.raises(PeerFailed, match="fake needs a model with gguf"):
         program("raise SystemExit", needs=("gguf",)).start(MODEL)
 
 
-def test_peer_that_is_killed_says_so_and_serves_again_after_a_restart():
+def test_compared_server_that_is_killed_reports_sigkill_and_runs_again_after_a_restart():
     serves = (
         "import sys, http.server as h\n"
         "class S(h.BaseHTTPRequestHandler):\n"
@@ -66,7 +66,7 @@ def test_peer_that_is_killed_says_so_and_serves_again_after_a_restart():
         assert peer.pid != first
 
 
-def test_process_that_never_answers_is_ended_after_its_timeout():
+def test_compared_program_that_never_answers_is_killed_after_its_start_timeout():
     asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     process = RunningProcess("fake", asleep, ready=lambda: False, env={}, start_timeout_s=0.2)
     with pytest.raises(PeerFailed, match=r"does not answer within 0.2 s. It still runs; its log is empty."):
@@ -89,7 +89,9 @@ def test_process_that_never_answers_is_ended_after_its_timeout():
         ("x" * 1000, None, "It still runs; its log ends: " + "x" * 300),
     ],
 )
-def test_last_words_are_the_last_error_or_the_last_line(log: str, returncode: int | None, expected: str):
+def test_reported_end_of_a_dead_program_quotes_its_last_error_or_its_last_log_line(
+    log: str, returncode: int | None, expected: str
+):
     assert last_words(log, returncode) == expected
 
 
@@ -115,7 +117,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_environment_is_installed_found_outdated_and_removed(folder: Path):
+def test_environment_of_a_compared_program_is_installed_then_found_outdated_then_removed(folder: Path):
     fake = Environment("fake", "bin/fake", ("fake.txt",), filled)
     assert fake.why_not() == "It is not installed; run `python -m benchmarks.peers install fake`."
     fake.install(lambda line: None)
@@ -126,7 +128,7 @@ def test_environment_is_installed_found_outdated_and_removed(folder: Path):
     assert (fake.path(), fake.version()) == (None, "")
 
 
-def test_environment_that_cannot_be_installed_keeps_the_reason(folder: Path):
+def test_environment_whose_installation_fails_reports_the_reason_later(folder: Path):
     fake = Environment("fake", "bin/fake", ("fake.txt",), refused)
     with pytest.raises(InstallError):
         fake.install(lambda line: None)
@@ -134,7 +136,7 @@ def test_environment_that_cannot_be_installed_keeps_the_reason(folder: Path):
     assert str(fake.why_not()).endswith("failed: ERROR: 403 Forbidden")
 
 
-def test_installation_that_is_interrupted_leaves_nothing_that_counts_as_installed(folder: Path):
+def test_environment_whose_installation_is_interrupted_does_not_count_as_installed(folder: Path):
     def interrupted(environment: Environment, say: environments.Say) -> None:
         filled(environment, say)
         raise KeyboardInterrupt
@@ -156,11 +158,11 @@ def test_installation_that_is_interrupted_leaves_nothing_that_counts_as_installe
         ("usage: fake [options]", ""),
     ],
 )
-def test_version_is_the_first_number_that_a_program_prints(printed: str, version: str):
+def test_version_of_a_compared_program_is_the_first_version_number_that_it_prints(printed: str, version: str):
     assert parse_version(printed) == version
 
 
-def test_every_environment_is_pinned_without_the_address_of_an_index():
+def test_every_benchmark_environment_pins_its_versions_and_names_no_package_index():
     assert len(environments.ENVIRONMENTS) == 9
     for environment in environments.ENVIRONMENTS.values():
         for name in environment.pins:
@@ -173,7 +175,7 @@ def test_every_environment_is_pinned_without_the_address_of_an_index():
         assert all("==" in line for line in lines), name
 
 
-def test_every_peer_of_the_comparison_has_an_adapter():
+def test_every_compared_server_and_supervisor_has_an_adapter():
     serving = "mlx_lm.server mlx_lm.server+draft vllm-mlx rapid-mlx fusion-mlx llama-cpp-python ollama"
     assert [peer.name for peer in SERVING_PEERS] == serving.split()
     supervisors = "supervisord circus pm2 monit process-compose"
@@ -181,7 +183,9 @@ def test_every_peer_of_the_comparison_has_an_adapter():
     assert every_peer() == (*SERVING_PEERS, *SUPERVISOR_PEERS)
 
 
-def test_ollama_is_found_by_the_variable_or_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compared_ollama_is_found_by_its_environment_variable_and_else_reported_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(ollama.VARIABLE, raising=False)
     assert "There is no `ollama` on the PATH" in str(ollama.why_not())
@@ -192,13 +196,13 @@ def test_ollama_is_found_by_the_variable_or_the_path(tmp_path: Path, monkeypatch
     assert (ollama.program(), ollama.why_not()) == (str(own), None)
 
 
-def test_ollama_runs_on_its_own_port_with_its_own_models(tmp_path: Path):
+def test_compared_ollama_gets_a_port_and_a_models_folder_of_its_own(tmp_path: Path):
     env = ollama.environment(Launch(MODEL, 4321, tmp_path))
     assert env["OLLAMA_HOST"] == "127.0.0.1:4321"
     assert env["OLLAMA_MODELS"] == str(tmp_path / "models")
 
 
-def test_fusion_mlx_gets_the_model_in_a_folder_that_it_allows(
+def test_compared_fusion_mlx_gets_the_model_in_its_own_models_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "model").mkdir()
@@ -215,14 +219,14 @@ def test_fusion_mlx_gets_the_model_in_a_folder_that_it_allows(
 # --- the model ---
 
 
-def test_rows_of_each_head_are_interleaved_as_the_reader_of_gguf_expects():
+def test_attention_rows_written_to_gguf_are_restored_by_the_gguf_reader():
     from mlx_server.model_store.gguf.weights import _row_order
 
     rows = np.arange(24 * 3, dtype=np.float32).reshape(24, 3)
     assert np.array_equal(models.interleaved(rows, 3)[_row_order(24, 3)], rows)
 
 
-def test_draft_has_the_first_layers_of_its_model(tmp_path: Path):
+def test_draft_model_for_benchmarks_has_the_first_layers_of_its_model(tmp_path: Path):
     from safetensors.numpy import load_file, save_file
 
     folder = tmp_path / "model"

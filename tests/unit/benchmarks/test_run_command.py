@@ -47,7 +47,7 @@ def stored(results: Path, version: str, ended: str) -> RunFolder:
     return run
 
 
-def test_full_run_that_is_not_whole_goes_on(tmp_path: Path, performed: list[tuple[str, Any]]):
+def test_benchmark_command_continues_an_unfinished_full_run(tmp_path: Path, performed: list[tuple[str, Any]]):
     stored(tmp_path, "abc", OUT_OF_TIME)
     assert command.stored_run("full", [], tmp_path) == 0
     assert performed[0][0] == "full-20260101-000000"
@@ -58,7 +58,7 @@ def test_full_run_that_is_not_whole_goes_on(tmp_path: Path, performed: list[tupl
     [("abc", DONE, []), ("older", OUT_OF_TIME, []), ("abc", OUT_OF_TIME, ["--new"])],
     ids=["it is whole", "the program has changed", "a new one is asked for"],
 )
-def test_full_run_begins_anew_where(
+def test_benchmark_command_starts_a_new_full_run_if_finished_changed_or_asked(
     tmp_path: Path, performed: list[tuple[str, Any]], version: str, ended: str, arguments: list[str]
 ):
     stored(tmp_path, version, ended)
@@ -68,35 +68,39 @@ def test_full_run_begins_anew_where(
     assert latest is not None and latest.name == performed[0][0]
 
 
-def test_full_run_of_another_version_goes_on_if_asked(tmp_path: Path, performed: list[tuple[str, Any]]):
+def test_benchmark_command_with_resume_continues_a_full_run_of_another_version(
+    tmp_path: Path, performed: list[tuple[str, Any]]
+):
     stored(tmp_path, "older", OUT_OF_TIME)
     command.stored_run("full", ["--resume"], tmp_path)
     assert performed[0][0] == "full-20260101-000000"
 
 
-def test_quick_run_never_goes_on_with_another(tmp_path: Path, performed: list[tuple[str, Any]]):
+def test_benchmark_command_never_continues_a_quick_run(tmp_path: Path, performed: list[tuple[str, Any]]):
     stored(tmp_path, "abc", OUT_OF_TIME)
     command.stored_run("quick", ["--only", "speed", "--subjects", "vestal"], tmp_path)
     name, order = performed[0]
     assert name.startswith("quick-") and order.scenarios == ["speed"] and order.subjects == ["vestal"]
 
 
-def test_unknown_scenario_is_refused_with_the_known_ones(
+def test_benchmark_command_refuses_an_unknown_scenario_and_runs_nothing(
     tmp_path: Path, performed: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
 ):
     assert command.stored_run("quick", ["--only", "spede"], tmp_path) == 2
     assert "spede" in capsys.readouterr().err and not performed
 
 
-def test_unknown_benchmark_is_refused_with_a_list(capsys: pytest.CaptureFixture[str]):
+def test_benchmark_command_refuses_an_unknown_benchmark_and_lists_the_known_ones(
+    capsys: pytest.CaptureFixture[str],
+):
     assert command.main(["spede"]) == 2
     shown = capsys.readouterr()
     assert "spede" in shown.err and "throughput" in shown.out and "wire" in shown.out
     assert command.main(["--list"]) == 0
 
 
-def test_every_command_of_a_benchmark_that_a_text_names_exists():
-    """Docs and docstrings name `python -m benchmarks.ROOM.MODULE`; a module that moved must not be named."""
+def test_every_benchmark_command_named_in_docs_or_code_is_an_existing_module():
+    """Docs and docstrings name `python -m benchmarks.ROOM.MODULE`; the named modules must exist."""
     repo = Path(__file__).resolve().parents[3]
     listed = subprocess.run(["git", "ls-files"], cwd=repo, capture_output=True, text=True, timeout=60)
     texts = [

@@ -62,7 +62,7 @@ def rounds_on_file(run: RunFolder) -> list[int]:
     return [figure.round for figure in run.figures()]
 
 
-def test_run_stores_each_round_with_its_number_and_scenario(run: RunFolder):
+def test_benchmark_run_stores_each_round_with_its_number_and_scenario(run: RunFolder):
     asked: list[list[str]] = []
     assert perform(run, Order(FULL), [SPEED], starting(run, SPEED, asked)) == 0
     assert asked == [["speed", "3", "1"]]
@@ -71,8 +71,10 @@ def test_run_stores_each_round_with_its_number_and_scenario(run: RunFolder):
 
 
 @pytest.mark.parametrize("stored", range(13))
-def test_full_run_killed_after_any_figure_ends_with_each_round_measured_once(run: RunFolder, stored: int):
-    """A run was killed with `kill -9` after so many figures, and within the line of the next one."""
+def test_full_run_killed_after_any_figure_and_resumed_has_each_round_measured_once(
+    run: RunFolder, stored: int
+):
+    """The run was killed with `kill -9` after `stored` figures, while it wrote the next line."""
     with run.figures_file.open("w") as file:
         for number in range(stored):
             row, subject = ROWS[number // 2 % 2], SUBJECTS[number % 2]
@@ -84,14 +86,14 @@ def test_full_run_killed_after_any_figure_ends_with_each_round_measured_once(run
     assert kept == max(0, (stored - 1) // 4 * 4)
 
 
-def test_resumed_run_does_not_run_what_is_done(run: RunFolder):
+def test_resumed_benchmark_run_does_not_repeat_a_finished_scenario(run: RunFolder):
     perform(run, Order(FULL), [SPEED], starting(run, SPEED, []))
     asked: list[list[str]] = []
     perform(run, Order(FULL), [SPEED], starting(run, SPEED, asked))
     assert asked == [] and len(run.figures()) == 12
 
 
-def test_interrupted_scenario_keeps_its_figures_and_goes_on_at_its_round(run: RunFolder):
+def test_interrupted_scenario_keeps_its_figures_and_resumes_at_the_interrupted_round(run: RunFolder):
     def interrupted(log: Log, subjects: Subjects, rounds: int) -> None:
         measure(log, subjects, 1)
         log(Figure(ROWS[0], "vestal", 3.0, round=2))
@@ -105,7 +107,7 @@ def test_interrupted_scenario_keeps_its_figures_and_goes_on_at_its_round(run: Ru
     assert asked == [["speed", "2", "2"]] and len(run.figures()) == 12
 
 
-def test_scenario_that_fails_is_stored_with_its_reason_and_the_next_one_runs(run: RunFolder):
+def test_failed_scenario_is_stored_with_its_reason_and_the_next_scenario_runs(run: RunFolder):
     def fail(log: Log, subjects: Subjects, rounds: int) -> None:
         raise TimeoutError("The gateway is not healthy. Its log ends:\nno memory")
 
@@ -121,14 +123,16 @@ def test_scenario_that_fails_is_stored_with_its_reason_and_the_next_one_runs(run
     assert run.ends()["broken"].ended == FAILED and run.ends()["speed"].ended == DONE
 
 
-def test_failure_of_a_scenario_is_dropped_when_it_is_run_again(run: RunFolder):
+def test_stored_failure_of_a_scenario_is_dropped_when_the_scenario_runs_again(run: RunFolder):
     with run.figures_file.open("w") as file:
         write(file, Figure("speed", "vestal", failed="It died.", round=0, scenario="speed"))
     perform(run, Order(FULL), [SPEED], starting(run, SPEED, []))
     assert all(figure.failed is None for figure in run.figures())
 
 
-def test_scenario_over_its_budget_is_interrupted(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+def test_scenario_that_exceeds_its_time_budget_is_interrupted(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
     class Endless(StartedProcess):
         def wait(self, timeout: float | None = None) -> int:
             assert timeout == SPEED.quick_s
@@ -141,8 +145,8 @@ def test_scenario_over_its_budget_is_interrupted(run: RunFolder, monkeypatch: py
     assert interrupted == [process] and run.ends()["speed"].ended == OUT_OF_TIME
 
 
-def test_scenario_that_resumes_itself_gets_all_rounds_and_keeps_its_figures(run: RunFolder):
-    """Its tries do not go round by round: one group of faults may have all rounds and the next none."""
+def test_scenario_that_resumes_by_itself_is_asked_for_all_rounds_and_keeps_its_figures(run: RunFolder):
+    """The tries do not go round by round: one group of faults may have all rounds, and the next one none."""
     with run.figures_file.open("w") as file:
         for number in (1, 2, 3):
             write(file, Figure("faults/kill/lost", "vestal", 0.0, round=number, scenario="speed"))
@@ -153,13 +157,13 @@ def test_scenario_that_resumes_itself_gets_all_rounds_and_keeps_its_figures(run:
     assert sum(figure.row == "faults/kill/lost" for figure in run.figures()) == 3
 
 
-def test_scenario_without_quick_seconds_is_left_out_of_a_quick_run(run: RunFolder):
+def test_scenario_without_quick_seconds_is_omitted_from_a_quick_run(run: RunFolder):
     asked: list[list[str]] = []
     perform(run, Order(QUICK), [replace(SPEED, quick_s=0)], starting(run, SPEED, asked))
     assert asked == [] and run.ends() == {}
 
 
-def test_quick_run_gives_a_scenario_no_more_than_is_left_of_its_ten_minutes():
+def test_quick_run_limits_each_scenario_to_the_time_left_of_the_whole_run():
     slow = Scenario("slow", "", 300, 300, measure)
     order = Order(QUICK)
     assert order.budget_s(slow, 0) == 300
@@ -167,7 +171,7 @@ def test_quick_run_gives_a_scenario_no_more_than_is_left_of_its_ten_minutes():
     assert Order(FULL).budget_s(slow, 5_000) == 300
 
 
-def test_all_scenarios_together_fit_into_a_quick_run():
+def test_quick_seconds_of_all_scenarios_fit_into_the_time_of_a_quick_run():
     known = scenarios()
     assert known
     assert sum(scenario.quick_s for scenario in known.values()) <= QUICK_RUN_S - END_S

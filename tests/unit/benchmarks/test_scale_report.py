@@ -1,4 +1,4 @@
-"""docs/scale.md says what the simulation gives with the parameters and the code that there are."""
+"""docs/scale.md states what the simulation gives with the current parameters and code."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ RECORDED = json.loads(FIGURES.read_text(encoding="utf-8"))
 REMEDY = "run `python -m benchmarks.scale`"
 
 
-def test_recorded_figures_are_those_of_the_present_parameters():
+def test_recorded_figures_of_the_scale_simulation_match_the_current_parameters():
     assert RECORDED["parameters"] == PARAMETERS.digest, REMEDY
 
 
 @pytest.mark.parametrize(
     ("routing", "per_hour"), [("Vestal", 10), ("round robin", 20), ("Vestal, one entry", 10)]
 )
-def test_recorded_figures_of_a_load_come_out_again(routing: str, per_hour: int):
+def test_scale_simulation_of_requests_reproduces_its_recorded_figures(routing: str, per_hour: int):
     assert asdict(served(PARAMETERS, 10, routing, per_hour)) in RECORDED["served"], REMEDY
 
 
-def test_recorded_figures_of_workers_come_out_again():
+def test_scale_simulation_of_workers_reproduces_its_recorded_figures():
     assert asdict(worked(PARAMETERS, 10)) in RECORDED["worked"], REMEDY
 
 
-def test_tables_and_plots_are_those_of_the_recorded_figures():
+def test_scale_page_and_plots_are_up_to_date_with_the_recorded_figures():
     text = report.PAGE.read_text(encoding="utf-8")
     assert report.page(text, report.tables(RECORDED, PARAMETERS)) == text, REMEDY
     for name, drawn in report.plots(RECORDED).items():
         assert (report.PLOTS / name).read_text(encoding="utf-8") == drawn, REMEDY
 
 
-def test_page_without_a_place_for_a_table_is_refused():
+def test_scale_page_without_the_marker_for_a_table_is_refused():
     with pytest.raises(ValueError, match="routing"):
         report.page("# Empty", {"routing": "| |"})
 
@@ -53,7 +53,7 @@ def test_page_without_a_place_for_a_table_is_refused():
         ('source: "mlx.max_running, the default"', 'source: ""', "source"),
     ],
 )
-def test_parameter_that_is_unknown_or_has_no_source_is_refused(
+def test_scale_parameter_that_is_unknown_or_without_a_source_is_refused_by_name(
     tmp_path: Path, before: str, after: str, message: str
 ):
     other = tmp_path / "parameters.yaml"

@@ -45,7 +45,7 @@ def run(machines: int, routing: Routing, seed: int, *, has_failures: bool, rotat
 
 @settings(max_examples=25)
 @given(st.integers(1, 6), st.sampled_from(ROUTINGS), st.integers(0, 1000), st.booleans(), st.booleans())
-def test_each_request_finishes_exactly_once_whatever_dies(
+def test_simulated_request_finishes_exactly_once_whatever_dies(
     machines: int, make: Callable[[int], Routing], seed: int, has_failures: bool, rotated: bool
 ):
     fleet = run(machines, make(machines), seed, has_failures=has_failures, rotated=rotated)
@@ -61,9 +61,7 @@ def test_each_request_finishes_exactly_once_whatever_dies(
 
 @settings(max_examples=10)
 @given(st.sampled_from(ROUTINGS), st.integers(0, 1000), st.booleans())
-def test_requests_in_the_fleet_follow_littles_law(
-    make: Callable[[int], Routing], seed: int, has_failures: bool
-):
+def test_simulated_fleet_obeys_littles_law(make: Callable[[int], Routing], seed: int, has_failures: bool):
     fleet = run(3, make(3), seed, has_failures=has_failures)
 
     stays_s = sum(turn.finished_at - turn.arrived_at for turn in fleet.turns if turn.finished_at is not None)
@@ -72,7 +70,7 @@ def test_requests_in_the_fleet_follow_littles_law(
 
 @given(st.integers(0, 1000))
 @settings(max_examples=5)
-def test_same_seed_gives_the_same_figures_and_every_routing_the_same_load(seed: int):
+def test_simulation_with_one_seed_repeats_its_figures_and_gives_every_routing_the_same_load(seed: int):
     first, again = (run(4, Placement(4, 4), seed, has_failures=True) for _ in range(2))
     other = run(4, RoundRobin(), seed, has_failures=False)
 
@@ -111,7 +109,7 @@ def mean_wait_s(slots: int, load: float, draw_s: Callable[[random.Random], float
         ("exponential", lambda draw: draw.expovariate(1.0), 1.0),
     ],
 )
-def test_engine_with_one_slot_waits_as_pollaczek_and_khinchine_say(
+def test_simulated_engine_with_one_slot_has_the_mean_wait_of_pollaczek_khinchine(
     name: str, draw_s: Callable[[random.Random], float], squared_variation: float
 ):
     load = 0.6
@@ -120,7 +118,7 @@ def test_engine_with_one_slot_waits_as_pollaczek_and_khinchine_say(
     assert mean_wait_s(1, load, draw_s, 8000) == pytest.approx(expected_s, rel=0.12)
 
 
-def test_engine_with_five_slots_waits_as_erlang_says():
+def test_simulated_engine_with_five_slots_has_the_mean_wait_of_erlang_c():
     slots, load = 5, 0.8
     offered = slots * load
     busy = offered**slots / math.factorial(slots) / (1 - load)
@@ -132,7 +130,7 @@ def test_engine_with_five_slots_waits_as_erlang_says():
     assert found_s == pytest.approx(expected_s, rel=0.15)
 
 
-def test_prompt_slows_the_answers_beside_it_down_and_ends_later_for_them():
+def test_simulated_prompt_takes_longer_to_read_while_other_answers_run():
     def first_token_s(answers: int) -> float:
         loop = EventLoop()
         engine = Engine(loop, PARAMETERS.engine, lambda turn: None)
@@ -150,7 +148,9 @@ def test_prompt_slows_the_answers_beside_it_down_and_ends_later_for_them():
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), max_size=30))
-def test_prompt_cache_holds_its_size_and_loses_ends_before_beginnings(prompts: list[list[int]]):
+def test_simulated_prompt_cache_stays_within_its_size_and_evicts_ends_of_prompts_first(
+    prompts: list[list[int]],
+):
     cache = PromptCache(1000)
     for prompt in prompts:
         parts = [("/".join(map(str, prompt[: end + 1])), 150) for end in range(len(prompt))]
@@ -161,7 +161,7 @@ def test_prompt_cache_holds_its_size_and_loses_ends_before_beginnings(prompts: l
     assert all(name.rpartition("/")[0] in held for name in held if "/" in name)
 
 
-def test_conversation_stays_where_its_prefix_is_and_leaves_a_dead_machine():
+def test_simulated_conversation_returns_to_the_machine_with_its_prefix_until_that_dies():
     fleet = Fleet(PARAMETERS, FleetSettings(3, 60, 0.0), Placement(3, 4))
     routing, nodes = Placement(3, 4), fleet.nodes
     for node in nodes:
@@ -186,7 +186,7 @@ def test_conversation_stays_where_its_prefix_is_and_leaves_a_dead_machine():
 
 @settings(max_examples=10)
 @given(st.integers(1, 8), st.integers(0, 1000))
-def test_each_task_finishes_once_though_its_workers_die_and_the_seed_decides_when(count: int, seed: int):
+def test_simulated_task_finishes_once_although_workers_die_and_repeats_for_equal_seeds(count: int, seed: int):
     workers = Workers(PARAMETERS.workers, count, share_of_calls=0.5, seconds=900, dies_every_s=300, seed=seed)
     workers.run()
 
@@ -197,11 +197,11 @@ def test_each_task_finishes_once_though_its_workers_die_and_the_seed_decides_whe
     assert all(task.calls >= len(task.calls_s) for task in workers.tasks)
 
 
-def test_more_waiting_workers_than_postgres_bears_are_refused():
+def test_simulation_with_more_workers_than_one_core_of_postgres_bears_is_refused():
     with pytest.raises(ValueError, match="one core of Postgres"):
         Workers(PARAMETERS.workers, 1000, share_of_calls=0.5, seconds=1)
 
 
-def test_step_between_and_beyond_the_measured_ones_lies_on_their_line():
+def test_simulated_step_time_is_interpolated_between_and_beyond_the_measured_ones():
     engine: EngineParameters = dataclasses.replace(PARAMETERS.engine, step_s={1: 0.1, 4: 0.16, 8: 0.24})
     assert [engine.step_for(n) for n in (0, 1, 2, 4, 6, 10)] == pytest.approx([0, 0.1, 0.12, 0.16, 0.2, 0.28])

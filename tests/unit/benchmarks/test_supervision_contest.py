@@ -33,7 +33,7 @@ def logged(rounds: int = 1) -> list[tuple]:
     return [(each.row, each.subject, each.value, each.unit, each.better, each.round) for each in figures]
 
 
-def test_contest_logs_each_row_of_each_round(disturbances: list[Disturbance]):
+def test_comparison_of_supervisors_logs_each_row_of_each_round(disturbances: list[Disturbance]):
     assert logged(2) == [
         ("supervision/a_ms", "vestal", 1.5, "ms", "lower", 1),
         ("supervision/b_mb", "vestal", 2.0, "MB", "lower", 1),
@@ -42,7 +42,9 @@ def test_contest_logs_each_row_of_each_round(disturbances: list[Disturbance]):
     ]
 
 
-def test_contest_logs_a_supervisor_that_dies_as_failed_in_each_row(disturbances: list[Disturbance]):
+def test_comparison_of_supervisors_logs_a_dead_supervisor_as_failed_in_each_row(
+    disturbances: list[Disturbance],
+):
     def dies(peer: object) -> dict[str, float]:
         raise PeerFailed("it ended")
 
@@ -55,7 +57,7 @@ def test_contest_logs_a_supervisor_that_dies_as_failed_in_each_row(disturbances:
     ]
 
 
-def test_contest_leaves_out_who_is_not_installed_and_says_why(
+def test_comparison_of_supervisors_omits_a_missing_supervisor_and_says_why(
     disturbances: list[Disturbance], monkeypatch: pytest.MonkeyPatch
 ):
     absent = ForegroundSupervisor("absent", lambda: "It is not installed.", lambda: "", lambda *_: [])
@@ -73,7 +75,7 @@ def test_supervisor_that_is_not_installed_fails_to_start_with_the_reason(tmp_pat
         absent.start(tmp_path, tmp_path / "child")
 
 
-def test_our_supervisor_starts_its_child_and_stops_it(tmp_path: Path):
+def test_vestals_supervisor_in_the_comparison_starts_its_child_and_stops_cleanly(tmp_path: Path):
     child = tmp_path / "child"
     child.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/starts\nexec sleep 3600\n")
     child.chmod(0o700)
@@ -83,7 +85,9 @@ def test_our_supervisor_starts_its_child_and_stops_it(tmp_path: Path):
     process.close()
 
 
-def test_settings_of_each_supervisor_name_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_written_settings_of_each_compared_supervisor_name_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from benchmarks.peers.environments import Environment
 
     monkeypatch.setattr(Environment, "path", lambda self: tmp_path / self.name)

@@ -1,4 +1,4 @@
-"""Digests of what is installed, and what has to be replaced by them."""
+"""Digests of installed code and settings, and which running services are outdated by them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ INSTALLED = {"agent": "c2.s1", "mlx_server": "c2.s1", "nightly": "c1.s1"}
         ("", "was started by an older version of Vestal"),
     ],
 )
-def test_part_is_outdated_if_its_code_or_settings_differ(running, why):
+def test_running_service_is_outdated_if_its_code_or_settings_differ_from_the_installed_ones(running, why):
     assert comparison.why_outdated(running, "c1.s1") == why
 
 
-def test_only_parts_that_run_and_differ_are_outdated():
+def test_outdated_services_are_only_known_running_ones_with_a_different_digest():
     running = {"agent": "c2.s1", "mlx_server": "c1.s1", "unknown": "x.y"}
     assert comparison.outdated(running, INSTALLED) == {"mlx_server": "its code has changed"}
 
@@ -47,7 +47,7 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_digest_changes_with_contents_and_names_and_not_with_times(checkout):
+def test_code_digest_changes_with_file_contents_and_names_and_not_with_times(checkout):
     before = digests.code_digest("agent")
     os.utime(checkout / "vestal" / "a.py", (1, 1))
     (checkout / "host_agent" / "__pycache__" / "a.cpython-311.pyc").write_text("2")
@@ -58,13 +58,13 @@ def test_digest_changes_with_contents_and_names_and_not_with_times(checkout):
     assert len({before, renamed, digests.code_digest("agent")}) == 3
 
 
-def test_digest_of_one_part_does_not_change_with_the_files_of_another(checkout):
+def test_code_digest_of_the_gateway_does_not_change_with_files_of_the_agent(checkout):
     gateway = digests.code_digest("mlx_server")
     (checkout / "host_agent" / "page.html").write_text("2")
     assert digests.code_digest("mlx_server") == gateway
 
 
-def test_digest_changes_with_a_package_of_the_lock_and_not_with_others(checkout):
+def test_code_digest_changes_with_a_package_in_the_lock_file_and_with_no_other_package(checkout):
     before = digests.code_digest("agent")
     (checkout / "site" / "pytest-9.dist-info" / "RECORD").write_text("y.py,sha256=2,22")
     assert digests.code_digest("agent") == before
@@ -72,7 +72,7 @@ def test_digest_changes_with_a_package_of_the_lock_and_not_with_others(checkout)
     assert digests.code_digest("agent") != before
 
 
-def test_digest_changes_with_the_settings_in_its_second_half_only():
+def test_digest_with_other_settings_differs_but_has_the_same_code_part():
     one, other = digests.digest("agent", "a"), digests.digest("agent", "b")
     assert one != other
     assert digests.code_of(one) == digests.code_of(other)

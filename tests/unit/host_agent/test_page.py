@@ -25,7 +25,7 @@ def body(response: web.Response) -> bytes:
     return response.body
 
 
-def test_all_files_of_the_page_are_at_most_200_kilobytes_on_the_wire():
+def test_status_page_files_are_at_most_200_kilobytes_in_all_when_compressed():
     names = [
         path.relative_to(ASSETS).as_posix() for path in ASSETS.rglob("*") if path.suffix in (".js", ".css")
     ]
@@ -43,7 +43,9 @@ def test_all_files_of_the_page_are_at_most_200_kilobytes_on_the_wire():
         ("vendor/uplot.LICENSE.txt", "text/plain; charset=utf-8"),
     ],
 )
-def test_asset_has_its_content_type_a_content_security_policy_and_no_cache(name: str, content_type: str):
+def test_status_page_file_has_its_content_type_a_content_security_policy_and_no_cache(
+    name: str, content_type: str
+):
     response = PAGE.response(request(), name)
     assert response.headers["Content-Type"] == content_type
     assert response.headers["Cache-Control"] == "no-cache"
@@ -54,7 +56,7 @@ def test_asset_has_its_content_type_a_content_security_policy_and_no_cache(name:
     assert "unsafe" not in response.headers["Content-Security-Policy"]
 
 
-def test_asset_is_compressed_only_for_a_client_that_accepts_gzip():
+def test_status_page_file_is_compressed_only_for_a_client_that_accepts_gzip():
     plain = PAGE.response(request(), "main.js")
     small = PAGE.response(request(Accept_Encoding="deflate, gzip, br"), "main.js")
     assert "Content-Encoding" not in plain.headers
@@ -62,7 +64,7 @@ def test_asset_is_compressed_only_for_a_client_that_accepts_gzip():
     assert gzip.decompress(body(small)) == body(plain) == (ASSETS / "main.js").read_bytes()
 
 
-def test_asset_with_the_etag_of_the_browsers_copy_is_304():
+def test_status_page_file_with_the_etag_of_the_browsers_copy_is_answered_by_304():
     etag = PAGE.response(request(), "main.js").headers["ETag"]
     again = PAGE.response(request(If_None_Match=f'"other", {etag}'), "main.js")
     assert (again.status, again.body, again.headers["ETag"]) == (304, None, etag)
@@ -72,19 +74,19 @@ def test_asset_with_the_etag_of_the_browsers_copy_is_304():
 @pytest.mark.parametrize(
     "name", ["../page.py", "/etc/passwd", "vendor", "", "..", "vendor/../../page.py", "x.js"]
 )
-def test_path_outside_the_files_of_the_page_is_404(name: str):
+def test_path_outside_the_files_of_the_status_page_is_404(name: str):
     with pytest.raises(web.HTTPNotFound):
         PAGE.response(request(), name)
 
 
-def test_page_serves_the_files_read_at_start_after_an_upgrade_replaced_them(tmp_path: Path):
+def test_status_page_serves_the_files_read_at_start_although_an_upgrade_replaced_them(tmp_path: Path):
     (tmp_path / "index.html").write_text("old")
     page = Page(tmp_path)
     (tmp_path / "index.html").write_text("new")
     assert body(page.response(request())) == b"old"
 
 
-def test_index_contains_no_inline_script_or_style():
+def test_status_page_index_contains_no_inline_script_or_style():
     text = (ASSETS / "index.html").read_text()
     assert "<style" not in text and "style=" not in text and "onclick" not in text
     assert text.count("<script") == 1 and 'src="/assets/main.js"></script>' in text

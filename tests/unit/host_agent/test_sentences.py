@@ -7,7 +7,7 @@ import pytest
 from host_agent.sentences import as_sentence, readable_cause
 
 
-def test_readable_cause_puts_a_last_log_line_in_json_into_words():
+def test_readable_cause_turns_a_last_log_line_in_json_into_a_sentence():
     line = '{"ts": 1, "component": "mlx_engine", "event": "engine_ready", "cause": "", "pid": 3}'
     assert (
         readable_cause(f"killed by SIGKILL: {line}")
@@ -21,5 +21,5 @@ def test_readable_cause_puts_a_last_log_line_in_json_into_words():
     ("text", "sentence"),
     [("killed by SIGSEGV", "Killed by SIGSEGV."), ("  It is done. ", "It is done.")],
 )
-def test_as_sentence_adds_capital_and_full_stop(text: str, sentence: str):
+def test_as_sentence_adds_a_capital_letter_and_a_period(text: str, sentence: str):
     assert as_sentence(text) == sentence

@@ -41,7 +41,7 @@ def used(library: Path) -> tuple[list[float], str, bool]:
     return product, configuration, has_lapack
 
 
-def test_openblas_has_the_names_that_mlx_looks_for_and_kernels_for_every_processor(tmp_path):
+def test_adapted_openblas_has_the_symbol_names_that_mlx_needs_and_kernels_for_every_processor(tmp_path):
     """An OpenBLAS that was built for AVX-512 alone ended the engine by SIGILL on other processors."""
     made = plain_library(PACKAGED, [tmp_path / "blas"])
     assert made is not None and made.parent == tmp_path / "blas"
@@ -50,7 +50,7 @@ def test_openblas_has_the_names_that_mlx_looks_for_and_kernels_for_every_process
     assert "DYNAMIC_ARCH" in configuration
 
 
-def test_openblas_is_made_once_and_found_in_any_of_the_folders(tmp_path):
+def test_adapted_openblas_is_created_once_and_found_in_any_of_the_folders(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     made = plain_library(PACKAGED, [first])
     assert made is not None
@@ -59,26 +59,26 @@ def test_openblas_is_made_once_and_found_in_any_of_the_folders(tmp_path):
     assert list(first.iterdir()) == [made], "nothing temporary is left"
 
 
-def test_openblas_is_made_elsewhere_if_a_folder_cannot_be_written(tmp_path):
+def test_adapted_openblas_is_created_in_the_next_folder_if_one_cannot_be_written(tmp_path):
     (tmp_path / "a file").touch()
     made = plain_library(PACKAGED, [tmp_path / "a file", tmp_path / "blas"])
     assert made is not None and made.parent == tmp_path / "blas"
 
 
-def test_openblas_made_by_several_engines_at_once_is_whole(tmp_path):
+def test_adapted_openblas_created_by_several_engines_at_once_is_whole(tmp_path):
     with ThreadPoolExecutor(4) as threads:
         made = set(threads.map(lambda _: plain_library(PACKAGED, [tmp_path]), range(4)))
     assert len(made) == 1
     assert used(made.pop() or Path())[0] == [19.0, 22.0, 43.0, 50.0]
 
 
-def test_library_that_cannot_be_read_is_not_used(tmp_path):
+def test_openblas_library_that_cannot_be_read_is_not_used(tmp_path):
     (tmp_path / "torn.so").write_bytes(b"\x7fELF torn")
     assert plain_library(tmp_path / "torn.so", [tmp_path / "blas"]) is None
     assert list((tmp_path / "blas").iterdir()) == []
 
 
-def test_library_and_threads_that_the_user_chose_are_kept(tmp_path, monkeypatch):
+def test_blas_library_and_threads_chosen_by_the_user_are_not_overridden(tmp_path, monkeypatch):
     monkeypatch.setenv(BLAS_VARIABLE, "/opt/libmine.so")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     assert engine_environment(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""Whether a model fits into a limit of memory, with how long a context, and how that is said."""
+"""Whether a model fits into a memory limit, with how long a context, and the sentence about it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of(name: str, context_tokens: int, *, embeds: bool = False) -> Forecast:
     )
 
 
-def test_fit_without_a_context_is_what_the_engine_demands_to_load_the_model():
+def test_memory_fit_without_a_context_needs_what_the_engine_demands_to_load_the_model():
     forecast = of("Qwen3-8B", 40960)
     assert fit(forecast, 24 * GIB).needed_bytes == ENGINE_BYTES + forecast.load_bytes
     assert fit(forecast, 1).as_json() == {
@@ -42,7 +42,7 @@ def test_fit_without_a_context_is_what_the_engine_demands_to_load_the_model():
     }
 
 
-def test_fit_grows_by_the_kv_of_the_context_and_stops_at_the_models_own():
+def test_memory_fit_grows_with_the_kv_of_the_context_up_to_the_models_own_context():
     forecast = of("Llama-3.1-8B", 32768)  # 128 KiB of KV a token
     short, long = (fit(forecast, 24 * GIB, tokens).needed_bytes for tokens in (8192, 16384))
     assert long - short >= 1 * GIB
@@ -50,7 +50,7 @@ def test_fit_grows_by_the_kv_of_the_context_and_stops_at_the_models_own():
 
 
 @pytest.mark.parametrize("limit_gib", [4, 5, 6, 8, 10, 24])
-def test_longest_context_fits_and_the_next_one_does_not(limit_gib):
+def test_longest_context_fits_memory_and_the_next_longer_one_does_not(limit_gib):
     forecast = of("Llama-3.1-8B", 131072)
     longest = longest_context(forecast, limit_gib * GIB)
     if longest == 0:
@@ -60,7 +60,7 @@ def test_longest_context_fits_and_the_next_one_does_not(limit_gib):
     assert longest == 131072 or not fit(forecast, limit_gib * GIB, longest + 256).fits
 
 
-def test_contexts_shown_end_with_the_models_own_and_are_none_for_an_embedding_model():
+def test_contexts_shown_for_a_model_end_with_its_own_and_are_none_for_an_embedder():
     assert contexts_of(of("Qwen3-8B", 40960)) == [8192, 32768, 40960]
     assert contexts_of(of("Qwen3-8B", 2048)) == [2048]
     assert contexts_of(of("Qwen3-8B", 40960, embeds=True)) == []
@@ -75,25 +75,25 @@ def test_contexts_shown_end_with_the_models_own_and_are_none_for_an_embedding_mo
         ("Llama-3.1-70B", 131072, 24, "does not fit: it needs 37.5 GiB, and models may have 24.0 GiB"),
     ],
 )
-def test_sentence_says_what_is_needed_with_which_context(name, context_tokens, limit_gib, said):
+def test_memory_fit_sentence_names_the_needed_memory_and_the_context(name, context_tokens, limit_gib, said):
     assert sentence(of(name, context_tokens), limit_gib * GIB) == said
 
 
-def test_sentence_of_a_model_that_fits_with_a_short_context_only_says_how_long_it_is():
+def test_memory_fit_sentence_of_a_model_that_fits_only_with_a_short_context_names_its_length():
     forecast = of("Llama-3.1-8B", 131072)
     limit_bytes = fit(forecast, 0, 4096).needed_bytes
     assert sentence(forecast, limit_bytes).startswith("fits only with a short context: ")
     assert sentence(forecast, limit_bytes).endswith(" with 4k context")
 
 
-def test_default_limit_leaves_2_gib_or_15_percent_and_respects_the_gpus_limit():
+def test_default_memory_limit_leaves_2_gib_or_15_percent_and_respects_the_gpus_limit():
     assert default_limit_bytes(8 * GIB) == 6 * GIB
     assert default_limit_bytes(128 * GIB) == 128 * GIB - 128 * GIB * 15 // 100
     assert default_limit_bytes(2 * GIB) == GIB
     assert default_limit_bytes(24 * GIB, gpu_bytes=17 * GIB) == 17 * GIB
 
 
-def test_metal_limit_is_the_one_that_is_set_or_metals_recommended_share():
+def test_metal_memory_limit_is_the_configured_one_or_metals_recommended_share():
     """16 GiB Macs recommend 10.7 GiB, 64 GiB Macs 48 GiB; `sysctl iogpu.wired_limit_mb` overrides both."""
     assert metal_limit_bytes(16 * GIB) / GIB == pytest.approx(10.67, abs=0.01)
     assert metal_limit_bytes(64 * GIB) == 48 * GIB

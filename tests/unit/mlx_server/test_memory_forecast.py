@@ -49,7 +49,7 @@ def of(name: str, arithmetic: Arithmetic = METAL, bits: int = 0) -> Forecast:
         ("phi-4", 14.66),
     ],
 )
-def test_weights_bytes_equal_the_published_parameter_count_times_its_width(name, parameters):
+def test_weights_size_forecast_equals_the_published_parameter_count_times_bytes_per_number(name, parameters):
     assert of(name).weights.bytes / 2 / GB == pytest.approx(parameters, rel=0.01)
     assert of(name, CPU).weights.bytes / 4 / GB == pytest.approx(parameters, rel=0.01)
 
@@ -73,7 +73,7 @@ def test_weights_bytes_equal_the_published_parameter_count_times_its_width(name,
         ("phi-4", 200),
     ],
 )
-def test_kv_bytes_of_a_token_follow_from_the_attention_heads(name, kib_a_token):
+def test_kv_size_forecast_per_token_follows_from_the_attention_heads(name, kib_a_token):
     kv = of(name).kv
     assert kv is not None
     assert kv.token_bytes == kib_a_token * KIB
@@ -94,7 +94,7 @@ def test_kv_bytes_of_a_token_follow_from_the_attention_heads(name, kib_a_token):
         ("Phi-3-mini-4k", 8, 64, 1),  # which 64 does not divide
     ],
 )
-def test_quantized_kv_bytes_of_a_token_follow_from_bits_and_group_size(name, bits, group_size, share):
+def test_quantized_kv_size_forecast_per_token_follows_from_bits_and_group_size(name, bits, group_size, share):
     shapes = {tensor: tuple(entry["shape"]) for tensor, entry in headers(CONFIGS[name]).items()}
     computed = kv_shape(CONFIGS[name], shapes, 2)
     quantized = kv_shape(CONFIGS[name], shapes, 2, KvQuantization(bits, group_size))
@@ -102,14 +102,14 @@ def test_quantized_kv_bytes_of_a_token_follow_from_bits_and_group_size(name, bit
     assert quantized.bytes(3, 1000) == computed.bytes(3, 1000) * share
 
 
-def test_quantized_kv_does_not_shrink_layers_with_a_sliding_window():
+def test_quantized_kv_size_forecast_does_not_shrink_layers_with_a_sliding_window():
     gemma = CONFIGS["gemma-3-4b"]
     computed, quantized = kv_shape(gemma, {}, 2), kv_shape(gemma, {}, 2, KvQuantization(4, 64))
     saved = computed.full_layers * computed.layer_floats * 2 * (1 - 4.5 / 16)
     assert 0 < saved == pytest.approx(computed.token_bytes - quantized.token_bytes)
 
 
-def test_kv_of_an_unknown_model_that_may_have_sliding_windows_counts_as_not_quantized():
+def test_kv_size_forecast_of_an_unknown_model_with_possible_sliding_windows_is_not_quantized():
     unknown = CONFIGS["Llama-3.1-8B"] | {"model_type": "unheard-of", "sliding_window": 1024}
     assert kv_shape(unknown, {}, 2, KvQuantization(4, 64)).quantized
     for hint in (
@@ -120,19 +120,19 @@ def test_kv_of_an_unknown_model_that_may_have_sliding_windows_counts_as_not_quan
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_kv_from_the_configuration_alone_equals_kv_from_the_weights(name):
+def test_kv_size_forecast_from_the_configuration_alone_equals_the_one_from_the_weights(name):
     shapes = {tensor: tuple(entry["shape"]) for tensor, entry in headers(CONFIGS[name]).items()}
     assert kv_shape(CONFIGS[name], {}, 2) == kv_shape(CONFIGS[name], shapes, 2)
 
 
-def test_quantized_weights_stay_packed_on_metal_and_become_dense_on_a_cpu():
+def test_weights_size_forecast_of_quantized_weights_is_packed_on_metal_and_dense_on_a_cpu():
     packed = of("Llama-3.1-8B", bits=4)
     assert packed.weights.bytes == pytest.approx(8.03e9 * 4.5 / 8, rel=0.01)  # a scale and a bias for 64
     assert of("Llama-3.1-8B", CPU, bits=4).weights.bytes == of("Llama-3.1-8B", CPU).weights.bytes
     assert of("Llama-3.1-8B", CPU, bits=4).weights.number_bytes == 4
 
 
-def test_weights_with_mixed_bits_are_counted_tensor_by_tensor():
+def test_weights_size_forecast_counts_mixed_bits_tensor_by_tensor():
     shapes = headers(CONFIGS["SmolLM2-135M"], bits=4)
     embed = headers(CONFIGS["SmolLM2-135M"], bits=8)
     shapes |= {name: entry for name, entry in embed.items() if "embed_tokens" in name}
@@ -140,8 +140,8 @@ def test_weights_with_mixed_bits_are_counted_tensor_by_tensor():
     assert forecast_weights(shapes, config, CPU).bytes == pytest.approx(134.5e6 * 4, rel=0.01)
 
 
-def test_loading_takes_no_more_than_the_slices_of_the_whole_model():
-    """A model of 200 kB was refused for the 64 MiB of slices that a large one has in flight."""
+def test_load_memory_forecast_of_a_tiny_model_needs_no_more_than_its_own_slices():
+    """A model of 200 kB was once refused because 64 MiB of slices, as a large model reads, were counted."""
     entry = {"dtype": "BF16", "shape": [100, 100], "data_offsets": [0, 20_000]}
     few, many = (
         forecast_weights({f"layers.{n}.weight": entry for n in range(count)}, {}, CPU)
@@ -151,12 +151,12 @@ def test_loading_takes_no_more_than_the_slices_of_the_whole_model():
     assert (many.bytes, many.loading_bytes) == (400_000_000, IN_FLIGHT_BYTES)
 
 
-def test_forecast_of_a_70b_model_is_within_3_percent_of_its_known_size():
+def test_memory_forecast_of_a_70b_model_is_within_3_percent_of_its_known_size():
     assert of("Llama-3.1-70B", bits=4).load_bytes / 2**30 == pytest.approx(37.5, rel=0.03)
     assert of("Llama-3.1-70B").load_bytes / 2**30 > 131
 
 
-def test_forecast_counts_the_weights_of_a_tower_that_is_loaded():
+def test_memory_forecast_counts_the_weights_of_a_vision_tower_that_is_loaded():
     """An F32 norm of the tower does not widen the numbers of the text model."""
     seeing = headers(CONFIGS["gemma-3-4b"])
     for name, dtype, size in (("blocks.0.weight", "BF16", 20), ("post_layernorm.weight", "F32", 40)):
@@ -166,20 +166,20 @@ def test_forecast_counts_the_weights_of_a_tower_that_is_loaded():
     assert (loaded.bytes, loaded.number_bytes) == (plain.bytes + 60, plain.number_bytes)
 
 
-def test_forecast_ignores_vision_weights_which_are_not_loaded():
+def test_memory_forecast_ignores_vision_weights_that_are_not_loaded():
     seeing = headers(CONFIGS["gemma-3-4b"])
     seeing["vision_tower.blocks.0.weight"] = {"dtype": "BF16", "shape": [10], "data_offsets": [0, 20]}
     plain = forecast_weights(headers(CONFIGS["gemma-3-4b"]), {}, METAL)
     assert forecast_weights(seeing, {}, METAL) == plain
 
 
-def test_forecast_with_a_float32_norm_counts_a_float32_cache():
+def test_memory_forecast_of_a_model_with_a_float32_norm_counts_a_float32_kv_cache():
     shapes = headers(CONFIGS["SmolLM2-135M"])
     shapes["model.norm.weight"] = {"dtype": "F32", "shape": [576], "data_offsets": [0, 2304]}
     assert forecast_weights(shapes, {}, METAL).number_bytes == 4
 
 
-def test_sliding_windows_bound_the_cache_only_if_mlx_lm_rotates_it():
+def test_kv_size_forecast_is_bounded_by_sliding_windows_only_if_mlx_lm_rotates_the_cache():
     gemma3, gemma2 = of("gemma-3-4b").kv, of("gemma-2-9b").kv
     assert gemma3 is not None and gemma2 is not None
     assert (gemma3.full_layers, gemma3.sliding_layers) == (5, 29)
@@ -193,7 +193,7 @@ def test_sliding_windows_bound_the_cache_only_if_mlx_lm_rotates_it():
     assert kv_shape(listed, {}, 2).sliding_layers == 12
 
 
-def test_kv_of_latent_attention_counts_the_latent_vector_or_all_heads():
+def test_kv_size_forecast_of_latent_attention_counts_the_latent_vector_or_all_heads():
     v3 = {
         "model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128,
         "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
@@ -203,7 +203,7 @@ def test_kv_of_latent_attention_counts_the_latent_vector_or_all_heads():
     assert kv_shape(v3 | {"model_type": "deepseek_v2"}, {}, 2).token_bytes == 61 * 128 * (192 + 128) * 2
 
 
-def test_kv_of_linear_attention_has_a_constant_size():
+def test_kv_size_forecast_of_linear_attention_layers_is_constant():
     hybrid = {
         "model_type": "qwen3_next", "num_hidden_layers": 48, "full_attention_interval": 4,
         "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,
@@ -222,7 +222,7 @@ def test_kv_of_linear_attention_has_a_constant_size():
     tokens=st.integers(1, 200_000),
     more=st.integers(0, 10_000),
 )
-def test_forecast_never_shrinks_with_more_rows_or_tokens(name, rows, tokens, more):
+def test_memory_forecast_never_shrinks_with_more_requests_or_tokens(name, rows, tokens, more):
     expected = of(name)
     assert expected.kv is not None
     here = expected.requests_bytes(rows, tokens)
@@ -232,5 +232,5 @@ def test_forecast_never_shrinks_with_more_rows_or_tokens(name, rows, tokens, mor
 
 
 @given(name=st.sampled_from(sorted(CONFIGS)), bits=st.sampled_from([0, 2, 4, 8]))
-def test_forecast_for_a_cpu_is_never_below_that_for_metal(name, bits):
+def test_memory_forecast_for_a_cpu_is_never_below_the_one_for_metal(name, bits):
     assert of(name, CPU, bits).load_bytes >= of(name, METAL, bits).load_bytes

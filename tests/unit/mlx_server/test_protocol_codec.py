@@ -1,4 +1,4 @@
-"""Messages cross the wire unchanged, and whatever is not a message raises ProtocolError and nothing else."""
+"""Messages are decoded unchanged, and whatever is not a message raises ProtocolError and nothing else."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ LOGPROB = TokenLogprob("x", (120,), -math.inf)
 @example(Generate("a", "m", "text", keep_alive_s=math.inf))
 @example(Begin())
 @example(Shutdown())
-def test_operation_crosses_the_wire_unchanged(operation):
+def test_engine_operation_is_unchanged_after_encoding_and_decoding(operation):
     assert canonical(decode_op(encode(operation))) == canonical(operation)
 
 
@@ -108,11 +108,11 @@ def test_operation_crosses_the_wire_unchanged(operation):
 @example(Failed("r", "context_exceeded", "long", fields={"prompt_tokens": 9, "deep": {"null": None}}))
 @example(Alive(1, True, 2, (LoadedModelReport("m", "embed", 3, 4),)))
 @example(Hello(1, "0.1.0", "0.32.4", "OpenBLAS"))
-def test_event_crosses_the_wire_unchanged(event):
+def test_engine_event_is_unchanged_after_encoding_and_decoding(event):
     assert canonical(decode_event(encode(event))) == canonical(event)
 
 
-def test_long_text_crosses_the_wire_unchanged():
+def test_message_with_a_long_text_is_unchanged_after_encoding_and_decoding():
     operation = Generate("a", "m", "text", prompt="ä" * (MAX_FRAME_BYTES // 4))
     assert decode_op(encode(operation)) == operation
 
@@ -151,14 +151,14 @@ def test_message_nested_too_deeply_is_not_encoded(levels):
             encode(message)
 
 
-def test_message_nested_just_deeply_enough_can_be_decoded():
+def test_message_nested_within_the_limit_can_be_encoded_and_decoded():
     for message in messages_with(nested(MAX_NESTING // 2)):
         decode = decode_op if isinstance(message, Generate) else decode_event
         assert decode(encode(message)) == message
 
 
-def test_encode_bounds_the_nesting_of_every_free_form_field():
-    """`messages_with` and the codec must cover a further field of this kind too."""
+def test_encode_refuses_too_deep_nesting_in_every_free_form_field():
+    """Any further free-form field must be added to `messages_with` and to the codec."""
     structs = [
         cls for cls in vars(protocol).values() if isinstance(cls, type) and issubclass(cls, msgspec.Struct)
     ]
@@ -175,16 +175,16 @@ def test_encode_bounds_the_nesting_of_every_free_form_field():
         (-math.inf, "a number is over 1.8e308"),
     ],
 )
-def test_free_form_number_that_json_lacks_is_refused_and_its_path_named(number, complaint):
-    """`{"x": NaN}` in a past call, and `1e999` in a schema, once kept their slots forever."""
+def test_free_form_field_with_nan_or_infinity_is_refused_and_its_path_named(number, complaint):
+    """Requests with `{"x": NaN}` in a past call or `1e999` in a schema once held their slots forever."""
     value: dict = {"deep": [1, {"x": number}]}
     for message in messages_with(value):
         with pytest.raises(ProtocolError, match=rf"{type(message).__name__}: .*deep\.1\.x: {complaint}"):
             encode(message)
 
 
-def test_fault_in_a_wide_and_deep_value_is_found_quickly_and_shown_briefly():
-    """The keys are the client's: of any length, and as many as fit into a body."""
+def test_invalid_number_in_a_wide_and_deep_field_is_found_quickly_and_reported_briefly():
+    """The keys come from the client: they have any length, and there are as many as fit into a body."""
     deep: object = math.nan
     for _ in range(400):
         deep = {"k" * 1000: deep}
@@ -212,7 +212,7 @@ def can_be_added(operation) -> bool:
     return True
 
 
-def test_operation_whose_later_fields_do_not_fit_into_64_bits_is_not_prepared():
+def test_operation_whose_seed_does_not_fit_into_64_bits_is_not_prepared():
     with pytest.raises(ProtocolError):
         prepare(Generate("", "m", "text", sampling=Sampling(seed=2**64)), "sampling")
 
@@ -220,11 +220,11 @@ def test_operation_whose_later_fields_do_not_fit_into_64_bits_is_not_prepared():
 @given(OPERATIONS.filter(can_be_added))
 @example(Generate("a", "m", "text", prompt="\ud83d", emitted=(1, 2**40), sampling=Sampling(seed=2**63 - 1)))
 @example(Generate("a", "m", "chat", messages=({"x": 2**70},)))
-def test_operation_prepared_first_and_completed_later_crosses_the_wire_unchanged(operation):
+def test_operation_prepared_first_and_completed_later_is_decoded_unchanged(operation):
     assert canonical(decode_op(prepared(operation))) == canonical(operation)
 
 
-def test_prepared_operation_serves_any_number_of_frames():
+def test_prepared_operation_can_be_completed_into_any_number_of_frames():
     shared = prepare(Generate("", "m", "text", prompt="hello"), "id", "emitted")
     for number in range(3):
         sent = decode_op(shared.frame(id=f"r{number}", emitted=[*range(number)]))
@@ -232,7 +232,7 @@ def test_prepared_operation_serves_any_number_of_frames():
 
 
 def test_operation_that_leaves_no_room_for_the_tokens_of_its_answer_is_not_prepared():
-    """A request that is resumed after a crash carries them, and must still fit into a frame."""
+    """A request resumed after a crash carries the tokens of its answer, and must still fit into a frame."""
     with pytest.raises(ProtocolError, match="for one request"):
         prepare(Generate("", "m", "text", prompt="a" * (MAX_FRAME_BYTES - 1000)), "id")
 
@@ -243,7 +243,7 @@ def test_operation_nested_too_deeply_is_not_prepared_and_its_field_is_named():
 
 
 @pytest.mark.parametrize("foreign", [object(), b"bytes", {1, 2}, 1j, {(1, 2): 3}])
-def test_message_that_holds_a_value_that_is_not_json_is_not_encoded(foreign):
+def test_message_with_a_python_value_beyond_json_is_not_encoded(foreign):
     """Some of mlx-lm's parsers evaluate a tool call's arguments as Python."""
     with pytest.raises(ProtocolError, match="Token: .* is not JSON"):
         encode(Token("a", 1, "", 0, tool_calls=(ToolCall("f", {"x": [foreign]}),)))
@@ -253,7 +253,7 @@ def frame_of(body) -> bytes:
     return pack_frame(MSGPACK, msgspec.msgpack.encode(body))
 
 
-def test_whole_number_is_accepted_for_a_float():
+def test_whole_number_in_a_message_is_accepted_for_a_float():
     frame = frame_of({"op": "generate", "id": "a", "model": "m", "kind": "text", "sampling": {"top_p": 1}})
     assert decode_op(frame) == Generate("a", "m", "text", sampling=Sampling(top_p=1.0))
 
@@ -281,7 +281,7 @@ GENERATE = {"op": "generate", "id": "a", "model": "m", "kind": "text"}
     ],
 )
 @pytest.mark.parametrize("payload_format", [MSGPACK, JSON])
-def test_payload_that_is_not_an_operation_raises_an_error_that_names_the_field(
+def test_message_payload_that_is_not_an_operation_raises_an_error_that_names_the_field(
     body, complaint, payload_format
 ):
     payload = msgspec.msgpack.encode(body) if payload_format == MSGPACK else json.dumps(body).encode()
@@ -301,19 +301,19 @@ def test_payload_that_is_not_an_operation_raises_an_error_that_names_the_field(
     ],
 )
 @pytest.mark.parametrize("payload_format", [MSGPACK, JSON])
-def test_payload_that_cannot_be_parsed_raises_protocol_error(payload, payload_format):
+def test_message_payload_that_cannot_be_parsed_raises_protocol_error(payload, payload_format):
     with pytest.raises(ProtocolError):
         decode_op(pack_frame(payload_format, payload))
 
 
-def test_event_is_not_decoded_as_operation_nor_operation_as_event():
+def test_engine_event_is_not_decoded_as_an_operation_nor_an_operation_as_an_event():
     with pytest.raises(ProtocolError, match="op"):
         decode_op(encode(Token("a", 1, "t", 0)))
     with pytest.raises(ProtocolError, match="ev"):
         decode_event(encode(Cancel("a")))
 
 
-def test_json_line_of_an_earlier_version_raises_an_error_that_asks_for_the_versions():
+def test_json_line_of_an_earlier_protocol_raises_an_error_that_advises_checking_versions():
     with pytest.raises(ProtocolError, match="have the same version"):
         decode_event(b'{"ev":"hello","pid":1,"version":"0.0.9","mlx_version":"0","blas":"none"}\n')
 
@@ -338,14 +338,14 @@ def test_damaged_frame_raises_protocol_error_or_is_another_message(message, data
 
 
 @given(st.binary())
-def test_random_payload_raises_protocol_error(payload):
+def test_message_payload_of_random_bytes_raises_protocol_error(payload):
     for payload_format in (MSGPACK, JSON):
         with pytest.raises(ProtocolError):
             decode_event(pack_frame(payload_format, payload))
 
 
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3)))
-def test_vectors_unpacked_equal_those_packed(rows):
+def test_vectors_are_unchanged_after_packing_and_unpacking(rows):
     assert unpack_vectors(pack_vectors(rows), 3) == rows
 
 

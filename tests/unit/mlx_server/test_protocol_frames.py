@@ -13,7 +13,7 @@ FORMATS = st.sampled_from([MSGPACK, JSON])
 
 
 @given(st.lists(st.tuples(FORMATS, st.binary(max_size=40)), max_size=8), st.data())
-def test_frame_buffer_when_stream_is_split_anywhere_yields_the_frames_that_were_packed(payloads, data):
+def test_frame_buffer_yields_the_packed_frames_wherever_the_stream_is_split(payloads, data):
     frames = [pack_frame(*payload) for payload in payloads]
     stream, buffer, received = b"".join(frames), FrameBuffer(), []
     while stream:
@@ -24,7 +24,7 @@ def test_frame_buffer_when_stream_is_split_anywhere_yields_the_frames_that_were_
     assert [unpack_frame(frame) for frame in received] == payloads
 
 
-def test_frame_buffer_yields_whole_frames_before_it_raises_on_damage():
+def test_frame_buffer_yields_whole_frames_before_it_raises_for_damaged_bytes():
     frame = pack_frame(MSGPACK, b"one")
     received = FrameBuffer().feed(frame + b"Segmentation fault\n" + frame)
     assert next(received) == frame
@@ -32,7 +32,7 @@ def test_frame_buffer_yields_whole_frames_before_it_raises_on_damage():
         next(received)
 
 
-def test_frame_buffer_raises_at_a_length_over_the_limit_without_waiting_for_it():
+def test_frame_buffer_raises_at_an_announced_length_over_the_limit_without_waiting_for_bytes():
     announced = (MAX_FRAME_BYTES + 1).to_bytes(4, "big")
     with pytest.raises(ProtocolError):
         list(FrameBuffer().feed(MSGPACK + announced))
@@ -47,6 +47,6 @@ def test_frame_buffer_keeps_unread_frames_if_its_reader_stops_early():
 @pytest.mark.parametrize(
     "damage", [b"", b"M", pack_frame(MSGPACK, b"abc")[:-1], pack_frame(JSON, b"a") + b"b"]
 )
-def test_unpack_frame_when_it_is_torn_or_too_long_raises(damage):
+def test_unpack_of_a_truncated_or_too_long_frame_raises(damage):
     with pytest.raises(ProtocolError):
         unpack_frame(damage)

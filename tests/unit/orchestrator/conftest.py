@@ -104,7 +104,7 @@ class Knowledge:
         )
 
     def reranked(self, wait_s: float = 5.0) -> KnowledgeSearch:
-        """Return a search whose finds the stand-in ranks."""
+        """Return a search whose hits the stand-in ranks."""
         reranking = Reranking(self.models, "ranker", wait_s)
         return KnowledgeSearch(self.store, self.vectors, self.ranker, self.models, "m", reranking)
 
@@ -121,7 +121,7 @@ class Knowledge:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A new one, of each kind: what the stores do must be true of both."""
+    """A new database of each kind: what the stores promise must hold on both."""
     if request.param == "sqlite":
         database: Database = SqliteDatabase(tmp_path / "orchestrator.db")
     else:

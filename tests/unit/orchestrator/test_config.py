@@ -12,7 +12,7 @@ from orchestrator.llm.hosts import named
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 
 
-def test_load_without_optional_settings_uses_the_defaults():
+def test_orchestrator_config_without_optional_settings_uses_the_defaults():
     config = load(BASE)
     assert config.database == Path("/data/orchestrator.db")
     assert config.port == 8088
@@ -21,13 +21,13 @@ def test_load_without_optional_settings_uses_the_defaults():
     assert config.cycle_interval_s == config.monitor_interval_s == 300
 
 
-def test_load_url_with_a_path_is_shortened_and_an_empty_url_disables_the_backend():
+def test_backend_url_loses_its_path_and_an_empty_url_disables_the_backend():
     config = load({**BASE, "MLX_API_URL": "localhost:11435/v1/", "OLLAMA_BASE_URL": ""})
     assert config.mlx_urls == ("http://localhost:11435",)
     assert config.ollama_urls == ()
 
 
-def test_load_several_urls_keeps_each_host_once():
+def test_backend_urls_are_read_with_each_host_once():
     config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()
@@ -36,11 +36,11 @@ def test_load_several_urls_keeps_each_host_once():
     assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 
-def test_load_mac_llm_url_is_used_if_mlx_api_url_is_missing():
+def test_mac_llm_url_is_used_if_mlx_api_url_is_missing():
     assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_urls == ("http://h:1",)
 
 
-def test_load_loopback_url_in_a_container_becomes_the_host_gateway():
+def test_loopback_url_in_a_container_becomes_the_host_gateway():
     config = load(
         {
             **BASE,
@@ -55,13 +55,13 @@ def test_load_loopback_url_in_a_container_becomes_the_host_gateway():
     assert config.webhook_url == "http://host.docker.internal:9099/recover"
 
 
-def test_load_with_a_token_file_reads_the_token_from_it(tmp_path: Path):
+def test_orchestrator_config_with_a_token_file_reads_the_token_from_it(tmp_path: Path):
     path = tmp_path / "token"
     path.write_text("from-file\n")
     assert load({"VESTAL_TOKEN_FILE": str(path)}).token == "from-file"
 
 
-def test_load_several_knowledge_folders_returns_each_by_name():
+def test_knowledge_folders_setting_is_read_into_a_folder_for_each_name():
     config = load({**BASE, "VESTAL_KNOWLEDGE": "docs=/a/b, more=/c"})
     assert config.knowledge_folders == {"docs": Path("/a/b"), "more": Path("/c")}
 
@@ -90,19 +90,19 @@ def test_load_several_knowledge_folders_returns_each_by_name():
         ("VESTAL_DATABASE_URL", "postgresql://u:12/s3c@host/d"),
     ],
 )
-def test_load_bad_value_is_named_in_one_sentence(name: str, value: str):
+def test_invalid_orchestrator_setting_is_named_in_one_sentence(name: str, value: str):
     with pytest.raises(ConfigError, match=name) as caught:
         load({**BASE, name: value})
     assert "\n" not in caught.value.message
     assert "s3c" not in caught.value.message
 
 
-def test_load_database_url_keeps_an_escaped_password_an_ipv6_host_and_options():
+def test_database_url_keeps_an_escaped_password_an_ipv6_host_and_options():
     url = "postgresql://u:p%40ss%2F@[::1]:5432/d?sslmode=require"
     assert load({**BASE, "VESTAL_DATABASE_URL": url}).database_url == url
 
 
-def test_load_database_url_in_a_container_replaces_only_the_loopback_host():
+def test_database_url_in_a_container_has_only_its_loopback_host_replaced():
     given = "postgres://u:p%40ss@localhost:5433/db?sslmode=require"
     assert load({**BASE, "VESTAL_DATABASE_URL": given}).database_url == (
         "postgresql://u:p%40ss@localhost:5433/db?sslmode=require"
@@ -112,18 +112,18 @@ def test_load_database_url_in_a_container_replaces_only_the_loopback_host():
 
 
 @pytest.mark.parametrize("bad", ["mysql://u:secret@h/d", "postgresql://u:secret@h", "u:secret@h:x/d"])
-def test_load_wrong_database_url_hides_the_password(bad: str):
+def test_invalid_database_url_is_reported_without_its_password(bad: str):
     with pytest.raises(ConfigError, match="VESTAL_DATABASE_URL") as caught:
         load({**BASE, "VESTAL_DATABASE_URL": bad})
     assert "secret" not in caught.value.message
 
 
-def test_agents_without_a_file_are_the_lead_with_every_folder():
+def test_agents_without_an_agents_file_are_only_the_lead_with_every_knowledge_folder():
     lead = agents.load(None, "m")["lead"]
     assert (lead.model, lead.folders) == ("m", None)
 
 
-def test_agents_from_yaml_get_default_model_folders_and_search(tmp_path: Path):
+def test_agents_in_the_agents_file_get_a_default_model_folders_and_search(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_text("agents:\n  reader: {role: a reader, prompt: Read., model: big}\n  other: {prompt: O.}\n")
     crew = agents.load(path, "small")
@@ -163,7 +163,7 @@ def test_agent_without_the_knowledge_tool_may_not_search(tmp_path: Path):
         ("agents: " + "[" * 5000, 1, "this is not YAML"),
     ],
 )
-def test_agents_malformed_file_is_named_with_its_line_in_one_sentence(
+def test_malformed_agents_file_is_reported_with_its_line_in_one_sentence(
     tmp_path: Path, text: str, line: int, words: str
 ):
     """A broken agents.yaml gave a YAML error over several lines, or a key without its line."""
@@ -176,7 +176,7 @@ def test_agents_malformed_file_is_named_with_its_line_in_one_sentence(
     assert "\n" not in caught.value.message
 
 
-def test_agents_file_that_is_not_text_is_named(tmp_path: Path):
+def test_agents_file_that_is_not_readable_text_is_reported(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_bytes(b"agents: \xff")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
@@ -187,10 +187,10 @@ def test_agents_file_that_is_not_text_is_named(tmp_path: Path):
         agents.load(path, "m")
 
 
-def test_agents_file_in_deploy_is_valid(repo: Path):
+def test_agents_file_in_the_deploy_folder_is_valid(repo: Path):
     assert "lead" in agents.load(repo / "deploy" / "agents.yaml", "m")
 
 
-def test_load_rerank_model_is_empty_unless_it_is_named():
+def test_rerank_model_setting_is_empty_by_default():
     assert load(BASE).rerank_model == load({**BASE, "VESTAL_RERANK_MODEL": " "}).rerank_model == ""
     assert load({**BASE, "VESTAL_RERANK_MODEL": "bge-reranker"}).rerank_model == "bge-reranker"

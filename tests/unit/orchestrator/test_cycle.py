@@ -20,17 +20,17 @@ def planned(given: CycleFacts, phase: CyclePhase):
     return next(p for p in plan(given) if p.phase is phase)
 
 
-def test_plan_lists_all_phases_in_order():
+def test_nightly_cycle_plan_lists_all_phases_in_order():
     phases = [p.phase for p in plan(facts(GOOD))]
     assert phases == [CyclePhase.HEALTH, CyclePhase.TASKS, CyclePhase.KNOWLEDGE, CyclePhase.REPORT]
 
 
 @pytest.mark.parametrize("backends", [(GOOD,), (DEAD, GOOD), (GOOD, UNUSED)])
-def test_plan_with_one_healthy_backend_runs_every_phase(backends: tuple[Backend, ...]):
+def test_nightly_cycle_with_one_healthy_backend_runs_every_phase(backends: tuple[Backend, ...]):
     assert all(p.run for p in plan(facts(*backends)))
 
 
-def test_plan_with_all_backends_down_skips_phases_and_names_the_backend():
+def test_nightly_cycle_with_all_backends_down_skips_phases_and_gives_the_reason():
     for phase, work in ((CyclePhase.KNOWLEDGE, "embeddings"), (CyclePhase.TASKS, "chat")):
         skipped = planned(facts(DEAD, UNUSED), phase)
         assert not skipped.run
@@ -38,7 +38,7 @@ def test_plan_with_all_backends_down_skips_phases_and_names_the_backend():
         assert "no connection" in skipped.why
 
 
-def test_plan_without_the_embedding_model_skips_knowledge_only():
+def test_nightly_cycle_without_the_embedding_model_skips_only_the_knowledge_phase():
     chat_only = Backend("mlx", used=True, healthy=True, models=frozenset({"smollm2:135m"}))
     assert planned(facts(chat_only), CyclePhase.TASKS).run
     skipped = planned(facts(chat_only), CyclePhase.KNOWLEDGE)
@@ -46,24 +46,24 @@ def test_plan_without_the_embedding_model_skips_knowledge_only():
     assert "without all-minilm" in skipped.why
 
 
-def test_plan_memory_near_the_limit_skips_knowledge():
+def test_nightly_cycle_with_memory_near_the_limit_skips_the_knowledge_phase():
     assert planned(facts(GOOD, memory_fraction=0.89), CyclePhase.KNOWLEDGE).run
     skipped = planned(facts(GOOD, memory_fraction=0.93), CyclePhase.KNOWLEDGE)
     assert not skipped.run
     assert "93%" in skipped.why
 
 
-def test_plan_without_work_skips_phases_with_the_reason():
+def test_nightly_cycle_without_work_skips_phases_with_the_reason():
     idle = facts(GOOD, tasks_waiting=0, knowledge_folders=0)
     assert planned(idle, CyclePhase.TASKS).why == "no task waits"
     assert not planned(idle, CyclePhase.KNOWLEDGE).run
 
 
-def test_down_names_used_backends_only():
+def test_backends_that_are_down_include_only_used_ones():
     assert down(facts(GOOD, DEAD)) == ("ollama",)
     assert down(facts(GOOD, UNUSED)) == ()
 
 
-def test_canonical_name_without_a_tag_gets_latest():
+def test_canonical_model_name_without_a_tag_gets_latest():
     assert canonical("all-minilm") == "all-minilm:latest"
     assert canonical("smollm2:135m") == "smollm2:135m"

@@ -21,7 +21,9 @@ HEAVY = ("dbos", "sqlalchemy", "psycopg", "numpy", "pydantic", "yaml")
         ("orchestrator.processes.healthcheck", (*HEAVY, "aiohttp")),
     ],
 )
-def test_module_import_loads_no_heavy_package(repo: Path, module: str, not_loaded: tuple[str, ...]):
+def test_import_of_any_orchestrator_module_loads_no_heavy_package(
+    repo: Path, module: str, not_loaded: tuple[str, ...]
+):
     program = f"import sys, {module}; print([m for m in {not_loaded!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=30, check=True
@@ -29,7 +31,7 @@ def test_module_import_loads_no_heavy_package(repo: Path, module: str, not_loade
     assert done.stdout.strip() == "[]"
 
 
-def test_image_contains_every_module_that_the_orchestrator_imports(repo: Path, tmp_path: Path):
+def test_container_image_contains_every_module_that_the_orchestrator_imports(repo: Path, tmp_path: Path):
     """The Dockerfile copies, and .dockerignore admits, all modules that the orchestrator imports."""
     copies = re.findall(
         r"^COPY ((?:vestal|orchestrator)\S*) /app/(\S+)$",

@@ -26,12 +26,12 @@ from orchestrator.tasks.step_retry import MAX_BAD_ANSWERS, MAX_DELAY_S, MAX_DOWN
 DOWN = ("mlx",)
 
 
-def test_pace_first_outage_may_be_posted_at_once():
+def test_first_outage_report_is_posted_at_once():
     assert ReportPace().may_post(0.0, DOWN)
     assert not ReportPace().may_post(0.0, ())
 
 
-def test_pace_during_an_outage_doubles_the_pause_up_to_the_interval():
+def test_outage_reports_double_their_pause_up_to_the_interval():
     pace, now, gaps = ReportPace(), 0.0, []
     for _ in range(8):
         pace = pace.after(ListenerAnswer(202), now, DOWN, interval_s=100)
@@ -40,37 +40,37 @@ def test_pace_during_an_outage_doubles_the_pause_up_to_the_interval():
     assert gaps == [5, 10, 20, 40, 80, 100, 100, 100]
 
 
-def test_pace_with_another_backend_down_posts_at_once():
+def test_outage_report_of_another_backend_is_posted_at_once():
     pace = ReportPace().after(ListenerAnswer(202, retry_after_s=60), 0.0, DOWN, 300)
     assert not pace.may_post(1.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))
 
 
-def test_pace_after_retry_after_waits_even_with_another_backend_down():
+def test_outage_reports_wait_for_retry_after_even_with_another_backend_down():
     pace = ReportPace().after(ListenerAnswer(429, retry_after_s=60), 0.0, DOWN, 5)
     assert not pace.may_post(59.0, ("mlx", "ollama"))
     assert not pace.seen(()).may_post(59.0, DOWN)
     assert pace.may_post(60.0, DOWN)
 
 
-def test_pace_with_a_backend_that_failed_again_posts_at_once():
+def test_outage_report_of_a_backend_that_failed_again_is_posted_at_once():
     pace = ReportPace().after(ListenerAnswer(202), 0.0, ("mlx", "ollama"), 300)
     assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
 
 
-def test_pace_after_a_401_waits_for_the_interval():
+def test_outage_reports_after_a_401_wait_for_the_interval():
     assert ReportPace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
 
 
 @pytest.mark.parametrize("state", ["open", "manual_stop"])
-def test_pace_for_a_backend_that_no_pass_will_start_waits_for_the_interval(state: str):
+def test_outage_reports_for_a_backend_that_recovery_will_not_start_wait_for_the_interval(state: str):
     pace = ReportPace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another backend down is posted at once
 
 
-def test_pace_waits_for_the_interval_only_if_no_pass_will_start_any_backend_that_is_down():
+def test_outage_reports_wait_for_the_interval_only_if_recovery_starts_none_of_the_backends():
     both = ("mlx", "ollama")
     states = {"mlx": "manual_stop", "ollama": "open"}
     assert ReportPace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 300
@@ -81,14 +81,16 @@ def test_pace_waits_for_the_interval_only_if_no_pass_will_start_any_backend_that
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_pace_after_a_refusal_posts_nothing_before_retry_after(status: int):
+def test_outage_reports_after_a_refusal_wait_for_retry_after(status: int):
     pace = ReportPace().after(ListenerAnswer(status, 30.0), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
     assert pace.may_post(30.0, DOWN)
 
 
 @given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
-def test_pace_under_any_checks_never_posts_before_the_pause_is_over(steps: list[float], interval_s: float):
+def test_outage_reports_under_any_checks_are_never_posted_before_the_pause_is_over(
+    steps: list[float], interval_s: float
+):
     pace, now, posts = ReportPace(), 0.0, []
     for step in steps:
         now += step
@@ -100,7 +102,7 @@ def test_pace_under_any_checks_never_posts_before_the_pause_is_over(steps: list[
 
 
 @pytest.mark.parametrize("away", [BackendUnavailable("down"), DatabaseFailed("away")])
-def test_step_retry_of_an_unavailable_service_lasts_a_day(away: OrchestratorError):
+def test_task_step_with_an_unavailable_service_is_retried_for_a_day(away: OrchestratorError):
     retry = StepRetry()
     for now in range(0, 3600, 30):
         retry = retry.after(away, float(now))
@@ -110,7 +112,7 @@ def test_step_retry_of_an_unavailable_service_lasts_a_day(away: OrchestratorErro
 
 
 @pytest.mark.parametrize("error", [EmptyAnswer("empty"), BackendFailed("500")])
-def test_step_retry_after_too_many_bad_answers_is_exhausted(error: EmptyAnswer | BackendFailed):
+def test_task_step_with_too_many_bad_answers_is_not_retried(error: EmptyAnswer | BackendFailed):
     retry = StepRetry()
     for n in range(MAX_BAD_ANSWERS):
         assert not retry.exhausted(error, 0.0), n
@@ -118,14 +120,14 @@ def test_step_retry_after_too_many_bad_answers_is_exhausted(error: EmptyAnswer |
     assert retry.exhausted(error, 0.0)
 
 
-def test_step_retry_of_a_missing_model_is_exhausted_after_half_an_hour():
+def test_task_step_with_a_missing_model_is_retried_for_half_an_hour():
     missing = ModelMissing("no such model")
     retry = StepRetry().after(missing, 0.0)
     assert not retry.exhausted(missing, 1700.0)
     assert retry.exhausted(missing, 1801.0)
 
 
-def test_schedule_is_due_once_a_night_and_after_a_missed_one():
+def test_nightly_schedule_is_due_once_a_night_and_after_a_missed_night():
     noon = datetime(2026, 5, 4, 12)
     assert not schedule.due(datetime(2026, 5, 4, 3, 1), noon, hour=3)
     assert schedule.due(datetime(2026, 5, 4, 2, 59), noon, hour=3)
@@ -134,18 +136,18 @@ def test_schedule_is_due_once_a_night_and_after_a_missed_one():
     assert schedule.last_slot(datetime(2026, 5, 4, 2), 3) == datetime(2026, 5, 3, 3)
 
 
-def test_batch_size_shrinks_from_80_percent_and_pauses_at_90():
+def test_embedding_batch_size_shrinks_from_80_percent_memory_and_is_zero_from_90():
     assert [batch_size(32, f) for f in (0.0, 0.79, 0.80, 0.85, 0.899, 0.90, 1.2)] == [32, 32, 16, 8, 1, 0, 0]
 
 
 @given(st.integers(1, 512), st.floats(0, 2))
-def test_batch_size_is_between_zero_and_the_wanted_size_at_any_memory(wanted: int, fraction: float):
+def test_embedding_batch_size_at_any_memory_is_zero_only_from_the_pause_limit(wanted: int, fraction: float):
     size = batch_size(wanted, fraction)
     assert 0 <= size <= wanted
     assert (size == 0) == (fraction >= memory_guard.PAUSE_AT)
 
 
-def test_step_may_begin_fewer_at_once_from_80_percent_and_none_from_90():
+def test_fewer_task_steps_may_begin_from_80_percent_memory_and_none_from_90():
     def most_running(fraction: float) -> int:
         return next(n for n in range(99) if not memory_guard.step_may_begin(n, 8, fraction, 0.0))
 
@@ -153,7 +155,7 @@ def test_step_may_begin_fewer_at_once_from_80_percent_and_none_from_90():
     assert [most_running(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
 
 
-def test_step_may_begin_alone_after_the_longest_wait_for_memory():
+def test_task_step_may_begin_alone_after_the_longest_wait_for_memory():
     long = memory_guard.MAX_HOLD_S
     assert not memory_guard.step_may_begin(0, 8, 0.95, long - 1)
     assert memory_guard.step_may_begin(0, 8, 0.95, long)
@@ -166,7 +168,7 @@ def write(root: Path, **files: str) -> None:
         (root / name.replace("__", ".")).write_text(text)
 
 
-def test_memory_read_from_cgroup_2_excludes_inactive_files(tmp_path: Path):
+def test_container_memory_read_from_cgroup_2_excludes_inactive_files(tmp_path: Path):
     write(
         tmp_path, memory__current="1000\n", memory__max="2000\n", memory__stat="anon 5\ninactive_file 200\n"
     )
@@ -174,7 +176,7 @@ def test_memory_read_from_cgroup_2_excludes_inactive_files(tmp_path: Path):
     assert ContainerMemory(800, 2000).fraction == 0.4
 
 
-def test_memory_read_from_cgroup_1_excludes_inactive_files(tmp_path: Path):
+def test_container_memory_read_from_cgroup_1_excludes_inactive_files(tmp_path: Path):
     write(
         tmp_path / "memory",
         memory__usage_in_bytes="1000\n",
@@ -185,12 +187,12 @@ def test_memory_read_from_cgroup_1_excludes_inactive_files(tmp_path: Path):
 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n"])
-def test_memory_read_without_a_limit_has_fraction_zero(tmp_path: Path, limit: str):
+def test_container_memory_without_a_limit_has_fraction_zero(tmp_path: Path, limit: str):
     write(tmp_path, memory__current="1000\n", memory__max=limit, memory__stat="")
     reading = memory_guard.read(tmp_path)
     assert reading == ContainerMemory(1000, None)
     assert reading.fraction == 0.0
 
 
-def test_memory_read_without_a_cgroup_is_none(tmp_path: Path):
+def test_container_memory_without_a_cgroup_is_none(tmp_path: Path):
     assert memory_guard.read(tmp_path) is None

@@ -22,7 +22,7 @@ def test_replace_invalid_unicode_keeps_valid_text(text: str):
 
 
 def test_detail_of_a_task_stored_with_a_lone_surrogate_is_readable():
-    """Earlier versions accepted such tasks, so a database may contain them."""
+    """Earlier versions accepted tasks with lone surrogates, so a database may contain them."""
     status = SimpleNamespace(
         workflow_id="t",
         input={"args": [{"goal": "a\ud800", "agents": ["lead"]}]},

@@ -28,7 +28,7 @@ def test_tracing_without_an_endpoint_is_off_and_imports_nothing(monkeypatch):
 
 
 def test_tracer_with_an_unreachable_collector_never_blocks_and_reports_once():
-    """The program runs in a process of its own: the SDK's thread goes on trying, and draws random delays."""
+    """This runs in a process of its own, because the SDK's thread continues to retry at random delays."""
     program = """
 import time
 from vestal.tracing import open_tracer
@@ -66,7 +66,7 @@ class FakeTracer:
         self.recorded.append((name, parent, began, ended, error))
 
 
-def test_engine_spans_of_an_answer_are_queue_wait_prefill_and_decode():
+def test_trace_spans_of_an_answer_are_queue_wait_prefill_and_decode():
     tracer, now = FakeTracer(), [100.0]
     spans = EngineSpans(cast(Any, tracer), lambda: now[0])
     spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))
@@ -93,7 +93,7 @@ def test_engine_spans_of_an_answer_are_queue_wait_prefill_and_decode():
         ),
     ],
 )
-def test_engine_spans_of_vectors_and_scores_are_queue_wait_and_the_work(op, answer, name):
+def test_trace_spans_of_embeddings_and_rerankings_are_queue_wait_and_computation(op, answer, name):
     tracer, now = FakeTracer(), [100.0]
     spans = EngineSpans(cast(Any, tracer), lambda: now[0])
     spans.received(op)
@@ -106,7 +106,7 @@ def test_engine_spans_of_vectors_and_scores_are_queue_wait_and_the_work(op, answ
 
 
 @pytest.mark.parametrize("code", ["context_exceeded"])
-def test_engine_span_of_a_failed_request_has_its_error(code):
+def test_trace_span_of_a_failed_request_has_its_error(code):
     tracer = FakeTracer()
     spans = EngineSpans(cast(Any, tracer), lambda: 1.0)
     spans.received(Generate("a", "m", "text", prompt="x", traceparent="00-a-b-01"))

@@ -124,14 +124,14 @@ def test_cache_verify_deletes_and_reports_corrupt_files(folder, capsys):
     assert vestal(folder, "verify") == 0
 
 
-def test_cache_clear_keeps_the_folder_of_links_that_the_engine_needs(folder, capsys):
+def test_cache_clear_deletes_prompt_blocks_but_not_the_folder_of_blas_links(folder, capsys):
     assert vestal(folder, "clear") == 0
     assert [entry.name for entry in folder.iterdir()] == ["blas"]
     assert (folder / "blas" / "lib").exists()
     assert "Deleted" in capsys.readouterr().out
 
 
-def test_cache_clear_while_an_engine_runs_makes_its_blocks_misses(folder):
+def test_cache_clear_while_an_engine_runs_makes_its_next_lookups_miss(folder):
     store = BlockStore(BlockFolder(folder / "prompts"), 1 << 20, 1 << 20)
     model = Model(store)
     assert model.get(range(20)) > 0

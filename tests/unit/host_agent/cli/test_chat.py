@@ -44,11 +44,11 @@ def line(**frame: object) -> bytes:
         (b"[1]\n", Frame()),
     ],
 )
-def test_read_frame_returns_the_pieces_errors_and_end_of_an_answer(raw: bytes, frame: Frame):
+def test_chat_read_frame_returns_the_pieces_errors_and_end_of_an_answer(raw: bytes, frame: Frame):
     assert read_frame(raw) == frame
 
 
-def test_engine_happening_returns_deaths_and_starts_and_none_for_other_events():
+def test_engine_happening_recognizes_deaths_and_starts_of_the_engine_and_no_other_event():
     died = {
         "component": "mlx_engine",
         "event": "child_exited",
@@ -62,7 +62,7 @@ def test_engine_happening_returns_deaths_and_starts_and_none_for_other_events():
     assert engine_happening(parked) is None and engine_happening({}) is None
 
 
-def test_conversation_keeps_a_stopped_answer_and_drops_a_question_without_an_answer():
+def test_chat_history_keeps_an_interrupted_answer_and_drops_a_question_without_an_answer():
     conversation = Conversation("m")
     assert conversation.ask("one") == {
         "model": "m", "messages": [{"role": "user", "content": "one"}], "stream": True,
@@ -85,7 +85,9 @@ def test_conversation_keeps_a_stopped_answer_and_drops_a_question_without_an_ans
         ("", None),
     ],
 )
-def test_line_is_a_command_only_if_it_begins_with_a_known_command(text: str, command: tuple[str, str] | None):
+def test_chat_line_is_a_command_only_if_it_begins_with_a_known_command(
+    text: str, command: tuple[str, str] | None
+):
     assert command_of(text) == command
 
 
@@ -99,12 +101,12 @@ def test_line_is_a_command_only_if_it_begins_with_a_known_command(text: str, com
         (['say """ this'], ['say """ this']),
     ],
 )
-def test_message_lines_between_triple_quotes_are_one_message(lines: list[str], messages: list[str]):
+def test_chat_lines_between_triple_quotes_are_one_message(lines: list[str], messages: list[str]):
     joined = MessageLines()
     assert [message for each in lines if (message := joined.add(each)) is not None] == messages
 
 
-def test_abandoned_message_adds_no_text_to_the_next_one():
+def test_chat_message_abandoned_within_triple_quotes_adds_no_text_to_the_next_one():
     joined = MessageLines()
     joined.add('"""one')
     joined.abandon()
@@ -115,19 +117,19 @@ def killed(text: str, undisturbed: str, kept: int) -> Killed:
     return Killed(text, undisturbed, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
 
 
-def test_demo_kills_within_a_sentence_and_before_the_answer_can_end():
+def test_demo_kills_the_engine_within_a_later_sentence_of_the_answer():
     assert not is_within_sentence("Too early", 3)
     assert not is_within_sentence("A whole sentence. ", 30)
     assert is_within_sentence("A whole sentence. And half", 30)
     assert is_within_sentence("Sentence. Sentence.", 60)
 
 
-def test_pause_is_the_longest_gap_after_the_kill():
+def test_demo_pause_is_the_longest_gap_between_pieces_after_the_kill():
     assert pause_after(10.0, [9.0, 10.1, 10.2, 11.4, 11.5]) == pytest.approx(1.2)
     assert pause_after(10.0, [9.0]) == 0.0
 
 
-def test_equal_texts_are_reported_as_no_token_lost_or_repeated():
+def test_demo_with_equal_texts_reports_that_no_token_was_lost_or_repeated():
     demo = killed("once upon a time", "once upon a time", 6)
     shown = " ".join(report(demo, 1000))
     assert survived(demo)
@@ -135,7 +137,7 @@ def test_equal_texts_are_reported_as_no_token_lost_or_repeated():
     assert "No token was lost, none came twice." in shown
 
 
-def test_texts_that_differ_after_the_kill_are_not_reported_as_equal():
+def test_demo_with_texts_that_differ_after_the_kill_reports_that_they_cannot_be_compared():
     demo = killed("once upon a hill", "once upon a time", 6)
     assert survived(demo)
     assert "No token was lost" not in " ".join(report(demo, 1000))
@@ -149,7 +151,7 @@ def test_texts_that_differ_after_the_kill_are_not_reported_as_equal():
         ("once u upon a time", "it differs from the kill on, one of them earlier"),
     ],
 )
-def test_text_that_ends_at_the_kill_or_differs_before_it_is_reported_as_a_failure(text: str, why: str):
+def test_demo_with_a_text_that_ends_at_the_kill_or_differs_before_it_has_failed(text: str, why: str):
     assert not survived(killed(text, "onc", 6)), why
 
 
@@ -173,7 +175,7 @@ def on_screen(sent: str) -> list[str]:
 
 @pytest.mark.parametrize("width", [12, 20, 40, 100])
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
-def test_word_wrap_breaks_no_word_wherever_the_pieces_end(width: int, piece: int):
+def test_chat_word_wrap_breaks_no_word_wherever_the_streamed_pieces_end(width: int, piece: int):
     text = "The quick brown fox jumped over it, and a night passed before it came to the river.\n\nOne day."
     wrap = WordWrap()
     sent = "".join(wrap.feed(text[at : at + piece], width) for at in range(0, len(text), piece))
@@ -181,7 +183,7 @@ def test_word_wrap_breaks_no_word_wherever_the_pieces_end(width: int, piece: int
     assert all(len(shown) < width for shown in on_screen(sent))
 
 
-def test_word_longer_than_a_line_is_cut_without_losing_characters():
+def test_chat_word_wrap_cuts_a_word_longer_than_a_line_without_losing_characters():
     shown = on_screen(WordWrap().feed("a " + "x" * 30, 10))
     assert "".join(shown).replace(" ", "") == "a" + "x" * 30
     assert all(len(line) < 10 for line in shown)

@@ -16,7 +16,7 @@ def update(fraction: float, sentence: str = "Downloading org/big, 4.0 GiB.", **m
     return {"model": "big", "fraction": fraction, "sentence": sentence, "bytes": 4 * GIB} | more
 
 
-def test_figures_are_bytes_speed_and_remaining_time():
+def test_download_progress_shows_bytes_speed_and_remaining_time():
     shown = format_download(update(0.25, bytes_per_s=45 * 1024**2, remaining_s=80.0))
     assert shown == "1.0 GiB of 4.0 GiB, 45.0 MiB/s, 1 min left"
     assert format_download(update(0.25)) == "1.0 GiB of 4.0 GiB"
@@ -24,7 +24,7 @@ def test_figures_are_bytes_speed_and_remaining_time():
     assert format_download(update(0.0, bytes=0)) == ""
 
 
-def test_lines_for_a_pipe_are_one_for_each_sentence_and_each_tenth_of_a_download(
+def test_download_progress_to_a_pipe_prints_one_line_per_sentence_and_per_tenth(
     capsys: pytest.CaptureFixture[str],
 ):
     lines = Lines()

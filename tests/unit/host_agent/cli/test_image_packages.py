@@ -1,4 +1,4 @@
-"""`vestal up` installs the packages for images only if a model needs them, and goes on without them."""
+"""`vestal up` installs the packages for images only if a model needs them, and continues if that fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Installer:
 SEES = {"model_type": "qwen2_vl", "vision_config": {}}
 
 
-def test_packages_are_installed_for_a_model_that_reads_images_and_not_again(tmp_path, capsys):
+def test_image_packages_are_installed_once_for_a_model_that_reads_images(tmp_path, capsys):
     config, installer = config_with(tmp_path, **SEES), Installer()
     install_if_needed(config, Progress(), lambda: ("mlx-vlm", "Pillow"), installer)
     (command,) = installer.commands
@@ -53,20 +53,20 @@ def test_packages_are_installed_for_a_model_that_reads_images_and_not_again(tmp_
 @pytest.mark.parametrize(
     "config", [{"model_type": "llama"}, {"model_type": "brand_new_vl", "vision_config": {}}]
 )
-def test_user_of_text_models_installs_nothing(tmp_path, capsys, config):
+def test_image_packages_are_not_installed_if_no_model_reads_images(tmp_path, capsys, config):
     installer = Installer()
     install_if_needed(config_with(tmp_path, **config), Progress(), lambda: ("mlx-vlm",), installer)
     assert not installer.commands and not capsys.readouterr().out
 
 
-def test_machine_without_a_network_goes_on_with_text(tmp_path, capsys):
+def test_failed_installation_of_image_packages_continues_with_text_only(tmp_path, capsys):
     install_if_needed(
         config_with(tmp_path, **SEES), Progress(), lambda: ("mlx-vlm",), Installer(succeeds=False)
     )
     assert "could not be installed (see above); going on with text only" in capsys.readouterr().out
 
 
-def test_package_of_another_version_than_the_lock_names_is_outdated(tmp_path):
+def test_image_package_missing_or_of_another_version_than_the_lock_is_reported(tmp_path):
     lock = tmp_path / "vision.lock"
     installed = importlib.metadata.version("pydantic")
     lock.write_text(
@@ -77,7 +77,7 @@ def test_package_of_another_version_than_the_lock_names_is_outdated(tmp_path):
     assert missing_or_outdated(lock) == ()
 
 
-def test_doctor_names_the_packages_and_the_remedy():
+def test_doctor_names_missing_image_packages_and_the_remedy_only_if_a_model_needs_them():
     (found,) = assess_images(["eyes:latest"], ["mlx-vlm", "Pillow"])
     assert found.level == "fault" and "eyes:latest can read images, and mlx-vlm, Pillow" in found.sentence
     assert "vestal up" in found.remedy

@@ -41,7 +41,7 @@ PLAIN = {
 }
 
 
-def test_split_environment_returns_the_settings_and_the_names_of_the_secrets():
+def test_split_environment_returns_settings_and_only_the_names_of_secrets():
     settings, secrets = split_environment({**PLAIN, **SECRETS, "EDITOR": "ed", "VESTAL_HOME": "relative"})
     assert settings == PLAIN
     assert secrets == [
@@ -55,11 +55,11 @@ def test_split_environment_returns_the_settings_and_the_names_of_the_secrets():
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
-def test_is_secret_recognizes_names_and_urls_with_a_password(name: str):
+def test_is_secret_is_true_for_secret_variable_names_and_urls_with_a_password(name: str):
     assert is_secret(name, SECRETS[name])
 
 
-def test_rendered_files_hold_neither_secrets_of_the_environment_nor_the_token(tmp_path: Path):
+def test_rendered_job_files_contain_neither_secrets_of_the_environment_nor_the_token(tmp_path: Path):
     config = load({"HOME": str(tmp_path)}, tmp_path)
     token = ensure_token(config.home)
     environment, _ = split_environment({**PLAIN, **SECRETS})
@@ -75,17 +75,17 @@ def test_rendered_files_hold_neither_secrets_of_the_environment_nor_the_token(tm
             assert "secret-" not in file.text and token not in file.text
 
 
-def test_search_path_has_the_shells_absolute_folders_first():
+def test_search_path_of_an_installed_job_has_the_shells_absolute_folders_first():
     found = search_path({"PATH": "/mine:.::bin:/usr/bin"}, ("/opt/homebrew/bin", "/mine"))
     assert found.split(":") == ["/mine", "/usr/bin", "/opt/homebrew/bin", "/bin", "/usr/sbin", "/sbin"]
 
 
-def test_is_private_recognizes_folders_that_macos_protects():
+def test_is_private_is_true_only_for_folders_that_macos_protects():
     assert is_private(Path("/Users/ada/Documents/vestal"), Path("/Users/ada"))
     assert not is_private(Path("/Users/ada/vestal"), Path("/Users/ada"))
 
 
-def test_commands_for_root_are_quoted_and_in_order():
+def test_launch_daemon_commands_for_root_are_quoted_and_in_order():
     pair = (Path("/Users/a b/x.plist"), Path("/Library/LaunchDaemons/dev.vestal.agent.plist"))
     assert launch_daemon.install_commands([pair]) == [
         "sudo install -o root -g wheel -m 644 '/Users/a b/x.plist' "
@@ -99,7 +99,7 @@ def test_commands_for_root_are_quoted_and_in_order():
     ]
 
 
-def test_launch_daemon_without_root_is_prepared_and_its_commands_printed(
+def test_launch_daemon_without_root_writes_its_files_and_prints_the_sudo_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     config = load({"HOME": str(tmp_path)}, tmp_path)

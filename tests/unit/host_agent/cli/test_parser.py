@@ -18,7 +18,7 @@ HEAVY = ("aiohttp", "asyncio", "psutil", "pydantic", "rich", "shtab", "vestal.co
 
 
 @pytest.mark.parametrize("name", sorted(parser.COMMANDS))
-def test_every_command_has_a_run_function_and_a_help_of_whole_sentences(name: str):
+def test_every_command_has_a_run_function_and_help_in_whole_sentences(name: str):
     command = parser.COMMANDS[name]
     assert callable(importlib.import_module(f"host_agent.cli.{command.module}").run)
     assert command.help[0].isupper() and command.help.endswith(".")
@@ -26,7 +26,7 @@ def test_every_command_has_a_run_function_and_a_help_of_whole_sentences(name: st
 
 
 @pytest.mark.parametrize("name", sorted(parser.COMMANDS))
-def test_every_example_of_a_command_calls_that_command_and_parses(name: str):
+def test_every_example_in_a_commands_help_is_a_valid_call_of_that_command(name: str):
     assert parser.COMMANDS[name].examples
     for line, purpose in parser.COMMANDS[name].examples:
         words = shlex.split(line)
@@ -36,7 +36,7 @@ def test_every_example_of_a_command_calls_that_command_and_parses(name: str):
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_help_shows_each_example_in_full_on_a_terminal_of_any_width(
+def test_help_of_a_command_shows_each_example_in_full_on_a_terminal_of_any_width(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     monkeypatch.setenv("COLUMNS", columns)
@@ -47,7 +47,7 @@ def test_help_shows_each_example_in_full_on_a_terminal_of_any_width(
         assert f"  vestal {line}" in help_text
 
 
-def test_help_imports_no_large_module(repo):
+def test_help_of_the_command_line_imports_no_large_module(repo):
     program = "import sys; from host_agent.cli import parser; parser.build().format_help()"
     program += f"; print([module for module in {HEAVY} if module in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=repo, capture_output=True, text=True)
@@ -55,7 +55,7 @@ def test_help_imports_no_large_module(repo):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_knows_commands_options_services_programs_and_the_folder_of_models(shell: str, tmp_path):
+def test_shell_completion_script_contains_commands_options_services_and_programs(shell: str, tmp_path):
     config = load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "my home")}, tmp_path)
     text = script(shell, config)
     assert all(name in text for name in parser.COMMANDS)
@@ -77,7 +77,7 @@ def test_completion_knows_commands_options_services_programs_and_the_folder_of_m
         ("models rm a", "remove"),
     ],
 )
-def test_every_action_on_models_names_a_module_that_exists(line: str, module: str):
+def test_every_action_of_vestal_models_names_an_existing_module(line: str, module: str):
     options = parser.parse(shlex.split(line))
     assert (options.command, options.module) == ("models", module)
     assert callable(importlib.import_module(f"host_agent.cli.models.{module}").run)

@@ -39,7 +39,7 @@ MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name 
         (16 * GIB, 16 * GIB, 8 * GIB, 9 * GIB, "note", "containers may take 8.0 GiB .* need 9.0 GiB"),
     ],
 )
-def test_docker_share_is_a_fault_only_if_the_models_cannot_fit(
+def test_dockers_memory_share_is_a_fault_only_if_the_models_do_not_fit_beside_it(
     machine, docker, limits, weights, level, words
 ):
     found = assess_share(machine, docker, limits, weights)
@@ -51,7 +51,7 @@ def test_docker_share_is_a_fault_only_if_the_models_cannot_fit(
 @pytest.mark.parametrize(
     ("faults", "exit_code"), [([PORT], 75), ([DISK], 69), ([PORT, DISK], 69), ([PORT, DISK, MODEL], 78)]
 )
-def test_not_started_message_lists_all_faults_with_their_remedies(faults, exit_code):
+def test_refusal_to_start_lists_all_faults_with_their_remedies(faults, exit_code):
     error = NotStarted(faults)
     assert error.exit_code == exit_code
     for fault in faults:
@@ -59,7 +59,7 @@ def test_not_started_message_lists_all_faults_with_their_remedies(faults, exit_c
     assert len(str(error).splitlines()) == (1 if len(faults) == 1 else 1 + len(faults))
 
 
-def test_hub_is_checked_only_if_a_model_must_be_fetched_from_it(home, monkeypatch):
+def test_preflight_checks_the_hub_only_if_a_model_must_be_downloaded_from_it(home, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     config = load(env={"VESTAL_HOME": str(home)}, cwd=home)
     assert [found.level for found in hub.diagnose(config)] == ["ok"], "none is of the hub"
@@ -74,7 +74,7 @@ def test_hub_is_checked_only_if_a_model_must_be_fetched_from_it(home, monkeypatc
 
 
 @pytest.mark.parametrize(("manage", "level"), [("auto", "note"), ("always", "fault"), ("off", "")])
-def test_foreign_program_on_ollamas_port_is_a_fault_only_if_ollama_is_required(home, manage, level):
+def test_preflight_reports_a_foreign_program_on_ollamas_port_as_a_fault_only_if_required(home, manage, level):
     with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True) as stranger:
         assert stranger.stdout
         port = stranger.stdout.readline().strip()
@@ -86,7 +86,7 @@ def test_foreign_program_on_ollamas_port_is_a_fault_only_if_ollama_is_required(h
     assert all("is not Ollama's" in each.sentence and each.remedy for each in found)
 
 
-def test_hub_is_reachable_if_it_answers_with_any_status():
+def test_preflight_counts_the_hub_as_reachable_whatever_status_it_answers_with():
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_error(401)

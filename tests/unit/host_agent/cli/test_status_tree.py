@@ -43,7 +43,7 @@ def shown(answer: dict[str, Any], width: int = 120, age_s: float = 0.0) -> list[
     return [plain(line) for line in tree.lay_out(answer, width, NOW, age_s)]
 
 
-def test_services_without_parents_from_an_older_agent_form_the_usual_tree():
+def test_status_tree_of_an_older_agent_without_parents_has_the_default_shape():
     assert [line.split(" ●")[0].rstrip() for line in shown(ALL)[2:]] == [
         "agent",
         "├─ mlx_server",
@@ -55,33 +55,33 @@ def test_services_without_parents_from_an_older_agent_form_the_usual_tree():
     ]
 
 
-def test_native_orchestrator_is_shown_below_the_agent():
+def test_status_tree_shows_an_orchestrator_without_docker_below_the_agent():
     native = ALL["services"] | {"orchestrator": service(runs="natively"), "nightly": service(runs="natively")}
     assert "└─ nightly" in [line.split(" ●")[0].rstrip() for line in shown(ALL | {"services": native})]
 
 
-def test_tree_uses_the_parents_that_the_agent_names():
+def test_status_tree_uses_the_parents_that_the_agent_names():
     answer = status(a=service(parent=None), b=service(parent="c"), c=service(parent="a"))
     assert [node.branch + node.name for node in tree.order(answer["services"])] == ["a", "└─ c", "   └─ b"]
 
 
 @pytest.mark.parametrize("parents", [{"a": "b", "b": "a"}, {"a": "a", "b": "gone"}])
-def test_tree_shows_every_service_once_even_with_unknown_or_circular_parents(parents: dict[str, str]):
+def test_status_tree_with_unknown_or_circular_parents_shows_every_service_once(parents: dict[str, str]):
     services = {name: service(parent=parent) for name, parent in parents.items()}
     assert sorted(node.name for node in tree.order(services)) == ["a", "b"]
 
 
-def test_verdict_of_the_agent_is_shown_above_the_tree():
+def test_status_shows_the_agents_verdict_above_the_tree():
     assert shown(ALL | {"verdict": "All is well"})[0] == "All is well."
     assert shown(ALL)[0] == "All services are healthy."
 
 
-def test_verdict_names_the_unhealthy_services_if_the_agent_sends_none():
+def test_status_without_a_verdict_from_the_agent_names_the_unhealthy_services():
     answer = status(healthy=False, agent=service(), mlx_server=service("open"), ollama=service("absent"))
     assert shown(answer)[0] == "Not all is well: mlx_server is open."
 
 
-def test_open_breaker_shows_the_last_failure_and_counts_down_to_the_next_trial():
+def test_status_of_an_open_breaker_shows_the_last_failure_and_counts_down_to_the_next_trial():
     failing = service(
         "open",
         circuit_breaker_state="open",
@@ -100,20 +100,20 @@ def test_open_breaker_shows_the_last_failure_and_counts_down_to_the_next_trial()
     assert "the next trial is now." in "\n".join(shown(status(healthy=False, mlx_server=failing), age_s=60.0))
 
 
-def test_last_failure_equal_to_the_detail_is_shown_once():
+def test_status_shows_a_last_failure_equal_to_the_detail_only_once():
     failing = service(
         "backoff", detail="killed by SIGKILL", last_failure={"ts": NOW, "sentence": "Killed by SIGKILL."}
     )
     assert "Last failure" not in "\n".join(shown(status(False, mlx_server=failing)))
 
 
-def test_uptime_includes_the_age_of_the_status():
+def test_status_adds_the_age_of_the_status_to_the_uptime():
     assert "  1 min" in shown(status(agent=service(uptime_s=65.0)))[2]
     assert "  2 min" in shown(status(agent=service(uptime_s=65.0)), age_s=60.0)[2]
 
 
 @pytest.mark.parametrize("width", [1, 10, 40, 79, 80, 100, 200])
-def test_no_line_is_longer_than_the_terminal_is_wide(width: int):
+def test_status_lines_fit_a_terminal_of_any_width_and_lose_no_text(width: int):
     answer = ALL["services"] | {"docker": service(detail="w " * 60)}
     lines = shown(ALL | {"services": answer, "host": {"warning": "memory is short " * 9}}, width)
     assert all(len(line) <= max(width, 8) for line in lines)
@@ -124,7 +124,7 @@ def test_status_without_services_or_host_is_shown_without_an_error():
     assert shown({"services": {}, "healthy": False}) == ["Not all services are healthy.", ""]
 
 
-def test_parse_yields_server_sent_events_and_skips_comments_and_invalid_json():
+def test_status_feed_parser_yields_server_sent_events_and_skips_comments_and_invalid_json():
     stream = (
         b': hello\n\nevent: status\ndata: {"a":\ndata: 1}\n\nevent: x\ndata: {broken\n\n'
         b"id: 7\r\ndata: [2]\r\n\r\ndata: 3"

@@ -26,6 +26,6 @@ def test_print_table_keeps_brackets_that_look_like_markup(capsys: pytest.Capture
     assert capsys.readouterr().out == f"mlx_engine  {detail}\n"
 
 
-def test_print_table_of_a_text_with_lines_indents_them_below_their_column(capsys: pytest.CaptureFixture[str]):
+def test_print_table_indents_further_lines_of_a_text_below_its_column(capsys: pytest.CaptureFixture[str]):
     print_table([Column(width=4), Column(wraps=True)], [("name", "first\n  second")])
     assert capsys.readouterr().out == "name  first\n        second\n"

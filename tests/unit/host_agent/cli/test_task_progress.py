@@ -23,7 +23,7 @@ def test_task_progress_prints_each_change_once():
     assert progress.new_lines(task("done", done)) == ["task t: done", "  plan: done (2.5 s)"]
 
 
-def test_result_text_has_the_answer_with_unique_sources_and_notes():
+def test_task_result_text_has_the_answer_its_notes_and_each_source_once():
     sources = [{"agent": "docs", "file": "a.md"}, {"agent": "docs", "file": "a.md"}]
     text = result_text(task("done", answer="Yes.", sources=sources, notes=["critic could not answer"]))
     assert text == "Yes.\n\nSources: docs/a.md\n\nNote: critic could not answer"
@@ -31,6 +31,6 @@ def test_result_text_has_the_answer_with_unique_sources_and_notes():
     assert "cancelled" in result_text(task("cancelled"))
 
 
-def test_printable_removes_control_characters_and_keeps_text():
+def test_printable_task_text_loses_control_characters_only():
     assert printable("line\n\ttab é \U0001f426") == "line\n\ttab é \U0001f426"
     assert printable("\x1b[31mred\x1b]0;title\x07\x9b2J\r") == "[31mred]0;title2J"

@@ -45,7 +45,7 @@ def shown(requests: dict[str, Any], health: dict[str, Any], width: int, age_s: f
     return [plain(line) for line in lay_out(requests, health, width, age_s)]
 
 
-def test_table_has_every_figure_and_leaves_out_what_is_unknown():
+def test_top_table_shows_every_known_figure_and_omits_unknown_ones():
     title, running, queued = shown(REQUESTS, HEALTH, 100, age_s=3.0)[-3:]
     assert title.split() == ["id", "client", "model", "phase", "prompt", "tokens", "tok/s", "age"]
     assert running.split() == [
@@ -64,11 +64,11 @@ def test_table_has_every_figure_and_leaves_out_what_is_unknown():
     assert queued.split() == ["x", "127.0.0.1", "smollm2:135m", "queued", "8", "s"]
 
 
-def test_summary_counts_phases_and_adds_up_tokens_per_second():
+def test_top_summary_counts_requests_by_phase_and_adds_up_tokens_per_second():
     assert shown(REQUESTS, HEALTH, 100)[0] == "1 running  1 queued  12.3 tokens/s  engine busy (PID 7)"
 
 
-def test_memory_bar_shows_each_part_within_the_limit():
+def test_top_memory_bar_shows_each_kind_of_memory_in_proportion_to_the_limit():
     bar, legend, *_ = (plain(line) for line in memory_lines(HEALTH, 62))
     assert len(bar) == 62
     assert bar.count("█") == 12 + 3 + 4 + 6  # weights 20 %, KV 4 %, other 6 %, promised 10 %, each rounded up
@@ -76,26 +76,26 @@ def test_memory_bar_shows_each_part_within_the_limit():
 
 
 @pytest.mark.parametrize("memory", [None, {}, {"limit_bytes": None}, {"limit_bytes": 0}])
-def test_unknown_memory_is_shown_as_not_known(memory: dict[str, Any] | None):
+def test_top_shows_memory_without_figures_as_not_known_yet(memory: dict[str, Any] | None):
     assert [plain(line) for line in memory_lines({"memory": memory}, 40)] == ["Memory: not known yet."]
 
 
-def test_memory_above_its_limit_fills_the_bar_exactly():
+def test_top_memory_bar_of_memory_above_the_limit_is_exactly_full():
     above = MEMORY | {"in_use_bytes": 30_000_000_000, "weights_bytes": 25_000_000_000}
     assert plain(memory_lines({"memory": above}, 42)[0]).count("█") == 40
 
 
-def test_top_without_requests_says_so():
+def test_top_without_requests_says_that_there_are_none():
     assert shown({"requests": []}, {}, 80)[-1] == "No request is in flight."
     assert shown({}, {}, 80)[0].endswith("engine away")
 
 
 @pytest.mark.parametrize("width", [40, 60, 76, 100, 200])
-def test_no_line_is_longer_than_the_terminal_is_wide(width: int):
+def test_top_lines_fit_a_terminal_of_any_width(width: int):
     assert all(len(line) <= width for line in shown(REQUESTS | {"omitted": 7}, HEALTH, width))
 
 
-def test_narrow_terminal_shows_each_request_in_two_lines():
+def test_top_on_a_narrow_terminal_shows_each_request_in_two_lines():
     assert shown(REQUESTS, HEALTH, 40)[-4:] == [
         "1d83ad67 running 42 tok 12.3/s 5 s",
         "  smollm2:135m, Claude Code 2.1",
@@ -104,7 +104,7 @@ def test_narrow_terminal_shows_each_request_in_two_lines():
     ]
 
 
-def test_pipe_output_has_full_ids_and_one_line_for_each_request():
+def test_top_output_to_a_pipe_has_full_ids_and_one_line_for_each_request():
     lines = [plain(line) for line in plain_lines(REQUESTS, HEALTH)]
     assert lines[1] == (
         "memory: 2.8 GiB of 9.3 GiB (weights 1.9 GiB, KV 381 MiB, other 572 MiB, promised 954 MiB)"
@@ -113,5 +113,5 @@ def test_pipe_output_has_full_ids_and_one_line_for_each_request():
     assert len(lines) == 5
 
 
-def test_control_characters_in_a_client_name_are_not_printed():
+def test_top_prints_no_control_characters_of_a_client_name():
     assert "\x1b" not in "".join(shown({"requests": [REQUEST | {"client": "\x1b[2Jx"}]}, {}, 100))

@@ -22,7 +22,7 @@ def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "m
     }
 
 
-def test_early_deaths_in_a_row_are_counted():
+def test_early_deaths_of_a_service_in_a_row_are_counted():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 1"),
@@ -32,7 +32,7 @@ def test_early_deaths_in_a_row_are_counted():
     assert find(events) == [EarlyDeath("mlx_server", "exit code 1", 2.0, 2)]
 
 
-def test_early_deaths_of_a_service_no_longer_restarted_are_marked():
+def test_early_deaths_of_a_service_that_is_no_longer_restarted_are_marked_as_such():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 78"),
@@ -50,7 +50,9 @@ def test_early_deaths_of_a_service_no_longer_restarted_are_marked():
         [event(3, "child_started", 2), event(4, "child_exited", 2, "the supervisor stops")],  # requested
     ],
 )
-def test_early_deaths_of_a_service_that_became_ready_or_was_stopped_are_dropped(later: list[dict[str, Any]]):
+def test_early_deaths_of_a_service_that_became_ready_or_was_stopped_later_are_ignored(
+    later: list[dict[str, Any]],
+):
     assert find([event(0, "child_started", 1), event(1, "child_exited", 1, "exit code 1"), *later]) == []
 
 
@@ -59,7 +61,7 @@ def test_early_deaths_include_a_program_that_cannot_be_run():
     assert found.cause == "it cannot be run: No such file or directory: 'x'"
 
 
-def test_early_deaths_ignore_an_end_whose_start_is_unknown():
+def test_early_deaths_do_not_include_an_exit_without_a_recorded_start():
     assert find([event(1, "child_exited", 1, "exit code 1")]) == []
 
 
@@ -74,7 +76,7 @@ def test_early_deaths_ignore_an_end_whose_start_is_unknown():
         ("something else", "recover --reset"),
     ],
 )
-def test_assess_death_finds_the_remedy_in_the_last_lines(last_lines: str, words: str):
+def test_doctor_derives_the_remedy_for_an_early_death_from_the_last_log_lines(last_lines: str, words: str):
     death = EarlyDeath("mlx_server", "exit code 1", 1.4, 3)
     found = dies_at_start.assess_death(death, Path("/l/mlx_server.log"), last_lines)
     assert "1 s after its start, 3 times in a row: exit code 1" in found.sentence
@@ -82,7 +84,7 @@ def test_assess_death_finds_the_remedy_in_the_last_lines(last_lines: str, words:
     assert last_lines in found.evidence
 
 
-def test_assess_job_of_an_agent_that_keeps_exiting_is_a_fault():
+def test_doctor_reports_a_job_of_an_agent_that_keeps_exiting_as_a_fault():
     found = dies_at_start.assess_job(JobState(True, "spawn scheduled", None, 412, "78: EX_CONFIG"), "")
     assert found
     assert "exit code 78 (a mistake in the settings) after 412 starts" in found.sentence
@@ -97,5 +99,5 @@ def test_assess_job_of_an_agent_that_keeps_exiting_is_a_fault():
         JobState(True, "not running", None, 3, "Terminated: 15"),
     ],
 )
-def test_assess_job_of_an_agent_that_runs_or_was_stopped_is_none(state: JobState):
+def test_doctor_reports_no_fault_for_a_job_of_an_agent_that_runs_or_was_stopped(state: JobState):
     assert dies_at_start.assess_job(state, "") is None

@@ -15,7 +15,7 @@ GIB = 1024**3
     ("free_bytes", "free_files", "level"),
     [(100 * 1024**2, None, "fault"), (2 * GIB, 10, "note"), (50 * GIB, 10, "ok"), (50 * GIB, 0, "fault")],
 )
-def test_assess_disk_with_few_free_bytes_or_files_is_a_fault(
+def test_doctor_reports_a_disk_with_few_free_bytes_or_files_as_a_fault(
     free_bytes: int, free_files: int | None, level: str
 ):
     assert disk_full.assess_disk(Path("/x"), free_bytes, free_files).level == level
@@ -29,7 +29,7 @@ def test_assess_disk_with_few_free_bytes_or_files_is_a_fault(
         ("x86_64", False, "fault", "another machine"),
     ],
 )
-def test_assess_build_of_a_python_not_built_for_arm64_is_a_fault(
+def test_doctor_reports_a_python_built_for_x86_64_as_a_fault(
     built_for: str, apple: bool, level: str, words: str
 ):
     found = python_build.assess_build(built_for, apple, "/usr/local/bin/python3")
@@ -41,5 +41,5 @@ def test_assess_build_of_a_python_not_built_for_arm64_is_a_fault(
     ("blas", "level"),
     [(None, "note"), ("", "fault"), ("MLX's reference BLAS", "fault"), ("none", "fault"), ("OpenBLAS", "ok")],
 )
-def test_assess_blas_of_the_reference_blas_is_a_fault(blas: str | None, level: str):
+def test_doctor_reports_any_known_blas_library_but_openblas_as_a_fault(blas: str | None, level: str):
     assert engine_blas.assess_blas(blas).level == level

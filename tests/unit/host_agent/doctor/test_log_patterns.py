@@ -19,7 +19,7 @@ def matches(name: str, since: float = THEN - 3600) -> list[LogMatch]:
     return find_matches(lines, written_at=THEN + 60, since=since)
 
 
-def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
+def test_log_patterns_recognize_metal_out_of_memory_in_ollamas_log():
     found = matches("ollama_metal_memory.log")
     assert {match.cause for match in found} == {LoggedCause.OUT_OF_MEMORY}
     assert "llama runner process has terminated" in found[-1].excerpt
@@ -33,7 +33,7 @@ def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
         "llama-server reported out-of-memory during startup: failed to allocate buffer for kv cache",
     ],
 )
-def test_find_matches_recognizes_the_messages_of_ollama_since_0_30(said: str):
+def test_log_patterns_recognize_out_of_memory_messages_of_ollama_since_0_30(said: str):
     """Since its runner is llama-server, Ollama's log no longer says "llama runner process has terminated"."""
     line = (
         f'time=2026-08-21T14:42:26.001-03:00 level=INFO source=sched.go:641 msg="Load failed" error="{said}"'
@@ -42,18 +42,18 @@ def test_find_matches_recognizes_the_messages_of_ollama_since_0_30(said: str):
     assert (found.cause, said[:30] in found.excerpt) == (LoggedCause.OUT_OF_MEMORY, True)
 
 
-def test_find_matches_of_a_shader_that_does_not_compile_is_not_out_of_memory():
+def test_log_patterns_do_not_mistake_a_shader_that_does_not_compile_for_out_of_memory():
     # "failed to allocate context" and "llama runner process has terminated" follow there too (ollama 15862).
     assert {match.cause for match in matches("ollama_metal_library.log")} == {LoggedCause.LIBRARY}
 
 
-def test_find_matches_in_mlx_log_recognizes_contention_for_the_compiler():
+def test_log_patterns_recognize_contention_for_the_metal_compiler_in_an_mlx_log():
     found = matches("mlx_compiler.log")
     assert [match.cause for match in found] == [LoggedCause.CONTENTION] * 2
     assert found[0].at == 1776188541.2, "a line without a time has that of the line before"
 
 
-def test_find_matches_in_mlx_log_distinguishes_memory_from_buffers():
+def test_log_patterns_distinguish_out_of_memory_from_too_many_buffers_in_an_mlx_log():
     assert [match.cause for match in matches("mlx_memory.log")] == [
         LoggedCause.OUT_OF_MEMORY,
         LoggedCause.TOO_MANY_BUFFERS,
@@ -61,11 +61,11 @@ def test_find_matches_in_mlx_log_distinguishes_memory_from_buffers():
 
 
 @pytest.mark.parametrize("name", ["ollama_metal_memory.log", "mlx_compiler.log", "mlx_memory.log"])
-def test_find_matches_ignores_old_lines(name: str):
+def test_log_patterns_ignore_lines_older_than_the_requested_time(name: str):
     assert matches(name, since=THEN + 3600) == []
 
 
-def test_find_matches_in_a_log_without_times_uses_its_last_write():
+def test_log_patterns_date_lines_of_a_log_without_times_by_its_last_write():
     lines = ["error: failed to allocate context"]
     assert find_matches(lines, written_at=100.0, since=50.0) == [
         LogMatch(LoggedCause.OUT_OF_MEMORY, 100.0, lines[0])
@@ -73,7 +73,7 @@ def test_find_matches_in_a_log_without_times_uses_its_last_write():
     assert find_matches(lines, written_at=100.0, since=150.0) == []
 
 
-def test_find_matches_dates_lines_before_the_first_time_by_that_time():
+def test_log_patterns_date_lines_before_the_first_time_in_a_log_by_that_time():
     lines = ["Reentrancy avoided", "time=2026-04-14T14:42:26-03:00 level=INFO msg=later"]
     assert find_matches(lines, written_at=THEN + 9999, since=THEN + 1) == []
 
@@ -93,18 +93,18 @@ def test_find_matches_dates_lines_before_the_first_time_by_that_time():
         ("x" * 90 + " 2026-04-14 14:42:26", None),
     ],
 )
-def test_time_of_reads_the_format_of_every_log(line: str, at: float | None):
+def test_time_of_a_log_line_is_read_in_the_format_of_every_log(line: str, at: float | None):
     assert time_of(line) == at
 
 
-def test_assess_log_names_log_last_line_and_remedy():
+def test_doctor_reports_known_causes_in_a_log_with_the_log_its_last_line_and_the_remedy():
     (found,) = metal.assess_log("metal", metal.CONTENTION_CAUSES, "engine.log", matches("mlx_compiler.log"))
     assert (found.level, found.name) == ("fault", "metal")
     assert "SMART_WORKER_MAX_CONCURRENT" in found.remedy
     assert "2 lines" in found.evidence and "engine.log" in found.evidence and "MTLCompiler" in found.evidence
 
 
-def test_assess_log_of_too_many_buffers_advises_a_new_process():
+def test_doctor_advises_a_new_engine_process_for_too_many_buffers_in_a_log():
     found = list(metal.assess_log("m", metal.OUT_OF_MEMORY_CAUSES, "engine.log", matches("mlx_memory.log")))
     assert len(found) == 2
     assert "Only a new engine process helps" in found[1].remedy

@@ -1,4 +1,4 @@
-"""Assessing Ollama: models that it does not show, and its processes among others'."""
+"""Assessing Ollama: models that it does not show, and how its processes are recognized."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ RECORDED = Path(__file__).resolve().parents[3] / "recorded"
         (OllamaServer(None, "", "ada"), "Stop it as its user"),
     ],
 )
-def test_assess_hidden_models_of_another_users_ollama_says_how_to_stop_and_start_it(
-    server: OllamaServer, words: str
-):
+def test_doctor_says_how_to_restart_another_users_ollama_that_hides_models(server: OllamaServer, words: str):
     folder = Path("/Users/ada/.ollama/models")
     found = assess_hidden_models(set(), {"llama3.2:3b"}, folder, server)
     assert found.level == "fault"
@@ -41,26 +39,26 @@ def test_assess_hidden_models_of_another_users_ollama_says_how_to_stop_and_start
     assert found.remedy.endswith("run `ollama serve` as ada.")
 
 
-def test_assess_hidden_models_of_the_same_users_ollama_advises_on_the_folder():
+def test_doctor_advises_setting_ollama_models_if_the_same_users_ollama_hides_models():
     found = assess_hidden_models(set(), {"a:1"}, Path("/m"), OllamaServer(502, "ada", "ada"))
     assert found.level == "fault"
     assert "OLLAMA_MODELS" in found.remedy
 
 
-def test_assess_hidden_models_is_a_note_if_ollama_shows_other_models():
+def test_doctor_reports_hidden_models_only_as_a_note_if_ollama_shows_other_models():
     found = assess_hidden_models({"b:1"}, {"a:1"}, Path("/m"), OllamaServer(502, "ollama", "ada"))
     assert found.level == "note"
     assert "a:1" in found.evidence
 
 
-def test_processes_of_ollama_are_distinguished_from_similar_names():
+def test_ollama_processes_are_distinguished_from_programs_with_similar_names():
     table = ps.parse((RECORDED / "macos/ps.txt").read_text())
     assert [process.pid for process in processes.servers(table)] == [433, 502]
     assert [process.pid for process in processes.orphan_runners(table)] == [61864]
     assert [process.pid for process in processes.lookalikes(table)] == [700]
 
 
-def test_processes_of_ollama_are_recognized_in_a_path_with_a_blank():
+def test_ollama_processes_are_recognized_in_a_path_with_a_space():
     runner = "/Users/a b/ollama/llama-server --model /Users/a b/.ollama/models/blobs/sha256-1 --port 1"
     table = {
         10: PsProcess(10, 1, 0, "S", 9, "/Users/a b/ollama serve"),
@@ -73,7 +71,7 @@ def test_processes_of_ollama_are_recognized_in_a_path_with_a_blank():
     assert [process.pid for process in processes.orphan_runners(table)] == [11]
 
 
-def test_orphan_runners_include_one_adopted_by_the_users_systemd():
+def test_orphan_ollama_runners_include_one_adopted_by_the_users_systemd():
     table = {
         50: PsProcess(50, 1, 501, "S", 9, "/usr/lib/systemd/systemd --user"),
         60: PsProcess(60, 1, 501, "S", 9, "/bin/zsh -l"),
@@ -83,7 +81,7 @@ def test_orphan_runners_include_one_adopted_by_the_users_systemd():
     assert [process.pid for process in processes.orphan_runners(table)] == [61]
 
 
-def test_orphan_runners_exclude_a_grandchild_of_the_server():
+def test_orphan_ollama_runners_exclude_a_grandchild_of_the_server():
     table = {
         10: PsProcess(10, 1, 0, "S", 9, "/usr/local/bin/ollama serve"),
         11: PsProcess(11, 10, 0, "S", 9, "sh -c exec"),

@@ -26,7 +26,7 @@ def inspect(**state: Any) -> dict[str, Any]:
     }
 
 
-def test_assess_inspect_of_a_killed_container_has_limit_and_remedy():
+def test_doctor_reports_a_container_killed_for_memory_with_its_limit_and_the_remedy():
     found = assess_inspect(inspect(), 16 * GIB)
     assert found
     assert found.sentence == "orchestrator was killed: it reached its limit of 2.0 GiB."
@@ -37,21 +37,21 @@ def test_assess_inspect_of_a_killed_container_has_limit_and_remedy():
 @pytest.mark.parametrize(
     "state", [{"OOMKilled": False}, {"Running": True}, {"OOMKilled": False, "ExitCode": 0}]
 )
-def test_assess_inspect_without_evidence_is_none(state: dict[str, Any]):
+def test_doctor_reports_no_kill_for_memory_without_evidence_in_docker_inspect(state: dict[str, Any]):
     # Exit code 137 alone only means SIGKILL.
     assert assess_inspect(inspect(**state), 16 * GIB) is None
 
 
-def test_oom_remedy_above_dockers_memory_is_to_give_docker_more_first():
+def test_oom_remedy_with_too_little_docker_memory_advises_giving_docker_more():
     assert "Docker Desktop: Settings, Resources" in remedy(2 * GIB, 3 * GIB)
     assert "it has 3.0 GiB" in remedy(2 * GIB, 3 * GIB)
 
 
-def test_oom_remedy_without_a_limit_is_to_set_one():
+def test_oom_remedy_for_a_container_without_a_limit_advises_setting_one():
     assert "MEM_LIMIT=2g" in remedy(0, 8 * GIB)
 
 
-def test_assess_events_returns_the_newest_out_of_memory_of_each_service():
+def test_doctor_reports_the_newest_out_of_memory_event_of_each_service():
     def died(service: str, reason: str, cause: str) -> dict[str, Any]:
         return {"component": service, "cause": cause, "fields": {"reason": reason, "limit_bytes": 2 * GIB}}
 

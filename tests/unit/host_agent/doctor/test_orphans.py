@@ -22,7 +22,7 @@ GATEWAY, ENGINE = "mlx_server.gateway", "mlx_server.engine"
         (404, False, {20}, True),
     ],
 )
-def test_orphans_include_an_unsupervised_gateway(
+def test_orphaned_servers_include_an_unsupervised_gateway(
     parent: int, agent_is_alive: bool, recorded: set[int], is_orphan: bool
 ):
     table = {
@@ -35,7 +35,7 @@ def test_orphans_include_an_unsupervised_gateway(
     assert [process.pid for process in orphans.orphans(table, ours)] == ([20] if is_orphan else [])
 
 
-def test_orphans_include_an_engine_only_without_its_gateway():
+def test_orphaned_servers_include_an_engine_only_if_its_gateway_is_gone():
     table = {
         20: PsProcess(20, 1, 0, "S", 9, "python -m mlx_server.gateway"),
         21: PsProcess(21, 20, 0, "S", 9, "python -m mlx_server.engine"),

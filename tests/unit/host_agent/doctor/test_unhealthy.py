@@ -14,11 +14,11 @@ def service(state: str, detail: str = "", expected: bool = True) -> dict[str, An
 
 
 @pytest.mark.parametrize("state", ["ready", "busy", "starting", "absent"])
-def test_assess_service_that_is_healthy_or_starting_is_none(state: str):
+def test_doctor_reports_no_fault_for_a_healthy_or_starting_service(state: str):
     assert assess_service("mlx_server", service(state)) is None
 
 
-def test_assess_service_that_is_not_expected_is_none():
+def test_doctor_reports_no_fault_for_a_stopped_service_that_is_not_expected_to_run():
     assert assess_service("docker", service("stopped", expected=False)) is None
 
 
@@ -32,7 +32,7 @@ def test_assess_service_that_is_not_expected_is_none():
         ("stopped", "stopped by hand", "note", "vestal up"),
     ],
 )
-def test_assess_service_that_is_unhealthy_has_level_and_remedy(
+def test_doctor_reports_an_unhealthy_service_with_level_and_remedy(
     state: str, detail: str, level: str, remedy: str
 ):
     found = assess_service("mlx_server", service(state, detail))
@@ -41,7 +41,7 @@ def test_assess_service_that_is_unhealthy_has_level_and_remedy(
     assert remedy in found.remedy
 
 
-def test_assess_services_omits_the_engine_of_a_failed_gateway():
+def test_doctor_reports_a_failed_gateway_without_its_engine():
     services = {
         "mlx_server": service("failed"),
         "mlx_engine": service("stopped"),
@@ -50,8 +50,8 @@ def test_assess_services_omits_the_engine_of_a_failed_gateway():
     assert [found.sentence.split()[0] for found in assess_services(services)] == ["mlx_server", "nightly"]
 
 
-def test_assess_services_with_an_open_breaker_of_the_engine_advises_the_reset():
-    """The doctor showed the degraded gateway, with `vestal recover --once`, which leaves a breaker open."""
+def test_doctor_advises_a_reset_if_the_breaker_of_the_engine_is_open():
+    """The doctor once advised `vestal recover --once` for the gateway, which leaves the breaker open."""
     services = {
         "mlx_server": service("degraded", "five starts failed"),
         "mlx_engine": service("open", "five starts failed"),
@@ -64,8 +64,8 @@ def test_assess_services_with_an_open_breaker_of_the_engine_advises_the_reset():
 @pytest.mark.parametrize(
     ("state", "breaker"), [("stopped", "open"), ("starting", "half_open"), ("backoff", "half_open")]
 )
-def test_assess_services_during_a_trial_start_advises_the_reset(state: str, breaker: str):
-    """The doctor that looked during the trial start of a half-open breaker advised `--once` again."""
+def test_doctor_advises_a_reset_of_the_breaker_during_a_trial_start(state: str, breaker: str):
+    """During the trial start of a half-open breaker, the doctor once advised `--once` again."""
     services = {
         "mlx_server": service("degraded", "five starts failed") | {"circuit_breaker_state": "closed"},
         "mlx_engine": service(state) | {"circuit_breaker_state": breaker},
@@ -76,11 +76,11 @@ def test_assess_services_during_a_trial_start_advises_the_reset(state: str, brea
     assert "recover --reset" in found.remedy
 
 
-def test_assess_service_that_works_after_its_trial_is_none():
+def test_doctor_reports_no_fault_for_a_service_that_is_ready_after_its_trial_start():
     assert assess_service("mlx_engine", service("ready") | {"circuit_breaker_state": "half_open"}) is None
 
 
-def test_assess_services_omits_containers_without_docker():
+def test_doctor_reports_a_stopped_docker_without_its_containers():
     services = {
         "docker": service("stopped"),
         "orchestrator": service("stopped"),

@@ -38,7 +38,7 @@ def reading(at: float, instance: str = "a", **counts: float) -> Reading:
     return Reading(instance, at, dict.fromkeys(COUNTERS, 0.0) | counts)
 
 
-def test_read_returns_memory_requests_and_counters_of_a_health_answer():
+def test_history_reads_memory_requests_and_counters_from_a_health_answer():
     figures, now = counters.read(HEALTH, 7.0)
     assert figures == {
         "memory_limit_bytes": 100, "in_use_bytes": 60, "weights_bytes": 40, "kv_bytes": 15,
@@ -57,12 +57,12 @@ def test_read_returns_memory_requests_and_counters_of_a_health_answer():
         {"totals": {"tokens": math.nan, "prompt_tokens": math.inf}},
     ],
 )
-def test_read_of_a_health_answer_without_figures_returns_no_figures_and_no_counters(body):
+def test_history_reads_a_health_answer_without_figures_as_no_figures_and_no_counters(body):
     figures, now = counters.read(body, 1.0)
     assert (figures, now.counters) == ({}, {})
 
 
-def test_growth_within_one_gateway_is_the_difference():
+def test_growth_between_two_readings_of_one_gateway_is_the_difference_of_their_counters():
     grown = growth(reading(10.0, tokens=5), reading(20.0, tokens=25, prompt_tokens=3))
     assert (grown["tokens"], grown["prompt_tokens"], grown["counted_s"]) == (20, 3, 10)
 
@@ -77,12 +77,12 @@ def test_growth_within_one_gateway_is_the_difference():
         (reading(20.0, tokens=5), reading(10.0, tokens=50)),
     ],
 )
-def test_growth_between_different_gateways_or_within_no_time_is_unknown(before, now):
+def test_growth_between_readings_of_different_gateways_or_of_one_moment_is_unknown(before, now):
     assert growth(before, now) == {}
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), NUMBERS, NUMBERS), min_size=2))
-def test_no_sequence_of_readings_gives_a_negative_rate(readings):
+def test_history_rate_is_never_negative_for_any_sequence_of_readings(readings):
     before = None
     for instance, at, tokens in readings:
         now = reading(at, instance, tokens=tokens)
@@ -92,21 +92,21 @@ def test_no_sequence_of_readings_gives_a_negative_rate(readings):
 
 
 @given(FIGURE_SETS)
-def test_packed_sample_keeps_its_figures_within_a_millionth(figures):
+def test_history_sample_packed_and_unpacked_keeps_its_figures_within_a_millionth(figures):
     got = unpack(NOW, pack(Sample(NOW, figures)))
     assert got.time == NOW and set(got.figures) == set(figures)
     for name, value in figures.items():
         assert math.isclose(got.figures[name], value, rel_tol=1e-6, abs_tol=1e-37)
 
 
-def test_sample_packed_by_another_version_keeps_the_figures_common_to_both():
+def test_history_sample_packed_by_another_version_keeps_the_figures_common_to_both():
     packed = pack(Sample(NOW, {"weights_bytes": 1.0, "restarts": 2.0}))
     assert unpack(NOW, packed[:-4]).figures == {"weights_bytes": 1.0}
     assert unpack(NOW, packed + b"\0\0\0\0" + b"x").figures == {"weights_bytes": 1.0, "restarts": 2.0}
     assert unpack(NOW, b"").figures == {}
 
 
-def test_span_has_the_mean_memory_the_peak_queue_and_the_sum_of_counts():
+def test_joined_history_samples_have_the_mean_memory_the_peak_queue_and_the_sum_of_counts():
     first, second = {"kv_bytes": 2, "queued": 0, "tokens": 5}, {"kv_bytes": 4, "queued": 7, "tokens": 6}
     joined = join(0, [Sample(0, first), Sample(9, second), Sample(9)])
     assert joined.figures == {"kv_bytes": 3, "queued": 7, "tokens": 11}
@@ -114,7 +114,7 @@ def test_span_has_the_mean_memory_the_peak_queue_and_the_sum_of_counts():
 
 @settings(max_examples=25)
 @given(st.lists(SAMPLES, max_size=20), st.integers(1, 5))
-def test_span_joined_in_parts_has_the_same_sums_as_joined_at_once(samples, parts):
+def test_history_samples_joined_in_parts_have_the_same_sums_as_joined_at_once(samples, parts):
     at_once = join(NOW, samples).figures
     joined = join(NOW, [join(NOW, samples[part::parts]) for part in range(parts)]).figures
     assert set(joined) == set(at_once)
@@ -129,7 +129,7 @@ def test_span_joined_in_parts_has_the_same_sums_as_joined_at_once(samples, parts
 @pytest.mark.parametrize("name", SPANS)
 @settings(max_examples=25)
 @given(samples=st.lists(SAMPLES, max_size=30), now=st.floats(NOW - 1e6, NOW + 1e6))
-def test_plot_has_a_bounded_regular_grid_with_null_where_there_is_no_sample(name, samples, now):
+def test_history_plot_has_a_bounded_regular_time_grid_with_null_where_no_sample_is(name, samples, now):
     span = SPANS[name]
     drawn = plot.plot(samples, span, now)
     times = drawn["times"]
@@ -144,7 +144,7 @@ def test_plot_has_a_bounded_regular_grid_with_null_where_there_is_no_sample(name
             assert value is None or (value >= 0 and time in known)
 
 
-def test_plot_shows_rates_and_means_of_each_step():
+def test_history_plot_shows_the_rates_and_means_of_each_time_step():
     step = {"counted_s": 10, "tokens": 200, "prompt_tokens": 0, "first_token_s": 1.5, "first_tokens": 2}
     looked = {"cache_hits": 3, "cache_misses": 1, "restarts": 1}
     drawn = plot.plot([Sample(NOW - 10, {**step, **looked}), Sample(NOW - 5, step)], Span(60, 30), NOW)
@@ -154,7 +154,7 @@ def test_plot_shows_rates_and_means_of_each_step():
     assert {values[0] for values in drawn["series"].values()} == {None}
 
 
-def test_ratio_with_a_zero_divisor_is_unknown_and_not_zero():
+def test_history_ratio_with_a_zero_divisor_is_unknown_instead_of_zero():
     shown = plot.values({"first_token_s": 0, "first_tokens": 0, "cache_hits": 0, "cache_misses": 0})
     assert (shown["first_token_s"], shown["cache_hit_fraction"]) == (None, None)
     assert set(MEANS) < set(shown)

@@ -36,7 +36,7 @@ def times(samples: list[Sample]) -> list[int]:
     return [sample.time for sample in samples]
 
 
-def test_samples_and_their_spans_survive_a_restart(journal, tmp_path):
+def test_history_samples_and_their_joined_five_minute_spans_survive_a_restart(journal, tmp_path):
     store = HistoryStore(journal)
     for number in range(45):  # 7.5 minutes
         store.add(Sample(START + 10 * number, {"tokens": 1, "queued": number}))
@@ -50,7 +50,7 @@ def test_samples_and_their_spans_survive_a_restart(journal, tmp_path):
     assert [sample.figures["tokens"] for sample in rest] == [1] * 16
 
 
-def test_span_during_which_the_agent_stopped_is_joined_by_the_next_agent(journal):
+def test_history_samples_left_unjoined_by_a_stopped_agent_are_joined_by_the_next_agent(journal):
     HistoryStore(journal).add(Sample(START, {"tokens": 5}))
     HistoryStore(journal).add(Sample(START + DAY_S, {"tokens": 7}))
     assert [(s.time, s.figures["tokens"]) for s in HistoryStore(journal).coarse(START)] == [
@@ -60,7 +60,7 @@ def test_span_during_which_the_agent_stopped_is_joined_by_the_next_agent(journal
 
 
 @pytest.mark.parametrize("jump_s", [-10 * DAY_S, -600, -5, 600, 400 * DAY_S])
-def test_clock_set_forward_and_back_loses_and_repeats_no_sample(journal, jump_s):
+def test_history_loses_and_repeats_no_sample_when_the_clock_is_set_forward_and_back(journal, jump_s):
     store, taken = HistoryStore(journal), []
     for number in range(120):
         at = START + 10 * number + (jump_s if 40 <= number < 80 else 0)
@@ -71,7 +71,7 @@ def test_clock_set_forward_and_back_loses_and_repeats_no_sample(journal, jump_s)
     assert len(store.coarse(0)) < 70
 
 
-def test_tables_stay_bounded_and_keep_the_newest(journal, tmp_path):
+def test_history_tables_stay_bounded_and_keep_the_newest_samples(journal, tmp_path):
     store = HistoryStore(journal, fine_rows=60, coarse_rows=3)
     for number in range(400):
         store.add(Sample(START + 10 * number, {"tokens": 1}))
@@ -81,7 +81,7 @@ def test_tables_stay_bounded_and_keep_the_newest(journal, tmp_path):
     assert times(coarse)[:3] == [START + 300 * number for number in (10, 11, 12)]
 
 
-def test_three_hours_of_samples_take_at_most_an_eighth_of_2_mb(journal, tmp_path):
+def test_three_hours_of_history_samples_take_at_most_an_eighth_of_2_mb(journal, tmp_path):
     store = HistoryStore(journal)
     for number in range(1_080):
         store.add(Sample(START + 10 * number, dict.fromkeys(FIGURES, 1.5)))
@@ -90,7 +90,7 @@ def test_three_hours_of_samples_take_at_most_an_eighth_of_2_mb(journal, tmp_path
     assert (tmp_path / "journal.db").stat().st_size < 250_000
 
 
-def test_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
+def test_history_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
     (tmp_path / "disk").mkdir()
     with small_disk(tmp_path / "disk") as disk:
         journal = Journal(tmp_path / "disk" / "journal.db")
@@ -112,7 +112,7 @@ def test_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
         assert len(after.fine(0)) >= UNSAVED_MAX
 
 
-def test_damaged_file_is_replaced_and_new_samples_are_kept(tmp_path):
+def test_damaged_history_file_is_replaced_and_new_samples_are_stored(tmp_path):
     path = tmp_path / "journal.db"
     journal = Journal(path)
     store = HistoryStore(journal)
@@ -145,7 +145,7 @@ def health(tokens: int, instance: str = "a") -> dict[str, Any]:
     return {"instance": instance, "totals": {"tokens": tokens}, "requests": {"queued": 2}}
 
 
-def test_history_has_the_rate_between_probes_and_a_gap_where_the_gateway_was_replaced(journal):
+def test_history_shows_the_rate_between_probes_and_a_gap_where_the_gateway_was_replaced(journal):
     clock = Clock()
     history = clock.history(journal)
     drawn: list[dict[str, Any]] = []
@@ -163,7 +163,7 @@ def test_history_has_the_rate_between_probes_and_a_gap_where_the_gateway_was_rep
     assert [value for value in hour["series"]["tokens_out_per_s"] if value is not None] == [30, 5]
 
 
-def test_probes_in_quick_succession_give_one_sample_and_the_first_answer_another(journal):
+def test_history_takes_one_sample_of_rapid_health_probes_and_one_of_the_first_answer(journal):
     clock = Clock()
     history = clock.history(journal)
     taken: list[dict[str, Any]] = []
@@ -174,7 +174,7 @@ def test_probes_in_quick_succession_give_one_sample_and_the_first_answer_another
     assert len(taken) == 2
 
 
-def test_restarts_after_failures_since_the_last_sample_are_counted_once(journal):
+def test_history_counts_each_restart_after_a_failure_in_one_sample_only(journal):
     clock = Clock()
     history = clock.history(journal)
     journal.record("mlx_engine", "child_restarting", "killed by SIGKILL", attempt=1)

@@ -76,7 +76,7 @@ def written_events() -> dict[str, str]:
     return found
 
 
-def test_every_event_in_the_source_is_in_the_table_of_effects():
+def test_every_journal_event_in_the_source_is_in_the_table_of_incident_effects():
     written = written_events()
     assert len(written) > 60, "the search finds too little"
     unknown = {event: place for event, place in written.items() if event not in EFFECTS}
@@ -85,10 +85,10 @@ def test_every_event_in_the_source_is_in_the_table_of_effects():
     assert not passed_on, f"the gateway passes on what the table does not know: {passed_on}"
 
 
-def test_every_event_in_the_table_of_effects_is_written_somewhere():
+def test_every_journal_event_in_the_table_of_incident_effects_is_written_by_the_source():
     of_other_programs = {"kill_requested", "kill_failed"}  # written for the kill button of the status page
     assert not EFFECTS.keys() - written_events().keys() - engine_events.ABOUT_REQUESTS - of_other_programs
 
 
-def test_every_event_that_affects_incidents_has_a_handler():
+def test_every_journal_event_that_affects_incidents_has_a_handler():
     assert IncidentFold().reads == INCIDENT_EVENTS

@@ -44,7 +44,7 @@ def breaker() -> Watch:
     return watch.write("breaker_opened", cause="killed by SIGSEGV", open_s=60)
 
 
-def test_engine_that_met_an_unknown_instruction_is_explained():
+def test_notice_of_an_engine_ended_by_sigill_explains_the_unknown_instruction():
     """An OpenBLAS that was built for AVX-512 alone ended the engine by SIGILL on other processors."""
     watch = Watch().at(5).write("child_exited", signal=4, code=None)
     watch.write("breaker_opened", cause="killed by SIGILL", open_s=60)
@@ -52,7 +52,7 @@ def test_engine_that_met_an_unknown_instruction_is_explained():
     assert "crashed (SIGILL: a library has an instruction that this processor lacks)" in notice.text
 
 
-def test_open_breaker_gives_one_notice_with_sentence_and_remedy_and_one_when_it_is_over():
+def test_open_breaker_sends_one_notice_with_the_remedy_and_one_when_it_has_closed():
     watch = breaker()
     (notice,) = watch.notices()
     assert (notice.service, notice.event, notice.title) == (
@@ -73,7 +73,7 @@ def test_open_breaker_gives_one_notice_with_sentence_and_remedy_and_one_when_it_
     assert watch.at(9000).notices() == []
 
 
-def test_breaker_that_opens_repeatedly_in_one_incident_gives_two_notices_in_all():
+def test_breaker_that_opens_repeatedly_in_one_incident_sends_two_notices_in_all():
     watch = breaker()
     for at in range(65, 1000, 20):
         watch.at(at).write("child_ready").notices()
@@ -83,7 +83,7 @@ def test_breaker_that_opens_repeatedly_in_one_incident_gives_two_notices_in_all(
     assert [notice.over for notice in watch.sent] == [False, True]
 
 
-def test_engine_that_restarts_within_a_second_gives_no_notice():
+def test_engine_that_restarts_within_a_second_sends_no_notice():
     watch = Watch().write("child_exited", signal=9).write("child_restarting", attempt=0)
     assert watch.notices() == []
     watch.at(1).write("child_ready")
@@ -91,7 +91,7 @@ def test_engine_that_restarts_within_a_second_gives_no_notice():
     assert watch.at(9000).notices() == []
 
 
-def test_incident_that_lasts_a_minute_gives_a_notice_without_a_further_event():
+def test_incident_that_lasts_a_minute_sends_a_notice_without_a_further_event():
     watch = Watch().write("health_failed", "mlx_server", "no answer")
     assert watch.next_in_s() == LASTS_S
     assert watch.at(LASTS_S - 1).notices() == []
@@ -102,14 +102,14 @@ def test_incident_that_lasts_a_minute_gives_a_notice_without_a_further_event():
     assert watch.next_in_s() == REOPEN_WITHIN_S
 
 
-def test_notices_say_that_a_service_was_given_up_and_then_stopped_by_a_person():
+def test_service_given_up_and_then_stopped_by_a_person_sends_a_notice_of_each():
     watch = Watch().write("child_gave_up", "ollama", "exit code 78", code=78)
     assert watch.notices()[0].title == "Ollama cannot start"
     watch.at(50).write("stop_requested", "ollama")
     assert watch.at(100).notices()[0].title == "A person stopped Ollama"
 
 
-def test_full_disk_gives_a_notice_when_writing_fails_and_when_it_works_again():
+def test_full_disk_sends_a_notice_when_writing_fails_and_when_it_works_again():
     watch = Watch().write("disk_not_writable", "agent", "Files cannot be written (no space).")
     (full,) = watch.notices()
     assert (full.service, full.title) == ("disk", "The disk cannot be written")
@@ -119,32 +119,32 @@ def test_full_disk_gives_a_notice_when_writing_fails_and_when_it_works_again():
     assert (back.title, back.event) == ("The disk can be written again", "disk_writable_again")
 
 
-def test_dead_container_gives_a_notice_at_once_only_if_memory_was_the_cause():
+def test_dead_container_sends_a_notice_at_once_only_if_memory_was_the_cause():
     for reason, title in (("signal", None), ("out_of_memory", "The orchestrator ran out of memory")):
         watch = Watch().write("container_died", "orchestrator", "over its limit", reason=reason)
         assert [notice.title for notice in watch.notices()] == ([title] if title else [])
 
 
-def test_stranded_memory_says_that_only_a_reboot_helps():
+def test_notice_of_stranded_memory_says_that_only_a_reboot_helps():
     watch = Watch().write("only_a_reboot_helps", "memory", "80 % is wired down; reboot")
     (notice,) = watch.notices()
     assert notice.title == "Only a reboot helps"
     assert "80 % is wired down; reboot" in notice.text
 
 
-def test_notice_sent_by_an_earlier_agent_is_not_repeated_but_its_end_is_reported():
+def test_notice_sent_by_an_earlier_agent_is_not_repeated_but_the_end_of_its_incident_is_sent():
     watch = breaker()
     watch.notices()
     watch.at(40).write("agent_started", "agent").at(70).write("child_ready")
     assert [notice.over for notice in watch.at(100).notices()] == [True]
 
 
-def test_incident_that_ended_long_ago_is_not_reported_by_a_new_agent():
+def test_incident_that_ended_long_ago_sends_no_notice_from_a_new_agent():
     watch = breaker().at(65).write("child_ready").at(65 + LATE_S + 1)
     assert watch.notices() == []
 
 
-def test_fault_that_is_over_at_once_gives_no_notice():
+def test_incident_that_is_over_at_once_sends_no_notice():
     watch = Watch().write("journal_replaced", "agent", "it was damaged")
     assert watch.notices() == []
     assert watch.at(70).notices() == []

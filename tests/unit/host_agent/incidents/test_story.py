@@ -67,7 +67,7 @@ def killed_five_times() -> Story:
     return story.write("mlx_engine", "breaker_closed", "the trial start succeeded")
 
 
-def test_five_kills_in_eighty_seconds_are_one_incident_in_one_sentence():
+def test_five_engine_kills_in_eighty_seconds_are_one_incident_in_one_sentence():
     shown = killed_five_times().one()
     assert shown["sentence"] == (
         "05:23:46–05:25:05 the engine was killed five times (SIGKILL, sender unknown); "
@@ -100,14 +100,14 @@ def test_open_incident_says_when_it_began_and_when_the_next_trial_start_is():
 @pytest.mark.parametrize(
     ("gap_s", "incidents"), [(REOPEN_WITHIN_S - 1, 1), (REOPEN_WITHIN_S + 1, 2), (3600, 2)]
 )
-def test_fault_soon_after_the_end_joins_the_incident_and_a_later_one_opens_another(gap_s, incidents):
+def test_fault_soon_after_an_incident_joins_it_and_a_later_fault_opens_another_incident(gap_s, incidents):
     story = Story().at(0).dies("mlx_engine").at(2).ready("mlx_engine")
     story.at(2 + gap_s).dies("mlx_engine").at(4 + gap_s).ready("mlx_engine")
     assert [shown["open"] for shown in story.as_shown()] == [False] * incidents
     assert [shown["id"] for shown in story.as_shown()] == sorted({shown["id"] for shown in story.as_shown()})
 
 
-def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
+def test_incident_counts_each_request_that_resumes_after_the_engine_is_ready_once():
     story = Story().at(10).dies("mlx_engine", parked=3).at(12).ready("mlx_engine").at(13)
     for number in range(3):
         story.write("mlx_server", "request_resumed", id=f"r{number}.other", emitted=4, paused_ms=2.0)
@@ -121,13 +121,13 @@ def test_requests_that_resume_after_the_engine_is_ready_are_counted_once_each():
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
 
 
-def test_requests_lost_during_an_open_breaker_are_in_the_sentence_before_any_continued():
+def test_incident_sentence_names_requests_lost_behind_an_open_breaker_while_others_wait():
     story = Story().at(0).dies("mlx_engine", parked=3)
     story.write("mlx_server", "requests_lost", "it has not come back", count=2, ids=["q1", "q2"])
     assert story.one()["sentence"].endswith("; 5 requests waited, two were lost so far.")
 
 
-def test_killed_gateway_whose_engine_ends_too_is_the_subject_of_the_sentence():
+def test_incident_sentence_of_a_killed_gateway_names_the_gateway_although_its_engine_ended_too():
     story = Story().at(0).ready("mlx_engine").ready("mlx_server")
     story.at(5).dies("mlx_server").at(6)
     story.write("mlx_engine", "child_adopted", pid=3, age_s=4.0)
@@ -196,7 +196,7 @@ def test_incident_of_an_engine_killed_by_the_kernel_names_memory_as_the_cause():
     assert "SIGKILL by the kernel, for want of memory" in story.one()["sentence"]
 
 
-def test_stop_by_hand_opens_no_incident_and_ends_the_open_one():
+def test_service_stopped_by_hand_opens_no_incident_and_ends_its_open_incident():
     story = Story().at(0).ready("mlx_server").at(5).write("mlx_server", "stop_requested", "by hand")
     story.write("mlx_server", "child_exited", "stopped by hand", pid=7, code=0, signal=None)
     assert story.write("mlx_server", "child_stopped", "stopped by hand").as_shown() == []
@@ -224,7 +224,7 @@ def test_vestal_down_that_ends_an_adopted_watchdog_first_opens_no_incident():
     assert story.at(990).write("agent", "agent_stopping").one()["title"] == "The watchdog was killed"
 
 
-def test_next_agent_reports_the_death_of_the_last_one_and_of_services_that_ended_meanwhile():
+def test_incident_names_a_dead_agent_and_the_services_that_ended_while_no_agent_ran():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").ready("mlx_server")
     story.at(100).write("watchdog", "child_adopted", pid=3).ready("watchdog")
     story.write("agent", "agent_started", booted_at=-50.0)
@@ -240,15 +240,17 @@ def test_next_agent_reports_the_death_of_the_last_one_and_of_services_that_ended
 
 
 @pytest.mark.parametrize(("last_alive_at", "duration_s"), [(70.0, 30), (900.0, 0), ("x", 0), (None, 0)])
-def test_death_of_the_agent_lasts_from_its_last_sign_of_life_to_the_next_start(last_alive_at, duration_s):
-    """An agent that had been dead for half a minute "lasted 0 s"."""
+def test_incident_of_a_dead_agent_lasts_from_its_last_sign_of_life_to_the_next_start(
+    last_alive_at, duration_s
+):
+    """The incident of an agent that had been dead for half a minute once "lasted 0 s"."""
     story = Story().at(0).write("agent", "agent_started").ready("mlx_server")
     story.at(100).write("agent", "agent_started", last_alive_at=last_alive_at)
     shown = story.one()
     assert (shown["duration_s"], shown["began_at"], shown["open"]) == (duration_s, 100 - duration_s, False)
 
 
-def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
+def test_restart_of_the_machine_is_one_incident_with_one_sentence():
     story = (
         Story().at(10).write("agent", "agent_started", booted_at=0.0).ready("watchdog").ready("mlx_server")
     )
@@ -260,7 +262,7 @@ def test_restart_of_the_machine_is_one_sentence_and_not_one_for_each_service():
     )
 
 
-def test_hung_process_is_counted_as_one_failure_although_its_exit_and_restart_follow():
+def test_incident_counts_a_hung_process_once_although_its_exit_and_restart_follow():
     story = Story().at(0).ready("mlx_engine").at(30)
     story.write("mlx_engine", "health_failed", "wedged: no sign of life for 6 s", pid=4, failures=1)
     story.at(36).write("mlx_engine", "child_killed", "it hangs").dies("mlx_engine").at(38).ready("mlx_engine")
@@ -282,7 +284,7 @@ def test_incident_of_a_container_killed_for_memory_closes_when_docker_reports_it
     assert shown["restarts"] == 1
 
 
-def test_container_killed_through_docker_is_described_without_nested_brackets():
+def test_incident_of_a_container_killed_through_docker_is_described_without_nested_brackets():
     cause = "killed by a request to the Docker engine (exit code 137)"
     story = Story().at(0).write("orchestrator", "container_died", cause, reason="killed_by_request")
     assert story.one()["sentence"] == (
@@ -295,7 +297,7 @@ def test_container_stopped_by_a_person_opens_no_incident():
     assert story.as_shown() == []
 
 
-def test_recovery_pass_opens_incidents_for_unhealthy_services_and_closes_those_of_healthy_ones():
+def test_recovery_pass_opens_an_incident_of_unhealthy_services_and_closes_it_once_all_are_well():
     story = Story().at(0)
     left = {"ollama": "Ollama is installed and does not run; start its app", "docker": "it does not answer"}
     story.write(
@@ -355,7 +357,7 @@ def test_incident_just_after_the_machine_woke_names_the_sleep_as_a_cause():
     assert "The machine had just woken from 3600 s of sleep." in story.one()["causes"]
 
 
-def test_clock_set_back_during_an_incident_gives_no_negative_duration():
+def test_incident_during_which_the_clock_was_set_back_has_no_negative_duration():
     story = Story().at(7200).dies("mlx_engine").at(10).ready("mlx_engine")
     assert story.one()["duration_s"] == 0
     story.at(12).dies("mlx_engine").at(14).ready("mlx_engine")

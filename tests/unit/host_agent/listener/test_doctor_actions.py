@@ -32,7 +32,7 @@ def path(finding: Finding | None) -> str | None:
         ({"state": "backoff", "circuit_breaker_state": "half_open"}, "/recover/reset"),
     ],
 )
-def test_finding_of_an_unhealthy_service_has_an_action(service, expected):
+def test_doctor_finding_of_an_unhealthy_service_offers_a_repair_action(service, expected):
     finding = assess_service("ollama", {"expected": True, "circuit_breaker_state": "closed", **service})
     assert path(finding) == expected
 
@@ -40,12 +40,12 @@ def test_finding_of_an_unhealthy_service_has_an_action(service, expected):
 @pytest.mark.parametrize(
     ("service", "expected"), [("mlx_server", "/recover"), ("ollama", "/services/ollama/restart")]
 )
-def test_finding_of_a_hung_server_has_an_action(service, expected):
+def test_doctor_finding_of_a_hung_server_offers_a_repair_action(service, expected):
     server = UnresponsiveServer(service, "http://127.0.0.1:1", "no answer", 7, None)
     assert path(assess_hung(server)) == expected
 
 
-def test_findings_of_an_outdated_process_and_an_absent_ollama_have_an_action():
+def test_doctor_findings_of_an_outdated_process_and_an_absent_ollama_offer_a_repair_action():
     outdated = Finding("configuration", "note", "The process agent is out of date: its code.", "`vestal up`")
     assert path(outdated) == "/upgrade"
     assert path(Finding("ollama_not_running", "fault", "Ollama is installed and does not run.")) == "/recover"
@@ -62,5 +62,5 @@ def test_findings_of_an_outdated_process_and_an_absent_ollama_have_an_action():
         Finding("ollama_not_running", "note", "Ollama is switched off."),
     ],
 )
-def test_finding_without_a_safe_repair_has_no_action(finding):
+def test_doctor_finding_without_a_safe_repair_offers_no_action(finding):
     assert path(finding) is None

@@ -8,7 +8,7 @@ from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.sessions import LINK_FOR_S, MAX_LINKS, SESSION_FOR_S, Sessions
 
 
-def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
+def test_token_bucket_allows_its_capacity_at_once_and_then_one_request_per_interval():
     bucket = TokenBucket(capacity=2, refill_s=5.0)
     assert [bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0]
     assert bucket.take(1.0) == pytest.approx(4.0)
@@ -17,7 +17,7 @@ def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
     assert [bucket.take(1000.0) for _ in range(3)][:2] == [0.0, 0.0]
 
 
-def test_sessions_link_redeemed_twice_opens_one_session():
+def test_sign_in_link_redeemed_twice_opens_only_one_session():
     sessions = Sessions("token")
     key = sessions.make_link(0.0)
     session = sessions.redeem(key, 1.0)
@@ -27,7 +27,7 @@ def test_sessions_link_redeemed_twice_opens_one_session():
     assert not sessions.is_open("other", 2.0)
 
 
-def test_sessions_links_and_sessions_expire():
+def test_sign_in_links_and_sessions_expire():
     sessions = Sessions("token")
     assert sessions.redeem(sessions.make_link(0.0), LINK_FOR_S + 1) is None
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
@@ -35,7 +35,7 @@ def test_sessions_links_and_sessions_expire():
     assert not sessions.is_open(session, SESSION_FOR_S + 1)
 
 
-def test_sessions_past_the_limit_drop_the_oldest_link():
+def test_sign_in_links_beyond_the_limit_replace_the_oldest_link():
     sessions = Sessions("token")
     first = sessions.make_link(0.0)
     for _ in range(MAX_LINKS):
@@ -43,7 +43,7 @@ def test_sessions_past_the_limit_drop_the_oldest_link():
     assert sessions.redeem(first, 0.0) is None
 
 
-def test_session_is_valid_after_an_agent_restart_and_invalid_with_a_new_token():
+def test_session_stays_valid_after_an_agent_restart_but_not_after_a_change_of_the_token():
     sessions = Sessions("token")
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
     assert session is not None

@@ -8,7 +8,7 @@ from host_agent.listener import metrics
 from tests import dashboards
 
 
-def test_metrics_text_holds_every_name_and_label_as_prometheus_reads_it():
+def test_metrics_text_is_parsed_by_prometheus_with_every_name_and_label():
     service = {"state": "ready", "restart_count": 2, "rss_bytes": 5, "circuit_breaker_state": "closed"}
     memory = {"total_bytes": 10, "available_bytes": 4}
     absent = {**service, "state": "absent", "circuit_breaker_state": "open"}

@@ -11,7 +11,7 @@ from host_agent.listener.proxy.proxied_routes import ROUTES, Target, Upstream
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.upstream}{route.path}")
-def test_find_returns_the_destination_of_a_listed_route_with_its_query(route):
+def test_find_proxied_route_returns_the_destination_of_a_listed_route_with_its_query(route):
     path = route.path.replace("{id}", "a-1.b_2")
     found = proxied_routes.find(route.method, f"/{route.upstream}{path}?from=3&x=%2e%2e/")
     assert found == Target(route.upstream, f"{path}?from=3&x=%2e%2e/", route.may_wait)
@@ -53,19 +53,19 @@ def test_find_returns_the_destination_of_a_listed_route_with_its_query(route):
         "/other/health",
     ],
 )
-def test_find_returns_none_for_a_path_that_is_not_listed(target):
+def test_find_proxied_route_returns_none_for_a_path_that_is_not_listed(target):
     assert proxied_routes.find("GET", target) is None
     assert not proxied_routes.methods(target) or "?" in target
 
 
-def test_methods_returns_the_methods_of_a_listed_path():
+def test_proxied_methods_returns_the_http_methods_of_a_listed_path():
     assert proxied_routes.find("PUT", "/orchestrator/tasks/x") is None
     assert proxied_routes.find("get", "/gateway/health") is None
     assert proxied_routes.methods("/orchestrator/tasks/x?a") == ["DELETE", "GET"]
 
 
 @given(st.sampled_from(["GET", "POST", "DELETE"]), st.sampled_from(list(Upstream)), st.text())
-def test_find_never_returns_a_destination_outside_the_listed_paths(method, upstream, rest):
+def test_find_proxied_route_never_returns_a_destination_outside_the_listed_paths(method, upstream, rest):
     found = proxied_routes.find(method, f"/{upstream}/{rest}")
     if found is not None:
         parts = found.path.partition("?")[0].split("/")

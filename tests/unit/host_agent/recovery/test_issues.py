@@ -40,22 +40,22 @@ def only(service: ServiceFacts, **facts) -> Issue:
     return issues[0]
 
 
-def test_find_issues_with_healthy_services_returns_none():
+def test_recovery_finds_no_issue_with_healthy_services():
     assert find_issues(Facts(services=(MLX, OLLAMA, ORCHESTRATOR))) == ()
 
 
-def test_stopped_child_gets_started():
+def test_recovery_starts_a_stopped_child():
     assert only(down(MLX, State.STOPPED)).remedy == StartChild("mlx_server")
 
 
-def test_child_stopped_by_hand_gets_advice_only():
+def test_recovery_only_advises_on_a_child_stopped_by_hand():
     issue = only(down(MLX, State.STOPPED, stopped_by_hand=True))
     assert issue.remedy is None
     assert "POST /services/mlx_server/start" in issue.advice
 
 
 @pytest.mark.parametrize("state", [State.OPEN, State.FAILED])
-def test_child_with_open_breaker_or_failed_gets_the_reset_as_advice(state: State):
+def test_recovery_advises_a_reset_for_a_child_that_failed_or_has_an_open_breaker(state: State):
     issue = only(down(MLX, state, detail="exit code 78"))
     assert issue.remedy is None
     assert "exit code 78" in issue.advice
@@ -63,24 +63,24 @@ def test_child_with_open_breaker_or_failed_gets_the_reset_as_advice(state: State
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.STOPPING, State.BACKOFF])
-def test_child_in_transition_is_waited_for(state: State):
+def test_recovery_waits_for_a_child_that_is_starting_stopping_or_in_backoff(state: State):
     issue = only(down(MLX, state))
     assert issue.remedy is None
     assert issue.resolves_itself
 
 
-def test_child_that_does_not_answer_is_replaced():
+def test_recovery_replaces_a_child_that_does_not_answer():
     assert only(replace(MLX, healthy=False, answers=False)).remedy == ReplaceHungChild("mlx_server", 10)
 
 
-def test_hung_child_without_restarts_left_gets_advice_only():
+def test_recovery_only_advises_on_a_hung_child_without_restarts_left():
     issue = only(replace(MLX, healthy=False, answers=False, restarts_left=0))
     assert issue.remedy is None
     assert "too often" in issue.advice
 
 
 @pytest.mark.parametrize("service", [down(MLX, State.STOPPED), replace(MLX, healthy=False, answers=False)])
-def test_stranded_wired_memory_prevents_restarts_and_advises_a_reboot(service: ServiceFacts):
+def test_recovery_with_stranded_wired_memory_restarts_nothing_and_advises_a_reboot(service: ServiceFacts):
     issues = find_issues(Facts(services=(service,), headroom=NO_ROOM))
     assert [issue.service for issue in issues] == ["memory", "mlx_server"]
     assert not any(issue.remedy for issue in issues)
@@ -103,24 +103,24 @@ def test_stranded_wired_memory_prevents_restarts_and_advises_a_reboot(service: S
         (down(ORCHESTRATOR, State.STOPPED, stopped_by_hand=True), None),
     ],
 )
-def test_container_gets_the_remedy_for_its_state(service: ServiceFacts, remedy: object):
+def test_recovery_chooses_the_remedy_for_the_state_of_a_container(service: ServiceFacts, remedy: object):
     assert only(service).remedy == remedy
 
 
-def test_container_without_a_running_docker_engine_gets_no_remedy():
+def test_recovery_has_no_remedy_for_a_container_while_the_docker_engine_is_down():
     issue = only(down(ORCHESTRATOR, State.STOPPED), docker_answers=False)
     assert issue.remedy is None
     assert "Docker engine" in issue.advice
 
 
-def test_port_held_by_another_program_is_named_and_the_child_not_started():
+def test_recovery_does_not_start_a_child_whose_port_another_program_holds_and_names_the_holder():
     port = PortFacts("mlx_server", 99, "port 11435 is held by nginx (PID 99); stop it with `kill 99`")
     issue = only(down(MLX, State.BACKOFF), ports=(port,))
     assert issue.remedy is None
     assert "nginx" in issue.advice
 
 
-def test_port_held_by_an_old_server_is_freed_before_the_child_is_started():
+def test_recovery_ends_an_old_server_that_holds_the_port_before_it_starts_the_child():
     port = PortFacts("mlx_server", 99, "port 11435 is held by python", held_by_old_server=True)
     issues = find_issues(Facts(services=(down(MLX, State.STOPPED),), ports=(port,)))
     assert [issue.remedy for issue in issues] == [
@@ -129,7 +129,7 @@ def test_port_held_by_an_old_server_is_freed_before_the_child_is_started():
     ]
 
 
-def test_watched_service_that_is_down_gets_advice_only():
+def test_recovery_only_advises_on_a_service_that_vestal_watches_but_does_not_control():
     issue = only(down(OLLAMA, State.STOPPED, detail="start it with `ollama serve`"))
     assert issue.remedy is None
     assert "ollama serve" in issue.advice
@@ -156,7 +156,7 @@ OWNED = ServiceFacts(
         (down(OWNED, State.STARTING), None),
     ],
 )
-def test_owned_service_is_controlled_through_its_owner_or_gets_advice(service: ServiceFacts, remedy: object):
+def test_recovery_controls_a_service_through_its_owner_or_else_advises(service: ServiceFacts, remedy: object):
     issue = only(service)
     assert issue.remedy == remedy
     assert service.refusal in issue.advice
@@ -166,12 +166,12 @@ def test_owned_service_is_controlled_through_its_owner_or_gets_advice(service: S
 @pytest.mark.parametrize(
     "service", [down(OWNED, State.STOPPED), replace(OWNED, healthy=False, answers=False)]
 )
-def test_owned_service_is_not_restarted_if_only_a_reboot_frees_memory(service: ServiceFacts):
+def test_recovery_restarts_no_service_through_its_owner_if_only_a_reboot_frees_memory(service: ServiceFacts):
     issues = find_issues(Facts(services=(replace(service, state=State.STOPPED),), headroom=NO_ROOM))
     assert all(issue.remedy is None for issue in issues)
 
 
-def test_orphaned_runner_is_terminated_before_its_service_is_started():
+def test_recovery_terminates_an_orphaned_ollama_runner_before_it_starts_ollama():
     managed = ServiceFacts("ollama", ControlledBy.SUPERVISOR, State.STOPPED)
     issues = find_issues(
         Facts(services=(MLX, managed, ORCHESTRATOR), orphans=(OrphanFacts("ollama", 77, 2**30),))
@@ -180,7 +180,7 @@ def test_orphaned_runner_is_terminated_before_its_service_is_started():
     assert "1.0 GiB" in issues[0].found
 
 
-def test_orphaned_runner_of_another_user_gets_advice_only():
+def test_recovery_only_advises_on_an_orphaned_ollama_runner_of_another_user():
     (issue,) = find_issues(
         Facts(services=(OLLAMA,), orphans=(OrphanFacts("ollama", 77, may_terminate=False),))
     )
@@ -204,7 +204,7 @@ SERVICES = st.builds(
 
 
 @given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([Headroom(), NO_ROOM]))
-def test_no_remedy_touches_a_service_that_is_healthy_given_up_or_stopped_by_hand(
+def test_recovery_has_no_remedy_for_a_service_that_is_healthy_given_up_or_stopped_by_hand(
     service, engine, restarts, room
 ):
     service = replace(service, restarts_left=restarts)

@@ -21,33 +21,33 @@ def recorded(name: str) -> str:
     return (RECORDED / f"{name}.txt").read_text()
 
 
-def test_parse_print_of_a_running_job_ignores_the_fields_of_its_coalitions():
+def test_launchctl_print_of_a_running_job_is_parsed_without_the_fields_of_its_coalitions():
     assert parse_print(0, recorded("running")) == JobState(True, "running", 44028, 1, "")
 
 
-def test_parse_print_after_a_kill_has_the_signal_as_last_exit():
+def test_launchctl_print_after_a_kill_is_parsed_with_the_signal_as_last_exit():
     assert parse_print(0, recorded("running_after_a_kill")) == JobState(
         True, "running", 44102, 3, "Killed: 9"
     )
 
 
-def test_parse_print_between_two_passes_has_no_pid():
+def test_launchctl_print_of_a_periodic_job_between_two_runs_is_parsed_without_a_pid():
     assert parse_print(0, recorded("between_runs")) == JobState(True, "not running", None, 12, "0")
 
 
-def test_parse_print_of_a_failed_spawn_keeps_the_name_of_the_exit_code():
+def test_launchctl_print_of_a_failed_spawn_is_parsed_with_the_name_of_the_exit_code():
     job = parse_print(0, recorded("spawn_failed"))
     assert job == JobState(True, "spawn scheduled", None, 7, "78: EX_CONFIG")
     assert job.describe() == "spawn scheduled, started 7 times, last exit 78: EX_CONFIG"
 
 
-def test_parse_print_of_a_job_that_keeps_exiting_gives_its_exit_code():
+def test_launchctl_print_of_a_job_that_keeps_exiting_is_parsed_with_its_exit_code():
     job = parse_print(0, recorded("dying"))
     assert (job.pid, job.runs, job.exit_code) == (None, 412, 78)
     assert parse_print(0, recorded("running_after_a_kill")).exit_code is None, "a signal is not an exit code"
 
 
-def test_parse_print_of_an_unknown_job_is_not_loaded():
+def test_launchctl_print_of_an_unknown_job_is_parsed_as_not_loaded():
     assert parse_print(113, recorded("not_found")) == JobState()
 
 
@@ -74,7 +74,7 @@ def test_parse_print_of_an_unknown_job_is_not_loaded():
         (127, "launchctl: No such file or directory", LaunchctlOutcome.FAILED),
     ],
 )
-def test_classify_returns_the_outcome_of_exit_code_and_message(
+def test_launchctl_failure_is_classified_by_exit_code_and_message(
     exit_code: int, text: str, outcome: LaunchctlOutcome
 ):
     assert classify(exit_code, text) is outcome
@@ -83,21 +83,21 @@ def test_classify_returns_the_outcome_of_exit_code_and_message(
 @pytest.mark.parametrize(
     "outcome", [outcome for outcome in LaunchctlOutcome if outcome is not LaunchctlOutcome.DONE]
 )
-def test_problem_sentence_of_every_outcome_is_one_line(outcome: LaunchctlOutcome):
+def test_launchctl_problem_sentence_of_every_outcome_is_one_line(outcome: LaunchctlOutcome):
     said = problem_sentence(
         outcome, "launchctl bootstrap gui/501 x", "Boot\nfailed: 9", "gui/501", "dev.vestal.agent"
     )
     assert said and "\n" not in said
 
 
-def test_problem_sentence_without_a_login_session_offers_the_daemon():
+def test_launchctl_problem_sentence_without_a_login_session_offers_the_launch_daemon():
     said = problem_sentence(
         LaunchctlOutcome.NO_SESSION, "launchctl bootstrap", "", "gui/501", "dev.vestal.agent"
     )
     assert "gui/501" in said and "vestal install --daemon" in said
 
 
-def test_problem_sentence_of_a_disabled_job_has_the_command_that_enables_it():
+def test_launchctl_problem_sentence_of_a_disabled_job_has_the_command_that_enables_it():
     said = problem_sentence(
         LaunchctlOutcome.DISABLED, "launchctl bootstrap", "", "gui/501", "dev.vestal.agent"
     )

@@ -51,20 +51,20 @@ def manager(tmp_path: Path, commands: Commands, pauses: list[float]) -> Launchd:
     return Launchd(home, commands, launchd.agents(tmp_path, 501), pauses.append)
 
 
-def test_load_of_an_unknown_job_enables_bootstraps_and_kickstarts_it(tmp_path: Path, pauses):
+def test_launchd_load_of_an_unknown_job_enables_bootstraps_and_kickstarts_it(tmp_path: Path, pauses):
     commands = ScriptedCommands(print=[UNKNOWN])
     assert manager(tmp_path, commands, pauses).load("agent", changed=True) == ""
     assert commands.verbs == ["enable", "bootstrap", "kickstart"]
 
 
-def test_load_of_a_changed_job_waits_until_the_old_one_is_unloaded(tmp_path: Path, pauses):
+def test_launchd_load_of_a_changed_job_waits_until_the_old_job_is_unloaded(tmp_path: Path, pauses):
     commands = ScriptedCommands(print=[LOADED, LOADED, LOADED, UNKNOWN], bootout=[STOPPING])
     assert manager(tmp_path, commands, pauses).load("agent", changed=True) == ""
     assert commands.verbs == ["bootout", "enable", "bootstrap", "kickstart"]
     assert pauses == [launchd.UNLOAD_POLL_S] * 2
 
 
-def test_load_of_a_changed_job_that_never_stops_returns_a_problem(tmp_path: Path, pauses):
+def test_launchd_load_of_a_changed_job_that_never_stops_returns_a_problem(tmp_path: Path, pauses):
     commands = ScriptedCommands(print=[LOADED], bootout=[FINE])
     problem = manager(tmp_path, commands, pauses).load("agent", changed=True)
     assert "dev.vestal.agent has not stopped yet" in problem
@@ -72,14 +72,14 @@ def test_load_of_a_changed_job_that_never_stops_returns_a_problem(tmp_path: Path
     assert sum(pauses) == pytest.approx(launchd.UNLOAD_TIMEOUT_S)
 
 
-def test_bootstrap_that_fails_with_error_5_is_retried_once_after_a_delay(tmp_path: Path, pauses):
+def test_launchd_bootstrap_that_fails_with_error_5_is_retried_once_after_a_delay(tmp_path: Path, pauses):
     commands = ScriptedCommands(print=[UNKNOWN], bootstrap=[INPUT_OUTPUT, FINE])
     assert manager(tmp_path, commands, pauses).load("recover", changed=True) == ""
     assert commands.verbs == ["enable", "bootstrap", "bootstrap"]
     assert pauses == [launchd.BOOTSTRAP_RETRY_DELAY_S]
 
 
-def test_bootstrap_of_a_job_that_was_loaded_meanwhile_succeeds(tmp_path: Path, pauses):
+def test_launchd_bootstrap_of_a_job_that_was_loaded_meanwhile_succeeds(tmp_path: Path, pauses):
     commands = ScriptedCommands(
         print=[UNKNOWN], bootstrap=[CommandResult(37, "Bootstrap failed: 37: Operation already in progress")]
     )
@@ -87,7 +87,7 @@ def test_bootstrap_of_a_job_that_was_loaded_meanwhile_succeeds(tmp_path: Path, p
     assert commands.verbs[-1] == "kickstart"
 
 
-def test_start_of_loaded_jobs_kickstarts_only_those_kept_alive(tmp_path: Path, pauses):
+def test_launchd_start_of_loaded_jobs_kickstarts_only_jobs_with_keep_alive(tmp_path: Path, pauses):
     commands = ScriptedCommands(print=[LOADED])
     jobs = manager(tmp_path, commands, pauses)
     for name in ("agent", "recover"):
@@ -97,8 +97,8 @@ def test_start_of_loaded_jobs_kickstarts_only_those_kept_alive(tmp_path: Path, p
     assert commands.verbs == ["kickstart"]
 
 
-def test_stop_unloads_the_recovery_pass_before_the_agent(tmp_path: Path, pauses):
-    """A pass would start the agent again."""
+def test_launchd_stop_unloads_the_recovery_job_before_the_agent(tmp_path: Path, pauses):
+    """A recovery pass between the two would start the agent again."""
     commands = ScriptedCommands(print=[UNKNOWN])
     jobs = manager(tmp_path, commands, pauses)
     for name in ("agent", "recover"):
@@ -109,6 +109,6 @@ def test_stop_unloads_the_recovery_pass_before_the_agent(tmp_path: Path, pauses)
     assert commands.targets == ["gui/501/dev.vestal.recover", "gui/501/dev.vestal.agent"]
 
 
-def test_command_that_does_not_exist_returns_exit_code_127():
+def test_launchd_command_that_does_not_exist_returns_exit_code_127():
     done = Commands().ask("no-such-program-at-all")
     assert done.exit_code == 127 and "no-such-program-at-all" in done.text

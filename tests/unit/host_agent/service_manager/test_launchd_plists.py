@@ -110,7 +110,7 @@ def daemons(config, settings: JobSettings):
     return plists(config, settings, launchd.daemons("ada", 501))
 
 
-def test_plists_have_only_keys_of_the_manual_with_values_of_their_types(agents, daemons):
+def test_plists_have_only_keys_of_launchds_manual_with_values_of_their_types(agents, daemons):
     for keys in (*agents.values(), *daemons.values()):
         for key, value in keys.items():
             assert isinstance(value, MANUAL[key]), key
@@ -122,7 +122,7 @@ def test_plists_have_only_keys_of_the_manual_with_values_of_their_types(agents, 
         assert all(isinstance(v, str) for v in keys["ProgramArguments"])
 
 
-def test_jobs_kept_alive_restart_after_a_failure_and_have_time_to_stop(agents, config):
+def test_plists_of_keep_alive_jobs_restart_after_a_failure_and_leave_time_to_stop(agents, config):
     for name in KEPT_ALIVE:
         assert agents[name]["KeepAlive"] == {"SuccessfulExit": False}
         assert agents[name]["RunAtLoad"] is True
@@ -132,18 +132,18 @@ def test_jobs_kept_alive_restart_after_a_failure_and_have_time_to_stop(agents, c
     assert agents["server"]["ProgramArguments"][-1] == "server"
 
 
-def test_jobs_kept_alive_may_open_more_files_than_launchds_256(agents):
+def test_plists_of_keep_alive_jobs_raise_launchds_limit_of_256_open_files(agents):
     for name in KEPT_ALIVE:
         soft, hard = (agents[name][f"{kind}ResourceLimits"]["NumberOfFiles"] for kind in ("Soft", "Hard"))
         assert descriptors.WANTED <= soft <= hard
 
 
-def test_stop_within_s_grows_with_the_drain_time(tmp_path: Path):
+def test_stop_timeout_of_an_installed_job_grows_with_the_configured_drain_time(tmp_path: Path):
     env = {"HOME": str(tmp_path), "VESTAL_MLX__DRAIN_S": "600"}
     assert stop_within_s(load(env, tmp_path)) > 600 + 15
 
 
-def test_recovery_job_runs_at_load_and_every_300_s_and_leaves_its_children_running(agents):
+def test_plist_of_the_recovery_job_runs_at_load_and_every_300_s_and_spares_its_children(agents):
     recover = agents["recover"]
     assert recover["RunAtLoad"] is True and recover["StartInterval"] == 300
     assert recover["AbandonProcessGroup"] is True
@@ -151,7 +151,7 @@ def test_recovery_job_runs_at_load_and_every_300_s_and_leaves_its_children_runni
     assert recover["ProgramArguments"][-2:] == ["recover", "--once"]
 
 
-def test_label_is_the_name_of_the_file_and_differs_between_homes(agents, config, tmp_path: Path):
+def test_plist_label_equals_its_file_name_and_differs_between_homes(agents, config, tmp_path: Path):
     manager = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))
     for name, keys in agents.items():
         assert manager.path(name).name == f"{keys['Label']}.plist"
@@ -162,14 +162,14 @@ def test_label_is_the_name_of_the_file_and_differs_between_homes(agents, config,
     assert len({keys["Label"] for keys in agents.values()}) == len(ALL_JOBS)
 
 
-def test_log_folder_of_every_job_exists_after_home_prepare(agents, config):
+def test_log_folder_of_every_launchd_job_exists_after_home_prepare(agents, config):
     config.home.prepare()
     for keys in agents.values():
         assert Path(keys["StandardOutPath"]).parent.is_dir()
         assert keys["StandardErrorPath"] == keys["StandardOutPath"]
 
 
-def test_values_with_markup_and_newlines_are_escaped(agents, settings: JobSettings):
+def test_plist_values_with_markup_and_newlines_are_escaped(agents, settings: JobSettings):
     assert agents["agent"]["EnvironmentVariables"]["A"] == '<&"\n'
     assert agents["agent"]["WorkingDirectory"] == str(settings.checkout)
 
@@ -179,7 +179,7 @@ def test_launch_daemons_have_a_user_name_and_launch_agents_have_none(agents, dae
     assert not any("UserName" in keys for keys in agents.values())
 
 
-def test_fill_of_a_template_with_an_unknown_placeholder_raises_key_error():
+def test_plist_template_with_an_unknown_placeholder_raises_key_error():
     template = plistlib.dumps({"Label": "@LABLE@"}).decode()
     with pytest.raises(KeyError):
         fill(template, {"LABEL": "x"}, {})
@@ -190,7 +190,7 @@ def test_rendered_plists_have_no_placeholders(config, settings: JobSettings, tmp
         assert "@" not in file.text
 
 
-def test_installed_program_of_a_plist_is_its_python_and_checkout(
+def test_installed_program_read_from_a_plist_has_its_python_and_checkout(
     config, settings: JobSettings, tmp_path: Path
 ):
     manager = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))

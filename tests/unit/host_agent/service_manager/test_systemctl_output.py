@@ -29,11 +29,11 @@ RECORDED = Path(__file__).resolve().parents[3] / "recorded" / "systemctl"
         ("not_found", JobState()),
     ],
 )
-def test_parse_show_returns_state_pid_starts_and_last_exit(name: str, job: JobState):
+def test_systemctl_show_is_parsed_with_state_pid_starts_and_last_exit(name: str, job: JobState):
     assert parse_show(0, (RECORDED / f"{name}.txt").read_text()) == job
 
 
-def test_parse_show_of_a_timer_has_the_last_exit_of_its_service():
+def test_systemctl_show_of_a_timer_is_parsed_with_the_last_exit_of_its_service():
     assert parse_show(0, (RECORDED / "timer.txt").read_text(), "1").last_exit == "1"
 
 
@@ -47,19 +47,19 @@ def test_parse_show_of_a_timer_has_the_last_exit_of_its_service():
         (127, "systemctl: No such file or directory"),
     ],
 )  # fmt: skip
-def test_missing_user_manager_is_recognized_and_its_sentence_has_a_remedy(exit_code: int, text: str):
+def test_missing_systemd_user_manager_is_recognized_and_its_sentence_has_a_remedy(exit_code: int, text: str):
     assert is_user_manager_missing(exit_code, text)
     assert "vestal up" in user_manager_missing_sentence(text) and "\n" not in user_manager_missing_sentence(
         text
     )
 
 
-def test_other_systemctl_failures_are_not_taken_for_a_missing_user_manager():
+def test_other_systemctl_failures_are_not_mistaken_for_a_missing_user_manager():
     assert not is_user_manager_missing(1, "Failed to enable unit: Unit file x.service does not exist.")
     assert not is_user_manager_missing(0, "Version=252")
 
 
-def test_problem_sentence_has_the_command_and_its_output():
+def test_systemctl_problem_sentence_has_the_command_and_its_output():
     command = ("systemctl", "--user", "enable", "x")
     assert (
         problem_sentence(command, 1, "Failed\nto enable") == "`systemctl --user enable x`: Failed to enable"

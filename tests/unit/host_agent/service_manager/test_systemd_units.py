@@ -52,7 +52,7 @@ def write(units: list[UnitFile]) -> None:
         unit.path.write_text(unit.text)
 
 
-def test_systemd_units_have_the_same_restart_rules_as_the_launch_agents(units):
+def test_systemd_units_have_the_same_restart_rules_as_the_launchd_agents(units):
     for name in KEPT_ALIVE:
         kept = text(units, f"-{name}.service")
         assert "\nRestart=on-failure\n" in kept
@@ -68,20 +68,22 @@ def test_systemd_units_have_the_same_restart_rules_as_the_launch_agents(units):
     assert f"\nUnit={service}\n" in timer
 
 
-def test_values_with_specifiers_and_quotes_are_quoted_for_systemd(units, tmp_path: Path):
+def test_systemd_unit_values_with_specifiers_and_quotes_are_quoted(units, tmp_path: Path):
     agent = text(units, "-agent.service")
     assert r'Environment="A=b\" %%h $HOME \\ é\n2"' in agent, "only ExecStart knows $"
     assert f"WorkingDirectory={tmp_path}/50%% checkout" in agent
     assert not re.search(r"^[^#\n]*@", agent, re.MULTILINE)
 
 
-def test_installed_program_of_a_unit_is_its_python_and_checkout(manager, units, tmp_path: Path):
+def test_installed_program_read_from_a_systemd_unit_has_its_python_and_checkout(
+    manager, units, tmp_path: Path
+):
     write(units)
     assert manager.installed_program("agent").python == Path(sys.executable)
     assert manager.installed_program("recover").checkout == tmp_path / "50% checkout"
 
 
-def test_installed_program_of_a_foreign_unit_raises_value_error(manager, units):
+def test_installed_program_read_from_a_foreign_systemd_unit_raises_value_error(manager, units):
     write(units)
     manager.paths("agent")[0].write_text("[Unit]\n")
     with pytest.raises(ValueError, match="no ExecStart"):
@@ -89,7 +91,7 @@ def test_installed_program_of_a_foreign_unit_raises_value_error(manager, units):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
-def test_units_pass_systemd_analyze_verify(units, folder: Path, tmp_path: Path):
+def test_rendered_systemd_units_pass_systemd_analyze_verify(units, folder: Path, tmp_path: Path):
     write(units)
     run = tmp_path / "run"
     run.mkdir(mode=0o700)

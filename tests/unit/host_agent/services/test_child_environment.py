@@ -20,7 +20,7 @@ def config(tmp_path: Path, **env: str):
     return load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "v"), **env}, tmp_path)
 
 
-def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_natively(tmp_path: Path):
+def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_without_one(tmp_path: Path):
     settings = config(tmp_path, VESTAL_MLX_PORT="1234", VESTAL_AGENT_PORT="4321")
     inside = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
     assert inside["MLX_API_URL"] == inside["MAC_LLM_URL"] == "http://host.docker.internal:1234"
@@ -32,7 +32,7 @@ def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_na
     assert native["VESTAL_TOKEN_FILE"] == str(tmp_path / "v" / "token")
 
 
-def test_configured_addresses_are_passed_to_the_orchestrator(tmp_path: Path):
+def test_configured_server_addresses_are_passed_to_the_orchestrator(tmp_path: Path):
     settings = config(
         tmp_path, MLX_API_URL="http://10.1.1.1:8000", RECOVERY_WEBHOOK_URL="http://localhost:1/recover"
     )
@@ -41,12 +41,12 @@ def test_configured_addresses_are_passed_to_the_orchestrator(tmp_path: Path):
     assert environment["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:1/recover"
 
 
-def test_ollama_switched_off_has_an_empty_address(tmp_path: Path):
+def test_orchestrator_gets_an_empty_ollama_address_if_ollama_is_switched_off(tmp_path: Path):
     settings = config(tmp_path, VESTAL_OLLAMA__MANAGE="off")
     assert child_environment.orchestrator(settings, "127.0.0.1")["OLLAMA_BASE_URL"] == ""
 
 
-def test_addresses_of_other_hosts_come_after_this_machines(tmp_path: Path):
+def test_orchestrator_gets_addresses_of_other_hosts_after_the_address_of_this_machine(tmp_path: Path):
     settings = config(
         tmp_path,
         VESTAL_OLLAMA__MANAGE="off",
@@ -61,7 +61,7 @@ def test_addresses_of_other_hosts_come_after_this_machines(tmp_path: Path):
     assert "more_api_key" not in repr(settings.orchestrator)
 
 
-def test_compose_environment_has_the_homes_project_and_memory_limit(tmp_path: Path):
+def test_compose_environment_has_the_project_name_home_and_memory_limit(tmp_path: Path):
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__MEM_LIMIT="512m")
     compose = Compose(settings)
     assert compose.project == settings.home.label
@@ -70,7 +70,7 @@ def test_compose_environment_has_the_homes_project_and_memory_limit(tmp_path: Pa
     assert environment["VESTAL_HOME"] == str(settings.home.root)
 
 
-def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containers(tmp_path: Path):
+def test_knowledge_folders_are_passed_to_children_on_the_host_and_mounted_in_containers(tmp_path: Path):
     given = f"{{reader: {tmp_path}/no$tes, docs: docs}}"
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__KNOWLEDGE=given)
     docs = str(child_environment.REPO / "docs")
@@ -90,7 +90,7 @@ def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containe
     assert knowledge_mounts.write(config(tmp_path)) == []
 
 
-def test_compose_last_lines_are_joined_to_one_line():
+def test_last_lines_of_docker_compose_output_are_joined_to_one_line():
     assert last_lines("one\n\ntwo\nthree\nfour\n") == "two; three; four"
     assert last_lines("") == "it printed nothing"
 
@@ -106,7 +106,9 @@ def test_compose_last_lines_are_joined_to_one_line():
         ("https://collector:4318/127.0.0.1x", "https://collector:4318/127.0.0.1x"),
     ],
 )
-def test_collector_on_this_machine_is_reached_by_name_from_a_container(endpoint: str, from_container: str):
+def test_trace_collector_on_this_machine_is_reached_by_host_name_from_a_container(
+    endpoint: str, from_container: str
+):
     variables = child_environment.container_traces({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
     assert (variables["VESTAL_TRACING"], variables["OTEL_EXPORTER_OTLP_ENDPOINT"]) == ("1", from_container)
 
@@ -120,11 +122,13 @@ def test_collector_on_this_machine_is_reached_by_name_from_a_container(endpoint:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, ""),
     ],
 )
-def test_image_gets_opentelemetry_only_if_traces_are_on(environment: dict[str, str], built_in: str):
+def test_container_image_is_built_with_opentelemetry_only_if_tracing_is_on(
+    environment: dict[str, str], built_in: str
+):
     assert child_environment.container_traces(environment)["VESTAL_TRACING"] == built_in
 
 
-def test_compose_passes_every_variable_about_traces_to_the_containers(tmp_path: Path, monkeypatch):
+def test_compose_file_passes_every_tracing_variable_to_the_containers(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a")
@@ -140,14 +144,14 @@ def test_compose_passes_every_variable_about_traces_to_the_containers(tmp_path: 
     assert composed["services"]["orchestrator"]["build"]["args"]["TRACING"] == "${VESTAL_TRACING:-}"
 
 
-def test_compose_passes_every_setting_of_the_orchestrator_to_the_containers(tmp_path: Path):
-    """A setting that docker-compose.yml does not name works natively, and is lost in a container."""
+def test_compose_file_passes_every_setting_of_the_orchestrator_to_the_containers(tmp_path: Path):
+    """A setting that docker-compose.yml does not name works on the host, and is lost in a container."""
     given = child_environment.orchestrator(config(tmp_path), child_environment.HOST_FROM_CONTAINER)
     composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
     assert composed["x-environment"].keys() >= given.keys()
 
 
-def test_reranker_of_the_search_is_none_unless_it_is_configured(tmp_path: Path):
+def test_orchestrator_gets_a_reranking_model_only_if_one_is_configured(tmp_path: Path):
     def passed_on(**env: str) -> str:
         return child_environment.orchestrator(config(tmp_path, **env), "127.0.0.1")["VESTAL_RERANK_MODEL"]
 

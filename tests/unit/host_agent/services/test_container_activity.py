@@ -14,7 +14,7 @@ def top(*rows: list[str]) -> dict[str, object]:
     return {"Titles": TITLES, "Processes": list(rows)}
 
 
-def test_parse_top_sums_the_cpu_time_of_all_processes_and_takes_the_state_of_the_main_one():
+def test_docker_top_gives_the_cpu_time_of_all_processes_and_the_state_of_the_main_process():
     found = parse_top(top(["4711", "Ssl", "00:01:02"], ["4800", "R", "1-00:00:01"]), 4711)
     assert found == ProcessActivity(cpu_s=86_463.0, suspended=False, wants_cpu=False, waits_for_disk=False)
 
@@ -23,11 +23,11 @@ def test_parse_top_sums_the_cpu_time_of_all_processes_and_takes_the_state_of_the
     ("state", "shown"),
     [("Tsl", "suspended"), ("R+", "wants_cpu"), ("Dsl", "waits_for_disk")],
 )
-def test_parse_top_names_the_state_of_the_main_process(state: str, shown: str):
+def test_docker_top_tells_suspended_computing_and_disk_waiting_main_processes_apart(state: str, shown: str):
     assert getattr(parse_top(top(["4711", state, "3:04"]), 4711), shown) is True
 
 
 @pytest.mark.parametrize("answer", [{}, top(), top(["4711"]), top(["1", "S", "soon"]), {"Processes": [7]}])
-def test_parse_top_of_an_unknown_format_returns_unknown(answer: dict[str, object]):
+def test_docker_top_in_an_unknown_format_gives_unknown_activity(answer: dict[str, object]):
     found = parse_top(answer, 4711)
     assert (found.cpu_s, found.suspended) == (None, None)

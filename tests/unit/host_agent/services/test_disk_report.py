@@ -13,7 +13,7 @@ def _writes(failed: int, since: float | None) -> dict[str, Any]:
     return {"failed": failed, "failing_since": since, "error": NO_SPACE}
 
 
-def test_disk_report_names_each_error_once_the_losses_and_the_remedy():
+def test_disk_report_names_each_error_once_with_the_lost_lines_and_the_remedy():
     failures = {
         "agent": {"journal": _writes(1, 50.0), "pid_file": _writes(1, 60.0)},
         "mlx_server": {"log": _writes(10, 40.0)},
@@ -34,10 +34,10 @@ def test_disk_report_is_empty_once_all_writes_succeed_again():
     assert lost(failures) == "10 log lines"
 
 
-def test_disk_report_of_a_failure_without_losses_names_none():
+def test_disk_report_of_a_failure_without_losses_mentions_no_losses():
     assert "Lost" not in message({"agent": {"pid_file": _writes(1, 50.0)}}, "/home")
 
 
-def test_journal_note_names_the_newest_damaged_copy():
+def test_status_note_on_a_damaged_journal_names_its_newest_copy():
     assert journal_note([]) == ""
     assert "journal.db.damaged-2" in journal_note(["journal.db.damaged-1", "journal.db.damaged-2"])

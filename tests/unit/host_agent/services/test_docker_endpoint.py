@@ -10,7 +10,7 @@ import pytest
 from host_agent.services.docker.docker_endpoint import find_endpoint
 
 
-def test_endpoint_without_docker_host_is_that_of_the_context_in_use(tmp_path: Path):
+def test_docker_endpoint_without_docker_host_is_taken_from_the_current_docker_context(tmp_path: Path):
     folder = tmp_path / ".docker"
     # sha256 of "desktop-linux", as the docker command names the folder
     meta = folder / "contexts/meta/fe9c6bd7a66301f49ca9b6a70b217107cd1284598bfc254700c989b916da791e"
@@ -30,5 +30,7 @@ def test_endpoint_without_docker_host_is_that_of_the_context_in_use(tmp_path: Pa
         ("ssh://host", None),
     ],
 )
-def test_endpoint_with_docker_host_is_that_address_if_supported(address: str, endpoint: str | None):
+def test_docker_endpoint_with_docker_host_is_taken_from_it_if_its_form_is_supported(
+    address: str, endpoint: str | None
+):
     assert find_endpoint({"DOCKER_HOST": address}) == endpoint

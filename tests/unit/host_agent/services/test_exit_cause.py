@@ -1,4 +1,4 @@
-"""The end of a container is explained from evidence alone; exit code 137 without any has no known cause."""
+"""The end of a container is explained by evidence only; without any, exit code 137 has no known cause."""
 
 from __future__ import annotations
 
@@ -66,23 +66,23 @@ RUNNING = {
         (ContainerExitEvidence(1), ExitCause.ERROR),
     ],
 )
-def test_explain_returns_the_cause_with_the_strongest_evidence(
+def test_container_exit_cause_is_the_one_with_the_strongest_evidence(
     evidence: ContainerExitEvidence, cause: ExitCause
 ):
     assert explain(evidence).cause is cause
 
 
-def test_explain_kill_for_memory_names_the_limit_and_the_setting():
+def test_container_killed_for_memory_is_explained_with_its_limit_and_the_setting():
     sentence = explain(ContainerExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
-def test_explain_kill_without_evidence_says_that_the_cause_is_unknown():
+def test_container_killed_without_evidence_is_explained_as_cause_unknown():
     assert explain(ContainerExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
-def test_explain_recorded_inspect_of_a_kill_for_memory_finds_the_cause():
+def test_recorded_docker_inspect_of_a_kill_for_memory_is_explained_by_memory():
     found = explain(container_status.evidence(OOM_KILLED))
     assert found.cause is ExitCause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence
@@ -103,7 +103,7 @@ def test_status_of_a_running_container_is_ready_with_its_uptime():
     assert status.healthy
 
 
-def test_status_of_a_ready_container_shows_only_a_recurring_death():
+def test_status_of_a_ready_container_mentions_its_last_death_only_if_deaths_recur():
     assert (
         container_status.service_status(RUNNING, now=0.0, last_death="03:58: stopped by a person").detail
         == ""
@@ -125,11 +125,11 @@ def test_status_of_a_ready_container_shows_only_a_recurring_death():
         ("dead", "", State.FAILED),
     ],
 )
-def test_container_status_maps_dockers_states_to_the_agents(status: str, health: str, state: State):
+def test_container_status_maps_each_docker_state_to_a_service_state(status: str, health: str, state: State):
     inspect = {"State": {"Status": status, "Running": status == "running", "Health": {"Status": health}}}
     assert container_status.service_status(inspect, now=0.0).state is state
 
 
 @pytest.mark.parametrize("text", [None, "", "0001-01-01T00:00:00Z", "nonsense"])
-def test_timestamp_of_dockers_year_one_is_zero(text: object):
+def test_docker_timestamp_that_is_missing_invalid_or_of_year_one_is_zero(text: object):
     assert container_status.timestamp(text) == 0.0

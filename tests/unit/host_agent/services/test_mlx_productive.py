@@ -22,7 +22,7 @@ def _event(**fields: Any) -> Event:
     return Event(1.0, 1, "mlx_server", "gateway_first_delivery", "", fields)
 
 
-def test_gateway_is_productive_once_it_has_said_that_it_served_a_client(service):
+def test_gateway_counts_as_having_worked_once_it_has_reported_a_first_delivery_to_a_client(service):
     spec = service.spec()
     assert spec.productive is not None
     assert spec.policy.productive_weight < 1
@@ -32,7 +32,7 @@ def test_gateway_is_productive_once_it_has_said_that_it_served_a_client(service)
     assert not spec.productive(18), "its successor has not served anybody yet"
 
 
-def test_gateway_says_only_once_that_it_served_a_client(capsys):
+def test_gateway_reports_its_first_delivery_to_a_client_only_once(capsys):
     telemetry = Telemetry(lambda: 0.0)
     telemetry.delivered()
     telemetry.delivered()

@@ -13,7 +13,7 @@ from vestal.config import load
 
 
 class FakeEngine:
-    """Stands for DockerApi."""
+    """A stand-in for DockerApi."""
 
     def __init__(self, answers: bool = True, built: bool = True) -> None:
         self.answers, self.built = answers, built
@@ -28,7 +28,7 @@ class FakeEngine:
 
 
 class FakeCompose:
-    """Stands for Compose."""
+    """A stand-in for Compose."""
 
     image = "vestal-orchestrator:local"
 
@@ -54,7 +54,7 @@ def _config(home: Path, wanted: str = "auto"):
         (FakeEngine(built=False), FakeCompose(), Mode.NATIVE, "image is not built"),
     ],
 )
-async def test_auto_mode_chooses_containers_only_with_docker_compose_and_image(
+async def test_orchestrator_mode_auto_chooses_containers_only_with_docker_compose_and_image(
     home, engine, plugin, expected, why
 ):
     decision = await mode.decide(_config(home), engine, plugin)
@@ -62,7 +62,7 @@ async def test_auto_mode_chooses_containers_only_with_docker_compose_and_image(
     assert why in decision.why
 
 
-async def test_auto_mode_keeps_existing_containers(home):
+async def test_orchestrator_mode_auto_continues_with_existing_containers(home):
     config = _config(home)
     mode.remember_containers(config)
     decision = await mode.decide(config, FakeEngine(answers=False), FakeCompose())
@@ -70,11 +70,11 @@ async def test_auto_mode_keeps_existing_containers(home):
 
 
 @pytest.mark.parametrize("wanted", ["native", "docker", "off"])
-async def test_configured_mode_is_chosen_without_asking_docker(home, wanted: str):
+async def test_configured_orchestrator_mode_is_chosen_without_asking_docker(home, wanted: str):
     decision = await mode.decide(_config(home, wanted), FakeEngine(answers=False), FakeCompose())
     assert decision.mode == wanted
 
 
-async def test_possible_mode_without_an_image_is_docker(home):
+async def test_orchestrator_mode_that_is_possible_without_a_built_image_is_docker(home):
     decision = await mode.possible_mode(_config(home), FakeEngine(built=False), FakeCompose())
     assert decision.mode is Mode.DOCKER

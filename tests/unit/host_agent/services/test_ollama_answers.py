@@ -23,7 +23,7 @@ NOW = 1_800_000_000.0
 BIG, SMALL = ModelInMemory("qwen3:8b", 8_000, context_tokens=8192), ModelInMemory("smollm2:135m", 400)
 
 
-def test_server_info_has_version_installed_and_loaded_models():
+def test_ollama_server_info_has_version_installed_and_loaded_models():
     entry = {
         "name": "all-minilm:latest",
         "size": 46,
@@ -47,13 +47,13 @@ def test_server_info_has_version_installed_and_loaded_models():
 @pytest.mark.parametrize(
     "tags", [Reply(500, {"error": "reentrancy"}), Reply(200, {"models": None}), Reply(200, None)]
 )
-def test_server_info_of_an_error_answer_has_its_status(tags: Reply):
+def test_ollama_server_info_of_an_error_answer_has_its_http_status(tags: Reply):
     found = read_server_info(Reply(200, {"version": "0.32.5"}), tags, Reply(404, None))
     assert str(tags.status) in found.error
     assert found.loaded == ()
 
 
-def test_choose_probe_model_returns_the_smallest_loaded_or_the_configured_one():
+def test_ollama_probe_model_is_the_configured_one_or_else_the_smallest_loaded():
     assert choose_probe_model((BIG, SMALL), None) is SMALL
     assert choose_probe_model((), None) is None
     assert choose_probe_model((BIG,), "all-minilm") == ModelInMemory("all-minilm")
@@ -62,7 +62,7 @@ def test_choose_probe_model_returns_the_smallest_loaded_or_the_configured_one():
     )
 
 
-def test_probe_request_keeps_the_models_context_size_and_unload_time():
+def test_ollama_probe_request_changes_neither_context_size_nor_unload_time_of_the_model():
     """Another context size would reload the model, and the default keep-alive would change its
     unload time.
     """
@@ -77,7 +77,7 @@ def test_probe_request_keeps_the_models_context_size_and_unload_time():
     assert "keep_alive" not in probe_request(ModelInMemory("m"), NOW).body
 
 
-def test_probe_request_to_an_embedding_model_asks_for_a_vector():
+def test_ollama_probe_request_to_an_embedding_model_asks_for_a_vector():
     assert probe_request(ModelInMemory("all-minilm", embeds=True), NOW).path == "/api/embed"
     reply = Reply(400, {"error": '"all-minilm" does not support generate'})
     assert says_embeddings_only(reply)
@@ -100,7 +100,7 @@ def test_probe_request_to_an_embedding_model_asks_for_a_vector():
         (EMBED, Reply(200, None), False),
     ],
 )
-def test_model_probe_succeeds_only_with_a_text_or_a_vector(
+def test_ollama_probe_succeeds_only_with_a_text_or_a_vector(
     request_sent: ModelRequest, reply: Reply, ok: bool
 ):
     found = judge(request_sent, reply)
@@ -108,16 +108,16 @@ def test_model_probe_succeeds_only_with_a_text_or_a_vector(
     assert ok or found.detail
 
 
-def test_model_probe_refused_by_a_full_queue_is_busy():
+def test_ollama_probe_refused_by_a_full_queue_counts_as_busy():
     assert judge(GENERATE, Reply(503, {"error": "server busy, please try again."})).busy
 
 
-def test_read_loaded_models_of_a_wrong_answer_returns_none():
+def test_ollamas_loaded_models_are_none_after_an_answer_in_a_wrong_form():
     assert read_loaded_models(Reply(404, {"error": "404 page not found"})) == ()
     assert read_loaded_models(Reply(200, {"models": None})) == ()
 
 
-def test_probe_budget_is_due_at_once_after_a_failure_otherwise_after_its_interval():
+def test_ollama_probe_is_due_at_once_after_a_failure_and_otherwise_after_its_interval():
     fresh = ProbeBudget(interval_s=30)
     assert fresh.is_due(0)
     assert not fresh.asked(0).is_due(100)
@@ -127,8 +127,8 @@ def test_probe_budget_is_due_at_once_after_a_failure_otherwise_after_its_interva
     assert after_success.asked(31).answered(ModelProbeResult(False), 32).is_due(32)
 
 
-def test_probe_budget_counts_the_silence_over_all_unanswered_probes():
-    """Else a model that never answers was busy for 15 minutes again after each failure."""
+def test_ollama_probe_counts_the_silence_over_all_unanswered_probes():
+    """Otherwise a model that never answers would count as busy for another 15 minutes after each failure."""
     given_up = ProbeBudget().asked(0).given_up()
     assert given_up.is_due(100)
     again = given_up.asked(100)

@@ -51,8 +51,8 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
 """
 
 
-def test_owner_of_a_server_at_another_address_is_not_asked_to_act():
-    """`auto` started a second `ollama serve` beside that of a user who had set OLLAMA_HOST."""
+def test_ollama_server_at_another_address_is_not_started_a_second_time():
+    """`manage: auto` once started a second `ollama serve` beside one of a user with OLLAMA_HOST."""
     brew = Job("homebrew.mxcl.ollama")
     seen = replace(SEEN, holder=None, elsewhere=SERVE, elsewhere_address="127.0.0.1:41434", jobs=(brew,))
     owner = owner_of(seen)
@@ -111,7 +111,7 @@ def test_owner_of_a_server_at_another_address_is_not_asked_to_act():
         (replace(SEEN, address="http://10.0.0.2:11434"), OwnerKind.REMOTE, "http://10.0.0.2:11434"),
     ],
 )
-def test_owner_is_whoever_would_restart_the_server(
+def test_owner_of_ollama_is_whoever_would_restart_its_server(
     evidence: OwnershipEvidence, kind: OwnerKind, name: str | None
 ):
     owner = owner_of(evidence)
@@ -150,7 +150,7 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
         (OwnerKind.ORPHAN, "", "restart", "end PID 900 and start `ollama serve` under Vestal"),
     ],
 )
-def test_make_plan_for_ollama_uses_the_command_of_its_owner(
+def test_plan_to_control_ollama_uses_the_command_of_its_owner(
     kind: OwnerKind, name: str, action: str, text: str
 ):
     found = make_plan(owner(kind, name), action, TOOLS)
@@ -174,7 +174,7 @@ def test_make_plan_for_ollama_uses_the_command_of_its_owner(
         (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
     ],
 )
-def test_plan_for_an_owner_that_has_to_act_itself_is_a_refusal_that_names_it(
+def test_plan_to_restart_ollama_of_an_owner_that_must_act_itself_is_refused_naming_the_owner(
     kind: OwnerKind, name: str, words: str
 ):
     found = make_plan(owner(kind, name), "restart", TOOLS)
@@ -182,13 +182,13 @@ def test_plan_for_an_owner_that_has_to_act_itself_is_a_refusal_that_names_it(
     assert (found.commands, found.terminate_pid, found.start_own) == ((), None, False)
 
 
-def test_plan_for_root_controls_the_systems_unit():
+def test_plan_to_restart_ollama_as_root_restarts_its_systemd_system_unit():
     found = make_plan(owner(OwnerKind.SYSTEMD_SYSTEM, "ollama.service"), "restart", replace(TOOLS, uid=0))
     assert found.commands == (("systemctl", "restart", "ollama.service"),)
 
 
 @pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
-def test_plan_for_a_watched_ollama_is_a_refusal_with_the_command_to_run(kind: OwnerKind):
+def test_plan_to_restart_ollama_under_manage_watch_is_refused_with_the_command_to_run(kind: OwnerKind):
     found = make_plan(owner(kind), "restart", replace(TOOLS, may_act=False))
     assert "ollama.manage is watch" in found.refusal
     assert "`" in found.refusal
@@ -211,12 +211,14 @@ def test_plan_for_a_watched_ollama_is_a_refusal_with_the_command_to_run(kind: Ow
         (("/home/ada/llama.cpp/llama-server", "-m", "x.gguf"), False, False),
     ],
 )
-def test_process_is_classified_by_its_command_line(words: tuple[str, ...], server: bool, runner: bool):
+def test_ollama_server_and_runner_processes_are_recognized_by_their_command_line(
+    words: tuple[str, ...], server: bool, runner: bool
+):
     process = ProcessSnapshot(7, 1, words[0].rsplit("/", 1)[-1], words)
     assert (is_server(process), is_runner(process)) == (server, runner)
 
 
-def test_runner_whose_parent_is_init_is_orphaned():
+def test_ollama_runner_whose_parent_is_init_is_orphaned():
     runner = ProcessSnapshot(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
     user_systemd = ProcessSnapshot(50, 1, "systemd", ("systemd", "--user"))
     left, adopted = replace(runner, pid=11, ppid=1), replace(runner, pid=12, ppid=50)
@@ -225,12 +227,12 @@ def test_runner_whose_parent_is_init_is_orphaned():
     assert [process.pid for process in found] == [11, 12]
 
 
-def test_ollama_jobs_include_jobs_that_run_its_server_or_have_its_name():
+def test_ollama_launchd_jobs_include_jobs_that_run_its_server_or_bear_its_name():
     jobs = ollama_jobs(parse_launchctl_list(LAUNCHCTL_LIST), 900)
     assert jobs == (Job("homebrew.mxcl.ollama", 900), Job("org.example.ollama"))
 
 
-def test_launchctl_print_is_read_at_its_top_level_only():
+def test_launchctl_print_of_an_ollama_job_is_read_at_its_top_level_only():
     assert parse_launchctl_print("homebrew.mxcl.ollama", CommandResult(0, LAUNCHCTL_PRINT)) == Job(
         "homebrew.mxcl.ollama", 612, system=True
     )
@@ -247,7 +249,9 @@ def test_launchctl_print_is_read_at_its_top_level_only():
         ("", None),
     ],
 )
-def test_systemctl_show_is_a_job_if_the_unit_runs_or_is_enabled(output: str, job: Job | None):
+def test_systemctl_show_of_an_ollama_unit_gives_a_job_only_if_it_runs_or_is_enabled(
+    output: str, job: Job | None
+):
     assert parse_systemctl_show("ollama.service", output, system=True) == job
 
 
@@ -263,5 +267,5 @@ def test_systemctl_show_is_a_job_if_the_unit_runs_or_is_enabled(output: str, job
         ("0::/\n", None),
     ],
 )
-def test_parse_cgroup_returns_the_unit_and_its_manager(text: str, job: Job | None):
+def test_cgroup_of_a_process_gives_its_systemd_unit_and_manager(text: str, job: Job | None):
     assert parse_cgroup(text) == job

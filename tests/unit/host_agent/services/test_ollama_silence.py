@@ -1,4 +1,4 @@
-"""A model that does not answer is busy or hangs: what its runner shows decides, and the verdict says so."""
+"""Whether a silent model is busy or hung: what its runner shows decides, and the verdict names it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -
     return judge(last, watch, silent_s=looks[-1][0], now=looks[-1][0], no_progress_s=no_progress_s)
 
 
-def test_runner_whose_tokens_advance_is_busy_without_a_time_limit():
+def test_ollama_runner_whose_tokens_advance_is_busy_without_a_time_limit():
     found = judged((10, 0.0, works(512)), (20_000, 0.0, works(1024)))
     assert (found.hangs, found.basis) == (False, "progress")
     assert found.detail == (
@@ -47,7 +47,7 @@ def test_runner_whose_tokens_advance_is_busy_without_a_time_limit():
     ("cores", "standing_s", "hangs"),
     [(1.9, 299, False), (1.9, 300, True), (0.0, 59, False), (0.0, 60, True)],
 )
-def test_runner_without_progress_hangs_after_the_limit_that_its_cpu_time_allows(
+def test_ollama_runner_without_progress_counts_as_hung_sooner_if_it_uses_no_cpu(
     cores: float, standing_s: float, hangs: bool
 ):
     found = judged((10, cores, works(512)), (10 + standing_s, cores, works(512)))
@@ -56,8 +56,8 @@ def test_runner_without_progress_hangs_after_the_limit_that_its_cpu_time_allows(
         assert f"has made no progress for {standing_s:.0f} s (512 tokens)" in found.detail
 
 
-def test_runner_in_one_step_for_longer_than_the_limit_hangs():
-    """A step does not let /slots answer, so the last mark counts."""
+def test_ollama_runner_in_one_step_for_longer_than_the_limit_counts_as_hung():
+    """During a step, /slots does not answer, so the last known progress counts."""
     assert judged((10, 1.0, works(512)), (310, 1.0, STEP_RUNS)).hangs
     assert judged((10, 1.0, STEP_RUNS), (310, 1.0, STEP_RUNS)).hangs
     assert not judged((10, 1.0, STEP_RUNS), (300, 1.0, works(512)), (400, 1.0, STEP_RUNS)).hangs
@@ -77,7 +77,7 @@ def test_runner_in_one_step_for_longer_than_the_limit_hangs():
         (900, 0.0, LOADS, True),
     ],
 )
-def test_runner_that_shows_no_progress_is_judged_by_its_cpu_time(
+def test_ollama_runner_without_progress_figures_is_judged_by_its_cpu_time(
     silent_s: float, cores: float, reading: Reading, hangs: bool
 ):
     found = judged((silent_s, cores, reading))
@@ -85,12 +85,12 @@ def test_runner_that_shows_no_progress_is_judged_by_its_cpu_time(
     assert reading.evidence in found.detail
 
 
-def test_model_without_a_runner_hangs():
+def test_silent_ollama_model_without_a_runner_process_counts_as_hung():
     found = judge((), ProgressWatch(), silent_s=12, now=12)
     assert (found.hangs, found.detail) == (True, "no token within 12 s; it has no runner")
 
 
-def test_one_runner_without_progress_hangs_even_if_another_advances():
+def test_ollama_runner_without_progress_counts_as_hung_even_if_another_runner_advances():
     first = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(10)))
     then = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(99)))
     watch = ProgressWatch().after(first, 0).after(then, 400)
@@ -99,7 +99,7 @@ def test_one_runner_without_progress_hangs_even_if_another_advances():
     assert "PID 1" in found.detail
 
 
-def test_replaced_runner_gets_the_full_time_again():
+def test_replaced_ollama_runner_gets_the_full_time_limit_again():
     watch = ProgressWatch().after((RunnerReading(1, 1.0, works(512)),), 0)
     then = (RunnerReading(2, 1.0, works(512)),)
     assert not judge(then, watch.after(then, 400), silent_s=400, now=400).hangs
@@ -123,7 +123,7 @@ def slot(**changed: object) -> dict[str, object]:
     }
 
 
-def test_read_slots_names_the_tokens_read_and_written():
+def test_ollama_runner_slots_show_the_tokens_read_and_written():
     found = read_slots(Reply(200, [slot(), slot(id=1, is_processing=False)]))
     assert found.activity is RunnerActivity.WORKING
     assert found.evidence == "its /slots: slot 0 has read 1536 and written 3 tokens"
@@ -140,7 +140,7 @@ def test_read_slots_names_the_tokens_read_and_written():
         {"n_past": 9},
     ],
 )
-def test_read_slots_mark_changes_with_every_kind_of_progress(advanced: dict[str, object]):
+def test_progress_mark_from_runner_slots_changes_with_every_kind_of_progress(advanced: dict[str, object]):
     assert read_slots(Reply(200, [slot()])).mark == read_slots(Reply(200, [slot(n_ctx=1)])).mark
     assert read_slots(Reply(200, [slot()])).mark != read_slots(Reply(200, [slot(**advanced)])).mark
 
@@ -158,7 +158,9 @@ def test_read_slots_mark_changes_with_every_kind_of_progress(advanced: dict[str,
         (Reply(200, ["x"]), RunnerActivity.IDLE),
     ],
 )
-def test_read_slots_of_any_answer_returns_a_reading(reply: Reply, activity: RunnerActivity):
+def test_runner_slots_answer_of_any_form_is_read_as_working_idle_or_unknown(
+    reply: Reply, activity: RunnerActivity
+):
     assert read_slots(reply).activity is activity
 
 
@@ -193,13 +195,13 @@ WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, t
         ([], RunnerActivity.HIDDEN, SHOWS_NOTHING.evidence),
     ],
 )
-def test_read_log_finds_unfinished_work_only_in_the_newest_line(
+def test_ollama_log_shows_unfinished_work_only_by_its_newest_line(
     lines: list[str], activity: RunnerActivity, evidence: str
 ):
     found = read_log(enumerate(lines))
     assert (found.activity, found.evidence) == (activity, evidence)
 
 
-def test_read_log_mark_differs_for_equal_lines_at_different_offsets():
+def test_progress_mark_from_ollamas_log_differs_for_equal_lines_at_different_offsets():
     assert read_log([(0, OLDER)]).mark == read_log([(0, OLDER), (50, GIN_GET)]).mark
     assert read_log([(0, OLDER)]).mark != read_log([(0, OLDER), (90, OLDER)]).mark

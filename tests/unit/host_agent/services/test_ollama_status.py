@@ -15,7 +15,7 @@ OWNED = Observation(owner=Owner(OwnerKind.BREW, "homebrew.mxcl.ollama", 900, "ad
 OWN = Observation(owner=Owner(OwnerKind.OURS, pid=7), server_info=INFO)
 
 
-def test_status_of_an_owned_server_names_owner_version_and_models():
+def test_status_of_ollama_with_an_owner_names_owner_version_and_models():
     status = service_status(OWNED, NO_CHILD)
     assert (status.state, status.process_pid, status.healthy) == (State.READY, 900, True)
     assert (
@@ -25,7 +25,7 @@ def test_status_of_an_owned_server_names_owner_version_and_models():
     assert (status.extra["version"], status.extra["models"], status.extra["managed"]) == ("0.32.5", 2, False)
 
 
-def test_status_of_a_failing_owned_server_names_the_failure_and_the_owner():
+def test_status_of_failing_ollama_with_an_owner_names_the_failure_and_the_owner():
     status = service_status(
         replace(OWNED, server_info=None, verdict=ModelProbeResult(False, "no answer within 3 s"), failures=1),
         NO_CHILD,
@@ -34,14 +34,14 @@ def test_status_of_a_failing_owned_server_names_the_failure_and_the_owner():
     assert "does not answer (no answer within 3 s); looked after by Homebrew's" in status.detail
 
 
-def test_status_of_a_busy_server_is_healthy():
+def test_status_of_busy_ollama_is_healthy():
     status = service_status(
         replace(OWNED, verdict=ModelProbeResult(True, "busy: a token waits", busy=True)), NO_CHILD
     )
     assert (status.state, status.healthy, status.detail) == (State.BUSY, True, "busy: a token waits")
 
 
-def test_status_of_another_users_server_says_how_to_stop_it():
+def test_status_of_another_users_ollama_says_how_to_stop_it():
     seen = replace(OWNED, owner=Owner(OwnerKind.OTHER_USER, "eve", 900, "eve"), lists_no_models=True)
     status = service_status(seen, NO_CHILD)
     assert status.state is State.DEGRADED
@@ -49,8 +49,8 @@ def test_status_of_another_users_server_says_how_to_stop_it():
     assert "brew services stop ollama" in status.detail
 
 
-def test_status_of_the_agents_own_server_is_not_ready_while_checks_fail():
-    """While checks of Ollama failed, its state stayed `ready` until its supervisor had counted three."""
+def test_status_of_ollama_run_by_the_agent_is_not_ready_while_health_checks_fail():
+    """Ollama's state once stayed `ready` until its supervisor had counted three failed checks."""
     child = ChildStatus(State.READY, 7, restart_count=2)
     assert service_status(OWN, child).detail == "version 0.32.5, 2 models; started by Vestal"
     assert service_status(OWN, child).restart_count == 2
@@ -63,7 +63,7 @@ def test_status_of_the_agents_own_server_is_not_ready_while_checks_fail():
     assert service_status(replace(OWN, owner=Owner(), server_info=None), opened).detail == opened.detail
 
 
-def test_status_with_another_program_on_the_port_and_no_ollama_installed_is_absent():
+def test_status_of_ollama_is_absent_if_not_installed_and_another_program_holds_its_port():
     seen = Observation(owner=Owner(OwnerKind.STRANGER, "nginx (PID 5)", 5), installed=False)
     status = service_status(seen, NO_CHILD)
     assert (status.state, status.healthy) == (State.ABSENT, True)

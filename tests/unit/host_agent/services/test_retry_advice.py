@@ -27,11 +27,13 @@ READY = ServiceStatus(State.READY)
         (State.FAILED, False, RetryAdvice.OPEN),
     ],
 )
-def test_advice_for_a_service_follows_from_its_state(state: State, by_hand: bool, advice: RetryAdvice | None):
+def test_retry_advice_for_a_service_follows_from_its_state(
+    state: State, by_hand: bool, advice: RetryAdvice | None
+):
     assert for_service(ServiceStatus(state), by_hand) is advice
 
 
-def test_advice_for_a_healthy_gateway_is_that_of_its_engine():
+def test_retry_advice_for_a_healthy_gateway_follows_from_the_state_of_its_engine():
     assert (
         for_mlx(ServiceStatus(State.DEGRADED), ServiceStatus(State.OPEN), stopped_by_hand=False)
         is RetryAdvice.OPEN
@@ -40,7 +42,7 @@ def test_advice_for_a_healthy_gateway_is_that_of_its_engine():
     assert for_mlx(READY, READY, stopped_by_hand=True) is None
 
 
-def test_retry_after_is_the_shortest_wait_of_the_services_that_are_down():
+def test_retry_after_is_the_shortest_wait_among_the_services_that_are_down():
     advice = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.OPEN}
     assert retry_after_s(advice, ["mlx"]) == 300
     assert retry_after_s(advice, ["mlx", "ollama"]) == 60

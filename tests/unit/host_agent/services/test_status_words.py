@@ -112,7 +112,7 @@ AWAY_AND_UNUSED = f"{NONE_FOUND.rstrip('.')}; it is not needed: the orchestrator
         (OFF, AWAY, State.ABSENT, f"{AWAY_AND_UNUSED} is switched off (orchestrator.mode)"),
     ],
 )
-def test_docker_row_has_state_and_sentence_of_the_same_observation(decision, docker, state, sentence):
+def test_status_row_of_docker_has_the_sentence_for_its_state(decision, docker, state, sentence):
     shown = row(DOCKER, decision, docker=docker)
     assert (shown.state, shown.sentence) == (state, sentence)
     assert shown.expected == (decision is IN_DOCKER)
@@ -181,17 +181,19 @@ CHILD_ROWS = [
 
 @pytest.mark.parametrize("service", [MLX_SERVER, ORCHESTRATOR, NIGHTLY])
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
-def test_row_of_a_child_has_the_sentence_for_its_state(service: str, child: ChildStatus, sentence: str):
+def test_status_row_of_a_child_has_the_sentence_for_its_state(
+    service: str, child: ChildStatus, sentence: str
+):
     shown = row(service, children={service: child})
     assert (shown.state, shown.sentence) == (child.state, sentence)
 
 
-def test_every_state_of_a_child_is_tested():
+def test_status_row_cases_cover_every_state_of_a_child():
     assert {child.state for child, _ in CHILD_ROWS} == set(State) - {State.ABSENT}
 
 
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
-def test_row_of_the_engine_has_the_sentence_for_the_state_that_the_gateway_reports(
+def test_status_row_of_the_engine_has_the_sentence_for_the_state_that_its_gateway_reports(
     child: ChildStatus, sentence: str
 ):
     """The gateway sends its engine's ChildStatus as JSON; the row has the same words as from the ChildStatus
@@ -208,7 +210,7 @@ def test_row_of_the_engine_has_the_sentence_for_the_state_that_the_gateway_repor
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-def test_row_of_the_engine_is_stopped_if_its_gateway_is_down_and_otherwise_as_reported(
+def test_status_row_of_the_engine_is_stopped_if_its_gateway_is_down_and_else_as_reported(
     gateway: State, reported: State | None
 ):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
@@ -223,7 +225,7 @@ def test_row_of_the_engine_is_stopped_if_its_gateway_is_down_and_otherwise_as_re
         assert (shown.state, shown.detail) == (reported, f"is {reported}")
 
 
-def test_row_of_the_engine_behind_a_busy_gateway_is_the_last_report_of_that_gateway():
+def test_status_row_of_the_engine_behind_a_busy_gateway_shows_what_that_gateway_last_reported():
     """Earlier, the engine was shown as stopped while the gateway parsed a body of 30 MB."""
     busy = {MLX_SERVER: ChildStatus(State.BUSY, 7)}
     shown = row(MLX_ENGINE, children=busy, engine=None, reported=EngineReport(7, READY_ENGINE))
@@ -233,7 +235,7 @@ def test_row_of_the_engine_behind_a_busy_gateway_is_the_last_report_of_that_gate
     assert (other.state, other.sentence) == (State.STOPPED, "its gateway does not answer")
 
 
-def test_row_of_the_gateway_has_the_state_of_its_newest_answer():
+def test_status_row_of_the_gateway_has_the_state_of_its_newest_health_answer():
     """Earlier, for up to 10 s the gateway was shown as "busy: its engine is being replaced" while the engine
     worked.
     """
@@ -247,7 +249,7 @@ def test_row_of_the_gateway_has_the_state_of_its_newest_answer():
     assert as_it_answers(ending, Reply(200, {"status": "ok", "pid": 7})) == ending
 
 
-def test_row_of_a_busy_engine_names_its_work():
+def test_status_row_of_a_busy_engine_names_the_number_of_running_requests():
     engine = ServiceStatus(State.BUSY, process_pid=8, extra={"requests": {"running": 2}})
     assert row(MLX_ENGINE, engine=engine).sentence == "it works on 2 requests"
 
@@ -262,12 +264,12 @@ def test_row_of_a_busy_engine_names_its_work():
         ("failed", "five starts failed"),
     ],
 )
-def test_gateway_probe_has_a_sentence_for_every_http_status(status: str, words: str):
+def test_gateway_health_probe_has_a_sentence_for_every_http_status(status: str, words: str):
     reply = Reply(200, {"status": status, "engine": {"state": "open", "detail": "five starts failed"}})
     assert judge_gateway(reply, 7).detail == words
 
 
-def test_gateway_row_names_older_gateways_that_still_serve():
+def test_status_row_of_the_gateway_names_older_gateways_that_still_serve():
     shown = row(MLX_SERVER, predecessors=(4, 5))
     assert shown.sentence == "until their clients have their answers, older ones run too: PID 4, 5"
 
@@ -359,7 +361,7 @@ NO_CHILD = ChildStatus(State.STOPPED)
         ),
     ],
 )
-def test_row_of_ollama_has_the_sentence_for_its_state(seen, child, state, sentence):
+def test_status_row_of_ollama_has_the_sentence_for_its_state(seen, child, state, sentence):
     shown = row(OLLAMA, ollama=ollama_row(seen, child))
     assert (shown.state, shown.sentence) == (state, sentence)
 
@@ -418,7 +420,7 @@ DIED = "05:11: SIGKILL, cause unknown (exit code 137)"
         ("odd", "", State.STOPPED, f"its container is odd; its last run ended at {DIED}"),
     ],
 )
-def test_row_of_a_container_has_the_sentence_for_its_state(
+def test_status_row_of_a_container_has_the_sentence_for_its_state(
     status: str, health: str, state: State, sentence: str
 ):
     shown = row(ORCHESTRATOR, IN_DOCKER, containers={ORCHESTRATOR: _container(status, health, DIED)})
@@ -429,13 +431,13 @@ def test_row_of_a_container_has_the_sentence_for_its_state(
     assert (by_hand.sentence == "stopped by hand; `vestal up` starts it again") == (state is State.STOPPED)
 
 
-def test_container_row_shows_a_recurring_death_while_the_container_works():
+def test_status_row_of_a_working_container_shows_a_recurring_death():
     shown = _container("running", "healthy", DIED, is_recurring=True)
     assert shown.sentence == f"it works again; its last run ended at {DIED}"
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_row_of_a_container_is_stopped_with_the_reason_without_container_or_docker_engine(service: str):
+def test_status_row_of_a_container_without_docker_is_stopped_with_the_reason(service: str):
     shown = row(service, IN_DOCKER, docker=AWAY)
     assert (shown.state, shown.sentence) == (State.STOPPED, NONE_FOUND)
     shown = row(service, IN_DOCKER, containers="The Docker engine gave no answer within 3 s.")
@@ -448,7 +450,7 @@ def test_row_of_a_container_is_stopped_with_the_reason_without_container_or_dock
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_row_of_a_missing_orchestrator_is_absent_with_the_reason(service: str):
+def test_status_row_of_a_missing_orchestrator_is_absent_with_the_reason(service: str):
     shown = row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
     assert shown.sentence == "switched off (orchestrator.mode)"
@@ -459,7 +461,7 @@ MISTAKE = "agents.yaml:7: agents.reader.promt is an unknown key; there are: prom
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER])
 @pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF, State.STOPPED])
-def test_row_of_the_orchestrator_names_the_error_in_the_agents_file(decision: ModeDecision, state: State):
+def test_status_row_of_the_orchestrator_names_the_error_in_agents_yaml(decision: ModeDecision, state: State):
     broken = ServiceStatus(state, detail="exit code 78")
     known: dict[str, Any] = {
         "children": {ORCHESTRATOR: ChildStatus(state, detail="exit code 78")},
@@ -475,7 +477,7 @@ def test_row_of_the_orchestrator_names_the_error_in_the_agents_file(decision: Mo
 
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER, OFF])
-def test_rows_contain_every_service_with_its_parent_in_every_mode(decision: ModeDecision):
+def test_status_rows_in_every_mode_contain_every_service_with_its_parent(decision: ModeDecision):
     found = rows(look(decision))
     assert tuple(found) == NAMES
     around = DOCKER if decision is IN_DOCKER else AGENT
@@ -490,7 +492,7 @@ def test_rows_contain_every_service_with_its_parent_in_every_mode(decision: Mode
     }
 
 
-def test_open_breaker_from_an_earlier_agent_has_its_reason_from_the_journal():
+def test_status_of_a_breaker_opened_under_an_earlier_agent_has_its_reason_from_the_journal():
     failure = Failure(12.0, "Its process (PID 3) ended: exit code 1.")
     opened = ChildStatus(State.OPEN, circuit_breaker_state="open", next_trial_in_s=41.234)
     shown = row(MLX_SERVER, children={MLX_SERVER: opened}, failures={MLX_SERVER: failure})
@@ -500,7 +502,7 @@ def test_open_breaker_from_an_earlier_agent_has_its_reason_from_the_journal():
     assert (answer["next_trial_in_s"], answer["circuit_breaker_state"]) == (41.2, "open")
 
 
-def test_every_sentence_of_a_row_is_complete_and_not_cut():
+def test_every_sentence_of_a_status_row_is_complete_and_not_truncated():
     sentences = [sentence for _, sentence in CHILD_ROWS] + [row(DOCKER, IN_DOCKER, docker=AWAY).sentence]
     assert not [each for each in sentences if re.search(r"\. [a-z]|\s$|: ?$|;;|\.;", each)]
 

@@ -79,11 +79,11 @@ def said(host: dict[str, Any] | None = None, **changed: ServiceStatus) -> str:
         ),
     ],
 )
-def test_verdict_names_the_causing_service_and_not_those_that_depend_on_it(changed, host, sentence):
+def test_status_verdict_names_the_failed_service_and_not_services_that_depend_on_it(changed, host, sentence):
     assert said(host, **changed) == sentence
 
 
-def test_last_failures_include_those_in_the_journal_from_before_the_agents_start(home):
+def test_last_failures_include_journal_entries_from_before_the_agents_start(home):
     journal = Journal(home / "journal.db", wall=lambda: 5.0)
     journal.record(MLX_ENGINE, "child_exited", "killed by SIGKILL", pid=7, planned=False)
     journal.record(MLX_ENGINE, "child_exited", "restarted by hand", pid=8, planned=True)

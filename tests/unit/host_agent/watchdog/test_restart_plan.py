@@ -1,4 +1,4 @@
-"""When a dead agent is started again: at once, then ever later, and never too often."""
+"""When a dead agent is started again: at once, then after growing delays, and never too often."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def delays(*lives_s: float) -> list[float]:
     return waited
 
 
-def test_agent_that_ran_for_long_is_started_at_once_each_time():
+def test_watchdog_restarts_an_agent_that_ran_long_at_once_each_time():
     assert delays(*[3600.0] * 5) == [0.0] * 5
 
 
-def test_agent_that_dies_at_its_start_is_restarted_with_growing_delays():
+def test_watchdog_restarts_an_agent_that_dies_at_its_start_with_growing_delays():
     first = delays(*[0.0] * 20)
     assert first[:5] == [0.0, 2.0, 4.0, 8.0, 16.0]
     assert first[5] >= 300.0 - sum(first[:5]), "five starts in 5 min are the most"
@@ -31,12 +31,12 @@ def test_agent_that_dies_at_its_start_is_restarted_with_growing_delays():
     assert first[-1] == 300.0
 
 
-def test_agent_that_ran_long_resets_the_delays():
+def test_watchdog_restarts_at_once_again_after_a_long_run_of_the_agent():
     assert delays(0.0, 0.0, 0.0, STABLE_AFTER_S)[-1] == 0.0
 
 
 @given(st.lists(st.floats(0.0, 400.0), min_size=1, max_size=60))
-def test_agent_with_any_lifetimes_is_started_at_most_five_times_in_five_minutes(lives_s: list[float]):
+def test_watchdog_starts_an_agent_at_most_five_times_in_five_minutes(lives_s: list[float]):
     plan, now, starts = RestartPlan(), 0.0, []
     for lived_s in lives_s:
         now += lived_s

@@ -23,7 +23,7 @@ COUNTS = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
 class Products:
-    """The library, which passes on to a function that notes it; `threads` is what OpenBLAS would say."""
+    """The library with a recording function in place of OpenBLAS; `threads` is OpenBLAS' number."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.threads, self.passed_on = 1, 0
@@ -75,7 +75,7 @@ ALPHAS, BETAS = st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.25])
     alpha=ALPHAS,
     beta=BETAS,
 )
-def test_narrow_product_equals_that_of_numpy(library, arrays, alpha, beta):
+def test_product_with_few_rows_and_a_transposed_matrix_equals_numpys(library, arrays, alpha, beta):
     x, weight, y = arrays
     _check(library, x, weight, weight.T, y, alpha, beta, TRANSPOSED)
 
@@ -85,7 +85,7 @@ def test_narrow_product_equals_that_of_numpy(library, arrays, alpha, beta):
     alpha=ALPHAS,
     beta=BETAS,
 )
-def test_narrow_product_with_a_matrix_as_it_is_equals_that_of_numpy(library, arrays, alpha, beta):
+def test_product_with_few_rows_and_an_untransposed_matrix_equals_numpys(library, arrays, alpha, beta):
     x, transposed, y = arrays
     spare = np.zeros((transposed.shape[1], transposed.shape[0] + 3), np.float32)
     weight = spare[:, :-3]
@@ -120,7 +120,9 @@ def _check(library, x, weight, factor, y, alpha, beta, transposed):
         (1, 257, 64, 1, AS_IT_IS),
     ],
 )
-def test_other_products_are_passed_on(library, rows, outputs, width, threads, transposed):
+def test_products_that_are_not_narrow_are_passed_on_to_openblas(
+    library, rows, outputs, width, threads, transposed
+):
     products = Products(library)
     products.threads = threads
     y = np.zeros((rows, outputs), np.float32)
@@ -131,7 +133,7 @@ def test_other_products_are_passed_on(library, rows, outputs, width, threads, tr
     assert products.passed_on == 1 and not y.any()
 
 
-def test_library_is_built_once_for_each_kind_of_processor(tmp_path, monkeypatch):
+def test_library_for_narrow_products_is_built_once_for_each_kind_of_processor(tmp_path, monkeypatch):
     built = narrow_library([tmp_path])
     assert built is not None and list(tmp_path.iterdir()) == [built], "nothing temporary is left"
     monkeypatch.setattr(narrow_products, "_COMPILERS", ())
@@ -140,7 +142,7 @@ def test_library_is_built_once_for_each_kind_of_processor(tmp_path, monkeypatch)
     assert narrow_library([tmp_path]) is None, "a copied folder brings no instructions from elsewhere"
 
 
-def test_library_that_cannot_be_built_is_left_out(tmp_path, monkeypatch):
+def test_library_for_narrow_products_that_cannot_be_built_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
     assert narrow_library([tmp_path / "a file"]) is None
     monkeypatch.setattr(narrow_products, "_OPTIONS", ("-no-such-option",))
@@ -148,5 +150,5 @@ def test_library_that_cannot_be_built_is_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="there is no package for it")
-def test_packaged_openblas_is_found():
+def test_openblas_library_of_the_installed_package_is_found():
     assert openblas.packaged_library() is not None

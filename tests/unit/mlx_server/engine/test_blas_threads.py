@@ -15,11 +15,11 @@ from mlx_server.engine_environment import THREADS_CHOSEN
 
 
 @pytest.mark.parametrize(("others", "threads"), [(0.0, 2), (0.1, 2), (0.3, 1), (1.0, 1), (2.0, 1), (None, 1)])
-def test_choice_follows_what_other_processes_use(others, threads):
+def test_blas_thread_choice_gives_one_thread_while_other_processes_use_the_cpu(others, threads):
     assert ThreadChoice(1, 2).choose(others, 0.0) == threads
 
 
-def test_choice_pauses_when_more_threads_are_slower_and_longer_each_time():
+def test_blas_thread_choice_avoids_more_threads_for_a_growing_time_after_they_were_slower():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 10.0)
@@ -31,7 +31,7 @@ def test_choice_pauses_when_more_threads_are_slower_and_longer_each_time():
     assert [choice.choose(0.0, now) for now in (159.0, 161.0)] == [1, 2]
 
 
-def test_choice_learns_nothing_from_short_slices():
+def test_blas_thread_choice_ignores_the_speed_of_short_slices():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 3, 4.0, 10.0)
@@ -40,7 +40,7 @@ def test_choice_learns_nothing_from_short_slices():
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(0, 600), st.floats(0, 5), st.floats(0, 60))))
-def test_choice_never_uses_more_threads_beside_a_busy_process(slices):
+def test_blas_thread_choice_never_gives_more_threads_beside_a_busy_process(slices):
     choice, now = ThreadChoice(1, 2), 0.0
     for threads, tokens, seconds, later in slices:
         now += later
@@ -82,7 +82,7 @@ def machine(monkeypatch, tmp_path) -> Machine:
     return Machine(monkeypatch, tmp_path)
 
 
-def test_slice_gets_more_threads_while_only_this_process_is_busy(machine):
+def test_prompt_slice_gets_more_blas_threads_while_only_this_process_is_busy(machine):
     threads = ThreadsForProducts()
     for _ in range(3):
         threads.begin()
@@ -91,7 +91,7 @@ def test_slice_gets_more_threads_while_only_this_process_is_busy(machine):
     assert machine.set == [2, 1, 2, 1]  # nothing is known before the first slice
 
 
-def test_slice_gets_one_thread_beside_a_busy_process(machine):
+def test_prompt_slice_gets_one_blas_thread_beside_a_busy_process(machine):
     threads = ThreadsForProducts()
     for _ in range(3):
         threads.begin()
@@ -101,7 +101,7 @@ def test_slice_gets_one_thread_beside_a_busy_process(machine):
 
 
 @pytest.mark.parametrize(("running", "set_to"), [(1, [2, 1]), (2, [])])
-def test_slice_after_a_long_rest_looks_at_what_runs_now(machine, running, set_to):
+def test_prompt_slice_after_a_long_rest_gets_blas_threads_by_what_runs_now(machine, running, set_to):
     threads = ThreadsForProducts()
     threads.begin()
     threads.end(0)
@@ -113,7 +113,7 @@ def test_slice_after_a_long_rest_looks_at_what_runs_now(machine, running, set_to
 
 
 @pytest.mark.parametrize("fault", ["user's number", "another BLAS", "no /proc"])
-def test_threads_stay_where_they_cannot_be_chosen(machine, monkeypatch, fault):
+def test_blas_threads_are_not_changed_where_they_cannot_be_chosen(machine, monkeypatch, fault):
     if fault == "user's number":
         monkeypatch.delenv(THREADS_CHOSEN)
     elif fault == "another BLAS":
@@ -129,14 +129,14 @@ def test_threads_stay_where_they_cannot_be_chosen(machine, monkeypatch, fault):
     assert machine.set == []
 
 
-def test_step_of_few_answers_gets_one_thread_whatever_the_machine_does():
+def test_step_of_few_answers_always_gets_one_blas_thread():
     choice = StepThreadChoice(1, 2)
     for _ in range(100):
         choice.record(3, 1, 0.01, 0.0)
     assert choice.choose(3, 0.0, 0.0) == 1
 
 
-def test_step_gets_more_threads_once_the_speed_with_few_is_known_and_loses_them_if_slower():
+def test_step_gets_more_blas_threads_once_measured_with_few_and_loses_them_if_slower():
     choice = StepThreadChoice(1, 2)
     for _ in range(3):
         assert choice.choose(8, 0.0, 0.0) == 1
@@ -147,7 +147,7 @@ def test_step_gets_more_threads_once_the_speed_with_few_is_known_and_loses_them_
     assert [choice.choose(8, 0.0, now) for now in (10.0, 39.0, 41.0)] == [1, 1, 2]
 
 
-def test_speeds_of_steps_with_different_threads_are_not_mixed():
+def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
     choice = StepThreadChoice(1, 2)
     for _ in range(100):  # never 24 tokens in a row with the same threads
         choice.record(8, 1, 0.1, 0.0)
@@ -155,7 +155,7 @@ def test_speeds_of_steps_with_different_threads_are_not_mixed():
     assert choice.choose(8, 0.0, 0.0) == 1
 
 
-def test_steps_get_more_threads_on_an_idle_machine_and_give_them_back_for_a_rest(machine):
+def test_steps_on_an_idle_machine_get_more_blas_threads_until_the_engine_rests(machine):
     threads = ThreadsForProducts()
     for _ in range(12):
         threads.begin_step(8)
@@ -165,7 +165,7 @@ def test_steps_get_more_threads_on_an_idle_machine_and_give_them_back_for_a_rest
     assert machine.set == [2, 1]
 
 
-def test_steps_beside_a_busy_process_keep_one_thread(machine):
+def test_steps_beside_a_busy_process_keep_one_blas_thread(machine):
     threads = ThreadsForProducts()
     for _ in range(30):
         threads.begin_step(8)
@@ -173,7 +173,7 @@ def test_steps_beside_a_busy_process_keep_one_thread(machine):
     assert machine.set == []
 
 
-def test_time_between_steps_that_a_slice_or_a_rest_took_says_nothing_about_steps(machine):
+def test_blas_thread_choice_for_steps_ignores_times_spent_in_slices_or_rests(machine):
     threads = ThreadsForProducts()
     for _ in range(12):
         threads.begin_step(8)
@@ -189,7 +189,7 @@ def test_time_between_steps_that_a_slice_or_a_rest_took_says_nothing_about_steps
     assert machine.set == [2, 1] * 12  # for the slices; the steps' speed was never known
 
 
-def test_fast_steps_use_what_the_last_long_window_showed(machine):
+def test_blas_thread_choice_for_fast_steps_uses_the_cpu_load_of_the_last_long_window(machine):
     machine.running = 3  # this process' own threads, which compute in the background
     threads = ThreadsForProducts()
     for _ in range(40):

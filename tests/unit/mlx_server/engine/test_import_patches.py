@@ -1,4 +1,4 @@
-"""What transformers' folder of models contains is scanned once in the life of an installation."""
+"""The contents of transformers' folder of models are scanned once per installation."""
 
 from __future__ import annotations
 
@@ -41,21 +41,23 @@ def contents(models: Path, *asked: Path) -> tuple[list[Any], int]:
     return [module.create_import_structure_from_path(path) for path in asked], len(scanned)
 
 
-def test_folder_is_scanned_by_the_first_start_alone(models: Path) -> None:
+def test_transformers_models_folder_is_scanned_by_the_first_start_only(models: Path) -> None:
     both = (models, models / "__init__.py")
     assert contents(models, *both) == ([CONTENTS, CONTENTS], 1)
     assert contents(models, *both) == ([CONTENTS, CONTENTS], 0)
     assert contents(models, models / "auto") == ([CONTENTS], 1)
 
 
-def test_folder_that_changed_is_scanned_again(models: Path) -> None:
+def test_transformers_models_folder_that_changed_is_scanned_again(models: Path) -> None:
     contents(models, models)
     os.utime(models, ns=(1, 1))
     assert contents(models, models)[1] == 1
 
 
 @pytest.mark.parametrize("damage", ["", "[", "[[1, 2]]", "7", "null", '[["a"]]', '{"a": 1}'])
-def test_folder_whose_kept_contents_are_damaged_is_scanned_again(models: Path, damage: str) -> None:
+def test_transformers_models_folder_whose_stored_listing_is_damaged_is_scanned_again(
+    models: Path, damage: str
+) -> None:
     contents(models, models)
     (kept,) = (models / "__pycache__").iterdir()
     kept.write_text(damage)
@@ -63,7 +65,7 @@ def test_folder_whose_kept_contents_are_damaged_is_scanned_again(models: Path, d
     assert contents(models, models) == ([CONTENTS], 0)
 
 
-def test_nothing_is_written_if_python_may_write_no_compiled_sources(
+def test_listing_of_transformers_models_is_not_written_if_python_may_write_no_bytecode(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.dont_write_bytecode", True)

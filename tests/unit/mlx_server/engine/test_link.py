@@ -21,13 +21,13 @@ FOREIGN = object()
 """No frame can carry it."""
 
 
-def test_frame_of_event_is_its_encoding():
+def test_frame_of_an_engine_event_is_its_encoding():
     token, taken = Token("r", 1, "x", 0), list[Op]()
     assert frame_of(token, taken.append) == encode(token)
     assert not taken
 
 
-def test_frame_of_event_that_cannot_be_encoded_fails_and_cancels_its_request(capsys):
+def test_engine_event_that_cannot_be_encoded_fails_and_cancels_its_request(capsys):
     taken: list[Op] = []
     failed = decode_event(
         frame_of(Token("r", 1, "", 0, tool_calls=(ToolCall("f", {"x": FOREIGN}),)), taken.append)
@@ -39,6 +39,6 @@ def test_frame_of_event_that_cannot_be_encoded_fails_and_cancels_its_request(cap
     assert "event_not_sent" in "".join(capsys.readouterr())
 
 
-def test_frame_of_event_without_a_request_that_cannot_be_encoded_raises():
+def test_engine_event_without_a_request_that_cannot_be_encoded_raises():
     with pytest.raises(ProtocolError):
         frame_of(Ready((FOREIGN,)), list[Op]().append)  # type: ignore[arg-type]

@@ -24,14 +24,14 @@ def count_points(points: int) -> int:
     return points
 
 
-def test_call_without_a_reason_to_pause_runs_to_its_end():
+def test_pausable_call_without_a_reason_to_pause_runs_to_its_end():
     call = PausableCall(lambda: count_points(3))
     assert call.go_on(NEVER)
     assert (call.result, call.pause_points) == (3, 3)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_call_pauses_at_each_point_after_its_time_and_continues_there(pauses: list[bool]):
+def test_pausable_call_pauses_at_each_due_pause_point_and_continues_there(pauses: list[bool]):
     reached: list[int] = []
 
     def count() -> int:
@@ -51,7 +51,7 @@ def test_call_pauses_at_each_point_after_its_time_and_continues_there(pauses: li
     assert call.result == len(pauses)
 
 
-def test_two_calls_that_take_turns_do_not_disturb_each_other():
+def test_two_pausable_calls_that_take_turns_do_not_disturb_each_other():
     def letters(word: str) -> Iterator[str]:
         for letter in word:
             pause_point()
@@ -67,7 +67,7 @@ def test_two_calls_that_take_turns_do_not_disturb_each_other():
     assert [call.result for call in calls] == ["greenlet", "mlx"]
 
 
-def test_exception_of_a_paused_call_is_raised_by_the_turn_that_reaches_it():
+def test_exception_of_a_pausable_call_is_raised_by_the_resumption_that_reaches_it():
     def fails() -> None:
         pause_point()
         raise ValueError("in the second part")
@@ -79,7 +79,7 @@ def test_exception_of_a_paused_call_is_raised_by_the_turn_that_reaches_it():
     assert not is_pausable()
 
 
-def test_stream_of_a_paused_call_is_not_that_of_its_caller():
+def test_mlx_stream_of_a_paused_call_does_not_change_the_stream_of_its_caller():
     own, seen = mx.new_stream(mx.cpu), []
 
     def within_own_stream() -> None:
@@ -97,7 +97,7 @@ def test_stream_of_a_paused_call_is_not_that_of_its_caller():
     assert seen == [own]
 
 
-def test_closed_call_runs_its_finally_clauses_and_no_more():
+def test_closed_pausable_call_runs_its_finally_clauses_and_nothing_else():
     ended: list[str] = []
 
     def runs() -> None:
@@ -113,7 +113,7 @@ def test_closed_call_runs_its_finally_clauses_and_no_more():
     assert ended == ["cleaned up"]
 
 
-def test_time_of_the_pauses_is_not_counted():
+def test_computing_time_of_a_pausable_call_excludes_its_pauses():
     call = PausableCall(lambda: count_points(1))
     call.go_on(ALWAYS)
     began_s = time.monotonic()
@@ -123,6 +123,6 @@ def test_time_of_the_pauses_is_not_counted():
     assert 0 < call.longest_part_s <= call.computed_s < 0.05
 
 
-def test_pause_point_outside_of_a_call_does_nothing():
+def test_pause_point_outside_of_a_pausable_call_does_nothing():
     assert not is_pausable()
     pause_point()

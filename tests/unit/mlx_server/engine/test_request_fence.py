@@ -30,7 +30,7 @@ def test_request_fence_turns_an_error_into_a_failure_logged_once_with_its_traceb
     assert "test_request_fence.py" in logged["traceback"]
 
 
-def test_request_fence_passes_an_engine_error_without_logging_it(capsys):
+def test_request_fence_reports_an_engine_error_without_logging_it(capsys):
     refusal = RequestError("invalid_request", "No.")
     with pytest.raises(RequestError) as caught, confined("r1", "making its prompt"):
         raise refusal

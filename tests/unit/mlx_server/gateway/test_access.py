@@ -71,7 +71,7 @@ def _one(headers: Headers, wanted: str) -> str | None:
 
 
 @pytest.mark.parametrize("ours", ["127.0.0.1", "::1", BRIDGE])
-async def test_access_from_this_machine_or_its_containers_needs_no_key(ours):
+async def test_access_from_this_machine_or_its_containers_needs_no_api_key(ours):
     assert await _status(ours) == 200
 
 
@@ -87,7 +87,7 @@ async def test_access_from_this_machine_or_its_containers_needs_no_key(ours):
         ({"x-api-key": "wrong"}, 401),
     ],
 )
-async def test_access_to_a_wider_address_needs_the_key(headers, status):
+async def test_access_through_a_network_address_needs_the_api_key(headers, status):
     assert await _status(LAN, host=f"{LAN}:11435", **headers) == status
 
 
@@ -103,7 +103,7 @@ async def test_access_to_a_wider_address_needs_the_key(headers, status):
     ],
 )
 async def test_websocket_is_admitted_by_the_same_rules_as_a_request(headers, status):
-    """A WebSocket is not bound by CORS: nothing but its Origin keeps a stranger's page out."""
+    """CORS does not apply to WebSockets: only the check of the Origin keeps a foreign page out."""
     asked = {"host": f"{LAN}:11435"} | headers
     assert await _status(LAN, "/v1/responses", "WEBSOCKET", **asked) == status
 
@@ -127,11 +127,13 @@ async def test_websocket_is_admitted_by_the_same_rules_as_a_request(headers, sta
         ),
     ],
 )
-async def test_key_of_the_peers_opens_what_they_need_under_any_name(path, headers, status):
+async def test_key_shared_by_peer_machines_admits_the_routes_that_peers_need_under_any_host_name(
+    path, headers, status
+):
     assert await _status(LAN, path, **({"host": f"{LAN}:11435"} | headers)) == status
 
 
-async def test_access_to_health_needs_no_key():
+async def test_access_to_the_health_route_needs_no_api_key():
     assert await _status(LAN, "/health", host=LAN) == 200
 
 
@@ -156,7 +158,7 @@ async def test_access_to_health_needs_no_key():
         ("", 403),
     ],
 )
-async def test_access_with_a_foreign_host_is_403(host, status):
+async def test_access_with_a_foreign_host_header_is_403(host, status):
     assert await _status("127.0.0.1", host=host) == status
 
 
@@ -182,12 +184,12 @@ async def test_access_with_a_foreign_host_is_403(host, status):
         ("http://[", 403),
     ],
 )
-async def test_access_with_a_foreign_origin_is_403(origin, status):
+async def test_access_with_a_foreign_origin_header_is_403(origin, status):
     assert await _status("127.0.0.1", origin=origin) == status
     assert await _status("127.0.0.1", method="OPTIONS", origin=origin) == (204 if status == 200 else 403)
 
 
-async def test_access_origins_of_the_setting_are_admitted_and_no_others():
+async def test_access_from_foreign_web_pages_is_admitted_only_for_configured_origins():
     origins = ("https://chat.example.com", "chrome-extension://*")
     for origin in ("https://chat.example.com", "chrome-extension://abcdef", "http://localhost:1"):
         assert await _status("127.0.0.1", origins=origins, origin=origin) == 200
@@ -197,7 +199,7 @@ async def test_access_origins_of_the_setting_are_admitted_and_no_others():
         assert await _status("127.0.0.1", origins=("*",), origin=origin) == 200
 
 
-async def test_access_http_1_0_without_a_host_is_admitted():
+async def test_access_by_http_1_0_without_a_host_header_is_admitted():
     """Simple probes speak HTTP/1.0, which has no Host."""
     assert await _status("127.0.0.1", version="1.0", host=None) == 200
     assert await _status("127.0.0.1", version="1.1", host=None) == 400
@@ -220,7 +222,7 @@ async def test_access_preflight_allows_by_name_every_header_that_clients_send():
     assert {"GET", "POST", "DELETE"} <= set((_one(headers, "access-control-allow-methods") or "").split(", "))
 
 
-async def test_access_preflight_repeats_only_names_of_headers():
+async def test_access_preflight_repeats_only_valid_header_names_of_the_client():
     asked = "x-a, b\tc, d:e, , " + "f" * 200
     _, headers = await _answer(
         "127.0.0.1", method="OPTIONS", origin="http://localhost", access_control_request_headers=asked
@@ -228,14 +230,14 @@ async def test_access_preflight_repeats_only_names_of_headers():
     assert _one(headers, "access-control-allow-headers") == "authorization, content-type, x-a"
 
 
-async def test_access_preflight_of_a_public_page_that_is_admitted_may_reach_this_machine():
-    """Chromium asks so before a page of the network may send a request to this machine."""
+async def test_access_preflight_of_an_admitted_public_page_allows_the_private_network():
+    """Chromium asks with this header before a page of the network may send a request to this machine."""
     asked = {"origin": "https://chat.example.com", "access_control_request_private_network": "true"}
     _, headers = await _answer("127.0.0.1", method="OPTIONS", origins=("https://chat.example.com",), **asked)
     assert _one(headers, "access-control-allow-private-network") == "true"
 
 
-async def test_access_refusal_of_a_key_is_readable_only_by_admitted_pages():
+async def test_access_refusal_for_a_wrong_key_is_readable_only_by_admitted_web_pages():
     """Without CORS headers, a page learns only that its request failed, and not that its key is wrong."""
     status, headers = await _answer(LAN, host=LAN, origin="http://localhost:3000")
     assert (status, _one(headers, "access-control-allow-origin")) == (401, "http://localhost:3000")
@@ -244,15 +246,15 @@ async def test_access_refusal_of_a_key_is_readable_only_by_admitted_pages():
     assert (status, _one(headers, "access-control-allow-origin")) == (403, None)
 
 
-async def test_access_preflight_to_a_wider_address_needs_no_key():
-    """Browsers send no key with a preflight, so a page could else never use the key that it has."""
+async def test_access_preflight_through_a_network_address_needs_no_api_key():
+    """Browsers send no key with a preflight, so otherwise a page could never use the key that it has."""
     origin = {"origin": "http://localhost:3000", "host": LAN}
     assert await _status(LAN, method="OPTIONS", **origin) == 204
     assert await _status(LAN, **origin) == 401
 
 
-async def test_access_with_any_content_type_is_allowed():
-    """Ollama's server takes any: `curl -d` says it sends a form, and `fetch` says text/plain."""
+async def test_access_with_any_content_type_is_admitted():
+    """Ollama accepts any content type: `curl -d` says that it sends a form, and `fetch` says text/plain."""
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         headers = {"content-type": kind, "content-length": "2"}
         assert await _status("127.0.0.1", method="POST", **headers) == 200

@@ -1,4 +1,4 @@
-"""A gateway imports at its start only what each gateway needs: it runs as long as the machine does."""
+"""A gateway imports at its start only what every gateway needs, because it runs for a long time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ the web, which few gateways fetch: a gateway at rest took 73.7 MB and not 68.9.
 """
 
 
-def test_gateway_start_imports_no_module_that_few_gateways_need(repo: Path):
+def test_gateway_start_imports_no_rarely_needed_module(repo: Path):
     program = (
         "import json, sys\n"
         "import mlx_server.gateway.main, mlx_server.gateway.serving\n"

@@ -1,4 +1,4 @@
-"""No descriptor is left to the gateway for a while: its models are not gone, and nothing is a bug.
+"""While the gateway has no free file descriptor, its models are not lost and no answer reports a bug.
 
 With its limit of descriptors lowered to what was open, requests were answered 500 `internal_error`, and a
 list of models that was read meanwhile lacked some.
@@ -57,14 +57,14 @@ def config(tmp_path: Path) -> Config:
     return found
 
 
-def test_survey_of_models_without_a_descriptor_fails_instead_of_losing_models(config: Config):
+def test_survey_of_models_without_a_free_file_descriptor_fails_instead_of_losing_models(config: Config):
     assert [entry.name for entry in survey(config)[0]] == ["base:1b"]
     with no_descriptor_left(), pytest.raises(OSError) as raised:
         survey(config)
     assert is_exhausted(raised.value)
 
 
-async def test_installed_models_are_still_found_while_no_descriptor_is_left(config: Config):
+async def test_installed_models_are_still_found_while_no_file_descriptor_is_free(config: Config):
     clock = FakeClock()
     models, new = InstalledModels(config, clock), InstalledModels(config, clock)
     await models.get("base:1b")
@@ -76,7 +76,7 @@ async def test_installed_models_are_still_found_while_no_descriptor_is_left(conf
     assert (await new.get("base:1b")).name == "base:1b"
 
 
-async def test_request_for_which_no_descriptor_is_left_is_503_and_another_system_error_is_500(
+async def test_request_without_a_free_file_descriptor_is_503_and_another_system_error_is_500(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     server = Server(tmp_path)

@@ -1,4 +1,4 @@
-"""Adapters on disk: which models they make, and why a broken one is refused when the models are listed."""
+"""Adapters on disk: which models they become, and why a broken one is refused when models are listed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def refused(config, name):
     return next(each.reason for each in broken if each.name == name)
 
 
-def test_configured_adapter_is_a_model_with_its_own_digest_and_the_weights_of_its_base(config_of, tmp_path):
+def test_configured_adapter_is_a_model_with_its_own_digest_and_its_base_models_weights(config_of, tmp_path):
     write_adapter(tmp_path / "pirate")
     config = config_of(pirate="path:pirate", plain=f"path:{write_adapter(tmp_path / 'plain', seed=3)}")
     base, pirate, plain = (find(config, name) for name in ("llama3", "llama3:pirate", "LLAMA3:Plain"))
@@ -70,14 +70,14 @@ def test_configured_adapter_is_a_model_with_its_own_digest_and_the_weights_of_it
     assert pirate.made_from == "llama3:latest + lora of rank 4"
 
 
-def test_name_of_an_adapter_follows_the_tag_of_its_base(config_of, tmp_path):
+def test_adapter_model_name_is_appended_to_the_tag_of_its_base_model(config_of, tmp_path):
     write_adapter(tmp_path / "pirate")
     config = config_of("smollm2:135m", pirate="path:pirate")
     assert find(config, "smollm2:135m-pirate")
     assert config.kv_quantization("smollm2:135m-pirate") is None
 
 
-def test_configured_adapter_uses_the_kv_setting_of_its_base(tmp_path):
+def test_configured_adapter_uses_the_kv_quantization_of_its_base_model(tmp_path):
     models = {"llama3": {"source": "path:base", "kv_bits": 8, "adapters": {"pirate": "path:a"}}}
     (tmp_path / "vestal.yaml").write_text(json.dumps({"models": models}))
     config = load({"VESTAL_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, tmp_path)
@@ -126,7 +126,9 @@ def edit(folder: Path, **changes: object) -> None:
         ({"keys": "q_proj"}, "keys must be a list"),
     ],
 )
-def test_adapter_with_unusable_settings_is_refused_at_listing(config_of, tmp_path, changes, reason):
+def test_adapter_with_unusable_settings_is_refused_when_models_are_listed(
+    config_of, tmp_path, changes, reason
+):
     edit(write_adapter(tmp_path / "a"), **changes)
     config = config_of(a="path:a")
     with pytest.raises(AssertionError, match=reason):
@@ -134,7 +136,7 @@ def test_adapter_with_unusable_settings_is_refused_at_listing(config_of, tmp_pat
     assert find(config, "llama3"), "the base is served"
 
 
-def test_adapter_with_missing_files_is_refused_at_listing(config_of, tmp_path):
+def test_adapter_with_missing_files_is_refused_when_models_are_listed(config_of, tmp_path):
     config = config_of(a="path:a")
     assert "there is no such folder" in refused(config, "llama3:a")
     write_adapter(tmp_path / "a")
@@ -159,12 +161,14 @@ def test_adapter_with_missing_files_is_refused_at_listing(config_of, tmp_path):
         ('{"peft_type": null, "r": 4}', "PEFT's None is not applied"),
     ],
 )
-def test_adapter_with_a_damaged_configuration_is_refused_at_listing(config_of, tmp_path, content, reason):
+def test_adapter_with_a_damaged_configuration_is_refused_when_models_are_listed(
+    config_of, tmp_path, content, reason
+):
     (write_adapter(tmp_path / "a") / "adapter_config.json").write_text(content)
     assert reason in refused(config_of(a="path:a"), "llama3:a")
 
 
-def test_adapter_of_another_model_is_refused_at_listing(config_of, tmp_path):
+def test_adapter_trained_on_another_model_is_refused_when_models_are_listed(config_of, tmp_path):
     other = {"self_attn.q_proj": (64, 96), "mlp.down_proj": (64, 128)}
     write_adapter(tmp_path / "a", shapes=other)
     write_adapter(tmp_path / "deep", count=9)
@@ -178,7 +182,7 @@ def test_adapter_of_another_model_is_refused_at_listing(config_of, tmp_path):
     assert "q_proj has no lora_b" in refused(config, "llama3:half")
 
 
-def test_adapter_is_checked_again_when_its_base_is_upgraded(config_of, tmp_path):
+def test_adapter_is_checked_again_when_its_base_model_is_upgraded(config_of, tmp_path):
     write_adapter(tmp_path / "a")
     config = config_of(a="path:a")
     before = find(config, "llama3:a")
@@ -194,7 +198,7 @@ def test_adapter_is_checked_again_when_its_base_is_upgraded(config_of, tmp_path)
     assert "the model needs [100, 4]" in refused(config, "llama3:a")
 
 
-def test_adapter_of_a_broken_base_is_broken_and_of_a_missing_one_not_listed(config_of, tmp_path):
+def test_adapter_of_a_broken_base_model_is_broken_and_of_a_missing_one_is_not_listed(config_of, tmp_path):
     write_adapter(tmp_path / "a")
     config = config_of(a="path:a")
     (tmp_path / "base" / "config.json").write_text("{")
@@ -214,7 +218,7 @@ def test_adapter_of_a_broken_base_is_broken_and_of_a_missing_one_not_listed(conf
         ("lm_head", "lm_head"),
     ],
 )
-def test_short_name_of_a_layer_begins_with_its_block(layer, short):
+def test_short_name_of_a_layer_begins_with_its_block_number(layer, short):
     assert short_name(layer) == short
 
 
@@ -236,7 +240,7 @@ def test_adapters_of_the_same_shape_have_different_digests(config_of, tmp_path):
         ({"r": "8"}, "r must be a whole number"),
     ],
 )
-def test_peft_adapter_that_cannot_be_added_is_refused_by_name_with_the_remedy(
+def test_peft_adapter_with_an_unsupported_setting_is_refused_with_the_reason(
     config_of, tmp_path, setting, reason
 ):
     folder = as_peft(write_adapter(tmp_path / "a"), tmp_path / "peft")
@@ -245,7 +249,7 @@ def test_peft_adapter_that_cannot_be_added_is_refused_by_name_with_the_remedy(
         raise AssertionError(refused(config_of(p="path:peft"), "llama3:p"))
 
 
-def test_peft_adapter_has_the_scale_of_its_alpha(config_of, tmp_path):
+def test_peft_adapter_gets_its_scale_from_alpha_and_rank(config_of, tmp_path):
     folder = as_peft(write_adapter(tmp_path / "a", rank=4, scale=8.0), tmp_path / "peft")
     entry = find(config_of(p="path:peft"), "llama3:p")
     assert entry and entry.adapter and entry.adapter.settings.scale == 8.0
@@ -254,7 +258,7 @@ def test_peft_adapter_has_the_scale_of_its_alpha(config_of, tmp_path):
     assert entry and entry.adapter and entry.adapter.settings.scale == 16.0
 
 
-def test_forecast_counts_the_adapter_in_addition_to_its_base(config_of, tmp_path):
+def test_memory_forecast_counts_the_adapter_in_addition_to_its_base_model(config_of, tmp_path):
     write_adapter(tmp_path / "a")
     config = config_of(a="path:a")
     base, adapted = find(config, "llama3"), find(config, "llama3:a")
@@ -284,7 +288,9 @@ def upload(config, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", ["mlx-lm", "peft", "model.safetensors"])
-def test_made_model_with_an_uploaded_adapter_shares_the_weights_of_its_base(config_of, tmp_path, form):
+def test_created_model_with_an_uploaded_adapter_shares_the_weights_of_its_base_model(
+    config_of, tmp_path, form
+):
     config, adapter = config_of(), write_adapter(tmp_path / "a")
     if form == "peft":
         adapter = as_peft(adapter, tmp_path / "peft")
@@ -305,7 +311,7 @@ def test_made_model_with_an_uploaded_adapter_shares_the_weights_of_its_base(conf
         list(check_before_use(mario.adapter.path, DigestFile()))
 
 
-def test_model_made_of_uploads_may_have_an_adapter(config_of, tmp_path):
+def test_model_created_from_uploaded_files_may_have_an_adapter(config_of, tmp_path):
     config = config_of()
     files = upload(config, tmp_path / "base")
     making.make_of_files(config, "whole", files, Preset(), upload(config, write_adapter(tmp_path / "a")))
@@ -314,7 +320,7 @@ def test_model_made_of_uploads_may_have_an_adapter(config_of, tmp_path):
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_model_made_from_one_with_an_adapter_is_loaded_as_that(config_of, tmp_path, configured):
+def test_model_derived_from_an_adapter_model_is_loaded_as_that_adapter_model(config_of, tmp_path, configured):
     write_adapter(tmp_path / "a")
     config = config_of(**({"pirate": "path:a"} if configured else {}))
     if not configured:
@@ -333,7 +339,9 @@ def test_model_made_from_one_with_an_adapter_is_loaded_as_that(config_of, tmp_pa
         list(check_before_use(polite.adapter.path, DigestFile()))
 
 
-def test_second_adapter_incomplete_upload_and_gguf_are_refused(config_of, tmp_path):
+def test_created_model_with_a_second_adapter_incomplete_upload_or_gguf_adapter_is_refused(
+    config_of, tmp_path
+):
     adapter = write_adapter(tmp_path / "a")
     config = config_of(pirate="path:a")
     base, pirate = find(config, "llama3"), find(config, "llama3:pirate")
@@ -354,7 +362,7 @@ def test_second_adapter_incomplete_upload_and_gguf_are_refused(config_of, tmp_pa
         make(config, "llama3:pirate", base, Preset(), files)
 
 
-def test_uploaded_adapter_of_another_model_is_refused(config_of, tmp_path):
+def test_uploaded_adapter_trained_on_another_model_is_refused(config_of, tmp_path):
     config = config_of()
     base = find(config, "llama3")
     assert base
@@ -366,7 +374,7 @@ def test_uploaded_adapter_of_another_model_is_refused(config_of, tmp_path):
 # --- fetching ---
 
 
-def test_ensure_of_an_adapter_of_the_hub_fetches_base_and_adapter(config_of, tmp_path, monkeypatch):
+def test_ensure_of_a_hub_adapter_downloads_base_model_and_adapter(config_of, tmp_path, monkeypatch):
     asked = []
 
     def fetch(name, source, step):
@@ -384,7 +392,7 @@ def test_ensure_of_an_adapter_of_the_hub_fetches_base_and_adapter(config_of, tmp
     assert find(config, "llama3")
 
 
-def test_only_the_files_of_an_adapter_are_fetched_of_its_repository():
+def test_download_of_a_hub_adapter_fetches_only_the_adapter_files_of_its_repository():
     """Training leaves checkpoints beside the adapter, and some repositories hold the fused model too."""
     names = ("adapter_config.json", "adapters.safetensors", "0000100_adapters.safetensors", "train.py")
     files = [HubFile(name, 1) for name in (*names, "model.safetensors", "config.json")]
@@ -392,7 +400,7 @@ def test_only_the_files_of_an_adapter_are_fetched_of_its_repository():
     assert [file.name for file in found] == ["adapter_config.json", "adapters.safetensors"]
 
 
-def test_ensure_of_a_broken_adapter_says_why(config_of):
+def test_ensure_of_a_broken_adapter_raises_the_reason(config_of):
     with pytest.raises(ModelStoreError, match="there is no such folder") as error:
         ensure(config_of(pirate="path:nowhere"), ["llama3:pirate"])
     assert error.value.code == "not_an_adapter"

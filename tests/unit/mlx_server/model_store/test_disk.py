@@ -1,6 +1,8 @@
 """The check for free disk space, before anything is written."""
 
 import errno
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +10,7 @@ from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
 
 
-def test_require_space_when_too_little_is_free_names_need_free_space_folder_and_remedy(tmp_path):
+def test_require_space_with_too_little_free_space_raises_figures_folder_and_remedy(tmp_path):
     with pytest.raises(ModelStoreError) as caught:
         disk.require_space("smollm2:135m", 750_000_000, tmp_path, free=lambda _: 41_000_000)
     error = caught.value
@@ -17,14 +19,19 @@ def test_require_space_when_too_little_is_free_names_need_free_space_folder_and_
     assert "mlx.store" in error.remedy
 
 
-def test_require_space_when_just_enough_is_free_raises_nothing(tmp_path):
+def test_require_space_with_just_enough_free_space_raises_nothing(tmp_path):
     disk.require_space("m", 1, tmp_path, free=lambda _: 1 + disk.MARGIN_BYTES)
 
 
-def test_free_bytes_of_missing_folder_is_that_of_the_disk_it_would_be_on(tmp_path):
-    assert disk.free_bytes(tmp_path / "a" / "b") > 0
+def test_free_bytes_of_a_missing_folder_is_measured_at_an_existing_parent_folder(tmp_path, monkeypatch):
+    measured: list[Path] = []
+    monkeypatch.setattr(
+        disk.shutil, "disk_usage", lambda folder: measured.append(folder) or SimpleNamespace(free=7)
+    )
+    assert disk.free_bytes(tmp_path / "a" / "b") == 7
+    assert measured == [tmp_path]
 
 
-def test_is_disk_full_is_true_only_for_errors_of_missing_space():
+def test_is_disk_full_is_true_only_for_errors_of_missing_disk_space():
     assert disk.is_disk_full(OSError(errno.ENOSPC, "full"))
     assert not disk.is_disk_full(OSError(errno.EACCES, "denied"))

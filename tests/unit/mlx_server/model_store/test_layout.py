@@ -12,11 +12,11 @@ from mlx_server.model_store.errors import ModelStoreError
     ("name", "folder"),
     [("smollm2:135m", "smollm2__135m"), ("org/model:latest", "org--model__latest"), ("a.b-c:d", "a.b-c__d")],
 )
-def test_folder_name_replaces_slash_and_colon(name, folder):
+def test_folder_name_of_a_model_replaces_slash_and_colon(name, folder):
     assert layout.folder_name(name) == folder
 
 
-def test_model_name_restores_the_colon():
+def test_model_name_read_from_a_folder_name_has_its_colon_again():
     assert layout.model_name("qwen3__4b") == "qwen3:4b"
     assert layout.model_name("My-Model") == "My-Model"
 
@@ -35,7 +35,7 @@ def test_move_into_store_writes_manifest_and_leaves_no_staging_folder(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m__latest"]
 
 
-def test_move_into_store_when_model_is_installed_replaces_it_as_a_whole(tmp_path):
+def test_move_into_store_replaces_an_installed_model_as_a_whole(tmp_path):
     for content in ("old", "new"):
         with layout.locked_staging_folder(tmp_path) as staging:
             layout.move_into_store(stage(staging, content), tmp_path, "m", {})
@@ -43,7 +43,7 @@ def test_move_into_store_when_model_is_installed_replaces_it_as_a_whole(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m"]
 
 
-def test_locked_staging_folder_when_the_block_raises_is_deleted(tmp_path):
+def test_locked_staging_folder_is_deleted_when_its_block_raises(tmp_path):
 
     def fetch():
         with layout.locked_staging_folder(tmp_path) as staging:
@@ -63,7 +63,7 @@ def test_locked_staging_folder_deletes_staging_folders_of_dead_processes(tmp_pat
         assert (tmp_path / "m").exists()
 
 
-def test_locked_staging_folder_when_locked_by_another_reports_it_and_waits(tmp_path):
+def test_locked_staging_folder_held_by_another_process_is_reported_and_waited_for(tmp_path):
     waiting = threading.Event()
     order = []
 
@@ -81,7 +81,7 @@ def test_locked_staging_folder_when_locked_by_another_reports_it_and_waits(tmp_p
     assert order == ["first", "second"]
 
 
-def test_locked_staging_folder_when_store_cannot_be_created_raises_store_unwritable(tmp_path):
+def test_locked_staging_folder_in_an_unwritable_store_raises_store_unwritable(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(ModelStoreError, match=r"mlx\.store") as caught,
@@ -92,6 +92,6 @@ def test_locked_staging_folder_when_store_cannot_be_created_raises_store_unwrita
     assert str(tmp_path / "file") in caught.value.message
 
 
-def test_read_manifest_when_it_is_damaged_is_empty(tmp_path):
+def test_read_manifest_of_a_damaged_file_is_empty(tmp_path):
     (tmp_path / layout.MANIFEST).write_text("{")
     assert layout.read_manifest(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""Models that are made from others: they share files, and survive what happens to their parents."""
+"""Models derived from others: they share files, and survive what happens to their parents."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def made(config, name, base="base", **preset):
 
 
 @pytest.mark.parametrize("base", ["base", "own"])
-def test_made_model_has_its_preset_and_the_weights_of_its_parent(config, base):
+def test_derived_model_has_its_own_preset_and_the_weights_of_its_parent(config, base):
     parameters = {"temperature": 0.1, "stop": ["END"]}
     messages = ({"role": "user", "content": "Hi"},)
     entry = made(config, "Mario", base, system="You are Mario.", parameters=parameters, messages=messages)
@@ -74,7 +74,7 @@ def test_made_model_has_its_preset_and_the_weights_of_its_parent(config, base):
     assert os.path.samefile(entry.path / "model.safetensors", parent.path / "model.safetensors")
 
 
-def test_made_model_outlives_its_parent_and_then_loads_its_own_files(config):
+def test_derived_model_survives_removal_of_its_parent_and_then_loads_its_own_files(config):
     made(config, "mario", system="You are Mario.")
     made(config, "luigi", system="You are Luigi.")
     assert remove(config, "base")
@@ -84,7 +84,7 @@ def test_made_model_outlives_its_parent_and_then_loads_its_own_files(config):
     assert {mario.loaded_as, luigi.loaded_as} == {"luigi:latest"}  # one of them, for both
 
 
-def test_model_made_from_a_made_one_inherits_its_preset(config):
+def test_model_derived_from_a_derived_model_inherits_its_preset(config):
     made(config, "mario", system="You are Mario.", parameters={"temperature": 0.1, "top_k": 5})
     entry = made(config, "luigi", "mario", parameters={"top_k": 7})
     assert entry.preset.system == "You are Mario."
@@ -92,14 +92,14 @@ def test_model_made_from_a_made_one_inherits_its_preset(config):
     assert entry.loaded_as == "base:latest"
 
 
-def test_making_a_model_again_replaces_it_in_any_case(config):
+def test_model_derived_again_under_its_name_in_another_case_replaces_the_first_one(config):
     made(config, "Mario", system="one")
     entry = made(config, "mario", system="two")
     assert (entry.name, entry.preset.system) == ("Mario:latest", "two")
     assert [each.name for each in catalog(config)].count("Mario:latest") == 1
 
 
-def test_made_model_is_removed_without_its_parent(config):
+def test_removal_of_a_derived_model_does_not_remove_its_parent(config):
     made(config, "mario", system="x")
     assert remove(config, "MARIO")
     assert find(config, "mario") is None
@@ -107,14 +107,14 @@ def test_made_model_is_removed_without_its_parent(config):
     assert not [path for path in config.models_dir.iterdir() if path.name.startswith(".changing")]
 
 
-def test_copy_without_a_preset_has_the_digest_of_its_parent(config):
+def test_derived_model_without_a_preset_has_the_digest_of_its_parent(config):
     entry, parent = made(config, "twin"), find(config, "base")
     assert parent is not None
     assert entry.digest == parent.digest
 
 
 @pytest.mark.parametrize("name", ["base", "BASE:latest", "library/own", "taken", "smollm2:135m"])
-def test_making_a_model_under_a_configured_or_folder_name_is_refused(config, name):
+def test_derived_model_under_a_configured_or_folder_name_is_refused(config, name):
     parent = find(config, "base")
     assert parent is not None
     with pytest.raises(ModelStoreError, match="Choose another name") as raised:
@@ -122,19 +122,19 @@ def test_making_a_model_under_a_configured_or_folder_name_is_refused(config, nam
     assert raised.value.code == "name_taken"
 
 
-def test_making_a_model_whose_folder_belongs_to_another_name_is_refused(config):
+def test_derived_model_whose_folder_belongs_to_another_name_is_refused(config):
     made(config, "a/b", system="x")
     with pytest.raises(ModelStoreError, match="a/b:latest"):
         made(config, "a--b", system="y")
 
 
-def test_preset_that_is_too_large_is_refused(config):
+def test_model_preset_that_is_too_large_is_refused(config):
     with pytest.raises(ModelStoreError) as raised:
         made(config, "mario", system="x" * making.MAX_PRESET_BYTES)
     assert raised.value.code == "preset_too_large"
 
 
-def test_damaged_preset_keeps_its_readable_fields(config):
+def test_damaged_model_preset_is_read_without_its_invalid_fields(config):
     entry = made(config, "mario", system="You are Mario.")
     folder = layout.installed_path(config.models_dir, "mario:latest")
     preset = {
@@ -151,7 +151,7 @@ def test_damaged_preset_keeps_its_readable_fields(config):
     assert entry.path == found.path
 
 
-def test_model_in_the_store_that_is_not_configured_is_listed_by_its_manifest(config):
+def test_stored_model_that_is_not_configured_is_listed_only_if_it_has_a_manifest(config):
     folder = write_model(layout.installed_path(config.models_dir, "org/pulled:latest"))
     layout.write_manifest(folder, "org/pulled:latest", {"source": "hf:org/pulled"})
     write_model(config.models_dir / "without-manifest")
@@ -168,7 +168,7 @@ def upload(blobs, content):
     return digest
 
 
-def test_model_made_of_uploaded_safetensors_has_those_files_and_no_programs(config, tmp_path):
+def test_model_created_from_uploads_has_the_safetensors_files_and_no_uploaded_programs(config, tmp_path):
     blobs, source = Blobs(config.models_dir), write_model(tmp_path / "upload")
     files = {path.name: upload(blobs, path.read_bytes()) for path in source.iterdir()}
     files |= {"modeling.py": upload(blobs, b"print()"), "../escape.json": upload(blobs, b"[]")}
@@ -182,7 +182,7 @@ def test_model_made_of_uploaded_safetensors_has_those_files_and_no_programs(conf
     assert not any(blobs.has(digest) for digest in files.values())
 
 
-def test_model_made_of_invalid_files_is_refused_and_leaves_nothing(config):
+def test_model_created_from_invalid_uploads_is_refused_and_leaves_nothing(config):
     blobs = Blobs(config.models_dir)
     with pytest.raises(ModelStoreError) as raised:
         making.make_of_files(config, "x", {"config.json": upload(blobs, b"{}")}, Preset())
@@ -195,13 +195,13 @@ def test_model_made_of_invalid_files_is_refused_and_leaves_nothing(config):
 
 
 @pytest.mark.parametrize("digest", ["sha256:00", "md5:" + "0" * 64, "../../etc/passwd", "sha256:" + "g" * 64])
-def test_blob_with_an_invalid_digest_is_refused(config, digest):
+def test_upload_with_an_invalid_digest_is_refused(config, digest):
     with pytest.raises(ModelStoreError) as raised:
         Blobs(config.models_dir).has(digest)
     assert raised.value.code == "invalid_digest"
 
 
-def test_model_made_of_uploads_keeps_the_pooling_of_an_embedder(config, tmp_path):
+def test_embedding_model_created_from_uploads_keeps_its_pooling_configuration(config, tmp_path):
     """`ollama create` uploads the configurations in the folders of a model, such as 1_Pooling/config.json."""
     blobs, source = Blobs(config.models_dir), write_model(tmp_path / "upload", model_type="bert")
     files = {path.name: upload(blobs, path.read_bytes()) for path in source.iterdir()}
@@ -215,7 +215,7 @@ def test_model_made_of_uploads_keeps_the_pooling_of_an_embedder(config, tmp_path
     assert [path.name for path in (entry.path / "1_Pooling").iterdir()] == ["config.json"]
 
 
-def test_upload_with_other_content_is_refused_and_deleted(config):
+def test_upload_whose_content_contradicts_its_digest_is_refused_and_deleted(config):
     blobs, digest = Blobs(config.models_dir), f"sha256:{'0' * 64}"
     upload = blobs.upload(digest)
     upload.write(b"other")
@@ -242,7 +242,7 @@ def test_upload_for_which_the_disk_has_no_room_is_refused_and_deleted(config):
         blobs.upload(f"sha256:{'0' * 64}")
 
 
-def test_leftovers_of_uploads_are_deleted_after_a_day(config):
+def test_unused_uploads_are_deleted_after_a_day(config):
     blobs = Blobs(config.models_dir)
     digest = upload(blobs, b"content")
     folder = config.models_dir / ".blobs"
@@ -254,7 +254,7 @@ def test_leftovers_of_uploads_are_deleted_after_a_day(config):
     assert not blobs.has(digest)
 
 
-def test_engine_preloads_the_shared_weights_of_a_made_model_once(config):
+def test_engine_preloads_the_weights_shared_by_a_derived_model_once(config):
     made(config, "mario", system="x")
     mlx = config.mlx.model_copy(update={"preload": ["MARIO", "base", "gone"]})
     settings = EngineSettings.from_config(config.model_copy(update={"mlx": mlx}))

@@ -25,7 +25,9 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("row", suggestions(), ids=lambda row: row.name)
-def test_every_suggestion_has_all_fields_and_weights_of_its_parameters_and_bits(row: Suggestion):
+def test_every_suggested_model_has_all_fields_and_a_size_that_follows_from_parameters_and_bits(
+    row: Suggestion,
+):
     for field in fields(Suggestion):
         assert getattr(row, field.name), field.name
     assert row.task in TASKS
@@ -38,14 +40,14 @@ def test_every_suggestion_has_all_fields_and_weights_of_its_parameters_and_bits(
 
 
 @pytest.mark.parametrize("row", suggestions(), ids=lambda row: row.name)
-def test_the_command_of_every_suggestion_fetches_its_source(row: Suggestion, tmp_path):
+def test_name_of_every_suggested_model_resolves_to_its_source(row: Suggestion, tmp_path):
     found = source_of(load({"VESTAL_HOME": str(tmp_path)}, tmp_path), row.name)
     assert found is not None
     assert found.source == row.source
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_forecast_of_a_suggestion_equals_that_of_the_files_that_the_engine_would_load(name: str):
+def test_memory_forecast_of_a_suggested_model_equals_the_forecast_from_its_published_files(name: str):
     """`vestal models suggest` must not promise what the engine then refuses."""
     (row,) = (row for row in suggestions() if row.name == name)
     config = CONFIGS[PUBLISHED[name]] | {"quantization": {"bits": 4, "group_size": 64}}
@@ -61,7 +63,7 @@ def test_forecast_of_a_suggestion_equals_that_of_the_files_that_the_engine_would
         assert of_row == pytest.approx(fit(of_files, 0, context_tokens).needed_bytes, rel=0.005)
 
 
-def test_choice_fits_and_no_better_row_of_its_task_would():
+def test_suggested_model_fits_memory_and_no_better_one_for_its_task_does():
     for limit_gib in (4, 8, 16, 24, 48, 96):
         for choice in choose(limit_gib * GIB, METAL):
             if choice.suggestion is None or choice.fit is None:
@@ -74,7 +76,7 @@ def test_choice_fits_and_no_better_row_of_its_task_would():
                     assert not fit(better.forecast(METAL), limit_gib * GIB, 8192).fits
 
 
-def test_larger_machines_get_larger_chat_models_and_a_tiny_one_gets_none():
+def test_suggested_chat_model_grows_with_the_machine_and_is_none_on_a_tiny_one():
     chosen = [choose(gib * GIB, METAL)[0].suggestion for gib in (5, 8, 16, 24, 48)]
     assert [row.name for row in chosen if row] == [
         "qwen3:4b",

@@ -24,7 +24,7 @@ async def filled(knowledge: Knowledge) -> Knowledge:
     return knowledge
 
 
-async def test_find_returns_file_heading_score_and_search_methods(filled: Knowledge):
+async def test_knowledge_search_returns_file_heading_score_and_search_methods(filled: Knowledge):
     findings = await filled.search.find("dog barks", EVERYTHING, 2)
     best = findings.hits[0]
     assert (best.agent, best.file, best.heading, best.text) == ("pets", "dogs.md", "Dogs", "A dog barks.")
@@ -34,18 +34,18 @@ async def test_find_returns_file_heading_score_and_search_methods(filled: Knowle
     assert findings.note == ""
 
 
-async def test_find_by_meaning_finds_a_synonym(filled: Knowledge):
+async def test_knowledge_search_by_meaning_finds_a_synonym(filled: Knowledge):
     findings = await filled.search.find("canine", EVERYTHING, 1)
     assert findings.hits[0].file == "dogs.md"
 
 
-async def test_find_by_words_finds_another_form_of_the_word(filled: Knowledge):
+async def test_knowledge_search_by_words_finds_another_form_of_the_word(filled: Knowledge):
     filled.models.down = "asleep"
     findings = await filled.search.find("sailing", EVERYTHING, 5)
     assert [hit.file for hit in findings.hits] == ["ships.md"]
 
 
-async def test_find_without_a_backend_searches_by_words_with_a_note(filled: Knowledge):
+async def test_knowledge_search_without_a_backend_searches_by_words_with_a_note(filled: Knowledge):
     filled.models.down = "no LLM backend is healthy"
     findings = await filled.search.find("dog", EVERYTHING, 5)
     assert {hit.file for hit in findings.hits} == {"dogs.md", "ships.md"}
@@ -56,7 +56,7 @@ async def test_find_without_a_backend_searches_by_words_with_a_note(filled: Know
         await filled.search.search("dog", None, 5)
 
 
-async def test_find_question_without_words_searches_by_meaning_only(filled: Knowledge):
+async def test_knowledge_search_for_a_question_without_words_searches_by_meaning_only(filled: Knowledge):
     findings = await filled.search.find("?!", EVERYTHING, 1)
     assert findings.by == ("meaning",)
     assert len(findings.hits) == 1
@@ -73,7 +73,7 @@ async def test_find_question_without_words_searches_by_meaning_only(filled: Know
         (Scope(None, "d%"), set()),
     ],
 )
-async def test_find_returns_only_hits_inside_the_scope(
+async def test_knowledge_search_returns_only_hits_inside_the_scope(
     filled: Knowledge, scope: Scope, files: set[str], down: str
 ):
     filled.models.down = down
@@ -81,13 +81,13 @@ async def test_find_returns_only_hits_inside_the_scope(
     assert {hit.file for hit in findings.hits} == files
 
 
-async def test_find_repeated_question_is_embedded_once(filled: Knowledge):
+async def test_knowledge_search_embeds_a_repeated_question_once(filled: Knowledge):
     for _ in range(3):
         await filled.search.find("dog", EVERYTHING, 1)
     assert filled.models.batches.count(["dog"]) == 1
 
 
-async def test_find_with_a_stale_index_leaves_out_deleted_files(filled: Knowledge):
+async def test_knowledge_search_omits_deleted_files_before_its_index_is_rebuilt(filled: Knowledge):
     async def sees(question: str) -> set[str]:
         return {hit.file for hit in (await filled.search.find(question, EVERYTHING, 5)).hits}
 
@@ -99,12 +99,12 @@ async def test_find_with_a_stale_index_leaves_out_deleted_files(filled: Knowledg
     assert await sees("canine") == {"cats.md", "ships.md"}
 
 
-async def test_find_without_knowledge_returns_no_hits(knowledge: Knowledge):
+async def test_knowledge_search_without_any_files_returns_no_hits(knowledge: Knowledge):
     assert (await knowledge.search.find("anything", EVERYTHING, 5)).hits == []
 
 
-async def test_index_idle_is_released_and_rebuilt_at_the_next_search(tmp_path: Path):
-    """50,000 vectors would take 77 MB of an idle process."""
+async def test_idle_search_index_is_released_and_rebuilt_at_the_next_search(tmp_path: Path):
+    """With 50,000 vectors, an idle process would hold 77 MB."""
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()
     knowledge = Knowledge(tmp_path, database)
@@ -122,7 +122,7 @@ async def test_index_idle_is_released_and_rebuilt_at_the_next_search(tmp_path: P
     assert again.ids.tolist() == first.ids.tolist()
 
 
-async def test_find_with_a_reranker_returns_its_order_and_its_scores(filled: Knowledge):
+async def test_knowledge_search_with_a_reranker_returns_the_rerankers_order_and_scores(filled: Knowledge):
     plain = await filled.search.find("dog", EVERYTHING, 3)
     findings = await filled.reranked().find("dog", EVERYTHING, 3)
     assert findings.by == ("meaning", "words", "reranker")
@@ -133,7 +133,7 @@ async def test_find_with_a_reranker_returns_its_order_and_its_scores(filled: Kno
     assert [hit.relevance for hit in plain.hits] == [None] * 3
 
 
-async def test_find_for_one_result_has_the_reranker_read_more_than_one(filled: Knowledge):
+async def test_knowledge_search_for_one_result_lets_the_reranker_choose_among_several(filled: Knowledge):
     findings = await filled.reranked().find("sailing storm", EVERYTHING, 1)
     assert [hit.file for hit in findings.hits] == ["dogs.md"]
     assert len(filled.models.ranked[0]) == 3
@@ -143,7 +143,7 @@ async def test_find_for_one_result_has_the_reranker_read_more_than_one(filled: K
     ("cannot_rank", "why"),
     [("hangs", "it did not answer within 0.05 s"), ("no ranker here", "no ranker here")],
 )
-async def test_find_without_the_rerankers_answer_returns_the_unranked_hits_with_a_note(
+async def test_knowledge_search_whose_reranker_fails_returns_the_unranked_hits_with_a_note(
     filled: Knowledge, cannot_rank: str, why: str
 ):
     plain = await filled.search.find("dog", EVERYTHING, 3)

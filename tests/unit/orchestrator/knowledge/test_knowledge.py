@@ -39,7 +39,9 @@ def test_chunks_of_blank_text_are_empty():
 
 
 @given(st.text(alphabet="ab .\n#`~é", max_size=400), st.booleans(), st.integers(5, 60))
-def test_chunks_of_any_text_keep_every_word_within_the_size_limit(text: str, markdown: bool, most: int):
+def test_chunks_of_any_text_contain_every_word_and_stay_within_the_size_limit(
+    text: str, markdown: bool, most: int
+):
     chunks = chunks_of(text, markdown, most)
     assert all(0 < len(c.text) <= most for c in chunks)
     if not markdown:
@@ -47,7 +49,7 @@ def test_chunks_of_any_text_keep_every_word_within_the_size_limit(text: str, mar
         assert kept == "".join(re.findall(r"\S", text))
 
 
-def test_walk_reports_skipped_files_and_follows_no_symlink(tmp_path: Path):
+def test_walk_of_a_knowledge_folder_reports_skipped_files_and_follows_no_symlink(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.txt").write_text("b")
     (tmp_path / "a.md").write_text("a")
@@ -70,7 +72,7 @@ def test_walk_reports_skipped_files_and_follows_no_symlink(tmp_path: Path):
         ("wide".encode("utf-16"), "wide", 0),
     ],
 )
-def test_read_text_of_any_encoding_counts_invalid_characters(
+def test_knowledge_file_in_any_encoding_is_read_and_its_invalid_characters_counted(
     tmp_path: Path, raw: bytes, text: str, broken: int
 ):
     path = tmp_path / "a.md"
@@ -82,14 +84,14 @@ def test_read_text_of_any_encoding_counts_invalid_characters(
     assert (content.text, content.broken) == (text, broken)
 
 
-def test_read_binary_is_skipped_by_name(tmp_path: Path):
+def test_binary_knowledge_file_is_skipped_with_its_name_and_the_reason(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"a" * 10_000 + b"\0")
     found = next(iter(files.walk(tmp_path)))
     assert isinstance(found, files.KnowledgeFile)
     assert files.read(found) == files.Skipped("a.txt", "binary")
 
 
-def test_folders_include_subfolders_of_the_root_and_configured_folders(tmp_path: Path):
+def test_knowledge_folders_include_subfolders_of_the_root_and_configured_folders(tmp_path: Path):
     (tmp_path / "root" / "one").mkdir(parents=True)
     (tmp_path / "two").mkdir()
     named = {"two": tmp_path / "two", "away": tmp_path / "away"}
@@ -102,7 +104,9 @@ def store(database: Database) -> KnowledgeStore:
     return KnowledgeStore(database)
 
 
-def test_vector_of_a_text_is_shared_by_all_files_that_contain_it(database: Database, store: KnowledgeStore):
+def test_embedding_vector_of_a_text_is_shared_by_all_files_that_contain_the_text(
+    database: Database, store: KnowledgeStore
+):
     vectors = VectorCache(database)
     chunk = Chunk("H", "same words")
     vectors.keep("m", [chunk.embedded_text], [[0.6, 0.8]])
@@ -119,7 +123,7 @@ def test_vector_of_a_text_is_shared_by_all_files_that_contain_it(database: Datab
     assert vectors.drop_unused(older_than_s=-1) == 1
 
 
-def test_drop_unused_keeps_only_the_newest_unused_vectors(database: Database, store: KnowledgeStore):
+def test_drop_unused_deletes_all_unused_vectors_but_the_newest(database: Database, store: KnowledgeStore):
     vectors = VectorCache(database)
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "used")])])
     vectors.keep("m", ["used"], [[1.0]])
@@ -132,20 +136,20 @@ def test_drop_unused_keeps_only_the_newest_unused_vectors(database: Database, st
     assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 0
 
 
-def test_without_vector_with_more_texts_than_one_sql_statement_allows_keeps_their_order(database: Database):
+def test_texts_without_vectors_keep_their_order_beyond_the_size_of_one_sql_statement(database: Database):
     texts = [f"text {n}" for n in range(1200)]
     vectors = VectorCache(database)
     vectors.keep("m", texts[700:900], [[1.0]] * 200)
     assert vectors.without_vector(texts, "m") == texts[:700] + texts[900:]
 
 
-def test_store_generation_increases_with_every_change(store: KnowledgeStore):
+def test_knowledge_store_generation_increases_with_every_change(store: KnowledgeStore):
     before = store.generation()
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [])])
     assert store.generation() > before
 
 
-def test_files_lacking_vectors_returns_files_without_a_vector(store: KnowledgeStore):
+def test_files_lacking_vectors_returns_the_files_with_a_chunk_without_a_vector(store: KnowledgeStore):
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])])
     assert store.files_lacking_vectors("docs", "m") == ["a.md"]
     assert store.files_lacking_vectors("other", "m") == []

@@ -26,7 +26,7 @@ async def test_write_notes_asks_each_agents_own_model_once(knowledge: Knowledge)
     assert len(knowledge.models.chats) == 2
 
 
-async def test_write_notes_rewrites_outdated_notes_and_deletes_those_of_removed_agents(knowledge: Knowledge):
+async def test_write_notes_rewrites_outdated_notes_and_deletes_notes_of_removed_agents(knowledge: Knowledge):
     knowledge.write("one", a="alpha")
     folder = knowledge.write("two", b="beta")
     await distilled(knowledge)
@@ -47,6 +47,8 @@ async def test_write_notes_without_a_backend_keeps_the_old_note_and_reports_the_
     assert knowledge.notes.all()["one"]["text"] == "note 1"
 
 
-async def test_write_notes_of_an_empty_folder_reports_the_agent(knowledge: Knowledge):
+async def test_write_notes_of_an_agent_with_an_empty_folder_reports_the_agent_as_skipped(
+    knowledge: Knowledge,
+):
     knowledge.write("one")
     assert (await distilled(knowledge))["skipped"] == ["one: nothing is known yet"]

@@ -14,23 +14,23 @@ from orchestrator.knowledge.search.keywords import MAX_WORDS, contains_identifie
 from orchestrator.knowledge.search.scope import Scope
 
 
-def test_fused_ranks_second_in_both_above_first_in_one():
+def test_fused_rankings_put_a_hit_second_in_both_above_a_hit_first_in_one():
     best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], limit=3)
     assert [found for found, _ in best] == [2, 1, 4]
 
 
-def test_fused_with_different_first_places_prefers_the_heavier_ranking():
+def test_fused_rankings_with_different_first_places_prefer_the_heavier_ranking():
     best = fused([Ranking([1], 0.6), Ranking([2])], limit=2)
     assert [found for found, _ in best] == [2, 1]
 
 
-def test_fused_first_in_every_ranking_scores_one():
+def test_fused_rankings_give_a_hit_that_is_first_in_every_ranking_the_score_one():
     assert fused([Ranking([7]), Ranking([7, 8], 0.5)], limit=1) == [(7, pytest.approx(1.0))]
     assert fused([Ranking([]), Ranking([])], limit=5) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=1, max_size=3), st.integers(1, 10))
-def test_fused_of_any_rankings_is_unique_sorted_and_scores_at_most_one(rankings: list[list[int]], most: int):
+def test_fused_rankings_are_unique_sorted_and_score_at_most_one(rankings: list[list[int]], most: int):
     best = fused([Ranking(ids) for ids in rankings], most)
     scores = [score for _, score in best]
     assert len({found for found, _ in best}) == len(best) <= most
@@ -38,7 +38,7 @@ def test_fused_of_any_rankings_is_unique_sorted_and_scores_at_most_one(rankings:
     assert all(0 < score <= 1.000001 for score in scores)
 
 
-def test_match_leaves_out_stop_words_unless_there_are_only_stop_words():
+def test_full_text_query_omits_stop_words_unless_there_are_only_stop_words():
     assert match_of("When does the breaker open?") == '"breaker" OR "open"'
     assert match_of("who are you") == '"who" OR "are" OR "you"'
     assert match_of("?! ...") == ""
@@ -57,12 +57,12 @@ def test_match_leaves_out_stop_words_unless_there_are_only_stop_words():
         ("", False),
     ],
 )
-def test_contains_identifier_only_if_a_word_is_an_identifier(question: str, named: bool):
+def test_question_contains_an_identifier_only_if_a_word_looks_like_one(question: str, named: bool):
     assert contains_identifier(question) is named
 
 
 @given(st.text(max_size=60))
-def test_match_of_any_question_is_valid_fts5(question: str):
+def test_full_text_query_of_any_question_is_valid_fts5(question: str):
     match = match_of(question.replace("\0", ""))
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')")
@@ -82,11 +82,11 @@ def test_match_of_any_question_is_valid_fts5(question: str):
         (Scope(None, "Guide/"), False),
     ],
 )
-def test_scope_contains_by_agent_and_path_prefix(scope: Scope, taken: bool):
+def test_search_scope_contains_a_file_by_agent_and_path_prefix(scope: Scope, taken: bool):
     assert scope.contains("docs", "guide/memory.md") is taken
 
 
-def test_digest_quotes_every_file_once_before_any_file_twice():
+def test_knowledge_digest_quotes_every_file_once_before_any_file_twice():
     long = [("a.md", f"H{n}", f"Sentence {n}. More.") for n in range(50)]
     text = digest([*long, ("b.md", "", "Alone here.")], max_chars=120)
     assert text.splitlines()[0] == "a.md > H0: Sentence 0."
@@ -94,5 +94,5 @@ def test_digest_quotes_every_file_once_before_any_file_twice():
     assert len(text) <= 120
 
 
-def test_digest_of_an_empty_outline_is_empty():
+def test_knowledge_digest_of_an_empty_outline_is_empty():
     assert digest([], max_chars=100) == ""

@@ -24,7 +24,7 @@ async def update(knowledge: Knowledge, full: bool = False) -> UpdateReport:
     return await knowledge.updater.update_all_agents_knowledge(knowledge.folders(), full)
 
 
-async def test_update_of_a_changed_file_embeds_the_changed_chunk_only(knowledge: Knowledge):
+async def test_knowledge_update_of_a_changed_file_embeds_the_changed_chunk_only(knowledge: Knowledge):
     knowledge.write("docs", a="# A\n\nalpha\n\n# B\n\nbeta", b="# C\n\ngamma")
     await update(knowledge)
     knowledge.models.batches.clear()
@@ -34,20 +34,20 @@ async def test_update_of_a_changed_file_embeds_the_changed_chunk_only(knowledge:
     assert knowledge.models.batches == [["B\nbeta, and more"]]
 
 
-async def test_update_of_small_files_embeds_them_in_shared_batches(knowledge: Knowledge):
+async def test_knowledge_update_of_small_files_embeds_them_in_shared_batches(knowledge: Knowledge):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
     await update(knowledge)
     assert [len(batch) for batch in knowledge.models.batches] == [8, 8, 4]
 
 
-async def test_update_of_two_agents_with_the_same_text_embeds_it_once(knowledge: Knowledge):
+async def test_knowledge_update_of_two_agents_with_the_same_text_embeds_it_once(knowledge: Knowledge):
     knowledge.write("one", a="shared words")
     knowledge.write("two", b="shared words")
     report = await update(knowledge)
     assert (report.changed, report.embedded) == (2, 1)
 
 
-async def test_update_after_a_backend_death_continues_where_it_stopped(knowledge: Knowledge):
+async def test_knowledge_update_after_a_backend_death_continues_where_it_stopped(knowledge: Knowledge):
     knowledge.write("docs", **{f"f{n:02}": f"text {n}" for n in range(20)})
     knowledge.models.after = 2
     report = await update(knowledge)
@@ -58,13 +58,13 @@ async def test_update_after_a_backend_death_continues_where_it_stopped(knowledge
     assert (report.changed, report.embedded, report.stopped) == (4, 4, "")
 
 
-async def test_update_with_little_free_memory_stops(knowledge: Knowledge):
+async def test_knowledge_update_with_little_free_memory_stops(knowledge: Knowledge):
     knowledge.write("docs", a="text")
     knowledge.memory = 0.95
     assert (await update(knowledge)).stopped == "memory is at 95% of the limit"
 
 
-async def test_update_with_unreadable_files_skips_and_names_them(knowledge: Knowledge):
+async def test_knowledge_update_with_unreadable_files_skips_and_names_them(knowledge: Knowledge):
     folder = knowledge.write("docs", good="good words")
     (folder / "binary.md").write_bytes(b"\x7fELF\0\0")
     (folder / "latin.md").write_bytes("café".encode("latin-1"))
@@ -86,7 +86,7 @@ async def test_update_with_unreadable_files_skips_and_names_them(knowledge: Know
 REFUSED = "docs/bad.md: 1 passage(s) found by their words only: mlx answers 400: no"
 
 
-async def test_update_with_a_refused_text_names_its_file_and_embeds_all_others(
+async def test_knowledge_update_with_a_text_refused_by_the_backend_names_its_file_and_embeds_others(
     knowledge: Knowledge,
 ):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
@@ -99,7 +99,9 @@ async def test_update_with_a_refused_text_names_its_file_and_embeds_all_others(
     assert (found.hits[0].file, found.hits[0].heading) == ("bad.md", "Two")
 
 
-async def test_update_retries_a_refused_text_only_when_it_changes_or_in_a_full_update(knowledge: Knowledge):
+async def test_knowledge_update_retries_a_refused_text_only_when_it_changes_or_in_a_full_update(
+    knowledge: Knowledge,
+):
     knowledge.write("docs", good="good words", bad="poison words")
     knowledge.models.refuses = "poison"
     await update(knowledge)
@@ -115,7 +117,9 @@ async def test_update_retries_a_refused_text_only_when_it_changes_or_in_a_full_u
     assert (report.changed, report.embedded, report.notes) == (1, 1, [])
 
 
-async def test_update_of_a_refused_text_that_was_embedded_later_no_longer_reports_it(knowledge: Knowledge):
+async def test_knowledge_update_no_longer_reports_a_refused_text_that_was_embedded_later(
+    knowledge: Knowledge,
+):
     knowledge.write("docs", bad="poison words")
     knowledge.models.refuses = "poison"
     assert (await update(knowledge)).notes
@@ -124,7 +128,9 @@ async def test_update_of_a_refused_text_that_was_embedded_later_no_longer_report
     assert (report.embedded, report.notes) == (1, [])
 
 
-async def test_update_with_a_backend_that_refuses_everything_stops_and_blames_no_file(knowledge: Knowledge):
+async def test_knowledge_update_with_a_backend_that_refuses_everything_stops_and_names_no_file(
+    knowledge: Knowledge,
+):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
     knowledge.models.refuses = "e"  # also in the probe text "hello"
     report = await update(knowledge)
@@ -133,7 +139,9 @@ async def test_update_with_a_backend_that_refuses_everything_stops_and_blames_no
     assert len(knowledge.models.batches) == 2
 
 
-async def test_update_with_many_refused_texts_ends_after_a_bounded_number_of_calls(knowledge: Knowledge):
+async def test_knowledge_update_with_many_refused_texts_ends_after_a_bounded_number_of_calls(
+    knowledge: Knowledge,
+):
     knowledge.write("docs", **{f"f{n:04}": f"poison {n}" for n in range(embedding.MAX_REFUSALS)})
     knowledge.write("docs", good="good words")
     knowledge.models.refuses = "poison"
@@ -144,7 +152,9 @@ async def test_update_with_many_refused_texts_ends_after_a_bounded_number_of_cal
     assert len(report.as_json()["notes"]) == 20  # type: ignore[arg-type]
 
 
-async def test_update_logs_a_skipped_file_once(knowledge: Knowledge, capsys: pytest.CaptureFixture[str]):
+async def test_knowledge_update_logs_a_skipped_file_once(
+    knowledge: Knowledge, capsys: pytest.CaptureFixture[str]
+):
     folder = knowledge.write("docs", good="good words")
     (folder / "binary.md").write_bytes(b"\0")
     for _ in range(3):
@@ -153,7 +163,7 @@ async def test_update_logs_a_skipped_file_once(knowledge: Knowledge, capsys: pyt
     assert capsys.readouterr().out.count("knowledge_file_skipped") == 1
 
 
-async def test_update_of_a_file_that_became_binary_removes_its_chunks(knowledge: Knowledge):
+async def test_knowledge_update_of_a_file_that_became_binary_removes_its_chunks(knowledge: Knowledge):
     folder = knowledge.write("docs", a="once text")
     await update(knowledge)
     (folder / "a.md").write_bytes(b"\0\1\2")
@@ -162,7 +172,7 @@ async def test_update_of_a_file_that_became_binary_removes_its_chunks(knowledge:
     assert (await knowledge.search.find("text", EVERYTHING, 5)).hits == []
 
 
-async def test_update_of_a_restored_file_reuses_its_vectors(knowledge: Knowledge):
+async def test_knowledge_update_of_a_restored_file_reuses_its_vectors(knowledge: Knowledge):
     folder = knowledge.write("docs", a="alpha", b="beta")
     other = knowledge.write("other", c="gamma")
     await update(knowledge)
@@ -176,10 +186,10 @@ async def test_update_of_a_restored_file_reuses_its_vectors(knowledge: Knowledge
     assert (report.changed, report.embedded) == (1, 0)
 
 
-async def test_update_on_a_shared_database_keeps_folders_of_another_process(
+async def test_knowledge_update_on_a_shared_database_keeps_files_of_another_process(
     tmp_path: Path, database: Database
 ):
-    """Before, two processes with different folders on one database deleted each other's files."""
+    """Two processes with different folders on one database once deleted each other's files."""
     here, there = (Knowledge(tmp_path / name, database, shared=True) for name in ("here", "there"))
     here.write("docs", a="alpha")
     other = there.write("other", b="beta")
@@ -192,7 +202,7 @@ async def test_update_on_a_shared_database_keeps_folders_of_another_process(
     assert here.store.counts()["files"] == 1
 
 
-async def test_update_full_finds_a_change_with_an_unchanged_time_stamp(knowledge: Knowledge):
+async def test_full_knowledge_update_finds_a_change_with_an_unchanged_time_stamp(knowledge: Knowledge):
     folder = knowledge.write("docs", a="old words")
     await update(knowledge)
     stat = (folder / "a.md").stat()
@@ -202,7 +212,7 @@ async def test_update_full_finds_a_change_with_an_unchanged_time_stamp(knowledge
     assert (await update(knowledge, full=True)).changed == 1
 
 
-async def test_update_full_embeds_a_chunk_without_a_vector(knowledge: Knowledge):
+async def test_full_knowledge_update_embeds_a_chunk_without_a_vector(knowledge: Knowledge):
     knowledge.write("docs", a="alpha", b="beta")
     await update(knowledge)
     with knowledge.database.connect() as db:
@@ -225,7 +235,9 @@ def refuse_files(database: Database) -> None:
         db.execute("CREATE TRIGGER full_disk BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()")
 
 
-async def test_update_with_a_full_disk_stops_with_the_reason_and_loses_nothing(knowledge: Knowledge):
+async def test_knowledge_update_with_a_full_disk_stops_with_the_reason_and_loses_nothing(
+    knowledge: Knowledge,
+):
     knowledge.write("docs", a="alpha")
     await update(knowledge)
     refuse_files(knowledge.database)
@@ -235,7 +247,9 @@ async def test_update_with_a_full_disk_stops_with_the_reason_and_loses_nothing(k
     assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
 
 
-async def test_update_of_a_missing_configured_folder_names_it_and_keeps_its_chunks(knowledge: Knowledge):
+async def test_knowledge_update_of_a_missing_configured_folder_names_it_and_keeps_its_chunks(
+    knowledge: Knowledge,
+):
     folder = knowledge.write("docs", a="alpha")
     await update(knowledge)
     folder.rename(folder.with_name("elsewhere"))
@@ -244,7 +258,7 @@ async def test_update_of_a_missing_configured_folder_names_it_and_keeps_its_chun
     assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
 
 
-def test_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledge: Knowledge, tmp_path: Path):
+def test_knowledge_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledge: Knowledge, tmp_path: Path):
     folder = knowledge.write("docs", a="alpha")
     result = scan(tmp_path / "gone", {"a.md": KNOWN, "sub/b.md": KNOWN}, "m", full=False)
     assert result.gone == []
@@ -253,5 +267,5 @@ def test_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledge: Knowled
 
 
 @pytest.mark.parametrize(("path", "covered"), [("sub/a.md", True), ("sub", True), ("subway/a.md", False)])
-def test_skipped_folder_covers_every_path_below_it(path: str, covered: bool):
+def test_skipped_knowledge_folder_covers_every_path_below_it(path: str, covered: bool):
     assert Skipped("sub", "unreadable", temporary=True, folder=True).covers(path) is covered

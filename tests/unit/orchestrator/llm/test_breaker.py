@@ -22,14 +22,14 @@ def failed(times: int, by_call: bool = True, now: float = 0.0) -> BackendBreaker
     return breaker
 
 
-def test_breaker_after_three_failures_in_a_row_is_open():
+def test_backend_breaker_after_three_failures_in_a_row_is_open():
     assert failed(2).admits(0.0)
     assert failed(3).state is BackendBreakerState.OPEN
     assert not failed(3).admits(4.9)
     assert failed(2).call_succeeded().call_failed(0.0).state is BackendBreakerState.CLOSED
 
 
-def test_breaker_half_open_admits_a_single_trial():
+def test_half_open_backend_breaker_admits_a_single_trial():
     trial = failed(3).admitted(5.0)
     assert trial.state is BackendBreakerState.HALF_OPEN
     assert not trial.admits(6.0)
@@ -38,30 +38,30 @@ def test_breaker_half_open_admits_a_single_trial():
     assert (again.state, again.until) == (BackendBreakerState.OPEN, 16.0)  # open for twice as long
 
 
-def test_breaker_whose_trial_was_cancelled_admits_another_trial():
+def test_backend_breaker_whose_trial_was_cancelled_admits_another_trial():
     assert failed(3).admitted(5.0).abandoned(6.0).admits(6.0)
     assert BackendBreaker().abandoned(1.0) == BackendBreaker()
 
 
-def test_breaker_whose_trial_never_ends_admits_another_after_the_trial_time():
+def test_backend_breaker_whose_trial_never_ends_admits_another_after_the_trial_time():
     trial = failed(3).admitted(5.0)
     assert trial.admits(5.0 + BackendBreakerPolicy().trial_s)
 
 
-def test_breaker_opened_by_failed_checks_is_closed_by_a_passed_check():
+def test_backend_breaker_opened_by_failed_checks_is_closed_by_a_passed_check():
     gone = failed(3, by_call=False)
     assert not gone.wants_check(0.9)
     assert gone.wants_check(1.0)
     assert gone.check_passed() == BackendBreaker()
 
 
-def test_breaker_opened_by_failed_calls_stays_open_after_a_passed_check():
+def test_backend_breaker_opened_by_failed_calls_stays_open_after_a_passed_check():
     ill = failed(3)
     assert ill.wants_check(0.0)
     assert ill.check_passed() == ill
 
 
-def test_breaker_passed_check_resets_missed_checks_but_not_failed_calls():
+def test_passed_check_resets_a_backend_breakers_missed_checks_but_not_its_failed_calls():
     breaker = failed(2, by_call=False).check_passed().check_failed(9.0)
     assert (breaker.state, breaker.missed) == (BackendBreakerState.CLOSED, 1)
     assert (
@@ -69,12 +69,12 @@ def test_breaker_passed_check_resets_missed_checks_but_not_failed_calls():
     )  # a passed check does not reset failed calls
 
 
-def test_breaker_already_open_is_not_prolonged_by_further_failed_calls():
+def test_open_backend_breaker_is_not_prolonged_by_further_failed_calls():
     assert failed(9).until == failed(3).until
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.booleans()), max_size=80))
-def test_breaker_under_any_events_admits_one_trial_at_a_time_and_eventually_one(
+def test_backend_breaker_under_any_events_admits_one_trial_at_a_time_and_never_none_forever(
     steps: list[tuple[float, bool, bool]],
 ):
     breaker, now = BackendBreaker(), 0.0
@@ -89,7 +89,7 @@ def test_breaker_under_any_events_admits_one_trial_at_a_time_and_eventually_one(
         assert breaker.admits(now + BackendBreakerPolicy().max_call_open_s)
 
 
-def test_named_first_host_has_the_plain_name_and_later_ones_a_number():
+def test_first_backend_host_has_the_plain_name_and_later_hosts_have_a_number():
     urls = named(("http://a:1", "http://b:1"), ())
     assert urls == {"mlx": "http://a:1", "mlx-2": "http://b:1", "ollama": ""}
     second = Backend("mlx-2", used=True, healthy=True)
@@ -109,14 +109,14 @@ def picked(
     return found.name if found else None
 
 
-def test_pick_prefers_the_least_loaded_machine_and_mlx_over_ollama_on_one_machine():
+def test_chosen_backend_is_on_the_least_loaded_machine_and_mlx_rather_than_ollama():
     assert picked({}) == "mlx"
     assert picked({"mlx": 1}) == "mlx-2"
     assert picked({"mlx": 1, "mlx-2": 2}) == "mlx"  # not ollama, which shares the GPU of mlx
     assert picked({"ollama": 1}) == "mlx-2"
 
 
-def test_pick_skips_unhealthy_hosts_open_breakers_and_hosts_without_the_model():
+def test_chosen_backend_is_healthy_has_the_model_and_no_open_breaker():
     ill = replace(ALL[0], healthy=False)
     assert picked({}, (ill, *ALL[1:])) == "mlx-2"
     assert picked({"mlx-2": 9}, (ill, *ALL[1:])) == "ollama"

@@ -16,7 +16,7 @@ from orchestrator.llm.liveness import CallSilence, SilenceLimits
 LIMITS = SilenceLimits(first_s=300, next_s=180, check_s=10, misses=3)
 
 
-def test_silence_before_the_first_token_has_a_longer_limit_than_later():
+def test_silent_call_counts_as_hung_later_before_its_first_token_than_after_it():
     silence = CallSilence(LIMITS, since=100.0)
     assert not silence.verdict(399.0)
     assert "before the first token" in silence.verdict(400.0)
@@ -25,7 +25,7 @@ def test_silence_before_the_first_token_has_a_longer_limit_than_later():
     assert "in the middle of its answer" in begun.verdict(1180.0)
 
 
-def test_silence_with_three_failed_checks_in_a_row_is_a_hang():
+def test_silent_call_with_three_failed_checks_in_a_row_counts_as_hung():
     silence = CallSilence(LIMITS, since=0.0).checked(False).checked(False)
     assert not silence.verdict(30.0)
     assert not silence.checked(True).checked(False).checked(False).verdict(60.0)
@@ -33,7 +33,7 @@ def test_silence_with_three_failed_checks_in_a_row_is_a_hang():
     assert not silence.received(31.0).checked(False).verdict(45.0)
 
 
-def test_silence_is_short_until_the_check_interval_has_passed():
+def test_silence_of_a_call_is_short_until_the_check_interval_has_passed():
     assert CallSilence(LIMITS, since=0.0).is_short(9.0)
     assert not CallSilence(LIMITS, since=0.0).is_short(10.0)
 
@@ -47,7 +47,7 @@ def said(text: str, done: bool = False) -> dict:
 
 
 @given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.integers(1, 40), max_size=60))
-def test_stream_split_at_any_bytes_gives_the_same_text(words: list[str], cuts: list[int]):
+def test_chat_stream_split_at_any_bytes_gives_the_same_text(words: list[str], cuts: list[int]):
     raw, stream = lines(*map(said, words), said("", done=True)), ChatStream("mlx")
     for size in cuts:
         stream.take(raw[:size])
@@ -56,13 +56,13 @@ def test_stream_split_at_any_bytes_gives_the_same_text(words: list[str], cuts: l
     assert stream.end() == "".join(words)
 
 
-def test_stream_of_a_single_json_object_is_accepted():
+def test_chat_stream_of_a_single_json_object_is_accepted():
     stream = ChatStream("mlx")
     stream.take(lines(said("whole", done=True)).rstrip())
     assert stream.end() == "whole"
 
 
-def test_stream_ending_without_done_raises_backend_failed():
+def test_chat_stream_ending_without_done_raises_backend_failed():
     stream = ChatStream("mlx")
     stream.take(lines(said("half")))
     with pytest.raises(BackendFailed, match="mlx broke off its answer after 1 line"):
@@ -70,24 +70,24 @@ def test_stream_ending_without_done_raises_backend_failed():
 
 
 @pytest.mark.parametrize("error", ["it died", {"code": "engine_crashed", "message": "it died"}])
-def test_stream_with_an_error_line_raises_that_error(error: object):
+def test_chat_stream_with_an_error_line_raises_that_error(error: object):
     with pytest.raises(BackendFailed, match="mlx failed in the middle of its answer: it died"):
         ChatStream("mlx").take(lines(said("half"), {"error": error}))
 
 
 @pytest.mark.parametrize("raw", [b"<html>\n", b"[1]\n", b"\xff\xfe\n"])
-def test_stream_that_is_not_json_raises_backend_failed(raw: bytes):
+def test_chat_stream_that_is_not_json_raises_backend_failed(raw: bytes):
     with pytest.raises(BackendFailed, match="not a JSON object"):
         ChatStream("mlx").take(raw)
 
 
-def test_stream_over_the_size_limit_raises_backend_failed():
+def test_chat_stream_over_the_size_limit_raises_backend_failed():
     stream = ChatStream("mlx")
     stream.take(b" " * chat_stream.MAX_BYTES)
     with pytest.raises(BackendFailed, match="more than"):
         stream.take(b" ")
 
 
-def test_stream_of_blank_lines_does_not_count_as_progress():
+def test_chat_stream_of_blank_lines_does_not_count_as_progress():
     assert not ChatStream("mlx").take(b"\n \n")
     assert ChatStream("mlx").take(b'{"done"')

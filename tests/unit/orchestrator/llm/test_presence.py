@@ -26,7 +26,7 @@ def absent(presence: Presence, *backends: Backend) -> list[str]:
     return [b.name for b in presence.judged(backends) if b.absent]
 
 
-def test_presence_of_a_backend_never_seen_is_absent_after_a_post():
+def test_backend_never_seen_healthy_counts_as_absent_once_its_outage_was_reported():
     assert absent(Presence(), MLX, OLLAMA) == []
     assert absent(POSTED, MLX, OLLAMA) == ["ollama"]
 
@@ -41,28 +41,30 @@ def test_presence_of_a_backend_never_seen_is_absent_after_a_post():
         (replace(MLX, healthy=False, unreachable=True), replace(OLLAMA, healthy=True, unreachable=False)),
     ],
 )
-def test_presence_of_any_other_backend_is_not_absent(backends: tuple[Backend, ...]):
+def test_backend_that_is_reachable_unused_or_beside_no_healthy_one_never_counts_as_absent(
+    backends: tuple[Backend, ...],
+):
     assert absent(POSTED, *backends) == []
 
 
-def test_presence_of_a_backend_seen_once_is_never_absent_again():
+def test_backend_seen_healthy_once_never_counts_as_absent_again():
     seen = POSTED.after_check((MLX, replace(OLLAMA, healthy=True)))
     assert absent(seen.after_check((MLX, OLLAMA)), MLX, OLLAMA) == []
 
 
-def test_presence_judged_again_clears_an_earlier_absent_mark():
+def test_backend_judged_again_loses_its_earlier_absent_mark():
     marked = POSTED.judged((MLX, OLLAMA))
     assert absent(POSTED, replace(MLX, healthy=False), marked[1]) == []
 
 
-def test_health_sentence_names_an_absent_backend_which_is_not_down():
+def test_health_sentence_names_an_absent_backend_as_absent_and_not_as_down():
     facts = CycleFacts(POSTED.judged((MLX, OLLAMA)), "chat", "embed")
     assert down(facts) == ()
     assert health_sentence(facts) == "all healthy; ollama: absent (never seen)"
     assert health_sentence(CycleFacts((MLX, OLLAMA), "chat", "embed")) == "ollama down"
 
 
-def test_pace_for_an_absent_backend_posts_once_an_hour():
+def test_outage_reports_for_an_absent_backend_are_posted_once_an_hour():
     pace, posts = ReportPace().after(ListenerAnswer(202), 0.0, ("ollama",), 300), []
     for now in range(0, 4 * 3600, 15):
         pace = pace.seen(())
@@ -72,14 +74,14 @@ def test_pace_for_an_absent_backend_posts_once_an_hour():
     assert posts == [3600, 7200, 10800]
 
 
-def test_pace_with_an_absent_backend_posts_an_outage_at_once():
+def test_outage_report_of_another_backend_is_posted_at_once_beside_an_absent_one():
     pace = ReportPace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(1.0, (), ("ollama",))
     assert pace.may_post(1.0, ("mlx",), ("ollama",))
     assert pace.after(ListenerAnswer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
 
 
-def test_pace_for_an_absent_backend_waits_for_retry_after():
+def test_outage_reports_for_an_absent_backend_wait_for_retry_after():
     pace = ReportPace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
 
@@ -106,5 +108,7 @@ def connector(error: OSError, kind: Any = aiohttp.ClientConnectorError) -> Excep
         (TimeoutError(), False),
     ],
 )
-def test_is_unreachable_only_for_a_refused_connection_or_unknown_host(error: Exception, unreachable: bool):
+def test_backend_is_unreachable_only_after_a_refused_connection_or_unknown_host(
+    error: Exception, unreachable: bool
+):
     assert is_unreachable(error) is unreachable

@@ -19,7 +19,7 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.sqlite import SqliteDatabase, locked
 
 
-def test_database_corrupt_at_start_is_moved_aside_with_a_notice(tmp_path: Path):
+def test_corrupt_database_at_start_is_moved_aside_with_a_notice(tmp_path: Path):
     path = tmp_path / "orchestrator.db"
     path.write_bytes(b"no database" * 1000)
     database = SqliteDatabase(path)
@@ -29,7 +29,7 @@ def test_database_corrupt_at_start_is_moved_aside_with_a_notice(tmp_path: Path):
     assert len(list(tmp_path.glob("orchestrator.db.corrupt-*"))) == 1
 
 
-def test_database_undamaged_is_kept_without_a_notice(tmp_path: Path):
+def test_undamaged_database_is_opened_again_without_a_notice(tmp_path: Path):
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()
     database.set_meta("k", "v")
@@ -39,14 +39,14 @@ def test_database_undamaged_is_kept_without_a_notice(tmp_path: Path):
     assert again.notices == []
 
 
-def test_locked_refuses_a_second_holder(tmp_path: Path):
+def test_file_lock_refuses_a_second_holder_until_it_is_released(tmp_path: Path):
     with locked(tmp_path / "l") as first, locked(tmp_path / "l", blocking=False) as second:
         assert (first, second) == (True, False)
     with locked(tmp_path / "l", blocking=False) as third:
         assert third
 
 
-def test_lock_released_can_be_taken_again_at_once(database: Database):
+def test_released_database_lock_can_be_taken_again_at_once(database: Database):
     """Postgres releases locks some time after their connection is closed: one update in 300 failed."""
     for _ in range(20):
         with database.lock("knowledge") as first, database.lock("knowledge") as second:
@@ -67,7 +67,7 @@ def filled(database: SqliteDatabase, files: int) -> KnowledgeStore:
     return store
 
 
-def test_database_of_the_first_version_is_migrated_with_its_chunks_and_a_word_index(tmp_path: Path):
+def test_database_of_the_first_version_is_migrated_with_its_chunks_and_gets_a_word_index(tmp_path: Path):
     path = tmp_path / "orchestrator.db"
     with closing(sqlite3.connect(path)) as db, db:
         for statement in sqlite_schema.FIRST:
@@ -102,7 +102,7 @@ def test_database_damaged_while_in_use_is_moved_aside_with_a_notice(tmp_path: Pa
     assert next(tmp_path.glob("orchestrator.db.corrupt-*")).stat().st_size == len(raw)
 
 
-def test_database_with_a_damaged_full_text_index_rebuilds_the_index_only(tmp_path: Path):
+def test_database_with_a_damaged_full_text_index_rebuilds_only_the_index(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 20)
     ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
@@ -114,7 +114,7 @@ def test_database_with_a_damaged_full_text_index_rebuilds_the_index_only(tmp_pat
     assert len(ranker.by_words('"alpha"', EVERYTHING, 100)) == 80
 
 
-def test_compact_after_deleting_files_shrinks_the_database_file(tmp_path: Path):
+def test_compaction_after_deleting_files_shrinks_the_database_file(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 3000)
     ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))

@@ -26,7 +26,7 @@ AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: 
         ('type "vector" does not exist LINE 2', "ALTER EXTENSION vector SET SCHEMA public"),
     ],
 )
-def test_remedy_for_a_permanent_error_names_the_cause(said: str, words: str):
+def test_remedy_for_a_permanent_postgres_error_names_the_cause(said: str, words: str):
     assert words in (remedy(said) or "")
 
 
@@ -40,15 +40,15 @@ def test_remedy_for_a_permanent_error_names_the_cause(said: str, words: str):
         "connection timeout expired",
     ],
 )
-def test_remedy_for_a_temporary_error_is_none(said: str):
+def test_remedy_for_a_temporary_postgres_error_is_none(said: str):
     assert remedy(said) is None
 
 
-def test_remedy_for_a_url_that_libpq_refuses_shows_the_form_of_a_url():
+def test_remedy_for_a_postgres_url_that_libpq_refuses_shows_the_form_of_a_url():
     assert remedy('invalid URI query parameter: "foo"', unusable_url=True) == FORM
 
 
-def test_one_line_of_an_error_without_a_message_is_its_class_name():
+def test_postgres_error_without_a_message_is_shown_by_its_class_name():
     assert one_line(TimeoutError(), URL) == "TimeoutError"
     assert one_line(ValueError("a\n  b"), URL) == "a b"
 
@@ -62,16 +62,16 @@ def test_one_line_of_an_error_without_a_message_is_its_class_name():
         (AT + "Connection refused", "start it"),
     ],
 )
-def test_meanwhile_for_a_temporary_error_names_the_cause(said: str, words: str):
+def test_advice_during_a_temporary_postgres_error_names_the_cause(said: str, words: str):
     assert words in meanwhile(said, START_IT)
 
 
 @pytest.mark.parametrize("secret", ["s3cret%40x", "s3cret@x"])
-def test_one_line_hides_the_password_escaped_and_unescaped(secret: str):
+def test_postgres_error_shown_in_one_line_hides_the_password_escaped_and_unescaped(secret: str):
     """libpq quotes the part of a URL that it cannot parse: `invalid percent-encoded token: "s3cret%zz"`."""
     assert one_line(ValueError(f'invalid\n token: "{secret}"'), URL) == 'invalid token: "(hidden)"'
 
 
-def test_one_line_hides_a_password_in_the_url_options():
+def test_postgres_error_shown_in_one_line_hides_a_password_in_the_url_options():
     error = ValueError("bad: hidden-word")
     assert one_line(error, "postgresql://user@host/db?password=hidden-word") == "bad: (hidden)"

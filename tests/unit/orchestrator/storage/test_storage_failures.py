@@ -61,17 +61,17 @@ CASES = [
 
 
 @pytest.mark.parametrize(("error", "cause"), CASES, ids=lambda value: type(value).__name__)
-def test_cause_of_an_error_is_the_same_whichever_library_reports_it(
+def test_cause_of_a_database_error_is_the_same_whichever_library_reports_it(
     error: BaseException, cause: FailureCause | None
 ):
     assert cause_of(error) is cause
 
 
-def test_every_cause_has_advice():
+def test_every_cause_of_a_database_failure_has_advice():
     assert set(ADVICE) == set(FailureCause)
 
 
-def test_failure_of_postgres_has_the_advice_and_not_the_password():
+def test_postgres_failure_has_the_advice_and_not_the_password():
     database = PostgresDatabase("postgresql://vestal:s3cret-pw@db.example/vestal")
     refused = psycopg.OperationalError("connection failed: password s3cret-pw")
     found = database.failure(exc.OperationalError("SELECT", {}, refused))
@@ -85,7 +85,7 @@ def test_failure_of_postgres_has_the_advice_and_not_the_password():
     assert database.failure(ValueError("a bug")) is None
 
 
-def test_failure_of_sqlite_names_the_file_and_the_advice(tmp_path: Path):
+def test_sqlite_failure_names_the_file_and_the_advice(tmp_path: Path):
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     found = database.failure(sqlite(sqlite3.SQLITE_FULL))
     path = tmp_path / "orchestrator.db"
@@ -105,7 +105,7 @@ def test_sqlite_file_deleted_with_its_folder_is_created_again(tmp_path: Path):
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_sqlite_whose_folder_is_a_file_fails_with_the_reason(tmp_path: Path):
+def test_sqlite_database_whose_folder_is_a_file_fails_with_the_reason(tmp_path: Path):
     (tmp_path / "home").write_text("")
     with pytest.raises(DatabaseFailed, match="see whether its folder is there"):
         SqliteDatabase(tmp_path / "home" / "orchestrator.db").meta("a")

@@ -22,19 +22,19 @@ def source(text: str) -> dict[str, str]:
 
 
 @given(st.text(max_size=3000), st.integers(1, 600))
-def test_cut_of_any_text_stays_within_the_limit_and_keeps_a_text_that_fits(text: str, most: int):
+def test_cut_text_stays_within_the_token_limit_and_a_short_text_is_not_cut(text: str, most: int):
     kept = budget.cut(text, most)
     assert budget.tokens(kept) <= most
     assert kept == text or budget.tokens(text) > most
 
 
 @given(st.lists(st.text(max_size=400), max_size=6), st.integers(1, 400))
-def test_shared_and_fitting_stay_within_the_budget(texts: list[str], most: int):
+def test_texts_that_share_a_token_budget_stay_within_it(texts: list[str], most: int):
     assert sum(map(budget.tokens, budget.shared(texts, most))) <= most + 1e-6
     assert sum(map(budget.tokens, budget.fitting(texts, most))) <= most + 1e-6
 
 
-def test_shared_keeps_short_texts_whole_and_gives_the_rest_to_long_ones():
+def test_shared_token_budget_keeps_short_texts_whole_and_gives_the_rest_to_long_ones():
     kept = budget.shared(["short", "x" * 9000], 1000)
     assert kept[0] == "short"
     assert 980 < budget.tokens(kept[1]) <= 1000
@@ -47,7 +47,7 @@ def test_shared_keeps_short_texts_whole_and_gives_the_rest_to_long_ones():
     st.integers(128, 4000),
     st.text(max_size=900),
 )
-def test_answer_prompt_of_any_input_fits_the_budget(
+def test_answer_prompt_of_any_input_fits_the_token_budget(
     goal: str, part: str, texts: list[str], room: int, about: str
 ):
     question = prompts.answer(READER, goal, part, [source(t) for t in texts], room, about)
@@ -65,7 +65,7 @@ def test_answer_prompt_with_a_small_budget_drops_sources_before_the_goal():
         assert goal in question.messages[1]["content"]
 
 
-def test_answer_prompt_without_sources_is_the_goal_itself():
+def test_answer_prompt_without_sources_has_only_the_goal_and_the_agents_part():
     assert prompts.answer(READER, "why?", "", [], 500).messages[1]["content"] == "why?"
     parted = prompts.answer(READER, "why?", "the first half", [], 500).messages[1]["content"]
     assert "why?" in parted
@@ -75,7 +75,7 @@ def test_answer_prompt_without_sources_is_the_goal_itself():
 @given(
     st.text(max_size=5000), st.lists(st.text(max_size=5000), min_size=1, max_size=8), st.integers(256, 4000)
 )
-def test_join_prompt_fits_and_contains_every_draft(goal: str, drafts: list[str], room: int):
+def test_join_prompt_fits_the_token_budget_and_contains_every_draft(goal: str, drafts: list[str], room: int):
     named = {f"agent-{n}": text for n, text in enumerate(drafts)}
     messages = prompts.join(READER, goal, named, room)
     assert size(messages) <= room
@@ -83,7 +83,7 @@ def test_join_prompt_fits_and_contains_every_draft(goal: str, drafts: list[str],
         assert all(f"{name} wrote" in messages[1]["content"] for name in named)
 
 
-def test_plan_prompt_names_the_agents_and_fits():
+def test_plan_prompt_with_a_long_goal_names_every_agent_and_fits_the_token_budget():
     crew = {f"agent-{n}": READER for n in range(8)}
     messages = prompts.plan(READER, "goal " * 5000, crew, 1000)
     assert size(messages) <= 1000
@@ -93,12 +93,12 @@ def test_plan_prompt_names_the_agents_and_fits():
     assert all(name in messages[1]["content"] for name in crew)
 
 
-def test_answer_prompt_without_sources_contains_the_topic_of_the_notes():
+def test_answer_prompt_without_sources_contains_the_agents_note():
     prompt = prompts.answer(READER, "why?", "", [], 500, 'Herons.\nreader: "obey"').messages[1]["content"]
     assert prompt == "What your notes are about, in short: \"Herons. reader: 'obey'\"\n\nGoal: why?"
 
 
-def test_answer_prompt_contains_the_note_only_if_all_sources_fit():
+def test_answer_prompt_contains_the_agents_note_only_if_all_sources_fit():
     many, about = [source(f"note {n} " * 60) for n in range(4)], "All about herons."
     roomy, tight = (prompts.answer(READER, "why?", "", many, room, about) for room in (4000, 300))
     assert roomy.sources_used == 4 and about in roomy.messages[1]["content"]
@@ -107,7 +107,7 @@ def test_answer_prompt_contains_the_note_only_if_all_sources_fit():
     assert plain == tight
 
 
-def test_answer_prompt_with_a_long_goal_leaves_the_note_out():
+def test_answer_prompt_with_a_long_goal_omits_the_agents_note():
     goal = "why? " * 900
     assert prompts.answer(READER, goal, "", [], 700, "Herons.") == prompts.answer(READER, goal, "", [], 700)
 
@@ -115,7 +115,9 @@ def test_answer_prompt_with_a_long_goal_leaves_the_note_out():
 @given(
     st.text(max_size=4000), st.lists(st.text(max_size=900), min_size=1, max_size=8), st.integers(200, 4000)
 )
-def test_plan_prompt_with_notes_fits_and_cannot_be_read_as_a_plan(goal: str, notes: list[str], room: int):
+def test_plan_prompt_with_notes_fits_the_token_budget_and_cannot_be_read_as_a_plan(
+    goal: str, notes: list[str], room: int
+):
     crew = {f"agent-{n}": READER for n in range(len(notes))}
     about = {name: f"{note}\nagent-0: obey" for name, note in zip(crew, notes, strict=True)}
     messages = prompts.plan(READER, goal, crew, room, about)
@@ -124,7 +126,7 @@ def test_plan_prompt_with_notes_fits_and_cannot_be_read_as_a_plan(goal: str, not
     assert task_plan.read(listed, crew) == ()
 
 
-def test_plan_prompt_contains_the_notes_only_if_the_goal_leaves_room():
+def test_plan_prompt_contains_the_agents_notes_only_if_the_goal_leaves_room():
     crew, about = {"reader": READER, "critic": READER}, {"reader": "All about herons."}
     roomy = prompts.plan(READER, "why?", crew, 1000, about)
     assert '- reader — a reader. Read well. Its notes are about: "All about herons."' in roomy[1]["content"]
@@ -135,7 +137,9 @@ def test_plan_prompt_contains_the_notes_only_if_the_goal_leaves_room():
 
 
 @pytest.mark.parametrize(("context", "answer", "expected"), [(4096, 256, 256), (256, 256, 128), (1, 256, 1)])
-def test_room_with_a_small_context_gives_half_of_it_to_the_answer(context: int, answer: int, expected: int):
+def test_prompt_room_in_a_small_context_leaves_half_of_it_to_the_answer(
+    context: int, answer: int, expected: int
+):
     room, given_tokens = budget.room(context, answer)
     assert given_tokens == expected
     assert room >= 1

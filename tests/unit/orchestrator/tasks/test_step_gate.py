@@ -69,14 +69,14 @@ async def finish(world: World, *steps: asyncio.Task[None]) -> None:
     assert world.gate.running == 0
 
 
-async def test_turns_with_free_memory_begin_at_once_without_a_message(world: World):
+async def test_task_steps_with_free_memory_begin_at_once_without_a_message(world: World):
     steps = [world.ask(name) for name in "abcdef"]
     await world.until_begun(*"abcdef")
     assert world.said == []
     await finish(world, *steps)
 
 
-async def test_turns_from_80_percent_memory_are_fewer_and_begin_in_order(world: World):
+async def test_task_steps_from_80_percent_memory_run_fewer_at_once_and_in_order(world: World):
     world.memory = 0.80
     steps = [world.ask(name) for name in "abcd"]
     await world.until_begun("a", "b")
@@ -88,7 +88,7 @@ async def test_turns_from_80_percent_memory_are_fewer_and_begin_in_order(world: 
     assert world.begun == ["a", "b", "c", "d"]
 
 
-async def test_turn_from_90_percent_memory_waits_until_memory_is_free(world: World):
+async def test_task_step_from_90_percent_memory_waits_until_memory_is_free(world: World):
     world.memory = 0.93
     step = world.ask("a")
     await world.looked_again()
@@ -100,7 +100,7 @@ async def test_turn_from_90_percent_memory_waits_until_memory_is_free(world: Wor
     await finish(world, step)
 
 
-async def test_turns_without_free_memory_for_long_begin_one_at_a_time(world: World):
+async def test_task_steps_without_free_memory_for_too_long_begin_one_at_a_time(world: World):
     world.memory = 0.99
     steps = [world.ask("a"), world.ask("b")]
     await world.looked_again()
@@ -113,7 +113,7 @@ async def test_turns_without_free_memory_for_long_begin_one_at_a_time(world: Wor
     await finish(world, *steps)
 
 
-async def test_turn_cancelled_while_waiting_lets_the_next_begin(world: World):
+async def test_task_step_cancelled_while_waiting_lets_the_next_one_begin(world: World):
     world.memory = 0.99
     first, second = world.ask("a"), world.ask("b")
     await world.looked_again()

@@ -43,7 +43,7 @@ def test_read_plan_in_any_common_format_finds_agents_and_parts(text: str):
         "[1, null, [2]]",
     ],
 )
-def test_read_text_without_a_plan_is_empty(text: str):
+def test_read_plan_of_a_text_without_a_plan_is_empty(text: str):
     assert read(text, CREW) == ()
 
 
@@ -56,7 +56,7 @@ def test_read_plan_with_an_agent_without_a_part_gives_it_an_empty_part():
     assert read("reader:", CREW) == (SubTask("reader", ""),)
 
 
-def test_everybody_is_limited_to_the_maximum_of_subtasks():
+def test_plan_with_every_agent_is_limited_to_the_maximum_of_subtasks():
     assert everybody(("a", "b")) == (SubTask("a"), SubTask("b"))
     assert len(everybody(f"a{n}" for n in range(99))) == MAX_SUBTASKS
 

@@ -48,7 +48,7 @@ def say(detail: str) -> None:
     pass
 
 
-async def test_plan_step_returns_the_parts_that_the_lead_names():
+async def test_plan_step_returns_the_subtasks_that_the_lead_agent_names():
     planned = await steps(Client("critic: doubt it\nlead: sum up")).plan("why?", say)
     assert [part["agent"] for part in planned["parts"]] == ["critic", "lead"]
     assert planned["note"] == ""
@@ -72,7 +72,7 @@ async def test_plan_and_answer_prompts_contain_the_notes_of_each_agents_own_file
     ]
 
 
-async def test_answer_with_unreadable_notes_is_given_without_them():
+async def test_answer_step_with_unreadable_notes_answers_without_them():
     def broken() -> dict[str, dict[str, object]]:
         raise DatabaseFailed("disk I/O error")
 
@@ -80,8 +80,8 @@ async def test_answer_with_unreadable_notes_is_given_without_them():
     assert (await steps(client, notes=broken).answer("reader", "why?", "", [], say))["text"] == "yes"
 
 
-async def test_retrieve_with_an_unavailable_database_waits_and_does_not_fail():
-    """Postgres may restart, or a disk be full for a moment; before, that failed the task."""
+async def test_retrieve_step_with_an_unavailable_database_waits_instead_of_failing():
+    """Postgres may restart, or a disk be full for a moment; that once failed the task."""
 
     class Away:
         asked = 0
@@ -100,18 +100,18 @@ async def test_retrieve_with_an_unavailable_database_waits_and_does_not_fail():
     assert said[0] == "waiting: Postgres does not answer"
 
 
-async def test_plan_step_without_a_plan_asks_every_agent_except_the_lead():
+async def test_plan_step_whose_answer_has_no_plan_asks_every_agent_except_the_lead():
     planned = await steps(Client("Hello! I am a helpful assistant.")).plan("why?", say)
     assert [(part["agent"], part["goal"]) for part in planned["parts"]] == [("reader", ""), ("critic", "")]
     assert "named no agent" in planned["note"]
 
 
-def test_crew_with_only_a_lead_is_the_lead():
+def test_crew_of_a_task_with_only_a_lead_is_the_lead():
     assert steps(Client(), {LEAD: CREW[LEAD]}).crew() == (LEAD,)
 
 
 @pytest.mark.parametrize(("known", "used"), [(None, 4096), (2048, 2048), (131072, 4096)])
-async def test_answer_uses_the_models_context_up_to_the_configured_limit(known: int | None, used: int):
+async def test_answer_step_uses_the_models_context_up_to_the_configured_limit(known: int | None, used: int):
     client = Client(context=known)
     await steps(client).answer("reader", "goal " * 9000, "", [], say)
     messages, answer_tokens, context = client.asked[0]
@@ -119,7 +119,7 @@ async def test_answer_uses_the_models_context_up_to_the_configured_limit(known: 
     assert used * 0.8 < size(messages) + answer_tokens <= used
 
 
-async def test_answer_with_a_prompt_refused_as_too_long_is_asked_again_shorter():
+async def test_answer_step_with_a_prompt_refused_as_too_long_asks_again_with_a_shorter_one():
     client = Client(most=700)
     answer = await steps(client).answer("reader", "goal " * 9000, "", [], say)
     assert answer == {"text": "yes", "sources_used": 0}
@@ -128,17 +128,17 @@ async def test_answer_with_a_prompt_refused_as_too_long_is_asked_again_shorter()
     assert sizes == sorted(sizes, reverse=True)
 
 
-async def test_answer_with_a_prompt_refused_at_every_length_fails_the_step():
+async def test_answer_step_with_a_prompt_refused_at_every_length_fails():
     with pytest.raises(TaskFailed, match="longer than the context"):
         await steps(Client(most=0)).answer("reader", "goal", "", [], say)
 
 
-async def test_answer_of_an_unknown_agent_fails_and_names_the_known_agents():
+async def test_answer_step_of_an_unknown_agent_fails_and_names_the_known_agents():
     with pytest.raises(TaskFailed, match="there are: lead, reader, critic"):
         await steps(Client()).answer("nobody", "goal", "", [], say)
 
 
-async def test_step_with_little_free_memory_reports_it_and_waits():
+async def test_task_step_with_little_free_memory_reports_it_and_waits():
     memory, said, client = [0.95], list[str](), Client()
     unused: Any = None
     model: Any = client
@@ -156,7 +156,7 @@ async def test_step_with_little_free_memory_reports_it_and_waits():
     assert said[-1] == ""
 
 
-async def test_retrieve_for_a_goal_that_cannot_be_embedded_searches_by_words(knowledge: Knowledge):
+async def test_retrieve_step_for_a_goal_that_cannot_be_embedded_searches_by_words(knowledge: Knowledge):
     class Board:
         async def serving(self, model: str) -> str:
             return "mlx"
@@ -171,7 +171,7 @@ async def test_retrieve_for_a_goal_that_cannot_be_embedded_searches_by_words(kno
     assert "by words alone" in found["note"]
 
 
-async def test_retrieve_for_an_agent_without_the_tool_finds_nothing():
+async def test_retrieve_step_for_an_agent_without_the_search_tool_finds_nothing():
     thinker = Agent("thinker", "a thinker", "Think.", "m", ("docs",), tools=())
     found = await steps(Client(), {**CREW, "thinker": thinker}).retrieve("thinker", "goal", say)
     assert found == {"sources": [], "note": ""}

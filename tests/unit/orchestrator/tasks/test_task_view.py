@@ -36,12 +36,12 @@ def status(state: str, **more: Any) -> SimpleNamespace:
         ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", "failed"),
     ],
 )
-def test_summary_of_each_dbos_status_has_the_task_state(dbos: str, ours: str):
+def test_task_summary_maps_each_dbos_status_to_a_task_state(dbos: str, ours: str):
     view = summary(status(dbos))
     assert (view["state"], view["goal"], view["agents"], view["created_at"]) == (ours, "g", ["lead"], 1.0)
 
 
-def test_detail_of_a_running_task_shows_the_running_step():
+def test_task_detail_of_a_running_task_shows_the_running_step():
     step = {
         "function_name": "retrieve:lead",
         "started_at_epoch_ms": 1,
@@ -56,7 +56,7 @@ def test_detail_of_a_running_task_shows_the_running_step():
     assert view["answer"] is None
 
 
-def test_detail_of_an_ended_task_has_its_answer_or_error():
+def test_task_detail_of_an_ended_task_has_its_answer_or_error():
     done = detail(status("SUCCESS", output={"answer": "a", "sources": [1], "notes": []}), [], None)
     assert (done["answer"], done["sources"], done["error"]) == ("a", [1], None)
     failed = detail(status("ERROR", error=TaskFailed("no model")), [], None)

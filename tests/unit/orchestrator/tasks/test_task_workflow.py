@@ -73,7 +73,7 @@ def work(task: dict[str, Any], steps: Work, record: Record, most: int = 9) -> di
     return asyncio.run(task_workflow.work(task, steps, record.reserve, most))  # type: ignore[arg-type]
 
 
-def test_work_with_named_agents_reserves_the_steps_of_older_records():
+def test_task_with_named_agents_runs_its_steps_in_the_order_of_older_records():
     record = Record()
     result = work({"goal": "g", "agents": ["a", "b"]}, Work("a", "b"), record)
     assert record.places == ["retrieve:a", "answer:a", "retrieve:b", "answer:b", "join"]
@@ -81,7 +81,7 @@ def test_work_with_named_agents_reserves_the_steps_of_older_records():
     assert result["notes"] == ["slow"]
 
 
-def test_work_with_answers_recorded_as_plain_text_uses_them():
+def test_task_with_answers_recorded_as_plain_text_uses_them():
     record = Record()
     record.results = {0: {"sources": [SOURCE], "note": ""}, 1: "old text"}
     steps = Work("a")
@@ -89,7 +89,7 @@ def test_work_with_answers_recorded_as_plain_text_uses_them():
     assert (result["answer"], len(result["sources"]), steps.calls) == ("old text", 1, [])
 
 
-def test_work_with_a_plan_gives_each_named_agent_its_part_and_sources():
+def test_task_with_a_plan_gives_each_named_agent_its_part_and_sources():
     steps, record = Work("a", "b", "c"), Record()
     steps.plan_of = [{"agent": "c", "goal": "half"}, {"agent": "a", "goal": ""}]
     result = work({"goal": "whole", "agents": []}, steps, record)
@@ -104,7 +104,7 @@ def test_work_with_a_plan_gives_each_named_agent_its_part_and_sources():
     ]  # each source once
 
 
-def test_work_repeated_on_a_full_record_runs_no_step():
+def test_task_repeated_on_a_complete_record_runs_no_step():
     task, record = {"goal": "g", "agents": []}, Record()
     first = Work("a", "b")
     first.plan_of = [{"agent": "a", "goal": ""}, {"agent": "b", "goal": ""}]
@@ -117,13 +117,13 @@ def test_work_repeated_on_a_full_record_runs_no_step():
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_work_runs_at_most_the_allowed_agents_at_once(most: int):
+def test_task_runs_at_most_the_allowed_number_of_agents_at_once(most: int):
     steps = Work("a", "b", "c")
     work({"goal": "g", "agents": ["a", "b", "c"]}, steps, Record(), most)
     assert steps.most_at_work == most
 
 
-def test_work_with_a_failed_agent_answers_without_it_and_names_it():
+def test_task_with_a_failed_agent_answers_without_it_and_names_it():
     steps = Work("a", "b")
     steps.failing = {"a"}
     result = work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
@@ -132,14 +132,14 @@ def test_work_with_a_failed_agent_answers_without_it_and_names_it():
     assert "a could not answer: a cannot" in result["notes"]
 
 
-def test_work_with_all_agents_failed_fails_with_each_reason():
+def test_task_whose_agents_all_failed_fails_with_each_reason():
     steps = Work("a", "b")
     steps.failing = {"a", "b"}
     with pytest.raises(TaskFailed, match="a: a cannot; b: b cannot"):
         work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
 
 
-def test_work_raises_an_exception_that_is_not_a_step_failure():
+def test_task_passes_on_an_exception_that_is_not_a_step_failure():
     class Cancelled(BaseException):
         pass
 

@@ -82,7 +82,7 @@ def workers(postgres: RealPostgres) -> Iterator[Workers]:
     database.close()
 
 
-def test_reapers_of_a_dead_worker_queue_its_tasks_only_once(workers: Workers):
+def test_tasks_of_a_dead_worker_are_queued_only_once_by_the_other_workers(workers: Workers):
     for name in ("a", "b", "c"):
         workers.join(name)
     workers.tasks.by_worker = {"c": ["t1", "t2"], "a": ["t3"]}
@@ -92,7 +92,7 @@ def test_reapers_of_a_dead_worker_queue_its_tasks_only_once(workers: Workers):
     assert workers.tasks.at_work() == {"a": ["t3"]}
 
 
-def test_reaper_declared_dead_raises(workers: Workers):
+def test_worker_that_was_declared_dead_raises_at_its_next_round(workers: Workers):
     workers.join("a")
     workers.join("b")
     workers.rounds("a", for_s=DEAD_AFTER_S + BEAT_S)
@@ -101,7 +101,7 @@ def test_reaper_declared_dead_raises(workers: Workers):
     workers.rounds("a", for_s=10 * DEAD_AFTER_S)
 
 
-def test_task_taken_by_a_worker_after_its_removal_is_queued_again(workers: Workers):
+def test_task_assigned_to_a_worker_after_its_removal_is_queued_again(workers: Workers):
     workers.join("a")
     workers.join("b")
     workers.rounds("a", for_s=DEAD_AFTER_S + BEAT_S)
@@ -110,7 +110,7 @@ def test_task_taken_by_a_worker_after_its_removal_is_queued_again(workers: Worke
     assert workers.tasks.queued == ["late"]
 
 
-def test_worker_restarted_in_time_keeps_its_tasks(workers: Workers):
+def test_worker_that_restarts_before_it_counts_as_dead_keeps_its_tasks(workers: Workers):
     """DBOS resumes the tasks of a restarted worker itself; queueing them again would run them twice."""
     workers.join("a")
     workers.join("b")
@@ -133,14 +133,14 @@ def test_worker_that_restarts_just_before_its_removal_is_not_removed(workers: Wo
 
 
 def test_second_worker_with_the_same_name_is_refused_and_the_first_continues(workers: Workers):
-    """Before, each took the other's name and tasks and made it exit, without end."""
+    """Two such workers once took each other's name and tasks and made each other exit, without end."""
     first = workers.join("a")
     with pytest.raises(NameTaken, match="another process already uses VESTAL_WORKER_ID=a on this database"):
         Membership(workers.database, "a").join(within_s=0)
     assert first.beat()
 
 
-def test_worker_after_a_lost_connection_keeps_its_name(workers: Workers):
+def test_worker_keeps_its_name_after_its_database_connection_was_lost(workers: Workers):
     first = workers.join("a")
     with workers.database.connect() as db:
         db.execute(
@@ -158,7 +158,7 @@ def test_worker_whose_name_was_taken_over_cannot_send_a_heartbeat(workers: Worke
     assert not first.beat()
 
 
-def test_task_that_kills_too_many_workers_fails(workers: Workers):
+def test_task_whose_workers_died_too_often_fails(workers: Workers):
     survivor = workers.join("a")
     for n in range(MAX_WORKERS_LOST + 1):
         workers.tasks.by_worker[f"w{n}"] = ["poison", f"innocent {n}"]
@@ -180,7 +180,7 @@ def test_task_recorded_for_a_worker_that_does_not_run_it_is_queued_again(workers
     assert workers.tasks.queued == ["astray"]
 
 
-def test_prepare_by_many_processes_at_once_migrates_once(
+def test_database_prepared_by_many_threads_at_once_is_migrated_once(
     postgres: RealPostgres, capfd: pytest.CaptureFixture[str]
 ):
     url = postgres.new_database()

@@ -26,23 +26,23 @@ def beats(until: float, beat: Heartbeat) -> list[tuple[float, dict[str, Heartbea
     return [(n * BEAT_S, {"w": beat}) for n in range(int(until / BEAT_S) + 1)]
 
 
-def test_watch_of_an_unchanged_heartbeat_declares_the_worker_dead_in_time():
+def test_worker_with_an_unchanged_heartbeat_is_declared_dead_after_the_limit():
     assert looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7))).dead == []
     assert looked(*beats(DEAD_AFTER_S, Heartbeat("a", 7))).dead == ["w"]
 
 
-def test_watch_after_a_pause_of_its_own_starts_again():
+def test_observer_that_paused_itself_declares_no_worker_dead_at_once():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     slept = watch.after({"w": Heartbeat("a", 7)}, watch.looked_at + MAX_GAP_S + 3600)
     assert slept.dead == []
 
 
-def test_watch_of_a_restarted_worker_starts_again():
+def test_worker_that_restarted_is_observed_for_the_full_time_again():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     assert watch.after({"w": Heartbeat("b", 7)}, DEAD_AFTER_S).dead == []
 
 
-def test_watch_of_tasks_without_a_heartbeat_declares_their_worker_dead():
+def test_worker_with_tasks_but_without_a_heartbeat_is_declared_dead():
     assert looked(*beats(DEAD_AFTER_S, NO_HEARTBEAT)).dead == ["w"]
 
 
@@ -51,7 +51,7 @@ def test_watch_of_tasks_without_a_heartbeat_declares_their_worker_dead():
         st.tuples(st.floats(0, 20), st.integers(0, 3), st.booleans()), max_size=60
     )  # the seconds before a look, the beats since the last look, and whether the worker has a row
 )
-def test_watch_declares_dead_exactly_workers_unchanged_under_continuous_watch(
+def test_worker_is_declared_dead_exactly_if_unchanged_under_continuous_observation(
     looks: list[tuple[float, int, bool]],
 ):
     watch, now, count = HeartbeatWatch(), 0.0, 0

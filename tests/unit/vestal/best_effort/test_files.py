@@ -27,7 +27,9 @@ def broken_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     return error
 
 
-def test_file_that_cannot_be_written_is_counted_and_its_error_returned(tmp_path: Path, broken_disk: OSError):
+def test_replacing_a_file_that_cannot_be_written_counts_and_returns_the_error(
+    tmp_path: Path, broken_disk: OSError
+):
     before = FAILURES.count("test")
     assert replace_file(tmp_path / "x", "text", "test") is broken_disk
     assert FAILURES.count("test") == before + 1
@@ -35,7 +37,9 @@ def test_file_that_cannot_be_written_is_counted_and_its_error_returned(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_kept_file_is_written_once_the_disk_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_self_restoring_file_that_failed_is_written_once_the_disk_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     file, path = KeptFile(tmp_path / "run" / "x", "kept"), tmp_path / "run" / "x"
     with monkeypatch.context() as broken:
         broken.setattr("vestal.best_effort.files.os.replace", _no_space)
@@ -49,7 +53,7 @@ def test_kept_file_is_written_once_the_disk_can_be_written(tmp_path: Path, monke
     assert [entry.name for entry in path.parent.iterdir()] == ["x"], "no temporary file is left"
 
 
-def test_kept_file_in_a_deleted_folder_is_written_again(tmp_path: Path):
+def test_self_restoring_file_in_a_deleted_folder_is_written_again(tmp_path: Path):
     file = KeptFile(tmp_path / "run" / "x", "kept")
     file.write("text")
     file.path.unlink()
@@ -59,7 +63,7 @@ def test_kept_file_in_a_deleted_folder_is_written_again(tmp_path: Path):
     assert file.path.read_text() == "text"
 
 
-def test_kept_file_that_is_removed_or_forgotten_is_not_written_again(tmp_path: Path):
+def test_self_restoring_file_that_the_program_itself_removed_is_not_written_again(tmp_path: Path):
     file = KeptFile(tmp_path / "x", "kept")
     file.write("text")
     file.remove()
@@ -81,10 +85,10 @@ def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_kept_file_with_unchanged_text_stops_failing_once_the_disk_can_be_written(
+def test_self_restoring_file_with_unchanged_text_stops_failing_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The next agent writes the settings of the last one again. On a full disk, that once failed forever."""
+    """The next agent writes the last agent's settings again. On a full disk, that once failed forever."""
     KeptFile(tmp_path / "x", "same").write("text")
     file = KeptFile(tmp_path / "x", "same")
     with monkeypatch.context() as broken:
@@ -94,7 +98,9 @@ def test_kept_file_with_unchanged_text_stops_failing_once_the_disk_can_be_writte
     assert FAILURES.as_json()["same"]["failing_since"] is None
 
 
-def test_kept_file_is_read_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_self_restoring_file_is_read_again_only_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Each second, an agent at rest looks at its files: it asks for their status and does not read them."""
     file = KeptFile(tmp_path / "x", "kept")
     read: list[Path] = []
@@ -111,7 +117,9 @@ def test_kept_file_is_read_again_only_after_a_change(tmp_path: Path, monkeypatch
     assert file.path.read_text() == "text"
 
 
-def test_file_watch_trusts_no_file_that_changed_lately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_watch_never_reports_a_recently_changed_file_as_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A file system keeps times in steps, within which a second change would not be noticed."""
     path = tmp_path / "x"
     path.write_text("text")

@@ -32,7 +32,9 @@ def broken_pipe() -> int:
     return writer
 
 
-def test_write_that_fails_is_dropped_counted_and_not_raised(broken_pipe: int, failures: WriteFailures):
+def test_output_that_cannot_be_written_is_dropped_and_counted_and_raises_nothing(
+    broken_pipe: int, failures: WriteFailures
+):
     stream = open_text(BestEffortOutput(broken_pipe, "part", failures))
     print("one", file=stream)
     print("two\nthree", file=stream)
@@ -41,7 +43,9 @@ def test_write_that_fails_is_dropped_counted_and_not_raised(broken_pipe: int, fa
     assert failures.as_json() == {"log": {"failed": 3, "failing_since": 100.0, "error": "Broken pipe"}}
 
 
-def test_first_write_after_a_failure_is_preceded_by_what_was_dropped(tmp_path: Path, failures: WriteFailures):
+def test_first_log_write_after_a_failure_is_preceded_by_a_report_of_the_dropped_lines(
+    tmp_path: Path, failures: WriteFailures
+):
     descriptor, output = _log(tmp_path / "a.log", failures)
     read_only = os.open(tmp_path / "a.log", os.O_RDONLY)
     kept = os.dup(descriptor)
@@ -59,7 +63,9 @@ def test_first_write_after_a_failure_is_preceded_by_what_was_dropped(tmp_path: P
         os.close(number)
 
 
-def test_retry_of_an_idle_process_reports_that_the_failure_is_over(tmp_path: Path, failures: WriteFailures):
+def test_output_retry_of_an_idle_process_reports_that_the_write_failure_is_over(
+    tmp_path: Path, failures: WriteFailures
+):
     descriptor, output = _log(tmp_path / "a.log", failures)
     kept = os.dup(descriptor)
     os.dup2(os.open(tmp_path / "a.log", os.O_RDONLY), descriptor)  # writing raises EBADF now
@@ -71,8 +77,8 @@ def test_retry_of_an_idle_process_reports_that_the_failure_is_over(tmp_path: Pat
     assert "log_lines_dropped" in (tmp_path / "a.log").read_text()
 
 
-def test_deleted_log_is_created_again_under_its_name(tmp_path: Path, failures: WriteFailures):
-    """Who deletes a log to free space gets the space, and later lines can be read."""
+def test_deleted_log_file_is_created_again_under_its_name(tmp_path: Path, failures: WriteFailures):
+    """Deleting a log really frees its space, and later lines can be read."""
     path = tmp_path / "a.log"
     descriptor, output = _log(path, failures)
     output.write(b"before\n")
@@ -99,7 +105,7 @@ print("fourth line")
 """
 
 
-def test_log_cut_off_in_a_line_by_a_full_disk_continues_on_a_new_line(tmp_path: Path, repo: Path):
+def test_log_truncated_in_mid_line_by_a_full_disk_continues_on_a_new_line(tmp_path: Path, repo: Path):
     path = tmp_path / "a.log"
     with path.open("ab") as log:
         command = [sys.executable, "-c", FULL_IN_THE_MIDDLE]
@@ -142,7 +148,7 @@ print("written")
 """
 
 
-def test_log_that_could_not_be_opened_is_opened_as_soon_as_possible(tmp_path: Path, repo: Path):
+def test_log_file_whose_folder_was_missing_is_opened_once_the_folder_exists(tmp_path: Path, repo: Path):
     path = tmp_path / "logs" / "a.log"
     command = [sys.executable, "-c", LOG_IN_ENVIRONMENT]
     env = {**os.environ, "VESTAL_LOG_FILE": str(path)}

@@ -53,14 +53,16 @@ def only_problem(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("orchestrator:\n  knowledge:\n    ab: no,tes\n", 3, ["knowledge.ab", "no comma"]),
     ],
 )
-def test_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: list[str]):
+def test_mistake_in_the_configuration_file_is_reported_with_its_line(
+    tmp_path: Path, text: str, line: int, words: list[str]
+):
     problem = only_problem(tmp_path, text)
     assert problem.startswith(f"{tmp_path / 'vestal.yaml'}:{line}: ")
     for word in words:
         assert word in problem
 
 
-def test_every_mistake_in_the_file_is_named(tmp_path: Path):
+def test_every_mistake_in_the_configuration_file_is_reported(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, "mlx:\n  prot: 1\nagent:\n  port: x\n")
     assert len(caught.value.problems) == 2
@@ -74,7 +76,7 @@ def test_every_mistake_in_the_file_is_named(tmp_path: Path):
         ("VESTAL_CONFIG", "nowhere.yaml", ["VESTAL_CONFIG", "not there"]),
     ],
 )
-def test_mistake_in_the_environment_is_named_with_its_variable(
+def test_mistake_in_the_environment_is_reported_with_its_variable(
     tmp_path: Path, name: str, value: str, words: list[str]
 ):
     problem = only_problem(tmp_path, **{name: value})
@@ -82,16 +84,16 @@ def test_mistake_in_the_environment_is_named_with_its_variable(
         assert word in problem
 
 
-def test_two_services_with_one_port_are_refused(tmp_path: Path):
+def test_configuration_with_one_port_for_two_services_is_refused(tmp_path: Path):
     assert "both 11435" in only_problem(tmp_path, "agent:\n  port: 11435\n")
 
 
-def test_server_open_to_the_network_requires_an_api_key(tmp_path: Path):
+def test_mlx_server_open_to_the_network_requires_an_api_key(tmp_path: Path):
     assert "mlx.api_key" in only_problem(tmp_path, "mlx:\n  bind: [0.0.0.0]\n")
     assert loaded(tmp_path, "mlx:\n  bind: [0.0.0.0]\n  api_key: secret\n").mlx.bind == ["0.0.0.0"]
 
 
-def test_peers_are_base_urls_and_their_key_is_long(tmp_path: Path):
+def test_configured_peers_must_be_base_urls_and_their_key_must_be_long(tmp_path: Path):
     config = loaded(tmp_path, "mlx:\n  peers: [http://other-mac:11435/]\n  peer_key: sixteen-letters-x\n")
     assert config.mlx.peers == ["http://other-mac:11435"]
     for wrong in ("other-mac:11435", "http://u:p@other-mac", "http://other-mac/v1", "ftp://x", "http://a b"):
@@ -101,13 +103,13 @@ def test_peers_are_base_urls_and_their_key_is_long(tmp_path: Path):
         assert "16 or more" in problem and "hunter" not in problem
 
 
-def test_environment_overrides_the_file_and_the_file_overrides_the_defaults(tmp_path: Path):
+def test_environment_overrides_the_configuration_file_which_overrides_the_defaults(tmp_path: Path):
     config = loaded(tmp_path, "mlx:\n  port: 1000\n  max_running: 7\n", VESTAL_MLX_PORT="2000")
     assert (config.mlx.port, config.mlx.max_running, config.mlx.max_queued) == (2000, 7, 64)
     assert config.file == tmp_path / "vestal.yaml"
 
 
-def test_short_variable_names_set_their_settings(tmp_path: Path):
+def test_short_environment_variables_set_their_settings(tmp_path: Path):
     config = loaded(
         tmp_path,
         MLX_PRELOAD_MODELS="one, two:3b",
@@ -125,18 +127,18 @@ def test_short_variable_names_set_their_settings(tmp_path: Path):
     assert config.mlx.keep_alive == "5m"
 
 
-def test_empty_section_of_the_file_has_its_defaults(tmp_path: Path):
+def test_empty_section_of_the_configuration_file_has_its_defaults(tmp_path: Path):
     assert loaded(tmp_path, "mlx:\nagent: {}\n").mlx.port == 11435
 
 
-def test_every_section_of_the_file_is_in_the_config(tmp_path: Path):
-    """`notifications` was once read, checked, and left out."""
+def test_notifications_section_of_the_configuration_file_takes_effect(tmp_path: Path):
+    """The section `notifications` was once read and checked, but missing from the result."""
     config = loaded(tmp_path, "notifications:\n  desktop: false\n  webhook_url: http://localhost/x\n")
     assert not config.notifications.desktop
     assert config.notifications.webhook_url == "http://localhost/x"
 
 
-def test_relative_paths_begin_at_the_files_folder_and_home_is_vestal_home(tmp_path: Path):
+def test_relative_paths_are_resolved_from_the_configuration_files_folder(tmp_path: Path):
     config = loaded(tmp_path, "mlx:\n  store: here\n", VESTAL_HOME=str(tmp_path / "other"))
     assert config.mlx.models_folder == tmp_path / "mlx-models"
     assert config.models_dir == tmp_path / "here"
@@ -144,20 +146,20 @@ def test_relative_paths_begin_at_the_files_folder_and_home_is_vestal_home(tmp_pa
     assert loaded(tmp_path, "").models_dir == tmp_path / ".vestal" / "models"
 
 
-def test_homes_have_different_labels(tmp_path: Path):
+def test_different_vestal_homes_have_different_labels(tmp_path: Path):
     assert loaded(tmp_path).home.label == "vestal"
     labels = {loaded(tmp_path, VESTAL_HOME=str(tmp_path / name)).home.label for name in ("a", "b")}
     assert len(labels) == 2
     assert all(label.startswith("vestal-") and len(label) == 15 for label in labels)
 
 
-def test_secrets_are_not_in_the_representation(tmp_path: Path):
+def test_secrets_are_not_in_the_representation_of_the_configuration(tmp_path: Path):
     keys = "mlx:\n  api_key: hunter2\n  peer_key: hunter2hunter2hunter2\n"
     config = loaded(tmp_path, keys, VESTAL_DATABASE_URL="postgres://u:hunter3@h/d")
     assert "hunter" not in repr(config)
 
 
-def test_mistake_in_a_secret_is_named_without_its_value(tmp_path: Path):
+def test_mistake_in_a_secret_setting_is_reported_without_its_value(tmp_path: Path):
     problem = only_problem(tmp_path, VESTAL_DATABASE_URL="mysql://u:hunter3@h/d")
     assert "postgresql://USER" in problem
     assert "hunter" not in problem
@@ -190,14 +192,14 @@ def test_mistake_in_a_secret_is_named_without_its_value(tmp_path: Path):
         ("", "http://127.0.0.1:11434"),
     ],
 )
-def test_ollama_host_in_every_form_of_ollama_is_the_default_of_its_base_url(
+def test_ollama_host_variable_in_every_form_is_the_default_of_ollamas_base_url(
     tmp_path: Path, value: str, url: str
 ):
-    """A user's OLLAMA_HOST was not read, so a second `ollama serve` was started beside theirs."""
+    """OLLAMA_HOST was once not read, so a second `ollama serve` was started beside the user's own."""
     assert loaded(tmp_path, OLLAMA_HOST=value).ollama.base_url == url
 
 
-def test_ollama_host_is_overridden_by_the_file_and_by_vestals_variables(tmp_path: Path):
+def test_ollama_host_variable_is_overridden_by_the_file_and_by_vestals_variables(tmp_path: Path):
     there = {"OLLAMA_HOST": "127.0.0.1:41434"}
     given = "http://127.0.0.1:41436"
     assert loaded(tmp_path, OLLAMA_BASE_URL=given, **there).ollama.base_url == given
@@ -206,7 +208,7 @@ def test_ollama_host_is_overridden_by_the_file_and_by_vestals_variables(tmp_path
     assert loaded(tmp_path, "ollama:\n  manage: watch\n", **there).ollama.base_url == "http://127.0.0.1:41434"
 
 
-def test_ollama_host_that_names_the_mlx_server_is_ignored(tmp_path: Path):
+def test_ollama_host_variable_that_names_the_mlx_server_is_ignored(tmp_path: Path):
     """The guide tells programs of Ollama to use the MLX server by OLLAMA_HOST=127.0.0.1:11435."""
     assert loaded(tmp_path, OLLAMA_HOST="127.0.0.1:11435").ollama.base_url == "http://127.0.0.1:11434"
     other = loaded(tmp_path, OLLAMA_HOST="0.0.0.0:2000", VESTAL_MLX_PORT="2000")
@@ -214,7 +216,7 @@ def test_ollama_host_that_names_the_mlx_server_is_ignored(tmp_path: Path):
 
 
 @pytest.mark.parametrize("value", ["foo bar", "ftp://1.2.3.4", "http://a,b", "user@host", "a:b:c"])
-def test_ollama_host_that_is_not_an_address_is_refused_with_the_remedy(tmp_path: Path, value: str):
+def test_ollama_host_variable_that_is_not_an_address_is_refused_with_the_remedy(tmp_path: Path, value: str):
     problem = only_problem(tmp_path, OLLAMA_HOST=value)
     assert "OLLAMA_HOST (environment) is " in problem
     assert "set ollama.base_url" in problem
@@ -237,8 +239,10 @@ def test_ollama_host_that_is_not_an_address_is_refused_with_the_remedy(tmp_path:
         ("", []),
     ],
 )
-def test_ollama_origins_are_the_origins_of_the_mlx_server(tmp_path: Path, value: str, origins: list[str]):
-    """Who has let a page in to Ollama has set this variable already, in quotes or with a slash at the end."""
+def test_ollama_origins_variable_sets_the_admitted_origins_of_the_mlx_server(
+    tmp_path: Path, value: str, origins: list[str]
+):
+    """Users who admitted a page to Ollama have set this variable, in quotes or with a slash at the end."""
     assert loaded(tmp_path, OLLAMA_ORIGINS=value).mlx.origins == origins
     assert loaded(tmp_path, VESTAL_MLX__ORIGINS=value, OLLAMA_ORIGINS="*").mlx.origins == (origins or ["*"])
 

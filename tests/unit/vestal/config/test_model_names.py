@@ -26,11 +26,11 @@ def test_canonical_model_name_has_no_default_registry_or_namespace(name, expecte
 
 
 @pytest.mark.parametrize("name", ["ALL-MINILM:LATEST", "All-MiniLM", "Library/all-minilm"])
-def test_name_key_of_names_that_differ_in_case_is_equal(name):
+def test_name_key_of_model_names_that_differ_only_in_case_is_equal(name):
     assert name_key(name) == name_key("all-minilm")
 
 
-def test_find_named_prefers_the_same_case():
+def test_find_named_prefers_a_model_name_in_the_same_case():
     assert find_named("Model", ["model:latest", "Model:latest"], str) == "Model:latest"
     assert find_named("MODEL", ["model:latest", "Model:latest"], str) == "model:latest"
     assert find_named("other", ["model:latest"], str) is None

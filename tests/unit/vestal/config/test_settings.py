@@ -16,7 +16,7 @@ def loaded(tmp_path: Path, text: str, **env: str) -> Config:
     return load({"HOME": str(tmp_path), **env}, tmp_path)
 
 
-def test_models_in_the_file_extend_and_override_the_built_in_ones_by_any_spelling(tmp_path: Path):
+def test_models_in_the_configuration_file_extend_and_override_the_built_in_models(tmp_path: Path):
     config = loaded(
         tmp_path, "models:\n  all-minilm:latest: {source: 'path:/m'}\n  new: {source: 'hf:a/b'}\n"
     )
@@ -27,7 +27,7 @@ def test_models_in_the_file_extend_and_override_the_built_in_ones_by_any_spellin
     assert config.model_source("unknown") is None
 
 
-def test_kv_quantization_is_the_models_own_or_that_of_the_section_mlx(tmp_path: Path):
+def test_kv_quantization_of_a_model_is_its_own_setting_or_else_the_setting_for_all_models(tmp_path: Path):
     assert loaded(tmp_path, "").kv_quantization("anything") is None
     text = (
         "mlx:\n  kv_bits: 8\nmodels:\n  small: {source: 'path:/m', kv_bits: none}\n"
@@ -40,7 +40,7 @@ def test_kv_quantization_is_the_models_own_or_that_of_the_section_mlx(tmp_path: 
     assert loaded(tmp_path, "", **env).kv_quantization("other") == (4, 128)
 
 
-def test_knowledge_is_one_folder_or_one_for_each_agent(tmp_path: Path):
+def test_knowledge_setting_is_one_folder_or_one_folder_for_each_agent(tmp_path: Path):
     def folders(text: str, **env: str) -> dict[str, str]:
         knowledge = loaded(tmp_path, text, **env).orchestrator.knowledge
         return {agent: str(path) for agent, path in knowledge.items()}
@@ -56,12 +56,12 @@ def test_knowledge_is_one_folder_or_one_for_each_agent(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "seconds"), [("5m", 300), ("1h30m", 5400), ("90s", 90), ("300", 300), ("0", 0), ("1.5h", 5400)]
 )
-def test_duration_is_parsed_as_ollama_writes_it(text: str, seconds: float):
+def test_duration_setting_is_parsed_as_ollama_writes_it(text: str, seconds: float):
     assert units.duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["-1", "-5m"])
-def test_negative_duration_is_infinite(text: str):
+def test_negative_duration_setting_means_forever(text: str):
     assert units.duration_s(text) == float("inf")
 
 
@@ -69,7 +69,7 @@ def test_negative_duration_is_infinite(text: str):
     ("text", "size"),
     [("2g", 2 * 1024**3), ("512m", 512 * 1024**2), ("1.5GiB", 3 * 1024**3 // 2), ("100", 100)],
 )
-def test_size_is_parsed_as_docker_writes_it(text: str, size: int):
+def test_size_setting_is_parsed_as_docker_writes_it(text: str, size: int):
     assert units.size_bytes(text) == size
 
 
@@ -85,8 +85,8 @@ def test_size_is_parsed_as_docker_writes_it(text: str, size: int):
         (2_000 * 1024**4, "2000 TiB"),
     ],
 )
-def test_size_is_formatted_in_powers_of_1024_that_are_called_so(count: int, text: str):
-    """The command line said GB, the page GiB; `host_agent/status_page/assets/format.js` has the same rule."""
+def test_size_is_formatted_in_powers_of_1024_with_units_such_as_gib(count: int, text: str):
+    """The command line once said GB; `host_agent/status_page/assets/format.js` has the same rule."""
     assert units.format_size(count) == text
 
 

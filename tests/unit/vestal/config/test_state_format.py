@@ -18,7 +18,7 @@ from vestal.config.state_format import CURRENT, FormatJudgement
         (f" {CURRENT} ", FormatJudgement()),
     ],
 )
-def test_folder_of_this_or_an_older_format_is_used(text, verdict):
+def test_vestal_home_of_this_or_an_older_format_is_used(text, verdict):
     assert state_format.judge(text, "/h") == verdict
 
 
@@ -33,7 +33,7 @@ def test_folder_of_this_or_an_older_format_is_used(text, verdict):
         ("²", "holds no number"),
     ],
 )
-def test_folder_of_a_newer_or_unknown_format_is_refused_with_the_remedy(text, why):
+def test_vestal_home_of_a_newer_or_unknown_format_is_refused_with_the_remedy(text, why):
     verdict = state_format.judge(text, "/h")
     assert why in verdict.refusal
     assert "set VESTAL_HOME" in verdict.refusal
@@ -41,7 +41,7 @@ def test_folder_of_a_newer_or_unknown_format_is_refused_with_the_remedy(text, wh
     assert verdict.migrate_from is None
 
 
-def test_folder_without_a_number_gets_one_and_keeps_what_is_in_it(home):
+def test_vestal_home_without_a_format_number_gets_one_and_keeps_its_files(home):
     (home / "run").mkdir()
     kept = {"supervision.json": "{}", "token": "secret", "run/agent.json": "{}"}
     for name, text in kept.items():
@@ -52,7 +52,7 @@ def test_folder_without_a_number_gets_one_and_keeps_what_is_in_it(home):
     assert {name: (home / name).read_text() for name in kept} == kept
 
 
-def test_newer_folder_is_refused_and_left_as_it_is(home):
+def test_vestal_home_of_a_newer_format_is_refused_and_not_changed(home):
     (home / "format").write_text("2")
     with pytest.raises(ConfigError, match="newer Vestal"):
         load({"VESTAL_HOME": str(home)}, home)

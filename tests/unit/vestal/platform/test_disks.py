@@ -8,7 +8,9 @@ from pathlib import Path
 from vestal.platform.disks import find_obstacle
 
 
-def test_find_obstacle_returns_an_error_for_a_missing_folder_and_none_for_a_writable_one(tmp_path: Path):
+def test_find_obstacle_to_writing_is_an_error_for_a_missing_folder_and_none_for_a_writable_one(
+    tmp_path: Path,
+):
     assert find_obstacle(tmp_path) is None
     gone = find_obstacle(tmp_path / "gone")
     assert gone is not None

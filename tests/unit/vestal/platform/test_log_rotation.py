@@ -6,7 +6,7 @@ from pathlib import Path
 from vestal.platform import log_rotation
 
 
-def test_log_that_is_too_large_is_truncated_while_its_writer_continues(tmp_path: Path):
+def test_log_file_that_is_too_large_is_copied_and_truncated_while_its_writer_continues(tmp_path: Path):
     log = tmp_path / "one.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"x" * 100)
@@ -22,14 +22,16 @@ def _full_disk(source: Path, target: Path) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_log_on_a_full_disk_keeps_its_text_and_leaves_no_part_of_a_copy(tmp_path: Path, monkeypatch):
+def test_log_file_that_cannot_be_copied_on_a_full_disk_keeps_its_text_below_twice_its_limit(
+    tmp_path: Path, monkeypatch
+):
     monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)
     (tmp_path / "one.log").write_bytes(b"x" * 100)
     assert log_rotation.rotate(tmp_path, max_bytes=60) == []
     assert [path.name for path in tmp_path.iterdir()] == ["one.log"]
 
 
-def test_log_that_cannot_be_copied_is_truncated_at_twice_its_size(tmp_path: Path, monkeypatch):
+def test_log_file_that_cannot_be_copied_is_truncated_at_twice_its_limit(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)
     (tmp_path / "one.log").write_bytes(b"x" * 100)
     assert log_rotation.rotate(tmp_path, max_bytes=49) == [tmp_path / "one.log"]

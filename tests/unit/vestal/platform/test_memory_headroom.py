@@ -16,18 +16,18 @@ def memory(available: float = 0.5, wired: float | None = None, swap: tuple[int, 
     return Memory(total, int(available * total), *swap, None if wired is None else int(wired * total))
 
 
-def test_headroom_is_enough_below_the_limits():
+def test_memory_headroom_below_the_limits_is_enough():
     assert headroom(memory()) == Headroom()
     assert headroom(memory(wired=0.69)) == Headroom()
 
 
-def test_headroom_needs_reboot_if_no_model_server_holds_the_wired_memory():
+def test_memory_headroom_needs_a_reboot_if_no_model_server_holds_the_wired_memory():
     found = headroom(memory(wired=0.8))
     assert found.needs_reboot
     assert "80%" in found.shortage and "reboot" in found.message
 
 
-def test_headroom_does_not_count_the_memory_of_living_model_servers_as_stranded():
+def test_memory_headroom_does_not_count_memory_of_running_model_servers_as_stranded():
     assert headroom(memory(wired=0.8), model_server_bytes=30 * GIB) == Headroom()
     assert headroom(memory(wired=0.8), model_server_bytes=2 * GIB).needs_reboot
 
@@ -35,7 +35,7 @@ def test_headroom_does_not_count_the_memory_of_living_model_servers_as_stranded(
 @pytest.mark.parametrize(
     ("swap", "enough"), [((0, 0), False), ((10 * GIB, 10 * GIB), False), ((GIB, 10 * GIB), True)]
 )
-def test_headroom_without_available_memory_is_enough_only_while_swap_is_free(swap, enough):
+def test_memory_headroom_without_available_memory_is_enough_only_while_swap_is_free(swap, enough):
     found = headroom(memory(available=0.01, swap=swap))
     assert (not found.shortage) == enough
     assert not found.needs_reboot
@@ -54,10 +54,10 @@ def test_headroom_without_available_memory_is_enough_only_while_swap_is_free(swa
         ("Safari", [], False),
     ],
 )
-def test_model_server_is_recognized_by_program_and_module(name, command, expected):
+def test_model_server_process_is_recognized_by_its_program_and_module(name, command, expected):
     assert model_servers.is_model_server(name, command) is expected
 
 
-def test_current_headroom_and_resident_bytes_can_be_read_on_this_machine():
+def test_current_memory_headroom_can_be_read_on_this_machine():
     assert isinstance(model_servers.current_headroom(), Headroom)
     assert model_servers.resident_bytes() >= 0

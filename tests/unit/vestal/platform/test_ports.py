@@ -7,7 +7,7 @@ import time
 from vestal.platform.ports import PortHolder, in_use_message, parse_lsof
 
 
-def test_in_use_message_names_the_holder_and_the_remedy():
+def test_port_in_use_message_names_the_holder_and_the_remedy():
     now = time.time()
     text = in_use_message(PortHolder(11435, 123, "python3", "python3 -m x", "", now), "VESTAL_MLX_PORT")
     at = time.strftime("%H:%M", time.localtime(now))
@@ -17,11 +17,11 @@ def test_in_use_message_names_the_holder_and_the_remedy():
     )
 
 
-def test_in_use_message_without_a_pid_says_that_the_holder_is_another_users():
+def test_port_in_use_message_without_a_pid_says_that_another_user_holds_the_port():
     assert "another user" in in_use_message(PortHolder(11435, None), "VESTAL_MLX_PORT")
 
 
-def test_parse_lsof_returns_the_first_process_or_none():
+def test_lsof_output_is_parsed_into_the_first_process_or_none():
     # Recorded form of `lsof -nP -iTCP:11434 -sTCP:LISTEN -FpcL`.
     found = parse_lsof(11434, "p501\ncollama\nLada\nf3\np777\ncother\nLroot\n")
     assert found == PortHolder(11434, 501, "ollama", "", "ada")

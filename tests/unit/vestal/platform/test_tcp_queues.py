@@ -19,7 +19,7 @@ def test_proc_net_tcp_distinguishes_accepted_and_waiting_connections():
     assert parse_proc_net_tcp(text, 9099) == TcpQueues()
 
 
-def test_netstat_of_macos_gives_waiting_and_unread_connections():
+def test_netstat_of_macos_distinguishes_waiting_and_unread_connections():
     queue_sizes, connections = recorded("macos/netstat_listen.txt"), recorded("macos/netstat.txt")
     assert parse_netstat(queue_sizes, connections, 9099) == TcpQueues(accepted=1)
     busy = parse_netstat(queue_sizes, connections, 11435)

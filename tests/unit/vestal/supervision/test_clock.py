@@ -36,7 +36,7 @@ async def test_fake_clock_run_for_wakes_a_loop_each_time_it_is_due():
     task.cancel()
 
 
-async def test_next_tick_ends_for_all_loops_at_the_same_whole_interval():
+async def test_next_tick_wakes_all_loops_at_the_same_multiple_of_the_interval():
     clock, ticks = FakeClock(now=0.3), []
 
     async def loop(begins_at: float) -> None:

@@ -40,7 +40,7 @@ def _after(*received: tuple[float, Input]) -> tuple[Handover, list[type]]:
 READY, SERVES = (1.0, SuccessorReady()), (2.0, SuccessorServes())
 
 
-def test_predecessor_is_asked_once_its_successor_is_named_on_disk():
+def test_handover_records_the_ready_successor_before_it_asks_the_predecessor_to_hand_over():
     assert _after(READY)[1] == [MakeSuccessorTheChild, AskToHandOver]
 
 
@@ -54,7 +54,9 @@ def test_predecessor_is_asked_once_its_successor_is_named_on_disk():
     ],
     ids=["hangs", "cancelled", "predecessor ended", "successor ended"],
 )
-def test_successor_that_is_not_ready_is_refused_and_the_predecessor_left_alone(received, actions):
+def test_handover_to_a_successor_that_is_not_ready_is_refused_and_the_predecessor_continues(
+    received, actions
+):
     handover, last = _after(received)
     assert (handover.stage, last) == (Stage.REFUSED, actions)
     assert handover.why
@@ -62,7 +64,7 @@ def test_successor_that_is_not_ready_is_refused_and_the_predecessor_left_alone(r
     assert ended.over
 
 
-def test_predecessor_that_hangs_is_killed_after_the_release_timeout():
+def test_handover_kills_a_hung_predecessor_after_the_release_timeout():
     assert _after(READY, (30.9, TimerFired()))[1] == []
     handover, last = _after(READY, (31.0, TimerFired()))
     assert last == [KillPredecessor]
@@ -70,7 +72,7 @@ def test_predecessor_that_hangs_is_killed_after_the_release_timeout():
     assert plan.step(handover, PredecessorEnded(), 32.0)[0].over
 
 
-def test_predecessor_lingers_and_is_then_terminated_and_killed():
+def test_handover_lets_the_predecessor_finish_its_answers_then_terminates_and_kills_it():
     lingering, _ = _after(READY, SERVES)
     assert (lingering.stage, lingering.timer_at, lingering.decided, lingering.over) == (
         Stage.TAKEN_OVER,
@@ -82,17 +84,17 @@ def test_predecessor_lingers_and_is_then_terminated_and_killed():
     assert _after(READY, SERVES, (902.0, TimerFired()), (912.0, TimerFired()))[1] == [KillPredecessor]
 
 
-def test_stop_terminates_a_predecessor_at_once():
+def test_stop_during_a_handover_terminates_the_predecessor_at_once():
     for before in ((READY,), (READY, SERVES)):
         assert _after(*before, (3.0, Cancelled("down")))[1] == [TerminatePredecessor]
 
 
-def test_successor_that_dies_while_taking_over_gives_the_next_one_the_time_of_a_start_once():
+def test_handover_whose_successors_die_allows_the_time_of_only_one_more_start():
     handover, _ = _after(READY, (5.0, SuccessorEnded("killed")))
     assert (handover.stage, handover.timer_at) == (Stage.TAKING_OVER, 65.0)
     assert plan.step(handover, SuccessorEnded("killed again"), 50.0)[0].timer_at == 65.0
 
 
-def test_resumed_handover_asks_again():
+def test_resumed_handover_asks_the_predecessor_to_hand_over_again():
     handover, actions = plan.resume(POLICY, 100.0)
     assert (handover.stage, actions) == (Stage.TAKING_OVER, (AskToHandOver(),))

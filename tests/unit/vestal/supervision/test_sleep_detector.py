@@ -30,13 +30,13 @@ def detector(clocks) -> SleepDetector:
     return SleepDetector(lambda: clocks.boot, lambda: clocks.awake)
 
 
-def test_check_on_a_machine_that_stays_awake_returns_zero(clocks, detector):
+def test_sleep_check_on_a_machine_that_stays_awake_returns_zero(clocks, detector):
     for _ in range(100):
         clocks.advance(1)
         assert detector.check() == 0.0
 
 
-def test_check_returns_a_sleep_once(clocks, detector):
+def test_sleep_check_returns_each_sleep_only_once(clocks, detector):
     clocks.advance(1, slept_s=3600)
     assert detector.check() == 3600
     clocks.advance(1)
@@ -44,14 +44,14 @@ def test_check_returns_a_sleep_once(clocks, detector):
     assert detector.slept_s == 3600
 
 
-def test_slept_s_adds_up_all_sleeps(clocks, detector):
+def test_sleep_detector_adds_up_the_time_of_all_sleeps(clocks, detector):
     for slept_s in (60, 600):
         clocks.advance(1, slept_s=slept_s)
         detector.check()
     assert detector.slept_s == 660
 
 
-def test_check_ignores_clocks_of_slightly_different_speed(clocks, detector):
+def test_sleep_check_ignores_clocks_of_slightly_different_speed(clocks, detector):
     for _ in range(100_000):
         clocks.advance(1, boot_speed=1.0001)
         assert detector.check() == 0.0

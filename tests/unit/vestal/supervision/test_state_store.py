@@ -7,7 +7,7 @@ import pytest
 from vestal.supervision import JsonStateStore
 
 
-def test_json_state_store_keeps_records_for_the_next_instance(tmp_path: Path):
+def test_json_state_store_saves_records_for_the_next_instance(tmp_path: Path):
     JsonStateStore(tmp_path / "run" / "state.json").save("a", {"stopped_by_hand": True})
     assert JsonStateStore(tmp_path / "run" / "state.json").load("a") == {"stopped_by_hand": True}
     assert JsonStateStore(tmp_path / "run" / "state.json").load("b") is None

@@ -22,7 +22,7 @@ class Protocol(asyncio.Protocol):
         self._table.closed(self._connection)
 
 
-async def test_acceptor_sweeps_only_while_a_connection_is_open(monkeypatch):
+async def test_acceptor_timer_runs_only_while_a_connection_is_open(monkeypatch):
     monkeypatch.setattr(acceptor, "SWEEP_EACH_S", 0.05)
     table, listening = ConnectionTable(10), acceptor.bind("127.0.0.1", 0)
     serving = Acceptor(listening, lambda: Protocol(table), table)

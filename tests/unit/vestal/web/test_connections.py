@@ -1,4 +1,4 @@
-"""Which connections are closed: the silent ones in time, and the most silent one for a new one."""
+"""Which connections are closed: silent ones after a timeout, the one silent longest for a new one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table_of(count: int, max_open: int = 10) -> tuple[ConnectionTable, list[Conn
     return table, [table.opened(Transport(), float(number)) for number in range(count)]
 
 
-def test_connection_whose_headers_trickle_in_is_overdue():
+def test_connection_whose_headers_trickle_in_is_overdue_after_the_header_timeout():
     table, (connection,) = table_of(1)
     for second in range(20):
         table.report(connection, Phase.HEADERS, float(second), 1)
@@ -35,7 +35,7 @@ def test_connection_whose_headers_trickle_in_is_overdue():
     assert table.overdue(HEADERS_WITHIN_S + 0.1) == [connection]
 
 
-def test_connection_between_two_requests_stays_for_its_idle_time():
+def test_connection_between_two_requests_is_overdue_only_after_the_idle_time():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
     table.report(connection, Phase.IDLE, 50.0)
@@ -50,14 +50,14 @@ def test_connection_being_answered_is_never_overdue():
     assert table.to_drop(1e9) is None
 
 
-def test_websocket_that_waits_for_a_message_is_never_overdue_and_makes_room_for_new_connections():
+def test_idle_websocket_is_never_overdue_but_is_dropped_for_a_new_connection():
     table, (socket,) = table_of(1, max_open=1)
     table.report(socket, Phase.OPEN, 1)
     assert table.overdue(10**6) == []
     assert table.to_drop(10**6) is socket
 
 
-def test_large_body_that_keeps_arriving_is_not_overdue():
+def test_large_request_body_that_keeps_arriving_is_not_overdue():
     table, (connection,) = table_of(1)
     now = 0.0
     for _ in range(500):
@@ -66,7 +66,7 @@ def test_large_body_that_keeps_arriving_is_not_overdue():
         assert table.overdue(now) == []
 
 
-def test_trickling_body_is_overdue_shortly_after_its_handler_should_have_refused_it():
+def test_request_body_that_trickles_in_is_overdue_shortly_after_the_body_timeout():
     table, (connection,) = table_of(1)
     late = BODY_WINDOW_S + CLOSED_WITHIN_S
     for second in range(int(late)):
@@ -75,7 +75,7 @@ def test_trickling_body_is_overdue_shortly_after_its_handler_should_have_refused
     assert table.overdue(late + 0.1) == [connection]
 
 
-def test_client_that_does_not_read_its_answer_is_overdue():
+def test_connection_whose_client_does_not_read_the_answer_is_overdue():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
     table.report_unread(connection, True, 2.0)
@@ -86,7 +86,7 @@ def test_client_that_does_not_read_its_answer_is_overdue():
     assert table.overdue(UNREAD_FOR_S + 3.1) == [connection]
 
 
-def test_connection_that_does_not_close_in_time_is_overdue_again():
+def test_dropped_connection_that_does_not_close_in_time_is_overdue_again():
     table, (connection,) = table_of(1)
     assert table.to_drop(5.0) is connection
     assert table.overdue(5.0 + CLOSED_WITHIN_S) == []
@@ -106,13 +106,13 @@ def test_connection_idle_for_longest_is_dropped_first_in_any_phase():
     assert table.take_dropped() == 0
 
 
-def test_new_connection_is_not_dropped_before_its_request_can_arrive():
+def test_new_connection_is_not_dropped_for_another_before_its_request_can_arrive():
     table, (connection,) = table_of(1, max_open=1)
     assert table.to_drop(NEW_FOR_S / 2) is None
     assert table.to_drop(NEW_FOR_S) is connection
 
 
-def test_full_table_has_room_once_a_connection_is_being_closed():
+def test_full_connection_table_has_room_once_a_connection_is_being_closed():
     table, (first, _) = table_of(2, max_open=2)
     assert table.is_full
     table.to_drop(5.0)
@@ -123,8 +123,8 @@ def test_full_table_has_room_once_a_connection_is_being_closed():
     assert table.is_full
 
 
-def test_client_that_reads_again_is_not_the_one_idle_for_longest():
-    """A client that had just read was listed behind newer ones, and kept them from making room."""
+def test_connection_whose_client_reads_again_is_dropped_after_connections_idle_for_longer():
+    """A client that had just read was once listed behind newer ones, and kept them from making room."""
     table = ConnectionTable(2)
     reader, silent = table.opened(Transport(), 0.0), table.opened(Transport(), 1.0)
     table.report_unread(reader, True, 2.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from vestal.web.events import EventWriter, LogHandler, line_of
 
 
-def test_writer_numbers_events_of_all_threads_without_gaps():
+def test_event_writer_numbers_events_of_all_threads_without_gaps():
     out = io.StringIO()
     writer = EventWriter("part", lambda: out, wall=lambda: 1.23456)
 
@@ -36,13 +36,13 @@ def test_writer_numbers_events_of_all_threads_without_gaps():
     }
 
 
-def test_line_holds_any_text_and_value_in_ascii():
+def test_event_line_holds_any_text_and_value_in_ascii():
     line = line_of({"text": "\ud800\0\n\u00e4", "path": Path("x")})
     assert line.isascii() and "\n" not in line
     assert json.loads(line) == {"text": "\ud800\0\n\u00e4", "path": "x"}
 
 
-def test_log_handler_makes_an_event_with_the_traceback():
+def test_log_handler_writes_a_log_record_as_an_event_with_its_traceback():
     events: list[tuple[str, str, dict]] = []
     handler = LogHandler(lambda event, cause, **fields: events.append((event, cause, fields)), "logged")
     logger = logging.Logger("library")

@@ -38,29 +38,29 @@ def code(
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1:9", "[::1]:9", "host.docker.internal", "LOCALHOST."]
 )
-def test_check_host_of_this_machine_is_admitted(host: str):
+def test_request_with_a_host_name_of_this_machine_is_admitted(host: str):
     assert code(host=host) is None
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "["]
 )
-def test_check_host_of_another_name_is_forbidden_even_on_open_paths(host: str):
+def test_request_with_a_foreign_host_name_is_forbidden_even_on_open_paths(host: str):
     assert code(host=host) == "forbidden"
     assert code(host=host, path="/health") == "forbidden"
 
 
-def test_check_host_equal_to_the_connections_address_is_admitted():
+def test_request_with_a_host_equal_to_the_connections_address_is_admitted():
     assert code(host="192.0.2.7:11435", address="192.0.2.7") is None
     assert code(host="192.0.2.7:11435", address="192.0.2.8") == "forbidden"
 
 
-def test_check_request_without_exactly_one_host_is_invalid():
+def test_request_without_exactly_one_host_header_is_invalid():
     assert code(host=None) == "invalid_request"
     assert code((b"host", b"localhost")) == "invalid_request"
 
 
-def test_check_host_below_an_allowed_suffix_is_admitted():
+def test_request_with_a_host_name_below_an_allowed_suffix_is_admitted():
     policy = dataclasses.replace(POLICY, host_suffixes=(".local", ".internal"))
     assert code(policy=policy, host="mybox.local:11435") is None
     assert code(policy=policy, host="HOST.CONTAINERS.INTERNAL.") is None
@@ -69,7 +69,7 @@ def test_check_host_below_an_allowed_suffix_is_admitted():
     assert code(host="mybox.local") == "forbidden"
 
 
-def test_check_http_1_0_without_a_host_is_admitted_only_if_the_policy_allows_it():
+def test_request_by_http_1_0_without_a_host_is_admitted_only_if_the_policy_allows_it():
     """Simple probes speak HTTP/1.0, which has no Host; browsers never do."""
     policy = dataclasses.replace(BROWSERS, admits_hostless=True)
     assert code(policy=policy, host=None, version="1.0") is None
@@ -95,7 +95,7 @@ def test_check_http_1_0_without_a_host_is_admitted_only_if_the_policy_allows_it(
         ("", "forbidden"),
     ],
 )
-def test_check_origin_of_another_page_is_forbidden_if_only_own_pages_are_admitted(
+def test_request_from_another_web_page_is_forbidden_if_only_own_pages_are_admitted(
     origin: str, expected: str | None
 ):
     assert code(host="localhost:9099", headers={"Origin": origin}) == expected
@@ -116,7 +116,9 @@ def test_check_origin_of_another_page_is_forbidden_if_only_own_pages_are_admitte
         ("localhost", "forbidden"),
     ],
 )
-def test_check_origin_of_this_machine_is_admitted_if_the_policy_allows_it(origin: str, expected: str | None):
+def test_request_from_a_web_page_of_this_machine_is_admitted_if_the_policy_allows_it(
+    origin: str, expected: str | None
+):
     assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
 
 
@@ -132,7 +134,7 @@ def test_admitted_origin_returns_the_origin_of_an_admitted_page():
     assert admitted(POLICY, b"http://localhost") is None
 
 
-def test_check_refusal_of_a_page_says_how_to_admit_it():
+def test_request_refused_for_its_web_page_is_answered_with_how_to_admit_the_page():
     policy = dataclasses.replace(BROWSERS, origin_hint="; add it to the setting")
     head = RequestHead(
         "GET", "/", [(b"host", b"localhost"), (b"origin", b"https://chat.example")], "127.0.0.1"
@@ -144,7 +146,7 @@ def test_check_refusal_of_a_page_says_how_to_admit_it():
     )
 
 
-def test_check_two_origins_are_forbidden():
+def test_request_with_two_origin_headers_is_forbidden():
     assert (
         code((b"origin", b"http://localhost"), policy=BROWSERS, headers={"Origin": "http://localhost"})
         == "forbidden"
@@ -152,19 +154,19 @@ def test_check_two_origins_are_forbidden():
 
 
 @pytest.mark.parametrize("token", ["Bearer secret", "bearer secret", "BEARER  secret "])
-def test_check_right_token_is_admitted(token: str):
+def test_request_with_the_right_token_is_admitted(token: str):
     assert code(token=token) is None
 
 
 @pytest.mark.parametrize(
     "token", [None, "", "Bearer", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "secret"]
 )
-def test_check_wrong_or_missing_token_is_unauthorized(token: str | None):
+def test_request_with_a_wrong_or_missing_token_is_unauthorized(token: str | None):
     assert code(token=token) == "unauthorized"
     assert code(token=token, policy=dataclasses.replace(POLICY, token=b"")) == "unauthorized"
 
 
-def test_check_unauthorized_says_where_the_token_is_and_never_shows_it():
+def test_request_refused_for_its_token_is_told_where_the_token_is_but_never_the_token():
     for headers in ([], [(b"authorization", b"Bearer x")], [(b"authorization", b"Bearer secret")] * 2):
         refusal = check(RequestHead("GET", "/", [(b"host", b"localhost"), *headers], "::1"), POLICY)
         assert refusal is not None and refusal.status == 401
@@ -173,11 +175,11 @@ def test_check_unauthorized_says_where_the_token_is_and_never_shows_it():
         assert refusal.headers() == {"WWW-Authenticate": "Bearer"}
 
 
-def test_check_two_authorization_headers_are_unauthorized_even_if_both_are_right():
+def test_request_with_two_authorization_headers_is_unauthorized_even_if_both_are_right():
     assert code((b"Authorization", b"Bearer secret")) == "unauthorized"
 
 
-def test_check_open_paths_are_open_for_reading_only():
+def test_request_to_an_open_path_needs_no_token_if_it_only_reads():
     assert code(path="/health", token=None) is None
     assert code(path="/health", token=None, method="HEAD") is None
     assert code(path="/health", token=None, method="POST") == "unauthorized"
@@ -190,13 +192,13 @@ def test_check_open_paths_are_open_for_reading_only():
         assert code(policy=policy, path=path, token=None) == "unauthorized"
 
 
-def test_check_connection_to_a_tokenless_address_needs_no_token():
+def test_request_to_an_address_that_needs_no_token_is_admitted_without_one():
     policy = dataclasses.replace(POLICY, needs_token=lambda address: address != "127.0.0.1")
     assert code(policy=policy, token=None) is None
     assert code(policy=policy, token=None, address="::2") == "unauthorized"
 
 
-def test_check_key_header_is_used_if_authorization_is_not_bearer():
+def test_request_with_an_api_key_header_is_admitted_unless_it_has_a_wrong_bearer_token():
     policy = dataclasses.replace(POLICY, key_header=b"x-api-key")
     assert code(policy=policy, token=None, headers={"X-API-Key": "secret"}) is None
     assert code(policy=policy, token="Basic eDp5", headers={"X-API-Key": "secret"}) is None
@@ -205,7 +207,7 @@ def test_check_key_header_is_used_if_authorization_is_not_bearer():
     assert code(token=None, headers={"X-API-Key": "secret"}) == "unauthorized"
 
 
-def test_check_session_cookie_replaces_the_token():
+def test_request_with_a_valid_session_cookie_needs_no_token():
     policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: session == "s3")
     assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s3"}) is None
     assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s4"}) == "unauthorized"
@@ -214,7 +216,7 @@ def test_check_session_cookie_replaces_the_token():
     assert code(token=None, headers={"Cookie": "vestal=s3"}) == "unauthorized"
 
 
-def test_check_post_by_cookie_must_be_json_even_without_a_body():
+def test_request_to_post_with_a_session_cookie_must_be_json_even_without_a_body():
     policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: True)
     cookie = {"Cookie": "vestal=s3"}
     no_body = code(policy=policy, method="POST", token=None, headers=cookie)
@@ -223,7 +225,7 @@ def test_check_post_by_cookie_must_be_json_even_without_a_body():
     assert code(policy=policy, method="POST", headers=cookie) is None
 
 
-def test_check_preflight_of_an_allowed_page_needs_no_token():
+def test_preflight_request_of_an_admitted_page_needs_no_token():
     assert code(policy=BROWSERS, method="OPTIONS", token=None, headers={"Origin": "http://localhost"}) is None
     assert (
         code(policy=BROWSERS, method="OPTIONS", token=None, headers={"Origin": "http://evil.example"})
@@ -236,7 +238,9 @@ def test_check_preflight_of_an_allowed_page_needs_no_token():
 @pytest.mark.parametrize(
     ("length", "expected"), [("100", None), ("101", "too_large"), ("9" * 5000, "too_large")]
 )
-def test_check_declared_length_over_the_limit_is_too_large(length: str, expected: str | None):
+def test_request_with_a_declared_length_over_the_limit_is_refused_as_too_large(
+    length: str, expected: str | None
+):
     assert code(method="POST", headers={**JSON, "Content-Length": length}) == expected
     no_limit = dataclasses.replace(POLICY, max_body_bytes=None)
     assert code(policy=no_limit, method="POST", headers={**JSON, "Content-Length": length}) is None
@@ -256,7 +260,7 @@ def test_check_declared_length_over_the_limit_is_too_large(length: str, expected
         (None, "unsupported_media_type"),
     ],
 )
-def test_check_body_not_declared_as_json_is_refused(content_type: str | None, expected: str | None):
+def test_request_with_a_body_not_declared_as_json_is_refused(content_type: str | None, expected: str | None):
     headers = {} if content_type is None else {"Content-Type": content_type}
     assert code(method="POST", headers={"Content-Length": "2", **headers}) == expected
     assert code(method="POST", headers={"Transfer-Encoding": "chunked", **headers}) == expected
@@ -264,7 +268,7 @@ def test_check_body_not_declared_as_json_is_refused(content_type: str | None, ex
     assert code(policy=any_type, method="POST", headers={"Content-Length": "2", **headers}) is None
 
 
-def test_check_post_without_a_body_needs_no_content_type():
+def test_request_to_post_without_a_body_needs_no_content_type():
     assert code(method="POST") is None
     assert code(method="POST", headers={"Content-Length": "0"}) is None
 
@@ -282,7 +286,7 @@ def test_check_post_without_a_body_needs_no_content_type():
     st.sampled_from(["GET", "POST", "OPTIONS"]),
     st.booleans(),
 )
-def test_check_any_header_bytes_are_refused_without_the_token(headers, method, browsers):
+def test_request_with_any_header_bytes_is_refused_without_the_token(headers, method, browsers):
     policy = dataclasses.replace(BROWSERS if browsers else POLICY, cookie_name=b"vestal")
     refusal = check(RequestHead(method, "/status", headers, "127.0.0.1"), policy)
     if refusal is None:
@@ -301,7 +305,7 @@ def test_check_any_header_bytes_are_refused_without_the_token(headers, method, b
         ("none", None, None),
     ],
 )
-def test_check_sec_fetch_site_replaces_a_missing_origin(
+def test_request_without_an_origin_header_is_judged_by_sec_fetch_site(
     site: str, own_pages_only: str | None, this_machines_pages: str | None
 ):
     headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -309,7 +313,7 @@ def test_check_sec_fetch_site_replaces_a_missing_origin(
     assert code(headers=headers, policy=BROWSERS) == this_machines_pages
 
 
-def test_check_body_with_two_lengths_is_refused_first_and_closes_the_connection():
+def test_request_with_two_body_lengths_is_refused_first_and_its_connection_closed():
     headers = [(b"Content-Length", b"4"), (b"Transfer-Encoding", b"chunked")]
     refusal = check(RequestHead("POST", "/x", headers, "127.0.0.1"), POLICY)
     assert refusal is not None

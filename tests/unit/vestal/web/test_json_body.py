@@ -37,7 +37,7 @@ from vestal.web.json_body import field_with_text, parse_object
         (b'{"a": "\xed\xa0\x80"}', "UTF-8"),
     ],
 )
-def test_parse_object_anything_but_a_json_object_is_refused_with_the_reason(raw: bytes, word: str):
+def test_parse_object_refuses_anything_but_a_json_object_with_the_reason(raw: bytes, word: str):
     with pytest.raises(HttpError) as caught:
         parse_object(raw)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
@@ -56,7 +56,7 @@ def test_parse_object_anything_but_a_json_object_is_refused_with_the_reason(raw:
     ],
 )
 def test_parse_object_replaces_lone_surrogates_if_asked_to(raw: bytes, read: str):
-    """JavaScript's programs cut a long text at a UTF-16 unit, which may be within an emoji."""
+    """JavaScript programs cut a long text between UTF-16 units, which may be within an emoji."""
     for stepwise in (False, True):
         assert parse_object(raw, stepwise=stepwise, replaces_surrogates=True) == {"a": read}
     broken = raw[:-1] + b', "\\ud800": NaN}'
@@ -64,19 +64,19 @@ def test_parse_object_replaces_lone_surrogates_if_asked_to(raw: bytes, read: str
         parse_object(broken, replaces_surrogates=True)
 
 
-def test_parse_object_returns_the_same_as_the_standard_library():
+def test_parse_object_reads_an_object_as_the_standard_library_does():
     body = {"a": [1, 2.5, "ä\U0001f426", None, {"b": True}], "nul": "\0"}
     assert parse_object(json.dumps(body).encode()) == body
     assert parse_object(json.dumps(body, ensure_ascii=False).encode()) == body
 
 
 @given(st.binary())
-def test_parse_object_any_bytes_give_an_object_or_a_refusal(raw: bytes):
+def test_parse_object_turns_any_bytes_into_an_object_or_a_refusal(raw: bytes):
     with contextlib.suppress(HttpError):
         assert isinstance(parse_object(raw), dict)
 
 
-def test_field_with_text_names_the_first_field_at_any_depth():
+def test_field_with_text_names_the_first_top_level_field_that_contains_the_text():
     def has_nul(text: str) -> bool:
         return "\0" in text
 

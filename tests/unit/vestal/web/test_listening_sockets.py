@@ -20,13 +20,13 @@ from vestal.web.listening_sockets import FDS_VARIABLE, InheritedSockets, address
         (["::"], ["127.0.0.1", "::"]),
     ],
 )
-def test_addresses_have_loopback_and_no_address_that_a_wildcard_covers(
+def test_listening_addresses_include_loopback_and_omit_addresses_that_a_wildcard_covers(
     configured: list[str], expected: list[str]
 ):
     assert addresses(configured) == expected
 
 
-def test_inherited_socket_is_taken_once_and_the_variable_removed():
+def test_inherited_socket_can_be_taken_only_once_and_its_variable_is_removed():
     bound = acceptor.bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     environment = {FDS_VARIABLE: fds_value([bound]), "PATH": "/bin"}
@@ -44,7 +44,7 @@ def test_inherited_socket_is_taken_once_and_the_variable_removed():
     assert inherited.take("127.0.0.1", port) is None
 
 
-def test_descriptor_that_is_not_a_listening_socket_is_left_open():
+def test_inherited_descriptor_that_is_not_a_listening_socket_is_left_open():
     reading, writing = os.pipe()
     with socket.socket() as unbound:
         value = f"{reading},{unbound.fileno()},999999,x,"
@@ -57,7 +57,7 @@ def test_descriptor_that_is_not_a_listening_socket_is_left_open():
     os.close(writing)
 
 
-def test_socket_that_is_not_taken_is_closed():
+def test_inherited_socket_that_is_not_taken_is_closed():
     bound = acceptor.bind("127.0.0.1", 0)
     address = bound.getsockname()
     inherited = InheritedSockets.from_environment({FDS_VARIABLE: str(bound.detach())})

@@ -8,7 +8,7 @@ from vestal.web.histogram import Histogram
 from vestal.web.metrics import counter, gauge, histogram, render, summary
 
 
-def test_render_shows_each_kind_of_figure_as_prometheus_reads_it():
+def test_rendered_metrics_of_each_kind_are_parsed_by_prometheus():
     waits = Histogram((0.1, 1.0))
     for wait_s in (0.1, 0.5, 3.0):
         waits.observe(wait_s)

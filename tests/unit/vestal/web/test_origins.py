@@ -41,7 +41,7 @@ RULES = OriginRules(
         (b"\xff\xfe", ""),
     ],
 )
-def test_host_name_is_without_port_and_empty_if_malformed(header: bytes, name: str):
+def test_host_name_of_a_host_header_is_without_port_and_empty_if_malformed(header: bytes, name: str):
     assert host_name(header) == name
 
 

@@ -22,19 +22,19 @@ BETTER = InstalledModel("better:30b", 131_072, tools=True, size_bytes=700)
 URL = "http://127.0.0.1:11435"
 
 
-def test_best_model_is_the_largest_that_fits():
+def test_launch_chooses_the_largest_model_that_meets_the_needs_of_the_program():
     assert best([SMALL, PLAIN, GOOD, BETTER], AGENT) == BETTER
     assert best([SMALL, PLAIN, GOOD], AGENT) == GOOD
     assert best([SMALL, PLAIN], AGENT) is None
     assert best([SMALL, PLAIN], Needs(0, tools=False)) == PLAIN
 
 
-def test_best_model_is_one_in_memory_before_a_larger_one():
+def test_launch_prefers_a_loaded_model_to_a_larger_one_that_is_not_loaded():
     loaded = InstalledModel("good:8b", 40_960, tools=True, size_bytes=500, is_loaded=True)
     assert best([BETTER, loaded], AGENT) == loaded
 
 
-def test_why_none_fits_names_the_needs_what_each_model_lacks_and_the_remedy():
+def test_launch_without_a_suitable_model_names_the_needs_what_each_model_lacks_and_a_remedy():
     sentence = why_none_fits("Codex CLI", [SMALL, PLAIN], AGENT)
     assert "Codex CLI needs a context of 32,768 tokens or more and tools" in sentence
     assert "small:latest has a context of 8,192 tokens; plain:latest cannot call tools" in sentence
@@ -43,7 +43,7 @@ def test_why_none_fits_names_the_needs_what_each_model_lacks_and_the_remedy():
     assert "none is installed" in why_none_fits("Codex CLI", [], AGENT)
 
 
-def test_language_models_are_read_from_the_servers_lists():
+def test_launch_reads_language_models_with_context_and_tools_from_the_servers_lists():
     details = {"context_length": 8192}
     tags: dict[str, Any] = {
         "models": [
@@ -59,7 +59,7 @@ def test_language_models_are_read_from_the_servers_lists():
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_launch_plan_of_every_program_names_the_server_and_has_no_placeholder_left(name: str):
+def test_launch_plan_of_every_program_names_the_server_and_contains_no_placeholder(name: str):
     planned = plan(PROGRAMS[name], GOOD, URL, ("--more", "$untouched"))
     assert planned.command[-2:] == ("--more", "$untouched")
     everything = [*planned.command[:-2], *planned.environment.values(), planned.configuration]
@@ -85,7 +85,7 @@ def test_launch_plan_with_any_model_name_is_valid_json_and_toml(model: str):
     }
 
 
-def test_parser_passes_arguments_after_two_dashes_to_the_program():
+def test_launch_passes_arguments_after_two_dashes_to_the_program():
     options = parser.parse(["launch", "codex", "--model", "m", "--", "exec", "--json", "hi"])
     assert (options.program, options.model, options.json) == ("codex", "m", False)
     assert options.arguments == ["exec", "--json", "hi"]

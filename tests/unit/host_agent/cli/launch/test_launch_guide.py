@@ -1,4 +1,4 @@
-"""The guide shows the programs that `vestal launch` knows, and says of each client who tried it."""
+"""The launch guide lists the programs that `vestal launch` knows, and says how each client was tried."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _rows(heading: str) -> list[str]:
     return [line for line in section.splitlines() if line.startswith("| ")][1:]
 
 
-def test_launch_guide_has_the_same_programs_as_the_table_in_the_code():
+def test_launch_guide_lists_the_same_programs_as_the_code():
     wanted = [_row(name, program) for name, program in PROGRAMS.items()]
     assert _rows("Agents and other programs") == wanted, "\n".join(["", *wanted])
 
 
-def test_every_client_in_the_guide_names_its_version_and_a_test_or_the_month_it_was_tried_by_hand():
+def test_every_client_in_the_launch_guide_has_a_version_and_a_test_or_a_month_of_trial():
     libraries = _rows("Libraries")
     assert len(libraries) > 15
     for row in [*_rows("Agents and other programs"), *libraries]:

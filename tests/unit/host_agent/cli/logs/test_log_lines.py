@@ -31,14 +31,14 @@ AGENT_EXITED = (
 )
 
 
-def test_json_line_is_read_with_its_fields_and_severity():
+def test_json_log_line_is_read_with_its_fields_and_severity():
     line = parse("mlx_server", json.dumps(ENGINE_EXITED))
     assert (line.component, line.event, line.severity) == ("mlx_engine", "child_exited", "warning")
     assert line.fields == {"seq": 10, "pid": 27364, "code": None, "signal": 9}
     assert sentence_of(line) == "PID 27364 ended: killed by SIGKILL."
 
 
-def test_agent_log_line_gives_the_same_parts_as_the_json_line_of_the_event():
+def test_agent_log_line_is_read_like_the_json_line_of_the_same_event():
     agents, gateways = parse("agent", AGENT_EXITED), parse("mlx_server", json.dumps(ENGINE_EXITED))
     assert agents.ts == pytest.approx(AT.timestamp() + 0.253)
     assert (agents.component, agents.event, agents.cause, agents.severity) == (
@@ -46,7 +46,7 @@ def test_agent_log_line_gives_the_same_parts_as_the_json_line_of_the_event():
     )  # fmt: skip
 
 
-def test_agent_log_line_with_blanks_in_a_field_is_read_whole():
+def test_agent_log_line_with_spaces_in_a_field_is_read_completely():
     line = parse(
         "agent",
         "2026-11-28 09:45:33,126 INFO vestal: recovery recovery_finished: it came back by itself"
@@ -67,7 +67,7 @@ def test_agent_log_line_with_blanks_in_a_field_is_read_whole():
         ("", "info", ""),
     ],
 )
-def test_line_that_is_no_event_is_shown_unchanged(raw: str, severity: str, text: str):
+def test_log_line_that_is_not_a_json_event_is_shown_unchanged(raw: str, severity: str, text: str):
     line = parse("ollama", raw)
     assert (line.ts, line.component, line.severity, sentence_of(line)) == (None, "ollama", severity, text)
 
@@ -85,7 +85,7 @@ def test_ollama_log_lines_are_read_with_time_and_level():
 
 
 @pytest.mark.parametrize("erasing", ["", "\x1b[2K", "\r\x1b[K"])
-def test_container_line_without_a_time_gets_the_time_of_docker(erasing: str):
+def test_container_log_line_without_a_time_of_its_own_gets_the_time_from_docker(erasing: str):
     """`docker compose` 2.5 begins each line with an escape sequence that erases the terminal's line."""
     text = parse_container_line("nightly", f"{erasing}2026-11-28T09:45:45.123456789Z plain text")
     assert (text.line.raw, sentence_of(text.line)) == ("plain text", "plain text")
@@ -95,12 +95,12 @@ def test_container_line_without_a_time_gets_the_time_of_docker(erasing: str):
     assert (event.line.ts, event.received_at) == (ENGINE_EXITED["ts"], at + 0.5)
 
 
-def test_message_of_docker_compose_itself_has_no_time():
+def test_log_message_of_docker_compose_itself_has_no_time():
     remark = parse_container_line("nightly", "nightly-1 exited with code 0")
     assert (remark.received_at, sentence_of(remark.line)) == (None, "nightly-1 exited with code 0")
 
 
-def test_event_without_a_template_is_shown_by_name_cause_and_fields():
+def test_log_event_without_a_sentence_template_is_shown_by_name_cause_and_fields():
     line = parse(
         "agent",
         json.dumps(
@@ -118,7 +118,7 @@ def test_event_without_a_template_is_shown_by_name_cause_and_fields():
     assert sentence_of(line) == "Moon rose: it is night (full True, in a: 1)."
 
 
-def test_event_whose_fields_are_missing_is_still_shown():
+def test_log_event_with_missing_fields_is_still_shown():
     line = parse("mlx_engine", json.dumps({"ts": 1, "event": "model_loaded", "model": "m"}))
     assert sentence_of(line) == "Model loaded (model m)."
 
@@ -138,11 +138,11 @@ def test_event_whose_fields_are_missing_is_still_shown():
         ("logged", {"level": "error"}, "error"),
     ],
 )
-def test_severity_of_an_event_comes_from_its_level_or_its_name(event: str, fields: dict, severity: str):
+def test_severity_of_a_log_event_comes_from_its_level_or_its_name(event: str, fields: dict, severity: str):
     assert parse("x", json.dumps({"ts": 1, "event": event, **fields})).severity == severity
 
 
-def test_json_output_keeps_every_field_and_the_text_of_lines_that_were_not_json():
+def test_logs_json_output_keeps_every_field_and_the_text_of_lines_that_are_not_json():
     shown = parse("mlx_server", json.dumps(ENGINE_EXITED)).as_json()
     assert shown == ENGINE_EXITED | {"service": "mlx_server", "severity": "warning"}
     assert parse("ollama", "free text").as_json() == {
@@ -151,12 +151,12 @@ def test_json_output_keeps_every_field_and_the_text_of_lines_that_were_not_json(
     }  # fmt: skip
 
 
-def test_pipe_output_has_one_line_with_date_and_without_style_for_each_event():
+def test_logs_output_to_a_pipe_has_one_dated_line_without_style_for_each_event():
     (line,) = PipeFormatter().lines(parse("mlx_server", json.dumps(ENGINE_EXITED)))
     assert plain(line) == "2026-11-28 09:45:45  mlx_engine     PID 27364 ended: killed by SIGKILL."
 
 
-def test_terminal_output_names_a_day_once_and_indents_wrapped_sentences():
+def test_logs_output_to_a_terminal_names_each_day_once_and_indents_wrapped_sentences():
     terminal, line = (
         TerminalFormatter(),
         parse("mlx_server", json.dumps(ENGINE_EXITED | {"cause": "word " * 20})),
@@ -169,18 +169,18 @@ def test_terminal_output_names_a_day_once_and_indents_wrapped_sentences():
 
 
 @pytest.mark.parametrize("width", [1, 20, 40, 79, 80, 200])
-def test_terminal_output_of_any_width_shows_every_word(width: int):
+def test_logs_output_to_a_terminal_of_any_width_shows_every_word(width: int):
     line = parse("mlx_server", json.dumps(ENGINE_EXITED))
     words = " ".join(plain(part) for part in TerminalFormatter().lines(line, width)).split()
     assert "27364" in words and "SIGKILL." in words
 
 
-def test_terminal_output_contains_no_control_characters_from_a_log():
+def test_logs_output_to_a_terminal_contains_no_control_characters_from_a_log():
     line = parse("ollama", "\x1b]0;title\x07\x1b[2Jred")
     assert plain(TerminalFormatter().lines(line, 80)[0]).endswith("]0;title[2Jred")
 
 
-def test_gateway_event_that_the_agent_logs_again_is_recognized_as_a_repeat():
+def test_logs_recognize_a_gateway_event_that_the_agent_logs_too_as_a_repeat():
     repeats = Repeats()
     assert not repeats.is_repeated(parse("mlx_server", json.dumps(ENGINE_EXITED)))
     assert repeats.is_repeated(parse("agent", AGENT_EXITED))

@@ -29,7 +29,9 @@ def log(tmp_path: Path) -> LogFile:
     return LogFile("mlx_engine", tmp_path / "engine.log")
 
 
-def test_lines_without_a_time_stay_below_their_line_when_logs_are_merged(log: LogFile, tmp_path: Path):
+def test_merged_logs_keep_lines_without_a_time_below_the_preceding_line_of_the_same_log(
+    log: LogFile, tmp_path: Path
+):
     log.path.write_text("head\n" + event(10, "a") + "Traceback\n  frame\n" + event(30, "b"))
     other = LogFile("agent", tmp_path / "agent.log")
     other.path.write_text(event(5, "first") + event(20, "between"))
@@ -37,13 +39,13 @@ def test_lines_without_a_time_stay_below_their_line_when_logs_are_merged(log: Lo
     assert texts(merged) == ["first", "head", "a", "Traceback", "  frame", "between", "b"]
 
 
-def test_since_reads_the_rotated_file_too(log: LogFile):
+def test_logs_since_a_time_are_read_from_the_rotated_file_too(log: LogFile):
     log.path.with_name("engine.log.1").write_text(event(10, "old") + event(20, "kept"))
     log.path.write_text(event(30, "new"))
     assert texts(log.since(15)) == ["kept", "new"]
 
 
-def test_since_skips_a_rotated_file_last_changed_before_that_time(log: LogFile):
+def test_logs_since_a_time_skip_a_rotated_file_last_changed_before_that_time(log: LogFile):
     rotated = log.path.with_name("engine.log.1")
     rotated.write_text(event(10, "old"))
     os.utime(rotated, (10, 10))
@@ -51,18 +53,18 @@ def test_since_skips_a_rotated_file_last_changed_before_that_time(log: LogFile):
     assert texts(log.since(15)) == ["new"]
 
 
-def test_tail_reads_more_than_the_end_of_the_file_if_its_lines_are_long(log: LogFile):
+def test_log_tail_of_very_long_lines_has_the_requested_number_of_lines(log: LogFile):
     log.path.write_text("".join(event(at, "x" * (TAIL_BYTES // 2)) for at in range(5)))
     assert len(list(log.tail(5, whole=False))) == 5
 
 
-def test_tail_of_a_just_rotated_log_includes_lines_of_the_rotated_file(log: LogFile):
+def test_log_tail_just_after_a_rotation_includes_lines_of_the_rotated_file(log: LogFile):
     log.path.with_name("engine.log.1").write_text(event(10, "old"))
     log.path.write_text(event(20, "new"))
     assert texts(log.tail(20, whole=False)) == ["old", "new"]
 
 
-def test_new_lines_are_only_complete_lines_after_the_last_read(log: LogFile):
+def test_followed_log_gives_only_complete_lines_after_the_last_read(log: LogFile):
     log.path.write_text(event(1, "a") + '{"ts": 2, "event"')
     list(log.tail(20, whole=False))
     assert texts(log.new_lines()) == []
@@ -72,7 +74,7 @@ def test_new_lines_are_only_complete_lines_after_the_last_read(log: LogFile):
     assert texts(log.new_lines()) == []
 
 
-def test_new_lines_across_a_rotation_are_neither_lost_nor_repeated(log: LogFile):
+def test_followed_log_across_a_rotation_loses_and_repeats_no_line(log: LogFile):
     log.path.write_text(event(1, "a") * 50)
     list(log.tail(20, whole=False))
     with log.path.open("a") as file:
@@ -83,7 +85,7 @@ def test_new_lines_across_a_rotation_are_neither_lost_nor_repeated(log: LogFile)
     assert texts(log.new_lines()) == ["before", "after"]
 
 
-def test_log_that_does_not_exist_yet_is_followed_from_its_first_line(log: LogFile):
+def test_followed_log_that_does_not_exist_yet_is_read_from_its_first_line(log: LogFile):
     assert not log.exists()
     assert texts(log.tail(20, whole=False)) == texts(log.new_lines()) == []
     log.path.write_text(event(1, "a"))
@@ -107,22 +109,22 @@ def test_log_that_does_not_exist_yet_is_followed_from_its_first_line(log: LogFil
         ("2026-11-02 05:23:46", datetime(2026, 11, 2, 5, 23, 46)),
     ],
 )
-def test_since_understands_spans_times_and_dates(text: str, expected: datetime):
+def test_parse_since_accepts_time_spans_clock_times_and_dates(text: str, expected: datetime):
     assert parse_since(text, NOW) == expected.timestamp()
 
 
-def test_since_with_an_offset_is_not_local_time():
+def test_parse_since_takes_a_time_with_a_utc_offset_as_that_offset_and_not_as_local_time():
     assert (
         parse_since("2026-11-28T00:00:00Z", NOW)
         == datetime.fromisoformat("2026-11-28T00:00:00+00:00").timestamp()
     )
 
 
-def test_since_before_1970_means_all_lines():
+def test_parse_since_of_a_date_before_1970_means_all_lines():
     assert parse_since("9" * 400 + "d", NOW) == parse_since("100000d", NOW) == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "soon", "10", "10x", "25:00", "2026-13-01", "-5m"])
-def test_since_without_a_valid_time_is_refused_with_examples(text: str):
+def test_parse_since_refuses_an_invalid_time_with_examples(text: str):
     with pytest.raises(ValueError, match="give one such as 10m, 2h"):
         parse_since(text, NOW)

@@ -17,7 +17,7 @@ CLS, SEP = 1, 2
 
 
 class Tokenizer:
-    """Makes a token of each letter, between two special ones."""
+    """Makes a token of each letter, between two special tokens."""
 
     def encode_batch(self, texts: list[str]) -> list[Any]:
         return [type("Encoding", (), {"ids": [CLS, *map(ord, text), SEP]}) for text in texts]
@@ -41,12 +41,12 @@ def tokens(text: str, context_tokens: int | None, *, truncate: bool = True) -> l
 @pytest.mark.parametrize(
     ("context", "kept"), [(3, "a"), (5, "abc"), (8, "abcdef"), (99, "abcdef"), (None, "abcdef")]
 )
-def test_embedding_text_is_cut_at_the_requested_context_within_the_models(context, kept):
+def test_embedding_text_is_cut_at_the_requested_context_but_at_most_at_the_models_context(context, kept):
     """`options.num_ctx` of /api/embed was ignored; Ollama embeds only the first token for num_ctx 3."""
     assert tokens("abcdefghij", context) == [CLS, *map(ord, kept), SEP]
 
 
-def test_embedding_text_longer_than_the_context_is_refused_without_truncate():
+def test_embedding_text_longer_than_the_context_is_refused_if_truncate_is_off():
     with pytest.raises(RequestError, match="input length exceeds the context length") as caught:
         tokens("abcd", 3, truncate=False)
     assert (caught.value.code, caught.value.fields) == (
@@ -58,6 +58,6 @@ def test_embedding_text_longer_than_the_context_is_refused_without_truncate():
 
 @pytest.mark.parametrize("context", [0, 1, 2])
 @pytest.mark.parametrize("truncate", [True, False])
-def test_embedding_context_too_short_for_any_text_is_refused_in_ollamas_words(context, truncate):
+def test_embedding_context_too_short_for_any_text_is_refused_with_ollamas_message(context, truncate):
     with pytest.raises(RequestError, match="input after truncation exceeds maximum context length"):
         tokens("a", context, truncate=truncate)

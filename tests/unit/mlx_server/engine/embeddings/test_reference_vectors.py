@@ -81,7 +81,7 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("pads", [True, False], ids=["padded", "as here"])
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "batches by length"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_vectors_equal_those_of_sentence_transformers(folders, family, together, pads):
+def test_embedding_vectors_equal_the_recorded_ones_of_sentence_transformers(folders, family, together, pads):
     encoder = load_encoder(folders(family), POSITIONS)
     if pads:
         encoder = PaddingEncoder(**{each.name: getattr(encoder, each.name) for each in fields(encoder)})
@@ -94,21 +94,21 @@ def test_vectors_equal_those_of_sentence_transformers(folders, family, together,
     assert cosines(ours, theirs).min() > SAME_COSINE
 
 
-def test_reference_vectors_differ_between_texts_so_that_equality_means_something():
+def test_recorded_reference_vectors_differ_between_texts():
     for family, recorded in RECORDED.items():
         rows = np.array(unpack_vectors(recorded["vectors"], recorded["dim"]))
         assert cosines(rows[:-1], rows[1:]).max() < 0.999, family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_embedder_of_each_family_is_listed_and_passes_the_self_test(folders, family):
+def test_embedder_of_each_family_is_recognized_and_passes_the_self_test(folders, family):
     facts = model_folder.read_facts(folders(family))
     assert (facts.kind, facts.capabilities) == ("embed", ("embedding",))
     assert facts.context_tokens == (24 if family == "xlm-roberta" else POSITIONS)
     assert run_self_test([load_encoder(folders(family), facts.context_tokens)])[0]
 
 
-def test_nomic_bert_with_the_names_of_transformers_makes_the_same_vectors(folders, tmp_path):
+def test_nomic_bert_with_weights_named_as_in_transformers_computes_the_same_vectors(folders, tmp_path):
     expected = vectors_of(load_encoder(folders("nomic_bert"), POSITIONS), together=True)
     folder = make("nomic_bert", tmp_path / "nomic")
     (folder / "config.json").write_text(json.dumps(NOMIC_IN_TRANSFORMERS))
@@ -141,8 +141,8 @@ _TRANSFORMERS_NAMES = (
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "nomic_bert", "qwen3", "gemma3_text"])
-def test_quantized_embedder_equals_one_whose_weights_were_dequantized(folders, tmp_path, family):
-    """The projections of an EmbeddingGemma in MLX's form are with the other weights, as `dense.0`."""
+def test_quantized_embedder_gives_the_vectors_of_its_dequantized_weights(folders, tmp_path, family):
+    """In MLX's form, the projections of an EmbeddingGemma are stored among the weights, as `dense.0`."""
     quantized, dense = (make(family, tmp_path / name) for name in ("quantized", "dense"))
     weights = {name: mx.array(each) for name, each in load_file(dense / "model.safetensors").items()}
     for i, path in enumerate(sorted(quantized.glob("*_Dense/model.safetensors"))):
@@ -171,7 +171,7 @@ def test_quantized_embedder_equals_one_whose_weights_were_dequantized(folders, t
 _PARTS = ("weight", "scales", "biases")
 
 
-def test_text_beyond_the_limit_keeps_its_closing_token(folders):
+def test_embedding_text_cut_at_the_limit_keeps_its_closing_token(folders):
     tokenizer = load_encoder(folders("qwen3"), POSITIONS).tokenizer
     (ids,) = tokenizer.tokenize([TEXTS[4]])
     cut = tokenizer.truncate(ids, 5)
@@ -180,7 +180,7 @@ def test_text_beyond_the_limit_keeps_its_closing_token(folders):
 
 
 @pytest.mark.parametrize(("similarity", "length"), [(None, 1.0), ("cosine", 1.0), ("dot", None)])
-def test_vectors_keep_their_length_only_if_the_model_compares_them_by_dot_product(
+def test_embedding_vectors_are_normalized_unless_the_model_compares_by_dot_product(
     tmp_path, similarity, length
 ):
     folder = make("bert", tmp_path / "bert")
@@ -191,7 +191,7 @@ def test_vectors_keep_their_length_only_if_the_model_compares_them_by_dot_produc
     assert found == pytest.approx(theirs if length is None else length, rel=1e-5)
 
 
-def test_gelu_and_silu_of_products_equal_mlxs_own():
+def test_embedders_own_gelu_and_silu_equal_those_of_mlx():
     from mlx_server.engine.embeddings.architectures.activations import gelu, silu
 
     x = mx.linspace(-30, 30, 20_001)
@@ -201,7 +201,7 @@ def test_gelu_and_silu_of_products_equal_mlxs_own():
 
 
 @pytest.mark.parametrize("family", ["modernbert", "qwen3"])
-def test_long_text_is_encoded_a_layer_at_a_time_so_that_other_requests_go_on(folders, family):
+def test_long_embedding_text_is_encoded_one_layer_per_step(folders, family):
     encoder = load_encoder(folders(family), POSITIONS)
     long = [i % 30 for i in range(MAX_BATCH_TOKENS + 1)]
     steps, count = encoder.encode_in_steps([long]), 0
@@ -218,7 +218,7 @@ def test_long_text_is_encoded_a_layer_at_a_time_so_that_other_requests_go_on(fol
 
 
 @pytest.mark.parametrize("distance", [None, 300])
-def test_attention_of_a_part_of_the_queries_at_a_time_equals_that_of_all(distance):
+def test_embedding_attention_computed_in_parts_of_the_queries_equals_attention_at_once(distance):
     mx.random.seed(3)
     length = QUERIES_AT_ONCE + 200
     q, k, v = (mx.random.normal((2, length, 8)) for _ in range(3))

@@ -151,11 +151,11 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(("template", "text", "piece"), OUTPUTS)
-def test_output_of_each_call_format_is_separated_in_pieces_of_any_size(template, text, piece, size):
+def test_output_in_each_tool_call_format_is_separated_whatever_the_piece_size(template, text, piece, size):
     assert parse(template, text, size) == piece
 
 
-def test_calls_are_text_and_wrappers_are_dropped_if_tool_choice_is_none():
+def test_tool_calls_stay_text_and_answer_markers_are_dropped_if_tool_choice_is_none():
     action = f"<|START_ACTION|>[{ACTION}]<|END_ACTION|>"
     assert parse(COHERE, action, tool_choice="none").text == action
     assert parse(COHERE, "<|START_RESPONSE|>Hi<|END_RESPONSE|>", 1, tool_choice="none").text == "Hi"
@@ -163,12 +163,12 @@ def test_calls_are_text_and_wrappers_are_dropped_if_tool_choice_is_none():
 
 @pytest.mark.parametrize("number", range(len(OUTPUTS)))
 @given(cut=st.integers(0, 200), size=st.integers(1, 9))
-def test_truncated_output_parsed_in_pieces_equals_output_parsed_at_once(number, cut, size):
+def test_truncated_tool_call_output_parsed_in_pieces_equals_output_parsed_at_once(number, cut, size):
     template, text, _ = OUTPUTS[number]
     assert parse(template, text[:cut], size) == parse(template, text[:cut])
 
 
-def test_output_markers_include_the_call_and_structural_markers_of_mlx_lm():
+def test_output_markers_include_the_tool_call_and_structural_markers_of_mlx_lm():
     known = tokenizer("<|START_ACTION|>", structural_markers=("<|open|>response<|sep|>",))
     known.has_tool_calling, known.tool_call_start, known.tool_call_end, known.tool_parser = (
         True,
@@ -188,7 +188,7 @@ def with_parser(parser: Any) -> Any:
     return OutputParser(output_markers(known), "auto", TOOLS)
 
 
-def test_id_in_a_call_of_mistral_is_not_taken_for_its_name():
+def test_call_id_in_a_mistral_tool_call_is_not_taken_for_the_tool_name():
     """mlx-lm 0.32.2 reads `weather[CALL_ID]abcDEF123[ARGS]{…}` as a call of `abcDEF123`."""
     seen: list[str] = []
 
@@ -202,7 +202,7 @@ def test_id_in_a_call_of_mistral_is_not_taken_for_its_name():
     assert seen == ['weather[ARGS]{"city": "Oslo"}']
 
 
-def test_call_that_the_glm_parser_cannot_read_is_text():
-    """It makes a call of a tool `unknown` of such a text."""
+def test_tool_call_that_the_glm_parser_cannot_read_stays_text():
+    """The GLM parser would turn such a text into a call of a tool named `unknown`."""
     parser = with_parser(lambda text, tools: {"name": "unknown", "arguments": {"raw": text}})
     assert parser.push("[TOOL_CALLS]what?") + parser.flush() == OutputPiece("[TOOL_CALLS]what?")

@@ -1,4 +1,4 @@
-"""The text comes out as it went in, up to a stop string, wherever it is cut into tokens."""
+"""Detokenized text equals the original, up to a stop string, wherever it is cut into tokens."""
 
 from collections.abc import Sequence
 
@@ -44,14 +44,14 @@ few_letters = st.text("abé", max_size=30)
 
 
 @given(texts, st.lists(st.integers(0, 80)))
-def test_detokenizer_with_any_tokens_returns_the_whole_text(text, at):
+def test_detokenizer_returns_the_whole_text_however_it_is_cut_into_tokens(text, at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     assert "".join(run(Detokenizer(vocabulary.decode), tokens)) == text
 
 
 @given(few_letters, st.text("abé", min_size=1, max_size=4), st.lists(st.integers(0, 60)))
-def test_detokenizer_with_a_stop_string_in_any_tokens_ends_before_it(text, stop, at):
+def test_detokenizer_ends_before_a_stop_string_however_the_text_is_cut_into_tokens(text, stop, at):
     vocabulary = Vocabulary()
     detokenizer = Detokenizer(vocabulary.decode, [stop])
     out = "".join(run(detokenizer, vocabulary.tokens(*cut(text.encode(), at))))
@@ -60,7 +60,7 @@ def test_detokenizer_with_a_stop_string_in_any_tokens_ends_before_it(text, stop,
 
 
 @given(few_letters, st.lists(st.integers(0, 60)), st.integers(0, 30))
-def test_detokenizer_replay_gives_the_same_pieces(text, at, cut_at):
+def test_detokenizer_that_replays_tokens_gives_the_same_pieces(text, at, cut_at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     whole = run(Detokenizer(vocabulary.decode, ["ab", "éé"]), tokens)
@@ -68,20 +68,20 @@ def test_detokenizer_replay_gives_the_same_pieces(text, at, cut_at):
     assert whole[cut_at:] == again[cut_at:]
 
 
-def test_character_in_three_tokens_is_withheld_until_it_is_complete():
+def test_detokenizer_withholds_a_character_in_three_tokens_until_it_is_complete():
     vocabulary = Vocabulary()
     smile = "😀".encode()
     tokens = vocabulary.tokens(b"a", smile[:1], smile[1:3], smile[3:], b"b")
     assert run(Detokenizer(vocabulary.decode), tokens) == ["a", "", "", "😀", "b", ""]
 
 
-def test_possible_start_of_a_stop_string_is_withheld_and_then_released():
+def test_detokenizer_withholds_a_possible_start_of_a_stop_string_and_then_releases_it():
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(b"grade: ", b"E", b"N", b"ough")
     assert run(Detokenizer(vocabulary.decode, ["END"]), tokens) == ["grade: ", "", "", "ENough", ""]
 
 
-def test_flush_returns_withheld_text():
+def test_detokenizer_flush_returns_the_withheld_text():
     # mlx-lm drops it: "grade: E" with the stop string "END" became "grade: ".
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(b"grade: ", b"E")
@@ -91,7 +91,7 @@ def test_flush_returns_withheld_text():
 @given(texts, st.lists(st.integers(0, 80)), st.integers(0, 80), st.sampled_from([(), ("END",)]))
 @example("Hi 😀", [1, 4], 3, ())
 @example("Hi 😀", [4, 5], 2, ("END",))
-def test_text_cut_off_anywhere_ends_before_an_incomplete_character(text, at, limit, stop):
+def test_detokenized_text_cut_off_anywhere_ends_before_an_incomplete_character(text, at, limit, stop):
     # "Say hi" with max_tokens 1 to 8 was answered with an emoji's first bytes, shown as U+FFFD.
     vocabulary = Vocabulary()
     pieces = cut(text.encode(), at)[:limit]
@@ -99,14 +99,14 @@ def test_text_cut_off_anywhere_ends_before_an_incomplete_character(text, at, lim
     assert shown == b"".join(pieces).decode("utf-8", "ignore")
 
 
-def test_earliest_of_two_stop_strings_ends_the_text():
+def test_detokenizer_with_two_stop_strings_ends_at_the_one_that_comes_first_in_the_text():
     vocabulary = Vocabulary()
     assert run(Detokenizer(vocabulary.decode, ["three", "two"]), vocabulary.tokens(b"one two three")) == [
         "one "
     ]
 
 
-def test_space_after_the_context_is_preserved_if_decoding_drops_leading_spaces():
+def test_detokenizer_keeps_a_space_after_the_prompt_if_decoding_drops_leading_spaces():
     words = {1: "capital", 2: " is", 3: " Paris"}
 
     def decode(ids):

@@ -1,4 +1,4 @@
-"""Guesses come from the text's own past, and their length follows how they fare."""
+"""Drafted tokens are guessed from the text so far, and their number follows how many are accepted."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def lookup_of(tokens: list[int]) -> PromptLookup:
         ([1, 2, 3, 4, 1, 2], 3, 0, []),
     ],
 )
-def test_lookup_guesses_what_followed_last_time(known, drawn, limit, guess):
+def test_prompt_lookup_guesses_the_tokens_that_followed_the_last_occurrence(known, drawn, limit, guess):
     assert lookup_of(known).guess(drawn, limit) == guess
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 3), st.integers(1, 12), st.integers(0, 60))
-def test_lookup_guess_follows_an_earlier_occurrence(tokens, drawn, limit, cut):
+def test_prompt_lookup_guess_always_continues_an_earlier_occurrence(tokens, drawn, limit, cut):
     """The tokens may be read at once or bit by bit, and a guess is always a true continuation of the past."""
     bit_by_bit = lookup_of(tokens[:cut])
     bit_by_bit.read(tokens)
@@ -59,20 +59,20 @@ def test_lookup_guess_follows_an_earlier_occurrence(tokens, drawn, limit, cut):
         assert guess[: len(whole) - begin] == whole[begin : begin + limit]
 
 
-def test_lookup_reads_more_tokens_than_it_had_room_for():
+def test_prompt_lookup_reads_more_tokens_than_it_first_reserved_room_for():
     lookup = lookup_of([1, 2, 3])
     lookup.read([1, 2, 3, *range(4, 5000), 1, 2])
     assert lookup.guess(3, 3) == [4, 5, 6]
 
 
-def test_guess_costs_more_the_more_requests_run_and_the_more_is_computed_for_it():
+def test_cost_of_a_guessed_token_grows_with_running_requests_and_computed_tokens():
     assert 0.1 < cost_of_a_guess(1, 4, 4) < 0.2
     assert 0.4 < cost_of_a_guess(4, 16, 16) < 0.5
     assert cost_of_a_guess(4, 16, 8) == 2 * cost_of_a_guess(4, 16, 16)
     assert cost_of_a_guess(8, 8, 8) < 1
 
 
-def test_draft_length_grows_while_all_guesses_are_right():
+def test_draft_length_grows_while_all_guessed_tokens_are_accepted():
     length = DraftLength()
     assert length.tokens == FIRST_LENGTH
     for _ in range(4):
@@ -82,7 +82,7 @@ def test_draft_length_grows_while_all_guesses_are_right():
     assert length.tokens == 3
 
 
-def test_draft_length_pauses_when_guesses_do_not_pay_and_longer_each_time():
+def test_drafting_pauses_while_guesses_do_not_pay_and_longer_each_time():
     length = DraftLength()
     pauses: list[int] = []
     for _ in range(3):
@@ -101,8 +101,8 @@ def test_draft_length_pauses_when_guesses_do_not_pay_and_longer_each_time():
 
 
 @given(st.lists(st.floats(0, 1), max_size=400))
-def test_draft_length_never_wastes_more_than_it_saves_by_much(shares):
-    """Whatever is accepted, the cost of guesses exceeds what they saved by a few steps for each pause."""
+def test_drafting_never_costs_much_more_than_it_saves(shares):
+    """Whatever is accepted, guesses cost at most a few steps for each pause more than they saved."""
     length = DraftLength()
     saved, pauses, was_paused = 0.0, 0, False
     for share in shares:
@@ -118,7 +118,7 @@ def test_draft_length_never_wastes_more_than_it_saves_by_much(shares):
     assert saved >= -(7.0 + 5.0 * (pauses + 1))
 
 
-def test_guesses_of_a_draft_model_cost_the_tokens_of_plain_steps_in_that_time():
+def test_cost_of_a_draft_models_guess_is_measured_against_steps_without_drafts():
     costs = StepCosts()
     assert costs.cost_of_a_guess(1, 0.02, 4) == 0.0, "nothing to compare with yet"
     costs.record_plain(1, 0.1)
@@ -130,7 +130,7 @@ def test_guesses_of_a_draft_model_cost_the_tokens_of_plain_steps_in_that_time():
     assert costs.cost_of_a_guess(1, 0.0, 0) == 0.0
 
 
-def test_step_that_was_held_up_hardly_changes_the_average():
+def test_single_delayed_step_hardly_changes_the_average_step_time_for_drafting():
     costs = StepCosts()
     for _ in range(10):
         costs.record_plain(1, 0.1)

@@ -34,31 +34,31 @@ def text_of(events):
     return "".join(event.text for event in events)
 
 
-def test_accept_end_token_is_neither_sent_nor_counted():
+def test_generation_neither_sends_nor_counts_the_end_token():
     events = feed(generation(), [1, 2, END, 3])
     assert events[:2] == [Token("r", 1, "a", 0, prompt_tokens=3), Token("r", 2, "b", 1)]
     assert isinstance(events[2], Done)
     assert (events[2].reason, events[2].usage.completion_tokens) == ("stop", 2)
 
 
-def test_accept_token_at_the_limit_ends_the_answer():
+def test_generation_ends_at_its_token_limit():
     events = feed(generation(limit=2), [1, 2, 3])
     assert [type(event) for event in events] == [Token, Token, Done]
     assert events[-1].reason == "length"
 
 
-def test_accept_stop_string_ends_the_answer_and_is_cut():
+def test_generation_ends_at_a_stop_string_without_sending_it():
     events = feed(generation(stop=["cd"]), [1, 2, 3, 4, 5])
     assert text_of(events) == "ab"
     assert events[-1].reason == "stop"
 
 
-def test_accept_text_withheld_at_the_limit_is_in_done():
+def test_generation_that_ends_at_its_limit_sends_withheld_text_in_its_last_event():
     events = feed(generation(limit=3, stop=["cd"]), [1, 2, 3])
     assert (events[-1].reason, events[-1].text) == ("length", "c")
 
 
-def test_usage_divides_the_time_at_the_first_token():
+def test_usage_of_a_generation_divides_its_time_into_prefill_and_decode_at_the_first_token():
     subject = generation(limit=2)
     subject.accept(1, 13.0)
     done = subject.accept(2, 14.5)[-1]
@@ -67,7 +67,7 @@ def test_usage_divides_the_time_at_the_first_token():
     assert (usage.prompt_tokens, usage.load_s, usage.prefill_s, usage.decode_s) == (3, 0.5, 3.0, 1.5)
 
 
-def test_usage_counts_the_tokens_of_the_thinking_also_after_a_crash():
+def test_usage_of_a_generation_resumed_after_a_crash_counts_all_thinking_tokens():
     def thinker():
         subject = generation(limit=6)
         subject.parser = OutputParser(OutputMarkers(thinking=("e", "f")), thinking=True)
@@ -82,7 +82,7 @@ def test_usage_counts_the_tokens_of_the_thinking_also_after_a_crash():
     assert feed(resumed, tokens[2:])[-1].usage.reasoning_tokens == 3
 
 
-def test_cancel_reports_the_tokens_generated_so_far():
+def test_cancelled_generation_reports_the_tokens_generated_so_far():
     subject = generation()
     feed(subject, [1, 2])
     done = subject.cancel(13.0)
@@ -90,7 +90,7 @@ def test_cancel_reports_the_tokens_generated_so_far():
 
 
 @pytest.mark.parametrize(("repeated", "sent"), [(3, 5), (30, 9), (0, 9)])
-def test_accept_more_repeated_tokens_than_allowed_ends_the_answer(repeated, sent):
+def test_generation_that_repeats_more_tokens_than_allowed_ends(repeated, sent):
     # A small model may write one token until its context is full; Ollama ends it after some 30.
     events = feed(generation(repeated=repeated), [1, 2, 2, 2, 2, 2, 3, 3, 3])
     assert len([event for event in events if isinstance(event, Token)]) == sent

@@ -131,7 +131,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-def test_answer_is_separated_into_thinking_calls_and_text(text):
+def test_harmony_answer_is_separated_into_thinking_tool_calls_and_text(text):
     assert answer(text) == ANSWERS[text]
 
 
@@ -145,13 +145,13 @@ def test_harmony_markers_written_with_ordinary_tokens_are_text():
     assert joined([*events, subject.finish("length", 1.0)]).text == "<|end|> ends a message"
 
 
-def test_call_is_text_if_tool_choice_is_none():
+def test_harmony_tool_call_is_text_if_tool_choice_is_none():
     assert answer(CALL.removeprefix(PROMPT_END) + "<|call|>", tool_choice="none") == OutputPiece(ARGUMENTS)
 
 
 @pytest.mark.parametrize("header", ["<|channel|>final", "<|channel|>commentary to=functions.weather json"])
-def test_required_call_is_found_in_any_message_after_the_thinking(header):
-    """The grammar of a required call has it written with its name."""
+def test_harmony_required_tool_call_is_found_in_any_message_after_the_thinking(header):
+    """With a required call, the grammar makes the model write the tool's name as a part of the JSON."""
     call = json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})
     thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
     assert answer(f"{thought}{header}<|message|>{call}", tool_choice="required") == OutputPiece(
@@ -160,19 +160,19 @@ def test_required_call_is_found_in_any_message_after_the_thinking(header):
     assert answer(f"{header}<|message|>{call[:20]}", tool_choice="required") == OutputPiece(call[:20])
 
 
-def test_answer_continues_a_message_that_the_prompt_has_begun():
+def test_harmony_answer_continues_a_message_that_the_prompt_has_begun():
     prompt = "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>final<|message|>Once upon"
     assert answer(" a time<|return|>", prompt=prompt) == OutputPiece(" a time")
 
 
-def test_stop_string_cuts_the_answer_and_is_not_found_across_messages():
+def test_harmony_stop_string_ends_the_answer_but_is_not_matched_across_messages():
     text = "<|channel|>final<|message|>One STOP two"
     assert answer(text, stop=["STOP"]).text == "One "
     divided = "<|channel|>commentary<|message|>ST<|end|><|channel|>final<|message|>OP"
     assert answer(divided, stop=["STOP"]).text == "ST\n\nOP"
 
 
-def test_reasoning_tokens_count_the_tokens_of_the_thinking():
+def test_harmony_reasoning_tokens_count_the_tokens_of_the_thinking():
     subject = generation()
     for token in TOKENIZER.encode(
         "<|channel|>analysis<|message|>abc<|end|><|start|>assistant<|channel|>final<|message|>x"
@@ -195,7 +195,7 @@ STREAMS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
 
 
 @given(STREAMS | st.sampled_from(sorted(ANSWERS)), st.data(), st.sampled_from(["auto", "none", "required"]))
-def test_answer_resumed_at_any_token_equals_the_uncut_one(text, data, tool_choice):
+def test_harmony_answer_resumed_at_any_token_equals_the_uninterrupted_answer(text, data, tool_choice):
     tokens = TOKENIZER.encode(text)
     whole = generation(tool_choice)
     events = []
@@ -218,7 +218,7 @@ def test_answer_resumed_at_any_token_equals_the_uncut_one(text, data, tool_choic
 
 
 @given(st.text("ab{}\n", max_size=20), st.lists(st.integers(1, 5), max_size=20))
-def test_text_pushed_in_any_pieces_gives_the_same_answer(text, sizes):
+def test_harmony_text_parsed_in_any_pieces_gives_the_same_answer(text, sizes):
     def parsed(pieces: list[str]) -> OutputPiece:
         parser = HarmonyParser(TOKENS, "auto", TOOLS)
         piece = (
@@ -246,12 +246,12 @@ def test_text_pushed_in_any_pieces_gives_the_same_answer(text, sizes):
         ("<|channel|>final", False),
     ],
 )
-def test_gate_of_a_grammar_opens_after_the_thinking(text, opened):
+def test_harmony_grammar_becomes_active_only_after_the_thinking(text, opened):
     gate = HarmonyGate(TOKENS)
     assert [gate.opens_after(token) for token in TOKENIZER.encode(text)][-1] is opened
 
 
-def test_format_is_chosen_by_the_special_tokens():
+def test_harmony_format_is_chosen_by_the_special_tokens_of_the_tokenizer():
     assert output_markers(TOKENIZER).harmony == TOKENS
     assert output_markers(TOKENIZER).thinks
 
@@ -288,8 +288,8 @@ MUSE_CALL = "<|start|>assistant to=weather<|message|><atem:function_calls>Oslo</
         (" to=user<|message|>Yes", OutputPiece("Yes"), True),
     ],
 )
-def test_answer_of_muse_spark_is_separated_by_its_recipients(text, piece, opens):
-    """Its headers, such as `to=self`, were once shown as text."""
+def test_muse_spark_answer_is_separated_by_the_recipients_of_its_messages(text, piece, opens):
+    """The headers of Muse Spark's messages, such as `to=self`, were once shown as text."""
     markers = output_markers(MuseTokenizer())
     assert markers.harmony
     ids = MuseTokenizer().encode(text)

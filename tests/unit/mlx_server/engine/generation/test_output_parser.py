@@ -46,7 +46,7 @@ def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1):
         ("", OutputPiece()),
     ],
 )
-def test_answer_is_separated_in_pieces_of_any_size(text, piece, size):
+def test_answer_is_separated_into_thinking_calls_and_text_whatever_the_piece_size(text, piece, size):
     assert parse(text, size=size) == piece
 
 
@@ -73,8 +73,8 @@ def test_thinking_marker_within_text_is_text():
         ),
     ],
 )
-def test_unfinished_call_within_thinking_is_a_call_only_if_it_can_be_parsed(text, piece, size):
-    """Models forget to end their thinking before they call; they also think about how to call."""
+def test_unfinished_tool_call_within_thinking_is_a_call_only_if_it_can_be_parsed(text, piece, size):
+    """Models forget to end their thinking before they call a tool; they also think about how to call it."""
     assert parse(text, size=size) == piece
 
 
@@ -82,12 +82,12 @@ def test_tool_call_is_text_if_tool_choice_is_none():
     assert parse(TAGGED, tool_choice="none") == OutputPiece(TAGGED)
 
 
-def test_required_call_that_is_truncated_is_text():
+def test_required_tool_call_that_is_truncated_stays_text():
     assert parse(CALL, tool_choice="required") == OutputPiece(tool_calls=(OSLO,))
     assert parse(CALL[:20], tool_choice="required") == OutputPiece(CALL[:20])
 
 
-def test_call_that_the_models_parser_fails_on_is_text():
+def test_tool_call_that_the_models_parser_fails_on_stays_text():
     def parser(text, tools):
         name, _, city = text.partition(":")
         return [{"name": name, "arguments": {"city": city}}] if city else 1 / 0
@@ -123,7 +123,7 @@ def test_answer_parsed_in_any_pieces_equals_the_answer_parsed_at_once(parts, siz
 
 
 @given(st.text("<tool_cal>/{}[] ab\n", max_size=40), st.integers(1, 9))
-def test_answer_without_a_call_is_released_completely(text, size):
+def test_answer_without_a_tool_call_is_sent_completely(text, size):
     piece = parse(text, markers=OutputMarkers(), size=size)
     assert not piece.tool_calls
     assert piece.text in (text, text.lstrip())

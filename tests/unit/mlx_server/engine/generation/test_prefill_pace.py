@@ -1,4 +1,4 @@
-"""Slices of a prompt are as large as the running answers can bear."""
+"""Slices of a prompt are as large as the running answers allow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlx_server.engine.generation.prefill_pace import FEWEST_TOKENS, PrefillPace
 
 
 def paced(pace: PrefillPace, step_s: float, fixed_s: float, token_s: float, steps: int = 60) -> list[float]:
-    """Return the seconds of each step with a slice, if slices cost so much and cannot be paused."""
+    """Return the seconds of each step with a slice, for these costs of slices that cannot be paused."""
     took = []
     for _ in range(steps):
         tokens = pace.slice_tokens(1)
@@ -19,7 +19,7 @@ def paced(pace: PrefillPace, step_s: float, fixed_s: float, token_s: float, step
     return took
 
 
-def test_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
+def test_prompt_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
     pace = PrefillPace(512)
     pace.record_step(0.05)
     paced(pace, 0.05, 0.0, 0.004)
@@ -33,8 +33,10 @@ def test_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
     st.floats(0.01, 0.09),
     st.integers(FEWEST_TOKENS, 2048),
 )
-def test_steps_with_a_slice_come_to_take_at_most_three_times_the_pace(step_s, fixed, token, most):
-    """Whatever a slice costs at all and for each token, unless the smallest slice is too slow already."""
+def test_steps_with_a_prompt_slice_settle_at_no_more_than_three_times_the_usual_step_time(
+    step_s, fixed, token, most
+):
+    """This holds for any cost per slice and per token, unless even the smallest slice is too slow."""
     pace = PrefillPace(most)
     pace.record_step(step_s)
     took = paced(pace, step_s, fixed * step_s, token * step_s)
@@ -43,13 +45,13 @@ def test_steps_with_a_slice_come_to_take_at_most_three_times_the_pace(step_s, fi
     assert FEWEST_TOKENS <= pace.slice_tokens(4) <= most
 
 
-def test_slices_use_the_time_they_may_take():
+def test_prompt_slices_use_most_of_the_time_allowed_beside_running_answers():
     pace = PrefillPace(512)
     pace.record_step(0.1)
     assert 0.25 < paced(pace, 0.1, 0.02, 0.004)[-1] < 0.28
 
 
-def test_single_slow_step_does_not_make_slices_tiny():
+def test_prompt_slices_shrink_by_at_most_half_after_a_single_slow_step():
     pace = PrefillPace(512)
     pace.record_step(0.1)
     paced(pace, 0.1, 0.0, 0.001)
@@ -58,7 +60,7 @@ def test_single_slow_step_does_not_make_slices_tiny():
     assert pace.slice_tokens(1) >= usual // 2
 
 
-def test_end_of_a_prompt_says_nothing_about_slices():
+def test_short_last_slice_of_a_prompt_does_not_change_the_slice_size():
     pace = PrefillPace(512)
     pace.record_step(0.1)
     usual = pace.slice_tokens(1)
@@ -66,14 +68,16 @@ def test_end_of_a_prompt_says_nothing_about_slices():
     assert pace.slice_tokens(1) == usual
 
 
-def test_slices_stay_small_until_the_pace_of_the_answers_is_known():
+def test_prompt_slices_stay_small_until_the_step_time_of_the_answers_is_known():
     pace = PrefillPace(512)
     assert not pace.knows_step
     assert max(paced(pace, 0.1, 0.0, 0.001)) == 0.1 + 2 * FEWEST_TOKENS * 0.001
 
 
 @given(st.floats(0.005, 0.5), st.floats(0, 0.3), st.floats(0.0001, 0.02), st.integers(FEWEST_TOKENS, 2048))
-def test_slices_that_can_be_paused_are_sized_by_their_parts_and_their_whole(step_s, fixed, token, most):
+def test_prompt_slices_that_can_be_paused_are_sized_by_their_parts_and_by_the_whole(
+    step_s, fixed, token, most
+):
     """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice."""
     pace = PrefillPace(most)
     pace.record_step(step_s)
@@ -88,7 +92,7 @@ def test_slices_that_can_be_paused_are_sized_by_their_parts_and_their_whole(step
     assert part >= min(max(allowed, smallest), largest) * 0.999 - token
 
 
-def test_slice_is_not_paused_until_the_pace_of_the_answers_is_known():
+def test_prompt_slice_is_not_paused_until_the_step_time_of_the_answers_is_known():
     pace = PrefillPace(512)
     assert pace.until_pause_s == float("inf")
     pace.record_step(0.1)

@@ -34,7 +34,7 @@ def token_bytes(token: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", [1, 2, STEP_TOKENS + 1, STEP_TOKENS + 2, 3 * STEP_TOKENS])
-def test_scorer_of_any_length_scores_each_token_and_leaves_the_last_one_to_the_generation(length):
+def test_prompt_scorer_scores_every_token_of_a_prompt_of_any_length_without_reading_the_last(length):
     prompt = [n % VOCABULARY for n in range(length)]
     model = NextNumber()
     scorer = PromptScorer(model, prompt, [], top=2)
@@ -48,7 +48,7 @@ def test_scorer_of_any_length_scores_each_token_and_leaves_the_last_one_to_the_g
         assert score.top[0].text == str(token) and len(score.top) == 2
 
 
-def test_prompt_with_too_many_scores_for_one_answer_is_refused_with_the_limit():
+def test_prompt_with_too_many_token_scores_for_one_answer_is_refused_with_the_limit():
     op = Generate("r", "m", "text", prompt_logprobs=True, top_logprobs=20)
     check_reported(op, 12_000)
     with pytest.raises(RequestError, match="at most 9 alternatives"):

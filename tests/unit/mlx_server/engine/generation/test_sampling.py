@@ -30,13 +30,13 @@ def draw(sampling, count=200):
     return [draw_with(make_sampler(sampling, i)) for i in range(count)]
 
 
-def test_counter_key_differs_for_neighboring_seeds_and_positions():
+def test_random_key_of_the_sampler_differs_for_neighboring_seeds_and_positions():
     keys = {counter_key(seed, position) for seed in range(50) for position in range(50)}
     assert len(keys) == 2500
     assert all(0 <= key < 1 << 64 for key in keys)
 
 
-def test_make_sampler_temperature_zero_is_greedy():
+def test_sampler_with_temperature_zero_draws_the_most_probable_token():
     assert make_sampler(Sampling(temperature=0.0), 0) is greedy
     assert draw_with(greedy) == 0
 
@@ -74,13 +74,13 @@ def test_sampler_draws_tokens_as_often_as_their_probabilities_say():
         (Sampling(temperature=1.0, top_k=99), {0, 1, 2, 3, 4}),
     ],
 )
-def test_sampler_draws_only_tokens_that_the_filters_keep(sampling, allowed):
+def test_sampler_draws_only_tokens_that_top_k_top_p_and_min_p_keep(sampling, allowed):
     assert set(draw(sampling)) == allowed
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("top_k", [0, 50])
-def test_top_p_keeps_what_a_sort_of_the_whole_vocabulary_keeps(top_p, top_k):
+def test_top_p_keeps_the_same_tokens_as_a_sort_of_the_whole_vocabulary(top_p, top_k):
     logits = 4 * mx.random.normal((1, 20_000), key=mx.random.key(7))
     kept = np.isfinite(np.array(_filter(logits, Sampling(top_p=top_p, top_k=top_k)))[0])
     falling = np.argsort(-np.array(logits[0], dtype=np.float64))[: top_k or None]
@@ -97,25 +97,25 @@ def test_top_p_without_top_k_keeps_a_bounded_number_of_tokens():
     assert mx.isfinite(_filter(distinct, Sampling(top_p=0.99))).sum().item() == MOST_CANDIDATES
 
 
-def test_make_processors_neutral_penalties_need_none():
+def test_make_processors_with_neutral_penalties_returns_none():
     assert make_processors(Sampling()) == []
     assert make_processors(Sampling(repeat_penalty=1.2, repeat_last_tokens=0)) == []
 
 
-def test_penalties_lower_the_logits_of_earlier_tokens_only():
+def test_sampling_penalties_lower_the_logits_of_earlier_tokens_only():
     sampling = Sampling(repeat_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25)
     (penalize,) = make_processors(sampling)
     logits = penalize(mx.array([1, 3, 3]), mx.array([[1.0, 1.0, 1.0, -1.0]]))
     assert logits.tolist() == [[1.0, 0.5 - 0.25 - 0.5, 1.0, -2.0 - 0.5 - 0.5]]
 
 
-def test_penalties_ignore_tokens_before_repeat_last_tokens():
+def test_sampling_penalties_ignore_tokens_before_the_window_of_repeat_last_tokens():
     (penalize,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=2))
     assert penalize(mx.array([0, 1, 2]), mx.zeros((1, 3))).tolist() == [[0.0, -1.0, -1.0]]
 
 
 @pytest.mark.parametrize("last", [2**31, 2**63, 10**30])
-def test_penalties_take_a_window_of_any_length(last):
+def test_sampling_penalties_accept_a_window_of_more_than_32_bits(last):
     """An error in a step of the batch ends the engine, and MLX's slices take 32-bit integers only."""
     tokens, logits = mx.array([1, 3]), mx.zeros((1, 4))
     (penalize,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=last))

@@ -26,7 +26,7 @@ def tokenizer(**more: Any) -> Any:
     return FakeTokenizer(has_chat_template=True, **(defaults | more))
 
 
-def test_output_markers_are_the_tokenizers():
+def test_output_markers_are_taken_from_the_tokenizer():
     markers = output_markers(
         tokenizer(
             has_thinking=True,
@@ -44,7 +44,7 @@ def test_output_markers_are_the_tokenizers():
     assert own.parser and own.parser("x", [TOOL]) == [("x", [TOOL])]
 
 
-def test_output_markers_of_thinking_are_found_in_the_template_if_the_tokenizer_has_none():
+def test_thinking_markers_are_found_in_the_template_if_the_tokenizer_has_none():
     assert output_markers(tokenizer(chat_template="x<think>y</think>")).thinking == ("<think>", "</think>")
     assert output_markers(tokenizer()).thinking is None
 
@@ -66,7 +66,7 @@ def chat(**more: Any) -> Generate:
 
 
 @pytest.mark.parametrize("think", [True, False])
-def test_think_is_passed_to_the_template_only_if_set(think):
+def test_think_option_is_passed_to_the_template_only_if_the_client_sets_it(think):
     assert rendered(chat(think=think))["enable_thinking"] is think
     assert "enable_thinking" not in rendered(chat())
 
@@ -77,14 +77,14 @@ def test_tools_are_passed_to_a_template_that_uses_tools():
     assert len(seen["messages"]) == 1
 
 
-def test_tools_are_described_in_a_system_message_if_the_template_uses_none():
+def test_tools_are_described_in_a_system_message_if_the_template_does_not_use_tools():
     seen = rendered(chat(tools=(TOOL,)))
     assert seen["tools"] is None
     assert seen["messages"][0]["role"] == "system"
     assert '"weather"' in seen["messages"][0]["content"]
 
 
-def test_describe_tools_writes_calls_and_results_as_text_in_place():
+def test_describe_tools_turns_past_tool_calls_and_results_into_text_in_their_places():
     call = {"id": "c", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
@@ -97,7 +97,7 @@ def test_describe_tools_writes_calls_and_results_as_text_in_place():
     assert result == {"role": "user", "content": "<tool_response>\nrain\n</tool_response>"}
 
 
-def test_parse_tool_calls_accepts_missing_arguments_and_refuses_a_list_with_other_items():
+def test_parse_tool_calls_accepts_missing_arguments_but_no_list_with_other_items():
     assert parse_tool_calls('{"name": "weather"}', [TOOL]) == (ToolCall("weather", {}),)
     assert parse_tool_calls('[{"name": "weather"}, 3]', [TOOL]) == ()
 
@@ -113,7 +113,7 @@ def test_may_begin_tool_call_is_false_for_other_text(text):
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, 1 + 2j, ..., {(1, 2): 3}, float("nan"), "\ud83d", (1,)])
-def test_parse_tool_calls_with_arguments_that_are_not_json_returns_no_call(value):
+def test_parse_tool_calls_with_python_values_beyond_json_returns_no_call_unless_a_tuple(value):
     calls = parse_tool_calls("x", [TOOL], lambda text, tools: {"name": "weather", "arguments": {"a": value}})
     assert calls == ((ToolCall("weather", {"a": [1]}),) if value == (1,) else ())
 
@@ -133,24 +133,24 @@ NOT_PORTABLE = [
 
 
 @pytest.mark.parametrize("value", NOT_PORTABLE)
-def test_parse_tool_calls_with_unportable_arguments_returns_no_call(value):
-    """A model that wrote NaN in a call's arguments ended three engines, one after the other."""
+def test_parse_tool_calls_with_numbers_or_text_that_clients_cannot_read_returns_no_call(value):
+    """A model that wrote NaN in a call's arguments once ended three engines, one after the other."""
     arguments = '{"a": ' + value + "}"
     assert parse_tool_calls('{"name": "weather", "arguments": ' + arguments + "}", [TOOL]) == ()
     as_string = json.dumps({"name": "weather", "arguments": arguments})
     assert parse_tool_calls(as_string, [TOOL]) == ()
 
 
-def test_parse_tool_calls_name_with_a_lone_surrogate_returns_no_call():
+def test_parse_tool_calls_with_a_lone_surrogate_in_the_name_returns_no_call():
     assert parse_tool_calls('{"name": "weather\\ud83d"}', [TOOL]) == ()
 
 
-def test_parse_tool_calls_arguments_that_every_client_can_read_are_kept():
+def test_parse_tool_calls_keeps_arguments_that_every_client_can_read():
     arguments = {"a": [1, -2.5, True, None, "\U0001f600", {"b": 10**300}], "c": "[" * 600}
     call = json.dumps({"name": "weather", "arguments": arguments})
     assert parse_tool_calls(call, [TOOL]) == (ToolCall("weather", arguments),)
 
 
-def test_are_all_offered_is_false_for_tools_without_a_name():
+def test_tool_calls_do_not_count_as_offered_if_the_offered_tools_have_no_name():
     calls = (ToolCall("weather", {}),)
     assert not are_all_offered(calls, [{"function": "weather"}, {"type": "web_search"}, {"function": {}}])

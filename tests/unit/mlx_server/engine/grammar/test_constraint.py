@@ -47,7 +47,7 @@ def state_of(subject):
     return subject.is_active, subject.must_end, subject.allowed_mask()
 
 
-def test_constraint_must_end_when_the_text_is_complete():
+def test_grammar_constraint_ends_the_answer_when_the_text_is_complete():
     subject = constraint()
     for token in (1, 2, 3):
         assert subject.allowed_mask() == bytes([1 << token])
@@ -55,20 +55,20 @@ def test_constraint_must_end_when_the_text_is_complete():
     assert subject.must_end and subject.allowed_mask() is None
 
 
-def test_constraint_must_end_after_a_token_that_the_grammar_refuses():
+def test_grammar_constraint_ends_the_answer_after_a_token_that_the_grammar_refuses():
     subject = constraint()
     subject.advance(2)
     assert subject.must_end
 
 
-def test_constraint_ignores_tokens_after_an_end_token():
+def test_grammar_constraint_ignores_tokens_after_an_end_token():
     subject = constraint()
     for token in (END, 5, 6):
         subject.advance(token)
     assert subject.must_end
 
 
-def test_constraint_is_active_only_after_the_last_token_of_the_marker():
+def test_grammar_constraint_is_active_only_after_the_last_token_of_the_thinking_marker():
     subject = constraint(activate_after=(7, 8))
     for token in (1, 7, 7, END):
         subject.advance(token)
@@ -79,7 +79,7 @@ def test_constraint_is_active_only_after_the_last_token_of_the_marker():
 
 
 @given(st.lists(st.integers(1, 9), max_size=12), st.booleans())
-def test_constraint_that_replays_tokens_has_the_same_state(tokens, thinks):
+def test_grammar_constraint_that_replays_tokens_reaches_the_same_state(tokens, thinks):
     activate_after = (7, 8) if thinks else ()
     uninterrupted = constraint(activate_after)
     for at, token in enumerate(tokens):
@@ -91,7 +91,7 @@ def test_constraint_that_replays_tokens_has_the_same_state(tokens, thinks):
 
 
 @given(st.integers(0, 3), st.booleans(), st.integers(0, 6))
-def test_constraint_rewound_is_as_before_the_last_tokens(taken, ends, undone):
+def test_grammar_constraint_rewound_by_some_tokens_has_the_state_before_them(taken, ends, undone):
     tokens = [*range(1, taken + 1), *([END, 5] if ends else [])]
     undone = min(undone, len(tokens))
     subject, expected = constraint(), constraint()
@@ -103,14 +103,14 @@ def test_constraint_rewound_is_as_before_the_last_tokens(taken, ends, undone):
     assert state_of(subject) == state_of(expected)
 
 
-def test_constraint_names_the_tokens_that_must_come():
+def test_grammar_constraint_returns_the_tokens_that_the_grammar_forces_next():
     subject = constraint()
     subject.advance(1)
     assert subject.forced_tokens() == [2, 3]
     assert constraint(activate_after=(7,)).forced_tokens() == []
 
 
-def test_constraint_allows_the_beginning_of_a_guess():
+def test_grammar_constraint_returns_the_allowed_prefix_of_guessed_tokens():
     subject = constraint()
     assert subject.allowed_prefix([1, 2, 5]) == [1, 2]
     assert subject.allowed_prefix([1, END]) == [1]

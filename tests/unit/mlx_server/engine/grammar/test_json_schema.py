@@ -1,4 +1,4 @@
-"""The objects of a schema that are closed to properties it does not name, and what is left out of schemas."""
+"""Objects of a schema that allow only named properties, and what is omitted from schemas."""
 
 import json
 from typing import Any
@@ -20,17 +20,17 @@ def adapted(schema: dict[str, Any], unusable_patterns: frozenset[str] = frozense
     return adapter.adapted(), adapter.left_out
 
 
-def test_close_objects_object_with_properties_allows_no_others():
+def test_close_objects_forbids_unnamed_properties_of_an_object_with_named_ones():
     assert close_objects(NAMED) == NAMED | {"additionalProperties": False}
 
 
-def test_close_objects_object_with_empty_properties_allows_none():
-    """langchain's tool without arguments, when forced, was called with arguments that it does not have."""
+def test_close_objects_forbids_all_properties_of_an_object_with_empty_properties():
+    """A forced langchain tool without arguments was once called with invented arguments."""
     assert close_objects({"type": "object", "properties": {}})["additionalProperties"] is False
 
 
-def test_close_objects_required_property_without_schema_may_have_any_value():
-    """`required: [a, b]` with only `a` described was a 400."""
+def test_close_objects_allows_any_value_of_a_required_property_without_a_schema():
+    """A schema with `required: [a, b]` in which only `a` was described was once refused with 400."""
     closed = close_objects(NAMED | {"required": ["a", "b"]})
     assert closed["properties"] == {"a": STRING, "b": {}}
     contradictory = NAMED | {"required": ["b"], "additionalProperties": False}
@@ -48,17 +48,17 @@ def test_close_objects_closes_nested_objects_wherever_a_schema_may_be():
     }
 
 
-def test_close_objects_keeps_the_schemas_own_additional_properties():
+def test_close_objects_keeps_additional_properties_that_the_schema_sets_itself():
     for additional in (True, STRING):
         schema = NAMED | {"additionalProperties": additional}
         assert close_objects(schema) == schema
 
 
-def test_close_objects_object_without_properties_stays_open():
+def test_close_objects_leaves_an_object_without_named_properties_open():
     assert close_objects({"type": "object"}) == {"type": "object"}
 
 
-def test_close_objects_leaves_merged_schemas_open():
+def test_close_objects_leaves_schemas_merged_by_all_of_open():
     schema = {"allOf": [NAMED, {"type": "object", "properties": {"b": STRING}}]}
     assert close_objects(schema) == schema
 
@@ -82,7 +82,7 @@ def test_close_objects_does_not_change_values_that_look_like_schemas():
     ],
     ids=str,
 )
-def test_adapted_leaves_out_and_names_what_a_grammar_cannot_express(part, left_out):
+def test_adapted_json_schema_omits_and_names_what_a_grammar_cannot_express(part, left_out):
     schema = {"type": "object", "properties": {"p": {"items": {"type": "string", **part}}}}
     result, named = adapted(schema)
     assert result["properties"]["p"]["items"] == STRING
@@ -102,35 +102,35 @@ def test_adapted_leaves_out_and_names_what_a_grammar_cannot_express(part, left_o
     ],
     ids=str,
 )
-def test_adapted_leaves_out_keywords_without_effect_silently(part):
+def test_adapted_json_schema_omits_keywords_without_effect_silently(part):
     assert adapted({"type": "string", **part}) == (STRING, [])
 
 
-def test_adapted_keeps_names_and_values_that_look_like_keywords():
+def test_adapted_json_schema_keeps_names_and_values_that_look_like_keywords():
     schema = {"properties": {"not": STRING, "format": STRING}, "const": {"not": {}, "required": None}}
     assert adapted(schema) == (schema | {"additionalProperties": False}, [])
     assert adapted({"const": None}) == ({"const": None}, [])
 
 
-def test_adapted_numeric_format_is_left_out_silently():
+def test_adapted_json_schema_omits_numeric_formats_silently():
     assert adapted({"type": "integer", "format": "int32"}) == ({"type": "integer"}, [])
 
 
 @pytest.mark.parametrize("nothing", [{}, True])
-def test_adapted_negation_of_everything_is_a_schema_that_nothing_meets(nothing):
+def test_adapted_json_schema_that_negates_everything_admits_no_value(nothing):
     assert adapted({"properties": {"a": {"not": nothing}}})[0]["properties"] == {"a": False}
     assert adapted({"not": nothing}) == (False, [])
 
 
-def test_adapted_enumerated_property_names_become_properties():
-    """pydantic's dict[Color, bool]; zod's record of an enum."""
+def test_adapted_json_schema_turns_enumerated_property_names_into_properties():
+    """Such schemas come from pydantic's dict[Color, bool] and from zod's record of an enum."""
     mapping = {"type": "object", "propertyNames": {"$ref": "#/$defs/C"}, "additionalProperties": BOOLEAN}
     result, left_out = adapted(mapping | {"$defs": {"C": {"enum": ["red", "green"]}}})
     assert result["properties"] == {"red": BOOLEAN, "green": BOOLEAN}
     assert (result["additionalProperties"], left_out) == (False, [])
 
 
-def test_adapted_property_names_with_a_pattern_become_pattern_properties():
+def test_adapted_json_schema_turns_property_names_with_a_pattern_into_pattern_properties():
     mapping = {"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": BOOLEAN}
     result, left_out = adapted(mapping)
     assert (result["patternProperties"], left_out) == ({"^x": BOOLEAN}, [])
@@ -138,7 +138,7 @@ def test_adapted_property_names_with_a_pattern_become_pattern_properties():
     assert (result, left_out) == ({"type": "object", "additionalProperties": BOOLEAN}, ["propertyNames"])
 
 
-def test_adapted_leaves_out_unusable_patterns_only():
+def test_adapted_json_schema_omits_only_unusable_patterns():
     schema = {
         "properties": {"a": {"pattern": "(?!x)"}, "b": {"pattern": "y"}},
         "patternProperties": {"(?!x)": {}},
@@ -150,7 +150,7 @@ def test_adapted_leaves_out_unusable_patterns_only():
     assert sorted(patterns(schema)) == ["(?!x)", "(?!x)", "y"]
 
 
-def test_adapted_counts_of_optional_properties_are_left_out():
+def test_adapted_json_schema_omits_property_counts_if_properties_are_optional():
     """llguidance does not count optional properties, so `minProperties: 2` with two optional
     ones was a 400.
     """
@@ -160,7 +160,7 @@ def test_adapted_counts_of_optional_properties_are_left_out():
     assert adapted({"additionalProperties": {}, "maxProperties": 1})[1] == []
 
 
-def test_adapted_keeps_ids_that_references_name():
+def test_adapted_json_schema_keeps_ids_that_references_name():
     schema = {"$id": "https://example.org/a", "$ref": "https://example.org/a#/$defs/b", "$defs": {"b": {}}}
     assert adapted(schema)[0]["$id"] == schema["$id"]
 
@@ -187,7 +187,7 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING, max_size=5))
-def test_adapted_with_any_value_of_any_keyword_does_not_raise(schema):
+def test_adapted_json_schema_with_any_value_of_any_keyword_does_not_raise(schema):
     """A body may hold anything where a schema is expected."""
     before = json.dumps(schema)
     result, left_out = adapted(schema, frozenset(patterns(schema)))

@@ -1,4 +1,4 @@
-"""Schemas that require a value within itself without end are found, and no other."""
+"""Schemas that require an endlessly nested value are found, and no others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ N = {"$ref": "#/$defs/n"}
     ],
     ids=json.dumps,
 )
-def test_schema_that_requires_itself_recursively_is_endless(schema):
+def test_schema_that_requires_itself_recursively_is_recognized_as_endless(schema):
     assert is_endless(schema)
 
 
@@ -64,7 +64,7 @@ def test_schema_that_requires_itself_recursively_is_endless(schema):
     ],
     ids=json.dumps,
 )
-def test_schema_that_a_finite_text_may_meet_is_not_endless(schema):
+def test_recursive_schema_that_a_finite_text_can_satisfy_is_not_endless(schema):
     assert not is_endless(schema)
 
 

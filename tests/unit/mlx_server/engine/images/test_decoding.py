@@ -46,14 +46,14 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF", "WEBP", "JPEG", "AVIF"])
-def test_every_format_becomes_rgb(file_format: str):
+def test_image_of_every_format_is_decoded_to_rgb(file_format: str):
     options = {"lossless": True} if file_format == "WEBP" else {"quality": 95}
     image = decode(saved(Image.new("RGB", (40, 24), RED), file_format, **options))
     assert (image.mode, image.size) == ("RGB", (40, 24))
     assert all(abs(a - b) < 12 for a, b in zip(pixel(image, 20, 12), RED, strict=True))
 
 
-def test_orientation_in_exif_turns_the_image():
+def test_image_with_an_exif_orientation_is_turned():
     source = Image.new("RGB", (2, 1))
     source.putdata([RED, (0, 0, 255)])
     exif = Image.Exif()
@@ -63,17 +63,17 @@ def test_orientation_in_exif_turns_the_image():
     assert [pixel(turned, 0, y) for y in (0, 1)] == [RED, (0, 0, 255)]
 
 
-def test_broken_exif_is_ignored():
+def test_image_with_broken_exif_is_decoded_without_turning():
     data = saved(Image.new("RGB", (3, 3), RED), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert decode(data).size == (3, 3)
 
 
 @pytest.mark.parametrize(("mode", "clear"), [("RGBA", (9, 9, 9, 0)), ("LA", (9, 0))])
-def test_transparent_pixels_become_white(mode: str, clear):
+def test_image_with_transparent_pixels_shows_white_there(mode: str, clear):
     assert pixel(decode(saved(Image.new(mode, (2, 2), clear), "PNG")), 1, 1) == WHITE
 
 
-def test_palette_with_a_transparent_color_is_put_on_white():
+def test_image_with_a_transparent_palette_color_shows_white_there():
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putdata([0, 1])
@@ -81,7 +81,7 @@ def test_palette_with_a_transparent_color_is_put_on_white():
     assert [pixel(pixels, x, 0) for x in (0, 1)] == [RED, WHITE]
 
 
-def test_gray_with_16_bits_keeps_its_shades():
+def test_gray_image_with_16_bits_keeps_its_shades():
     image = Image.new("I;16", (3, 1))
     for x, value in enumerate((0, 32768, 65535)):
         image.putpixel((x, 0), value)
@@ -89,27 +89,27 @@ def test_gray_with_16_bits_keeps_its_shades():
     assert [pixel(pixels, x, 0)[0] for x in range(3)] == [0, 128, 255]
 
 
-def test_cmyk_jpeg_becomes_rgb():
+def test_cmyk_jpeg_image_is_decoded_to_rgb():
     pixels = decode(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95))
     assert all(abs(a - b) < 12 for a, b in zip(pixel(pixels, 4, 4), RED, strict=True))
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
-def test_animation_gives_its_first_frame(file_format: str):
+def test_animated_image_is_decoded_to_its_first_frame(file_format: str):
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, (0, 0, 255))]
     data = saved(frames[0], file_format, save_all=True, append_images=frames[1:], duration=50)
     shown = pixel(decode(data), 4, 4)
     assert shown[0] > 200 and shown[2] < 60
 
 
-def test_size_over_the_limit_is_refused_from_the_header_alone():
+def test_image_over_the_pixel_limit_is_refused_from_its_header_alone():
     with pytest.raises(RequestError, match=r"8000 x 8000 pixels, and 50000000 are the most"):
         decode(png_header(8_000, 8_000), 50_000_000)
     with pytest.raises(RequestError, match="pixels"):  # more than twice the limit: Pillow refuses it itself
         decode(png_header(4_000_000, 4_000_000), 50_000_000)
 
 
-def test_limit_above_pillows_own_is_honored(recwarn: pytest.WarningsRecorder):
+def test_pixel_limit_of_the_caller_replaces_pillows_own_without_warnings(recwarn: pytest.WarningsRecorder):
     image = decode(saved(Image.new("L", (300, 300)), "PNG"), 300 * 300)
     assert image.size == (300, 300) and not recwarn.list
     with warnings.catch_warnings(record=True) as caught, pytest.raises(RequestError):
@@ -118,7 +118,7 @@ def test_limit_above_pillows_own_is_honored(recwarn: pytest.WarningsRecorder):
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF", "WEBP", "JPEG", "AVIF"])
-def test_file_that_is_cut_off_is_refused(file_format: str):
+def test_truncated_image_file_is_refused(file_format: str):
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
     data = saved(noise, file_format)
     with pytest.raises(RequestError):
@@ -137,7 +137,7 @@ def test_file_that_is_cut_off_is_refused(file_format: str):
         b"BM" + b"\0" * 60,
     ],
 )
-def test_bytes_that_are_no_known_image_are_refused(data: bytes):
+def test_bytes_of_no_known_image_format_are_refused(data: bytes):
     with pytest.raises(RequestError):
         decode(data)
 
@@ -148,7 +148,7 @@ def heic(image: Image.Image, **options) -> bytes:
     return saved(image, "HEIF", quality=95, **options)
 
 
-def test_heic_becomes_rgb_and_the_gateway_read_its_size():
+def test_heic_image_is_decoded_to_rgb_in_the_size_that_the_gateway_reads():
     source = Image.new("RGB", (64, 128), (0, 0, 255))
     source.paste(RED, (0, 0, 32, 128))
     data = heic(source)
@@ -159,7 +159,7 @@ def test_heic_becomes_rgb_and_the_gateway_read_its_size():
         assert all(abs(a - b) < 12 for a, b in zip(pixel(image, x, 24), color, strict=True))
 
 
-def test_heic_of_a_camera_held_upright_is_turned_once():
+def test_heic_image_with_its_rotation_stored_twice_is_turned_once():
     source = Image.new("RGB", (64, 32), (0, 0, 255))
     source.paste(RED, (0, 0, 32, 32))
     exif = Image.Exif()
@@ -171,36 +171,38 @@ def test_heic_of_a_camera_held_upright_is_turned_once():
     assert pixel(turned, 16, 8)[0] > 200 > pixel(turned, 16, 56)[0]
 
 
-def test_heic_with_a_transparent_part_shows_white_there():
+def test_heic_image_with_a_transparent_part_shows_white_there():
     assert all(each > 240 for each in pixel(decode(heic(Image.new("RGBA", (64, 64), (9, 9, 9, 0)))), 32, 32))
 
 
-def test_heic_over_the_limit_of_pixels_is_refused():
+def test_heic_image_over_the_pixel_limit_is_refused():
     with pytest.raises(RequestError, match="64 x 64 pixels, and 4095 are the most"):
         decode(heic(Image.new("RGB", (64, 64), RED)), 64 * 64 - 1)
 
 
 @pytest.mark.parametrize("part", [0.3, 0.9])
-def test_heic_that_is_cut_off_is_refused(part: float):
+def test_truncated_heic_image_is_refused(part: float):
     data = heic(Image.effect_noise((64, 64), 80).convert("RGB"))
     with pytest.raises(RequestError):
         decode(data[: int(len(data) * part)])
 
 
-def test_heic_is_read_if_and_only_if_its_decoder_is_installed(monkeypatch: pytest.MonkeyPatch):
+def test_reads_heic_is_true_only_if_the_heic_decoder_is_installed(monkeypatch: pytest.MonkeyPatch):
     assert reads_heic()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert not reads_heic()
 
 
-def test_heic_without_its_decoder_names_the_package(monkeypatch: pytest.MonkeyPatch):
+def test_heic_image_without_an_installed_decoder_is_refused_naming_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+):
     data = heic(Image.new("RGB", (8, 8), RED))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     with pytest.raises(RequestError, match="pillow-heif, which is not installed"):
         decode(data)
 
 
-def test_refusal_of_one_of_several_images_says_which():
+def test_refusal_of_one_of_several_images_names_its_number():
     good = base64.b64encode(saved(Image.new("RGB", (2, 2)), "PNG")).decode()
     with pytest.raises(RequestError, match="Image 1 cannot be used: it is not a PNG"):
         decode_all([good, base64.b64encode(b"nothing").decode()])

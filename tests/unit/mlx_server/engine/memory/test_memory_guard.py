@@ -74,7 +74,7 @@ class Machine:
         self.tenants[at] = replace(self.tenants[at], requests=(*self.tenants[at].requests, op.id))
 
 
-def test_load_that_can_never_fit_is_refused_with_figures_and_a_remedy():
+def test_model_load_that_can_never_fit_memory_is_refused_with_figures_and_a_remedy():
     with pytest.raises(InsufficientMemory) as refused:
         Machine().guard.before_load(entry("Llama-3.1-70B"))
     assert not refused.value.retryable
@@ -87,7 +87,7 @@ def test_load_that_can_never_fit_is_refused_with_figures_and_a_remedy():
     assert refused.value.fields["total_bytes"] == 24 * GIB
 
 
-def test_load_evicts_the_least_recently_used_idle_model():
+def test_model_load_evicts_the_least_recently_used_idle_model():
     machine = Machine()
     machine.load("Qwen3-8B", last_used_s=2)
     machine.load("Llama-3.1-8B", last_used_s=1)
@@ -96,13 +96,13 @@ def test_load_evicts_the_least_recently_used_idle_model():
     assert fits == Fits(drop_caches=True, evict=("Llama-3.1-8B",))
 
 
-def test_load_does_not_count_models_that_are_being_unloaded():
+def test_model_load_does_not_count_the_memory_of_models_that_are_being_unloaded():
     machine = Machine(limit_gib=10)
     machine.load("Llama-3.1-8B")
     assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
 
 
-def test_adapter_of_a_loaded_base_needs_only_its_own_memory_and_counts_the_weights_once():
+def test_adapter_of_a_loaded_base_model_needs_only_its_own_memory():
     machine = Machine(limit_gib=7)  # the base takes 4.2 GiB
     added = Adapter(Path("a"), AdapterSettings("mlx-lm", "lora", 8, 1.0), 0, 200 * MIB, 0, "a", 0.0)
     base = replace(entry("Llama-3.1-8B"), weights_id="w")
@@ -120,7 +120,7 @@ def test_adapter_of_a_loaded_base_needs_only_its_own_memory_and_counts_the_weigh
     assert machine.guard.before_load(other).evict == ("Llama-3.1-8B", "Llama-3.1-8B:pirate")
 
 
-def test_model_being_loaded_counts_until_its_load_ends():
+def test_memory_of_a_model_being_loaded_counts_until_its_load_ends():
     machine = Machine(limit_gib=12)
     machine.guard.before_load(entry("phi-4"))
     with pytest.raises(MustWait):
@@ -129,7 +129,7 @@ def test_model_being_loaded_counts_until_its_load_ends():
     assert machine.guard.before_load(entry("Llama-3.1-8B")) == Fits()
 
 
-def test_admitted_request_reserves_its_kv_until_it_ends():
+def test_admitted_request_reserves_its_kv_memory_until_it_ends():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")  # 4.2 GiB, and 128 KiB a token
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=16_000))
@@ -144,7 +144,7 @@ def test_admitted_request_reserves_its_kv_until_it_ends():
     machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
 
 
-def test_short_request_in_a_batch_with_a_long_one_needs_as_much_kv():
+def test_short_request_beside_a_long_one_in_a_batch_needs_as_much_kv_memory():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("long", "Llama-3.1-8B", max_tokens=14_000))
@@ -152,7 +152,7 @@ def test_short_request_in_a_batch_with_a_long_one_needs_as_much_kv():
         machine.admit(generate("short", "Llama-3.1-8B", max_tokens=10))
 
 
-def test_request_that_cannot_fit_alone_is_refused_with_figures():
+def test_request_that_cannot_fit_memory_even_alone_is_refused_with_figures():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")
     with pytest.raises(InsufficientMemory, match=r"60000 prompt .* needs .* shorten the prompt") as no:
@@ -189,7 +189,7 @@ PICTURE = (1, 3, 896, 896)
 """4,096 patches: 1 GiB of scores in 16 heads, and 0.6 GiB of hidden states."""
 
 
-def test_tower_reserves_memory_until_the_images_are_computed_and_once_for_all_of_them():
+def test_vision_tower_reserves_memory_once_until_all_images_are_computed():
     machine = machine_with_pictures(limit_gib=20)
 
     def reserved() -> int:
@@ -213,7 +213,7 @@ def test_tower_reserves_memory_until_the_images_are_computed_and_once_for_all_of
     assert reserved() < before - 1.5 * GIB
 
 
-def test_request_whose_image_cannot_fit_is_refused_with_figures_now_and_when_it_is_checked():
+def test_request_with_an_image_too_large_for_memory_is_refused_with_figures():
     machine = machine_with_pictures(limit_gib=16)  # the weights take 14.5 GiB
     machine.guard.admit(generate("text", "gemma-3-4b"), 300, 100)
     asked = generate("image", "gemma-3-4b")
@@ -228,7 +228,7 @@ def test_request_whose_image_cannot_fit_is_refused_with_figures_now_and_when_it_
     machine.guard.check_possible(entry("gemma-3-4b"), asked, 300, 100)
 
 
-def test_answer_without_max_tokens_reserves_a_bounded_number_of_tokens():
+def test_answer_without_max_tokens_reserves_memory_for_a_bounded_number_of_tokens():
     assert reserved_answer_tokens(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
     assert reserved_answer_tokens(generate("a", "m", -1), 50) == 50
     assert reserved_answer_tokens(generate("a", "m", 9000), 9000) == 9000
@@ -236,7 +236,7 @@ def test_answer_without_max_tokens_reserves_a_bounded_number_of_tokens():
     assert 5000 < reserved_answer_tokens(resumed, 100_000) < 6000
 
 
-def test_growing_answer_without_max_tokens_extends_its_reservation_while_memory_lasts():
+def test_growing_answer_without_max_tokens_extends_its_reservation_while_memory_is_free():
     machine = Machine(limit_gib=6)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
@@ -249,7 +249,7 @@ def test_growing_answer_without_max_tokens_extends_its_reservation_while_memory_
     assert machine.guard.extend_reservation("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
 
 
-def test_answer_with_max_tokens_has_its_whole_reservation_from_the_start():
+def test_answer_with_max_tokens_reserves_all_of_its_memory_from_the_start():
     machine = Machine(limit_gib=6)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
@@ -257,13 +257,13 @@ def test_answer_with_max_tokens_has_its_whole_reservation_from_the_start():
     assert all(machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
 
 
-def test_model_with_an_unusable_configuration_is_judged_by_its_weights():
+def test_memory_need_of_a_model_with_an_unusable_configuration_is_the_size_of_its_weights():
     machine = Machine()
     assert machine.guard.before_load(entry("odd")) == Fits()
     assert machine.guard.forecast(entry("odd")).resident_bytes == 10 * MIB
 
 
-def test_use_reports_reserved_bytes_until_the_request_ends():
+def test_memory_use_reports_reserved_bytes_until_the_request_ends():
     machine = Machine()
     machine.load("Llama-3.1-8B")
     weights = machine.tenants[0].bytes
@@ -275,7 +275,7 @@ def test_use_reports_reserved_bytes_until_the_request_ends():
     assert machine.guard.use(0, 0).promised_bytes == 0
 
 
-def test_forecast_uses_kv_quantization_until_the_model_proves_unable():
+def test_memory_forecast_counts_kv_quantization_until_the_model_proves_unable_to_use_it():
     machine = Machine()
     settings = {"Llama-3.1-8B": KvQuantization(8, 64)}
     guard = MemoryGuard(20 * GIB, METAL, 512, machine.read, machine.files, settings.get)

@@ -77,52 +77,52 @@ def idle(name: str, gib: int, last_used_s: float) -> Holding:
     return Holding(name, gib * GIB, 0, busy=False, last_used_s=last_used_s)
 
 
-def test_decide_need_that_fits_evicts_nothing():
+def test_memory_need_that_fits_evicts_nothing():
     assert decide(mac(), Need(10 * GIB, 10 * GIB)) == Fits()
 
 
-def test_decide_need_over_the_limit_is_never():
+def test_memory_need_over_the_limit_is_refused_for_good():
     answer = decide(mac(), Need(41 * GIB, 41 * GIB))
     assert isinstance(answer, Never)
     assert answer.needs_bytes == 41 * GIB + 128 * MIB
 
 
-def test_decide_drops_idle_caches_before_idle_models():
+def test_memory_need_drops_idle_caches_before_idle_models():
     cached = replace(MAC, footprint_bytes=12 * GIB, cached_bytes=8 * GIB, active_bytes=4 * GIB)
     assert decide(mac(idle("a", 4, 1), reading=cached), Need(12 * GIB, 12 * GIB)) == Fits(drop_caches=True)
 
 
-def test_decide_evicts_least_recently_used_models_only_as_needed():
+def test_memory_need_evicts_least_recently_used_models_only_as_needed():
     full = replace(MAC, available_bytes=6 * GIB, footprint_bytes=15 * GIB, active_bytes=15 * GIB)
     ledger = mac(idle("new", 5, 3), idle("old", 5, 1), idle("older", 5, 2), reading=full)
     assert decide(ledger, Need(8 * GIB, 8 * GIB)) == Fits(drop_caches=True, evict=("old",))
     assert decide(ledger, Need(14 * GIB, 14 * GIB)) == Fits(drop_caches=True, evict=("old", "older"))
 
 
-def test_decide_waits_for_busy_models_and_names_them():
+def test_memory_need_waits_for_busy_models_and_names_them():
     busy = Holding("busy", 10 * GIB, 4 * GIB, busy=True, last_used_s=1)
     answer = decide(mac(busy, reading=replace(MAC, footprint_bytes=10 * GIB)), Need(8 * GIB, 8 * GIB))
     assert answer == Wait(free_bytes=20 * GIB - 14 * GIB - 128 * MIB, busy=("busy",))
 
 
-def test_decide_does_not_evict_the_model_of_the_request():
+def test_memory_need_of_a_request_does_not_evict_its_own_model():
     ledger = Ledger(8 * GIB, 128 * MIB, replace(MAC, footprint_bytes=4 * GIB), [idle("own", 4, 1)])
     assert decide(ledger, Need(2 * GIB, 2 * GIB, staying="own")) == Fits()
     assert isinstance(decide(ledger, Need(5 * GIB, 5 * GIB, staying="own")), Never)
 
 
-def test_decide_waits_without_a_name_for_memory_of_other_programs():
+def test_memory_need_waits_for_other_programs_without_naming_a_model():
     short = mac(reading=replace(MAC, available_bytes=2 * GIB, footprint_bytes=128 * MIB))
     assert decide(short, Need(8 * GIB, 8 * GIB)) == Wait(2 * GIB - kept_free_bytes(24 * GIB), ())
 
 
-def test_decide_subtracts_reservations_not_yet_used_from_the_available_memory():
+def test_memory_need_counts_unused_reservations_as_unavailable_memory():
     promised = Holding("busy", 10 * GIB, 0, busy=True, last_used_s=1)
     assert isinstance(decide(mac(promised), Need(9 * GIB, 9 * GIB)), Wait)  # 18 available, 10 to come
 
 
-def test_decide_with_a_footprint_over_the_limit_and_nothing_loaded_fits():
-    """A process grown past its limit, nothing loaded: the machine has room, so it goes on."""
+def test_memory_need_fits_a_process_grown_past_its_limit_with_nothing_loaded():
+    """A process that has grown past its limit with nothing loaded continues, since the machine has room."""
     leaked = replace(MAC, footprint_bytes=19 * GIB)
     assert isinstance(decide(mac(reading=leaked), Need(4 * GIB, 4 * GIB)), Fits)
 
@@ -133,12 +133,12 @@ def sharing(name: str, own_gib: int, last_used_s: float, *, busy: bool = False) 
     return Holding(name, bytes_, 0, busy, last_used_s, shared="weights", shared_bytes=6 * GIB)
 
 
-def test_ledger_counts_shared_weights_once():
+def test_memory_ledger_counts_shared_weights_once():
     models = [sharing("base", 0, 1), sharing("pirate", 1, 2), sharing("poet", 1, 3), idle("other", 2, 4)]
     assert mac(*models).reserved_total_bytes == 128 * MIB + (6 + 1 + 1 + 2) * GIB
 
 
-def test_decide_evicts_a_base_only_with_all_its_adapters():
+def test_memory_need_evicts_a_base_model_only_with_all_its_adapters():
     full = replace(MAC, available_bytes=4 * GIB, footprint_bytes=14 * GIB, active_bytes=14 * GIB)
     base, pirate, other = sharing("base", 0, 1), sharing("pirate", 1, 2), idle("other", 7, 3)
     assert decide(mac(base, pirate, other, reading=full), Need(8 * GIB, 8 * GIB)) == Fits(
@@ -148,7 +148,7 @@ def test_decide_evicts_a_base_only_with_all_its_adapters():
     assert decide(mac(base, busy, other, reading=full), Need(8 * GIB, 8 * GIB)) == Fits(True, ("other",))
 
 
-def test_decide_does_not_count_weights_that_the_new_model_shares_as_freed():
+def test_memory_need_does_not_count_weights_shared_with_the_new_model_as_freed():
     full = replace(MAC, available_bytes=4 * GIB, footprint_bytes=14 * GIB, active_bytes=14 * GIB)
     base, other = sharing("base", 0, 1), idle("other", 8, 3)
     need = Need(5 * GIB, 11 * GIB, shared="weights")
@@ -156,13 +156,13 @@ def test_decide_does_not_count_weights_that_the_new_model_shares_as_freed():
 
 
 @given(LEDGERS, NEEDS)
-def test_decide_never_depends_on_the_limit_alone(ledger: Ledger, need: Need):
+def test_memory_need_is_refused_for_good_only_by_the_limit(ledger: Ledger, need: Need):
     never = isinstance(decide(ledger, need), Never)
     assert never == (ledger.overhead_bytes + need.alone_bytes > ledger.limit_bytes)
 
 
 @given(LEDGERS, NEEDS)
-def test_decide_evicts_only_idle_models_least_recently_used_first(ledger: Ledger, need: Need):
+def test_memory_need_evicts_only_idle_models_and_the_least_recently_used_first(ledger: Ledger, need: Need):
     answer = decide(ledger, need)
     if not isinstance(answer, Fits):
         return
@@ -173,7 +173,7 @@ def test_decide_evicts_only_idle_models_least_recently_used_first(ledger: Ledger
 
 
 @given(st.one_of(LEDGERS, SHARING_LEDGERS), NEEDS)
-def test_decide_keeps_reservations_under_the_limit(ledger: Ledger, need: Need):
+def test_memory_need_that_fits_keeps_all_reservations_under_the_limit(ledger: Ledger, need: Need):
     answer = decide(ledger, need)
     if not isinstance(answer, Fits):
         return
@@ -183,7 +183,7 @@ def test_decide_keeps_reservations_under_the_limit(ledger: Ledger, need: Need):
 
 
 @given(LEDGERS, NEEDS, AMOUNT)
-def test_decide_with_more_available_memory_still_fits(ledger: Ledger, need: Need, more: int):
+def test_memory_need_that_fits_still_fits_with_more_available_memory(ledger: Ledger, need: Need, more: int):
     if not isinstance(decide(ledger, need), Fits):
         return
     reading = replace(ledger.reading, available_bytes=ledger.reading.available_bytes + more)
@@ -191,7 +191,7 @@ def test_decide_with_more_available_memory_still_fits(ledger: Ledger, need: Need
 
 
 @given(st.one_of(LEDGERS, SHARING_LEDGERS), NEEDS)
-def test_decide_with_nothing_running_and_free_memory_never_waits(ledger: Ledger, need: Need):
+def test_memory_need_never_waits_with_nothing_running_and_free_memory(ledger: Ledger, need: Need):
     """The guard itself must never block the engine."""
     free = [replace(h, busy=False, awaited=False, reserved_bytes=0) for h in ledger.holdings]
     reading = replace(ledger.reading, available_bytes=24 * GIB)
@@ -200,5 +200,5 @@ def test_decide_with_nothing_running_and_free_memory_never_waits(ledger: Ledger,
 
 
 @given(LEDGERS, NEEDS)
-def test_decide_twice_gives_the_same_answer(ledger: Ledger, need: Need):
+def test_memory_need_decided_twice_gets_the_same_answer(ledger: Ledger, need: Need):
     assert decide(ledger, need) == decide(ledger, need)

@@ -46,7 +46,7 @@ def masks(rows: int, queries: int, keys: int) -> st.SearchStrategy:
 
 
 def _own(queries: int, keys: int) -> Any:
-    """Let each query see one key, as a query that sees none has no answer of its own."""
+    """Let each query see one key, since attention without any key is not defined."""
     return mx.arange(keys) == mx.arange(keys - queries, keys)[:, None]
 
 
@@ -66,7 +66,7 @@ def calls(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(call=calls(), at_once=st.integers(1, 2000))
-def test_attention_equals_that_of_mlx_whatever_the_mask_and_the_size_of_blocks(call, at_once):
+def test_attention_in_blocks_equals_mlxs_for_any_mask_and_block_size(call, at_once):
     arrays, options = call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_in_blocks, "FEWEST_SCORES", 0)
@@ -77,13 +77,13 @@ def test_attention_equals_that_of_mlx_whatever_the_mask_and_the_size_of_blocks(c
     assert mx.allclose(found, wanted, atol=2e-6).item()
 
 
-def test_query_that_may_see_no_key_gets_finite_numbers(small_blocks):
+def test_attention_in_blocks_of_a_query_that_sees_no_key_gives_finite_numbers(small_blocks):
     q, k, v = (mx.random.normal((2, 2, 4, 8)) for _ in range(3))
     mask = mx.array([True, False])[:, None, None, None] & (mx.arange(4) >= 0)
     assert np.isfinite(np.array(attention(q, k, v, None, 1.0, mask))).all()
 
 
-def test_mask_of_another_step_is_read_anew(small_blocks):
+def test_attention_in_blocks_with_a_new_mask_does_not_reuse_the_previous_mask(small_blocks):
     q, k, v = (mx.random.normal((1, 2, 4, 8)) for _ in range(3))
     for seed in range(3):
         mx.random.seed(seed)
@@ -93,7 +93,7 @@ def test_mask_of_another_step_is_read_anew(small_blocks):
             assert mx.allclose(attention(q, k, v, None, 1.0, mask), wanted, atol=2e-6).item()
 
 
-def test_keys_that_no_query_of_a_block_sees_are_left_out():
+def test_attention_in_blocks_skips_keys_that_no_query_of_a_block_sees():
     causal = np.tri(6, 9, 3, dtype=np.bool_)[None]
     blocks = VisibleKeys(causal).blocks(0, at_once=2)
     assert [(block.first_key, block.last_key) for block in blocks] == [(0, 5), (0, 7), (0, 9)]
@@ -103,7 +103,7 @@ def test_keys_that_no_query_of_a_block_sees_are_left_out():
 @pytest.mark.parametrize(
     "case", ["few scores", "one query", "bfloat16", "added mask", "mask for each head", "quantized"]
 )
-def test_calls_for_which_blocks_gain_nothing_or_are_not_made_are_left_to_mlx_lm(monkeypatch, case):
+def test_attention_calls_unsuited_to_blocks_are_left_to_mlx_lm(monkeypatch, case):
     left: list[object] = []
     monkeypatch.setattr(attention_in_blocks, ATTENTION, lambda *arguments: left.append(arguments))
     queries = {"few scores": 2, "one query": 1}.get(case, 200)
@@ -117,14 +117,14 @@ def test_calls_for_which_blocks_gain_nothing_or_are_not_made_are_left_to_mlx_lm(
     assert len(left) == 1
 
 
-def test_large_calls_are_not_left_to_mlx_lm(monkeypatch):
+def test_large_attention_calls_are_computed_in_blocks(monkeypatch):
     monkeypatch.setattr(attention_in_blocks, ATTENTION, None)
     q = mx.zeros((1, 2, 200, 8))
     assert attention(q, q, q, None, 1.0, "causal").shape == q.shape
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
-def test_attention_of_a_models_family_is_replaced_only_on_a_cpu(monkeypatch, on_gpu):
+def test_attention_function_of_a_model_family_is_replaced_only_on_a_cpu(monkeypatch, on_gpu):
     monkeypatch.setattr(attention_in_blocks, "computes_on_gpu", lambda: on_gpu)
     monkeypatch.setattr(llama, ATTENTION, scaled_dot_product_attention)
     arguments = llama.ModelArgs("llama", 8, 1, 8, 1, 1e-5, 10)

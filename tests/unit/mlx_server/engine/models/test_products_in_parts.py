@@ -1,4 +1,4 @@
-"""Products in parts equal whole ones, and only the layers for which they pay are changed."""
+"""Products computed in parts equal whole ones, and only layers that profit are changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def on_cpu_with(monkeypatch) -> Any:
 
 @pytest.mark.parametrize("outputs", [2 * PART_ROWS, 3 * PART_ROWS + 1, 4 * PART_ROWS + 100])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 4), (8, 1), (1, 9), (3, 7), (1,), (5,)])
-def test_product_in_parts_equals_the_whole(outputs, shape):
+def test_matrix_product_in_parts_equals_the_whole_product(outputs, shape):
     x, weight = mx.random.normal((*shape, 32)), mx.random.normal((outputs, 32))
     in_parts = product(x, weight)
     assert in_parts.shape == (*shape, outputs)
@@ -41,7 +41,7 @@ def test_product_in_parts_equals_the_whole(outputs, shape):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_layers_answer_as_before(on_cpu_with, bias):
+def test_layers_whose_products_are_split_give_the_same_results(on_cpu_with, bias):
     on_cpu_with("SkylakeX")
     model = Layers(1000)
     if not bias:
@@ -58,14 +58,14 @@ def test_layers_answer_as_before(on_cpu_with, bias):
 
 
 @pytest.mark.parametrize("core", ["Haswell", "Zen", ""])
-def test_layers_stay_whole_where_openblas_has_no_small_kernels(on_cpu_with, core):
+def test_products_of_layers_are_not_split_where_openblas_has_no_small_matrix_kernels(on_cpu_with, core):
     on_cpu_with(core)
     model = Layers(1000)
     multiply_in_parts(model)
     assert type(model.up) is nn.Linear
 
 
-def test_layers_stay_whole_on_a_gpu(on_cpu_with, monkeypatch):
+def test_products_of_layers_are_not_split_on_a_gpu(on_cpu_with, monkeypatch):
     on_cpu_with("SkylakeX")
     monkeypatch.setattr(products_in_parts, "computes_on_gpu", lambda: True)
     model = Layers(1000)

@@ -20,7 +20,7 @@ def make(folder: Path, *sizes: int) -> list[Path]:
     return files
 
 
-def test_read_ahead_asks_for_all_ranges_in_order_up_to_the_limit(tmp_path: Path):
+def test_read_ahead_requests_all_file_ranges_in_order_up_to_the_limit_of_bytes(tmp_path: Path):
     asked: list[tuple[int, int]] = []
     files = make(tmp_path, RANGE_BYTES + 5, 100, 100)
     limit = RANGE_BYTES + 55
@@ -29,7 +29,7 @@ def test_read_ahead_asks_for_all_ranges_in_order_up_to_the_limit(tmp_path: Path)
     assert count == limit
 
 
-def test_read_ahead_leaves_out_a_missing_file_and_one_that_cannot_be_advised(tmp_path: Path):
+def test_read_ahead_skips_a_missing_file_and_a_refused_request(tmp_path: Path):
     (file,) = make(tmp_path, 100)
 
     def refuse(fd: int, offset: int, size: int) -> None:
@@ -39,7 +39,7 @@ def test_read_ahead_leaves_out_a_missing_file_and_one_that_cannot_be_advised(tmp
     assert read_ahead.read_ahead([tmp_path / "gone", file], 1000) == 100
 
 
-def test_files_of_preloaded_models_are_in_their_order_and_unknown_names_are_left_out(tmp_path: Path):
+def test_files_to_read_ahead_follow_the_order_of_preloaded_models_without_unknown_names(tmp_path: Path):
     models: list[Any] = []
     for name in ("one:latest", "two:latest"):
         make(tmp_path / name, 1)

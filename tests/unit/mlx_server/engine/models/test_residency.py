@@ -12,28 +12,28 @@ IDLE_NEW = Resident("new", busy=False, last_used_s=2, expires_s=30)
 BUSY = Resident("busy", busy=True, last_used_s=0, expires_s=5)
 
 
-def test_expired_returns_idle_models_at_their_time_and_no_busy_ones():
+def test_expired_models_are_idle_ones_whose_keep_alive_is_over():
     assert expired([IDLE_OLD, IDLE_NEW, BUSY], now=20) == ["old"]
 
 
-def test_next_expiry_is_the_earliest_of_the_idle_models():
+def test_next_model_expiry_is_the_earliest_among_idle_models():
     assert next_expiry_s([IDLE_NEW, BUSY]) == 30
     assert next_expiry_s([BUSY]) == inf
 
 
-def test_victims_is_the_least_recently_used_idle_model():
+def test_model_to_evict_at_the_limit_is_the_least_recently_used_idle_one():
     assert victims([IDLE_NEW, IDLE_OLD, BUSY], limit=3) == ["old"]
 
 
-def test_victims_is_empty_below_the_limit():
+def test_no_model_is_evicted_below_the_limit_of_loaded_models():
     assert victims([IDLE_OLD, BUSY], limit=3) == []
 
 
-def test_victims_is_none_if_all_models_are_busy():
+def test_models_to_evict_are_none_if_all_models_are_busy():
     assert victims([BUSY], limit=1) is None
 
 
-def test_expiry_without_keep_alive_is_the_default_and_negative_is_never():
+def test_model_expiry_without_keep_alive_is_the_default_and_negative_means_never():
     assert expiry_s(10, None, 5) == 15
     assert expiry_s(10, None, -1) == inf
     assert expiry_s(10, -1, 5) == inf
@@ -47,7 +47,7 @@ residents = st.lists(
 
 
 @given(residents, st.integers(1, 4))
-def test_victims_are_idle_and_their_unloading_makes_room_for_one(loaded, limit):
+def test_models_to_evict_are_idle_and_their_unloading_makes_room_for_one_model(loaded, limit):
     leaving = victims(loaded, limit)
     if leaving is not None:
         assert not {r.name for r in loaded if r.busy} & set(leaving)
@@ -58,7 +58,7 @@ def resident(name, last_used_s, weights="", *, busy=False):
     return Resident(name, busy, last_used_s, expires_s=20, weights=weights)
 
 
-def test_victims_counts_a_base_and_its_adapters_as_one_and_unloads_them_together():
+def test_base_model_and_its_adapters_count_as_one_loaded_model_and_are_evicted_together():
     llama = [resident("llama3", 1, "w"), resident("llama3:pirate", 5, "w"), resident("llama3:poet", 2, "w")]
     other = resident("other", 3)
     assert victims([*llama, other], limit=3) == []

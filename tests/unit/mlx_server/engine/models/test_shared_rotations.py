@@ -42,7 +42,7 @@ def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
     st.integers(1, 5),
     st.one_of(st.integers(0, 9_000), st.lists(st.integers(-5, 9_000), min_size=1, max_size=4)),
 )
-def test_rotated_vectors_equal_mlxs_own_bit_for_bit(dims, base, scale, tokens, offset):
+def test_rotary_positions_with_shared_angles_equal_mlxs_bit_for_bit(dims, base, scale, tokens, offset):
     rows = len(offset) if isinstance(offset, list) else 2
     at = mx.array(offset) if isinstance(offset, list) else offset
     x = mx.random.normal((rows, 3, tokens, dims))
@@ -50,7 +50,7 @@ def test_rotated_vectors_equal_mlxs_own_bit_for_bit(dims, base, scale, tokens, o
     assert mx.array_equal(mine, own).item()
 
 
-def test_angles_of_other_positions_are_not_used_again():
+def test_shared_rotary_angles_are_not_reused_for_other_positions_or_bases():
     rotation, other = shared(8), shared(8, base=3.0)
     x = mx.random.normal((1, 2, 1, 8))
     for offset in (3, 4, mx.array([3]), mx.array([4]), 3):
@@ -59,7 +59,7 @@ def test_angles_of_other_positions_are_not_used_again():
             assert mx.array_equal(layer(x, offset), own).item()
 
 
-def test_layers_of_a_step_compute_the_angles_once(monkeypatch):
+def test_layers_of_one_step_compute_their_shared_rotary_angles_once(monkeypatch):
     computed = []
     real = shared_rotations._computed
 
@@ -83,7 +83,7 @@ def test_layers_of_a_step_compute_the_angles_once(monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["extend", "filter", "drop"])
-def test_positions_of_all_layers_stay_equal_when_the_batch_changes(change):
+def test_shared_positions_of_all_layers_stay_equal_when_the_batch_changes(change):
     caches = [BatchKV([0, 2]) for _ in range(3)]
     keys = mx.zeros((2, 1, 4, 8))
     share_offsets(caches)
@@ -103,7 +103,7 @@ def test_positions_of_all_layers_stay_equal_when_the_batch_changes(change):
     assert all(cache.offset is caches[0].offset for cache in caches)
 
 
-def test_caches_of_another_class_keep_their_own_positions():
+def test_kv_caches_of_a_class_without_shared_positions_keep_their_own_positions():
     caches = [RequestKV(), RequestKV()]
     caches[0].offset = 3
     share_offsets(caches)
@@ -111,7 +111,7 @@ def test_caches_of_another_class_keep_their_own_positions():
     share_offsets([])
 
 
-def test_rotation_of_a_part_of_the_head_and_other_kinds_are_mlxs_own():
+def test_rotary_positions_of_other_kinds_are_computed_by_mlx():
     part, pairs = nn.RoPE(4), nn.RoPE(8, traditional=True)
     share_rotations(Layers(part, pairs))
     assert type(pairs) is nn.RoPE

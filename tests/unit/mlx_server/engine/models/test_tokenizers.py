@@ -23,7 +23,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_take_tokenizer_returns_a_preloaded_one_and_does_not_keep_it(folder):
+def test_take_tokenizer_returns_a_preloaded_tokenizer_and_holds_no_reference_to_it(folder):
     preload_tokenizers([folder])
     preloaded = weakref.ref(tokenizers._preloaded[folder][1])
     taken = take_tokenizer(folder, {"eos_token_id": 1})
@@ -34,13 +34,13 @@ def test_take_tokenizer_returns_a_preloaded_one_and_does_not_keep_it(folder):
     assert preloaded() is None
 
 
-def test_take_tokenizer_shares_one_that_is_in_use(folder):
+def test_take_tokenizer_shares_a_tokenizer_that_is_in_use(folder):
     """An early check reads the tokenizer of a model that is about to be loaded: once is enough."""
     first = take_tokenizer(folder, {"eos_token_id": 1})
     assert take_tokenizer(folder, {"eos_token_id": 1}) is first
 
 
-def test_take_tokenizer_reads_again_if_the_files_have_changed(folder):
+def test_take_tokenizer_reads_its_files_again_if_they_have_changed(folder):
     preload_tokenizers([folder])
     preloaded = tokenizers._preloaded[folder][1]
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "x": 1}')

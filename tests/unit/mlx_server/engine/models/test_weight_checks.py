@@ -37,7 +37,9 @@ GOOD, OTHER = "a" * 64, "b" * 64
         (STAMP, Installed(GOOD, 10, 1000), FileDigest(STAMP, GOOD, is_damaged=True), Judgement(GOOD, True)),
     ],
 )
-def test_judge_returns_the_digest_to_compare_and_when(stamp, installed, earlier, judgement):
+def test_weights_judgement_has_the_expected_digest_and_whether_it_is_compared_before_use(
+    stamp, installed, earlier, judgement
+):
     assert judge(stamp, installed, earlier) == judgement
 
 
@@ -74,40 +76,40 @@ def check(folder: Path, digests: DigestFile | None = None) -> tuple[list[UsedFil
             return end.value, chunks
 
 
-def test_check_of_a_file_with_the_recorded_size_and_time_reads_nothing(folder: Path):
+def test_weights_check_of_a_file_with_the_recorded_size_and_time_reads_nothing(folder: Path):
     (used,), chunks = check(folder)
     assert chunks == 0
     assert used == UsedFile(folder / NAME, stamp_of(folder / NAME), used.sha256)
 
 
-def test_check_when_a_bit_was_flipped_raises_and_names_the_file(folder: Path):
+def test_weights_check_of_a_file_with_a_flipped_bit_raises_and_names_the_file(folder: Path):
     flip_a_bit(folder / NAME)
     with pytest.raises(UnreadableModel, match=f"{NAME}: it has changed since it was installed"):
         check(folder)
 
 
-def test_check_of_a_touched_file_reads_it_once_and_never_again_in_a_later_process(folder: Path):
+def test_weights_check_of_a_touched_file_reads_it_only_once_even_across_processes(folder: Path):
     os.utime(folder / NAME, ns=(2, 2))
     digests = folder.parent / "digests.json"
     assert check(folder, DigestFile(digests))[1] == 1
     assert check(folder, DigestFile(digests))[1] == 0
 
 
-def test_check_when_only_a_hash_is_recorded_compares_it(folder: Path):
+def test_weights_check_with_only_a_recorded_hash_compares_the_hash(folder: Path):
     write_manifest(folder, {NAME: {"sha256": "0" * 64}})
     with pytest.raises(UnreadableModel, match="recorded 000000000000"):
         check(folder)
 
 
 @pytest.mark.parametrize("checksums", [None, {}, [], {NAME: 3}, {NAME: {"sha256": 3}}, {"other": {}}])
-def test_check_when_no_checksum_is_recorded_passes(folder: Path, checksums):
+def test_weights_check_without_a_recorded_checksum_passes(folder: Path, checksums):
     write_manifest(folder, checksums)
     (used,), chunks = check(folder)
     assert (used.sha256, chunks) == (None, 0)
 
 
 @pytest.mark.parametrize("change", ["truncated", "replaced", "deleted"])
-def test_file_that_changes_between_check_and_end_of_load_raises_with_the_remedy(folder: Path, change: str):
+def test_weights_file_that_changes_during_its_load_raises_with_the_remedy(folder: Path, change: str):
     used, _ = check(folder)
     path = folder / NAME
     if change == "truncated":
@@ -122,7 +124,7 @@ def test_file_that_changes_between_check_and_end_of_load_raises_with_the_remedy(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"x": {"sha256": 3}}}', "\xff"])
-def test_digest_file_that_is_damaged_has_no_digests_and_is_written_again(tmp_path: Path, text: str):
+def test_damaged_file_of_weight_digests_counts_as_empty_and_is_written_again(tmp_path: Path, text: str):
     path = tmp_path / "digests.json"
     path.write_text(text, "latin-1")
     digests = DigestFile(path)
@@ -133,7 +135,7 @@ def test_digest_file_that_is_damaged_has_no_digests_and_is_written_again(tmp_pat
     assert DigestFile(path).get(weights) == FileDigest(STAMP, GOOD, is_damaged=True)
 
 
-def test_digest_file_forgets_files_that_are_gone(tmp_path: Path):
+def test_file_of_weight_digests_drops_entries_of_deleted_files(tmp_path: Path):
     digests = DigestFile(tmp_path / "digests.json")
     one, two = tmp_path / "one", tmp_path / "two"
     one.touch()
@@ -145,7 +147,7 @@ def test_digest_file_forgets_files_that_are_gone(tmp_path: Path):
 
 
 class Verified:
-    """A verification whose thread does not rest, of the model in `folder`."""
+    """A verification of the model in `folder` whose thread does not pause."""
 
     def __init__(self, folder: Path) -> None:
         self.woken, self.folder, self.digests = 0, folder, folder.parent / "digests.json"
@@ -169,7 +171,7 @@ def verified(folder: Path) -> Verified:
     return Verified(folder)
 
 
-def test_verification_waits_for_the_first_answer_and_records_the_digest_of_a_file_without_one(verified):
+def test_weights_verification_waits_for_the_first_answer_and_records_a_missing_digest(verified):
     write_manifest(verified.folder, None)
     verified.load(MODEL)
     assert not verified.digests.exists()
@@ -177,8 +179,8 @@ def test_verification_waits_for_the_first_answer_and_records_the_digest_of_a_fil
     assert check(verified.folder, DigestFile(verified.digests))[0][0].sha256 is not None
 
 
-def test_verification_of_a_byte_changed_under_the_same_time_reports_every_model_of_the_file(verified):
-    """A disk that returns another byte changes neither the size nor the time of the file."""
+def test_weights_verification_reports_a_changed_bit_for_every_model_that_uses_the_file(verified):
+    """A disk that returns a wrong byte changes neither the size nor the time of the file."""
     verified.load(MODEL)
     assert verified.serve() == []
     again = Verified(verified.folder)
@@ -192,7 +194,7 @@ def test_verification_of_a_byte_changed_under_the_same_time_reports_every_model_
         check(verified.folder, DigestFile(verified.digests))
 
 
-def test_verification_when_the_file_is_good_again_lets_it_be_loaded(verified):
+def test_weights_file_found_damaged_can_be_loaded_once_its_content_is_good_again(verified):
     """A page of the page cache was damaged, and the disk has the right one."""
     flip_a_bit(verified.folder / NAME, keeps_time=True)
     verified.load(MODEL)
@@ -204,7 +206,7 @@ def test_verification_when_the_file_is_good_again_lets_it_be_loaded(verified):
 
 
 @pytest.mark.parametrize("change", ["truncated", "deleted"])
-def test_verification_of_a_file_that_changed_after_its_load_says_nothing(verified, change, capsys):
+def test_weights_verification_of_a_file_changed_after_its_load_reports_no_damage(verified, change, capsys):
     """The weights in memory are the earlier content: they are whole, but nobody can compare them any more."""
     verified.load(MODEL)
     path = verified.folder / NAME
@@ -213,14 +215,14 @@ def test_verification_of_a_file_that_changed_after_its_load_says_nothing(verifie
     assert "weights_not_verified" in capsys.readouterr().err
 
 
-def test_verification_of_an_unloaded_model_reads_nothing(verified):
+def test_weights_verification_of_an_unloaded_model_reads_nothing(verified):
     verified.load(MODEL)
     verified.verification.unloaded(MODEL)
     assert verified.serve() == []
     assert not verified.digests.exists()
 
 
-def test_verification_reads_a_shared_file_once(verified, capsys):
+def test_weights_verification_reads_a_file_shared_by_two_models_once(verified, capsys):
     verified.load(MODEL, "adapted:latest")
     verified.serve()
     verified.serve("adapted:latest")

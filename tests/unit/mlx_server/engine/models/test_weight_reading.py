@@ -17,7 +17,7 @@ class Array:
 
 
 class Disk:
-    """Notes which bytes are being read at a time."""
+    """Records which bytes are being read at a time."""
 
     def __init__(self) -> None:
         self.begun: list[Array] = []
@@ -39,23 +39,23 @@ def read(*sizes: int) -> tuple[Disk, list[float]]:
     return disk, list(reading.read(arrays, disk.begin, disk.complete))
 
 
-def test_read_begins_slices_while_others_are_read_and_bounds_what_is_in_flight():
+def test_weights_are_read_in_overlapping_slices_with_a_bound_on_bytes_in_flight():
     disk, fractions = read(*[SLICE_BYTES] * 12)
     assert disk.most_bytes == IN_FLIGHT_BYTES
     assert [a.number for a in disk.completed] == list(range(12))
     assert fractions == sorted(fractions) and fractions[-1] == 1.0 and len(fractions) == 12
 
 
-def test_read_of_small_arrays_puts_them_into_slices_and_completes_the_last_one():
+def test_small_weight_arrays_are_read_in_joint_slices_including_an_incomplete_last_slice():
     disk, fractions = read(*[SLICE_BYTES // 4] * 6)
     assert len(fractions) == 2 and fractions[-1] == 1.0
     assert len(disk.completed) == 6
 
 
-def test_read_of_an_array_larger_than_the_bound_completes_it_before_the_next():
+def test_weight_array_larger_than_the_bound_in_flight_is_completed_before_the_next():
     disk, _ = read(2 * IN_FLIGHT_BYTES, 2 * IN_FLIGHT_BYTES)
     assert disk.most_bytes == 2 * IN_FLIGHT_BYTES
 
 
-def test_read_of_no_weights_ends_at_once():
+def test_reading_no_weights_ends_at_once():
     assert read()[1] == []

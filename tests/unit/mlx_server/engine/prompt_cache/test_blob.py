@@ -43,13 +43,13 @@ VALUES = [block(), snapshot()]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["block", "snapshot"])
-def test_decode_returns_what_encode_was_given(value):
+def test_decode_of_an_encoded_cache_block_returns_the_same_block(value):
     data = whole(value)
     assert same(unpack("k", data, "model"), value)
     assert len(data) <= file_bytes("k", Entry(value, TAGS)) <= len(data) + 64
 
 
-def test_encoded_file_is_readable_by_mlx_as_safetensors(tmp_path):
+def test_encoded_cache_block_is_readable_by_mlx_as_safetensors(tmp_path):
     mx = pytest.importorskip("mlx.core")
     (tmp_path / "a.safetensors").write_bytes(whole(block()))
     arrays = mx.load(str(tmp_path / "a.safetensors"))
@@ -61,7 +61,7 @@ def test_encoded_file_is_readable_by_mlx_as_safetensors(tmp_path):
 
 @given(st.data())
 @settings(max_examples=400)
-def test_decode_with_any_flipped_bit_raises_corrupt_or_returns_the_same(data):
+def test_decode_of_a_cache_block_with_any_flipped_bit_raises_corrupt_or_returns_the_same(data):
     value = data.draw(st.sampled_from(VALUES))
     bytes_ = bytearray(whole(value))
     at = data.draw(st.integers(0, len(bytes_) * 8 - 1))
@@ -74,7 +74,7 @@ def test_decode_with_any_flipped_bit_raises_corrupt_or_returns_the_same(data):
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["block", "snapshot"])
-def test_decode_of_a_truncated_or_extended_file_raises_corrupt(value):
+def test_decode_of_a_truncated_or_extended_cache_block_raises_corrupt(value):
     data = whole(value)
     for end in range(len(data)):
         with pytest.raises(blob.Corrupt):
@@ -84,13 +84,13 @@ def test_decode_of_a_truncated_or_extended_file_raises_corrupt(value):
 
 
 @given(st.binary(max_size=64))
-def test_decode_of_arbitrary_bytes_raises_corrupt(data):
+def test_decode_of_arbitrary_bytes_as_a_cache_block_raises_corrupt(data):
     for bytes_ in (data, len(data).to_bytes(8, "little") + data):
         with pytest.raises(blob.Corrupt):
             unpack("k", bytes_, "model")
 
 
-def test_file_of_another_key_model_or_format_is_corrupt():
+def test_cache_block_file_of_another_key_model_or_format_counts_as_corrupt():
     data = whole(block())
     for key, identity in (("other", "model"), ("k", "other")):
         with pytest.raises(blob.Corrupt, match="another"):
@@ -107,7 +107,7 @@ def _of_format(number: str) -> bytes:
 @pytest.mark.parametrize(
     "facts", [{"order": "0,0,1"}, {"order": "0,0,-1,0"}, {"order": ""}, {"tokens": "1,2"}, {"tokens": "x"}]
 )
-def test_facts_that_do_not_fit_the_tensors_are_corrupt(facts):
+def test_cache_block_file_whose_metadata_contradicts_its_tensors_counts_as_corrupt(facts):
     stored_facts, tensors = blob.decode(whole(block()))
     data = b"".join(blob.encode(tensors, {**stored_facts, **facts}))
     with pytest.raises(blob.Corrupt):

@@ -38,7 +38,7 @@ def dead_pid():
     return process.pid
 
 
-def test_written_file_is_found_by_the_next_folder(folder):
+def test_written_cache_file_is_found_when_the_folder_is_opened_again(folder):
     folder.write("k", [b"ab", memoryview(b"cd")])
     assert folder.read("k") == b"abcd"
     assert BlockFolder(folder.path).open().files == (("k", 4),)
@@ -49,7 +49,7 @@ def test_written_file_is_found_by_the_next_folder(folder):
         folder.read("k")
 
 
-def test_open_lists_the_least_recently_used_file_first(folder):
+def test_opened_cache_folder_lists_the_least_recently_used_file_first(folder):
     for at, key in enumerate("abc"):
         folder.write(key, [b"x"])
         os.utime(folder.path / f"{key}.safetensors", (at, at))
@@ -57,14 +57,14 @@ def test_open_lists_the_least_recently_used_file_first(folder):
     assert [key for key, _ in folder.open().files] == ["b", "c", "a"]
 
 
-def test_open_deletes_temporary_files_of_dead_writers(folder, dead_pid):
+def test_opened_cache_folder_deletes_temporary_files_of_dead_writers(folder, dead_pid):
     for number in range(1000):
         aside(folder, f"{dead_pid}-abc-{number}")
     assert folder.open().swept == 1000
     assert names(folder) == set()
 
 
-def test_open_keeps_temporary_files_of_living_writers_until_they_are_too_old(folder):
+def test_opened_cache_folder_keeps_temporary_files_of_running_writers_until_too_old(folder):
     aside(folder, f"{os.getppid()}-abc-1")
     aside(folder, f"{os.getpid()}-{module._RUN_ID}-2")
     aside(folder, "stranger")
@@ -74,13 +74,13 @@ def test_open_keeps_temporary_files_of_living_writers_until_they_are_too_old(fol
     assert folder.open().swept == 2
 
 
-def test_open_deletes_temporary_files_of_an_earlier_process_with_our_pid(folder):
+def test_opened_cache_folder_deletes_temporary_files_of_an_earlier_process_with_our_pid(folder):
     aside(folder, f"{os.getpid()}-earlier-1")
     aside(folder, f"{10**30}-x-1")
     assert folder.open().swept == 2
 
 
-def test_open_ignores_foreign_files(folder):
+def test_opened_cache_folder_ignores_foreign_files(folder):
     (folder.path / "notes.txt").write_text("mine")
     (folder.path / "d.safetensors").mkdir()
     (folder.path / "l.safetensors").symlink_to("nowhere")
@@ -88,7 +88,7 @@ def test_open_ignores_foreign_files(folder):
     assert names(folder) == {"notes.txt", "d.safetensors", "l.safetensors"}
 
 
-def test_failed_write_keeps_the_old_file_and_no_temporary_one(folder):
+def test_failed_write_of_a_cache_file_keeps_the_old_file_and_leaves_no_temporary_file(folder):
     class Full:
         def __len__(self):
             return 1
@@ -100,7 +100,7 @@ def test_failed_write_keeps_the_old_file_and_no_temporary_one(folder):
     assert names(folder) == {"k.safetensors"}
 
 
-def test_folder_whose_path_is_a_file_raises_os_error(tmp_path):
+def test_cache_folder_whose_path_is_a_file_raises_os_error(tmp_path):
     (tmp_path / "f").write_text("")
     blocked = BlockFolder(tmp_path / "f")
     with pytest.raises(OSError):
@@ -111,7 +111,7 @@ def test_folder_whose_path_is_a_file_raises_os_error(tmp_path):
     assert BlockFolder(tmp_path / "f" / "g").identity() is None
 
 
-def test_identity_changes_when_the_folder_is_deleted_and_created_again(folder):
+def test_identity_of_a_cache_folder_changes_when_it_is_deleted_and_created_again(folder):
     before = folder.identity()
     BlockFolder(folder.path).open()
     folder.write("k", [b""])

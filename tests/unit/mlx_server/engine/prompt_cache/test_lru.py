@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mlx_server.engine.prompt_cache.lru import Lru
 
 
-def test_add_evicts_the_least_recently_used_key():
+def test_lru_add_evicts_the_least_recently_used_key():
     lru = Lru(30)
     for key in "abc":
         assert lru.add({key: 10}) == []
@@ -15,7 +15,7 @@ def test_add_evicts_the_least_recently_used_key():
     assert list(lru) == ["c", "a", "d"]
 
 
-def test_add_evicts_other_keys_before_the_end_of_the_chain():
+def test_lru_add_evicts_other_keys_before_the_end_of_its_own_chain():
     lru = Lru(50)
     lru.add({"x": 10})
     lru.add({"1": 10, "2": 10})
@@ -24,7 +24,7 @@ def test_add_evicts_other_keys_before_the_end_of_the_chain():
     assert lru.add({"y": 20}) == ["5", "4"]
 
 
-def test_add_of_a_key_over_the_limit_evicts_no_other():
+def test_lru_add_of_a_key_over_the_limit_evicts_no_other_key():
     lru = Lru(10)
     lru.add({"a": 5})
     assert lru.add({"b": 11}) == ["b"]
@@ -32,7 +32,7 @@ def test_add_of_a_key_over_the_limit_evicts_no_other():
     assert Lru(0).add({"a": 1}) == ["a"]
 
 
-def test_lru_group_lists_the_newest_key_first_without_removed_ones():
+def test_lru_group_lists_the_newest_key_first_without_removed_keys():
     lru = Lru(40, group_of=lambda key: key[0])
     for key in ("a1", "a2", "b1"):
         lru.add({key: 10})
@@ -44,7 +44,7 @@ def test_lru_group_lists_the_newest_key_first_without_removed_ones():
     assert (len(lru), lru.total_bytes, lru.group("a")) == (0, 0, [])
 
 
-def test_add_oldest_evicts_nothing_and_is_evicted_first():
+def test_lru_add_oldest_evicts_no_key_and_its_key_is_evicted_first():
     lru = Lru(30)
     lru.add({"used": 10})
     assert lru.add_oldest("a", 10) and lru.add_oldest("b", 10)
@@ -56,7 +56,7 @@ def test_add_oldest_evicts_nothing_and_is_evicted_first():
 
 
 @given(st.integers(0, 50), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20))))
-def test_total_bytes_is_the_sum_of_the_keys_and_within_the_limit(limit, adds):
+def test_lru_total_bytes_is_the_sum_of_its_keys_and_within_the_limit(limit, adds):
     lru, sizes = Lru(limit), dict[str, int]()
     for key, size in adds:
         sizes[key] = size

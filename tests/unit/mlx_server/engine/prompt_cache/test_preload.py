@@ -16,23 +16,23 @@ FOREIGN = OTHER.of_blocks(range(12))
 sizes = st.lists(st.one_of(st.none(), st.integers(0, 2 * SLICE_BYTES)), max_size=30)
 
 
-def test_newest_of_keeps_the_order_and_leaves_out_other_models():
+def test_newest_cache_blocks_to_preload_keep_their_order_and_omit_other_models():
     newest = [*SECOND, FOREIGN[0], SNAPSHOT, *FIRST, *FOREIGN[1:]]
     assert newest_of(MODEL, newest) == [*SECOND, SNAPSHOT, *FIRST]
     assert newest_of(OTHER, newest) == FOREIGN
 
 
-def test_newest_of_leaves_out_a_block_whose_predecessor_is_gone():
+def test_newest_cache_blocks_to_preload_omit_a_block_whose_predecessor_is_missing():
     assert newest_of(MODEL, [FIRST[0], FIRST[2], *SECOND[1:]]) == [FIRST[0]]
 
 
-def test_newest_of_considers_a_bounded_number_of_blocks(monkeypatch):
+def test_newest_cache_blocks_to_preload_are_bounded_in_number(monkeypatch):
     monkeypatch.setattr(preload, "MOST_BLOCKS", 2)
     assert newest_of(MODEL, FIRST) == FIRST[:2]
 
 
 @given(sizes, st.integers(0, 8 * SLICE_BYTES))
-def test_slices_are_the_newest_keys_within_the_budget(of_keys, budget):
+def test_preload_slices_have_the_newest_cache_blocks_within_the_memory_budget(of_keys, budget):
     known = dict(zip(map(str, range(len(of_keys))), of_keys, strict=True))
     queue, read, left = PreloadQueue(known), list[str](), budget
     while keys := queue.take(known.__getitem__, left):
@@ -47,7 +47,7 @@ def test_slices_are_the_newest_keys_within_the_budget(of_keys, budget):
         assert (known[wanted[len(read)]] or 0) > left
 
 
-def test_queue_that_exceeds_the_budget_is_not_continued_when_the_budget_grows():
+def test_preload_queue_that_exceeded_the_budget_stays_ended_when_the_budget_grows():
     queue = PreloadQueue(["large", "small"])
     assert queue.take({"large": 10, "small": 1}.__getitem__, 5) == []
     assert queue.take({"large": 10, "small": 1}.__getitem__, 50) == []

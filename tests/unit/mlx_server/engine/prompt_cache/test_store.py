@@ -50,7 +50,7 @@ def files(tmp_path):
     return sorted((tmp_path / "prompts").glob("*.safetensors"))
 
 
-def test_stored_blocks_are_found_as_far_as_a_prompt_matches(open_store):
+def test_stored_cache_blocks_are_found_as_far_as_a_prompt_matches(open_store):
     model = Model(open_store())
     assert model.get(PROMPT) == 0
     model.keep(PROMPT)
@@ -61,7 +61,7 @@ def test_stored_blocks_are_found_as_far_as_a_prompt_matches(open_store):
     assert Model(model.store, "other").get(PROMPT) == 0
 
 
-def test_persisted_blocks_are_found_after_a_restart(open_store, tmp_path):
+def test_persisted_cache_blocks_are_found_after_a_restart(open_store, tmp_path):
     first = Model(open_store())
     first.keep(PROMPT)
     assert first.store.persist(5.0) in range(6)  # some may have been written before
@@ -73,7 +73,7 @@ def test_persisted_blocks_are_found_after_a_restart(open_store, tmp_path):
     assert second.store.counts.hits_ram == 5
 
 
-def test_shared_beginning_of_two_prompts_is_stored_once(open_store, tmp_path):
+def test_shared_beginning_of_two_prompts_is_cached_once(open_store, tmp_path):
     model = Model(open_store())
     assert model.keep([*range(16), *range(50, 58)]) == 6
     assert model.keep([*range(16), *range(80, 88)]) == 2
@@ -81,7 +81,7 @@ def test_shared_beginning_of_two_prompts_is_stored_once(open_store, tmp_path):
     assert len(files(tmp_path)) == 8
 
 
-def test_ten_turns_write_each_block_once(open_store, tmp_path):
+def test_ten_turns_of_a_conversation_write_each_cache_block_once(open_store, tmp_path):
     store = open_store()
     model, tokens = Model(store), list[int]()
     for turn in range(10):
@@ -93,7 +93,7 @@ def test_ten_turns_write_each_block_once(open_store, tmp_path):
     assert len(files(tmp_path)) == len(tokens) // SIZE
 
 
-def test_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_store):
+def test_cache_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_store):
     model = Model(open_store(ram=0))
     model.keep(PROMPT)
     assert model.get(PROMPT) == WHOLE
@@ -102,14 +102,14 @@ def test_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_store):
     assert model.store.ram_bytes == 0
 
 
-def test_blocks_without_a_disk_tier_are_found_in_ram(open_store, tmp_path):
+def test_cache_blocks_without_a_disk_tier_are_found_in_ram(open_store, tmp_path):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
     assert (model.get(PROMPT), model.store.persist(1.0)) == (WHOLE, 0)
     assert not (tmp_path / "prompts").exists()
 
 
-def test_end_of_a_chain_is_evicted_first_in_both_tiers(open_store, tmp_path):
+def test_end_of_a_chain_of_cache_blocks_is_evicted_first_in_both_tiers(open_store, tmp_path):
     model = Model(open_store(ram=3 * BLOCK_BYTES, on_disk=0))
     model.keep(PROMPT)
     assert model.get(PROMPT) == 12
@@ -120,7 +120,7 @@ def test_end_of_a_chain_is_evicted_first_in_both_tiers(open_store, tmp_path):
     assert sum(path.stat().st_size for path in files(tmp_path)) <= on_disk.store.disk_bytes <= 1500
 
 
-def test_order_of_use_survives_a_restart(open_store, tmp_path):
+def test_order_of_use_of_cache_blocks_survives_a_restart(open_store, tmp_path):
     model = Model(open_store(ram=0))
     model.keep([1] * 8)
     model.keep([2] * 8)
@@ -134,7 +134,7 @@ def test_order_of_use_survives_a_restart(open_store, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "emptied", "removed", "swapped", "a folder"])
-def test_damaged_file_is_a_miss_and_is_written_again(open_store, tmp_path, fault, capfd):
+def test_damaged_cache_file_is_a_miss_and_is_written_again(open_store, tmp_path, fault, capfd):
     first = Model(open_store())
     first.keep(PROMPT)
     first.store.persist(5.0)
@@ -167,7 +167,9 @@ def test_damaged_file_is_a_miss_and_is_written_again(open_store, tmp_path, fault
 
 
 @pytest.mark.parametrize("fault", ["flipped", "removed"])
-def test_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restart(open_store, tmp_path, fault):
+def test_cache_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restart(
+    open_store, tmp_path, fault
+):
     """A block in RAM is served without a look at its file, so the harm shows at the next start, as a miss.
 
     Found by tests/stateful/test_prompt_cache.py. The miss costs one prefill; the block is then written again.
@@ -194,7 +196,7 @@ def test_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restart(open
     assert Model(open_store()).get(prompt) == SIZE
 
 
-def test_file_of_another_model_under_our_name_is_a_miss(open_store, tmp_path):
+def test_cache_file_of_another_model_under_the_right_name_is_a_miss(open_store, tmp_path):
     other, ours = Model(open_store(), "other"), Model(open_store(), "model")
     other.keep(PROMPT)
     other.store.persist(5.0)
@@ -203,7 +205,7 @@ def test_file_of_another_model_under_our_name_is_a_miss(open_store, tmp_path):
     assert Model(open_store(), "model").get(PROMPT) == 0
 
 
-def test_full_disk_keeps_blocks_in_ram_and_logs_once_until_there_is_room(open_store, tmp_path, capfd):
+def test_full_disk_keeps_cache_blocks_in_ram_and_logs_once_until_there_is_room(open_store, tmp_path, capfd):
     clock, full = Clock(), FullFolder(tmp_path / "prompts")
     model = Model(open_store(folder=full, clock=clock))
     model.keep(PROMPT)
@@ -233,7 +235,9 @@ def test_cache_folder_blocked_by_a_file_is_logged_once_and_tried_again_later(ope
     assert model.store.persist(5.0) == 5
 
 
-def test_folder_removed_while_running_clears_both_tiers_and_is_created_again(open_store, tmp_path, capfd):
+def test_cache_folder_deleted_while_running_clears_both_tiers_and_is_created_again(
+    open_store, tmp_path, capfd
+):
     model = Model(open_store())
     model.keep(PROMPT)
     model.store.persist(5.0)
@@ -247,7 +251,7 @@ def test_folder_removed_while_running_clears_both_tiers_and_is_created_again(ope
     assert len(files(tmp_path)) == 5
 
 
-def test_two_stores_on_one_folder_survive_deletions_by_each_other(open_store, tmp_path):
+def test_two_prompt_caches_on_one_folder_survive_deletions_by_each_other(open_store, tmp_path):
     one, two = Model(open_store()), Model(open_store())
     one.keep(PROMPT)
     two.keep(PROMPT)
@@ -261,7 +265,7 @@ def test_two_stores_on_one_folder_survive_deletions_by_each_other(open_store, tm
     assert one.get(PROMPT) == WHOLE
 
 
-def test_restore_after_an_eviction_uses_the_blocks_that_the_match_holds(open_store):
+def test_cache_match_found_before_an_eviction_is_still_restored_from_its_blocks(open_store):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
     find = model.store.find(model.keys, PROMPT, TAGS)
@@ -273,7 +277,7 @@ def test_restore_after_an_eviction_uses_the_blocks_that_the_match_holds(open_sto
     assert model.get(PROMPT) == 0
 
 
-def test_block_is_read_once_for_two_requests(open_store):
+def test_cache_block_is_read_from_disk_once_for_two_requests(open_store):
     first = Model(open_store())
     first.keep(PROMPT)
     first.store.persist(5.0)
@@ -289,7 +293,7 @@ def test_block_is_read_once_for_two_requests(open_store):
     assert len(reads) == len(set(reads))
 
 
-def test_find_returns_the_longest_snapshot_that_begins_the_prompt(open_store):
+def test_cache_find_returns_the_longest_snapshot_that_begins_the_prompt(open_store):
     model = Model(open_store())
     for length in (5, 9, 14):
         model.keep_snapshot(PROMPT[:length])
@@ -302,7 +306,7 @@ def test_find_returns_the_longest_snapshot_that_begins_the_prompt(open_store):
     assert Model(open_store()).get(PROMPT) == 14
 
 
-def test_broken_snapshot_is_dropped_and_a_shorter_one_used(open_store, tmp_path):
+def test_broken_cache_snapshot_is_dropped_and_a_shorter_snapshot_is_used(open_store, tmp_path):
     model = Model(open_store())
     model.keep_snapshot(PROMPT[:5])
     path = tmp_path / "prompts" / (model.keep_snapshot(PROMPT[:9]) + ".safetensors")
@@ -314,7 +318,7 @@ def test_broken_snapshot_is_dropped_and_a_shorter_one_used(open_store, tmp_path)
     assert not path.exists()
 
 
-def test_blocks_evicted_from_disk_are_not_written_again(open_store):
+def test_cache_blocks_evicted_from_disk_are_not_written_again(open_store):
     store = open_store(on_disk=5 * (BLOCK_BYTES + 1000))
     model = Model(store)
     for first in range(8):
@@ -327,7 +331,7 @@ def test_blocks_evicted_from_disk_are_not_written_again(open_store):
     assert store.usage().written == written
 
 
-def test_usage_counts_hits_by_tier_and_misses(open_store):
+def test_cache_usage_counts_hits_by_tier_and_misses(open_store):
     first = Model(open_store())
     assert first.get(PROMPT) == 0
     first.keep(PROMPT)
@@ -366,7 +370,7 @@ def restarted(open_store, *prompts, **limits):
     return Model(open_store(**limits))
 
 
-def test_preloaded_blocks_are_found_in_ram(open_store):
+def test_preloaded_cache_blocks_are_found_in_ram(open_store):
     model = restarted(open_store, PROMPT)
     assert preload(model) == 5 * BLOCK_BYTES
     assert model.get(PROMPT) == WHOLE
@@ -375,7 +379,7 @@ def test_preloaded_blocks_are_found_in_ram(open_store):
     assert preload(Model(model.store, "other")) == 5 * BLOCK_BYTES  # of which there is nothing
 
 
-def test_preload_takes_the_newest_prompt_within_half_of_the_ram_tier(open_store):
+def test_cache_preload_takes_the_newest_prompt_within_half_of_the_ram_tier(open_store):
     model = restarted(open_store, OTHER_PROMPT, PROMPT, ram=16 * BLOCK_BYTES)
     size = model.store._disk.size_of(model.store._disk.newest()[0])  # a small file is mostly header
     whole = Model(open_store(ram=2 * 5 * size + 2))
@@ -385,7 +389,7 @@ def test_preload_takes_the_newest_prompt_within_half_of_the_ram_tier(open_store)
     assert preload(model, available=size - 1) == 0
 
 
-def test_preloaded_blocks_are_evicted_before_used_ones(open_store):
+def test_preloaded_cache_blocks_are_evicted_before_used_blocks(open_store):
     model = restarted(open_store, PROMPT)
     model.keep(OTHER_PROMPT)
     assert preload(model) == 10 * BLOCK_BYTES
@@ -394,14 +398,14 @@ def test_preloaded_blocks_are_evicted_before_used_ones(open_store):
     assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (5, 0)
 
 
-def test_freeing_ram_ends_the_preload(open_store):
+def test_freeing_ram_ends_the_preload_of_cache_blocks(open_store):
     model = restarted(open_store, PROMPT)
     model.store.preload(model.keys, model.tags)
     model.store.free_ram(1)
     assert model.store.preload_job(MANY) is None
 
 
-def test_preload_drops_damaged_and_missing_files(open_store, tmp_path):
+def test_cache_preload_drops_damaged_and_missing_files(open_store, tmp_path):
     model = restarted(open_store, PROMPT)
     newest = model.store._disk.newest()
     folder = tmp_path / "prompts"
@@ -414,7 +418,7 @@ def test_preload_drops_damaged_and_missing_files(open_store, tmp_path):
     assert len(files(tmp_path)) == 3
 
 
-def test_preload_of_a_cleared_folder_ends(open_store, tmp_path):
+def test_cache_preload_ends_when_its_folder_is_deleted(open_store, tmp_path):
     model = restarted(open_store, PROMPT)
     model.store.preload(model.keys, model.tags)
     job = model.store.preload_job(MANY)

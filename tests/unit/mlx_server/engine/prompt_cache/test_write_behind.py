@@ -1,11 +1,11 @@
-"""The writing thread: it runs jobs in order and within bounds, and survives a job that fails."""
+"""The writing thread runs jobs in order and within bounds, and survives a job that fails."""
 
 import threading
 
 from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
 
-def test_jobs_run_in_order_and_flush_waits_for_them():
+def test_write_behind_runs_jobs_in_order_and_flush_waits_for_them():
     writer, done = WriteBehind(10), list[int]()
     for number in range(50):
         assert writer.put(lambda number=number: done.append(number))  # type: ignore[misc]
@@ -14,7 +14,7 @@ def test_jobs_run_in_order_and_flush_waits_for_them():
     writer.close()
 
 
-def test_put_is_refused_while_too_many_bytes_wait():
+def test_write_behind_refuses_a_job_while_too_many_bytes_wait():
     writer, gate = WriteBehind(10), threading.Event()
     assert writer.put(lambda: _wait(gate), 6)
     assert not writer.put(lambda: None, 5)
@@ -26,7 +26,7 @@ def test_put_is_refused_while_too_many_bytes_wait():
     writer.close()
 
 
-def test_failing_job_is_logged_and_the_next_one_runs(capfd):
+def test_write_behind_logs_a_failing_job_and_runs_the_next_one(capfd):
     writer, done = WriteBehind(10), list[int]()
 
     def fails() -> None:

@@ -44,7 +44,7 @@ def order(scores) -> list[int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_and_order_equal_those_of_the_reference(folders, family):
+def test_reranker_scores_and_order_equal_the_recorded_reference(folders, family):
     folder = folders(family)
     facts = read_facts(folder)
     assert (facts.kind, facts.capabilities) == ("rerank", ("rerank",))
@@ -60,7 +60,7 @@ def test_scores_and_order_equal_those_of_the_reference(folders, family):
         assert order(scores) == order(reference)
 
 
-def test_every_cross_encoder_that_is_listed_has_a_head():
+def test_every_listed_cross_encoder_architecture_has_a_scoring_head():
     assert HEADS.keys() == RERANKING_ENCODERS
 
 
@@ -72,7 +72,7 @@ def test_self_test_of_a_reranker_fails_if_its_score_is_not_a_number(folders):
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen3-classifier"])
-def test_beginning_that_pairs_share_is_computed_once_and_changes_no_score(folders, family):
+def test_shared_beginning_of_query_document_pairs_computed_once_changes_no_score(folders, family):
     reranker = load_reranker(folders(family), 4096)
     pairs = reranker.tokenizer.pairs(QUERIES[0], [*DOCUMENTS, DOCUMENTS[0]], None)
     ids, _ = padded([pair.ids for pair in pairs])
@@ -83,7 +83,7 @@ def test_beginning_that_pairs_share_is_computed_once_and_changes_no_score(folder
     assert reranker.logits([pairs[0]] * 2) == pytest.approx([alone[0]] * 2, abs=1e-4)
 
 
-def test_shared_beginning_is_shorter_than_the_shortest_row():
+def test_shared_beginning_of_token_rows_is_shorter_than_the_shortest_row():
     ids = mx.array([[5, 6, 7, 0], [5, 6, 8, 9], [5, 6, 0, 0]])
     assert shared_tokens(ids, mx.array([3, 4, 2])) == 1
     assert shared_tokens(ids[:2], mx.array([3, 4])) == 2
@@ -106,7 +106,7 @@ def quantize(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-mean", "qwen3"])
-def test_quantized_reranker_gives_nearly_the_scores_of_the_reference(tmp_path, family):
+def test_quantized_reranker_gives_nearly_the_recorded_reference_scores(tmp_path, family):
     FAMILIES[family](tmp_path)
     quantize(tmp_path)
     facts = read_facts(tmp_path)

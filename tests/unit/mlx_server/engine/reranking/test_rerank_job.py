@@ -54,20 +54,20 @@ def pairs_of(documents: tuple[str, ...], query: str = "abc", **fields: Any) -> l
     [({}, "defghi"), ({"context_tokens": 8}, "de"), ({"context_tokens": 99}, "defghi"),
      ({"max_document_tokens": 4}, "defg"), ({"max_document_tokens": 99}, "defghi")],
 )  # fmt: skip
-def test_long_document_loses_its_end_and_the_query_nothing(fields, kept):
+def test_rerank_pair_with_a_long_document_cuts_only_the_end_of_the_document(fields, kept):
     (pair,) = pairs_of(("defghijklmno",), **fields)
     assert pair.ids == [CLS, *map(ord, "abc"), SEP, *map(ord, kept), SEP]
     assert pair.types == [0] * 5 + [1] * (len(kept) + 1)
     assert pair.ids[pair.start : pair.end] == list(map(ord, kept))
 
 
-def test_pair_that_fits_is_not_cut():
+def test_rerank_pair_that_fits_the_context_is_not_cut():
     assert [len(pair.ids) for pair in pairs_of(("", "defghi"))] == [6, 12]
 
 
 @pytest.mark.parametrize("documents", [("d",), ("defgh" * 99,)])
 @pytest.mark.parametrize("truncate", [True, False])
-def test_query_without_room_for_a_document_is_refused_whatever_the_documents_are(documents, truncate):
+def test_rerank_query_that_leaves_no_room_for_a_document_is_refused(documents, truncate):
     with pytest.raises(
         RequestError, match="the query is too long: 12 tokens or 12|the query is too long"
     ) as caught:
@@ -76,29 +76,29 @@ def test_query_without_room_for_a_document_is_refused_whatever_the_documents_are
     assert "documents are cut to fit, the query never is" in str(caught.value)
 
 
-def test_enormous_query_is_refused_before_it_is_tokenized():
+def test_enormous_rerank_query_is_refused_before_it_is_tokenized():
     with pytest.raises(RequestError, match=f"it has {MAX_READ_CHARS + 1} characters, and "):
         pairs_of(("a",), query="q" * (MAX_READ_CHARS + 1))
 
 
-def test_document_that_must_not_be_cut_is_refused_unless_its_own_limit_makes_it_fit():
+def test_rerank_document_too_long_without_truncate_is_refused_unless_a_document_limit_helps():
     with pytest.raises(RequestError, match="let it be truncated"):
         pairs_of(("defghij",), truncate=False)
     (pair,) = pairs_of(("defghij",), truncate=False, max_document_tokens=6)
     assert len(pair.ids) == 12
 
 
-def test_request_without_documents_is_refused():
+def test_rerank_request_without_documents_is_refused():
     with pytest.raises(RequestError, match="at least one document"):
         pairs_of(())
 
 
-def test_tokens_beyond_the_weights_are_refused():
+def test_rerank_tokens_beyond_the_embedding_matrix_are_refused():
     with pytest.raises(RequestError, match="do not belong together"):
         pairs_of(("ﬃ",))
 
 
-def test_documents_are_batched_by_length_and_scored_in_their_order():
+def test_rerank_documents_are_batched_by_length_and_scored_in_request_order():
     model = Model()
     documents = ("a" * 700, "b", "c" * 699, "dd") + ("e" * 500,) * 3
     job = RerankJob(Rerank("r", "m", "q", documents), reranker(1000, model), 0.0, load_s=0.25)
@@ -114,20 +114,20 @@ def test_documents_are_batched_by_length_and_scored_in_their_order():
     assert len(model.shapes) < len(documents)
 
 
-def test_scores_end_in_a_sigmoid_where_the_model_does_and_raw_scores_do_not():
+def test_rerank_score_has_a_sigmoid_only_if_the_model_applies_one_and_raw_scores_are_off():
     assert reranker(applies_sigmoid=True).score(0.0, raw=False) == 0.5
     assert reranker(applies_sigmoid=True).score(-1e30, raw=False) == 0.0
     assert reranker(applies_sigmoid=True).score(3.0, raw=True) == 3.0
     assert reranker(applies_sigmoid=False).score(3.0, raw=False) == 3.0
 
 
-def test_sigmoid_keeps_the_order_of_large_logits():
+def test_rerank_scores_after_a_sigmoid_keep_the_order_of_large_logits():
     """With 32 bits, two documents with logits of 20 and 25 both have the score 1."""
     score = reranker(applies_sigmoid=True).score
     assert score(20.0, raw=False) < score(25.0, raw=False) < 1
 
 
-def test_score_that_is_not_a_number_is_a_fault_of_the_engine():
+def test_rerank_score_that_is_not_a_number_is_an_engine_error():
     broken = reranker(model=lambda ids, mask, types, lengths: lengths * float("nan"))
     job = RerankJob(Rerank("r", "m", "q", ("a",)), broken, 0.0, 0.0)
     assert job.tokenize_slice() and job.step()
@@ -149,16 +149,16 @@ IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activa
         ({}, {"activation_fn": IDENTITY}, False),
     ],
 )
-def test_activation_is_that_of_the_models_configuration(config, sentence_config, expected):
+def test_rerank_sigmoid_follows_from_the_models_configuration(config, sentence_config, expected):
     assert ends_in_sigmoid(config, sentence_config) is expected
 
 
-def test_other_activation_is_refused():
+def test_reranker_with_an_activation_other_than_sigmoid_or_none_is_refused():
     with pytest.raises(ValueError, match="Tanh"):
         ends_in_sigmoid({}, {"activation_fn": "torch.nn.modules.activation.Tanh"})
 
 
-def test_judge_prompt_has_the_instruction_and_only_the_document_can_be_cut():
+def test_rerank_prompt_of_a_language_model_has_the_instruction_and_cuts_only_the_document():
     prompt = JudgePrompt(lambda texts: [list(map(ord, text)) for text in texts])
     (pair,) = prompt.pairs("why", ["because of the rain"], "find causes")
     text = "".join(map(chr, pair.ids))

@@ -153,7 +153,7 @@ class FakeRunner(Runner):
 
 
 class FakeVerification(Verification):
-    """Finds the models damaged that the test names, and notes which models have answered."""
+    """Finds those models damaged that the test names, and records which models have answered."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ UNMEETABLE = {"$ref": "#"}
 
 
 class Guard:
-    """Refuses prompts over `most_tokens`, as ones that the machine can never hold."""
+    """Refuses prompts over `most_tokens`, as prompts that the machine can never hold."""
 
     most_tokens = 100
 
@@ -76,7 +76,7 @@ def test_early_check_of_a_valid_request_reports_its_prompts_length():
         (check(EMBED), None, "not_a_chat_model"),
     ],
 )
-def test_early_check_fails_with_the_error_of_the_request(op, runner, code):
+def test_early_check_fails_with_the_error_that_the_request_would_get(op, runner, code):
     assert code_of(answer(op, runner)) == code
 
 
@@ -92,7 +92,7 @@ def test_early_check_with_a_temporary_failure_leaves_the_request_queued(error):
     assert answer(check(), Runner(error=error)) == Accepted("a")
 
 
-def test_early_check_reads_an_unloaded_model_without_weights_and_accepts_if_it_is_damaged():
+def test_early_check_accepts_a_request_whose_unloaded_model_cannot_be_read():
     def read(of: Any) -> Any:
         raise OSError(f"{of.name} is cut off")
 

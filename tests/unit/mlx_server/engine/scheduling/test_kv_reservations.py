@@ -19,7 +19,7 @@ def generation(id: str) -> Generation:
 
 
 @pytest.mark.parametrize("room_for", [10, 1000])
-def test_answer_whose_reservation_cannot_grow_ends_with_length(room_for: int):
+def test_answer_whose_kv_reservation_cannot_grow_ends_with_reason_length(room_for: int):
     guard: Any = SimpleNamespace(extend_reservation=lambda model, id, tokens, most: tokens < room_for)
     answer, events = generation("a"), []
     while answer.done is None:

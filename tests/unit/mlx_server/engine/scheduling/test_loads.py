@@ -121,7 +121,7 @@ def no_room(held_by_requests: bool = True) -> MustWait:
     return MustWait(InsufficientMemory("no room", retryable=True), held_by_requests=held_by_requests)
 
 
-def test_one_load_serves_all_requests_for_the_model(world):
+def test_one_model_load_serves_all_requests_that_wait_for_the_model(world):
     assert world.ask("a", "a", "b") == [LoadAdvanced("a", 0.0)]
     assert world.loads.loading == "a"
     (completed,) = world.step()
@@ -131,7 +131,7 @@ def test_one_load_serves_all_requests_for_the_model(world):
     assert world.step() == [LoadAdvanced("b", 0.0)]
 
 
-def test_models_are_evicted_for_their_number_and_for_memory(world):
+def test_model_load_evicts_models_over_the_limit_on_their_number_and_for_memory(world):
     world.models.evictions = [world.models.loaded["old"]]
     world.guard.decisions["a"] = Fits(drop_caches=True, evict=("older",))
     evicted = [outcome.model.entry.name for outcome in world.ask("a") if isinstance(outcome, Evict)]
@@ -139,14 +139,14 @@ def test_models_are_evicted_for_their_number_and_for_memory(world):
     assert [fits.evict for fits in world.guard.relieved] == [()]
 
 
-def test_model_that_fits_is_loaded_before_one_that_must_wait():
+def test_model_that_fits_memory_is_loaded_before_a_model_that_must_wait():
     world = World(max_wait_s=60.0)
     world.guard.decisions["a"] = no_room()
     assert world.ask("a", "b") == [LoadAdvanced("b", 0.0)]
     assert len(world.requests) == 2
 
 
-def test_load_that_waited_too_long_is_refused_with_the_guards_error(world):
+def test_model_load_that_waited_too_long_is_refused_with_the_memory_guards_error(world):
     world.guard.decisions["a"] = no_room()
     (refused,) = world.ask("a")  # it may not wait at all
     assert isinstance(refused, LoadRefused)
@@ -160,7 +160,7 @@ def test_load_that_waited_too_long_is_refused_with_the_guards_error(world):
     ("held_by_requests", "resumes", "limit_s"),
     [(True, False, 60.0), (False, False, OTHERS_S), (False, True, 60.0)],
 )
-def test_load_waits_longer_behind_our_own_requests_and_for_a_cut_off_answer(
+def test_model_load_waits_longer_behind_own_requests_or_for_a_resumed_answer(
     held_by_requests, resumes, limit_s
 ):
     world = World(max_wait_s=60.0)
@@ -173,7 +173,7 @@ def test_load_waits_longer_behind_our_own_requests_and_for_a_cut_off_answer(
     assert isinstance(refused, LoadRefused)
 
 
-def test_load_wait_of_a_cancelled_request_does_not_count_for_a_later_one():
+def test_model_load_wait_of_a_cancelled_request_does_not_count_for_a_later_request():
     world = World(max_wait_s=60.0)
     world.guard.decisions |= {"a": no_room(), "b": no_room()}
     assert world.ask("a", "b") == []
@@ -187,14 +187,14 @@ def test_load_wait_of_a_cancelled_request_does_not_count_for_a_later_one():
     assert refused.model == "b"
 
 
-def test_load_refused_for_the_number_of_models_names_the_setting(world):
+def test_model_load_refused_for_the_number_of_loaded_models_names_the_setting(world):
     world.models.evictions = None
     (refused,) = world.ask("a")
     assert refused.error.code == "overloaded"
     assert "max_loaded_models" in str(refused.error)
 
 
-def test_load_that_must_wait_is_retried_after_a_delay():
+def test_model_load_that_must_wait_for_memory_is_retried_after_a_delay():
     world = World(max_wait_s=60.0)
     world.guard.decisions["a"] = no_room()
     assert world.ask("a") == []
@@ -207,7 +207,7 @@ def test_load_that_must_wait_is_retried_after_a_delay():
     assert world.step() == [LoadAdvanced("a", 0.0)]
 
 
-def test_abandoned_load_is_forgotten(world):
+def test_abandoned_model_load_is_removed_and_releases_its_memory_reservation(world):
     world.ask("a")
     world.loads.abandon()
     assert world.loads.loading is None
@@ -215,7 +215,7 @@ def test_abandoned_load_is_forgotten(world):
 
 
 @pytest.mark.parametrize(("name", "code"), [("nobody", "model_not_found"), ("bad", "model_load_failed")])
-def test_missing_or_broken_model_is_refused_with_its_code(world, name, code):
+def test_load_of_a_missing_or_broken_model_is_refused_with_its_error_code(world, name, code):
     (refused,) = world.ask(name)
     assert isinstance(refused.error, EngineError)
     assert refused.error.code == code

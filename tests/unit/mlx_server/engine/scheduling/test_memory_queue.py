@@ -35,7 +35,7 @@ def no_room(held_by_requests: bool = True) -> MustWait:
     return MustWait(error, held_by_requests=held_by_requests)
 
 
-def test_memory_queue_is_first_come_first_served():
+def test_requests_waiting_for_memory_are_served_in_order_of_arrival():
     waiting = Waiting()
     big, small = waiting.add("big", "m"), waiting.add("small", "n")
     assert waiting.queue.due(0.0) is big
@@ -48,7 +48,9 @@ def test_memory_queue_is_first_come_first_served():
 
 
 @pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_memory_queue_bounds_each_wait_and_forgets_it(held_by_requests, limit_s):
+def test_request_that_waited_for_memory_too_long_is_refused_and_a_new_wait_starts_at_zero(
+    held_by_requests, limit_s
+):
     waiting = Waiting()
     request = waiting.add("a")
     assert waiting.queue.postpone(request, no_room(held_by_requests), 5.0) is None
@@ -64,7 +66,7 @@ def test_memory_queue_bounds_each_wait_and_forgets_it(held_by_requests, limit_s)
     )  # and with a whole wait
 
 
-def test_memory_queue_lets_a_resumed_answer_wait_longer_for_other_programs():
+def test_resumed_answer_may_wait_longer_for_memory_of_other_programs():
     waiting = Waiting()
     request = waiting.add("a", emitted=(1, 2))
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 0.0) is None
@@ -72,7 +74,7 @@ def test_memory_queue_lets_a_resumed_answer_wait_longer_for_other_programs():
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 120.0) is not None
 
 
-def test_next_request_is_due_at_once_when_the_first_is_cancelled():
+def test_next_request_waiting_for_memory_is_tried_at_once_when_the_first_is_cancelled():
     waiting = Waiting()
     first, second = waiting.add("a"), waiting.add("b")
     waiting.queue.postpone(first, no_room(), 0.0)

@@ -36,7 +36,7 @@ def slices(clock: Clock, seconds: float, *fractions: float) -> Generator[float, 
     return "weights"
 
 
-def test_load_reads_slices_until_its_turn_is_over(clock):
+def test_model_load_reads_slices_until_its_turn_is_over(clock):
     load = ModelLoad(ENTRY, slices(clock, TURN_S / 2, 0.2, 0.4, 0.6, 0.8, 1.0), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.4
@@ -45,27 +45,27 @@ def test_load_reads_slices_until_its_turn_is_over(clock):
     assert load.weights is None
 
 
-def test_load_with_a_slice_longer_than_a_turn_reads_only_that_slice(clock):
+def test_model_load_with_a_slice_longer_than_a_turn_reads_only_that_slice(clock):
     load = ModelLoad(ENTRY, slices(clock, 10 * TURN_S, 0.5, 1.0), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.5
 
 
-def test_load_ends_its_turn_when_its_fraction_does_not_grow(clock):
+def test_model_load_ends_its_turn_when_its_progress_does_not_grow(clock):
     load = ModelLoad(ENTRY, slices(clock, 0.0, 0.1, 0.1, 0.1), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.1
     assert not load.advance(clock)
 
 
-def test_load_has_its_weights_and_its_time_when_all_is_read(clock):
+def test_finished_model_load_has_its_weights_and_its_elapsed_time(clock):
     load = ModelLoad(ENTRY, slices(clock, TURN_S / 10, 0.5), clock.now)
     load.advance(clock)
     assert load.weights == "weights"
     assert load.elapsed_s(clock.now + 3.0) == pytest.approx(3.0 + TURN_S / 10)
 
 
-def test_load_of_a_broken_model_raises_when_advanced(clock):
+def test_model_load_of_a_broken_model_raises_when_advanced(clock):
     def broken() -> Generator[float, None, Any]:
         yield 0.0
         raise LoadError("a", "cut off")

@@ -44,16 +44,16 @@ def got(table: EngineRequests, request_id: str) -> Request:
     return request
 
 
-def test_models_of_a_queue_are_ordered_by_their_first_request(table):
+def test_models_of_queued_requests_are_ordered_by_their_first_request(table):
     assert table.models(FOR_MODEL) == ["a", "b"]
 
 
-def test_view_of_one_model_has_its_requests_in_order_of_arrival(table):
+def test_queue_of_one_model_has_its_requests_in_order_of_arrival(table):
     assert ids(table.select(FOR_MODEL, model="a")) == ["1", "3"]
     assert ids(table.select(FOR_MODEL)) == ["1", "2", "3"]
 
 
-def test_finished_request_is_in_no_view(table):
+def test_finished_request_is_in_no_queue(table):
     table.finish(got(table, "3"))
     assert table.get("3") is None
     assert "3" not in table
@@ -61,7 +61,7 @@ def test_finished_request_is_in_no_view(table):
     assert ids(table.select(*RequestStatus)) == ["1", "2"]
 
 
-def test_queue_is_ordered_by_the_time_its_requests_reached_it_not_by_arrival():
+def test_queue_of_requests_is_ordered_by_the_time_they_entered_it_and_not_by_arrival():
     table = table_of(*(Generate(id, "m", "text", prompt="p") for id in "abc"))
     for id in "ca":
         table.move(got(table, id), TOKENIZING)
@@ -72,7 +72,7 @@ def test_queue_is_ordered_by_the_time_its_requests_reached_it_not_by_arrival():
     assert ids(table.select(FOR_MEMORY, FOR_MODEL)) == ["a", "b", "c"]
 
 
-def test_first_and_any_agree_with_the_view(table):
+def test_first_and_any_of_a_queue_agree_with_its_requests(table):
     first = table.first(FOR_MODEL, model="b")
     assert first is not None and first.id == "2"
     assert table.any(FOR_MODEL, model="b")
@@ -80,12 +80,12 @@ def test_first_and_any_agree_with_the_view(table):
     assert not table.any(FOR_MEMORY)
 
 
-def test_request_moved_to_the_back_is_the_last_of_its_status(table):
+def test_request_moved_to_the_back_is_the_last_of_its_queue(table):
     table.move_to_back(got(table, "1"))
     assert ids(table.select(FOR_MODEL)) == ["2", "3", "1"]
 
 
-def test_second_request_with_an_id_in_use_is_refused(table):
+def test_second_request_with_an_id_in_use_is_refused_by_the_request_table(table):
     with pytest.raises(ValueError, match="'1' is in use"):
         table.add(Request(Load("1", "b")))
     assert table.models(FOR_MODEL) == ["a", "b"]
@@ -93,7 +93,7 @@ def test_second_request_with_an_id_in_use_is_refused(table):
 
 @pytest.mark.parametrize("before", RequestStatus)
 @pytest.mark.parametrize("after", RequestStatus)
-def test_only_listed_transitions_are_allowed(before, after):
+def test_only_listed_status_transitions_of_a_request_are_allowed(before, after):
     table = table_of(Generate("a", "m", "text", prompt="p"))
     request = got(table, "a")
     for status in PATHS[before]:
@@ -107,7 +107,7 @@ def test_only_listed_transitions_are_allowed(before, after):
         assert request.status is before
 
 
-def test_request_of_another_table_is_not_moved(table):
+def test_request_of_another_request_table_is_not_moved(table):
     with pytest.raises(IllegalTransition):
         table.finish(Request(Load("1", "a")))
     assert len(table) == 3
@@ -122,5 +122,5 @@ def test_request_of_another_table_is_not_moved(table):
         (Load("1", "m"), False),
     ],
 )
-def test_only_a_generation_with_emitted_tokens_resumes(op, resumes):
+def test_only_a_generation_with_emitted_tokens_counts_as_resumed(op, resumes):
     assert Request(op).resumes is resumes

@@ -1,4 +1,4 @@
-"""Requests that wait for background workers: ready in order as their jobs end, cancelled with them."""
+"""Requests that wait for background jobs: ready in order as these end, and cancelled together with them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Preparing:
         return [request.id for request in self.runner.prepared()]
 
 
-def test_requests_are_prepared_in_order_of_arrival_as_their_jobs_end():
+def test_requests_whose_background_jobs_have_ended_are_ready_in_order_of_arrival():
     preparing = Preparing("a", "b", "c")
     assert not preparing.runner.can_step
     preparing.jobs["c"].set_result(None)
@@ -46,14 +46,14 @@ def test_requests_are_prepared_in_order_of_arrival_as_their_jobs_end():
     assert preparing.runner.can_step
 
 
-def test_runner_ignores_requests_of_another_model():
+def test_runner_of_a_model_ignores_requests_for_another_model():
     preparing = Preparing()
     preparing._add("other", "n").set_result(None)
     assert preparing.ready() == []
     assert not preparing.runner.can_step
 
 
-def test_request_whose_job_failed_is_prepared_and_its_result_raises():
+def test_request_whose_background_job_failed_is_ready_and_its_result_raises():
     preparing = Preparing("a")
     preparing.jobs["a"].set_exception(ValueError("no"))
     (request,) = preparing.runner.prepared()
@@ -62,7 +62,7 @@ def test_request_whose_job_failed_is_prepared_and_its_result_raises():
         job.result()
 
 
-def test_request_with_two_jobs_is_prepared_when_both_have_ended():
+def test_request_with_two_background_jobs_is_ready_when_both_have_ended():
     grammar: Future = Future()
     prefix: Future = Future()
     jobs = BackgroundJobs(grammar, prefix)
@@ -73,13 +73,13 @@ def test_request_with_two_jobs_is_prepared_when_both_have_ended():
     assert BackgroundJobs().done
 
 
-def test_cancelled_jobs_that_have_not_begun_are_not_run():
+def test_cancelled_background_jobs_that_have_not_begun_are_not_run():
     job: Future = Future()
     BackgroundJobs(grammar=job).cancel()
     assert job.cancelled()
 
 
-def test_closed_runner_has_cancelled_and_finished_all_its_requests():
+def test_closed_runner_cancels_the_jobs_of_its_requests_and_finishes_the_requests():
     preparing = Preparing("a", "b")
     other = preparing._add("other", "n")
     preparing.runner.close()

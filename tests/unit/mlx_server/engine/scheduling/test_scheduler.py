@@ -54,7 +54,7 @@ def of(engine: FakeEngine, *kinds: type) -> list:
     return [event for event in engine.events if isinstance(event, kinds)]
 
 
-def test_ready_follows_the_answers_to_all_preloads():
+def test_engine_reports_ready_only_after_the_results_of_all_preloads():
     engine = FakeEngine(preload=[CHAT, "nobody:latest", EMBED])
     engine.scheduler.preload()
     engine.turn(8)
@@ -71,7 +71,7 @@ def test_engine_without_preloads_is_ready_at_once(engine):
     assert of(engine, Ready) == [engine.events[0]]
 
 
-def test_request_for_an_unloaded_model_loads_it_and_carries_the_loads_time(engine):
+def test_request_for_an_unloaded_model_loads_it_and_reports_progress_and_load_time(engine):
     engine.send(generate("a"))
     engine.turn(5)
     assert [event.fraction for event in of(engine, Loading)] == [0.0, 0.9]
@@ -91,7 +91,7 @@ def test_generations_start_first_come_first_served_across_models(loaded):
     assert all(isinstance(loaded.answer(id), Done) for id in "abcd")
 
 
-def test_generation_whose_wait_is_over_is_refused_and_the_next_is_tried(loaded):
+def test_generation_that_waited_too_long_for_memory_is_refused_and_the_next_one_is_tried(loaded):
     loaded.guard.places = 0
     loaded.send(generate("a"), generate("b"))
     loaded.turn()
@@ -106,7 +106,7 @@ def test_generation_whose_wait_is_over_is_refused_and_the_next_is_tried(loaded):
     assert loaded.answer("b").reason == "length"
 
 
-def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
+def test_unusable_grammar_fails_only_its_own_request(loaded):
     loaded.send(generate("bad", json_schema={}), generate("good", json_schema={}))
     loaded.turn()
     assert loaded.status("bad") is loaded.status("good") is RequestStatus.PREPARING
@@ -117,7 +117,7 @@ def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
     assert loaded.answer("good").reason == "length"
 
 
-def test_slow_prompt_delays_no_other_model_and_no_running_request(loaded):
+def test_slow_tokenization_of_a_prompt_delays_no_other_model_and_no_running_request(loaded):
     """A template with nested loops once blocked all streams for 133 s."""
     loaded.guard.places = 3
     loaded.send(generate("running", steps=99))
@@ -132,8 +132,8 @@ def test_slow_prompt_delays_no_other_model_and_no_running_request(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
-def test_requests_that_arrive_together_are_processed_in_one_step_if_no_answer_runs(loaded):
-    """The first of eight prompts began alone, and the other seven waited for a step of a prompt."""
+def test_prompts_that_arrive_together_are_processed_in_one_step_if_no_answer_runs(loaded):
+    """The first of eight prompts once began alone, and the other seven waited for its whole step."""
     loaded.guard.places = 3
     loaded.send(generate("first", steps=99), generate("second", steps=99, slow=True))
 
@@ -151,7 +151,7 @@ def test_requests_that_arrive_together_are_processed_in_one_step_if_no_answer_ru
     }
 
 
-def test_request_waits_no_longer_than_a_moment_for_one_that_takes_long_to_prepare(loaded):
+def test_request_waits_only_a_moment_to_start_together_with_requests_slow_to_prepare(loaded):
     loaded.guard.places = 3
     began_s = time.monotonic()
     loaded.send(generate("first", json_schema={}), generate("slow", slow=True), generate("second"))
@@ -160,7 +160,7 @@ def test_request_waits_no_longer_than_a_moment_for_one_that_takes_long_to_prepar
     assert (loaded.answer("second").reason, loaded.status("first")) == ("length", RequestStatus.PREPARING)
 
 
-def test_prompt_that_cannot_be_made_fails_only_its_request(loaded):
+def test_prompt_whose_tokenization_fails_fails_only_its_request(loaded):
     loaded.send(generate("bad", slow=True), generate("good", slow=True), embed("text"))
     loaded.turn()
     loaded.end_tokenization("bad", RequestError("invalid_request", "The chat template took too long."))
@@ -171,7 +171,7 @@ def test_prompt_that_cannot_be_made_fails_only_its_request(loaded):
     assert isinstance(loaded.answer("text"), Embedding)
 
 
-def test_tokens_that_are_only_counted_do_not_wait_for_memory(loaded):
+def test_request_that_only_counts_tokens_does_not_wait_for_memory(loaded):
     loaded.guard.places = 0
     loaded.send(generate("waits"), generate("counted", count_only=True))
     loaded.turn()
@@ -179,7 +179,7 @@ def test_tokens_that_are_only_counted_do_not_wait_for_memory(loaded):
     assert loaded.status("waits") is RequestStatus.WAITING_FOR_MEMORY
 
 
-def test_model_is_not_unloaded_while_one_of_its_prompts_is_made(loaded):
+def test_model_is_not_unloaded_while_one_of_its_prompts_is_being_tokenized(loaded):
     loaded.send(generate("slow", OTHER_CHAT, slow=True))
     loaded.turn()
     loaded.now += 61.0
@@ -190,8 +190,8 @@ def test_model_is_not_unloaded_while_one_of_its_prompts_is_made(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
-def test_prompt_of_a_model_reloaded_meanwhile_is_made_again(loaded):
-    """Its files may have changed; and the old prompt's tokenizer would stay in memory."""
+def test_prompt_waiting_for_memory_is_tokenized_again_if_its_model_was_reloaded_meanwhile(loaded):
+    """The model's files may have changed, and the old prompt would keep the old tokenizer in memory."""
     loaded.guard.places = 0
     loaded.send(generate("first"), generate("second", OTHER_CHAT))
     loaded.turn()
@@ -209,7 +209,7 @@ def test_prompt_of_a_model_reloaded_meanwhile_is_made_again(loaded):
     assert loaded.prompts["second"] is not made_first
 
 
-def test_shutdown_finishes_prompts_that_are_being_made_if_there_is_time(loaded):
+def test_shutdown_finishes_prompts_that_are_being_tokenized_if_there_is_time(loaded):
     loaded.send(generate("slow", slow=True), Shutdown(5.0))
     drain_s = loaded.scheduler.run()
     loaded.scheduler.hand_back_waiting()
@@ -218,7 +218,7 @@ def test_shutdown_finishes_prompts_that_are_being_made_if_there_is_time(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
-def test_model_whose_runner_cannot_be_made_fails_only_its_requests():
+def test_model_whose_runner_cannot_be_created_fails_only_its_requests():
     engine = FakeEngine()
     engine.runners_broken = True
     engine.send(generate("a"))
@@ -230,7 +230,7 @@ def test_model_whose_runner_cannot_be_made_fails_only_its_requests():
     assert engine.answer("b").reason == "length"
 
 
-def test_model_found_damaged_is_unloaded_and_its_requests_fail_with_the_reason(loaded):
+def test_model_with_damaged_weights_is_unloaded_and_its_requests_fail_with_the_reason(loaded):
     loaded.send(generate("runs", steps=99), generate("other", OTHER_CHAT, steps=2))
     loaded.turn()
     loaded.verification.damaged = [(CHAT, "/m/model.safetensors: it has changed; fetch the model again")]
@@ -242,13 +242,13 @@ def test_model_found_damaged_is_unloaded_and_its_requests_fail_with_the_reason(l
     assert loaded.answer("other").reason == "length"
 
 
-def test_model_found_damaged_after_it_was_unloaded_changes_nothing(loaded):
+def test_damage_found_in_a_model_that_is_already_unloaded_sends_no_event(loaded):
     loaded.verification.damaged = [("gone:latest", "damaged")]
     loaded.turn()
     assert not of(loaded, Unloaded)
 
 
-def test_model_is_verified_from_its_first_answer_on(loaded):
+def test_weights_of_a_model_are_verified_only_once_it_has_given_its_first_answer(loaded):
     loaded.send(generate("slow", slow=True))
     loaded.turn(2)
     assert loaded.verification.have_answered == []
@@ -257,7 +257,7 @@ def test_model_is_verified_from_its_first_answer_on(loaded):
     assert loaded.verification.have_answered == [CHAT]
 
 
-def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
+def test_request_of_a_kind_that_its_model_cannot_serve_fails_with_its_error_code(loaded):
     loaded.send(embed("a", CHAT), generate("b", EMBED))
     loaded.turn(5)
     assert loaded.answer("a").code == loaded.answer("b").code == "invalid_request"
@@ -273,7 +273,7 @@ def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
         RequestStatus.RUNNING,
     ],
 )
-def test_cancel_in_any_status_is_answered_once_and_frees_the_request(status):
+def test_cancelled_request_in_any_status_is_answered_once_and_frees_its_resources(status):
     engine = FakeEngine()
     if status is RequestStatus.WAITING_FOR_MODEL:
         engine.guard.can_load = False
@@ -317,7 +317,7 @@ def test_unload_of_a_busy_model_waits_until_its_requests_are_done(loaded):
     assert {event.id for event in of(loaded, Unloaded)} == {"go", "nobody"}
 
 
-def test_idle_model_expires_but_not_while_a_request_for_it_is_next(loaded):
+def test_idle_model_expires_unless_a_request_for_it_is_next_to_get_memory(loaded):
     loaded.guard.places = 0
     loaded.send(generate("a"))
     loaded.turn()
@@ -345,8 +345,8 @@ def test_request_whose_model_was_unloaded_while_it_waited_reloads_it(loaded):
     assert [event.model for event in of(loaded, Loaded)] == [OTHER_CHAT]
 
 
-def test_requests_of_a_model_evicted_on_its_arrival_are_not_lost():
-    """An earlier generation may evict the new model before all that waited for it have started."""
+def test_requests_of_a_model_evicted_right_after_its_load_are_not_lost():
+    """An earlier generation may evict the new model before all requests that waited for it have started."""
     engine = FakeEngine(max_loaded_models=3)
     engine.send(Load("load", CHAT))
     engine.turn(5)
@@ -364,7 +364,7 @@ def test_requests_of_a_model_evicted_on_its_arrival_are_not_lost():
     assert isinstance(engine.answer("second"), Embedding)
 
 
-def test_shutdown_refuses_waiting_requests_drains_running_ones_and_hands_back_the_rest():
+def test_shutdown_hands_back_waiting_requests_at_once_and_running_ones_after_the_drain_time():
     engine = FakeEngine(drain_s=1.0)
     engine.send(generate("running", steps=1000), generate("long", steps=1000))
     engine.turn(5)
@@ -388,7 +388,7 @@ def test_shutdown_refuses_waiting_requests_drains_running_ones_and_hands_back_th
     assert of(engine, Unloaded) == []
 
 
-def test_second_shutdown_shortens_the_drain_and_never_lengthens_it(engine):
+def test_second_shutdown_may_shorten_but_never_lengthen_the_drain_time(engine):
     engine.send(Shutdown(10.0), Shutdown(99.0))
     assert engine.scheduler.run() == pytest.approx(10.0)
     engine.send(Shutdown(2.0))
@@ -396,7 +396,7 @@ def test_second_shutdown_shortens_the_drain_and_never_lengthens_it(engine):
     assert engine.scheduler._drain_until_s == pytest.approx(engine.now + 2.0)
 
 
-def test_cached_prompts_are_read_in_advance_unless_a_model_is_loaded_or_a_request_is_prepared():
+def test_cached_prompts_are_preloaded_unless_a_model_loads_or_a_request_is_being_prepared():
     engine = FakeEngine()
     engine.send(generate("loads the model", steps=3))
     engine.turn(2)

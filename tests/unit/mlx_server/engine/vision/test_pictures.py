@@ -1,4 +1,4 @@
-"""Where the images of a prompt stand, under which keys they are cached, and at which positions."""
+"""Where the images of a prompt are, and under which keys and at which positions they are cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def picture(digest: bytes, *ids: int, grid: tuple[int, int, int] | None = None) 
 ONE, TWO = picture(b"one", IMAGE, ROW, IMAGE), picture(b"two", IMAGE, IMAGE, grid=(1, 2, 4))
 
 
-def test_place_finds_pictures_with_other_tokens_between_their_own():
+def test_image_positions_in_a_prompt_are_found_with_other_tokens_between_image_tokens():
     tokens = [1, IMAGE, ROW, IMAGE, 2, IMAGE, IMAGE, 3]
     assert [(p.number, p.start, p.end) for p in place([ONE, TWO], [0, 1], tokens, IMAGE)] == [
         (0, 1, 4),
@@ -38,22 +38,22 @@ def test_place_finds_pictures_with_other_tokens_between_their_own():
     ]
 
 
-def test_place_of_a_shortened_chat_has_the_pictures_that_are_left():
+def test_image_positions_in_a_shortened_chat_belong_to_the_remaining_images():
     (placed,) = place([ONE, TWO], [1], [1, IMAGE, IMAGE, 3], IMAGE)
     assert (placed.picture, placed.number, placed.start) == (TWO, 1, 1)
 
 
-def test_place_looks_behind_the_tokens_of_an_earlier_context():
+def test_image_positions_are_searched_after_the_tokens_of_an_earlier_context():
     (placed,) = place([TWO], [0], [IMAGE, 1, IMAGE, IMAGE, 3], IMAGE, begin=2)
     assert placed.start == 2
 
 
-def test_place_refuses_image_tokens_that_a_text_contains():
+def test_image_tokens_contained_in_a_text_are_refused():
     with pytest.raises(RequestError, match="marker"):
         place([TWO], [0], [IMAGE, 1, IMAGE, IMAGE, 3], IMAGE)
 
 
-def test_cache_keys_differ_by_content_and_are_no_token_ids():
+def test_cache_keys_of_image_tokens_differ_by_image_content_and_are_no_token_ids():
     tokens = [1, IMAGE, IMAGE, 3]
     other = picture(b"TWO", IMAGE, IMAGE)
     keys = [cache_keys(tokens, place([each], [0], tokens, IMAGE)) for each in (TWO, other)]
@@ -63,13 +63,13 @@ def test_cache_keys_differ_by_content_and_are_no_token_ids():
     assert cache_keys(tokens, ()) is tokens
 
 
-def test_cache_keys_of_a_prompt_that_is_computed_in_part_are_the_beginning_of_the_whole():
+def test_cache_keys_of_a_partial_prompt_with_images_begin_the_keys_of_the_whole_prompt():
     tokens = [1, IMAGE, IMAGE, 3]
     placed = place([TWO], [0], tokens, IMAGE)
     assert cache_keys(tokens[:2], placed) == cache_keys(tokens, placed)[:2]
 
 
-def test_images_are_numbered_through_all_messages_and_named_without_numbers_in_templates():
+def test_images_are_numbered_through_all_messages_but_passed_to_templates_without_numbers():
     image, text = {"type": "image"}, {"type": "text", "text": "and"}
     messages: list[dict[str, Any]] = [
         {"content": [image, text, image]},
@@ -83,12 +83,12 @@ def test_images_are_numbered_through_all_messages_and_named_without_numbers_in_t
     assert with_markers(numbered, "<i>")[0]["content"] == "<i>\nand<i>\n"
 
 
-def test_images_without_as_many_parts_are_refused():
+def test_images_that_differ_in_number_from_the_image_parts_of_messages_are_refused():
     with pytest.raises(RequestError, match="1 image parts, and 2"):
         number_images([{"content": [{"type": "image"}]}], 2)
 
 
-def test_mrope_positions_count_patches_and_the_text_goes_on_behind_the_largest():
+def test_mrope_positions_count_image_patches_and_text_continues_after_the_largest_position():
     tokens = [1, 2, IMAGE, IMAGE, 3, 4]
     positions, offset = mrope_positions(6, place([TWO], [0], tokens, IMAGE), merge_size=2)
     assert positions.T.tolist() == [[0] * 3, [1] * 3, [2, 2, 2], [2, 2, 3], [4] * 3, [5] * 3]
@@ -100,7 +100,7 @@ def test_mrope_positions_count_patches_and_the_text_goes_on_behind_the_largest()
     assert offset == -2
 
 
-def test_features_are_kept_up_to_a_limit_of_bytes_and_the_least_used_go():
+def test_image_feature_cache_beyond_its_bytes_evicts_the_least_recently_used():
     def features(size: int) -> ImageFeatures:
         return ImageFeatures(np.zeros(size, np.uint8))
 

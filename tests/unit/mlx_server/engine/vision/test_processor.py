@@ -16,7 +16,7 @@ IMAGE, START = 99, 1
 
 
 class Tokenizer:
-    """Makes a token of each letter, and of "#" the image's; begins every text with START."""
+    """Makes a token of each letter, and an image token of "#"; begins every text with START."""
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         ids = [IMAGE if letter == "#" else ord(letter) for letter in text]
@@ -50,14 +50,14 @@ def coded(*files: bytes) -> list[str]:
     return [base64.b64encode(file).decode() for file in files]
 
 
-def test_picture_has_the_tokens_of_its_image_without_those_that_begin_every_text():
+def test_processed_image_has_its_image_tokens_without_the_bos_token():
     (picture,) = reader(Processor()).read(coded(b"abc"))
     assert (picture.ids, picture.text, picture.image_tokens) == ((IMAGE,) * 3, "###", 3)
     assert picture.inputs is not None
     assert set(picture.inputs) == {"pixel_values"}
 
 
-def test_picture_that_was_read_before_is_not_processed_again_until_the_tower_needs_it():
+def test_image_seen_before_is_not_processed_again_until_the_vision_tower_needs_it():
     processor = Processor()
     images = reader(processor)
     first, again = images.read(coded(b"abc", b"abc"))
@@ -66,20 +66,20 @@ def test_picture_that_was_read_before_is_not_processed_again_until_the_tower_nee
     assert set(images.inputs_of(coded(b"abc")[0])) == {"pixel_values"}
 
 
-def test_pictures_of_other_bytes_or_other_versions_have_other_keys():
+def test_images_with_other_bytes_or_processor_versions_have_other_cache_keys():
     one, other = reader(Processor()).read(coded(b"abc", b"abd"))
     later = ImageReader(Processor(), Tokenizer(), IMAGE, lambda data, most: data, "2.0")
     assert len({one.key, other.key, later.read(coded(b"abc"))[0].key}) == 3
 
 
 @pytest.mark.parametrize(("image", "reason"), [("%%%", "Image 1"), ("", "no width")])
-def test_picture_that_cannot_be_read_is_refused_by_its_number(image, reason):
+def test_image_that_cannot_be_processed_is_refused_with_its_number(image, reason):
     with pytest.raises(RequestError, match=reason) as refused:
         reader(Processor()).read([*coded(b"abc"), image])
     assert refused.value.code == "invalid_request"
 
 
-def test_tokens_of_an_image_are_bounded_where_the_processor_makes_many():
+def test_image_size_limit_of_a_processor_is_lowered_only_if_it_allows_too_many_tokens():
     """Qwen2.5-VL's files allow 12,845,056 pixels, which are 16,384 tokens: too many for one step."""
     large = SimpleNamespace(max_pixels=12_845_056, patch_size=14, merge_size=2)
     _bound_tokens(large)

@@ -1,4 +1,4 @@
-"""The answer log on a disk that is full, read-only or slow: serving goes on, and no file lacks its middle."""
+"""The answer log on a full, read-only or slow disk: serving continues, and no file has a gap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(logs: Logs) -> FaultyFolder:
 
 
 @pytest.mark.parametrize("error", RETRIED)
-async def test_disk_that_refuses_for_a_while_loses_nothing_and_is_said_once(
+async def test_answer_log_loses_no_record_while_the_disk_refuses_writes_and_reports_it_once(
     logs: Logs, folder: FaultyFolder, error: int
 ):
     log = await logs.open(folder)
@@ -58,7 +58,7 @@ async def test_disk_that_refuses_for_a_while_loses_nothing_and_is_said_once(
     await log.close()
 
 
-async def test_gateway_that_is_killed_while_the_disk_is_full_leaves_beginnings_of_answers(
+async def test_answer_log_of_a_gateway_killed_on_a_full_disk_has_the_beginnings_of_its_answers(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder)
@@ -76,7 +76,7 @@ async def test_gateway_that_is_killed_while_the_disk_is_full_leaves_beginnings_o
     await log.close()
 
 
-async def test_answer_that_ends_on_a_read_only_disk_gets_its_name_when_that_is_over(
+async def test_answer_file_that_ends_on_a_read_only_disk_is_renamed_once_the_disk_is_writable(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder)
@@ -95,10 +95,10 @@ async def test_answer_that_ends_on_a_read_only_disk_gets_its_name_when_that_is_o
     await log.close()
 
 
-async def test_answer_that_may_not_be_written_is_given_up_and_the_next_one_is_kept(
+async def test_answer_log_drops_an_answer_without_write_permission_and_stores_the_next_answer(
     logs: Logs, folder: FaultyFolder
 ):
-    """Permissions do not mend themselves, so that nothing is kept in memory for later."""
+    """Missing permissions do not come back by themselves, so nothing is kept in memory for later."""
     log = await logs.open(folder, max_waiting_bytes=3000)
     folder.error = errno.EACCES
     for answer_id in ("a", "b"):
@@ -116,7 +116,7 @@ async def test_answer_that_may_not_be_written_is_given_up_and_the_next_one_is_ke
     await log.close()
 
 
-async def test_memory_for_what_waits_is_bounded_and_the_answers_without_room_are_dropped(
+async def test_answer_log_on_a_full_disk_drops_answers_beyond_its_memory_for_waiting_records(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder, max_waiting_bytes=5000)
@@ -165,7 +165,7 @@ class StuckFolder(FaultyFolder):
         super().rename(name, new_name)
 
 
-async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
+async def test_answer_log_on_a_disk_that_does_not_respond_blocks_no_caller(logs: Logs):
     folder = StuckFolder(logs.path, "write")
     log = await logs.open(folder, max_waiting_bytes=20_000)
     log.begin(accepted("a"))
@@ -184,7 +184,7 @@ async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
     await log.close()
 
 
-async def test_record_that_comes_while_the_disk_refuses_an_earlier_one_is_written_after_it(logs: Logs):
+async def test_answer_log_writes_a_record_after_an_earlier_record_that_the_disk_first_refused(logs: Logs):
     folder = StuckFolder(logs.path, "write")
     folder.error = errno.ENOSPC
     log = await logs.open(folder)
@@ -199,7 +199,7 @@ async def test_record_that_comes_while_the_disk_refuses_an_earlier_one_is_writte
     await log.close()
 
 
-async def test_answer_that_ends_while_its_records_are_read_is_not_taken_for_a_damaged_one(logs: Logs):
+async def test_answer_log_does_not_report_damage_if_an_answer_ends_while_its_records_are_read(logs: Logs):
     for stuck_in in ("write", "rename"):
         folder = StuckFolder(logs.path, stuck_in)
         log = await logs.open(folder)
@@ -216,7 +216,7 @@ async def test_answer_that_ends_while_its_records_are_read_is_not_taken_for_a_da
         await log.close()
 
 
-async def test_answer_forgotten_while_its_file_is_renamed_leaves_none(logs: Logs):
+async def test_answer_deleted_from_the_log_while_its_file_is_renamed_leaves_no_file(logs: Logs):
     folder = StuckFolder(logs.path, "rename")
     log = await logs.open(folder)
     log.begin(accepted("a"))
@@ -230,7 +230,7 @@ async def test_answer_forgotten_while_its_file_is_renamed_leaves_none(logs: Logs
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
-async def test_torn_file_is_continued_in_memory_while_it_cannot_be_written(
+async def test_truncated_answer_file_is_continued_in_memory_while_the_disk_cannot_be_written(
     logs: Logs, folder: FaultyFolder, error: int
 ):
     log = await logs.open()
@@ -246,7 +246,7 @@ async def test_torn_file_is_continued_in_memory_while_it_cannot_be_written(
     await log.close()
 
 
-async def test_reading_that_its_caller_gave_up_does_not_end_the_thread(logs: Logs):
+async def test_cancelled_read_of_the_answer_log_does_not_end_its_thread(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     for _ in range(20):
@@ -267,7 +267,7 @@ class NewDisk(FaultyFolder):
         super().make()
 
 
-async def test_folder_that_another_gateway_took_while_the_disk_was_full_is_not_used(logs: Logs):
+async def test_answer_log_folder_taken_by_another_gateway_during_a_full_disk_is_not_used(logs: Logs):
     folder = NewDisk(logs.path)
     folder.error = errno.ENOSPC
     log = await logs.open(folder)
@@ -284,7 +284,7 @@ async def test_folder_that_another_gateway_took_while_the_disk_was_full_is_not_u
     await log.close()
 
 
-async def test_folder_that_cannot_be_used_at_the_start_is_used_when_it_can_be(logs: Logs):
+async def test_answer_log_folder_unusable_at_the_start_is_used_once_it_can_be_written(logs: Logs):
     folder = NewDisk(logs.path)
     folder.error = errno.ENOSPC
     log = await logs.open(folder)
@@ -300,7 +300,7 @@ async def test_folder_that_cannot_be_used_at_the_start_is_used_when_it_can_be(lo
     await log.close()
 
 
-async def test_more_files_than_may_be_open_are_written_all_the_same(logs: Logs):
+async def test_answer_log_writes_more_files_than_may_be_open_at_once(logs: Logs):
     class CountingFolder(FaultyFolder):
         reopened = 0
 

@@ -1,4 +1,4 @@
-"""The record of a request with a large body is made by the writing thread; its size is known before."""
+"""The writing thread packs the record of a request with a large body; its size is known before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAD = Accepted(FORMAT, "a", 0.0, "POST", "/api/chat", "", (("x", "y"),), b"", 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536, MAX_PACKED_AT_ONCE_BYTES, 2**20])
-def test_packed_record_of_any_body_has_the_size_that_was_said(size: int):
+def test_packed_request_record_with_any_body_has_the_size_that_was_announced(size: int):
     body = [b"x" * (size // 2), b"y" * (size - size // 2)] if size else []
     chunk = packed(HEAD, body)
     assert isinstance(chunk, LateBytes) == (size > MAX_PACKED_AT_ONCE_BYTES)
@@ -23,5 +23,5 @@ def test_packed_record_of_any_body_has_the_size_that_was_said(size: int):
     assert (record.body, whole_bytes) == (b"".join(body), len(data))
 
 
-def test_packed_record_that_has_its_body_is_made_at_once():
+def test_packed_request_record_without_a_separate_body_is_packed_at_once():
     assert packed(HEAD, []) == pack_record(HEAD)

@@ -43,7 +43,7 @@ def set_clock(logs: Logs, seconds: float) -> None:
     logs.clock._wall_offset += seconds
 
 
-async def test_log_of_the_next_gateway_has_what_was_appended(logs: Logs):
+async def test_answer_log_opened_by_the_next_gateway_has_all_appended_records(logs: Logs):
     log = await logs.open()
     for answer_id in ("b", "a", "c"):
         log.begin(accepted(answer_id, key=f"key-{answer_id}"))
@@ -66,7 +66,7 @@ async def test_log_of_the_next_gateway_has_what_was_appended(logs: Logs):
     await log.close()
 
 
-async def test_answer_of_an_earlier_gateway_is_continued_in_its_file(logs: Logs):
+async def test_answer_of_an_earlier_gateway_is_continued_in_the_same_file(logs: Logs):
     for index in range(3):
         log = await logs.open()
         if index == 0:
@@ -83,7 +83,7 @@ async def test_answer_of_an_earlier_gateway_is_continued_in_its_file(logs: Logs)
     await log.close()
 
 
-async def test_files_are_their_owners_only_even_if_the_folder_was_not(logs: Logs):
+async def test_answer_log_files_are_readable_by_their_owner_only_even_in_an_open_folder(logs: Logs):
     logs.path.mkdir(parents=True, mode=0o755)
     log = await logs.open()
     log.begin(accepted("a"))
@@ -93,7 +93,7 @@ async def test_files_are_their_owners_only_even_if_the_folder_was_not(logs: Logs
     await log.close()
 
 
-async def test_records_after_the_end_are_not_written(logs: Logs):
+async def test_answer_log_ignores_records_after_the_end_of_an_answer(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     log.ended("a")
@@ -104,7 +104,7 @@ async def test_records_after_the_end_are_not_written(logs: Logs):
     await log.close()
 
 
-async def test_forgotten_answer_leaves_nothing(logs: Logs):
+async def test_answer_deleted_from_the_log_leaves_no_file_and_no_status(logs: Logs):
     log = await logs.open()
     for answer_id in ("a", "b"):
         log.begin(accepted(answer_id, key=answer_id))
@@ -123,7 +123,7 @@ async def test_forgotten_answer_leaves_nothing(logs: Logs):
     await log.close()
 
 
-async def test_request_that_was_written_in_part_is_left_out_and_said(logs: Logs):
+async def test_answer_log_skips_and_reports_a_request_that_was_written_in_part(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     await log.close()
@@ -134,7 +134,7 @@ async def test_request_that_was_written_in_part_is_left_out_and_said(logs: Logs)
     await log.close()
 
 
-async def test_torn_last_record_is_dropped_and_the_answer_continues_before_it(logs: Logs):
+async def test_truncated_last_record_is_dropped_and_the_answer_continues_before_it(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     log.append("a", token(0))
@@ -152,7 +152,7 @@ async def test_torn_last_record_is_dropped_and_the_answer_continues_before_it(lo
     await log.close()
 
 
-async def test_answer_that_ended_as_its_gateway_was_killed_has_ended(logs: Logs):
+async def test_answer_whose_end_was_written_just_before_its_gateway_was_killed_counts_as_ended(logs: Logs):
     """The kill came between the last record and the change of the file's name."""
     log = await logs.open()
     log.begin(accepted("a"))
@@ -164,7 +164,7 @@ async def test_answer_that_ended_as_its_gateway_was_killed_has_ended(logs: Logs)
     await log.close()
 
 
-async def test_damaged_answer_that_ended_is_dropped_when_it_is_asked_for(logs: Logs):
+async def test_ended_answer_with_a_damaged_file_is_dropped_when_its_records_are_read(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     log.append("a", token(0))
@@ -185,7 +185,7 @@ async def test_damaged_answer_that_ended_is_dropped_when_it_is_asked_for(logs: L
 @pytest.mark.parametrize(
     "wrong_id", ["../../etc/passwd", "a/b", "a.b", "..", "", "a\0", "é", "x" * 81, "a\n", "a\ud800"]
 )
-async def test_id_that_is_no_file_name_reaches_no_file(logs: Logs, wrong_id: str):
+async def test_answer_id_that_is_not_a_valid_file_name_reaches_no_file(logs: Logs, wrong_id: str):
     log = await logs.open()
     log.begin(accepted(wrong_id))
     log.append(wrong_id, token(0))
@@ -200,7 +200,7 @@ async def test_id_that_is_no_file_name_reaches_no_file(logs: Logs, wrong_id: str
     await log.close()
 
 
-async def test_second_request_with_an_id_in_use_is_not_kept(logs: Logs):
+async def test_answer_log_does_not_store_a_second_request_with_an_id_in_use(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     log.begin(accepted("a", body=b"another"))
@@ -209,8 +209,8 @@ async def test_second_request_with_an_id_in_use_is_not_kept(logs: Logs):
     await log.close()
 
 
-async def test_record_that_cannot_be_written_drops_its_answer(logs: Logs):
-    """Without it, the file would lack something before its end."""
+async def test_answer_with_a_record_that_cannot_be_packed_is_dropped_from_the_log(logs: Logs):
+    """Without that record, the file would have a gap before its end."""
     log = await logs.open()
     log.begin(accepted("bad", query="\ud800"))
     log.begin(accepted("a"))
@@ -220,7 +220,7 @@ async def test_record_that_cannot_be_written_drops_its_answer(logs: Logs):
     await log.close()
 
 
-async def test_second_gateway_is_refused_until_the_first_has_closed_the_log(logs: Logs):
+async def test_answer_log_refuses_a_second_gateway_until_the_first_has_closed_it(logs: Logs):
     first = await logs.open()
     for keep_s in (3600.0, 0.0):
         with pytest.raises(LogInUse, match="another gateway"):
@@ -229,7 +229,7 @@ async def test_second_gateway_is_refused_until_the_first_has_closed_the_log(logs
     await (await logs.open()).close()
 
 
-async def test_log_that_is_switched_off_keeps_nothing_and_deletes_what_was_kept(logs: Logs):
+async def test_answer_log_that_is_switched_off_stores_nothing_and_deletes_stored_answers(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     log.begin(accepted("b"))
@@ -251,7 +251,7 @@ async def test_log_that_is_switched_off_keeps_nothing_and_deletes_what_was_kept(
     assert logs.files() == {}
 
 
-async def test_log_that_is_switched_off_makes_no_folder(logs: Logs):
+async def test_answer_log_that_is_switched_off_creates_no_folder(logs: Logs):
     await (await logs.open(keep_s=0.0)).close()
     assert not logs.path.parent.exists()
 
@@ -259,7 +259,7 @@ async def test_log_that_is_switched_off_makes_no_folder(logs: Logs):
 # --- how long answers are kept ---
 
 
-async def test_answer_expires_keep_s_after_its_end_and_its_id_is_known_for_long(logs: Logs):
+async def test_ended_answer_expires_after_keep_s_while_its_id_stays_known_as_expired(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a", key="key"))
     logs.clock.advance(7200)
@@ -279,7 +279,7 @@ async def test_answer_expires_keep_s_after_its_end_and_its_id_is_known_for_long(
     await log.close()
 
 
-async def test_suspended_answer_expires_keep_s_after_its_client_left(logs: Logs):
+async def test_answer_whose_client_left_expires_keep_s_later_unless_the_client_came_back(logs: Logs):
     log = await logs.open()
     for answer_id in ("left", "back", "stayed"):
         log.begin(accepted(answer_id))
@@ -296,7 +296,9 @@ async def test_suspended_answer_expires_keep_s_after_its_client_left(logs: Logs)
 
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S, 50 * 365 * DAY_S, -30 * 365 * DAY_S])
-async def test_clock_that_is_set_while_the_gateway_runs_deletes_nothing(logs: Logs, jump_s: float):
+async def test_answer_log_deletes_no_answer_when_the_clock_is_set_while_the_gateway_runs(
+    logs: Logs, jump_s: float
+):
     log = await logs.open()
     log.begin(accepted("a"))
     log.ended("a")
@@ -320,7 +322,7 @@ async def test_clock_that_is_set_while_the_gateway_runs_deletes_nothing(logs: Lo
         pytest.param(10 * DAY_S, START_GRACE_S, id="too old, or a clock far ahead: kept for a while"),
     ],
 )
-async def test_answer_of_an_earlier_gateway_expires_by_when_it_was_written(
+async def test_answer_of_an_earlier_gateway_expires_by_the_time_its_file_was_written(
     logs: Logs, written_ago_s: float, expires_after_s: float
 ):
     log = await logs.open()
@@ -342,7 +344,7 @@ async def test_answer_of_an_earlier_gateway_expires_by_when_it_was_written(
     await log.close()
 
 
-async def test_answer_to_be_finished_is_kept_by_the_next_gateway_whatever_the_clock_says(logs: Logs):
+async def test_unfinished_answer_is_kept_by_the_next_gateway_even_if_the_clock_was_set(logs: Logs):
     log = await logs.open(keep_s=2 * DAY_S)
     log.begin(accepted("a"))
     await log.close()
@@ -354,7 +356,7 @@ async def test_answer_to_be_finished_is_kept_by_the_next_gateway_whatever_the_cl
     await log.close()
 
 
-async def test_bounded_number_of_expired_ids_is_remembered(logs: Logs):
+async def test_answer_log_remembers_a_bounded_number_of_expired_ids(logs: Logs):
     log = await logs.open(max_answers=1)
     for number in range(MAX_EXPIRED_IDS + 3):
         log.begin(accepted(f"a{number}"))
@@ -368,7 +370,7 @@ async def test_bounded_number_of_expired_ids_is_remembered(logs: Logs):
 # --- the limits ---
 
 
-async def test_surplus_of_answers_goes_the_oldest_end_first_then_the_suspended_then_the_latest(logs: Logs):
+async def test_answer_log_over_its_limit_drops_ended_then_suspended_then_the_latest_answers(logs: Logs):
     log = await logs.open(max_answers=5)
     for answer_id in ("run1", "run2", "left", "end1", "end2"):
         log.begin(accepted(answer_id))
@@ -387,7 +389,7 @@ async def test_surplus_of_answers_goes_the_oldest_end_first_then_the_suspended_t
     await log.close()
 
 
-async def test_bytes_of_all_answers_stay_within_the_limit(logs: Logs):
+async def test_answer_log_files_stay_within_the_limit_of_bytes(logs: Logs):
     log = await logs.open(max_bytes=10_000)
     for number in range(10):
         log.begin(accepted(f"a{number}", body=b"x" * 2000))
@@ -404,7 +406,7 @@ async def test_bytes_of_all_answers_stay_within_the_limit(logs: Logs):
     await log.close()
 
 
-async def test_limits_that_became_smaller_hold_from_the_next_start(logs: Logs):
+async def test_answer_log_limits_that_were_lowered_apply_from_the_next_start(logs: Logs):
     log = await logs.open()
     for number in range(5):
         log.begin(accepted(f"a{number}"))
@@ -423,7 +425,7 @@ async def test_limits_that_became_smaller_hold_from_the_next_start(logs: Logs):
 # --- files of other versions, and other files ---
 
 
-async def test_newer_files_are_left_alone_older_ones_deleted_and_both_said(logs: Logs):
+async def test_answer_log_leaves_files_of_newer_formats_deletes_older_ones_and_reports_both(logs: Logs):
     logs.path.mkdir(parents=True)
     newer = [f"{number:012}.n{number}..v2.{state}" for number, state in ((7, "open"), (8, "ended"))]
     older = ["000000000003.o..v0.open", "000000000004.p..v0.ended"]
@@ -446,7 +448,7 @@ async def test_newer_files_are_left_alone_older_ones_deleted_and_both_said(logs:
     assert {*newer, *foreign} <= {path.name for path in logs.path.iterdir()}
 
 
-async def test_file_under_the_name_of_another_request_is_not_taken_for_it(logs: Logs):
+async def test_answer_file_whose_content_belongs_to_another_request_is_skipped_and_reported(logs: Logs):
     logs.path.mkdir(parents=True)
     (logs.path / "000000000001.a..v1.open").write_bytes(pack_record(accepted("b")))
     (logs.path / "000000000002.c..v1.open").write_bytes(pack_record(token(0)))
@@ -455,7 +457,7 @@ async def test_file_under_the_name_of_another_request_is_not_taken_for_it(logs: 
     await log.close()
 
 
-async def test_folder_that_was_deleted_is_made_again_for_the_next_answer(logs: Logs):
+async def test_answer_log_folder_that_was_deleted_is_created_again_for_the_next_answer(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     await log.flush()
@@ -471,7 +473,7 @@ async def test_folder_that_was_deleted_is_made_again_for_the_next_answer(logs: L
     await log.close()
 
 
-def test_accepted_has_what_a_replay_needs():
+def test_accepted_record_of_the_answer_log_has_exactly_the_fields_that_a_replay_needs():
     assert Accepted.__struct_fields__ == (
         *("format", "id", "created_s", "method", "path", "query", "headers", "body", "seed", "key_digest"),
         *("body_digest", "version"),

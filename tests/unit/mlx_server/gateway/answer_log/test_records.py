@@ -47,13 +47,13 @@ FILES = st.lists(RECORDS, max_size=6)
 
 
 @given(records=FILES)
-def test_records_read_are_those_written(records: list[Record]):
+def test_answer_log_records_are_read_back_as_they_were_written(records: list[Record]):
     data = b"".join(map(pack_record, records))
     assert read_records(data) == (records, len(data))
 
 
 @given(records=FILES, cut=st.integers(0, 400))
-def test_file_cut_at_any_byte_gives_a_prefix_of_its_records(records: list[Record], cut: int):
+def test_answer_file_truncated_at_any_byte_gives_a_prefix_of_its_records(records: list[Record], cut: int):
     packed = list(map(pack_record, records))
     data = b"".join(packed)[:cut]
     whole = [end for end in range(len(packed) + 1) if len(b"".join(packed[:end])) <= len(data)][-1]
@@ -61,7 +61,7 @@ def test_file_cut_at_any_byte_gives_a_prefix_of_its_records(records: list[Record
 
 
 @given(records=FILES.filter(bool), at=st.integers(0, 10**6))
-def test_flipped_bit_ends_the_reading_before_its_record(records: list[Record], at: int):
+def test_flipped_bit_in_an_answer_file_ends_the_reading_before_its_record(records: list[Record], at: int):
     packed = list(map(pack_record, records))
     data = bytearray(b"".join(packed))
     at %= len(data) * 8
@@ -71,12 +71,12 @@ def test_flipped_bit_ends_the_reading_before_its_record(records: list[Record], a
 
 
 @given(data=st.binary(max_size=200))
-def test_any_bytes_are_read_without_an_error(data: bytes):
+def test_answer_file_of_any_bytes_is_read_without_an_error(data: bytes):
     records, used = read_records(data)
     assert b"".join(map(pack_record, records)) == data[:used]
 
 
-def test_zeros_that_a_power_cut_leaves_at_the_end_are_no_records():
+def test_zeros_left_at_the_end_of_an_answer_file_by_a_power_cut_are_no_records():
     data = pack_record(Left())
     assert read_records(data + bytes(4096)) == ([Left()], len(data))
 
@@ -92,20 +92,20 @@ def test_zeros_that_a_power_cut_leaves_at_the_end_are_no_records():
         ["a list"],
     ],
 )
-def test_unknown_record_with_a_right_checksum_ends_the_reading(unknown: object):
+def test_unknown_answer_record_with_a_valid_checksum_ends_the_reading(unknown: object):
     payload = msgspec.msgpack.encode(unknown)
     stored = len(payload).to_bytes(4, "big") + zlib.crc32(payload, len(payload)).to_bytes(4, "big") + payload
     before = pack_record(token(0))
     assert read_records(before + stored + before) == ([token(0)], len(before))
 
 
-def test_unpackable_request_raises_value_error():
+def test_request_record_that_cannot_be_packed_raises_value_error():
     for wrong in ({"query": "\ud83d"}, {"seed": 2**70}):
         with pytest.raises(ValueError):
             pack_record(accepted("r", **wrong))
 
 
-def test_token_takes_less_than_100_bytes():
+def test_token_record_of_the_answer_log_takes_less_than_100_bytes():
     """A token is written 30 times a second for each stream."""
     event = Token(id="3f2a91bc-1042", token=150_000, text=" word", index=2000)
     assert len(pack_record(Event(0, event))) < 100

@@ -14,7 +14,7 @@ def _token(index: int, text: str, **fields) -> protocol.Token:
     return protocol.Token("r", 1, text, index, **fields)
 
 
-def test_part_of_a_token_without_text_passes_its_logprobs_to_the_next_part():
+def test_logprobs_of_a_token_without_text_are_sent_with_the_next_part():
     assembler = AnswerAssembler("r")
     held_back = assembler.part_of(_token(0, "", logprobs=LOGPROBS[0]))
     assert not held_back.has_content
@@ -22,7 +22,7 @@ def test_part_of_a_token_without_text_passes_its_logprobs_to_the_next_part():
     assert assembler.part_of(_token(2, "c", logprobs=LOGPROBS[2])).logprobs == LOGPROBS[2:]
 
 
-def test_part_of_tool_calls_numbers_them_through_the_whole_answer():
+def test_tool_calls_are_numbered_through_the_whole_answer():
     assembler = AnswerAssembler("r")
     first = assembler.part_of(_token(0, "", tool_calls=(CALL, CALL)))
     last = assembler.part_of(protocol.Done("r", "tool_calls", USAGE, tool_calls=(CALL,)))
@@ -31,7 +31,7 @@ def test_part_of_tool_calls_numbers_them_through_the_whole_answer():
     assert (calls[0].name, calls[0].arguments) == (CALL.name, CALL.arguments)
 
 
-def test_joined_parts_omit_logprobs_of_withdrawn_text():
+def test_joined_parts_of_an_answer_omit_logprobs_of_withdrawn_text():
     done = protocol.Done("r", "stop", USAGE)
     parts = [AnswerPart("a", logprobs=LOGPROBS[:1]), AnswerPart(logprobs=LOGPROBS[1:], done=done)]
     assert joined(parts) == AnswerPart("a", logprobs=LOGPROBS[:1], done=done)

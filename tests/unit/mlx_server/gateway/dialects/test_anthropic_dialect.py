@@ -23,7 +23,7 @@ PARTS = st.sampled_from(
 )
 
 
-def test_tool_results_become_messages_before_the_text_of_their_message():
+def test_anthropic_tool_results_become_messages_before_the_text_of_their_message():
     use = {"type": "tool_use", "id": "c", "name": "weather", "input": {"city": "Oslo"}}
     result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "rain"}]}
     body: dict[str, Any] = {
@@ -44,7 +44,7 @@ def test_tool_results_become_messages_before_the_text_of_their_message():
 
 
 @given(st.lists(PARTS, max_size=8))
-def test_block_events_open_one_block_at_a_time_and_hold_all_content(parts):
+def test_anthropic_stream_opens_one_content_block_at_a_time_and_holds_all_content(parts):
     blocks = BlockEvents()
     events = [event for part in parts for event in blocks.add(part)] + blocks.close()
     opened: int | None = None

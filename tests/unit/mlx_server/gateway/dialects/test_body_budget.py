@@ -21,7 +21,7 @@ async def test_body_budget_grants_a_small_body_at_once():
     assert small.held_bytes == 0
 
 
-async def test_body_budget_exhausted_for_too_long_is_refused_with_retry_after():
+async def test_body_waiting_too_long_for_an_exhausted_body_budget_is_refused_with_retry_after():
     budget = BodyBudget(LARGE, wait_s=0.01)
     await BodyShare(budget).cover(LARGE)
     with pytest.raises(Unavailable, match="body_budget_bytes") as refused:
@@ -74,7 +74,7 @@ async def test_body_budget_share_granted_during_cancellation_is_returned():
         await BodyShare(budget).cover(LARGE)
 
 
-async def test_body_budget_gives_a_body_larger_than_it_the_whole_budget():
+async def test_body_budget_gives_a_body_larger_than_the_budget_all_of_it():
     budget = BodyBudget(LARGE)
     share = BodyShare(budget)
     async with asyncio.timeout(1):
@@ -83,7 +83,7 @@ async def test_body_budget_gives_a_body_larger_than_it_the_whole_budget():
     assert share.held_bytes == LARGE
 
 
-async def test_body_budget_share_grows_with_its_body_and_is_returned_once():
+async def test_body_budget_share_grows_with_its_body_and_is_returned_only_once():
     budget = BodyBudget(LARGE)
     share = BodyShare(budget)
     await share.cover(2 * SMALL_BYTES)

@@ -63,7 +63,7 @@ def user(content: Any) -> dict[str, Any]:
         ("", "user"),
     ],
 )
-def test_role_in_any_case_or_by_another_name_is_the_templates_role(dialect, role, expected):
+def test_chat_role_in_any_case_or_under_an_old_name_becomes_a_role_of_the_template(dialect, role, expected):
     """langchain4j and Spring AI write USER, OpenAI's newer clients developer, its older ones function.
 
     An unknown role (Granite's control) is read as the user's.
@@ -74,13 +74,13 @@ def test_role_in_any_case_or_by_another_name_is_the_templates_role(dialect, role
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("role", [[], 3, None])
-def test_role_that_is_not_text_is_refused_by_name(dialect, role):
+def test_chat_role_that_is_not_text_is_refused_by_name(dialect, role):
     with pytest.raises(BadRequest, match="role"):
         messages_of(dialect, [{"role": role, "content": "a"}])
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_thinking_message_becomes_the_thoughts_of_the_answer_after_it(dialect):
+def test_message_with_role_thinking_becomes_the_thinking_of_the_following_answer(dialect):
     """Continue keeps a model's thoughts as a message of their own: role `thinking`, then `assistant`."""
     messages = [
         user("a"),
@@ -98,21 +98,21 @@ def test_thinking_message_becomes_the_thoughts_of_the_answer_after_it(dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_system_message_in_the_middle_stays_in_place(dialect):
-    """Claude Code puts its list of agents after the first question. Hoisted, it would empty the cache."""
+def test_system_message_in_mid_conversation_stays_in_place(dialect):
+    """Claude Code puts its list of agents after the first question; moved up, it would empty the cache."""
     found = messages_of(dialect, [user("a"), {"role": "system", "content": "Agents: none"}, user("b")])
     assert [m["role"] for m in found] == ["user", "system", "user"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_volatile_header_before_the_system_prompt_is_left_out(dialect):
+def test_volatile_header_before_the_system_prompt_is_removed(dialect):
     system = {"role": "system", "content": f"{HEADER}\nBe short."}
     assert messages_of(dialect, [system, user("a")])[0] == {"role": "system", "content": "Be short."}
     assert [m["role"] for m in messages_of(dialect, [system | {"content": HEADER}, user("a")])] == ["user"]
 
 
-def test_volatile_header_block_leaves_no_trace_in_any_form_of_the_system_prompt():
-    """Claude Code sends it as the first system block; a proxy may send the blocks on as parts."""
+def test_volatile_header_block_is_removed_from_every_form_of_the_system_prompt():
+    """Claude Code sends the header as the first system block; a proxy may pass the blocks on as parts."""
     blocks = [{"type": "text", "text": HEADER}, {"type": "text", "text": "Be short."}]
     expected = [{"role": "system", "content": "Be short."}, user("a")]
     assert messages_of("anthropic", [user("a")], system=blocks) == expected
@@ -131,19 +131,19 @@ def test_volatile_header_block_leaves_no_trace_in_any_form_of_the_system_prompt(
         ("", ""),
     ],
 )
-def test_only_anthropics_header_lines_at_the_beginning_are_left_out(text, kept):
+def test_only_anthropic_header_lines_at_the_beginning_of_a_system_prompt_are_removed(text, kept):
     assert without_volatile_headers(text) == kept
 
 
-def test_user_message_that_quotes_a_volatile_header_is_kept():
+def test_user_message_that_quotes_a_volatile_header_is_unchanged():
     assert chat_history([user(HEADER)]) == (user(HEADER),)
 
 
 # --- parts that a text model cannot read ---
 
 
-def test_image_in_a_tools_result_becomes_a_sentence():
-    """Claude Code reads a picture with its tool: refused, every later turn of the conversation would be."""
+def test_image_in_a_tool_result_for_a_text_model_becomes_a_sentence():
+    """Claude Code reads images with a tool: a refusal would end the conversation at every later turn."""
     use = {"type": "tool_use", "id": "a", "name": "Read", "input": {"p": "x.png"}}
     result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "x:"}, IMAGE]}
     found = messages_of("anthropic", [user("look"), {"role": "assistant", "content": [use]}, user([result])])
@@ -154,7 +154,7 @@ def test_image_in_a_tools_result_becomes_a_sentence():
 
 
 @pytest.mark.parametrize(("dialect", "image"), [("anthropic", IMAGE), ("openai", IMAGE_URL)])
-def test_image_is_refused_in_the_question_and_a_sentence_in_later_turns(dialect, image):
+def test_image_for_a_text_model_is_refused_in_the_question_and_described_in_earlier_turns(dialect, image):
     question = user([image, {"type": "text", "text": "What is it?"}])
     with pytest.raises(BadRequest, match="text only"):
         messages_of(dialect, [user("hi"), question])
@@ -164,7 +164,7 @@ def test_image_is_refused_in_the_question_and_a_sentence_in_later_turns(dialect,
     assert "cannot read" in earlier["content"] and "What is it?" in earlier["content"]
 
 
-def test_document_with_text_in_it_is_read():
+def test_anthropic_document_with_text_in_it_is_read():
     raw = base64.b64encode(b"a,b\n1,2").decode()
     sources: list[dict[str, Any]] = [
         {"type": "text", "media_type": "text/plain", "data": "a,b\n1,2"},

@@ -21,13 +21,13 @@ def test_embedding_rows_of_all_blocks_are_returned_in_order():
     assert json.loads(json_bytes({"rows": EMBEDDINGS.json_rows()})) == {"rows": ROWS}
 
 
-def test_rows_of_fewer_dimensions_have_length_one_again():
+def test_embedding_rows_reduced_to_fewer_dimensions_are_normalized_again():
     first, *_ = EMBEDDINGS.rows(2)
     assert first == [0.6, 0.8]
     assert all(math.hypot(*row) == pytest.approx(1) for row in EMBEDDINGS.rows(2))
 
 
-def test_rows_of_more_dimensions_than_the_model_has_are_refused():
+def test_embedding_rows_of_more_dimensions_than_the_model_has_are_refused():
     with pytest.raises(BadRequest, match="have 3, not 4"):
         list(EMBEDDINGS.rows(4))
     assert list(Embeddings((), 0, 0, 0.0).rows(4)) == []
@@ -41,7 +41,7 @@ async def test_embedding_response_made_in_a_thread_equals_one_made_at_once():
         assert response.headers["content-type"] == "application/json"
 
 
-async def test_response_of_wrong_dimensions_is_refused_in_a_thread_too():
+async def test_embedding_response_made_in_a_thread_refuses_too_many_dimensions_too():
     large = Embeddings(EMBEDDINGS.blocks * 2000, 3, 7, 0.0)
     with pytest.raises(BadRequest):
         await large.response(lambda: {"rows": large.json_rows(4)})

@@ -65,7 +65,7 @@ def requests_of(body: Any, images: ImageReader | None = None) -> list[SendableRe
 
 
 @pytest.mark.parametrize("path", TYPES)
-def test_real_body_is_accepted_and_sent(path):
+def test_recorded_request_body_of_a_real_client_is_accepted_and_sent(path):
     for body in BODIES[path]:
         requests = requests_of(validated(body, TYPES[path]))
         assert requests
@@ -75,7 +75,7 @@ def test_real_body_is_accepted_and_sent(path):
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", TYPES)
-def test_mutated_body_becomes_sendable_requests_or_a_short_refusal(path):
+def test_mutated_request_body_becomes_sendable_requests_or_a_short_refusal(path):
     @settings(max_examples=150)
     @given(text=mutants(path))
     def each(text: str) -> None:

@@ -35,7 +35,7 @@ def request(**body: Any) -> GenerationRequest:
         ({"type": "json_schema", "schema": SCHEMA}, SCHEMA),
     ],
 )
-def test_response_format_in_every_form_is_the_schema_of_the_answer(response_format, schema):
+def test_openai_response_format_in_every_form_becomes_the_json_schema_of_the_answer(response_format, schema):
     """llama.cpp and Together have the schema beside the type; OpenAI has it in `json_schema`."""
     assert request(response_format=response_format).json_schema == schema
 
@@ -43,12 +43,12 @@ def test_response_format_in_every_form_is_the_schema_of_the_answer(response_form
 @pytest.mark.parametrize(
     "wrong", [{"type": "json_schema"}, {"type": "grammar", "value": "x"}, {"type": "regex"}]
 )
-def test_response_format_that_is_not_served_is_refused_by_name(wrong):
+def test_openai_response_format_that_is_not_supported_is_refused_by_name(wrong):
     with pytest.raises(BadRequest, match="response_format"):
         request(response_format=wrong)
 
 
-def test_thinking_is_switched_off_by_each_field_name_and_by_two_at_once():
+def test_openai_thinking_is_switched_off_by_each_field_name_and_by_two_together():
     """Agents that do not know their server send `reasoning_effort: none` and `enable_thinking: false`."""
     off = {"enable_thinking": False}
     for body in (
@@ -62,7 +62,7 @@ def test_thinking_is_switched_off_by_each_field_name_and_by_two_at_once():
     assert request(reasoning_effort="high").think is None
 
 
-def test_assistants_refusal_and_thoughts_in_every_form_are_read():
+def test_openai_assistant_messages_with_refusals_and_thinking_in_every_form_are_read():
     def message(**fields: Any) -> dict[str, Any]:
         return (request(messages=[*HELLO, {"role": "assistant", **fields}, *HELLO]).messages or ())[1]
 
@@ -78,7 +78,7 @@ def test_assistants_refusal_and_thoughts_in_every_form_are_read():
     assert message(content=[mistral, text]) == thought
 
 
-def test_thoughts_are_written_under_both_names_that_clients_read():
+def test_openai_thinking_is_written_under_both_field_names_that_clients_read():
     for content in (
         render.CHAT.whole_content(AnswerPart("x", "hm"))["message"],
         render.CHAT.chunk_content(AnswerPart("", "hm"))["delta"],
@@ -87,7 +87,7 @@ def test_thoughts_are_written_under_both_names_that_clients_read():
     assert "reasoning" not in render.CHAT.chunk_content(AnswerPart("x"))["delta"]
 
 
-def test_logit_bias_is_sent_by_token_id():
+def test_openai_logit_bias_is_sent_to_the_engine_by_token_id():
     assert request(logit_bias={"50": -100, "7": 1.5}).sampling.logit_bias == ((7, 1.5), (50, -100.0))
     assert request(logit_bias={}).sampling.logit_bias == ()
     assert request(logit_bias=None).sampling.logit_bias == ()
@@ -103,12 +103,12 @@ def test_logit_bias_is_sent_by_token_id():
         ({"9" * 30: 1}, "9"),
     ],
 )
-def test_logit_bias_of_an_invalid_token_or_value_is_refused_by_name(bias, word):
+def test_openai_logit_bias_of_an_invalid_token_or_value_is_refused_by_name(bias, word):
     with pytest.raises(BadRequest, match=rf"logit_bias.*{word}"):
         request(logit_bias=bias)
 
 
-def test_fields_without_meaning_here_are_accepted():
+def test_openai_fields_without_an_effect_in_vestal_are_accepted():
     habits = {
         "stop": None,
         "n": None,

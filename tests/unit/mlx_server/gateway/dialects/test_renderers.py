@@ -94,15 +94,15 @@ def _frames(renderer: AnswerRenderer, parts: list[AnswerPart]) -> Iterator[bytes
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_renderer_frames_hold_the_whole_text_in_order(name):
+def test_renderer_frames_of_every_api_hold_the_whole_text_in_order(name):
     make, read, text_in = RENDERERS[name]
     renderer = make()
     stream = b"".join([*_frames(renderer, PARTS), *renderer.end()]).decode()
     assert "".join(map(text_in, read(stream))) == "Hello\n\nü"
 
 
-def test_ollama_durations_are_the_measured_ones():
-    """load_duration was 1 ns for a loaded model, and eval_duration 1 ns for an answer of one token."""
+def test_ollama_durations_are_the_measured_times():
+    """load_duration was once 1 ns for a loaded model, and eval_duration 1 ns for an answer of one token."""
     clock, ticket = FakeClock(), _ticket()
     ticket.submitted_at, ticket.first_token_at = clock.now() - 3.0, clock.now() - 1.0
     renderer = ollama.AnswerLines("m", ticket, clock, ollama.generate_content, clock.now() - 3.25)
@@ -123,7 +123,7 @@ def test_ollama_context_is_in_the_last_line_if_requested():
 
 
 @pytest.mark.parametrize("name", RENDERERS)
-def test_renderer_error_in_the_middle_is_the_last_object_with_its_code(name):
+def test_renderer_error_in_mid_stream_is_the_last_object_with_its_error_code(name):
     make, read, _ = RENDERERS[name]
     renderer = make()
     error = ServerFault("engine_crashed", "The engine crashed.")
@@ -151,7 +151,7 @@ WHOLE: dict[str, Callable[[AnswerPart, protocol.Done], dict]] = {
 
 
 def _strictly(text: str) -> dict:
-    """Return the object in `text` as a parser reads it that knows JSON only. Raises AssertionError."""
+    """Return the object in `text` as a strict JSON parser reads it. Raises AssertionError."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -174,7 +174,7 @@ def _all_texts(value: object) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", RENDERERS)
 @pytest.mark.parametrize("streamed", [False, True])
-def test_renderer_given_values_that_json_lacks_writes_strict_json(name, streamed):
+def test_renderer_given_nan_infinity_or_half_an_emoji_writes_strict_json(name, streamed):
     """A model may write NaN, 1e999 or half of an emoji, and a grammar makes tokens impossible (-Infinity)."""
     if streamed:
         renderer = RENDERERS[name][0]()
@@ -197,7 +197,7 @@ def test_renderer_given_values_that_json_lacks_writes_strict_json(name, streamed
         assert _strictly(arguments[0])["\ufffd"] == [None, None, 10**400]
 
 
-def test_logprob_of_an_impossible_token_is_the_number_that_openai_writes():
+def test_logprob_of_an_impossible_token_is_the_finite_number_that_openai_uses():
     event = protocol.Token("r", 1, "x", 0, logprobs=protocol.Logprobs(UNLIKELY, (UNLIKELY,)))
     (logprobs,) = AnswerAssembler("r").part_of(event).logprobs
     assert (logprobs.drawn.logprob, logprobs.top[0].logprob) == (-9999.0, -9999.0)
@@ -239,7 +239,7 @@ def test_json_bytes_of_anything_is_one_line_of_strict_json(value):
     _strictly(json_text(value))
 
 
-def test_json_bytes_of_endless_nesting_is_null_instead_of_an_error():
+def test_json_bytes_of_too_deep_nesting_is_null_instead_of_an_error():
     deep: object = 1
     for _ in range(100_000):
         deep = [deep]

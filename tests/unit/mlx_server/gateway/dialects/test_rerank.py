@@ -19,12 +19,12 @@ def request(body: dict[str, Any]) -> RerankRequest:
     return validated(body, RankingBody).to_request("m:latest")
 
 
-def test_ranking_body_with_texts_and_objects_has_the_text_of_each_document():
+def test_rerank_body_with_documents_as_texts_and_objects_gives_the_text_of_each():
     asked = {**ASKED, "documents": ["a", {"text": "b", "title": "t"}, ""], "top_n": 99.0, "user": "ignored"}
     assert request(asked) == RerankRequest("m:latest", "q", ("a", "b", ""))
 
 
-def test_ranking_body_of_tei_has_texts_and_its_own_options():
+def test_rerank_body_of_text_embeddings_inference_is_read_with_its_own_options():
     body = {
         "query": "q",
         "texts": ["a"],
@@ -35,7 +35,7 @@ def test_ranking_body_of_tei_has_texts_and_its_own_options():
     assert request(body) == RerankRequest("m:latest", "q", ("a",), truncate=False, raw_scores=True)
 
 
-def test_ranking_body_passes_instruction_and_limit_of_the_documents():
+def test_rerank_body_passes_on_the_instruction_and_the_token_limit_per_document():
     body = {**ASKED, "instruction": "find code", "max_tokens_per_doc": 7, "max_chunks_per_doc": 1}
     assert request(body) == RerankRequest(
         "m:latest", "q", ("a", "b"), instruction="find code", max_document_tokens=7
@@ -71,19 +71,19 @@ def test_ranking_body_passes_instruction_and_limit_of_the_documents():
         ),
     ],
 )
-def test_odd_ranking_body_is_a_bad_request_with_one_sentence(changes, sentence):
+def test_invalid_rerank_body_is_a_bad_request_with_one_sentence(changes, sentence):
     with pytest.raises(BadRequest) as caught:
         request({**ASKED, **changes})
     assert str(caught.value) == sentence
 
 
-def test_ranking_lists_the_best_documents_first_and_equal_ones_in_their_order():
+def test_rerank_result_lists_the_best_documents_first_and_ties_in_request_order():
     ranking = Ranking("id-1", (0.5, 0.9, 0.5, -2.0), 12)
     assert ranking.best(None) == [(1, 0.9), (0, 0.5), (2, 0.5), (3, -2.0)]
     assert ranking.best(2) == ranking.best(99)[:2]
 
 
-def test_answer_has_the_fields_that_jinas_and_coheres_clients_read():
+def test_rerank_answer_has_the_fields_that_clients_of_jina_and_cohere_read():
     texts = ["a", "b"]
     answer = ranked("m", Ranking("id-1", (0.1, 0.9), 12), 1, texts, returns_documents=True)
     assert answer == {
@@ -102,7 +102,7 @@ def test_answer_has_the_fields_that_jinas_and_coheres_clients_read():
     assert without["results"] == [{"index": 0, "relevance_score": 0.1}]
 
 
-def test_answer_to_texts_is_the_list_that_teis_clients_read():
+def test_rerank_answer_to_a_body_with_texts_is_the_list_that_clients_of_tei_read():
     ranking = Ranking("id-1", (0.1, 0.9), 12)
     assert scores_of_texts(ranking, None, ["a", "b"], returns_text=True) == [
         {"index": 1, "score": 0.9, "text": "b"},

@@ -77,7 +77,7 @@ def _request(schema, body):
 @pytest.mark.parametrize("schema", SCHEMAS)
 @settings(max_examples=60, deadline=None)
 @given(body=BODIES)
-def test_body_of_any_shape_becomes_a_request_or_a_bad_request(schema, body):
+def test_request_body_of_any_shape_becomes_a_request_or_a_bad_request(schema, body):
     try:
         request = _request(schema, body)
     except BadRequest:
@@ -91,12 +91,12 @@ def test_body_of_any_shape_becomes_a_request_or_a_bad_request(schema, body):
 
 @settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=60) | st.text(alphabet='{}[]",:0\\ueE+-. ', max_size=20).map(str.encode))
-def test_parsed_object_of_any_bytes_is_an_object_or_a_bad_request(raw):
+def test_request_body_of_any_bytes_is_parsed_to_an_object_or_refused_as_a_bad_request(raw):
     with contextlib.suppress(BadRequest):
         assert isinstance(parsed_object(raw), dict)
 
 
-def test_ollama_chat_without_options_has_ollamas_defaults_and_the_drawn_seed():
+def test_ollama_chat_without_options_has_ollamas_defaults_and_the_seed_of_the_gateway():
     sampling = _request(ollama_schema.ChatBody, {"model": "m", "messages": HELLO}).sampling
     assert (sampling.seed, sampling.temperature, sampling.top_k, sampling.top_p) == (1, 0.8, 40, 0.9)
 
@@ -116,7 +116,7 @@ def test_ollama_num_predict_that_is_not_positive_means_unlimited(num_predict, li
     assert _request(ollama_schema.GenerateBody, body).max_tokens == limit
 
 
-def test_stop_given_as_text_or_list_becomes_the_strings_that_are_not_empty():
+def test_stop_strings_given_as_text_or_list_lose_only_the_empty_ones():
     body: dict[str, Any] = {"model": "m", "messages": HELLO, "stop": "END"}
     assert _request(openai_schema.ChatBody, body).stop == ("END",)
     body = {"model": "m", "messages": HELLO, "options": {"stop": ["a", ""]}}
@@ -149,7 +149,7 @@ TOOL = {
 }
 
 
-def test_openai_forced_tool_becomes_the_schema_of_its_call():
+def test_openai_forced_tool_becomes_the_json_schema_of_its_call():
     choice = {"type": "function", "function": {"name": "weather"}}
     body = {"model": "m", "messages": HELLO, "tools": [TOOL], "tool_choice": choice}
     request = _request(openai_schema.ChatBody, body)
@@ -170,12 +170,12 @@ def test_openai_forced_tool_becomes_the_schema_of_its_call():
         {"tools": [{"type": "function", "function": {"name": "x", "parameters": "y"}}]},
     ],
 )
-def test_openai_tools_that_are_invalid_are_refused_with_a_message_about_them(wrong):
+def test_openai_tools_that_are_invalid_are_refused_with_a_message_that_names_the_fault(wrong):
     with pytest.raises(BadRequest, match="tool"):
         _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO} | wrong)
 
 
-def test_call_schema_of_deeply_nested_parameters_raises():
+def test_tool_call_schema_of_deeply_nested_parameters_is_refused():
     deep: dict[str, Any] = {}
     for _ in range(900):
         deep = {"properties": {"a": deep}}
@@ -184,7 +184,7 @@ def test_call_schema_of_deeply_nested_parameters_raises():
         call_schema(tools)
 
 
-def test_openai_n_answers_become_requests_with_different_seeds():
+def test_openai_request_for_n_answers_becomes_requests_with_different_seeds():
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 7}
     valid = openai_schema.CompletionBody.model_validate(body)
     assert valid.answer_count == 4
@@ -198,7 +198,7 @@ def test_openai_n_answers_become_requests_with_different_seeds():
     ]
 
 
-def test_openai_tool_choice_none_leaves_out_the_tools():
+def test_openai_tool_choice_none_removes_the_tools_from_the_request():
     body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
     assert _request(openai_schema.ChatBody, body).tools == (TOOL,)
     assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
@@ -229,7 +229,7 @@ def test_openai_tool_choice_none_leaves_out_the_tools():
         ),
     ],
 )
-def test_validated_wrong_field_is_named_in_json_terms(schema, body, sentence):
+def test_refusal_of_a_wrong_field_names_it_in_json_terms(schema, body, sentence):
     with pytest.raises(BadRequest) as caught:
         validated({"model": "m", **body}, schema)
     assert caught.value.message == sentence
@@ -238,7 +238,7 @@ def test_validated_wrong_field_is_named_in_json_terms(schema, body, sentence):
 @pytest.mark.parametrize("schema", SCHEMAS)
 @settings(max_examples=40, deadline=None)
 @given(body=BODIES)
-def test_refusal_of_any_body_does_not_name_the_validators_classes(schema, body):
+def test_refusal_of_any_request_body_does_not_name_internal_validator_classes(schema, body):
     try:
         _request(schema, body)
     except BadRequest as refused:
@@ -258,8 +258,8 @@ def test_refusal_of_any_body_does_not_name_the_validators_classes(schema, body):
         (ollama_schema.ChatBody, {"options": {"stop": [1] * 300_000}}),
     ],
 )
-def test_validated_list_of_many_wrong_items_is_refused_at_the_first(schema, body):
-    """A report on every item took ten seconds and gigabytes, and delayed every other client."""
+def test_refusal_of_a_list_of_many_wrong_items_stops_at_the_first_item(schema, body):
+    """A report on every item once took ten seconds and gigabytes, and delayed every other client."""
     tracemalloc.start()
     try:
         with pytest.raises(BadRequest, match="should be"):
@@ -279,7 +279,7 @@ def test_validated_list_of_many_wrong_items_is_refused_at_the_first(schema, body
         ([], "[]"),
     ],
 )
-def test_validated_wrong_value_is_shown_up_to_its_first_characters(value, shown):
+def test_refusal_of_a_long_wrong_value_shows_only_its_first_characters(value, shown):
     with pytest.raises(BadRequest) as caught:
         validated({"model": "m", "stream": value}, ollama_schema.ChatBody)
     assert caught.value.message == f"stream: should be true or false (given: {shown})"
@@ -291,8 +291,8 @@ def past_calls(*arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("schema", [openai_schema.ChatBody, ollama_schema.ChatBody])
-def test_arguments_of_past_calls_with_too_many_values_together_are_refused_unread(schema):
-    """They are texts in the body, so that its own count of values does not see them."""
+def test_arguments_of_past_tool_calls_with_too_many_values_together_are_refused_unparsed(schema):
+    """These arguments are texts in the body, so the count of the body's values does not include theirs."""
     some = '{"x": [' + "[]," * 40_000 + "[]]}"
     body = {"model": "m", "messages": past_calls(*[some] * 5)}
     tracemalloc.start()
@@ -317,7 +317,7 @@ def test_arguments_of_past_calls_with_too_many_values_together_are_refused_unrea
         ('{"x": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
-def test_arguments_of_a_past_call_that_are_not_a_json_object_are_refused_by_name(
+def test_arguments_of_a_past_tool_call_that_are_not_a_json_object_are_refused_by_name(
     schema, arguments, complaint
 ):
     with pytest.raises(BadRequest, match=complaint):
@@ -334,7 +334,7 @@ def test_arguments_of_a_past_call_that_are_not_a_json_object_are_refused_by_name
         ('{"x": [' + "1," * 60_000 + "1]}", {"x": [1] * 60_001}),
     ],
 )
-def test_arguments_of_a_past_call_become_an_object_of_valid_text(arguments, read):
+def test_arguments_of_a_past_tool_call_become_an_object_of_valid_unicode(arguments, read):
     request = _request(openai_schema.ChatBody, {"model": "m", "messages": past_calls(arguments)})
     assert request.messages[1]["tool_calls"][0]["function"]["arguments"] == read
 
@@ -355,21 +355,21 @@ OLLAMA_CHAT = {"model": "m", "messages": HELLO}
         ({"repeat_penalty": -1.0}, {"repeat_penalty": 1.0}),
     ],
 )
-def test_ollama_option_outside_its_range_is_off_or_the_nearest_end(options, expected):
-    """As n8n (top_k -1) and Open WebUI's sliders send them; they were refused, and top_p 0 drew freely."""
+def test_ollama_sampling_option_outside_its_range_is_off_or_the_nearest_limit(options, expected):
+    """n8n (top_k -1) and Open WebUI send such values; they were once refused, and top_p 0 drew any token."""
     sampling = _request(ollama_schema.ChatBody, {**OLLAMA_CHAT, "options": options}).sampling
     assert {name: getattr(sampling, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("num_ctx", "tokens"), [(0, None), (-1, None), (512, 512), (512.0, 512)])
-def test_ollama_num_ctx_that_is_not_positive_is_the_models_own(num_ctx, tokens):
+def test_ollama_num_ctx_that_is_not_positive_means_the_models_own_context(num_ctx, tokens):
     body = {**OLLAMA_CHAT, "options": {"num_ctx": num_ctx}}
     assert _request(ollama_schema.ChatBody, body).context_tokens == tokens
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_openai_limit_of_minus_one_lets_the_answer_fill_the_context(field):
-    """LM Studio's and llama.cpp's examples send it."""
+    """Examples of LM Studio and llama.cpp send a limit of -1."""
     body = {"model": "m", "messages": HELLO, field: -1}
     assert _request(openai_schema.ChatBody, body).max_tokens == 2**31 - 1
     body = {"model": "m", "prompt": "a", "max_tokens": -1}
@@ -390,7 +390,7 @@ def test_openai_limit_of_minus_one_lets_the_answer_fill_the_context(field):
         (responses_schema.CreateBody, "max_output_tokens"),
     ],
 )
-def test_limit_beyond_32_bits_lets_the_answer_fill_the_context(schema, field, limit):
+def test_token_limit_beyond_32_bits_lets_the_answer_fill_the_context(schema, field, limit):
     """Some clients send the largest number they know for "no limit"."""
     prompt = {"input": "a"} if schema is responses_schema.CreateBody else {"prompt": "a", "messages": HELLO}
     body = {"model": "m", field: limit, **prompt}
@@ -398,13 +398,13 @@ def test_limit_beyond_32_bits_lets_the_answer_fill_the_context(schema, field, li
 
 
 @pytest.mark.parametrize("schema", [openai_schema.CompletionBody, anthropic_schema.MessagesBody])
-def test_limit_of_zero_tokens_generates_nothing_if_the_api_allows_it(schema):
-    """lm-eval scores a text with `echo` and `max_tokens: 0`; Anthropic's clients fill the prompt cache so."""
+def test_token_limit_of_zero_generates_nothing_if_the_api_allows_it(schema):
+    """lm-eval scores a text with `max_tokens: 0`; Anthropic's clients fill the prompt cache with it."""
     body = {"model": "m", "messages": HELLO, "prompt": "a", "max_tokens": 0}
     assert _request(schema, body).max_tokens == 0
 
 
-def test_openai_suffix_asks_to_fill_the_gap_before_it():
+def test_openai_suffix_asks_for_the_text_between_prompt_and_suffix():
     body = {"model": "m", "prompt": "def f(", "suffix": "return 1"}
     assert _request(openai_schema.CompletionBody, body).suffix == "return 1"
     assert _request(openai_schema.CompletionBody, body | {"suffix": ""}).suffix is None

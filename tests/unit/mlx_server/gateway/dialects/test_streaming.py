@@ -1,4 +1,4 @@
-"""Streams: they begin in time, are never silent for long, and say in their own dialect why they failed.
+"""Streams begin in time, are never silent for long, and report a failure in their own dialect.
 
 Real clients read the keep-alive of every dialect: it must add nothing to what they show.
 """
@@ -119,7 +119,7 @@ class Client:
         return self.body.decode()
 
 
-async def test_stream_without_a_first_event_begins_with_a_keep_alive():
+async def test_stream_without_a_first_token_in_time_begins_with_a_keep_alive():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
     await asyncio.sleep(0.02)
@@ -130,7 +130,7 @@ async def test_stream_without_a_first_event_begins_with_a_keep_alive():
     assert await client.whole() == "begin idle 0:a 0: end"
 
 
-async def test_stream_with_a_prompt_first_token_has_no_keep_alive():
+async def test_stream_whose_first_token_comes_in_time_has_no_keep_alive():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=NEVER))
     assert await client.so_far() == ""
@@ -139,7 +139,7 @@ async def test_stream_with_a_prompt_first_token_has_no_keep_alive():
     assert await client.whole() == "begin 0:a 0: end"
 
 
-async def test_stream_that_pauses_sends_keep_alives_and_a_flowing_one_does_not():
+async def test_stream_sends_keep_alives_only_while_no_tokens_come():
     """Node drops a body that is silent for 300 s, and httpx one that is silent for 5 s."""
     clock, ticket = FakeClock(), a_ticket()
     client = Client(Answers([ticket], clock, begin_after_s=NEVER))
@@ -154,7 +154,7 @@ async def test_stream_that_pauses_sends_keep_alives_and_a_flowing_one_does_not()
     assert (await client.whole()).endswith("idle 0: end")
 
 
-async def test_client_that_does_not_read_has_at_most_one_pending_keep_alive():
+async def test_stream_to_a_client_that_does_not_read_has_at_most_one_pending_keep_alive():
     clock, ticket = FakeClock(), a_ticket()
     parts = Answers([ticket], clock).parts()
     first = asyncio.ensure_future(anext(parts))
@@ -164,7 +164,7 @@ async def test_client_that_does_not_read_has_at_most_one_pending_keep_alive():
     assert [await anext(parts), await anext(parts)] == [None, (0, AnswerPart("a"))]
 
 
-async def test_failure_before_the_headers_is_raised_and_has_its_own_status():
+async def test_stream_that_fails_before_its_headers_is_answered_with_the_errors_own_status():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=NEVER))
     await client.so_far()
@@ -173,7 +173,7 @@ async def test_failure_before_the_headers_is_raised_and_has_its_own_status():
         await client.whole()
 
 
-async def test_stream_waits_for_the_check_of_a_request_whose_model_is_being_read():
+async def test_stream_does_not_begin_while_a_model_is_being_read_to_check_its_request():
     ticket = a_ticket()
     ticket.is_read_for = True
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
@@ -184,7 +184,7 @@ async def test_stream_waits_for_the_check_of_a_request_whose_model_is_being_read
         await client.whole()
 
 
-async def test_failure_of_any_of_several_answers_before_the_headers_is_raised():
+async def test_stream_of_several_answers_fails_with_an_error_status_if_one_fails_before_the_headers():
     tickets = [a_ticket(), a_ticket("s")]
     client = Client(Answers(tickets, FakeClock(), begin_after_s=NEVER))
     await client.so_far()
@@ -194,7 +194,7 @@ async def test_failure_of_any_of_several_answers_before_the_headers_is_raised():
     assert tickets[0].outcome == "cancelled"
 
 
-async def test_failure_after_the_headers_is_an_event_of_the_stream():
+async def test_stream_that_fails_after_its_headers_ends_with_an_error_event():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
     await client.idled.wait()
@@ -202,7 +202,7 @@ async def test_failure_after_the_headers_is_an_event_of_the_stream():
     assert await client.whole() == "begin idle error:engine_crashed"
 
 
-async def test_silence_of_several_answers_is_filled_until_the_last_has_ended():
+async def test_stream_of_several_answers_sends_keep_alives_until_the_last_one_has_ended():
     clock, tickets = FakeClock(), [a_ticket(), a_ticket("s")]
     client = Client(Answers(tickets, clock, begin_after_s=NEVER))
     say(tickets[0], "a")
@@ -281,5 +281,5 @@ def _ollama_generate() -> str:
 
 
 @pytest.mark.parametrize("read", [_chat, _completion, _message, _ollama_chat, _ollama_generate])
-def test_keep_alives_do_not_change_what_a_real_client_reads(read: Callable[[], str]):
+def test_keep_alives_in_a_stream_do_not_change_what_a_real_client_reads(read: Callable[[], str]):
     assert read() == "Hello"

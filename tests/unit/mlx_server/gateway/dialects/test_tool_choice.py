@@ -52,7 +52,7 @@ def allowed(mode: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": some}}
 
 
-def test_allowed_tools_keep_the_prompt_and_hold_the_calls_to_the_list():
+def test_allowed_tools_restrict_the_calls_and_leave_the_tools_of_the_prompt_unchanged():
     body = chat(tools=[tool("a"), tool("b")], tool_choice=allowed("auto"))
     assert names(body) == ["a", "b"]  # a shorter list would empty the prompt cache
     assert body.call_rules.allowed == {"a"}
@@ -77,7 +77,7 @@ def test_tool_choice_that_cannot_be_followed_is_refused_by_name(wrong, word):
         chat(tools=[tool("b")], tool_choice=wrong).to_requests("m", 1)
 
 
-def test_tools_that_run_elsewhere_are_skipped_unless_a_call_is_required():
+def test_hosted_tools_are_skipped_unless_a_call_of_one_is_required():
     body = chat(tools=[tool("a"), {"type": "web_search"}], web_search_options={})
     assert names(body) == ["a"]
     assert body.skipped(ImageReader("m"))["tools"] == ["web_search", "web_search_options"]
@@ -85,8 +85,8 @@ def test_tools_that_run_elsewhere_are_skipped_unless_a_call_is_required():
         chat(tools=[{"type": "web_search"}], tool_choice="required").to_requests("m", 1)
 
 
-def test_custom_tool_takes_a_text_and_its_call_is_written_as_one():
-    """Codex offers `apply_patch` so: its input is a patch, and no JSON."""
+def test_openai_custom_tool_takes_one_text_and_its_call_is_returned_as_a_custom_call():
+    """Codex offers `apply_patch` in this way: its input is a patch and not JSON."""
     grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: WORD"}}
     body = chat(
         tools=[{"type": "custom", "custom": {"name": "patch", "description": "d", "format": grammar}}]
@@ -120,7 +120,7 @@ def openai_choice(part: AnswerPart, body: ChatBody) -> dict[str, Any]:
     return chunks.whole([(part, part.done)])["choices"][0]
 
 
-def test_functions_in_the_older_form_are_offered_and_answered_in_it():
+def test_openai_functions_in_the_deprecated_form_are_offered_and_answered_in_that_form():
     body = chat(functions=[{"name": "a"}], function_call={"name": "a"})
     request = body.to_requests("m", 1)[0]
     assert (names(body), request.tool_choice) == (["a"], "required")
@@ -139,7 +139,7 @@ def test_functions_in_the_older_form_are_offered_and_answered_in_it():
 # --- the calls that count ---
 
 
-def test_call_filter_drops_calls_beyond_the_first_if_parallel_calls_are_off():
+def test_tool_calls_beyond_the_first_are_dropped_if_parallel_calls_are_off():
     for body in (
         chat(tools=[tool("a")], parallel_tool_calls=False),
         messages(tools=[{"name": "a"}], tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
@@ -150,7 +150,7 @@ def test_call_filter_drops_calls_beyond_the_first_if_parallel_calls_are_off():
         assert kept.apply(AnswerPart(done=DONE)).done == DONE
 
 
-def test_call_filter_writes_a_disallowed_call_as_text_and_numbers_the_others():
+def test_tool_call_that_is_not_allowed_becomes_text_and_the_others_are_numbered_anew():
     kept = CallFilter(CallRules(frozenset({"a"})))
     part = kept.apply(AnswerPart("x ", tool_calls=(call(0, "b", y=1), call(1, "a")), done=DONE))
     assert json.loads(part.text.removeprefix("x ")) == {"name": "b", "arguments": {"y": 1}}
@@ -187,7 +187,7 @@ def test_anthropic_tools_that_the_client_runs_are_offered_with_their_arguments(t
         {"type": "mcp_toolset", "mcp_server_name": "x"},
     ],
 )
-def test_anthropic_server_tools_are_skipped_and_refused_if_forced(service):
+def test_anthropic_server_tools_are_skipped_and_refused_if_a_call_is_forced(service):
     body = messages(tools=[{"name": "a"}, service], mcp_servers=[{"url": "x"}])
     assert names(body) == ["a"]
     assert body.skipped(ImageReader("m"))["tools"] == [service["type"], "mcp_servers"]
@@ -199,7 +199,7 @@ def test_anthropic_server_tools_are_skipped_and_refused_if_forced(service):
             messages(tools=[{"name": "a"}, service], tool_choice=choice).to_request("m", 1)
 
 
-def test_anthropic_tool_without_a_name_is_refused_by_its_position():
+def test_anthropic_tool_without_a_name_is_refused_with_its_position():
     wrong: dict[str, Any]
     for wrong in ({"type": "bash_20250124"}, {"input_schema": {}}):
         with pytest.raises(BadRequest, match=r"tools.1.name: is missing"):
@@ -208,7 +208,7 @@ def test_anthropic_tool_without_a_name_is_refused_by_its_position():
 
 @pytest.mark.parametrize("field", ["output_config", "output_format"])
 def test_anthropic_output_format_constrains_the_answer_to_its_schema(field):
-    """`messages.parse` of Anthropic's client; it was read over, and the answer was prose."""
+    """`messages.parse` of Anthropic's client sends it; it was once ignored, and the answer was prose."""
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}}
     wanted = {"type": "json_schema", "schema": schema}
     body = messages(**{field: {"format": wanted} if field == "output_config" else wanted})
@@ -218,7 +218,7 @@ def test_anthropic_output_format_constrains_the_answer_to_its_schema(field):
             messages(output_config={"format": wrong}).to_request("m", 1)
 
 
-def test_claude_code_specific_fields_are_accepted_with_their_meaning():
+def test_claude_code_specific_fields_are_accepted_and_take_effect():
     body = messages(
         thinking={"type": "adaptive"},
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
@@ -236,7 +236,7 @@ def test_claude_code_specific_fields_are_accepted_with_their_meaning():
 
 
 def test_anthropic_usage_counts_cached_tokens_separately():
-    """`input_tokens` are those that were not in the cache; the prompt has the sum of the three counts."""
+    """`input_tokens` counts only tokens not in the cache; the prompt has the sum of the three counts."""
     whole = anthropic_render.whole_message("r", "m", AnswerPart("x", done=DONE), DONE)
     events = anthropic_render.MessageEvents("r", "m", 10)
     *_, delta = events.part(0, AnswerPart("x", done=DONE))

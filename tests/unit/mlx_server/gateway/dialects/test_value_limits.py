@@ -41,10 +41,10 @@ def many(item: bytes, count: int = 1_000_000) -> bytes:
         lambda: b'"deep":' + b"[" * 500_000,
     ],
 )
-def test_check_counts_many_values_of_any_field_are_refused_with_the_limit_and_little_memory(
+def test_body_with_too_many_values_in_any_field_is_refused_with_the_limit_and_little_memory(
     field: Callable[[], bytes],
 ):
-    """Bodies under 32 MB took 1 to 4 s of the event loop and 0.5 to 1.5 GB each."""
+    """Such bodies, all under 32 MB, once blocked the event loop for 1 to 4 s and took 0.5 to 1.5 GB each."""
     raw = HEAD + field() + b"}"
     tracemalloc.start()
     try:
@@ -66,7 +66,9 @@ def test_check_counts_many_values_of_any_field_are_refused_with_the_limit_and_li
         lambda: b'"prompt":"' + b'\\"' * 2_000_000 + b'"',
     ],
 )
-def test_check_counts_long_texts_and_prompts_of_token_ids_pass(field: Callable[[], bytes]):
+def test_body_with_long_texts_and_prompts_of_token_ids_passes_the_check_of_value_counts(
+    field: Callable[[], bytes],
+):
     check_counts(HEAD + field() + b"}")
 
 
@@ -89,7 +91,7 @@ def counted(value: Any) -> tuple[int, int]:
 
 
 @given(value=JSON_VALUES, is_ascii=st.booleans(), slice_bytes=st.integers(1, 7))
-def test_check_counts_counts_exactly_wherever_the_slices_are_cut(
+def test_value_count_of_a_body_is_exact_wherever_its_slices_are_cut(
     value: Any, is_ascii: bool, slice_bytes: int
 ):
     raw = json.dumps(value, ensure_ascii=is_ascii).encode()
@@ -107,6 +109,6 @@ def test_check_counts_counts_exactly_wherever_the_slices_are_cut(
                     check_counts(raw)
 
 
-def test_limits_leave_room_for_the_longest_prompt_of_token_ids():
+def test_value_limits_leave_room_for_the_longest_prompt_of_token_ids():
     assert MAX_VALUES > 2**20
     assert MAX_PARTS < MAX_VALUES

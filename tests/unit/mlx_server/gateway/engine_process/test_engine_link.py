@@ -28,7 +28,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-async def test_link_when_stream_is_split_anywhere_delivers_whole_events_before_its_end(size):
+async def test_engine_link_delivers_whole_events_before_its_end_wherever_the_stream_is_split(size):
     recorder = Recorder()
     link, theirs = await recorder.link()
     stream = b"".join(protocol.encode(token) for token in TOKENS)
@@ -43,7 +43,7 @@ async def test_link_when_stream_is_split_anywhere_delivers_whole_events_before_i
 
 
 @pytest.mark.parametrize("nonsense", [b"Segmentation fault\n", protocol.encode(protocol.Cancel("r"))])
-async def test_link_when_engine_sends_invalid_bytes_is_closed(nonsense):
+async def test_engine_link_is_closed_when_the_engine_sends_invalid_bytes(nonsense):
     recorder = Recorder()
     link, theirs = await recorder.link()
     with theirs:
@@ -55,7 +55,7 @@ async def test_link_when_engine_sends_invalid_bytes_is_closed(nonsense):
     assert "not an event" in recorder.ends[0]
 
 
-async def test_link_that_is_closed_drops_a_frame_without_raising():
+async def test_closed_engine_link_drops_a_frame_without_raising():
     recorder = Recorder()
     link, theirs = await recorder.link()
     with theirs:

@@ -69,7 +69,7 @@ def engines() -> Engines:
     return Engines()
 
 
-def test_session_lost_in_mid_answer_sends_the_request_with_its_tokens_to_the_next_engine(engines):
+def test_engine_lost_in_mid_answer_passes_the_request_with_its_tokens_to_the_next_engine(engines):
     session, transport = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
@@ -97,7 +97,7 @@ ABRT, KILL = 6, 9
         (True, ABRT, False, "", None),
     ],
 )
-def test_session_whose_engine_ends_three_times_fails_a_request_only_on_evidence(
+def test_request_whose_engine_ends_three_times_fails_only_on_evidence_against_it(
     engines, planned, signal, oom, fault, outcome
 ):
     ticket = engines.dispatcher.submit(
@@ -112,7 +112,7 @@ def test_session_whose_engine_ends_three_times_fails_a_request_only_on_evidence(
     assert ticket.outcome == outcome
 
 
-def test_session_whose_engine_sends_invalid_bytes_has_a_fault_for_any_exit(engines):
+def test_engine_that_sends_invalid_bytes_counts_as_faulty_whatever_its_exit_status(engines):
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
     )
@@ -123,7 +123,7 @@ def test_session_whose_engine_sends_invalid_bytes_has_a_fault_for_any_exit(engin
     assert ticket.outcome == "engine_crashed"
 
 
-def test_session_exited_before_its_link_is_lost_parks_its_requests(engines):
+def test_engine_that_exits_before_its_link_is_lost_leaves_its_requests_waiting(engines):
     session, _ = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
@@ -133,7 +133,7 @@ def test_session_exited_before_its_link_is_lost_parks_its_requests(engines):
     assert ticket.outcome is None
 
 
-def test_session_is_productive_once_a_client_got_a_new_token(engines):
+def test_engine_counts_as_having_done_useful_work_once_a_client_got_a_new_token(engines):
     session, _ = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
@@ -147,7 +147,7 @@ def test_session_is_productive_once_a_client_got_a_new_token(engines):
     assert not following.productive, "a token that the client has already is not new"
 
 
-def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines):
+def test_engine_that_returns_a_request_is_asked_to_exit_at_once(engines):
     session, transport = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
@@ -158,7 +158,7 @@ def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines)
     assert engines.dispatcher.count(RequestPhase.PARKED) == 1
 
 
-def test_session_that_is_superseded_ignores_its_engine(engines):
+def test_events_of_a_superseded_engine_are_ignored(engines):
     session, _ = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"

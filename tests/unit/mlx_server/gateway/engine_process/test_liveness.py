@@ -1,4 +1,4 @@
-"""Liveness: the events of an engine show whether it is loading, busy, idle or wedged."""
+"""Liveness: the events of an engine show whether it is loading, busy, idle or hung."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def liveness() -> EngineLiveness:
     return liveness
 
 
-def test_judge_an_idle_engine_that_reports_is_ready(liveness):
+def test_idle_engine_that_reports_is_ready(liveness):
     liveness.on_event(_alive(1, working=False), 1000.0)
     result = liveness.judge(0, 1001.0)
     assert (result.ok, result.state) == (True, State.READY)
 
 
-def test_judge_an_engine_that_makes_steps_is_busy_for_any_duration(liveness):
+def test_engine_that_makes_steps_is_busy_for_any_duration(liveness):
     for second in range(100):
         liveness.on_event(_alive(second), float(second))
     result = liveness.judge(1, 100.0)
     assert (result.ok, result.state) == (True, State.BUSY)
 
 
-def test_judge_a_working_engine_without_progress_is_wedged(liveness):
+def test_working_engine_without_progress_counts_as_hung(liveness):
     for second in range(100):
         liveness.on_event(_alive(7), float(second))
     result = liveness.judge(3, 99.0)
@@ -46,20 +46,20 @@ def test_judge_a_working_engine_without_progress_is_wedged(liveness):
     assert "3 requests without progress" in result.detail
 
 
-def test_judge_a_silent_engine_is_wedged_even_when_idle(liveness):
+def test_silent_engine_counts_as_hung_even_when_idle(liveness):
     liveness.on_event(_alive(1, working=False), 10.0)
     assert liveness.judge(0, 10.0 + TIMEOUT_S).ok
     assert "no sign of life" in liveness.judge(0, 11.0 + TIMEOUT_S).detail
 
 
-def test_judge_an_engine_that_forgot_a_request_is_wedged(liveness):
+def test_engine_that_never_starts_a_sent_request_counts_as_hung(liveness):
     liveness.work_sent(was_idle=True, now=100.0)
     for second in range(100, 140):
         liveness.on_event(_alive(5, working=False), float(second))
     assert not liveness.judge(1, 139.0).ok
 
 
-def test_judge_the_first_request_after_idleness_has_the_whole_timeout(liveness):
+def test_first_request_after_idleness_has_the_whole_progress_timeout(liveness):
     liveness.on_event(_alive(5, working=False), 999.0)
     liveness.work_sent(was_idle=True, now=1000.0)
     liveness.on_event(_alive(5, working=False), 1020.0)
@@ -74,13 +74,13 @@ def _load(liveness: EngineLiveness, step_s: float, steps: int) -> float:
 
 
 def _hang(liveness: EngineLiveness, since: float, for_s: float) -> ProbeResult:
-    """Report each second that the engine lives and gets no further; return the judgement at the end."""
+    """Report each second that the engine is alive without progress; return the judgement at the end."""
     for second in range(int(for_s) + 1):
         liveness.on_event(_alive(5, loading="big"), since + second)
     return liveness.judge(1, since + for_s)
 
 
-def test_judge_an_engine_that_loads_slowly_has_as_long_as_its_load_takes(liveness):
+def test_engine_that_loads_a_model_slowly_gets_a_longer_progress_timeout(liveness):
     stopped_at = _load(liveness, step_s=25.0, steps=4)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
     assert _hang(liveness, stopped_at, TIMEOUT_S + 40).ok
@@ -88,21 +88,21 @@ def test_judge_an_engine_that_loads_slowly_has_as_long_as_its_load_takes(livenes
     assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 50).detail
 
 
-def test_judge_an_engine_whose_quick_load_stalls_is_wedged_after_the_usual_time(liveness):
-    """A chat template that never ended kept the MLX thread; while one loaded, that took 120 s to notice."""
+def test_engine_whose_quick_model_load_stalls_counts_as_hung_after_the_usual_timeout(liveness):
+    """A chat template that never ended held the MLX thread; during a load it took 120 s to notice that."""
     stopped_at = _load(liveness, step_s=0.2, steps=20)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
     assert _hang(liveness, stopped_at, TIMEOUT_S - 1).ok
     assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 1).detail
 
 
-def test_judge_an_engine_that_has_only_begun_to_load_has_the_usual_time(liveness):
+def test_engine_that_has_only_begun_a_model_load_has_the_usual_progress_timeout(liveness):
     liveness.on_event(protocol.Loading("big", 0.0), 0.0)
     liveness.on_event(_alive(5, loading="big"), 0.0)
     assert "loading big" in _hang(liveness, 0.0, TIMEOUT_S + 1).detail
 
 
-def test_judge_time_without_progress_during_a_load_is_bounded_and_ends_with_the_load(liveness):
+def test_progress_timeout_during_a_model_load_is_bounded_and_returns_to_usual_afterwards(liveness):
     stopped_at = _load(liveness, step_s=100.0, steps=3)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
     assert _hang(liveness, stopped_at, TIMEOUT_S * LOADING_TIMEOUT_FACTOR - 1).ok
@@ -115,8 +115,8 @@ def test_judge_time_without_progress_during_a_load_is_bounded_and_ends_with_the_
     assert not result.ok
 
 
-def test_judge_does_not_count_time_in_which_the_gateway_was_blocked(liveness):
-    """Bodies of 30 MB kept the gateway's event loop for half a minute, in which it read no event."""
+def test_engine_is_not_blamed_for_time_in_which_the_gateway_was_blocked(liveness):
+    """Bodies of 30 MB once blocked the gateway's event loop for half a minute, so that it read no event."""
     for second in range(10):
         liveness.on_event(_alive(7), float(second))
         assert liveness.judge(1, float(second)).ok
@@ -130,7 +130,7 @@ def test_judge_does_not_count_time_in_which_the_gateway_was_blocked(liveness):
     assert "without progress for 31 s" in result.detail, "its own time without progress counts"
 
 
-def test_judge_a_starting_engine_reports_growing_progress():
+def test_starting_engine_reports_growing_progress():
     liveness = EngineLiveness(TIMEOUT_S, 0.0)
     first = liveness.judge(0, 1.0)
     liveness.on_event(protocol.Loading("chat", 0.5), 2.0)
@@ -141,7 +141,7 @@ def test_judge_a_starting_engine_reports_growing_progress():
     assert second.progress > first.progress
 
 
-def test_probe_due_after_the_idle_interval_and_only_one_at_a_time(liveness):
+def test_engine_probe_is_due_after_the_idle_interval_and_only_one_at_a_time(liveness):
     liveness.on_event(_alive(1, working=False), 1.0)
     assert not liveness.probe_due(0, 20.0)
     assert liveness.probe_due(0, 31.0)
@@ -151,13 +151,13 @@ def test_probe_due_after_the_idle_interval_and_only_one_at_a_time(liveness):
     assert liveness.probe_due(0, 131.5)
 
 
-def test_probe_due_never_while_the_engine_has_work(liveness):
+def test_engine_probe_is_never_due_while_the_engine_has_work(liveness):
     liveness.on_event(_alive(1, working=True), 40.0)
     assert not liveness.probe_due(0, 100.0)
     assert not liveness.probe_due(1, 100.0)
 
 
-def test_probe_due_at_once_after_the_machine_woke(liveness):
+def test_engine_probe_is_due_at_once_after_the_machine_woke(liveness):
     assert not liveness.probe_due(0, 1.0)
     liveness.machine_woke(1.0)
     assert liveness.probe_due(0, 1.0)
@@ -166,7 +166,7 @@ def test_probe_due_at_once_after_the_machine_woke(liveness):
     assert not liveness.probe_due(0, 3.0)
 
 
-def test_judge_an_engine_that_leaves_a_probe_unanswered_is_wedged_although_it_reports(liveness):
+def test_engine_that_leaves_a_probe_unanswered_counts_as_hung_although_it_reports(liveness):
     assert liveness.probe_due(0, 30.0)
     for second in range(30, 75):
         liveness.on_event(_alive(1, working=False), float(second))
@@ -174,7 +174,7 @@ def test_judge_an_engine_that_leaves_a_probe_unanswered_is_wedged_although_it_re
     assert not liveness.judge(0, 61.0).alive
 
 
-def test_judge_an_engine_that_answers_a_probe_wrongly_is_down(liveness):
+def test_engine_that_answers_a_probe_wrongly_is_not_alive(liveness):
     assert liveness.probe_due(0, 30.0)
     liveness.on_event(protocol.Probed("probe", False, "a token's logits spread over nan"), 30.1)
     result = liveness.judge(0, 30.2)

@@ -13,11 +13,11 @@ from vestal.supervision import FakeClock, LaunchError
 STRANDED = Headroom("80% of the machine's memory is wired down", needs_reboot=True)
 
 
-async def test_memory_gate_with_enough_memory_opens_at_once():
+async def test_engine_launch_with_enough_memory_is_allowed_at_once():
     await MemoryGate(Headroom, FakeClock())()
 
 
-async def test_memory_gate_when_memory_returns_in_time_opens():
+async def test_engine_launch_is_allowed_when_memory_becomes_free_in_time():
     clock, readings = FakeClock(), [STRANDED] * 8 + [Headroom()]
     gate = asyncio.create_task(MemoryGate(lambda: readings.pop(0), clock)())
     await clock.run_for(1)
@@ -27,7 +27,7 @@ async def test_memory_gate_when_memory_returns_in_time_opens():
     assert not readings
 
 
-async def test_memory_gate_when_memory_does_not_return_raises_with_the_remedy():
+async def test_engine_launch_is_refused_with_a_remedy_when_memory_does_not_become_free():
     clock = FakeClock()
     gate = asyncio.create_task(MemoryGate(lambda: STRANDED, clock)())
     await clock.run_for(TIMEOUT_S + 1)

@@ -29,7 +29,7 @@ class Preparation:
 
 
 @pytest.mark.parametrize(("busy", "after_s"), [(False, EARLIEST_AFTER_S), (True, LATEST_AFTER_S)])
-async def test_standby_preparation_waits_for_an_idle_moment_or_for_the_latest_time(busy, after_s):
+async def test_standby_engine_is_prepared_in_an_idle_moment_or_at_the_latest_time(busy, after_s):
     standby = Preparation(busy)
     standby.preparation.engine_ready()
     standby.preparation.engine_ready()  # the first preparation is under way
@@ -39,7 +39,7 @@ async def test_standby_preparation_waits_for_an_idle_moment_or_for_the_latest_ti
     assert standby.prepared == 1
 
 
-async def test_standby_preparation_that_fails_is_reported_and_can_be_repeated():
+async def test_failed_preparation_of_a_standby_engine_is_reported_and_can_be_repeated():
     standby = Preparation(busy=False)
     standby.error = LaunchError("no memory")
     standby.preparation.engine_ready()

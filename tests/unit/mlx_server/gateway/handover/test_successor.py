@@ -1,4 +1,4 @@
-"""What a gateway that has handed over does when its successor is killed: three answers were a 500."""
+"""What a gateway that has handed over does when its successor is killed: three answers were once a 500."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Sent(list[Any]):
         self.append(message)
 
 
-async def test_answer_whose_successor_dies_before_it_sends_is_read_from_the_next_one():
+async def test_answer_whose_new_gateway_dies_before_it_sends_is_read_from_the_next_gateway():
     sent = Sent()
     await DyingSuccessor(2).copy_answer_from_next("a1", 0, sent, has_started=False)
     assert sent == [BODY]
 
 
-async def test_answer_that_took_longer_than_the_retry_time_is_still_read_from_the_next_gateway(monkeypatch):
+async def test_answer_running_longer_than_the_retry_time_is_still_read_from_the_next_gateway(monkeypatch):
     """The retry time once counted from the beginning of the answer, so an answer that had taken 60 s was a
     500.
     """
@@ -63,21 +63,21 @@ async def test_answer_that_took_longer_than_the_retry_time_is_still_read_from_th
     assert sent == [BODY]
 
 
-async def test_answer_is_given_up_if_no_gateway_starts_within_the_retry_time(monkeypatch):
+async def test_handed_over_answer_is_broken_off_if_no_gateway_starts_within_the_retry_time(monkeypatch):
     monkeypatch.setattr(successor_module, "MAX_RETRY_S", 0.05)
     monkeypatch.setattr(successor_module, "RETRY_S", 0.01)
     with pytest.raises(BrokenOff):
         await DyingSuccessor(10**9).copy_answer_from_next("a1", 0, Sent(), has_started=False)
 
 
-async def test_answer_whose_successor_dies_midway_is_broken_off_and_not_repeated():
+async def test_answer_whose_new_gateway_dies_midway_is_broken_off_and_not_repeated():
     sent = Sent()
     with pytest.raises(BrokenOff):
         await DyingSuccessor(1, sends_first=True).copy_answer_from_next("a1", 0, sent, has_started=True)
     assert sent == [{**BODY, "more_body": True}]
 
 
-async def test_request_whose_successor_dies_before_it_answers_is_a_503_that_may_be_repeated():
+async def test_request_whose_new_gateway_dies_before_it_answers_is_a_503_with_retry_after():
     state, sent = HandedOver(), Sent()
     state.successor = DyingSuccessor(1)
     await ForwardToSuccessor(None, state)(SCOPE, None, sent)  # type: ignore[arg-type]

@@ -102,14 +102,14 @@ def input_image(number: int) -> dict[str, Any]:
     ],
     ids=["openai", "openai with a plain string", "anthropic", "responses"],
 )
-def test_images_stand_where_the_client_put_them(request_: GenerationRequest):
+def test_images_in_a_message_stay_where_the_client_put_them(request_: GenerationRequest):
     parts = [text("Compare "), IMAGE, text(" with "), IMAGE, text(".")]
     assert request_.messages == ({"role": "user", "content": parts},)
     assert request_.images == (FILES[0], FILES[1])
     assert request_.operation().images == request_.images  # type: ignore[union-attr]
 
 
-def test_images_of_earlier_turns_stay_in_place():
+def test_images_of_earlier_turns_stay_in_their_messages():
     earlier = [
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": [image_part(1), text("This?")]},
@@ -123,7 +123,7 @@ def test_images_of_earlier_turns_stay_in_place():
     ]
 
 
-def test_ollamas_images_stand_before_the_text_of_their_message():
+def test_ollama_images_come_before_the_text_of_their_message():
     request = chat(
         {"role": "user", "content": "Look.", "images": FILES[:2]}, {"role": "assistant", "content": "Yes."}
     )
@@ -135,12 +135,12 @@ def test_ollamas_images_stand_before_the_text_of_their_message():
 
 
 @pytest.mark.parametrize("fields", [{"raw": True}, {"suffix": "end"}, {"template": "{{ .Prompt }}"}])
-def test_generate_without_the_models_template_refuses_images(fields: dict[str, Any]):
+def test_ollama_generate_that_bypasses_the_models_template_refuses_images(fields: dict[str, Any]):
     with pytest.raises(BadRequest, match="chat template"):
         generate(prompt="Look.", images=[FILES[0]], **fields)
 
 
-def test_image_in_a_tools_result_moves_into_the_users_next_message():
+def test_image_in_a_tool_result_moves_into_the_users_next_message():
     result = {"type": "tool_result", "tool_use_id": "c1", "content": [text("shot: "), block(1)]}
     call = {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "look", "input": {}}]}
     request = anthropic([block(0)], call, {"role": "user", "content": [result, text("Well?"), block(2)]})
@@ -151,7 +151,7 @@ def test_image_in_a_tools_result_moves_into_the_users_next_message():
 
 
 @pytest.mark.parametrize("dialect", ["openai", "responses"])
-def test_image_in_the_last_result_of_a_tool_gets_a_message_of_its_own(dialect: str):
+def test_image_in_the_last_tool_result_gets_a_user_message_of_its_own(dialect: str):
     if dialect == "openai":
         call = {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}
         request = openai("Look.", call, {"role": "tool", "tool_call_id": "c1", "content": [image_part(0)]})
@@ -163,14 +163,14 @@ def test_image_in_the_last_result_of_a_tool_gets_a_message_of_its_own(dialect: s
     assert (request.messages or ())[-1] == {"role": "user", "content": [IMAGE]}
 
 
-def test_image_where_no_template_has_a_place_becomes_a_sentence():
+def test_image_in_an_assistant_message_becomes_a_sentence():
     request = openai(
         "Hi.", {"role": "assistant", "content": [image_part(0)]}, {"role": "user", "content": "Go on."}
     )
     assert not request.images and "part of type image_url" in (request.messages or ())[1]["content"]
 
 
-def test_template_report_and_token_count_have_the_images_too():
+def test_apply_template_and_token_count_requests_include_the_images():
     body = {"messages": [{"role": "user", "content": [image_part(0), text("Hi.")]}]}
     assert validated(body, ApplyTemplateBody).to_request("m", sees()).images == (FILES[0],)
     counted = validated(
@@ -197,13 +197,13 @@ def test_template_report_and_token_count_have_the_images_too():
 @pytest.mark.parametrize(
     "wrong", ["", "%%", "data:image/png;base64,AAAA", "https://example.com/a.png", "/etc/passwd"]
 )
-def test_broken_image_is_a_400_that_names_its_field(make, field: str, wrong: str):
+def test_broken_image_is_answered_with_400_and_the_name_of_its_field(make, field: str, wrong: str):
     with pytest.raises(BadRequest) as refused:
         make(wrong)
     assert refused.value.fields["field"] == field
 
 
-def test_file_ids_are_refused_because_there_is_no_files_api():
+def test_images_by_file_id_are_refused_because_there_is_no_files_api():
     with pytest.raises(BadRequest, match="no files API"):
         responses([{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}])
     with pytest.raises(BadRequest, match="no files API"):
@@ -212,12 +212,12 @@ def test_file_ids_are_refused_because_there_is_no_files_api():
         openai([{"type": "file", "file": {"file_id": "file-1"}}])
 
 
-def test_more_images_than_allowed_are_refused():
+def test_request_with_more_images_than_allowed_is_refused():
     with pytest.raises(BadRequest, match=r"may hold 2 images \(mlx.max_images\)"):
         chat({"role": "user", "images": FILES}, reader=sees(ImageLimits(max_images=2)))
 
 
-def test_model_for_images_that_cannot_be_served_says_why():
+def test_image_for_a_vision_model_that_cannot_read_images_here_is_refused_with_the_reason():
     reader = ImageReader("m", reason="images are not served here for models of the family brand_new_vl")
     with pytest.raises(
         BadRequest, match="reads text only here, as images are not served here for models of the family"

@@ -1,4 +1,4 @@
-"""What is fetched becomes a part of the request, so that a request which is resumed fetches nothing."""
+"""What is fetched becomes a part of the request, so that a resumed request fetches nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def body_with(*addresses: str) -> dict[str, Any]:
 async def asked(
     tmp_path: Path, given: dict[str, Any], fetcher: Fetcher, switch: bool = True
 ) -> tuple[Any, KeptAnswer]:
-    """Return the body that a dialect goes on with, and the answer that is kept."""
+    """Return the body that the dialect receives, and the resumable answer."""
     config = load({"VESTAL_HOME": str(tmp_path), "VESTAL_MLX__IMAGE_URLS": str(switch).lower()}, tmp_path)
     answer = KeptAnswer(HEAD, NoLog(), lambda _: None)
     answer.body.add({"body": json.dumps(given).encode()})
@@ -70,7 +70,7 @@ async def asked(
     return await with_images(context, HTTPConnection(scope), model, body, fetcher), answer
 
 
-async def test_fetched_image_is_in_the_request_and_in_what_is_written_down(tmp_path):
+async def test_fetched_image_is_part_of_the_request_and_of_its_record_for_a_resume(tmp_path):
     fetcher, given = Fetcher(), body_with(ADDRESS, ADDRESS)
     body, answer = await asked(tmp_path, given, fetcher)
     assert fetcher.asked == [(f"messages.0.content.{n}.image_url.url", ADDRESS) for n in (0, 1)]
@@ -84,13 +84,13 @@ async def test_fetched_image_is_in_the_request_and_in_what_is_written_down(tmp_p
     assert again == body and len(fetcher.asked) == 2, "the next gateway asks nobody"
 
 
-async def test_nothing_is_fetched_unless_it_is_allowed(tmp_path):
+async def test_image_urls_are_not_fetched_unless_the_settings_allow_it(tmp_path):
     fetcher = Fetcher()
     body, answer = await asked(tmp_path, body_with(ADDRESS), fetcher, switch=False)
     assert not fetcher.asked and addresses_in(body) and json.loads(answer.body.peek()) == body_with(ADDRESS)
 
 
-async def test_too_many_addresses_are_refused_before_any_is_asked(tmp_path):
+async def test_too_many_image_urls_are_refused_before_any_is_fetched(tmp_path):
     fetcher = Fetcher()
     with pytest.raises(BadRequest, match="may hold 32 images"):
         await asked(tmp_path, body_with(*(f"{ADDRESS}?{n}" for n in range(33))), fetcher)

@@ -29,7 +29,7 @@ JPEG = saved("JPEG", (5, 4))
         "data:image/png;base64," + TEXT.replace("+", "%2B").replace("/", "%2F"),
     ],
 )
-def test_every_way_to_write_an_image_gives_its_file_in_standard_base64(source: str):
+def test_image_in_every_accepted_encoding_becomes_its_file_in_standard_base64(source: str):
     assert base64.b64decode(image_file("images.0", source, ImageLimits()), validate=True) == DATA
 
 
@@ -47,14 +47,14 @@ def test_every_way_to_write_an_image_gives_its_file_in_standard_base64(source: s
         (base64.b64encode(DATA[:-8]).decode(), "cut off"),
     ],
 )
-def test_broken_image_is_refused_and_the_field_is_named(source: str, reason: str):
+def test_broken_image_is_refused_with_the_name_of_its_field(source: str, reason: str):
     with pytest.raises(BadRequest, match=rf"^images\.0: the image .*{reason}") as refused:
         image_file("images.0", source, ImageLimits())
     assert refused.value.code == "invalid_request" and refused.value.fields["field"] == "images.0"
     assert len(str(refused.value)) < 300
 
 
-def test_limits_hold_for_bytes_and_for_pixels_in_the_header():
+def test_image_over_the_limit_of_bytes_or_of_pixels_in_its_header_is_refused():
     bomb = DATA.replace((5).to_bytes(4), (60_000).to_bytes(4), 1).replace(
         (4).to_bytes(4), (60_000).to_bytes(4), 1
     )
@@ -65,7 +65,7 @@ def test_limits_hold_for_bytes_and_for_pixels_in_the_header():
     assert image_file("f", TEXT, ImageLimits(max_bytes=len(DATA), max_pixels=20)) == TEXT
 
 
-def test_heic_is_taken_only_where_it_can_be_decoded():
+def test_heic_image_is_accepted_only_where_it_can_be_decoded():
     source = base64.b64encode(heic((40, 30))).decode()
     with pytest.raises(BadRequest, match="pillow-heif") as refused:
         image_file("f", source, ImageLimits())

@@ -46,17 +46,17 @@ def heic(*sizes: tuple[int, int]) -> bytes:
         saved("PNG", mode="P") + b"appended by a camera",
     ],
 )
-def test_size_equals_what_pillow_reads(data: bytes):
+def test_image_size_read_from_a_header_equals_pillows(data: bytes):
     header = read_header(data)
     assert (header.width, header.height) == Image.open(io.BytesIO(data)).size == (37, 21)
 
 
-def test_heic_has_the_size_of_its_whole_image_and_not_of_its_tiles():
+def test_heic_header_gives_the_size_of_the_whole_image_and_not_of_its_tiles():
     header = read_header(heic((512, 512), (4032, 3024), (320, 240)))
     assert (header.format, header.width, header.height) == ("HEIC", 4032, 3024)
 
 
-def test_frame_of_a_gif_beyond_its_canvas_counts():
+def test_gif_header_with_a_frame_larger_than_its_canvas_gives_the_size_of_the_frame():
     """A canvas of 1 x 1 with a frame of 65,535 x 65,535 would take 4 GB to decode."""
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
     header = read_header(b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + frame)
@@ -82,12 +82,12 @@ def test_frame_of_a_gif_beyond_its_canvas_counts():
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(8) + b"IEND", "without pixels"),
     ],
 )
-def test_bytes_that_are_no_image_are_refused_with_the_reason(data: bytes, reason: str):
+def test_image_header_of_bytes_that_are_no_image_is_refused_with_the_reason(data: bytes, reason: str):
     with pytest.raises(UnreadableImage, match=reason):
         read_header(data)
 
 
-def test_damaged_headers_are_read_or_refused_and_never_raise_anything_else():
+def test_damaged_image_headers_are_read_or_refused_and_never_raise_anything_else():
     source = random.Random(17)
     files = [*(saved(each) for each in FORMATS), heic((64, 64))]
     for data in files:
@@ -99,7 +99,7 @@ def test_damaged_headers_are_read_or_refused_and_never_raise_anything_else():
                 assert read_header(bytes(damaged)).pixels > 0
 
 
-def test_header_of_endless_segments_is_refused_quickly():
+def test_image_header_of_endless_segments_is_refused_quickly():
     with pytest.raises(UnreadableImage):
         read_header(b"\xff\xd8" + b"\xff\xfe\x00\x02" * 2_000_000)
     with pytest.raises(UnreadableImage):

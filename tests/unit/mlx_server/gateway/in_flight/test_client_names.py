@@ -92,7 +92,7 @@ def test_client_name_of_a_real_user_agent_is_the_programs_name_and_version(user_
         ({"user-agent": "opencode/1.18.31", "x-title": "opencode"}, "opencode 1.18"),
     ],
 )
-def test_client_name_of_a_library_is_replaced_by_the_name_in_other_headers(
+def test_client_name_of_an_http_library_is_replaced_by_the_program_name_in_other_headers(
     headers: dict[str, str], name: str
 ):
     assert client_name(headers) == name

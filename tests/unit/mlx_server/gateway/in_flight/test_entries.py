@@ -78,7 +78,7 @@ def gateway() -> Gateway:
     return Gateway()
 
 
-def test_entry_of_a_request_shows_its_figures_and_client(gateway):
+def test_in_flight_list_shows_the_figures_and_the_client_of_a_request(gateway):
     (ticket,) = gateway.submit("r1")
     gateway.clock.advance(2.0)
     gateway.token(ticket)
@@ -103,20 +103,20 @@ def test_entry_of_a_request_shows_its_figures_and_client(gateway):
     ]
 
 
-def test_entry_of_a_request_without_any_token_has_no_rate_and_no_prompt_length(gateway):
+def test_in_flight_list_shows_no_rate_and_no_prompt_length_before_the_first_token(gateway):
     gateway.submit()
     (entry,) = gateway.entries()
     assert (entry["prompt_tokens"], entry["tokens"], entry["tokens_per_s"]) == (None, 0, None)
 
 
-def test_entry_of_an_embedding_request_has_no_token_count(gateway):
+def test_in_flight_list_shows_no_token_count_for_an_embedding_request(gateway):
     ticket = gateway.dispatcher.submit(sendable(EmbeddingRequest(MODEL, ("a",))), "client", "ollama")
     ticket.origin = RequestOrigin("e", "", "", gateway.clock.now())
     (entry,) = gateway.entries()
     assert (entry["tokens"], entry["tokens_per_s"]) == (None, None)
 
 
-def test_tokens_per_s_is_the_rate_of_the_last_seconds_and_not_the_mean_since_the_start(gateway):
+def test_in_flight_tokens_per_s_is_the_rate_of_the_last_seconds_only(gateway):
     """An answer that began fast and has become slow shows its present rate."""
     (ticket,) = gateway.submit()
     for step in range(40):
@@ -129,7 +129,7 @@ def test_tokens_per_s_is_the_rate_of_the_last_seconds_and_not_the_mean_since_the
     assert gateway.entries()[0]["tokens_per_s"] < 5
 
 
-def test_phase_is_queued_loading_running_and_parked_as_the_engine_loads_dies_and_returns(gateway):
+def test_in_flight_phase_of_a_request_follows_model_load_engine_death_and_new_engine(gateway):
     (first,), (second,), (third,) = gateway.submit("a"), gateway.submit("b", "other"), gateway.submit("c")
     phases = lambda: {entry["id"]: entry["phase"] for entry in gateway.entries()}  # noqa: E731
     assert phases() == {"a": "running", "b": "loading", "c": "queued"}
@@ -152,7 +152,7 @@ def test_phase_is_queued_loading_running_and_parked_as_the_engine_loads_dies_and
     }
 
 
-def test_request_with_several_answers_is_one_entry(gateway):
+def test_in_flight_list_shows_a_request_with_several_answers_as_one_entry(gateway):
     tickets = gateway.submit("n", tickets=3)
     for ticket in tickets[:2]:
         gateway.token(ticket)
@@ -162,7 +162,7 @@ def test_request_with_several_answers_is_one_entry(gateway):
     assert gateway.report()["counts"]["queued"] == 0
 
 
-def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
+def test_in_flight_list_neither_shows_nor_counts_the_gateways_own_requests():
     gateway = Gateway()
     gateway.dispatcher.on_event(protocol.Ready(("kept",)))
     gateway.dispatcher.engine_lost()
@@ -176,7 +176,7 @@ def test_requests_of_the_gateway_itself_are_neither_listed_nor_counted():
     assert gateway.telemetry.requests["gateway", "internal_error"] == 1
 
 
-def test_list_of_1000_requests_is_bounded_and_begins_with_the_running_ones(gateway):
+def test_in_flight_list_of_1000_requests_is_bounded_and_begins_with_the_running_ones(gateway):
     """The oldest running requests are listed, `counts` includes all, and the list takes a few milliseconds to
     make.
     """
@@ -204,7 +204,9 @@ def test_list_of_1000_requests_is_bounded_and_begins_with_the_running_ones(gatew
         ("/v1/completions", "openai"),
     ],
 )
-def test_request_that_another_machine_serves_is_listed_without_figures(gateway, path: str, dialect: str):
+def test_in_flight_list_shows_a_request_served_by_another_machine_without_figures(
+    gateway, path: str, dialect: str
+):
     gateway.submit("own")
     gateway.clock.advance(1.0)
     origin = RequestOrigin("far", "curl", "", gateway.clock.now())
@@ -223,7 +225,7 @@ def test_request_that_another_machine_serves_is_listed_without_figures(gateway, 
 
 
 @pytest.mark.parametrize("phase", ["running", "queued", "parked"])
-async def test_cancel_ends_a_request_in_any_phase_and_its_client_gets_the_reason(gateway, phase):
+async def test_cancelled_in_flight_request_in_any_phase_ends_and_its_client_gets_the_reason(gateway, phase):
     if phase == "queued":
         gateway.submit("x")
         gateway.submit("y")
@@ -244,7 +246,7 @@ async def test_cancel_ends_a_request_in_any_phase_and_its_client_gets_the_reason
     assert gateway.telemetry.totals()["failed"] == 0
 
 
-async def test_cancel_ends_all_answers_of_a_request_and_gives_their_slots_to_the_next(gateway):
+async def test_cancelled_in_flight_request_frees_the_slots_of_all_its_answers_for_the_next_request(gateway):
     tickets = gateway.submit("n", tickets=3)
     gateway.submit("next")
     gateway.dispatcher.cancel("n")
@@ -254,13 +256,13 @@ async def test_cancel_ends_all_answers_of_a_request_and_gives_their_slots_to_the
     assert [(entry["id"], entry["phase"]) for entry in gateway.entries()] == [("next", "running")]
 
 
-def test_cancel_of_an_unknown_id_returns_false_and_cannot_end_the_gateways_own_requests(gateway):
+def test_cancel_of_an_unknown_id_or_of_the_gateways_own_request_returns_false(gateway):
     gateway.dispatcher.submit(sendable(LoadRequest(MODEL)), "gateway", "gateway")
     assert gateway.dispatcher.cancel("nobody") is False
     assert gateway.dispatcher.cancel("") is False
 
 
-def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(gateway):
+def test_telemetry_totals_count_prompt_tokens_tokens_and_first_token_times_as_they_happen(gateway):
     (ticket,) = gateway.submit()
     gateway.clock.advance(1.5)
     gateway.token(ticket)
@@ -287,7 +289,7 @@ def test_totals_count_prompts_tokens_and_time_to_the_first_token_as_they_happen(
     assert (totals["first_token_s"], totals["first_tokens"]) == (1.5, 1)
 
 
-def test_totals_of_prompt_cache_and_drafts_accumulate_across_engines(gateway):
+def test_telemetry_totals_of_prompt_cache_and_drafts_accumulate_across_engines(gateway):
     """Each engine counts from 0 at its start; the totals must not drop when a new engine begins."""
 
     def alive(hits_ram: int, hits_disk: int, misses: int, drafts: tuple[int, ...]) -> protocol.Alive:

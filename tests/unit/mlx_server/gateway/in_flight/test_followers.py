@@ -50,7 +50,7 @@ async def next_of(frames: AsyncIterator[bytes]) -> bytes:
     return await asyncio.wait_for(anext(frames), 5)
 
 
-async def test_follower_is_sent_a_frame_at_once_after_each_change_and_at_least_each_ten_seconds():
+async def test_requests_feed_sends_a_frame_after_each_change_and_at_least_every_ten_seconds():
     shown, clock = Shown(), Looking()
     frames = Followers(shown, clock).frames()
     assert data_of(await next_of(frames)) == {"requests": []}
@@ -61,7 +61,7 @@ async def test_follower_is_sent_a_frame_at_once_after_each_change_and_at_least_e
     assert shown.made - made == REPEAT_S / LOOK_S, "it was looked at each second, and sent once"
 
 
-async def test_followers_share_the_frames_that_are_made():
+async def test_requests_feed_builds_each_frame_once_for_all_followers():
     shown, clock = Shown(), FakeClock()
     followers = Followers(shown, clock)
     streams = [followers.frames() for _ in range(20)]
@@ -69,7 +69,7 @@ async def test_followers_share_the_frames_that_are_made():
     assert shown.made == 1
 
 
-async def test_follower_beyond_the_limit_is_refused_until_another_one_leaves():
+async def test_requests_feed_refuses_a_follower_beyond_the_limit_until_another_one_leaves():
     followers = Followers(Shown(), FakeClock())
     responses = [followers.response() for _ in range(MAX_FOLLOWERS)]
     with pytest.raises(Unavailable) as raised:
@@ -86,7 +86,7 @@ async def test_follower_beyond_the_limit_is_refused_until_another_one_leaves():
     followers.response()
 
 
-async def test_close_ends_all_followers_at_once_and_refuses_new_ones(monkeypatch):
+async def test_closed_requests_feed_ends_all_followers_at_once_and_refuses_new_ones(monkeypatch):
     monkeypatch.setattr("mlx_server.gateway.in_flight.followers.LOOK_S", 3600)
     followers = Followers(Shown(), FakeClock())
     frames = followers.frames()
@@ -101,7 +101,7 @@ async def test_close_ends_all_followers_at_once_and_refuses_new_ones(monkeypatch
     assert raised.value.code == "draining"
 
 
-async def test_slow_follower_is_sent_only_the_newest_state():
+async def test_requests_feed_sends_a_slow_follower_only_the_newest_state():
     shown, clock = Shown(), FakeClock()
     frames = Followers(shown, clock).frames()
     await next_of(frames)

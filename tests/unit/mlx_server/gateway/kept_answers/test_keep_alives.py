@@ -1,4 +1,4 @@
-"""When a kept answer needs keep-alives, which count as frames; and frames that are held back."""
+"""When a resumable answer needs keep-alives, which count as frames; and frames that are held back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD = Accepted(FORMAT, "x", 0.0, "POST", "/api/chat", "", (), b"", 1, None, "",
         (True, 3, [4], True, False),
     ],
 )
-def test_keep_alive_is_needed_by_clients_that_wait_for_the_next_frame_only(
+def test_resumable_answer_needs_keep_alives_only_while_a_client_waits_for_a_new_frame(
     is_resumed, frames, first_frames, outlives_client, needed
 ):
     answer = KeptAnswer(HEAD, NoLog(), lambda answer: None, was_accepted=is_resumed)
@@ -34,7 +34,7 @@ def test_keep_alive_is_needed_by_clients_that_wait_for_the_next_frame_only(
     assert answer.needs_keep_alives == needed
 
 
-async def test_what_is_held_is_shown_in_order_when_it_is_released_and_dropped_when_it_moves():
+async def test_held_back_frames_are_sent_in_order_when_released_and_dropped_when_the_answer_moves():
     for moves in (False, True):
         rendering = KeptAnswer(HEAD, NoLog(), lambda answer: None).rendering
         await rendering.take({"type": "http.response.start", "status": 200, "headers": []})

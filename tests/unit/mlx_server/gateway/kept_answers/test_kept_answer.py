@@ -1,4 +1,4 @@
-"""What a client is sent of an answer is written down before.
+"""What a client is sent of an answer has been written to the log before.
 
 A gateway was killed when its clients had each a token more than its log. The next gateway gave keep-alives,
 which took the frame numbers of those tokens: all six streams had one word twice ("a reminder reminder of").
@@ -47,7 +47,7 @@ class SlowLog:
 
 
 class Client:
-    """Follows an answer; `sent` are the frames with the number of tokens that were written down by then."""
+    """Follows an answer; `sent` has each frame with the number of tokens in the log by then."""
 
     def __init__(self, log: SlowLog) -> None:
         self.log = log
@@ -75,7 +75,7 @@ async def _turns() -> None:
 
 
 @pytest.mark.parametrize("answers", [1, 2])
-async def test_frame_is_sent_only_when_its_token_is_written(answers, monkeypatch):
+async def test_frame_of_a_resumable_answer_is_sent_only_once_its_token_is_on_disk(answers, monkeypatch):
     monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 30.0)
     log = SlowLog()
     answer, client = _answer(log), Client(log)
@@ -95,7 +95,7 @@ async def test_frame_is_sent_only_when_its_token_is_written(answers, monkeypatch
     following.cancel()
 
 
-async def test_disk_that_does_not_answer_holds_up_one_frame_and_no_more(monkeypatch):
+async def test_disk_that_does_not_respond_delays_only_one_frame_of_a_resumable_answer(monkeypatch):
     monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 0.01)
     log = SlowLog()
     answer = _answer(log)
@@ -114,7 +114,7 @@ async def test_disk_that_does_not_answer_holds_up_one_frame_and_no_more(monkeypa
 
 
 @pytest.mark.parametrize("is_detached", [True, False])
-async def test_answer_that_was_handed_over_waits_for_no_disk(is_detached, monkeypatch):
+async def test_resumable_answer_that_was_handed_over_does_not_wait_for_the_disk(is_detached, monkeypatch):
     monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 0.01)
     log = SlowLog()
     answer = _answer(log)

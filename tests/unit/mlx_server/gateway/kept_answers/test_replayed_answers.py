@@ -1,4 +1,4 @@
-"""An answer that is made again from what was written down has the same frames, in every dialect, at any cut.
+"""An answer rebuilt from its log has the same frames, in every dialect, wherever it was cut.
 
 See docs/decisions/0022-answers-are-replayed.md.
 """
@@ -113,7 +113,7 @@ async def _never() -> dict[str, object]:
 
 
 async def _frames(path: str, earlier: Sequence[tuple[int, Item]], later: History) -> list[bytes]:
-    """Return the frames made of `earlier`, which was written down, and `later`, which the engine says now."""
+    """Return the frames rendered from `earlier`, read from the log, and `later`, new from the engine."""
     count, renderer_for = RENDERERS[path]
     tickets = _tickets(count, list(earlier))
     answers = Answers(tickets, FakeClock(), earlier=earlier)
@@ -140,7 +140,9 @@ async def _frames(path: str, earlier: Sequence[tuple[int, Item]], later: History
 
 @pytest.mark.parametrize("path", RENDERERS)
 @given(data=st.data())
-def test_frames_of_a_resumed_answer_are_those_of_an_undisturbed_one(path: str, data: st.DataObject):
+def test_answer_resumed_at_any_point_has_the_same_frames_as_an_uninterrupted_answer(
+    path: str, data: st.DataObject
+):
     history = data.draw(histories(RENDERERS[path][0]))
     cut = data.draw(st.integers(0, len(history)))
 

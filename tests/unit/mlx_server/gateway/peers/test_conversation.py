@@ -1,4 +1,4 @@
-"""The beginnings of conversations, by which the next turn finds the machine of the one before."""
+"""The prefixes of conversations, by which the next turn finds the machine of the previous turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def asked(**body: Any) -> Asked:
 
 
 @given(st.lists(texts, min_size=1, max_size=8), st.lists(texts, min_size=1, max_size=4))
-def test_next_turn_finds_the_whole_turn_before_it(said, more):
+def test_next_turn_of_a_conversation_finds_the_machine_that_has_the_whole_previous_turn(said, more):
     before = [{"role": "user", "content": text} for text in said]
     after = [*before, *({"role": "user", "content": text} for text in more)]
     memory = PrefixMemory()
@@ -39,21 +39,21 @@ def test_next_turn_finds_the_whole_turn_before_it(said, more):
         {"messages": ["c", "b"]},
     ],
 )
-def test_another_model_system_prompt_or_first_message_has_no_beginning_in_common(changed):
+def test_conversation_with_another_model_system_prompt_or_first_message_shares_no_prefix(changed):
     body = {"system": "one", "messages": ["a", "b"]}
     memory = PrefixMemory()
     memory.note(asked(**body), "")
     assert memory.prefix_bytes(asked(**{**body, **changed}), [""]) == {"": 0}
 
 
-def test_long_text_shares_its_whole_pieces():
+def test_long_prompts_share_a_prefix_in_whole_pieces():
     memory = PrefixMemory()
     memory.note(asked(prompt="x" * 10_000), "")
     assert memory.prefix_bytes(asked(prompt="x" * 20_000), [""]) == {"": 2 * PIECE_BYTES}
     assert len(asked(input="x" * 10_000_000).beginnings) == MAX_PARTS
 
 
-def test_memory_is_bounded_and_forgets_the_oldest():
+def test_memory_of_conversation_prefixes_is_bounded_and_drops_the_oldest():
     memory = PrefixMemory(size=3)
     for text in "abcd":
         memory.note(asked(prompt=text), "")
@@ -65,10 +65,10 @@ def test_memory_is_bounded_and_forgets_the_oldest():
     "body",
     [b"", b"[]", b"null", b'{"model": 3}', b'{"messages": {"a": 1}}', b'{"messages": [', b"[" * 9999],
 )
-def test_any_body_is_read_without_an_error(body):
+def test_conversation_prefix_of_any_json_body_is_read_without_an_error(body):
     assert isinstance(asked_in(body), Asked)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_without_an_error(body):
+def test_conversation_prefix_of_any_bytes_is_read_without_an_error(body):
     assert isinstance(asked_in(body), Asked)

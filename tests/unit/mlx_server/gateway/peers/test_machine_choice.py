@@ -1,4 +1,4 @@
-"""Which failures another machine may mend, and which machine serves a request."""
+"""Which failures let another machine serve a request, and which machine is chosen for it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def choices(draw: st.DrawFn) -> tuple[Machine, list[Machine]]:
 @pytest.mark.parametrize(
     "code", ["engine_unavailable", "insufficient_memory", "draining", "model_not_found", "overloaded"]
 )
-def test_fault_of_this_machine_may_be_mended_elsewhere(code):
+def test_error_caused_by_this_machine_lets_another_machine_serve_the_request(code):
     assert may_be_mended_elsewhere(code)
 
 
@@ -50,24 +50,24 @@ def test_fault_of_this_machine_may_be_mended_elsewhere(code):
     "code",
     ["invalid_request", "invalid_json", "context_exceeded", "engine_crashed", "empty_prompt", "too_large"],
 )
-def test_fault_of_the_request_itself_stays_here(code):
+def test_error_caused_by_the_request_itself_is_not_passed_to_another_machine(code):
     assert not may_be_mended_elsewhere(code)
 
 
-def test_engine_is_far_only_behind_an_open_breaker_with_seconds_to_go():
+def test_engine_counts_as_far_only_behind_a_breaker_that_stays_open_for_seconds():
     assert is_engine_far(FAR_S + 1.1, 1.0)
     assert not any(is_engine_far(trial_at, 1.0) for trial_at in (None, 0.0, 1.0, FAR_S + 1.0))
 
 
 @given(choices())
-def test_chosen_machine_serves_or_is_this_one(drawn):
+def test_machine_chosen_for_a_request_is_this_one_or_one_that_serves(drawn):
     here, peers = drawn
     chosen = machine_for(here, peers)
     assert chosen == HERE or any(peer.serves for peer in peers if peer.url == chosen)
 
 
 @given(choices())
-def test_free_machine_serves_itself_unless_a_free_peer_has_a_much_longer_prefix(drawn):
+def test_free_machine_serves_a_request_itself_unless_a_free_peer_has_a_much_longer_prefix(drawn):
     here, peers = drawn
     here = replace(here, serves=True, waiting=0, running=0, slots=1)
     chosen = next((peer for peer in peers if peer.url == machine_for(here, peers)), None)
@@ -79,7 +79,7 @@ def test_free_machine_serves_itself_unless_a_free_peer_has_a_much_longer_prefix(
 
 
 @given(choices())
-def test_busy_machine_gives_a_request_to_a_free_peer_or_to_a_shorter_queue_only(drawn):
+def test_busy_machine_gives_a_request_only_to_a_free_peer_or_to_a_shorter_queue(drawn):
     here, peers = drawn
     here = replace(here, serves=True, slots=0)
     chosen = next((peer for peer in peers if peer.url == machine_for(here, peers)), here)
@@ -92,7 +92,7 @@ def test_busy_machine_gives_a_request_to_a_free_peer_or_to_a_shorter_queue_only(
         assert all(w * LONGER_PREFIX_BYTES <= p for w, p in zip(longer, saved, strict=True))
 
 
-def test_request_to_a_full_fleet_waits_longer_where_more_of_it_is_computed():
+def test_request_to_a_full_fleet_accepts_a_longer_queue_where_more_of_its_prefix_is_cached():
     """A full fleet sent each turn to the shortest queue, where its whole conversation was computed anew."""
     here = Machine(HERE, serves=True, running=2, waiting=2, slots=2, prefix_bytes=3 * LONGER_PREFIX_BYTES)
     elsewhere = Machine("http://b", serves=True, running=2, waiting=1, slots=2)
@@ -102,7 +102,7 @@ def test_request_to_a_full_fleet_waits_longer_where_more_of_it_is_computed():
 
 
 @given(st.lists(machines, max_size=5))
-def test_offers_go_to_all_that_serve_the_free_ones_first(peers):
+def test_request_is_offered_to_all_serving_machines_and_to_free_ones_first(peers):
     named = [replace(peer, url=str(number)) for number, peer in enumerate(peers)]
     order = [next(peer for peer in named if peer.url == url) for url in order_of_offers(named)]
     assert sorted(peer.url for peer in order) == sorted(peer.url for peer in named if peer.serves)

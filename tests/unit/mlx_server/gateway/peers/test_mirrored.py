@@ -16,7 +16,7 @@ def batch(sizes: dict[str, int], *parts: tuple[str, int, bytes], origin: str = "
     return MirrorBatch(origin, sizes, list(parts))
 
 
-def test_records_are_wanted_from_where_they_end_here():
+def test_mirrored_answer_asks_for_records_from_where_its_copy_ends():
     mirrored = MirroredAnswers()
     assert mirrored.receive(batch({"x": 5}), NOBODY, 0.0).want == {"x": 0}
     assert mirrored.receive(batch({"x": 7}, ("x", 0, b"12345")), NOBODY, 0.0).want == {"x": 5}
@@ -25,19 +25,19 @@ def test_records_are_wanted_from_where_they_end_here():
     assert (mirrored.take("x"), mirrored.total_bytes) == (None, 0)
 
 
-def test_part_with_a_gap_before_it_is_not_taken():
+def test_mirrored_answer_refuses_records_with_a_gap_before_them():
     mirrored = MirroredAnswers()
     assert mirrored.receive(batch({"x": 9}, ("x", 4, b"12345")), NOBODY, 0.0).want == {"x": 0}
 
 
-def test_answer_that_ended_there_or_runs_here_is_dropped():
+def test_mirrored_answer_is_dropped_once_it_ended_on_its_machine_or_runs_on_this_one():
     mirrored = MirroredAnswers()
     mirrored.receive(batch({"x": 1, "y": 1}, ("x", 0, b"1"), ("y", 0, b"1")), NOBODY, 0.0)
     assert mirrored.receive(batch({"y": 1}), {"y"}, 0.0).want == {}
     assert mirrored.take_of_dead(99.0, 10.0) == []
 
 
-def test_answers_of_a_machine_that_is_silent_for_ten_seconds_are_taken_once():
+def test_mirrored_answers_of_a_machine_silent_for_ten_seconds_are_taken_over_once():
     mirrored = MirroredAnswers()
     mirrored.receive(batch({"x": 1}, ("x", 0, b"1")), NOBODY, 0.0)
     mirrored.receive(batch({"y": 1}, ("y", 0, b"2"), origin="b"), NOBODY, 5.0)
@@ -47,7 +47,7 @@ def test_answers_of_a_machine_that_is_silent_for_ten_seconds_are_taken_once():
     assert mirrored.take_of_dead(99.0, 10.0) == []
 
 
-def test_answer_is_found_by_the_key_with_which_it_was_begun():
+def test_mirrored_answer_is_found_by_its_idempotency_key():
     head = Accepted(FORMAT, "x", 0.0, "POST", "/api/chat", "", (), b"", 1, "the-key", "", "1")
     data = pack_record(head)
     mirrored = MirroredAnswers()
@@ -56,7 +56,7 @@ def test_answer_is_found_by_the_key_with_which_it_was_begun():
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(0, 30)), st.integers(0, 40))
-def test_no_more_is_wanted_than_there_is_room_for(sizes, max_bytes):
+def test_mirrored_answers_ask_for_no_more_bytes_than_there_is_room_for(sizes, max_bytes):
     want = MirroredAnswers(max_bytes).receive(batch(sizes), NOBODY, 0.0).want
     assert sum(sizes[each] for each in want) <= max_bytes
 

@@ -39,7 +39,7 @@ TOKEN = Event(0, protocol.Token("an-id", 5, "five", 0, prompt_tokens=3))
 PATHS = frozenset({"/api/chat"})
 
 
-def test_records_arrive_with_the_mark_and_without_what_concerned_the_client_here():
+def test_answer_passed_to_another_machine_is_marked_and_omits_records_about_its_client():
     records: list[Record] = [HEAD, Silence(0), TOKEN, Left(), TakenUp(), Left()]
     head, *rest = unpacked(packed(records), "an-id", PATHS)
     assert isinstance(head, Accepted)
@@ -59,7 +59,7 @@ def test_records_arrive_with_the_mark_and_without_what_concerned_the_client_here
         ([msgspec.structs.replace(HEAD, method="DELETE")], "an-id"),
     ],
 )
-def test_other_records_are_refused(records, answer_id):
+def test_answer_passed_with_invalid_records_id_or_path_is_refused(records, answer_id):
     data = (
         packed(records)
         if records and isinstance(records[0], Accepted)
@@ -69,7 +69,7 @@ def test_other_records_are_refused(records, answer_id):
         unpacked(data, answer_id, PATHS)
 
 
-def test_records_without_the_mark_or_of_a_finished_answer_are_refused():
+def test_answer_passed_without_its_mark_or_already_finished_is_refused():
     with pytest.raises(BadRequest):
         unpacked(pack_record(HEAD), "an-id", PATHS)
     with pytest.raises(BadRequest):
@@ -77,7 +77,7 @@ def test_records_without_the_mark_or_of_a_finished_answer_are_refused():
 
 
 @given(st.integers(0, 400), st.binary(max_size=6))
-def test_damaged_records_are_refused(cut, added):
+def test_answer_passed_with_damaged_records_is_refused(cut, added):
     whole = packed([HEAD, TOKEN])
     damaged = whole[:cut] + added
     if damaged != whole:
@@ -96,5 +96,5 @@ def test_damaged_records_are_refused(cut, added):
         (b"[" * 100_000, ""),
     ],
 )
-def test_model_is_read_from_any_body(body, model):
+def test_model_of_a_passed_request_is_read_from_a_body_of_any_form(body, model):
     assert model_of(body) == model

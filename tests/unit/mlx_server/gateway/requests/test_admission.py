@@ -11,7 +11,7 @@ def _admit_all(admission: Admission) -> list[str]:
     return list(iter(admission.admit_next, None))
 
 
-def test_admit_next_when_more_wait_than_there_are_slots_stops_at_the_limit():
+def test_admission_stops_at_the_slot_limit_when_more_requests_wait():
     admission = Admission(2, 5)
     for name in "abc":
         admission.enqueue(name, "one")
@@ -19,7 +19,7 @@ def test_admit_next_when_more_wait_than_there_are_slots_stops_at_the_limit():
     assert (admission.slots_in_use, admission.queued) == (2, 1)
 
 
-def test_enqueue_when_slots_and_queue_are_full_raises_with_both_figures():
+def test_admission_with_full_slots_and_a_full_queue_refuses_with_both_figures():
     admission = Admission(1, 1)
     admission.enqueue("a", "one")
     admission.admit_next()
@@ -29,7 +29,7 @@ def test_enqueue_when_slots_and_queue_are_full_raises_with_both_figures():
     assert (refused.value.running, refused.value.queued) == (1, 1)
 
 
-def test_admit_next_when_one_client_fills_the_queue_prefers_the_other():
+def test_admission_prefers_another_client_to_the_one_that_fills_the_queue():
     admission = Admission(2, 20)
     for number in range(10):
         admission.enqueue(f"greedy{number}", "greedy")
@@ -39,7 +39,7 @@ def test_admit_next_when_one_client_fills_the_queue_prefers_the_other():
     assert _admit_all(admission) == ["modest0"]
 
 
-def test_admit_next_when_clients_hold_equally_many_slots_alternates():
+def test_admission_alternates_between_clients_that_hold_equally_many_slots():
     admission = Admission(1, 20)
     for number in range(3):
         admission.enqueue(f"a{number}", "a")
@@ -51,7 +51,7 @@ def test_admit_next_when_clients_hold_equally_many_slots_alternates():
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
-def test_release_frees_a_slot_or_a_position_in_the_queue_and_ignores_unknown_requests():
+def test_released_request_frees_its_slot_or_its_place_in_the_queue():
     admission = Admission(1, 1)
     admission.enqueue("a", "one")
     admission.admit_next()
@@ -63,8 +63,8 @@ def test_release_frees_a_slot_or_a_position_in_the_queue_and_ignores_unknown_req
     admission.release("unknown")
 
 
-def test_request_that_was_accepted_before_is_queued_even_if_the_queue_is_full():
-    """A gateway that takes up what another one left must not refuse what that one had accepted."""
+def test_request_that_an_earlier_gateway_accepted_is_queued_even_if_the_queue_is_full():
+    """A gateway that continues the requests of another one must not refuse what the other had accepted."""
     admission = Admission(max_running=1, max_queued=0)
     admission.enqueue("running", "a")
     assert admission.admit_next() == "running"

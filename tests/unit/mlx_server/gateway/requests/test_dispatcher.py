@@ -1,4 +1,4 @@
-"""The dispatcher: whatever goes wrong with one request gives back all that it held, and harms no other."""
+"""The dispatcher: a request that fails in any way releases all it held, and harms no other request."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ async def test_request_whose_frame_cannot_be_sent_fails_and_the_next_one_starts(
     assert held(dispatcher) == [0, 0, 0]
 
 
-async def test_event_that_cannot_be_handled_fails_its_own_request_only(engine):
-    """An exception in the link's callback closed the link, and so interrupted every other request."""
+async def test_engine_event_that_cannot_be_handled_fails_only_its_own_request(engine):
+    """An exception in the link's callback once closed the link, and so interrupted every other request."""
     telemetry = BrokenTelemetry()
     dispatcher = ready_dispatcher(engine, telemetry)
     broken, waiting = submit(dispatcher), submit(dispatcher)
@@ -113,7 +113,7 @@ async def test_event_that_cannot_be_handled_fails_its_own_request_only(engine):
     assert held(dispatcher) == [0, 0, 0]
 
 
-async def test_end_of_a_request_that_cannot_be_recorded_still_reaches_its_client_and_starts_the_next(engine):
+async def test_request_whose_end_cannot_be_recorded_still_ends_and_the_next_one_starts(engine):
     telemetry = BrokenTelemetry()
     dispatcher = ready_dispatcher(engine, telemetry)
     first, second = submit(dispatcher), submit(dispatcher)
@@ -139,7 +139,7 @@ def test_request_that_ends_in_any_way_gives_its_slot_to_the_next(dispatcher, eng
     assert held(dispatcher) == [0, 0, 0]
 
 
-def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_late(engine):
+def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_start_comes_too_late(engine):
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, io.StringIO()))
     now = FakeClock().now()
     dispatcher.engine_lost()
@@ -152,7 +152,7 @@ def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_l
     assert held(dispatcher) == [0, 1, 0]
 
 
-async def test_engine_death_gives_one_event_for_lost_requests_and_one_that_names_waiting_requests(engine):
+async def test_engine_death_writes_one_event_naming_waiting_requests_and_one_for_lost_requests(engine):
     """Earlier, the events named how many requests waited but not how many failed."""
     log = io.StringIO()
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, log))
@@ -170,7 +170,7 @@ async def test_engine_death_gives_one_event_for_lost_requests_and_one_that_names
     assert lost["cause"] == "The engine cannot start: exit code 78."
 
 
-def test_embedding_and_load_that_waited_for_the_next_engine_are_reported_as_continued(engine):
+def test_embedding_and_model_load_that_waited_for_the_next_engine_count_as_continued(engine):
     """Of an answer and an embedding that both went on after a crash, the page said "2 waited, 1 continued".
 
     A model that the gateway loads again by itself is no request of a client.
@@ -193,8 +193,8 @@ def test_embedding_and_load_that_waited_for_the_next_engine_are_reported_as_cont
 
 
 @pytest.mark.parametrize(("sender", "survived"), [("client", 1), (GATEWAY_ITSELF, 0)])
-def test_only_the_requests_of_clients_count_as_survivors_of_a_crash(engine, sender, survived):
-    """A load of the gateway's own counted too: of one answer beside it, /health said that two survived."""
+def test_only_requests_of_clients_count_as_survivors_of_an_engine_crash(engine, sender, survived):
+    """A load by the gateway itself once counted too: with one answer, /health said that two had survived."""
     telemetry = Telemetry(FakeClock().wall, io.StringIO())
     dispatcher = ready_dispatcher(engine, telemetry)
     ticket = dispatcher.submit(sendable(LoadRequest("other", 60.0)), sender, sender)
@@ -206,7 +206,7 @@ def test_only_the_requests_of_clients_count_as_survivors_of_a_crash(engine, send
     assert telemetry.survived_crashes == survived
 
 
-async def test_model_unloaded_for_damaged_weights_is_an_event_for_the_journal(engine):
+async def test_model_unloaded_for_damaged_weights_writes_an_event_for_the_journal(engine):
     telemetry = Telemetry(FakeClock().wall, io.StringIO())
     dispatcher = ready_dispatcher(engine, telemetry)
     dispatcher.on_event(protocol.Unloaded("m", damage="Model m is no longer used."))

@@ -57,7 +57,7 @@ def engine() -> Engine:
     return Engine()
 
 
-async def test_request_that_waits_behind_another_is_checked_and_keeps_its_place(engine):
+async def test_request_waiting_behind_another_is_checked_early_and_keeps_its_place(engine):
     engine.get_ready("m")
     first, second = engine.submit(), engine.submit()
     assert (engine.runs(), engine.checks()) == ([first.id], [second.id])
@@ -68,7 +68,7 @@ async def test_request_that_waits_behind_another_is_checked_and_keeps_its_place(
     assert engine.runs() == [first.id, second.id]
 
 
-async def test_request_that_waits_and_can_never_be_served_fails_at_once(engine):
+async def test_waiting_request_that_can_never_be_served_fails_at_once(engine):
     engine.get_ready("m")
     first, second, third = engine.submit(), engine.submit(), engine.submit()
     engine.dispatcher.on_event(protocol.Failed(second.id, "context_exceeded", "Too long."))
@@ -78,7 +78,7 @@ async def test_request_that_waits_and_can_never_be_served_fails_at_once(engine):
     assert engine.runs() == [first.id, third.id]
 
 
-async def test_request_refused_by_its_check_while_it_runs_is_cancelled_on_the_engine(engine):
+async def test_request_refused_by_its_early_check_while_it_runs_is_cancelled_on_the_engine(engine):
     engine.get_ready()  # its model is not loaded: it runs, and waits in the engine
     ticket = engine.submit()
     assert engine.runs() == engine.checks() == [ticket.id]
@@ -94,7 +94,7 @@ async def test_lone_request_for_a_loaded_model_gets_no_early_check(engine):
     assert (engine.runs(), engine.checks()) == ([ticket.id], [])
 
 
-async def test_request_that_waits_for_an_engine_is_checked_before_that_is_ready(engine):
+async def test_request_waiting_for_an_engine_is_checked_early_before_the_engine_is_ready(engine):
     ticket = engine.submit()
     assert engine.sent == []
     engine.connect()
@@ -102,7 +102,7 @@ async def test_request_that_waits_for_an_engine_is_checked_before_that_is_ready(
     assert not ticket.is_read_for, "an engine that starts may take long: no stream waits for it"
 
 
-async def test_check_that_two_engines_have_not_survived_is_not_sent_again(engine):
+async def test_early_check_sent_to_two_engines_that_died_is_not_sent_a_third_time(engine):
     ticket = engine.submit()
     for _ in range(3):
         engine.connect()

@@ -10,7 +10,7 @@ def _report(name: str, expires_in_s: float | None) -> protocol.LoadedModelReport
     return protocol.LoadedModelReport(name, "generate", 1, 1, expires_in_s)
 
 
-def test_loaded_models_of_a_lost_engine_are_reloaded_for_the_rest_of_their_keep_alive():
+def test_models_of_a_lost_engine_are_reloaded_for_the_rest_of_their_keep_alive():
     models = LoadedModelTracker()
     models.on_event(protocol.Alive(0, False, 0, (_report("kept", None), _report("timed", 42.0))))
     models.engine_lost()
@@ -19,7 +19,7 @@ def test_loaded_models_of_a_lost_engine_are_reloaded_for_the_rest_of_their_keep_
     assert models.to_reload(["kept"]) == [("timed", 42.0)]
 
 
-def test_loaded_models_that_were_unloaded_or_failed_to_reload_are_not_reloaded():
+def test_models_that_were_unloaded_or_failed_to_reload_are_not_reloaded_on_the_next_engine():
     models = LoadedModelTracker()
     models.on_event(protocol.Loaded("a", 1, 0.1))
     models.on_event(protocol.Ready(("b",)))

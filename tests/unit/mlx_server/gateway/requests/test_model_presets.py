@@ -1,4 +1,4 @@
-"""Presets of models: what the client gives counts, in each dialect's spelling; the rest is the model's."""
+"""Presets of models: settings of the client come first, in each API's spelling; the preset fills the rest."""
 
 import math
 from pathlib import Path
@@ -43,7 +43,7 @@ def anthropic(**fields):
 
 
 @pytest.mark.parametrize("dialect", [ollama_chat, openai_chat, anthropic])
-def test_request_in_any_dialect_gets_the_settings_of_the_preset(dialect):
+def test_request_in_any_api_dialect_gets_the_settings_of_the_models_preset(dialect):
     request = with_preset(entry(), *dialect())
     assert request.model == "base:latest"
     assert request.messages is not None
@@ -64,19 +64,19 @@ def test_request_in_any_dialect_gets_the_settings_of_the_preset(dialect):
         (anthropic, {"temperature": 0.7, "max_tokens": 4, "stop_sequences": ["X"]}),
     ],
 )
-def test_client_settings_override_the_preset(dialect, fields):
+def test_settings_of_the_client_override_the_models_preset(dialect, fields):
     request = with_preset(entry(), *dialect(**fields))
     assert (request.sampling.temperature, request.max_tokens, request.stop) == (0.7, 4, ("X",))
     assert request.sampling.top_k == 7
 
 
-def test_system_prompt_of_the_client_replaces_that_of_the_preset():
+def test_system_prompt_of_the_client_replaces_the_preset_system_prompt():
     system = {"role": "system", "content": "Be short."}
     request = with_preset(entry(), *ollama_chat(messages=[system, USER]))
     assert request.messages == (system, EXAMPLE, USER)
 
 
-def test_text_without_a_chat_gets_parameters_only():
+def test_raw_text_request_gets_only_the_parameters_of_the_preset():
     body = ollama.GenerateBody.model_validate({"model": "mario", "prompt": "Once", "raw": True})
     request = with_preset(entry(), body, body.to_request("mario:latest", 1))
     assert (request.prompt, request.messages, request.chat_template) == ("Once", None, None)
@@ -84,7 +84,7 @@ def test_text_without_a_chat_gets_parameters_only():
 
 
 @pytest.mark.parametrize("value", [None, "warm", [], True, {}, math.nan, math.inf, 2**70])
-def test_preset_parameter_of_a_wrong_type_is_ignored(value):
+def test_model_preset_parameter_of_a_wrong_type_is_ignored(value):
     names = ("temperature", "top_k", "num_ctx", "num_predict", "repeat_last_n", "seed", "logit_bias")
     damaged = Preset("base", parameters=dict.fromkeys(names, value))
     body, request = ollama_chat()
@@ -98,7 +98,7 @@ def test_request_of_a_model_without_a_preset_is_unchanged():
     assert with_preset(plain, body, request) == GenerationRequest(**vars(request) | {"model": "base:latest"})
 
 
-def test_loads_and_embeddings_ask_for_the_shared_weights():
+def test_loads_and_embeddings_of_a_preset_model_name_the_model_of_the_shared_weights():
     body, _ = ollama_chat()
     assert with_preset(entry(), body, LoadRequest("mario:latest")).model == "base:latest"
     assert with_preset(entry(), body, EmbeddingRequest("mario:latest", ("x",))).model == "base:latest"

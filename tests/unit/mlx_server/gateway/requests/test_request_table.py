@@ -37,14 +37,14 @@ def _die(table: RequestTable, now: float, death: EngineDeath = EngineDeath.OWN_F
     return table.engine_died(death)
 
 
-def test_submit_without_an_engine_waits_until_one_is_ready(table):
+def test_request_submitted_without_an_engine_waits_until_one_is_ready(table):
     assert _submit(table, "a") == []
     assert table.count(RequestPhase.QUEUED) == 1
     assert table.engine_ready() == [SendToEngine("a")]
     assert table.is_running("a")
 
 
-def test_submit_an_embedding_while_generations_fill_their_lane_starts_it(table):
+def test_embedding_submitted_while_generations_fill_their_slots_starts_at_once(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name)
@@ -52,7 +52,7 @@ def test_submit_an_embedding_while_generations_fill_their_lane_starts_it(table):
     assert _submit(table, "embedding", lane=Lane.EMBED) == [SendToEngine("embedding")]
 
 
-def test_engine_ready_after_a_crash_starts_parked_requests_before_queued_ones(table):
+def test_new_engine_after_a_crash_starts_interrupted_requests_before_queued_ones(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name)
@@ -75,7 +75,7 @@ def test_request_that_crashes_three_engines_runs_alone_and_then_fails(table):
     assert table.finished("bystander") == []
 
 
-def test_suspect_waiting_to_run_alone_delays_queued_but_not_parked_requests():
+def test_suspect_request_waiting_to_run_alone_delays_queued_but_not_interrupted_requests():
     table = RequestTable(RequestLimits(3, 5, 120))
     table.engine_ready()
     _submit(table, "suspect")
@@ -89,7 +89,7 @@ def test_suspect_waiting_to_run_alone_delays_queued_but_not_parked_requests():
     assert table.finished("suspect") == [SendToEngine("new")]
 
 
-def test_strikes_are_cancelled_by_progress_well_past_the_crash(table):
+def test_request_that_progresses_well_past_a_crash_no_longer_has_to_run_alone(table):
     table.engine_ready()
     _submit(table, "a")
     _submit(table, "b")
@@ -128,7 +128,7 @@ def test_request_that_makes_progress_between_crashes_never_fails(table, progress
     assert table.is_running("a")
 
 
-def test_request_that_makes_no_more_progress_than_at_the_last_crash_fails(table):
+def test_request_whose_third_crash_comes_without_further_progress_fails(table):
     _request_with_two_strikes(table)
     table.worked("a", 257.0)
     assert _die(table, 10.0) == []
@@ -137,7 +137,7 @@ def test_request_that_makes_no_more_progress_than_at_the_last_crash_fails(table)
     assert [(action.id, action.code) for action in _die(table, 11.0)] == [("a", "engine_crashed")]
 
 
-def test_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
+def test_suspect_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
     _request_with_two_strikes(table)
     table.worked("a", 513.0)
     assert _die(table, 10.0) == []
@@ -145,7 +145,7 @@ def test_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
     assert [action.id for action in _die(table, 11.0)] == ["a"]
 
 
-def test_model_loaded_early_starts_its_parked_requests(table):
+def test_model_loaded_before_the_engine_is_ready_starts_its_interrupted_requests(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _submit(table, "b", model="big")
@@ -155,7 +155,7 @@ def test_model_loaded_early_starts_its_parked_requests(table):
     assert table.engine_ready() == [SendToEngine("b")], "the queued request waits for a slot"
 
 
-def test_tick_does_not_fail_a_request_that_was_started_early(table):
+def test_request_started_before_the_engine_is_ready_does_not_time_out_as_waiting(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _submit(table, "b", model="big")
@@ -165,7 +165,7 @@ def test_tick_does_not_fail_a_request_that_was_started_early(table):
     assert table.is_running("a")
 
 
-def test_model_loaded_early_does_not_start_a_suspect(table):
+def test_model_loaded_before_the_engine_is_ready_does_not_start_a_suspect_request(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     for now in (1.0, 2.0):
@@ -175,7 +175,7 @@ def test_model_loaded_early_does_not_start_a_suspect(table):
     assert table.engine_ready() == [SendToEngine("a")]
 
 
-def test_model_loaded_early_is_forgotten_with_its_engine(table):
+def test_model_loaded_before_readiness_of_a_lost_engine_starts_nothing_on_the_next_engine(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _die(table, 1.0)
@@ -185,7 +185,7 @@ def test_model_loaded_early_is_forgotten_with_its_engine(table):
     assert table.count(RequestPhase.PARKED) == 1
 
 
-def test_engine_lost_as_planned_leaves_no_strike(table):
+def test_planned_engine_exit_counts_against_no_request(table):
     table.engine_ready()
     _submit(table, "a")
     for now in range(5):
@@ -194,7 +194,7 @@ def test_engine_lost_as_planned_leaves_no_strike(table):
     assert table.get("a").crashes.strikes == 0
 
 
-def test_tick_without_an_engine_for_too_long_fails_queued_and_later_parked_requests(table):
+def test_requests_without_an_engine_time_out_and_interrupted_ones_later_than_queued_ones(table):
     table.engine_ready()
     _submit(table, "parked", now=0.0)
     _die(table, 10.0)
@@ -207,8 +207,8 @@ def test_tick_without_an_engine_for_too_long_fails_queued_and_later_parked_reque
     assert table.count(RequestPhase.QUEUED) == table.count(RequestPhase.PARKED) == 0
 
 
-def test_parked_request_outlives_four_openings_of_the_breaker(table):
-    """The breaker's 120 s were just as long as a request could wait: six answers were lost to it."""
+def test_interrupted_request_still_waits_after_four_openings_of_the_breaker(table):
+    """A request once could wait no longer than the breaker's 120 s: six answers were lost by that."""
     table.engine_ready()
     _submit(table, "parked")
     _die(table, 0.0)
@@ -220,14 +220,14 @@ def test_parked_request_outlives_four_openings_of_the_breaker(table):
     assert table.engine_ready() == [SendToEngine("parked")]
 
 
-def test_queued_request_waits_out_a_trial_that_comes_within_its_time(table):
+def test_queued_request_waits_for_a_trial_start_within_its_waiting_time(table):
     _submit(table, "a", now=0.0)
     assert table.tick(120.0, trial_at=119.0) == []
     assert table.tick(119.0 + TRIAL_S - 1, trial_at=119.0) == []
     assert [action.id for action in table.tick(119.0 + TRIAL_S, trial_at=119.0)] == ["a"]
 
 
-def test_queued_request_whose_time_ends_before_the_trial_fails_with_the_time_of_the_trial(table):
+def test_queued_request_that_times_out_before_the_trial_start_fails_naming_its_time(table):
     _submit(table, "a", now=0.0)
     assert table.tick(119.0, trial_at=200.0) == []
     (failed,) = table.tick(120.0, trial_at=200.0)
@@ -235,7 +235,7 @@ def test_queued_request_whose_time_ends_before_the_trial_fails_with_the_time_of_
     assert "started again in 80 s" in failed.message
 
 
-def test_new_request_is_refused_only_if_the_trial_comes_too_late_for_it(table):
+def test_new_request_is_refused_only_if_the_trial_start_comes_after_its_waiting_time(table):
     assert table.refusal(0.0, None) is None
     assert table.refusal(0.0, 120.0) is None
     late = table.refusal(0.0, 240.0)
@@ -244,14 +244,14 @@ def test_new_request_is_refused_only_if_the_trial_comes_too_late_for_it(table):
     assert table.refusal(0.0, 240.0) is None
 
 
-def test_tick_with_an_engine_fails_no_request(table):
+def test_requests_with_an_engine_never_time_out(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name, now=0.0)
     assert table.tick(1e6) == []
 
 
-def test_cancel_in_each_phase_frees_the_slot_and_reaches_only_an_engine_that_has_the_request(table):
+def test_cancelled_request_frees_its_slot_and_is_cancelled_on_the_engine_only_if_running(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name)
@@ -264,12 +264,12 @@ def test_cancel_in_each_phase_frees_the_slot_and_reaches_only_an_engine_that_has
     assert table.finished("a") == []
 
 
-def test_give_up_fails_all_waiting_requests_with_the_reason(table):
+def test_giving_up_the_engine_fails_all_waiting_requests_with_the_reason(table):
     _submit(table, "a")
     assert table.give_up("no libm") == [FailRequest("a", "engine_unavailable", "no libm")]
 
 
-def test_take_token_drops_a_repeated_token_and_raises_for_a_missing_one():
+def test_repeated_token_of_a_request_is_dropped_and_a_missing_token_raises():
     request = RequestLifecycle("a", 0.0)
     request.start()
     assert request.take_token(0, 5) is True
@@ -285,7 +285,7 @@ def test_take_token_drops_a_repeated_token_and_raises_for_a_missing_one():
 KILL = EngineDeath.UNKNOWN_KILL
 
 
-def test_request_replayed_during_three_kills_of_others_continues():
+def test_request_whose_replay_is_interrupted_by_three_engine_kills_continues():
     """Of 24 streams under five random SIGKILLs one was refused: three kills within 7.1 s, 15 tokens, and no
     progress between the last two, since each new engine was killed while it replayed."""
     table = RequestTable(RequestLimits(24, 64, 120))
@@ -308,7 +308,7 @@ def _kill_until_suspect(table: RequestTable, name: str) -> None:
     assert request is not None and request.must_run_alone
 
 
-def test_request_whose_engines_are_killed_at_one_token_fails_after_a_bounded_number(table):
+def test_request_whose_engines_are_killed_at_one_token_fails_after_a_bounded_number_of_kills(table):
     table.engine_ready()
     _submit(table, "poison")
     for number in range(KILLS_TO_FAIL - 1):
@@ -319,7 +319,7 @@ def test_request_whose_engines_are_killed_at_one_token_fails_after_a_bounded_num
     assert "killed" in failed[0].message
 
 
-def test_kill_of_an_engine_without_requests_clears_every_request_of_suspicion(table):
+def test_kill_of_an_engine_without_running_requests_clears_every_request_of_suspicion(table):
     table.engine_ready()
     _submit(table, "a")
     _kill_until_suspect(table, "a")
@@ -328,7 +328,7 @@ def test_kill_of_an_engine_without_requests_clears_every_request_of_suspicion(ta
     assert not table.get("a").must_run_alone
 
 
-def test_request_suspected_of_kills_runs_after_those_that_waited_before_it(table):
+def test_request_suspected_of_engine_kills_runs_after_requests_that_waited_before_it(table):
     table.engine_ready()
     _submit(table, "suspect")
     _kill_until_suspect(table, "suspect")
@@ -340,7 +340,7 @@ def test_request_suspected_of_kills_runs_after_those_that_waited_before_it(table
     assert table.take_token("suspect", 0, 7) == (True, [SendToEngine("late")])
 
 
-def test_requests_suspected_of_kills_run_alone_one_after_another():
+def test_requests_suspected_of_engine_kills_run_alone_one_after_another():
     table = RequestTable(RequestLimits(3, 3, 120))
     table.engine_ready()
     _submit(table, "a")
@@ -351,7 +351,7 @@ def test_requests_suspected_of_kills_run_alone_one_after_another():
     assert table.engine_ready() == [SendToEngine("b")]
 
 
-def test_engine_died_judges_the_requests_that_a_hung_engine_gave_back(table):
+def test_death_of_a_hung_engine_counts_against_requests_that_it_gave_back(table):
     table.engine_ready()
     _submit(table, "a")
     for number in range(3):
@@ -362,7 +362,7 @@ def test_engine_died_judges_the_requests_that_a_hung_engine_gave_back(table):
     assert [action.code for action in actions] == ["engine_crashed"]
 
 
-def test_engine_died_after_the_client_has_left_changes_nothing(table):
+def test_engine_death_after_the_client_has_left_changes_nothing(table):
     table.engine_ready()
     _submit(table, "a")
     table.engine_lost(1.0)

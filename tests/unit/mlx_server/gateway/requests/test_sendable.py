@@ -1,4 +1,4 @@
-"""Requests are encoded before they are taken in: what cannot be sent is refused, and holds nothing."""
+"""Requests are encoded before they are accepted: what cannot be sent is refused, and holds nothing."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def nested(levels: int) -> dict[str, Any]:
         ({"tools": (nested(955),)}, "tools: JSON nested deeper than 500 levels."),
     ],
 )
-def test_sendable_of_an_unencodable_request_raises_a_sentence_in_the_clients_terms(fields, sentence):
+def test_request_that_cannot_be_encoded_is_refused_in_the_clients_terms(fields, sentence):
     with pytest.raises(BadRequest) as caught:
         sendable(chat(**fields))
     assert caught.value.message.startswith(sentence)
     assert (caught.value.status, caught.value.code) == (400, "invalid_request")
 
 
-def test_sendable_of_a_request_over_the_frame_limit_raises():
+def test_request_over_the_size_limit_of_a_frame_is_refused():
     with pytest.raises(BadRequest, match="limit"):
         sendable(GenerationRequest("m", "text", prompt="a" * protocol.MAX_FRAME_BYTES))
 
 
-def test_sendable_frame_carries_id_seed_and_the_tokens_that_the_client_has():
+def test_frame_sent_to_the_engine_has_id_seed_and_the_tokens_that_the_client_has():
     request = sendable(chat(sampling=protocol.Sampling(seed=7), max_tokens=3))
     assert (request.model, request.lane) == ("m", Lane.GENERATE)
     sent = protocol.decode_op(request.frame("r1", [4, 5]))
@@ -68,7 +68,7 @@ def test_sendable_frame_carries_id_seed_and_the_tokens_that_the_client_has():
 
 
 @pytest.mark.parametrize("text", ["half a pair: \ud83d", "😀"])
-def test_sendable_request_with_any_text_is_sent_unchanged(text):
+def test_request_with_any_unicode_text_is_sent_to_the_engine_unchanged(text):
     request = sendable(GenerationRequest("m", "text", prompt=text))
     sent = protocol.decode_op(request.frame("r", [1, 2]))
     assert isinstance(sent, protocol.Generate)
@@ -87,11 +87,11 @@ def test_sendable_request_with_any_text_is_sent_unchanged(text):
         (UnloadRequest("m"), protocol.Unload("r", "m")),
     ],
 )
-def test_sendable_request_without_tokens_is_the_same_operation_for_every_engine(request_, operation):
+def test_request_without_generated_tokens_is_sent_as_the_same_operation_to_every_engine(request_, operation):
     assert protocol.decode_op(sendable(request_).frame("r", [])) == operation
 
 
-def test_repeated_requests_share_their_encoded_form_and_differ_in_their_seeds():
+def test_several_answers_to_one_request_share_its_encoded_form_and_differ_in_seed():
     """128 answers to a prompt of 32 MB must not take 128 times the memory."""
     first, second = repeated([sendable(chat(sampling=protocol.Sampling(seed=2**63 - 1)))], 2)
     assert first._prepared is second._prepared

@@ -37,11 +37,11 @@ def config_of(tmp_path):
     return make
 
 
-def test_catalog_when_nothing_is_installed_is_empty(config_of):
+def test_model_catalog_without_installed_models_is_empty(config_of):
     assert catalog(config_of()) == []
 
 
-def test_catalog_lists_models_of_store_models_folder_and_path_sources(config_of, tmp_path):
+def test_model_catalog_lists_models_of_store_models_folder_and_path_sources(config_of, tmp_path):
     config = config_of({"here": {"source": "path:models/here"}, "big:8b": {"source": "hf:org/big"}})
     write_model(tmp_path / "models" / "here")
     write_model(layout.installed_path(config.models_dir, "big:8b"))
@@ -57,8 +57,10 @@ def test_catalog_lists_models_of_store_models_folder_and_path_sources(config_of,
 
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json", "more/tool.jinja"])
-def test_models_of_the_same_weights_share_memory_only_with_the_same_texts(config_of, tmp_path, file):
-    """A linked copy with a chat template of its own was given the template of the model loaded first."""
+def test_models_of_the_same_weights_share_memory_only_with_the_same_tokenizer_and_template(
+    config_of, tmp_path, file
+):
+    """A linked copy with a chat template of its own once got the template of the model loaded first."""
     own = tmp_path / "own"
     first = write_model(own / "first")
     for name in ("twin", "other"):
@@ -72,7 +74,7 @@ def test_models_of_the_same_weights_share_memory_only_with_the_same_texts(config
     assert ids["first:latest"] == ids["twin:latest"] != ids["other:latest"]
 
 
-def test_catalog_when_manifest_names_a_hub_snapshot_lists_its_folder(config_of, tmp_path):
+def test_model_catalog_lists_the_hub_snapshot_folder_that_a_manifest_names(config_of, tmp_path):
     config = config_of({"hub": {"source": "hf:org/model"}})
     snapshot = write_model(tmp_path / "cache" / "snapshot")
     with layout.locked_staging_folder(config.models_dir) as staging:
@@ -84,7 +86,7 @@ def test_catalog_when_manifest_names_a_hub_snapshot_lists_its_folder(config_of, 
 
 
 @pytest.mark.parametrize("damage", ["config", "header", "cut", "odd values"])
-def test_catalog_when_a_model_is_broken_logs_it_and_leaves_it_out(config_of, tmp_path, caplog, damage):
+def test_model_catalog_omits_and_logs_a_broken_model(config_of, tmp_path, caplog, damage):
     config = config_of()
     write_model(tmp_path / "own" / "fine")
     broken = write_model(tmp_path / "own" / "broken")
@@ -99,7 +101,7 @@ def test_catalog_when_a_model_is_broken_logs_it_and_leaves_it_out(config_of, tmp
     assert "broken" in caplog.text
 
 
-def test_catalog_of_quantized_model_counts_the_weights_that_are_packed(config_of, tmp_path):
+def test_model_catalog_counts_the_parameters_of_packed_quantized_weights(config_of, tmp_path):
     tensors = {
         "w.weight": ("U32", [1000, 128], 512_000),
         "w.scales": ("F16", [1000, 16], 32_000),
@@ -111,14 +113,14 @@ def test_catalog_of_quantized_model_counts_the_weights_that_are_packed(config_of
     assert (entry.parameter_size, entry.quantization) == ("1.02M", "Q4")
 
 
-def test_catalog_takes_configured_context_only_up_to_the_models_own(config_of, tmp_path):
+def test_model_catalog_limits_the_configured_context_to_the_models_own(config_of, tmp_path):
     write_model(tmp_path / "m")
     for asked, got in ((50, 50), (5000, 100)):
         (entry,) = catalog(config_of({"m": {"source": f"path:{tmp_path / 'm'}", "context_tokens": asked}}))
         assert entry.context_tokens == got
 
 
-def test_catalog_of_embedding_model_takes_context_from_its_sentence_configuration(config_of, tmp_path):
+def test_model_catalog_takes_the_context_of_an_embedder_from_its_sentence_configuration(config_of, tmp_path):
     folder = write_model(tmp_path / "own" / "e", model_type="bert")
     (folder / "tokenizer.json").write_text("{}")
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
@@ -126,7 +128,7 @@ def test_catalog_of_embedding_model_takes_context_from_its_sentence_configuratio
     assert (entry.kind, entry.context_tokens) == ("embed", 64)
 
 
-def test_embedding_model_that_cannot_be_served_is_broken_with_the_reason(config_of, tmp_path):
+def test_embedding_model_that_cannot_be_served_is_listed_as_broken_with_the_reason(config_of, tmp_path):
     write_model(tmp_path / "own" / "no-tokenizer", model_type="bert")
     write_model(tmp_path / "own" / "unknown", model_type="mpnet")
     entries, broken = survey(config_of())
@@ -136,7 +138,7 @@ def test_embedding_model_that_cannot_be_served_is_broken_with_the_reason(config_
     assert reasons["unknown:latest"].endswith("its architecture mpnet is not supported for embeddings")
 
 
-def test_digest_of_embedding_model_changes_with_its_pooling(config_of, tmp_path):
+def test_digest_of_an_embedding_model_changes_with_its_pooling(config_of, tmp_path):
     config = config_of()
     folder = write_model(tmp_path / "own" / "e", model_type="bert")
     (folder / "tokenizer.json").write_text("{}")
@@ -148,7 +150,7 @@ def test_digest_of_embedding_model_changes_with_its_pooling(config_of, tmp_path)
     assert len(digests) == 2
 
 
-def test_digest_changes_when_the_tokenizer_changes(config_of, tmp_path):
+def test_digest_of_a_model_changes_with_its_tokenizer(config_of, tmp_path):
     config = config_of()
     folder = write_model(tmp_path / "own" / "m")
     first = catalog(config)[0].digest
@@ -156,7 +158,7 @@ def test_digest_changes_when_the_tokenizer_changes(config_of, tmp_path):
     assert catalog(config)[0].digest != first
 
 
-def test_ensure_of_path_source_fetches_nothing(config_of, tmp_path):
+def test_ensure_of_a_model_with_a_path_source_downloads_nothing(config_of, tmp_path):
     write_model(tmp_path / "m")
     config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}})
     assert [entry.path for entry in ensure(config, ["m"])] == [tmp_path / "m"]
@@ -166,7 +168,9 @@ def test_ensure_of_path_source_fetches_nothing(config_of, tmp_path):
 @pytest.mark.parametrize(
     ("name", "code"), [("absent", "model_not_found"), ("empty", "not_a_model"), ("nobody", "model_not_found")]
 )
-def test_ensure_when_model_is_unavailable_raises_its_code_name_and_remedy(config_of, tmp_path, name, code):
+def test_ensure_of_an_unavailable_model_raises_an_error_with_code_name_and_remedy(
+    config_of, tmp_path, name, code
+):
     (tmp_path / "empty").mkdir()
     config = config_of({n: {"source": f"path:{tmp_path / n}"} for n in ("absent", "empty")})
     with pytest.raises(ModelStoreError) as caught:
@@ -176,7 +180,7 @@ def test_ensure_when_model_is_unavailable_raises_its_code_name_and_remedy(config
     assert caught.value.remedy
 
 
-def test_remove_deletes_fetched_model_and_keeps_the_users_own_folder(config_of, tmp_path):
+def test_remove_deletes_a_downloaded_model_but_not_a_folder_of_the_user(config_of, tmp_path):
     write_model(tmp_path / "m")
     config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}, "s": {"source": "hf:org/s"}})
     write_model(layout.installed_path(config.models_dir, "s:latest"))

@@ -47,7 +47,7 @@ def by_source(config_of, **mlx):
 
 
 @pytest.mark.parametrize("draft", ["tiny", "TINY:latest", "path:small"])
-def test_model_has_the_draft_that_is_named_or_has_the_source(config_of, draft):
+def test_draft_model_is_found_by_its_name_or_by_its_source(config_of, draft):
     config = config_of({"large": {"source": "path:large", "draft": draft}, "tiny": {"source": "path:small"}})
     entry = listed(config, "large")
     assert entry.draft is not None
@@ -57,13 +57,13 @@ def test_model_has_the_draft_that_is_named_or_has_the_source(config_of, draft):
     assert listed(config, entry.draft.name).draft is None
 
 
-def test_draft_of_a_source_is_a_model_of_its_own_that_is_fetched_too(config_of):
+def test_draft_model_given_by_source_is_downloaded_and_listed_as_a_model_of_its_own(config_of):
     config = by_source(config_of)
     assert [entry.name for entry in ensure(config, ["large"])] == ["large:latest"]
     assert listed(config, "large:draft")
 
 
-def test_forecast_counts_weights_and_cache_of_the_draft(config_of):
+def test_memory_forecast_counts_the_weights_and_the_cache_of_the_draft_model(config_of):
     config = by_source(config_of)
     with_draft, draft = listed(config, "large"), listed(config, "large:draft")
     alone = listed(config_of({"large": {"source": "path:large"}}), "large")
@@ -87,8 +87,10 @@ def test_forecast_counts_weights_and_cache_of_the_draft(config_of):
         (WORDS, ((2, "<end>"),), "token 2 is '<end>', not 'c'"),
     ],
 )
-def test_draft_with_another_vocabulary_is_refused_at_listing(config_of, tmp_path, words, added, reason):
-    """Its guesses would be other words: the model would only get slower."""
+def test_draft_model_with_another_vocabulary_is_refused_when_models_are_listed(
+    config_of, tmp_path, words, added, reason
+):
+    """The draft model's guesses would be other words: the large model would only get slower."""
     write_vocabulary(tmp_path / "small", words, added)
     config = by_source(config_of)
     entries, broken = survey(config)
@@ -101,14 +103,14 @@ def test_draft_with_another_vocabulary_is_refused_at_listing(config_of, tmp_path
         ensure(config, ["large"])
 
 
-def test_vocabularies_that_differ_in_reserved_tokens_only_are_the_same(config_of, tmp_path):
+def test_draft_model_whose_vocabulary_differs_only_in_reserved_tokens_is_accepted(config_of, tmp_path):
     many = {f"w{n}": n for n in range(1000)}
     write_vocabulary(tmp_path / "large", many, ((1000, "<end>"), (1001, "<reserved>")))
     write_vocabulary(tmp_path / "small", many, ((1000, "<end>"),))
     assert listed(by_source(config_of), "large").draft
 
 
-def test_draft_without_a_vocabulary_to_compare_is_refused(config_of, tmp_path):
+def test_draft_model_without_a_readable_vocabulary_is_refused(config_of, tmp_path):
     (tmp_path / "small" / "tokenizer.json").unlink()
     (_, broken) = survey(by_source(config_of))
     assert "only" in broken[0].reason and "has a tokenizer.json" in broken[0].reason
@@ -117,13 +119,13 @@ def test_draft_without_a_vocabulary_to_compare_is_refused(config_of, tmp_path):
     assert "tokenizer.json: TypeError" in broken[0].reason
 
 
-def test_model_whose_draft_is_not_installed_is_served_without_it(config_of, caplog):
+def test_model_whose_draft_model_is_not_installed_is_served_without_it(config_of, caplog):
     config = config_of({"large": {"source": "path:large", "draft": "path:nowhere"}})
     assert listed(config, "large").draft is None
     assert "large:latest is served without its draft large:draft, which is not installed" in caplog.text
 
 
-def test_nothing_is_drafted_by_a_model_where_drafting_is_off(config_of):
+def test_model_has_no_draft_model_where_drafting_is_off(config_of):
     assert listed(by_source(config_of, drafting=False), "large").draft is None
 
 
@@ -139,6 +141,6 @@ def test_nothing_is_drafted_by_a_model_where_drafting_is_off(config_of):
         ),
     ],
 )
-def test_configuration_of_an_impossible_draft_is_refused(config_of, models, reason):
+def test_configuration_of_an_impossible_draft_model_is_refused(config_of, models, reason):
     with pytest.raises(ConfigError, match=reason):
         config_of(models)

@@ -26,25 +26,25 @@ from mlx_server.model_store.files.weight_files import UnreadableModel
         (7, ""),
     ],
 )
-def test_chat_template_in_tokenizer_configuration_is_returned(tmp_path, configured, text):
+def test_chat_template_is_read_from_the_tokenizer_configuration(tmp_path, configured, text):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": configured}))
     assert chat_template(tmp_path) == text
 
 
-def test_chat_template_in_its_own_file_takes_precedence(tmp_path):
+def test_chat_template_in_a_file_of_its_own_takes_precedence_over_the_configuration(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "old"}')
     (tmp_path / "chat_template.jinja").write_text("new")
     assert chat_template(tmp_path) == "new"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{broken"])
-def test_chat_template_when_configuration_is_damaged_is_empty(tmp_path, content):
+def test_chat_template_is_empty_if_the_tokenizer_configuration_is_damaged(tmp_path, content):
     (tmp_path / "tokenizer_config.json").write_text(content)
     assert chat_template(tmp_path) == ""
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tools.jinja"])
-def test_chat_template_that_is_too_large_is_not_read_and_named(tmp_path, name):
+def test_model_with_a_too_large_chat_template_is_refused_and_the_template_not_read(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("x" * MAX_TEMPLATE_BYTES)
@@ -55,7 +55,7 @@ def test_chat_template_that_is_too_large_is_not_read_and_named(tmp_path, name):
     assert chat_template(tmp_path) == ""
 
 
-def test_infill_markers_of_the_store_equal_those_of_the_engine():
+def test_infill_markers_of_the_model_store_equal_the_engines():
     assert tuple(family[:2] for family in infilling._FAMILIES) == INFILL_MARKERS
 
 
@@ -68,5 +68,5 @@ def test_infill_markers_of_the_store_equal_those_of_the_engine():
         ("<|start|>assistant<|channel|>analysis", False, ("completion", "tools", "thinking")),
     ],
 )
-def test_capabilities_are_read_from_template_and_tokenizer(template, fills_gaps, capabilities):
+def test_model_capabilities_follow_from_its_template_and_infill_tokens(template, fills_gaps, capabilities):
     assert capabilities_of(template, fills_gaps=fills_gaps) == capabilities

@@ -20,13 +20,13 @@ CONFIG = {"model_type": "qwen2_vl", "vision_config": {"depth": 2}}
 
 
 @pytest.mark.parametrize("tensor", TOWERS)
-def test_model_with_tower_and_processor_reads_images(tensor: str):
+def test_model_with_a_vision_tower_and_processor_files_reads_images(tensor: str):
     for name in PROCESSOR_FILES:
         found = image_support(CONFIG, ["model.embed_tokens.weight", tensor], ["config.json", name])
         assert found.reads_images and not found.reason
 
 
-def test_text_model_reads_no_images_and_has_no_reason():
+def test_text_model_reads_no_images_and_gives_no_reason():
     found = image_support({"model_type": "llama"}, ["model.layers.0.mlp.up_proj.weight"], PROCESSOR_FILES)
     assert (found.reads_images, found.reason) == (False, "")
 
@@ -39,7 +39,7 @@ def test_text_model_reads_no_images_and_has_no_reason():
         (CONFIG, TOWERS, ["config.json"], "no preprocessor_config.json or processor_config.json"),
     ],
 )
-def test_model_for_images_that_cannot_read_them_says_why(config, tensors, files, reason):
+def test_vision_model_that_cannot_read_images_gives_the_reason(config, tensors, files, reason):
     found = image_support(config, tensors, files)
     assert not found.reads_images and reason in found.reason
 

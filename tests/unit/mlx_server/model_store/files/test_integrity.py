@@ -24,13 +24,13 @@ def snapshot(cache: Path, content: bytes, blob_name: str) -> Path:
     return folder
 
 
-def test_hub_verify_when_weights_have_the_hash_that_names_their_blob_passes(tmp_path: Path):
+def test_downloaded_weights_whose_hash_equals_their_blob_name_pass_verification(tmp_path: Path):
     folder = snapshot(tmp_path, b"whole", hashlib.sha256(b"whole").hexdigest())
     hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)
     assert (folder / NAME).read_bytes() == b"whole"
 
 
-def test_hub_verify_when_weights_are_damaged_deletes_them_and_raises_with_remedy(tmp_path: Path):
+def test_downloaded_weights_that_are_damaged_are_deleted_and_reported_with_the_remedy(tmp_path: Path):
     folder = snapshot(tmp_path, b"damaged", hashlib.sha256(b"whole").hexdigest())
     with pytest.raises(ModelStoreError, match="vestal models pull m") as fault:
         hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)
@@ -38,6 +38,6 @@ def test_hub_verify_when_weights_are_damaged_deletes_them_and_raises_with_remedy
     assert not (folder / NAME).exists()
 
 
-def test_hub_verify_when_blob_is_not_named_by_sha256_passes(tmp_path: Path):
+def test_downloaded_file_whose_blob_is_not_named_by_a_sha256_passes_verification(tmp_path: Path):
     folder = snapshot(tmp_path, b"small", "a" * 40)
     hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)

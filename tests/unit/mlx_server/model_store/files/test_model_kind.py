@@ -29,7 +29,7 @@ def dense(**config):
         {},
     ],
 )
-def test_model_without_sign_of_an_embedder_generates(config):
+def test_model_without_files_of_an_embedder_is_a_generating_model(config):
     assert classify(config, (), (), {}).kind == "generate"
 
 
@@ -48,7 +48,7 @@ def test_model_without_sign_of_an_embedder_generates(config):
         ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, (), {}),
     ],
 )
-def test_model_with_sign_of_an_embedder_embeds(config, modules, front_matter):
+def test_model_with_files_of_an_embedder_is_an_embedding_model(config, modules, front_matter):
     assert classify(config, modules, (), front_matter).kind == "embed"
 
 
@@ -65,13 +65,13 @@ def test_model_with_sign_of_an_embedder_embeds(config, modules, front_matter):
         ({"model_type": "modernbert", "hidden_activation": "relu"}, "hidden_activation"),
     ],
 )
-def test_variant_that_the_encoder_does_not_compute_is_refused_with_the_field(config, named):
-    """gte-Qwen2 is a Qwen2 whose tokens all see each other; nomic-embed-text-v2 has experts."""
+def test_embedder_variant_that_is_not_implemented_is_refused_with_the_configuration_field(config, named):
+    """In gte-Qwen2, a variant of Qwen2, all tokens see each other; nomic-embed-text-v2 has experts."""
     reason = classify(config, (TRANSFORMER, POOLING), (), {}).reason
     assert reason is not None and named in reason
 
 
-def test_projection_that_no_module_describes_is_refused():
+def test_embedder_with_a_projection_that_no_module_describes_is_refused():
     reason = classify(BERT, (), ("dense.0.weight",), {}).reason
     assert reason == "it has a projection (dense.0) that no module describes"
 
@@ -83,7 +83,7 @@ def test_embedder_of_unknown_architecture_is_refused_by_name(model_type):
     assert kind.reason == f"its architecture {model_type} is not supported for embeddings"
 
 
-def test_served_embedder_names_its_encoder_and_no_reason():
+def test_supported_embedder_names_its_encoder_and_no_reason():
     bare = Module("sentence_transformers.models.Dense", "2_Dense", DENSE)
     assert classify(BERT, (TRANSFORMER, POOLING, dense()), (), {}) == classify(BERT, (), (), {})
     assert classify(BERT, (TRANSFORMER, POOLING, bare), ("dense.0.weight",), {}).reason is None
@@ -119,12 +119,12 @@ def test_served_embedder_names_its_encoder_and_no_reason():
         ({}, (TRANSFORMER, Module("sentence_transformers.models.LSTM", "1_LSTM", {})), "LSTM"),
     ],
 )
-def test_embedder_with_an_unsupported_part_is_refused_with_the_part(config, modules, named):
+def test_embedder_with_an_unsupported_setting_or_module_is_refused_naming_it(config, modules, named):
     reason = classify(BERT | config, modules, (), {}).reason
     assert reason is not None and named in reason
 
 
-def test_sentence_steps_keep_pooling_modes_and_projections_in_order():
+def test_embedder_pooling_modes_and_projections_are_read_in_their_order():
     flags = {f"pooling_mode_{mode}": True for mode in ("mean_tokens", "lasttoken", "cls_token")}
     pooling = Module(POOLING.type, "1_Pooling", flags | {"include_prompt": False})
     normalize = Module("sentence_transformers.models.Normalize", "4_Normalize", {})
@@ -135,7 +135,7 @@ def test_sentence_steps_keep_pooling_modes_and_projections_in_order():
     assert [each.activation for each in steps.projections] == ["identity", "tanh"]
 
 
-def test_modules_of_a_conversion_without_modules_json_are_those_whose_folders_are_present(tmp_path):
+def test_embedder_modules_without_modules_json_are_read_from_their_folders(tmp_path):
     for name, config in (("1_Pooling", {"pooling_mode": "max"}), ("10_Dense", DENSE), ("2_Dense", DENSE)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
@@ -144,14 +144,14 @@ def test_modules_of_a_conversion_without_modules_json_are_those_whose_folders_ar
     assert sentence_steps(found, "mean").pooling == ("max",)
 
 
-def test_model_with_only_the_sentence_configuration_pools_as_its_encoder_does(tmp_path):
+def test_embedder_with_only_a_sentence_configuration_has_the_usual_pooling_of_its_architecture(tmp_path):
     (tmp_path / "config_sentence_transformers.json").write_text("{}")
     for architecture, pooling in (("Qwen3ForCausalLM", "lasttoken"), ("Qwen3Model", "mean")):
         modules = sentence_files.read_modules(tmp_path, {"architectures": [architecture]})
         assert sentence_steps(modules, "").pooling == (pooling,)
 
 
-def test_prompt_is_the_one_that_the_default_name_names(tmp_path):
+def test_embedder_prompt_is_the_prompt_with_the_default_name(tmp_path):
     path = tmp_path / "config_sentence_transformers.json"
     prompts = {"query": "query: ", "document": "passage: "}
     for name, prompt in ((None, ""), ("document", "passage: "), ("absent", "")):
@@ -170,7 +170,7 @@ def test_prompt_is_the_one_that_the_default_name_names(tmp_path):
         ({"model_type": "bert"}, None, None, None),
     ],
 )
-def test_context_is_the_smallest_limit_that_the_files_name(tmp_path, config, sentence, tokenizer, tokens):
+def test_embedder_context_is_the_smallest_limit_in_its_files(tmp_path, config, sentence, tokenizer, tokens):
     if sentence:
         (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": sentence}))
     if tokenizer:
@@ -188,6 +188,6 @@ def test_context_is_the_smallest_limit_that_the_files_name(tmp_path, config, sen
         ("---", {}),
     ],
 )
-def test_front_matter_is_the_yaml_at_the_head_of_the_readme(tmp_path, text, found):
+def test_front_matter_is_read_from_the_yaml_at_the_head_of_a_models_readme(tmp_path, text, found):
     (tmp_path / "README.md").write_text(text)
     assert sentence_files.front_matter(tmp_path) == found

@@ -26,7 +26,7 @@ def cross_encoder(model_type: str, **config: object) -> dict[str, object]:
     ("model_type", "encoder"),
     [("bert", "bert"), ("xlm-roberta", "roberta"), ("roberta", "roberta"), ("modernbert", "modernbert")],
 )
-def test_classifier_with_one_label_is_a_cross_encoder(model_type, encoder):
+def test_classifier_with_one_label_is_a_cross_encoder_reranker(model_type, encoder):
     assert classify(cross_encoder(model_type), (), (), {}) == ModelKind("rerank", encoder)
 
 
@@ -38,11 +38,11 @@ def test_language_model_whose_files_say_that_it_ranks_is_a_reranker(modules, fro
     assert classify(QWEN3, modules, (), front_matter) == ModelKind("rerank")
 
 
-def test_language_model_whose_files_do_not_say_so_generates():
+def test_language_model_whose_files_do_not_say_that_it_ranks_is_a_generating_model():
     assert classify(QWEN3, (), (), {"pipeline_tag": "text-generation"}).kind == "generate"
 
 
-def test_embedder_whose_readme_says_that_it_ranks_embeds():
+def test_embedder_whose_readme_says_that_it_ranks_is_still_an_embedding_model():
     pooling = Module("sentence_transformers.models.Pooling", "1_Pooling", {"pooling_mode": "lasttoken"})
     assert classify(QWEN3, (TRANSFORMER, pooling), (), RANKS).kind == "embed"
     assert classify({"model_type": "bert", "architectures": ["BertModel"]}, (), (), RANKS).kind == "embed"
@@ -70,11 +70,11 @@ def test_reranker_that_cannot_be_served_is_refused_with_the_reason(config, front
     assert (kind.kind, kind.reason) == ("rerank", reason)
 
 
-def test_classifier_of_qwen3_that_ranks_is_a_reranker():
+def test_qwen3_classifier_that_ranks_is_a_reranker():
     assert classify(QWEN3_CLASSIFIER, (), (), RANKS) == ModelKind("rerank", "decoder")
 
 
-def test_reranker_with_another_prompt_than_qwen3s_is_refused(tmp_path):
+def test_language_model_reranker_with_another_prompt_than_qwen3s_is_refused(tmp_path):
     FAMILIES["qwen3"](tmp_path)
     assert model_folder.read_facts(tmp_path).kind == "rerank"
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
@@ -82,15 +82,15 @@ def test_reranker_with_another_prompt_than_qwen3s_is_refused(tmp_path):
         model_folder.read_facts(tmp_path)
 
 
-def test_digest_of_a_reranker_changes_with_the_tokens_for_yes_and_no(tmp_path):
+def test_digest_of_a_reranker_changes_with_its_tokens_for_yes_and_no(tmp_path):
     FAMILIES["qwen3"](tmp_path)
     before = model_folder.read_facts(tmp_path).digest
     (tmp_path / "1_LogitScore" / "config.json").write_text('{"true_token_id": 1, "false_token_id": 2}')
     assert model_folder.read_facts(tmp_path).digest != before
 
 
-def test_pair_of_a_language_model_has_at_most_8192_tokens(tmp_path):
-    """Its authors use it so, although its configuration allows 40,960."""
+def test_rerank_pair_for_a_language_model_has_at_most_8192_tokens(tmp_path):
+    """The authors of Qwen3-Reranker use it with 8,192 tokens, although its configuration allows 40,960."""
     FAMILIES["qwen3"](tmp_path)
     old, new = (f'"max_position_embeddings": {tokens}' for tokens in (4096, 40960))
     config = (tmp_path / "config.json").read_text().replace(old, new)

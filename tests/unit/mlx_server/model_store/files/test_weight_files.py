@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_verify_of_undamaged_model_passes_and_its_headers_can_be_read(folder: Path):
+def test_verify_of_undamaged_weight_files_passes_and_their_headers_can_be_read(folder: Path):
     verify(folder)
     assert set(read_headers(folder)) == {"a", "b", "c"}
 
@@ -122,7 +122,7 @@ def lose_config(folder: Path) -> None:
         (lose_config, "config.json: No such file"),
     ],
 )
-def test_verify_of_damaged_model_raises_and_names_file_and_fault(folder: Path, damage, fault: str):
+def test_verify_of_damaged_weight_files_raises_and_names_file_and_fault(folder: Path, damage, fault: str):
     damage(folder)
     with pytest.raises(UnreadableModel) as caught:
         verify(folder)

@@ -29,7 +29,7 @@ def converted(tmp_path, source, *, dense=True):
 
 
 @pytest.mark.parametrize("architecture", gguf_files.CONFIGS)
-def test_converted_model_gives_the_logits_of_the_original(tmp_path, architecture):
+def test_model_converted_from_gguf_gives_the_logits_of_the_original(tmp_path, architecture):
     original = gguf_files.random_model(gguf_files.CONFIGS[architecture])
     tensors = gguf_files.tensors_of(architecture, original)
     source = gguf_files.write(tmp_path / "m.gguf", gguf_files.metadata_of(architecture), tensors)
@@ -43,7 +43,7 @@ def llama(**more):
     return metadata, gguf_files.tensors_of("llama", gguf_files.random_model(gguf_files.CONFIGS["llama"]))
 
 
-def test_frequency_factors_of_llama_3_become_its_rope_scaling(tmp_path):
+def test_frequency_factors_in_a_llama_3_gguf_become_its_rope_scaling(tmp_path):
     """Llama 3.1's files have no scaling in their metadata but a tensor `rope_freqs.weight` with factors."""
     scaling = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}
     config = gguf_files.CONFIGS["llama"] | {"rope_scaling": scaling}
@@ -59,7 +59,7 @@ def test_frequency_factors_of_llama_3_become_its_rope_scaling(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["linear", "yarn"])
-def test_rope_scaling_in_the_metadata_is_kept(tmp_path, kind):
+def test_rope_scaling_in_gguf_metadata_is_preserved_by_the_conversion(tmp_path, kind):
     scaling = {"type": kind, "factor": 4.0, "original_max_position_embeddings": 128}
     original = gguf_files.random_model(gguf_files.CONFIGS["llama"] | {"rope_scaling": scaling})
     metadata, _ = llama(
@@ -74,7 +74,7 @@ def test_rope_scaling_in_the_metadata_is_kept(tmp_path, kind):
     assert mx.allclose(model(PROMPT), original(PROMPT), atol=1e-4)
 
 
-def test_long_factors_of_phi3_are_kept(tmp_path):
+def test_long_rope_factors_of_a_phi3_gguf_are_preserved_by_the_conversion(tmp_path):
     long, short = [1.0, 1.5, 2.0, 4.0], [1.0] * 4
     scaling = {"type": "longrope", "long_factor": long, "short_factor": short}
     config = gguf_files.CONFIGS["phi3"] | {"rope_scaling": scaling, "original_max_position_embeddings": 128}
@@ -104,7 +104,7 @@ def random_blocks(kind, rows, columns):
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)
-def test_every_type_of_blocks_is_unpacked_as_llama_cpp_does(kind):
+def test_every_gguf_block_type_is_unpacked_as_by_llama_cpp(kind):
     raw = random_blocks(kind, 8, 512)
     expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
     block = next(each for each in reader.TYPES.values() if each.name == kind)
@@ -114,7 +114,7 @@ def test_every_type_of_blocks_is_unpacked_as_llama_cpp_does(kind):
 
 @pytest.mark.parametrize("kind", [*QUANTIZED, "F16", "BF16"])
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "quantized"])
-def test_weights_of_every_type_are_stored_with_little_loss(tmp_path, kind, dense):
+def test_gguf_weights_of_every_type_are_converted_with_little_loss(tmp_path, kind, dense):
     """Q4_K_M files, the usual ones, mix Q4_K and Q6_K; MLX's own reader knows only a part of the types."""
     metadata, tensors = llama()
     name = "blk.1.ffn_down.weight"
@@ -149,7 +149,7 @@ def test_weights_of_every_type_are_stored_with_little_loss(tmp_path, kind, dense
     assert error <= (1e-7 if dense else limit)
 
 
-def test_large_model_is_written_as_several_files_with_an_index(tmp_path, monkeypatch):
+def test_large_model_converted_from_gguf_is_written_as_several_files_with_an_index(tmp_path, monkeypatch):
     metadata, tensors = llama()
     source = gguf_files.write(tmp_path / "m.gguf", metadata, tensors)
     monkeypatch.setattr(convert, "_FILE_BYTES", 100_000)
@@ -179,7 +179,7 @@ def test_large_model_is_written_as_several_files_with_an_index(tmp_path, monkeyp
         ({"tokenizer.ggml.tokens": gguf_files.TOKENS[:-10]}, "another number of token types"),
     ],
 )
-def test_file_that_cannot_be_converted_is_refused_with_the_reason(tmp_path, change, reason):
+def test_gguf_file_that_cannot_be_converted_is_refused_with_the_reason(tmp_path, change, reason):
     metadata, tensors = llama(**change)
     if "general.architecture" in change:
         metadata = {k.replace("llama.", "rwkv6."): v for k, v in metadata.items()}
@@ -188,7 +188,7 @@ def test_file_that_cannot_be_converted_is_refused_with_the_reason(tmp_path, chan
         convert.convert(source, tmp_path / "model", True)
 
 
-def test_tokenizer_that_does_not_give_back_a_text_is_refused(tmp_path):
+def test_gguf_tokenizer_that_does_not_reproduce_a_text_is_refused(tmp_path):
     """A vocabulary without the tokens of some bytes loses the characters that have them."""
     metadata, tensors = llama()
     metadata["tokenizer.ggml.tokens"] = [t if t != "Ģ" else "unused" for t in gguf_files.TOKENS]
@@ -197,20 +197,22 @@ def test_tokenizer_that_does_not_give_back_a_text_is_refused(tmp_path):
         convert.convert(source, tmp_path / "model", True)
 
 
-def test_converter_says_why_in_its_last_line_and_leaves_no_traceback(tmp_path, capsys, monkeypatch):
+def test_failing_gguf_converter_prints_the_reason_in_its_last_line_and_no_traceback(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("sys.argv", ["convert", __file__, str(tmp_path / "model")])
     assert convert.main() == 1
     assert capsys.readouterr().err == "it is not a GGUF file\n"
     assert not (tmp_path / "model").exists()
 
 
-def test_each_family_is_one_of_mlx_lm():
+def test_every_convertible_gguf_family_is_a_model_type_of_mlx_lm():
     for family in FAMILIES.values():
         importlib.import_module(f"mlx_lm.models.{family.model_type}")
 
 
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "quantized"])
-def test_forecast_of_the_size_is_that_of_the_converted_weights(tmp_path, dense):
+def test_size_forecast_of_a_gguf_conversion_equals_the_size_of_the_written_weights(tmp_path, dense):
     metadata, tensors = llama()
     tensors["blk.0.ffn_up.weight"] = random_blocks("Q4_0", 96, 64)
     source = gguf_files.write(tmp_path / "m.gguf", metadata, tensors, {"blk.0.ffn_up.weight": "Q4_0"})
@@ -219,7 +221,7 @@ def test_forecast_of_the_size_is_that_of_the_converted_weights(tmp_path, dense):
     assert plan(source, keep_arrays=False).total_bytes(dense=dense) == written
 
 
-def test_file_that_says_how_vectors_are_pooled_becomes_an_embedder(tmp_path):
+def test_gguf_file_with_a_pooling_type_becomes_an_embedding_model(tmp_path):
     """Qwen3-Embedding's files have the architecture of the language model, and `pooling_type`."""
     metadata = gguf_files.metadata_of("qwen3") | {"qwen3.pooling_type": 3}
     metadata["tokenizer.ggml.add_eos_token"] = True
@@ -230,8 +232,8 @@ def test_file_that_says_how_vectors_are_pooled_becomes_an_embedder(tmp_path):
     assert (facts.kind, facts.capabilities) == ("embed", ("embedding",))
 
 
-def test_token_of_a_length_that_no_vocabulary_has_is_refused(tmp_path):
-    """All its splits are looked up for merges: a token of a megabyte would take hours."""
+def test_gguf_token_of_absurd_length_is_refused(tmp_path):
+    """The converter looks up all splits of a token for merges: a token of a megabyte would take hours."""
     metadata, tensors = llama()
     metadata["tokenizer.ggml.tokens"] = [*gguf_files.TOKENS[:-1], "a" * 100_000]
     source = gguf_files.write(tmp_path / "m.gguf", metadata, tensors)
@@ -245,7 +247,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "phi3", "qwen3moe"])
-def test_entries_with_odd_values_are_read_or_refused(tmp_path, architecture):
+def test_gguf_header_entries_with_values_of_any_type_are_read_or_refused(tmp_path, architecture):
     """A header may have any value of any type under any name."""
     original = gguf_files.random_model(gguf_files.CONFIGS[architecture])
     metadata = gguf_files.metadata_of(architecture)
@@ -279,7 +281,7 @@ def test_entries_with_odd_values_are_read_or_refused(tmp_path, architecture):
                     json.dumps([config, tokenizer.tokenizer_config(changed)])
 
 
-def test_image_encoder_in_the_file_is_left_out(tmp_path):
+def test_image_encoder_in_a_gguf_file_is_omitted_by_the_conversion(tmp_path):
     """Ollama keeps Gemma 3's image encoder in the same file."""
     original = gguf_files.random_model(gguf_files.CONFIGS["gemma3"])
     tensors = gguf_files.tensors_of("gemma3", original)

@@ -66,7 +66,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("content", "reason"), HOSTILE.values(), ids=HOSTILE)
-def test_damaged_file_is_refused_with_the_reason(tmp_path, content, reason):
+def test_damaged_gguf_file_is_refused_with_the_reason(tmp_path, content, reason):
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     for keep_arrays in (True, False):
@@ -81,7 +81,7 @@ def whole(tmp_path_factory):
     return gguf_files.write(path, gguf_files.metadata_of("llama"), tensors)
 
 
-def test_header_that_gguf_wrote_is_read_back(whole):
+def test_gguf_header_written_by_the_gguf_package_is_read_back(whole):
     read = read_header(whole)
     expected = gguf_files.metadata_of("llama")
     for key, value in expected.items():
@@ -89,13 +89,13 @@ def test_header_that_gguf_wrote_is_read_back(whole):
     assert read.tensors["token_embd.weight"].shape == (288, 64)
 
 
-def test_header_without_arrays_has_their_lengths(whole):
+def test_gguf_header_read_without_arrays_has_the_lengths_of_the_arrays(whole):
     tokens = read_header(whole, keep_arrays=False).metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, SkippedArray)
     assert len(tokens) == len(gguf_files.TOKENS)
 
 
-def test_file_cut_off_or_changed_anywhere_is_read_or_refused(whole, tmp_path):
+def test_gguf_file_truncated_or_changed_anywhere_is_read_or_refused(whole, tmp_path):
     content = whole.read_bytes()
     generator = random.Random(7)
     path = tmp_path / "m.gguf"

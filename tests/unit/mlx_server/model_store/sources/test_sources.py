@@ -22,7 +22,7 @@ from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSou
         ("pypi:x==1#sha256=" + "0aF" * 21 + "0", PypiSource("x", "1")),
     ],
 )
-def test_parse_source_of_each_form_returns_its_parts(text, source):
+def test_model_source_of_each_form_is_parsed_into_its_parts(text, source):
     assert parse_source("m", text) == source
 
 
@@ -41,7 +41,7 @@ def test_parse_source_of_each_form_returns_its_parts(text, source):
         "ftp:x",
     ],
 )
-def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
+def test_model_source_of_any_other_form_is_refused_naming_the_three_forms(text):
     with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
         parse_source("mine:latest", text)
     assert caught.value.code == "invalid_source"
@@ -58,7 +58,7 @@ def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
         (".*", None),
     ],
 )
-def test_gguf_file_of_a_quantization_is_whole_and_at_the_top(quantization, file):
+def test_gguf_file_of_a_quantization_is_chosen_only_if_whole_and_in_the_top_folder(quantization, file):
     in_pieces = ["BF16/Model-BF16.gguf", "M-BF16-00001-of-00002.gguf"]
     files = ["Model.Q8_0.gguf", "Model-Q4_K_M.gguf", "README.md", *in_pieces]
     assert gguf_of(quantization, files) == file

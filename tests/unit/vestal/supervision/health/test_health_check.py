@@ -31,7 +31,7 @@ async def test_health_check_of_a_process_that_answers_at_once_does_not_read_its_
     assert process.reads == 0
 
 
-async def test_health_check_of_a_process_without_an_answer_reads_its_activity_before_and_after():
+async def test_health_check_without_an_answer_reads_the_process_activity_before_and_after():
     process = Process(delay_s=5.0)
     result = await process.check.ask(1)
     assert not result.answered
@@ -39,7 +39,7 @@ async def test_health_check_of_a_process_without_an_answer_reads_its_activity_be
     assert "1.0 s of CPU time" in result.detail
 
 
-async def test_health_check_that_is_refused_at_once_is_judged_by_the_next_question():
+async def test_health_check_that_is_refused_at_once_is_judged_together_with_the_next_check():
     process = Process(delay_s=0.0)
 
     async def refuse(pid: int) -> ProbeResult:

@@ -52,8 +52,8 @@ SUSPENDED = replace(IDLE, suspended=True)
 DEADLOCKED = replace(IDLE, waiting_connections=2)
 
 
-def test_process_that_parses_a_large_body_is_busy():
-    """One body of 30 MB kept the gateway's event loop for 4 s; a pass asked twice, and ended it."""
+def test_silent_process_that_parses_a_large_body_is_busy():
+    """A body of 30 MB blocked the gateway's event loop for 4 s; a recovery pass asked twice and ended it."""
     judgement = judge(*spinning(0, 3))
     assert judgement.verdict is ProcessVerdict.BUSY
     assert "no answer for 6 s" in judgement.evidence
@@ -61,27 +61,27 @@ def test_process_that_parses_a_large_body_is_busy():
     assert "ended after 120 s" in judgement.evidence
 
 
-def test_process_that_uses_cpu_without_answering_is_hung_at_the_limit():
+def test_silent_process_that_uses_cpu_is_busy_until_the_limit_and_hung_from_then_on():
     assert judge(*spinning(*range(0, 116, 10))).verdict is ProcessVerdict.BUSY
     judgement = judge(*spinning(*range(0, 121, 10)))
     assert judgement.verdict is ProcessVerdict.HUNG
     assert "longer than 120 s, although it works" in judgement.evidence
 
 
-def test_process_that_is_suspended_is_hung_at_the_second_question():
+def test_suspended_process_is_hung_after_two_unanswered_health_checks():
     assert judge((0, SUSPENDED)).verdict is ProcessVerdict.UNDECIDED
     judgement = judge((0, SUSPENDED), (3, SUSPENDED))
     assert judgement.verdict is ProcessVerdict.HUNG
     assert "suspended (SIGSTOP)" in judgement.evidence
 
 
-def test_process_that_is_suspended_now_and_then_and_works_between_is_busy():
+def test_silent_process_that_is_throttled_by_suspensions_but_works_in_between_is_busy():
     """Tools that throttle a process send SIGSTOP and SIGCONT several times a second."""
     steps = [(at, replace(activity, suspended=True)) for at, activity in spinning(0, 3, 6)]
     assert judge(*steps).verdict is ProcessVerdict.BUSY
 
 
-def test_deadlocked_process_with_waiting_connections_is_hung_at_the_third_question():
+def test_deadlocked_process_with_waiting_connections_is_hung_after_three_health_checks():
     assert judge((0, DEADLOCKED), (3, DEADLOCKED)).verdict is ProcessVerdict.UNDECIDED
     judgement = judge((0, DEADLOCKED), (3, DEADLOCKED), (6, DEADLOCKED))
     assert judgement.verdict is ProcessVerdict.HUNG
@@ -89,19 +89,19 @@ def test_deadlocked_process_with_waiting_connections_is_hung_at_the_third_questi
     assert "waiting to be accepted: 2" in judgement.evidence
 
 
-def test_deadlocked_process_with_an_unread_request_is_hung_at_the_third_question():
+def test_deadlocked_process_with_an_unread_request_is_hung_after_three_health_checks():
     steps = [(at, replace(IDLE, unread_connections=1)) for at in (0.0, 3.0, 6.0)]
     assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
-def test_idle_process_with_unknown_queues_is_hung_after_three_questions_ten_seconds_apart():
+def test_silent_idle_process_with_unknown_queues_is_hung_after_three_health_checks_10_s_apart():
     unknown = replace(IDLE, waiting_connections=None, unread_connections=None, wakeups=None)
     assert judge((0, unknown), (3, unknown), (6, unknown)).verdict is ProcessVerdict.UNDECIDED
     assert judge((0, unknown), (13, unknown)).verdict is ProcessVerdict.UNDECIDED
     assert judge((0, unknown), (13, unknown), (26, unknown)).verdict is ProcessVerdict.HUNG
 
 
-def test_process_with_unknown_activity_is_judged_by_its_answers_alone():
+def test_silent_process_with_unknown_activity_is_judged_by_its_missing_answers_alone():
     nothing = ProcessActivity()
     steps = [(0.0, nothing), (13.0, nothing), (26.0, nothing)]
     judgement = silence(*steps, before=nothing).judge(29.0, POLICY)
@@ -109,7 +109,7 @@ def test_process_with_unknown_activity_is_judged_by_its_answers_alone():
     assert "not known to work" in judgement.evidence
 
 
-def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
+def test_silent_process_without_free_file_descriptors_whose_event_loop_runs_is_busy():
     """300 idle connections at macOS's 256 descriptors: no more are accepted, and a recovery pass once ended
     the process.
     """
@@ -121,18 +121,18 @@ def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
     assert "waiting to be accepted: 45" in judgement.evidence
 
 
-def test_process_whose_event_loop_turns_without_waiting_clients_is_hung_like_an_idle_one():
+def test_silent_process_whose_event_loop_runs_without_waiting_clients_is_hung():
     steps = [(at, replace(IDLE, wakeups=900 + 2 * (at + 3))) for at in (0, 10, 20)]
     assert judge(*steps[:2]).verdict is ProcessVerdict.UNDECIDED
     assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
 @pytest.mark.parametrize("state", ["wants_cpu", "waits_for_disk"])
-def test_process_that_waits_for_a_cpu_or_the_disk_is_busy(state: str):
+def test_silent_process_that_waits_for_a_cpu_or_the_disk_is_busy(state: str):
     assert judge(*[(at, replace(IDLE, **{state: True})) for at in (0, 3, 6)]).verdict is ProcessVerdict.BUSY
 
 
-def test_refused_questions_count_the_time_between_them():
+def test_refused_health_checks_are_judged_by_the_cpu_time_between_them():
     """A refusal takes a millisecond, in which no CPU time can be seen."""
     steps = [(0.0, IDLE), (2.0, replace(IDLE, cpu_s=51.0)), (4.0, replace(IDLE, cpu_s=52.0))]
     assert judge(*steps, timeout_s=0.001).verdict is ProcessVerdict.BUSY
@@ -140,8 +140,8 @@ def test_refused_questions_count_the_time_between_them():
     assert judge((0, IDLE), (10, IDLE), (20, IDLE), timeout_s=0.001).verdict is ProcessVerdict.HUNG
 
 
-def test_questions_given_up_late_say_nothing_about_the_process():
-    """This program was itself suspended, and could not have read an answer."""
+def test_health_check_whose_caller_was_itself_suspended_decides_nothing():
+    """The program that asked was itself suspended, and could not have read an answer."""
     made = silence((0, DEADLOCKED), (100, DEADLOCKED), timeout_s=9.0).add(110, 113, IDLE, DEADLOCKED)
     assert replace_limit(made, 1000.0).verdict is ProcessVerdict.UNDECIDED
 
@@ -183,7 +183,7 @@ def _history(drawn: Sequence[tuple[float, float, ProcessActivity]]) -> Unanswere
 
 
 @given(QUESTIONS)
-def test_any_history_hangs_a_working_process_only_at_the_limit_and_an_idle_one_eventually(drawn):
+def test_silent_process_with_any_history_is_hung_at_the_limit_if_working_and_sooner_if_idle(drawn):
     made = _history(drawn)
     last = made.questions[-1]
     silent_s = last.given_up_at - made.questions[0].asked_at
@@ -201,7 +201,7 @@ def test_any_history_hangs_a_working_process_only_at_the_limit_and_an_idle_one_e
 
 
 @given(QUESTIONS, st.integers(2, 5))
-def test_suspended_idle_process_with_any_history_is_hung_two_questions_later(drawn, more):
+def test_suspended_idle_process_with_any_history_is_hung_two_health_checks_later(drawn, more):
     made = _history(drawn)
     frozen = replace(made.questions[-1].after, suspended=True)
     now = made.questions[-1].given_up_at

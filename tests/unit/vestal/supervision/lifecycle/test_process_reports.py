@@ -31,7 +31,7 @@ def loading(progress: float | None = None) -> ProbeResult:
     return ProbeResult(False, "loading", State.STARTING, progress)
 
 
-def test_ready_probe_that_reports_loading_extends_the_start():
+def test_ready_probe_that_reports_loading_progress_extends_the_start_timeout():
     """llama-swap issue 92: with a start timeout shorter than the model's load, the server never came up."""
     driver = ChildDriver().send(Start()).launch()
     for at in range(20, 200, 20):
@@ -39,7 +39,7 @@ def test_ready_probe_that_reports_loading_extends_the_start():
     assert driver.child.state is State.STARTING
 
 
-def test_ready_probe_that_reports_no_progress_does_not_extend_the_start():
+def test_ready_probe_that_reports_no_progress_does_not_extend_the_start_timeout():
     driver = ChildDriver().send(Start()).launch()
     driver.send(ReadyProbed(1, loading(0.4)), 20).send(ReadyProbed(1, loading(0.4)), 40)
     assert driver.child.timer_at == 50
@@ -66,7 +66,7 @@ def test_health_probe_that_finds_the_child_hung_restarts_it_at_once():
     assert driver.has_action(Terminate)
 
 
-def test_health_probes_without_an_answer_are_counted_and_restart_nothing_before_the_child_is_hung():
+def test_unanswered_health_probes_are_counted_without_a_restart_until_the_child_is_hung():
     driver = ready_child()
     early = HealthProbed(1, ProbeResult(False, "no answer", answered=False, hung=False))
     for count in range(1, 6):
@@ -74,8 +74,8 @@ def test_health_probes_without_an_answer_are_counted_and_restart_nothing_before_
         assert driver.child.failed_probes == count
 
 
-def test_child_that_works_and_does_not_answer_is_busy_and_reported_once():
-    """One request of 30 MB cost everybody their answers: the gateway, busy with it, was ended as hung."""
+def test_child_that_works_without_answering_is_busy_and_reported_once():
+    """The gateway, busy with a request of 30 MB, was once ended as hung, and all answers were lost."""
     driver = ready_child()
     busy = HealthProbed(1, ProbeResult(False, "busy: it works", State.BUSY, answered=False, hung=False))
     assert driver.send(busy).has_event("health_overdue")
@@ -98,7 +98,7 @@ def test_health_probe_that_is_busy_or_loading_resets_the_count_of_failures():
     assert driver.send(HealthProbed(1, OK)).child.state is State.READY
 
 
-def test_reports_about_an_earlier_process_change_nothing():
+def test_late_reports_about_an_earlier_process_of_a_child_change_nothing():
     driver = ready_child().exit(at=20).launch()
     before = driver.child
     for late in (
@@ -112,7 +112,7 @@ def test_reports_about_an_earlier_process_change_nothing():
         assert not driver.actions
 
 
-def test_found_process_is_adopted_with_its_age_and_must_be_ready():
+def test_process_found_by_a_new_supervisor_is_adopted_with_its_age_and_must_be_ready():
     driver = ChildDriver()
     driver.now = 100
     driver.send(ProcessFound(77, age_s=50))
@@ -121,20 +121,20 @@ def test_found_process_is_adopted_with_its_age_and_must_be_ready():
     assert driver.send(ReadyProbed(driver.child.run, OK)).child.state is State.READY
 
 
-def test_found_process_that_may_not_be_adopted_is_terminated_before_the_launch():
+def test_process_found_by_a_new_supervisor_but_not_adoptable_is_terminated_before_a_launch():
     driver = ChildDriver().send(ProcessFound(77, adopt=False))
     assert driver.has_action(Terminate)
     assert not driver.has_action(Launch)
     assert driver.exit(ExitStatus()).has_action(Launch)
 
 
-def test_found_process_of_a_child_stopped_by_hand_is_terminated_for_a_stop():
+def test_process_found_of_a_child_stopped_by_hand_is_terminated_and_not_started_again():
     driver = ChildDriver(replace(initial_state(POLICY), stopped_by_hand=True)).send(ProcessFound(77))
     assert driver.has_action(Terminate)
     assert driver.exit(ExitStatus()).child.state is State.STOPPED
 
 
-def test_found_process_behind_an_open_breaker_is_the_trial():
+def test_process_found_behind_an_open_breaker_counts_as_the_trial_start():
     driver = open_child().send(ProcessFound(77))
     assert driver.child.breaker.state is BreakerState.HALF_OPEN
     driver.send(ReadyProbed(driver.child.run, OK))

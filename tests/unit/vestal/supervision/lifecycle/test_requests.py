@@ -30,7 +30,7 @@ from vestal.supervision.lifecycle.inputs import (
 # --- start ---
 
 
-def test_start_launches_a_stopped_child_and_probes_whether_it_is_ready():
+def test_start_request_launches_a_stopped_child_and_probes_whether_it_is_ready():
     driver = ChildDriver().send(Start())
     assert driver.has_action(Launch)
     assert driver.launch().child.active_probe is ActiveProbe.READY
@@ -38,12 +38,12 @@ def test_start_launches_a_stopped_child_and_probes_whether_it_is_ready():
     assert driver.child.active_probe is ActiveProbe.HEALTH
 
 
-def test_start_of_a_child_without_ready_probe_makes_it_ready_once_launched():
+def test_start_request_of_a_child_without_a_ready_probe_makes_it_ready_once_launched():
     driver = ChildDriver(initial_state(POLICY, has_ready_probe=False)).send(Start()).launch()
     assert driver.child.state is State.READY
 
 
-def test_start_behind_an_open_breaker_waits_unless_reset():
+def test_start_request_behind_an_open_breaker_waits_unless_it_resets_the_breaker():
     driver = open_child().send(Stop()).send(Start())
     assert driver.child.state is State.OPEN
     assert driver.send(Restart()).child.state is State.OPEN
@@ -51,7 +51,7 @@ def test_start_behind_an_open_breaker_waits_unless_reset():
     assert driver.child.breaker.state is BreakerState.CLOSED
 
 
-def test_start_while_stopping_launches_after_the_exit():
+def test_start_request_for_a_stopping_child_launches_it_after_its_exit():
     driver = ready_child().send(Stop(), 20).send(Start())
     assert not driver.has_action(Launch)
     assert driver.exit(ExitStatus(signal=15)).has_action(Launch)
@@ -60,7 +60,7 @@ def test_start_while_stopping_launches_after_the_exit():
 # --- stop ---
 
 
-def test_stop_sends_sigterm_and_after_stop_timeout_s_sigkill():
+def test_stop_request_sends_sigterm_and_after_stop_timeout_s_sigkill():
     driver = ready_child().send(Stop(), 20)
     assert driver.has_action(Terminate)
     assert not driver.send(TimerFired(), 29.9).actions
@@ -68,7 +68,7 @@ def test_stop_sends_sigterm_and_after_stop_timeout_s_sigkill():
     assert driver.exit(ExitStatus(signal=9)).child.state is State.STOPPED
 
 
-def test_planned_stop_has_a_longer_timeout_than_the_stop_of_a_hung_child():
+def test_stop_request_has_a_longer_timeout_than_the_termination_of_a_hung_child():
     policy = replace(POLICY, planned_stop_timeout_s=40)
     assert ready_child(policy).send(Stop(), 20).child.timer_at == 60
     driver = ready_child(policy)
@@ -77,19 +77,19 @@ def test_planned_stop_has_a_longer_timeout_than_the_stop_of_a_hung_child():
     assert driver.child.timer_at == 30
 
 
-def test_stop_during_a_launch_terminates_the_launched_process():
+def test_stop_request_during_a_launch_terminates_the_launched_process():
     driver = ChildDriver().send(Start()).send(Stop())
     assert not driver.has_action(Terminate)
     assert driver.launch().has_action(Terminate)
     assert driver.exit().child.state is State.STOPPED
 
 
-def test_stop_during_a_launch_that_fails_is_stopped():
+def test_stop_request_during_a_launch_that_fails_leaves_the_child_stopped():
     driver = ChildDriver().send(Start()).send(Stop()).send(LaunchFailed(1, "no"))
     assert driver.child.state is State.STOPPED
 
 
-def test_stop_in_backoff_or_behind_an_open_breaker_is_stopped_at_once():
+def test_stop_request_in_backoff_or_behind_an_open_breaker_stops_the_child_at_once():
     assert ready_child().exit().send(Stop()).child.state is State.STOPPED
     driver = open_child().send(Stop())
     assert driver.child.state is State.STOPPED
@@ -104,12 +104,12 @@ def test_child_stopped_by_hand_is_not_restarted_until_a_start():
     assert driver.send(Start()).has_action(Launch)
 
 
-def test_exit_while_stopping_ends_the_stop_for_any_exit_code():
+def test_exit_of_a_stopping_child_with_any_exit_code_leaves_it_stopped():
     driver = ready_child().send(Stop(), 20).exit(ExitStatus(code=78))
     assert driver.child.state is State.STOPPED
 
 
-def test_process_that_survives_sigkill_is_reported_and_no_other_is_launched():
+def test_process_that_survives_sigkill_is_reported_and_no_second_process_is_launched():
     driver = ready_child().send(Stop(), 20).fire_timer().fire_timer()
     assert driver.has_action(Kill)
     assert "does not end on SIGKILL" in driver.child.detail
@@ -119,11 +119,11 @@ def test_process_that_survives_sigkill_is_reported_and_no_other_is_launched():
 # --- restart ---
 
 
-def test_restart_during_a_stop_by_hand_does_not_undo_the_stop():
+def test_restart_request_during_a_stop_by_hand_does_not_undo_the_stop():
     assert ready_child().send(Stop(), 20).send(Restart()).exit().child.state is State.STOPPED
 
 
-def test_restart_by_request_counts_neither_for_intensity_nor_for_backoff():
+def test_restart_request_counts_neither_for_restart_intensity_nor_for_backoff():
     driver = ready_child()
     for n in range(20):
         driver.send(Restart(), n).exit(ExitStatus(signal=15)).launch_and_ready()
@@ -132,7 +132,7 @@ def test_restart_by_request_counts_neither_for_intensity_nor_for_backoff():
     assert not driver.child.intensity.times
 
 
-def test_restart_in_backoff_waits_unless_reset():
+def test_restart_request_in_backoff_waits_unless_it_resets_the_backoff():
     driver = ready_child().exit().send(Restart())
     assert driver.child.state is State.BACKOFF
     assert driver.send(Restart(reset=True)).has_action(Launch)
@@ -141,7 +141,7 @@ def test_restart_in_backoff_waits_unless_reset():
 # --- hold ---
 
 
-def test_coupled_child_that_dies_requests_its_siblings_restart_and_waits_for_release():
+def test_coupled_child_that_dies_asks_for_its_siblings_restart_and_waits_for_release():
     driver = ChildDriver(initial_state(POLICY, coupled=True)).send(Start()).launch_and_ready().exit(at=20)
     assert driver.has_action(RestartSiblings)
     assert not driver.has_action(Launch)
@@ -155,7 +155,7 @@ def test_child_on_hold_in_backoff_waits_for_its_delay_and_for_release():
     assert driver.fire_timer().has_action(Launch)
 
 
-def test_hold_stops_a_running_child_until_release():
+def test_hold_request_stops_a_running_child_until_its_release():
     driver = ready_child().send(StopAndHold("a died"), 20)
     assert driver.has_action(Terminate)
     driver.exit(ExitStatus(signal=15))

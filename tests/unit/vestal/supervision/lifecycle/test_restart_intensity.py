@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from vestal.supervision import Intensity
 
 
-def test_intensity_is_exceeded_while_the_window_is_full():
+def test_restart_intensity_is_exceeded_while_the_time_window_holds_the_maximum_of_restarts():
     intensity = Intensity(max_restarts=2, window_s=10)
     intensity = intensity.add(0).add(4)
     assert intensity.exceeded(9.9)
@@ -14,12 +14,12 @@ def test_intensity_is_exceeded_while_the_window_is_full():
     assert intensity.add(10).exceeded(13.9)
 
 
-def test_intensity_of_no_restarts_is_always_exceeded():
+def test_restart_intensity_with_a_maximum_of_zero_restarts_is_always_exceeded():
     assert Intensity(max_restarts=0).exceeded(0)
 
 
 @given(gaps=st.lists(st.floats(0, 50), max_size=60), most=st.integers(1, 6), window_s=st.floats(1, 100))
-def test_restarts_below_the_intensity_never_exceed_the_limit_in_any_window(
+def test_restarts_allowed_by_the_restart_intensity_never_exceed_the_maximum_in_any_window(
     gaps: list[float], most: int, window_s: float
 ):
     intensity, now = Intensity(most, window_s), 0.0

@@ -81,29 +81,29 @@ def test_children_start_in_order_under_every_strategy():
         assert SiblingsDriver(strategy).log == ["+a", "+b", "+c"]
 
 
-def test_one_for_one_restarts_only_the_dead_child():
+def test_strategy_one_for_one_restarts_only_the_dead_child():
     assert SiblingsDriver(Strategy.ONE_FOR_ONE).die("b", CRASH) == ["+b"]
 
 
-def test_rest_for_one_stops_later_children_in_reverse_and_starts_them_in_order():
+def test_strategy_rest_for_one_stops_later_children_in_reverse_and_starts_them_in_order():
     assert SiblingsDriver(Strategy.REST_FOR_ONE).die("a", CRASH) == ["-c", "-b", "+a", "+b", "+c"]
     assert SiblingsDriver(Strategy.REST_FOR_ONE).die("b", CRASH) == ["-c", "+b", "+c"]
     assert SiblingsDriver(Strategy.REST_FOR_ONE).die("c", CRASH) == ["+c"]
 
 
-def test_one_for_all_stops_all_children_in_reverse_and_starts_them_in_order():
+def test_strategy_one_for_all_stops_all_children_in_reverse_and_starts_them_in_order():
     siblings = SiblingsDriver(Strategy.ONE_FOR_ALL)
     assert siblings.die("b", CRASH) == ["-c", "-a", "+a", "+b", "+c"]
     assert siblings.group.phase is GroupPhase.STEADY
 
 
-def test_child_that_is_never_ready_keeps_later_children_from_starting():
+def test_child_that_is_never_ready_prevents_later_children_from_starting():
     siblings = SiblingsDriver(Strategy.REST_FOR_ONE, never_ready=frozenset("b"))
     assert siblings.log == ["+a", "+b"]
     assert not siblings.children["c"].alive
 
 
-def test_child_stopped_by_hand_is_skipped():
+def test_group_restart_skips_a_child_stopped_by_hand():
     siblings = SiblingsDriver(Strategy.ONE_FOR_ALL)
     siblings.send("b", Stop())
     siblings.instruct_until_steady()
@@ -111,7 +111,7 @@ def test_child_stopped_by_hand_is_skipped():
     assert siblings.children["b"].state is State.STOPPED
 
 
-def test_failed_child_stops_later_children_until_it_is_started_again():
+def test_child_that_fails_for_good_stops_later_children_until_it_is_started_again():
     siblings = SiblingsDriver(Strategy.REST_FOR_ONE)
     assert siblings.die("b", ExitStatus(code=78)) == ["-c"]
     assert siblings.children["b"].state is State.FAILED
@@ -120,7 +120,7 @@ def test_failed_child_stops_later_children_until_it_is_started_again():
     assert siblings.log == ["-c", "+b", "+c"]
 
 
-def test_death_while_the_group_starts_stops_it_again_from_the_dead_child_on():
+def test_death_of_a_child_while_its_group_starts_restarts_the_group_from_that_child_on():
     siblings = SiblingsDriver(Strategy.REST_FOR_ONE, never_ready=frozenset("b"))
     siblings.never_ready = frozenset()
     assert siblings.die("a", CRASH) == ["-b", "+a", "+b", "+c"]

@@ -13,14 +13,14 @@ from vestal.supervision.lifecycle.child_state import initial_state
 from vestal.supervision.lifecycle.inputs import LaunchFailed, Restart, Start, Stop
 
 
-def test_death_after_a_stable_run_launches_at_once_before_anything_is_saved():
+def test_child_that_dies_after_a_stable_run_is_launched_at_once_before_its_state_is_saved():
     driver = ready_child().exit(at=10)
     assert driver.child.state is State.STARTING
     actions = [action for action in driver.actions if not isinstance(action, Emit)]
     assert isinstance(actions[0], Launch)
 
 
-def test_deaths_after_short_runs_wait_2_4_8_seconds():
+def test_child_that_dies_after_short_runs_is_restarted_after_2_4_and_8_seconds():
     driver = ready_child()
     delays = []
     for _ in range(3):
@@ -31,7 +31,7 @@ def test_deaths_after_short_runs_wait_2_4_8_seconds():
     assert delays == [2, 4, 8]
 
 
-def test_stable_run_resets_the_backoff():
+def test_stable_run_of_a_child_resets_its_backoff():
     driver = ready_child().exit().fire_timer().launch_and_ready().exit().fire_timer().launch_and_ready()
     driver.exit(at=driver.now + 10)
     assert driver.child.state is State.STARTING
@@ -39,7 +39,7 @@ def test_stable_run_resets_the_backoff():
     assert driver.child.timer_at == driver.now + 2
 
 
-def test_restarts_beyond_the_intensity_open_the_breaker_though_every_start_succeeded():
+def test_restarts_beyond_the_intensity_open_the_breaker_although_every_start_succeeded():
     driver = ready_child()
     for n in range(1, 6):
         driver.exit(at=10.0 * n).launch_and_ready()
@@ -53,10 +53,10 @@ PRODUCTIVE = replace(POLICY, productive_weight=0.1)
 
 
 @pytest.mark.parametrize(("every_s", "deaths"), [(25.0, 36), (1.5, 5)])
-def test_productive_child_that_dies_again_and_again_is_restarted_at_once_each_time(
+def test_child_that_did_useful_work_and_dies_repeatedly_is_restarted_at_once_each_time(
     every_s: float, deaths: int
 ):
-    """An engine killed each 25 s for 15 minutes was given up for 51 % of the time, though it worked."""
+    """An engine killed every 25 s for 15 minutes, though it worked, was once down for 51 % of the time."""
     driver = ready_child(PRODUCTIVE)
     for n in range(1, deaths + 1):
         driver.exit(at=every_s * n, productive=True)
@@ -64,7 +64,7 @@ def test_productive_child_that_dies_again_and_again_is_restarted_at_once_each_ti
         driver.launch_and_ready()
 
 
-def test_productive_child_restarts_at_most_ten_times_as_often_as_the_intensity_allows():
+def test_child_that_did_useful_work_may_restart_at_most_ten_times_as_often_as_others():
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 51):
         driver.exit(at=1.0 * n, productive=True).launch_and_ready()
@@ -72,7 +72,7 @@ def test_productive_child_restarts_at_most_ten_times_as_often_as_the_intensity_a
     assert driver.child.state is State.OPEN
 
 
-def test_productive_weight_changes_nothing_for_a_child_that_does_no_work():
+def test_child_that_does_no_useful_work_gets_no_more_restarts_than_the_intensity_allows():
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 6):
         driver.exit(at=10.0 * n).launch_and_ready()
@@ -80,7 +80,7 @@ def test_productive_weight_changes_nothing_for_a_child_that_does_no_work():
     assert driver.child.state is State.OPEN
 
 
-def test_productive_run_after_a_burst_of_deaths_lowers_their_weight():
+def test_run_with_useful_work_after_a_burst_of_deaths_lowers_the_weight_of_those_deaths():
     """Five engines are killed while each replays; the engine after them works, and is killed too."""
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 6):
@@ -91,14 +91,14 @@ def test_productive_run_after_a_burst_of_deaths_lowers_their_weight():
     assert driver.child.state is State.STARTING
 
 
-def test_trial_that_works_before_it_is_ready_closes_the_breaker():
+def test_trial_start_that_does_useful_work_before_it_is_ready_closes_the_breaker():
     driver = open_child().fire_timer().launch()
     driver.exit(at=driver.now + 1, productive=True)
     assert driver.child.breaker.state is BreakerState.CLOSED
     assert driver.child.state is State.STARTING
 
 
-def test_slow_failed_starts_open_the_breaker_though_they_stay_below_the_intensity():
+def test_slow_failed_starts_open_the_breaker_although_they_stay_below_the_restart_intensity():
     """A start that takes 36 s to fail never reaches 5 restarts in 5 minutes."""
     driver = ChildDriver().send(Start()).launch().fire_timer().exit()  # not ready in time
     driver.fire_timer().launch().fire_timer().exit()
@@ -106,7 +106,7 @@ def test_slow_failed_starts_open_the_breaker_though_they_stay_below_the_intensit
     assert driver.child.state is State.OPEN
 
 
-def test_failed_launch_counts_as_a_failed_start():
+def test_launch_of_a_child_that_fails_counts_as_a_failed_start():
     driver = ChildDriver().send(Start())
     for _ in range(2):
         driver.send(LaunchFailed(driver.child.run, "the program x was not found")).fire_timer()
@@ -115,7 +115,7 @@ def test_failed_launch_counts_as_a_failed_start():
     assert driver.child.detail == "the program x was not found"
 
 
-def test_open_breaker_allows_one_trial_whose_success_closes_it():
+def test_open_restart_breaker_allows_one_trial_start_whose_success_closes_the_breaker():
     driver = open_child().fire_timer()
     assert driver.child.breaker.state is BreakerState.HALF_OPEN
     assert driver.has_action(Launch)
@@ -124,23 +124,23 @@ def test_open_breaker_allows_one_trial_whose_success_closes_it():
     assert driver.child.breaker.state is BreakerState.CLOSED
 
 
-def test_trial_that_dies_opens_the_breaker_for_twice_as_long():
+def test_trial_start_that_dies_opens_the_breaker_for_twice_as_long():
     driver = open_child().fire_timer().launch().exit()
     assert driver.child.state is State.OPEN
     assert driver.child.timer_at == driver.now + 120
 
 
-def test_trial_that_is_not_ready_in_time_opens_the_breaker_for_twice_as_long():
+def test_trial_start_that_is_not_ready_in_time_opens_the_breaker_for_twice_as_long():
     driver = open_child().fire_timer().launch().fire_timer()
     assert driver.child.state is State.STOPPING
     assert driver.exit().child.timer_at == driver.now + 120
 
 
-def test_detail_after_a_failed_start_is_the_exit_status_and_the_last_log_line():
+def test_status_detail_after_a_failed_start_is_the_exit_status_and_the_last_log_line():
     assert open_child().child.detail == "exit code 1: port 11435 is held by python3"
 
 
-def test_fatal_exit_code_fails_the_child_until_it_is_started_by_request():
+def test_child_that_exits_with_a_fatal_code_is_not_restarted_until_a_start_request():
     driver = ready_child().exit(ExitStatus(code=78), last_line="unknown key mlx.prot")
     assert driver.child.state is State.FAILED
     assert driver.has_event("child_gave_up")
@@ -149,7 +149,7 @@ def test_fatal_exit_code_fails_the_child_until_it_is_started_by_request():
     assert driver.send(Start()).has_action(Launch)
 
 
-def test_transient_child_is_restarted_unless_it_exits_with_code_0():
+def test_child_of_type_transient_is_restarted_unless_it_exits_with_code_0():
     transient = initial_state(POLICY, restart=RestartType.TRANSIENT)
     after = {
         status: ChildDriver(transient).send(Start()).launch_and_ready().exit(status, at=20).child.state
@@ -162,7 +162,7 @@ def test_transient_child_is_restarted_unless_it_exits_with_code_0():
     }
 
 
-def test_temporary_child_is_never_restarted():
+def test_child_of_type_temporary_is_never_restarted():
     temporary = initial_state(POLICY, restart=RestartType.TEMPORARY)
     driver = ChildDriver(temporary).send(Start()).launch_and_ready().exit(at=20)
     assert driver.child.state is State.STOPPED
@@ -184,7 +184,7 @@ def test_requested_start_after_sigkill_waits_for_memory_to_settle():
     assert driver.fire_timer().has_action(Launch)
 
 
-def test_detail_of_a_child_describes_only_its_present_state():
+def test_status_detail_of_a_child_describes_only_its_present_state():
     """Earlier, a status explained the death of the last process next to the state of a new one."""
     driver = ready_child().exit(ExitStatus(code=1))
     assert (driver.child.state, driver.child.detail) == (State.BACKOFF, "exit code 1")
@@ -198,14 +198,14 @@ def test_detail_of_a_child_describes_only_its_present_state():
     assert driver.child.restarts == 0, "counted anew from here"
 
 
-def test_stop_while_the_breaker_is_open_removes_the_breakers_reason_from_the_detail():
+def test_stop_behind_an_open_breaker_removes_the_breakers_reason_from_the_status_detail():
     driver = open_child()
     assert "port 11435 is held" in driver.child.detail
     driver.send(Stop("by hand"))
     assert (driver.child.state, driver.child.detail, driver.child.last_end) == (State.STOPPED, "", "")
 
 
-def test_exit_event_says_whether_the_exit_was_requested():
+def test_exit_event_of_a_child_says_whether_the_exit_was_requested():
     def planned(driver: ChildDriver) -> object:
         (exited,) = [a for a in driver.actions if isinstance(a, Emit) and a.event == "child_exited"]
         return exited.fields["planned"]

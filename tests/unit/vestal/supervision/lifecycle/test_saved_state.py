@@ -22,7 +22,7 @@ def saved_and_restored(
     return restore(initial_state(POLICY), record, later_now, later_wall)
 
 
-def test_open_breaker_is_restored_with_its_remaining_time():
+def test_saved_open_breaker_is_restored_with_its_remaining_time():
     child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(5000))
     restored = saved_and_restored(child, 5000, 1e9, later_now=3, later_wall=1e9 + 20)
     assert restored.breaker.state is BreakerState.OPEN
@@ -30,20 +30,20 @@ def test_open_breaker_is_restored_with_its_remaining_time():
     assert restored.breaker.opens == 1
 
 
-def test_open_breaker_after_the_wall_clock_was_set_back_stays_within_the_maximum():
+def test_saved_open_breaker_restored_after_the_clock_was_set_back_stays_within_the_maximum():
     child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(0))
     restored = saved_and_restored(child, 0, 1e9, later_now=0, later_wall=0)
     assert restored.breaker.until <= 240
 
 
-def test_interrupted_trial_may_be_made_again_at_once():
+def test_saved_breaker_with_an_interrupted_trial_start_allows_another_at_once():
     child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(0).begin_trial(60, 30))
     restored = saved_and_restored(child, 60, 1e9, later_now=0, later_wall=1e9)
     assert restored.breaker.state is BreakerState.OPEN
     assert restored.breaker.allows_start(0)
 
 
-def test_recent_restarts_and_a_stop_by_hand_are_restored():
+def test_saved_recent_restarts_and_a_stop_by_hand_are_restored():
     intensity = POLICY.intensity.add(100).add(390)
     child = replace(initial_state(POLICY), stopped_by_hand=True, intensity=intensity)
     restored = saved_and_restored(child, 400, 1e9, later_now=0, later_wall=1e9 + 10)
@@ -51,7 +51,7 @@ def test_recent_restarts_and_a_stop_by_hand_are_restored():
     assert restored.intensity.times == pytest.approx((-20.0,))
 
 
-def test_restart_count_is_restored_from_the_saved_state_and_zero_if_missing():
+def test_restart_count_is_restored_from_the_saved_state_or_zero_if_missing():
     """Earlier, a supervisor that adopted a child showed 0 restarts, although the previous one had made
     five.
     """
@@ -62,13 +62,13 @@ def test_restart_count_is_restored_from_the_saved_state_and_zero_if_missing():
     assert restore(initial_state(POLICY), record, 0, 1e9).restarts == 0
 
 
-def test_weights_of_restarts_are_restored():
+def test_saved_weights_of_restarts_are_restored():
     child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1).add(110))
     restored = saved_and_restored(child, 120, 1e9, later_now=0, later_wall=1e9)
     assert restored.intensity.restarts == ((pytest.approx(-20.0), 0.1), (pytest.approx(-10.0), 1.0))
 
 
-def test_saved_state_without_weights_counts_each_restart_once():
+def test_saved_state_without_weights_of_restarts_counts_each_restart_fully():
     child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1))
     record = to_record(child, 120, 1e9)
     del record["restart_weights"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from vestal.supervision.processes.log_file import last_lines, rotate_if_large
 
 
-def test_log_is_rotated_only_if_it_exceeds_its_maximum(tmp_path: Path):
+def test_log_file_of_a_child_is_rotated_only_if_it_exceeds_its_maximum(tmp_path: Path):
     path = tmp_path / "logs" / "a.log"
     assert rotate_if_large(path, 10) == 0
     path.write_text("0123456789")
@@ -15,7 +15,7 @@ def test_log_is_rotated_only_if_it_exceeds_its_maximum(tmp_path: Path):
     assert (tmp_path / "logs" / "a.log.1").read_text() == "0123456789a"
 
 
-def test_last_lines_of_a_log_are_of_this_run_and_not_empty(tmp_path: Path):
+def test_last_log_lines_of_a_child_are_of_this_run_and_not_empty(tmp_path: Path):
     path = tmp_path / "a.log"
     path.write_text("old\n")
     since = path.stat().st_size

@@ -13,7 +13,7 @@ from vestal.supervision.processes.identity import age_s, identify
 from vestal.supervision.processes.pid_file import KeptPidFile
 
 
-def test_identity_of_this_process_is_alive_after_a_round_trip_through_its_pid_file(tmp_path: Path):
+def test_process_identity_read_back_from_its_pid_file_is_alive(tmp_path: Path):
     me = identify(os.getpid())
     assert me is not None
     write_pid_file(tmp_path / "run" / "me.json", me)
@@ -24,7 +24,7 @@ def test_identity_of_this_process_is_alive_after_a_round_trip_through_its_pid_fi
     assert json.loads((tmp_path / "run" / "me.json").read_text())["pid"] == os.getpid()
 
 
-def test_identity_with_another_start_time_or_boot_is_not_alive():
+def test_process_identity_with_another_start_time_or_boot_is_not_alive():
     started = start_time(os.getpid())
     assert started is not None
     assert not ProcessIdentity(os.getpid(), started - 1).alive()
@@ -44,7 +44,7 @@ def test_identity_with_another_start_time_or_boot_is_not_alive():
         '{"pid": 1e999, "start_time": 1}',
     ],
 )
-def test_pid_file_in_another_form_is_none(tmp_path: Path, text: str):
+def test_pid_file_in_another_form_is_read_as_none(tmp_path: Path, text: str):
     path = tmp_path / "x.json"
     path.write_text(text)
     assert read_pid_file(path) is None
@@ -60,7 +60,7 @@ def test_pid_file_of_another_process_is_not_removed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}")])
-def test_kept_pid_file_is_written_again_if_deleted_or_changed(tmp_path: Path, spoil):
+def test_pid_file_of_a_running_process_is_written_again_if_deleted_or_changed(tmp_path: Path, spoil):
     file = KeptPidFile(tmp_path / "run" / "x.json")
     assert file.write_identity(ProcessIdentity(10, 1.0)) is None
     assert not file.keep()

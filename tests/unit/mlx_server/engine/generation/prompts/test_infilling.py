@@ -1,4 +1,4 @@
-"""The prompt for filling a gap, for each family of models that can."""
+"""The prompt for filling a gap, for each family of models that supports it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_infill_prompt_of_codestral_has_the_suffix_first():
 
 @pytest.mark.parametrize("special", [(), ("<|fim_prefix|>", "<|fim_suffix|>")])
 @pytest.mark.parametrize("unknown", [None, 0])
-def test_suffix_for_a_model_without_such_tokens_is_refused_in_ollamas_words(special, unknown):
+def test_infill_prompt_for_a_model_without_infill_tokens_is_refused_with_ollamas_message(special, unknown):
     with pytest.raises(RequestError, match="does not support insert") as caught:
         prompt(Tokenizer(*special, unknown=unknown), "a", "b")
     assert caught.value.code == "invalid_request"

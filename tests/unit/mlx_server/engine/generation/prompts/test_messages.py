@@ -1,4 +1,4 @@
-"""Messages and tools of any form are brought into the one that templates expect, or refused by field."""
+"""Messages and tools of any form are brought into the form that templates expect, or refused by field."""
 
 import contextlib
 from typing import Any
@@ -37,7 +37,7 @@ def assistant(calls: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": "", "tool_calls": calls}
 
 
-def test_arguments_in_a_string_become_an_object():
+def test_tool_call_arguments_in_a_string_become_an_object_in_a_copy_of_the_message():
     call: dict = {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
     message = normalized({"role": "assistant", "content": None, "tool_calls": [call]})
     assert message["content"] == ""
@@ -46,18 +46,18 @@ def test_arguments_in_a_string_become_an_object():
     assert call["function"]["arguments"] == '{"city": "Oslo"}'  # the request is not changed
 
 
-def test_arguments_that_are_an_object_stay():
+def test_tool_call_arguments_that_are_an_object_are_unchanged():
     message = normalized({"role": "assistant", "tool_calls": [{"function": {"arguments": {"a": 1}}}]})
     assert message["tool_calls"][0]["function"]["arguments"] == {"a": 1}
 
 
-def test_content_that_is_a_list_of_parts_stays():
+def test_message_content_that_is_a_list_of_parts_is_unchanged():
     parts = [{"type": "text", "text": "Hi"}]
     assert normalized({"role": "user", "content": parts})["content"] == parts
 
 
 @pytest.mark.parametrize("arguments", ["{", "[" * 100_000, "undefined"])
-def test_arguments_that_are_not_json_are_refused_with_the_tools_name(arguments):
+def test_tool_call_arguments_that_are_not_json_are_refused_with_the_tools_name(arguments):
     with pytest.raises(RequestError, match="'weather' is not JSON") as caught:
         normalized(assistant([{"function": {"name": "weather", "arguments": arguments}}]))
     assert caught.value.code == "invalid_request"
@@ -83,8 +83,8 @@ def test_arguments_that_are_not_json_are_refused_with_the_tools_name(arguments):
         ({"role": "user", "content": {"text": "Hi"}}, "messages.0.content must be a string or a list"),
     ],
 )
-def test_invalid_message_is_refused_and_its_field_named(message, field):
-    """A past tool call whose `function` was a string ended three engines and opened the breaker."""
+def test_invalid_chat_message_is_refused_and_its_field_named(message, field):
+    """A past tool call whose `function` was a string once ended three engines and opened the breaker."""
     with pytest.raises(RequestError) as caught:
         normalized(message)
     assert field in str(caught.value)
@@ -100,14 +100,14 @@ def test_invalid_message_is_refused_and_its_field_named(message, field):
         ("weather", "tools.1 must be an object"),
     ],
 )
-def test_tool_without_a_named_function_is_refused_and_its_field_named(tool, field):
+def test_tool_without_a_function_name_is_refused_and_its_field_named(tool, field):
     with pytest.raises(RequestError) as caught:
         check_tools([{"type": "function", "function": {"name": "weather"}}, tool])
     assert field in str(caught.value)
 
 
 @given(st.lists(ANYTHING, max_size=3), st.lists(ANYTHING, max_size=3))
-def test_messages_of_any_json_are_normalized_or_refused(messages, tools):
+def test_messages_of_any_json_are_normalized_or_refused_as_an_invalid_request(messages, tools):
     with contextlib.suppress(RequestError):
         normalize_messages(messages)
     with contextlib.suppress(RequestError):
@@ -122,7 +122,7 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("field", ["messages", "tools", "template"])
-def test_nesting_is_bounded_in_messages_tools_and_template_variables(field):
+def test_too_deep_nesting_in_messages_tools_or_template_variables_is_refused(field):
     def op(levels: int) -> Generate:
         value: Any = {"x": nested(levels)}
         given: dict[str, Any] = {field: value if field == "template" else (value,)}

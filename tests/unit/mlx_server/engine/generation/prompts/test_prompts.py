@@ -1,4 +1,4 @@
-"""The tokens of a prompt: which there may be, and how many precede the last message."""
+"""The tokens of a prompt: which ids are allowed, and how many precede the last message."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class Tokenizer:
 
 
 class Strict(Tokenizer):
-    """Its template refuses chats without a user's message."""
+    """A tokenizer whose template refuses chats without a user's message."""
 
     def apply_chat_template(self, messages: list[dict], **options: Any) -> str:
         if all(message["role"] != "user" for message in messages):
@@ -69,7 +69,7 @@ def refusal(op: Generate, tokenizer: Any, token_rows: int | None = None) -> Engi
     return caught.value
 
 
-def test_tokens_before_last_message_counts_the_tokens_before_it():
+def test_tokens_before_last_message_counts_the_prompt_tokens_of_all_earlier_messages():
     rules = ("system", "Be brief.")
     assert before_last_message(chat(rules, ("user", "Why?")), Tokenizer()).startswith("<system>Be brief.")
     turns = (rules, ("user", "Why?"), ("assistant", "So."), ("user", "How?"))
@@ -78,7 +78,7 @@ def test_tokens_before_last_message_counts_the_tokens_before_it():
     assert "How?" not in before
 
 
-def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_or_a_text():
+def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_or_plain_text():
     assert before_last_message(chat(("user", "Why?")), Tokenizer()) == ""
     refused = chat(("system", "Be brief."), ("user", "Why?"))
     assert before_last_message(refused, Strict()) == ""
@@ -89,29 +89,29 @@ def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_
 HELLO = chat(("user", "Hello"))
 
 
-def test_chat_that_a_template_refuses_is_an_invalid_request_in_its_words():
+def test_chat_refused_by_its_template_is_an_invalid_request_with_the_templates_message():
     error = refusal(HELLO, Tokenizer(ValueError("roles must alternate")))
     assert (error.code, error.retryable) == ("invalid_request", False)
     assert str(error) == "The chat template of m refuses these messages: roles must alternate"
 
 
-def test_template_error_that_quotes_the_whole_chat_is_shortened():
+def test_template_error_message_that_quotes_the_whole_chat_is_shortened():
     assert len(str(refusal(HELLO, Tokenizer(ValueError("Rendered chat:\n" + "x" * 10**6))))) < 400
 
 
-def test_template_that_exceeds_a_limit_is_an_invalid_request_that_names_the_limit():
+def test_chat_template_that_exceeds_a_limit_is_an_invalid_request_that_names_the_limit():
     error = refusal(HELLO, Tokenizer(TemplateLimitExceeded("took longer than 5 s")))
     assert error.code == "invalid_request"
     assert str(error).startswith("The chat template of m took longer than 5 s and was stopped: shorten")
 
 
-def test_template_process_that_dies_again_is_an_internal_error_of_this_request():
+def test_template_process_that_dies_again_fails_the_request_with_an_internal_error():
     error = refusal(HELLO, Tokenizer(TemplateProcessDied("it was ended by SIGKILL")))
     assert error.code == "internal_error"
     assert "it was ended by SIGKILL" in str(error)
 
 
-def test_rendered_text_that_is_too_long_is_refused_before_it_is_tokenized_completely():
+def test_rendered_chat_that_is_too_long_is_refused_before_it_is_tokenized_completely():
     """A tokenizer takes seconds for a megabyte, and cannot be stopped."""
     tokenizer = Tokenizer(times=10**6)
     assert refusal(HELLO, tokenizer).code == "context_exceeded"
@@ -126,8 +126,8 @@ def test_template_variable_named_like_a_renderers_argument_is_refused(name):
     assert repr(name) in str(error)
 
 
-def test_template_variable_of_the_client_overrides_the_one_set_by_think():
-    """`reasoning_effort: none` with `enable_thinking` was refused in the words of a Python error."""
+def test_template_variable_of_the_client_overrides_the_variable_set_by_think():
+    """`reasoning_effort: none` with `enable_thinking` was once refused with the text of a Python error."""
     seen: dict[str, Any] = {}
 
     class Thinking(Tokenizer):
@@ -139,8 +139,8 @@ def test_template_variable_of_the_client_overrides_the_one_set_by_think():
     assert seen["enable_thinking"] is True
 
 
-def test_client_id_beyond_the_embedding_is_refused_although_the_tokenizer_has_it():
-    """MLX checks no index: it would read memory beyond the weights."""
+def test_token_id_from_a_client_beyond_the_embedding_matrix_is_refused():
+    """MLX checks no index: for such a token it would read memory beyond the weights."""
     text = Generate("r", "m", "text", prompt_ids=(1, 64))
     assert "64 is not a token of this model; its ids go from 0 to 63" in str(refusal(text, Tokenizer(), 64))
     assert maker(Tokenizer(), 65).tokens(text) == [1, 64]
@@ -148,13 +148,13 @@ def test_client_id_beyond_the_embedding_is_refused_although_the_tokenizer_has_it
 
 
 @pytest.mark.parametrize("op", [chat(("user", "é")), Generate("r", "m", "text", prompt="é")])
-def test_token_of_the_tokenizer_beyond_the_embedding_is_refused(op):
+def test_token_from_the_tokenizer_beyond_the_embedding_matrix_is_refused(op):
     error = refusal(op, Tokenizer(), 128)
     assert error.code == "invalid_request"
     assert "token 233" in str(error) and "128 tokens only" in str(error)
 
 
-def test_token_of_a_resumed_answer_beyond_the_embedding_is_refused():
+def test_token_of_a_resumed_answer_beyond_the_embedding_matrix_is_refused():
     resumed = chat(("user", "Hi"), emitted=(1, 500))
     assert "500 is not a token" in str(refusal(resumed, Tokenizer(), 128))
     assert isinstance(refusal(resumed, Tokenizer(), 128), RequestError)
@@ -180,12 +180,12 @@ def with_template(tokenizer: Any, template: str | None) -> str:
 
 
 @pytest.mark.parametrize("template", [None, "with ^", "without"])
-def test_first_token_stands_before_a_chat_once_whichever_template_it_has(template):
-    """A template in Go has none: `ollama create` with a TEMPLATE made Llama and Gemma answer nonsense."""
+def test_chat_prompt_begins_with_the_bos_token_once_under_any_template(template):
+    """A Go template has no bos token: with a TEMPLATE, Llama and Gemma once answered nonsense."""
     assert with_template(Llama(), template) == "^<user>Why?<assistant>"
 
 
-def test_no_first_token_stands_before_a_chat_if_the_tokenizer_puts_none_there():
+def test_chat_prompt_has_no_bos_token_if_the_tokenizer_adds_none_to_texts():
     class Smol(Llama):
         def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
             return super().encode(text, add_special_tokens=False)
@@ -193,8 +193,8 @@ def test_no_first_token_stands_before_a_chat_if_the_tokenizer_puts_none_there():
     assert with_template(Smol(), "without") == "<user>Why?<assistant>"
 
 
-def test_chat_of_a_model_without_a_template_needs_one_of_the_request():
-    """A base model in GGUF has no template, and a model that `ollama create` makes of it has one."""
+def test_chat_of_a_model_without_a_template_is_refused_unless_the_request_has_a_template():
+    """A base model in GGUF has no template, and a model that `ollama create` derives from it has one."""
 
     class Base(Llama):
         has_chat_template = False

@@ -80,7 +80,7 @@ def turns(count: int, length: int = 20) -> list[dict]:
 LAST = {"role": "user", "content": "and now?"}
 
 
-def test_conversation_that_fits_is_not_shortened():
+def test_conversation_that_fits_the_context_is_not_shortened():
     op = chat(RULES, *turns(3), LAST)
     server = Server(1000)
     assert server.messages(op) == op.messages
@@ -88,8 +88,8 @@ def test_conversation_that_fits_is_not_shortened():
 
 
 @pytest.mark.parametrize("limit", [{"context_tokens": 300}, {}])
-def test_shortening_drops_the_oldest_turns_and_keeps_system_and_last_message(limit):
-    """12 facts in a chat with num_ctx 512 were a 400; Ollama leaves out the oldest turns."""
+def test_shortening_a_conversation_drops_the_oldest_turns_and_keeps_system_and_last_message(limit):
+    """A chat of 12 facts with num_ctx 512 was once refused with 400; Ollama drops the oldest turns."""
     late = {"role": "system", "content": "later rules"}
     conversation = [RULES, *turns(5), late, *turns(20)[10:], LAST]
     server = Server(1000 if limit else 300)
@@ -101,13 +101,13 @@ def test_shortening_drops_the_oldest_turns_and_keeps_system_and_last_message(lim
     assert len(server.prompt(chat(*kept))) > 100
 
 
-def test_long_conversation_is_refused_if_it_must_not_be_shortened():
-    """`truncate: false` is how Ollama's clients ask for the refusal."""
+def test_shortening_leaves_a_long_conversation_whole_if_the_client_forbids_it():
+    """With `truncate: false`, Ollama's clients ask for a refusal instead of a shortened prompt."""
     op = chat(*turns(20), LAST, truncate=False, context_tokens=300)
     assert len(Server(2000).prompt(op)) > 300  # the caller refuses what is longer than the context
 
 
-def test_last_message_that_is_too_long_by_itself_is_not_cut():
+def test_shortening_never_cuts_a_last_message_longer_than_the_context():
     assert "y" * 400 in Server(300).prompt(chat({"role": "user", "content": "y" * 400}))
     long = {"role": "user", "content": "y" * 400}
     assert Server(300).prompt(chat(RULES, *turns(9), long)).endswith("y" * 400 + "<assistant>")
@@ -116,18 +116,18 @@ def test_last_message_that_is_too_long_by_itself_is_not_cut():
 @pytest.mark.parametrize(
     ("shift", "max_tokens", "room"), [(False, None, 1), (True, None, 32), (True, 5, 5), (True, 500, 32)]
 )
-def test_prompt_that_is_shortened_leaves_room_for_the_answer(shift, max_tokens, room):
+def test_shortened_prompt_leaves_room_for_the_answer(shift, max_tokens, room):
     op = chat(*turns(40, 1), LAST, shift=shift, max_tokens=max_tokens)
     assert 256 - 60 < len(Server(256).prompt(op)) <= 256 - room
 
 
-def test_prompt_that_leaves_little_room_is_kept_if_nothing_can_be_dropped():
+def test_prompt_without_droppable_turns_is_unchanged_although_it_leaves_little_room():
     for shortens_text in (True, False):
         op = chat({"role": "user", "content": "y" * 240}, shortens_text=shortens_text)
         assert len(Server(280).prompt(op)) == 240 + len("^<user><assistant>")
 
 
-def test_long_work_of_an_agent_loses_its_oldest_calls_and_keeps_its_task():
+def test_shortened_chat_of_an_agent_loses_its_oldest_tool_calls_and_keeps_its_task():
     task = {"role": "user", "content": "the task"}
     call = [{"id": "1", "function": {"name": "read", "arguments": {}}}]
     work = [
@@ -144,8 +144,8 @@ def test_long_work_of_an_agent_loses_its_oldest_calls_and_keeps_its_task():
     assert kept[2:] == tuple(work[-len(kept) + 2 :])
 
 
-def test_next_request_of_a_growing_conversation_begins_with_the_same_tokens():
-    """If each request dropped just as much as it must, nothing of its prompt would be in the cache."""
+def test_shortened_prompts_of_a_growing_conversation_mostly_begin_with_the_same_tokens():
+    """If each request dropped only as much as it must, no part of its prompt would be in the prompt cache."""
     server, prompts = Server(1200), []
     for count in range(60, 120):
         prompts.append(server.prompt(chat(RULES, *turns(count), LAST)).removesuffix("and now?<assistant>"))
@@ -153,7 +153,7 @@ def test_next_request_of_a_growing_conversation_begins_with_the_same_tokens():
     assert sum(extends) > 45
 
 
-def test_very_long_conversation_is_rendered_and_tokenized_a_few_times():
+def test_shortening_a_very_long_conversation_renders_and_tokenizes_it_only_a_few_times():
     """4 MB of turns for a context of 4,000 tokens: Ollama renders all of it once for each message."""
     conversation = chat(RULES, *turns(20_000, 100), LAST)
     server = Server(4000)
@@ -174,7 +174,7 @@ any_message = st.builds(lambda role, n: {"role": role, "content": "abc " * n}, r
     st.booleans(),
     st.lists(st.integers(1, 9), max_size=3),
 )
-def test_any_conversation_keeps_system_and_last_messages_and_is_cut_reproducibly(
+def test_shortening_any_conversation_keeps_system_and_last_messages_and_is_reproducible(
     messages, context, shift, emitted
 ):
     op = chat(*messages, shift=shift)
@@ -196,25 +196,25 @@ def text(prompt: str, **more: Any) -> Generate:
     return Generate("r", "m", "text", prompt=prompt, **{"truncate": True, "shift": True} | more)
 
 
-def test_text_loses_its_beginning_and_keeps_the_token_that_begins_every_text():
+def test_shortened_text_loses_its_beginning_but_keeps_the_bos_token():
     letters = "".join(chr(0x4E00 + n) for n in range(500))
     prompt = Server(200).prompt(text(letters))
     assert prompt[0] == "^" and letters.endswith(prompt[1:])
     assert 200 - 50 <= len(prompt) <= 200 - 25
 
 
-def test_long_text_is_refused_if_its_tokens_must_not_be_dropped():
+def test_shortening_leaves_a_long_text_whole_if_the_client_forbids_it():
     for op in (text("a" * 500, shift=False), text("a" * 500, truncate=False)):
         assert len(Server(200).prompt(op)) == 501  # the caller refuses it
 
 
-def test_very_long_text_is_tokenized_only_at_its_end():
+def test_shortening_a_very_long_text_tokenizes_only_its_end():
     server = Server(5000)
     assert 4000 < len(server.prompt(text("word " * 400_000))) < 5000
     assert server.tokenizer.encoded_chars < 1_000_000
 
 
-def test_only_message_of_a_generate_request_loses_the_beginning_of_its_text():
+def test_shortened_single_message_of_a_generate_request_loses_the_beginning_of_its_text():
     letters = "".join(chr(0x4E00 + n) for n in range(500))
     op = chat(RULES, {"role": "user", "content": letters}, context_ids=(5, 6), shortens_text=True)
     prompt = Server(200).prompt(op)
@@ -223,7 +223,7 @@ def test_only_message_of_a_generate_request_loses_the_beginning_of_its_text():
     assert letters.endswith(prompt.removeprefix(header).removesuffix("<assistant>"))
 
 
-def test_context_of_an_earlier_answer_loses_its_oldest_tokens_before_the_prompt_does():
+def test_shortened_prompt_loses_the_oldest_context_tokens_of_ollama_before_its_own_text():
     earlier = tuple(range(1000, 1400))
     op = chat({"role": "user", "content": "why?"}, context_ids=earlier, shortens_text=True)
     prompt = Server(300).prompt(op)
@@ -234,12 +234,12 @@ def test_context_of_an_earlier_answer_loses_its_oldest_tokens_before_the_prompt_
     assert 300 - 80 < len(prompt) <= 300 - 37
 
 
-def test_context_that_fits_precedes_the_prompt_without_a_second_first_token():
+def test_ollama_context_tokens_precede_the_prompt_without_a_second_bos_token():
     prompt = Server(300).prompt(chat({"role": "user", "content": "why?"}, context_ids=(94, 65)))
     assert prompt == "^A<user>why?<assistant>"
 
 
-def test_context_does_not_take_the_token_that_begins_each_message_for_that_of_the_text():
+def test_ollama_context_tokens_do_not_remove_a_bos_token_that_begins_each_message():
     """SmolLM2's bos_token is <|im_start|>, which its tokenizer puts before no text."""
     server = Server(300)
     server.tokenizer.begins_texts = False
@@ -247,12 +247,12 @@ def test_context_does_not_take_the_token_that_begins_each_message_for_that_of_th
     assert server.prompt(op) == "A^<user>why?<assistant>"
 
 
-def test_prompt_of_token_ids_loses_its_first_tokens():
+def test_shortened_prompt_of_token_ids_loses_its_first_tokens():
     op = Generate("r", "m", "text", prompt_ids=tuple(range(1, 500)), truncate=True, shift=True)
     assert Server(100).prompt(op)[-1] == chr(499)
     assert 80 < len(Server(100).prompt(op)) < 100
 
 
-def test_context_with_a_token_beyond_the_model_is_refused():
+def test_ollama_context_token_beyond_the_models_vocabulary_is_refused():
     with pytest.raises(RequestError, match="is not a token of this model"):
         Server(300).prompt(chat({"role": "user", "content": "why?"}, context_ids=(0x110000,)))

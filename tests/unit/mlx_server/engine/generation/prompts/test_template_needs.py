@@ -95,11 +95,11 @@ def call(city: str, **more: Any) -> dict[str, Any]:
     ],
     ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
 )
-def test_probe_finds_what_each_models_template_needs(template, needs):
+def test_template_probe_finds_the_needs_of_each_model_familys_template(template, needs):
     assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
 
 
-def test_probe_of_a_template_that_renders_nothing_or_exceeds_limits_returns_the_default():
+def test_template_probe_that_renders_nothing_or_exceeds_limits_returns_the_default_needs():
     def refuse(messages: list, tools: list | None) -> str:
         raise ValueError("never")
 
@@ -115,28 +115,28 @@ def test_probe_of_a_template_that_renders_nothing_or_exceeds_limits_returns_the_
 
 
 @pytest.mark.parametrize("template", ALL)
-def test_system_message_in_the_middle_keeps_its_place(template):
-    """Claude Code sends one; at the front it would empty the prompt cache with each turn."""
+def test_system_message_in_mid_conversation_stays_in_its_place(template):
+    """Claude Code sends such messages; moved to the front they would empty the prompt cache at each turn."""
     turns = (said("user", "One"), said("assistant", "Two"), said("system", "Brief"), said("user", "Three"))
     text = rendered(template, *turns)
     assert text.index("One") < text.index("Two") < text.index("Brief") < text.index("Three")
     assert rendered(template, *turns[:2], said("user", "Other")).startswith(text[: text.index("Two")])
 
 
-def test_system_message_in_the_middle_is_unchanged_if_the_template_renders_it():
+def test_system_message_in_mid_conversation_is_unchanged_if_the_template_renders_it():
     turns = [said("user", "One"), said("system", "Brief"), said("user", "Two")]
     assert fit_messages(turns, MAKERS["chatml"].needs) == turns
     assert "<|im_start|>system\nBrief<|im_end|>" in rendered("chatml", *turns)
 
 
 @pytest.mark.parametrize("template", ALL)
-def test_system_message_alone_or_last_is_rendered(template):
+def test_system_message_alone_or_at_the_end_is_rendered_by_every_template(template):
     assert "Brief" in rendered(template, said("system", "Brief"))
     assert "Brief" in rendered(template, said("user", "Hi"), said("system", "Brief"))
 
 
-def test_mistral_ids_are_nine_letters_and_digits_and_results_keep_their_calls():
-    """Ours are longer, and Ollama's history has none: both were a 400."""
+def test_mistral_tool_call_ids_become_nine_characters_and_results_still_match_their_calls():
+    """Vestal's ids are longer, and Ollama's history has none: both were once refused with 400."""
     ours = [call("Oslo", id="call_0123456789abcdef_0"), call("Rome", id="call_0123456789abcdef_1")]
     results = [said("tool", f'"{i}"', tool_call_id=ours[i]["id"]) for i in (1, 0)]
     asked = said("assistant", "", tool_calls=ours)
@@ -156,7 +156,7 @@ def test_mistral_ids_are_nine_letters_and_digits_and_results_keep_their_calls():
     assert text.count("[TOOL_RESULTS]") == 2
 
 
-def test_mistral_id_that_fits_is_kept():
+def test_mistral_tool_call_id_of_nine_characters_is_unchanged():
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo", id="abcDEF123")]))
     assert '"id": "abcDEF123"' in rendered(
         "mistral", *turns, said("tool", "5", tool_call_id="abcDEF123"), tools=TOOLS
@@ -164,15 +164,15 @@ def test_mistral_id_that_fits_is_kept():
 
 
 @pytest.mark.parametrize("template", ["gpt-oss", "llama"])
-def test_two_calls_of_one_message_are_rendered_one_after_the_other(template):
-    """gpt-oss' template renders the first alone, and takes the second result for that of the first."""
+def test_two_tool_calls_of_one_message_are_each_rendered_before_their_own_result(template):
+    """gpt-oss' template renders only the first call, and takes the second result for the first call's."""
     asked = said("assistant", "", tool_calls=[call("Oslo", id="a"), call("Rome", id="b")])
     results = (said("tool", "rain", tool_call_id="b"), said("tool", "sun", tool_call_id="a"))
     text = rendered(template, said("user", "Hi"), asked, *results, tools=TOOLS)
     assert text.index("Oslo") < text.index("sun") < text.index("Rome") < text.index("rain")
 
 
-def test_thinking_of_any_dialect_reaches_the_template():
+def test_thinking_text_under_any_field_name_reaches_the_template():
     """gpt-oss reads `thinking`, others read `reasoning_content`, which is what the gateway sends."""
     asked = said("assistant", "", tool_calls=[call("Oslo")], reasoning_content="Look it up.")
     turns = (said("user", "Hi"), asked, said("tool", "rain"))
@@ -181,8 +181,8 @@ def test_thinking_of_any_dialect_reaches_the_template():
     assert "Look it up.\n\nA moment.<|end|>" in rendered("gpt-oss", *both, tools=TOOLS)
 
 
-def test_answer_kept_with_its_harmony_headers_is_rendered_without_them():
-    """Some servers show the headers, so clients send them back; gpt-oss' template refuses that."""
+def test_past_answer_sent_back_with_harmony_headers_is_rendered_without_them():
+    """Some servers show Harmony headers, so clients send them back; gpt-oss' template refuses them."""
     raw = (
         "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
     )
@@ -190,18 +190,18 @@ def test_answer_kept_with_its_harmony_headers_is_rendered_without_them():
     assert "<|channel|>final<|message|>Yes.<|end|>" in text and "Hm." not in text
 
 
-def test_tool_without_description_is_rendered_by_a_template_that_reads_it():
+def test_tool_without_description_is_rendered_by_a_template_that_reads_descriptions():
     assert "type weather" in rendered("gpt-oss", said("user", "Hi"), tools=TOOLS)
 
 
-def test_user_message_after_a_result_is_rendered():
-    """Claude Code sends results and the user's text together."""
+def test_user_message_right_after_a_tool_result_is_rendered():
+    """Claude Code sends tool results and the user's text in one message."""
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     assert "[TOOL_RESULTS]" in (text := rendered("mistral", *turns, said("user", "And now?"), tools=TOOLS))
     assert text.endswith("[INST]And now?[/INST]")
 
 
-def test_empty_answer_is_rendered_by_a_template_that_wants_some_content():
+def test_empty_past_answer_is_rendered_by_a_template_that_requires_content():
     """An answer that was cancelled before its first token stands in the history of a client."""
     text = rendered("ministral", said("user", "Hi"), said("assistant", ""), said("user", "And now?"))
     assert text.endswith("[INST]And now?[/INST]")
@@ -209,8 +209,8 @@ def test_empty_answer_is_rendered_by_a_template_that_wants_some_content():
     assert rendered("ministral", *calls, said("user", "So?"), tools=TOOLS).endswith("[INST]So?[/INST]")
 
 
-def test_call_that_the_template_drops_is_text_in_the_models_own_markers():
-    """Granite's and LFM2's templates render tools and results, and nothing of the calls."""
+def test_tool_call_that_the_template_omits_is_rendered_as_text_in_the_models_markers():
+    """Granite's and LFM2's templates render tools and results, but no tool calls."""
     maker = PromptMaker(TemplateTokenizer(ALL["granite"]), None, 10**6, call_markers=("<|tool_call|>", ""))
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     text = "".join(
@@ -220,18 +220,18 @@ def test_call_that_the_template_drops_is_text_in_the_models_own_markers():
     assert "available_tools" in text and "<|start_of_role|>tool<|end_of_role|>5" in text
 
 
-def test_empty_assistant_message_at_the_end_begins_an_answer():
+def test_empty_assistant_message_at_the_end_of_a_chat_begins_an_answer():
     turns = (said("user", "Hi"), said("assistant", ""))
     assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
 
 
-def test_content_in_parts_is_rendered_together_with_merged_text():
+def test_message_content_in_parts_is_rendered_together_with_merged_text():
     parts = [{"type": "text", "text": "Be brief"}]
     turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
     assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
 
 
-def test_calls_become_text_if_the_template_has_no_place_for_them():
+def test_tool_calls_become_text_if_the_template_has_no_place_for_them():
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     text = rendered("gemma", *turns)
     assert '"city": "Oslo"' in text and "<tool_response>\n5" in text
@@ -239,20 +239,20 @@ def test_calls_become_text_if_the_template_has_no_place_for_them():
 
 @pytest.mark.parametrize("template", ["gpt-oss", "mistral"])
 def test_tool_result_without_a_call_becomes_text_if_the_template_refuses_it(template):
-    """A client that shortens its history may leave a result without its call."""
+    """A client that shortens its history may keep a tool result without its call."""
     turns = (said("user", "Hi"), said("assistant", "Yes?"), said("tool", "stray"), said("user", "So?"))
     assert "<tool_response>\nstray" in rendered(template, *turns, tools=TOOLS)
 
 
-def test_system_message_that_the_template_would_move_with_each_turn_stays_before_the_first():
-    """Mistral Nemo's puts it before the user's last message: each turn lost the prompt cache."""
+def test_system_message_stays_before_the_first_turn_although_the_template_would_move_it():
+    """Mistral Nemo's template puts it before the user's last message: each turn lost the prompt cache."""
     first = (said("system", "Brief"), said("user", "One"))
     text = rendered("nemo", *first)
     assert rendered("nemo", *first, said("assistant", "Two"), said("user", "Three")).startswith(text)
     assert text.count("Brief") == 1
 
 
-def test_message_that_a_template_refuses_although_fitted_is_rendered_plainly():
+def test_chat_still_refused_after_adaptation_to_its_template_is_rendered_plainly():
     """No probe shows that this template objects to a word."""
     template = CHATML.replace(
         "{{ m.content }}",
@@ -269,7 +269,7 @@ ROLES = st.sampled_from(["system", "user", "assistant", "tool", "call", "calls"]
 
 
 @given(st.lists(ROLES, min_size=1, max_size=7), st.booleans(), st.sampled_from(sorted(ALL)))
-def test_any_order_of_roles_is_rendered_without_losing_content(roles, offers_tools, template):
+def test_messages_in_any_order_of_roles_are_rendered_without_losing_content(roles, offers_tools, template):
     messages = []
     for i, role in enumerate(roles):
         calls = [call(f"<{i}.{n}>") for n in range({"call": 1, "calls": 2}.get(role, 0))]
@@ -288,8 +288,8 @@ SMOLVLM = (
 )
 
 
-def test_template_that_loops_over_parts_gets_every_text_as_a_part():
-    """SmolVLM's and Idefics' templates render nothing of a content that is a string."""
+def test_template_that_loops_over_content_parts_gets_every_text_as_a_part():
+    """SmolVLM's and Idefics' templates render nothing if the content of a message is a string."""
     maker = PromptMaker(TemplateTokenizer(SMOLVLM), None, 10**6).with_needs()
     assert maker.needs.text_parts
     messages = (
@@ -303,7 +303,7 @@ def test_template_that_loops_over_parts_gets_every_text_as_a_part():
     assert not any(other.needs.text_parts for other in MAKERS.values())
 
 
-def test_result_of_a_tool_with_an_image_keeps_it_where_results_become_text():
+def test_image_in_a_tool_result_is_kept_when_the_result_becomes_a_user_message():
     image = {"type": "image", "index": 0}
     message = {"role": "tool", "content": [{"type": "text", "text": "A plot:"}, image]}
     (shaped,) = describe_tools([message], [])

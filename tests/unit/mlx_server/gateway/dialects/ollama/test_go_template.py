@@ -1,4 +1,4 @@
-"""The Go templates of /api/generate: what they make, and what is refused by name instead of being guessed."""
+"""The Go templates of /api/generate: what they render, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MESSAGES = """{{ range .Messages }}{{ if eq .Role "user" }}[INST] {{ .Content }}
         ("{{ range .Messages }}{{ $.Prompt }}{{ end }}", "Who?Who?"),
     ],
 )
-def test_template_makes_the_prompt_up_to_the_response(template, prompt):
+def test_go_template_of_generate_is_rendered_up_to_the_response(template, prompt):
     assert render_go_template(template, VALUES) == prompt
 
 
@@ -76,7 +76,7 @@ def test_template_makes_the_prompt_up_to_the_response(template, prompt):
         ("{{ " + "(" * 100 + ".Prompt" + ")" * 100 + " }}", "not read here"),
     ],
 )
-def test_template_with_unsupported_go_syntax_is_refused_with_the_remedy(template, named):
+def test_go_template_of_generate_with_unsupported_syntax_is_refused_with_the_remedy(template, named):
     with pytest.raises(BadRequest) as caught:
         render_go_template(template, VALUES)
     assert caught.value.message.startswith("template: ") and named in caught.value.message
@@ -90,12 +90,12 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(pieces, max_size=15).map("".join))
-def test_any_text_is_rendered_or_refused(template):
+def test_go_template_of_any_text_is_rendered_or_refused(template):
     with contextlib.suppress(BadRequest):
         assert isinstance(render_go_template(template, VALUES), str)
 
 
-def test_create_with_a_template_that_cannot_be_translated_is_refused_by_field():
+def test_ollama_create_with_an_untranslatable_go_template_is_refused_naming_the_field():
     body = CreateBody.model_validate({"model": "m", "from": "base", "template": "{{ end }}"})
     with pytest.raises(
         BadRequest, match="^template: .* stands outside of a block; send a chat template in Jinja"

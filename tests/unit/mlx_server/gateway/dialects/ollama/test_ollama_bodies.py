@@ -42,13 +42,13 @@ def refusal(make: Any, *given: Any, **fields: Any) -> str:
     ("role", "read"),
     [("USER", "user"), ("Developer", "system"), ("function", "tool"), ("moderator", "user")],
 )
-def test_role_in_any_case_and_by_any_name_is_read(role, read):
-    """Ollama lowers a role's case and takes any: langchain4j sends USER, others developer or function."""
+def test_ollama_role_in_any_case_and_by_any_name_is_accepted(role, read):
+    """Ollama lowers the case of a role and accepts any: langchain4j sends USER, others send developer."""
     assert chat({"role": role, "content": "a"}).messages == ({"role": read, "content": "a"},)
 
 
-def test_message_of_the_role_thinking_is_the_thinking_of_the_answer_after_it():
-    """Continue sends such messages."""
+def test_ollama_message_with_role_thinking_becomes_the_thinking_of_the_following_answer():
+    """The editor extension Continue sends such messages."""
     thought, answer = {"role": "thinking", "content": "hm"}, {"role": "assistant", "content": "Hello"}
     messages = chat(HELLO, thought, answer, HELLO).messages
     assert messages == (HELLO, answer | {"reasoning_content": "hm"}, HELLO)
@@ -56,13 +56,13 @@ def test_message_of_the_role_thinking_is_the_thinking_of_the_answer_after_it():
     assert "thinking only" in refusal(chat, thought)
 
 
-def test_tool_message_has_the_name_of_its_tool():
+def test_ollama_tool_message_keeps_the_name_of_its_tool_from_either_field():
     for field in ("tool_name", "name"):
         messages = chat(HELLO, {"role": "tool", "content": "11 degrees", field: "temperature"}).messages
         assert messages and messages[1] == {"role": "tool", "content": "11 degrees", "name": "temperature"}
 
 
-def test_image_is_refused_in_the_last_turn_and_replaced_by_a_sentence_before_it():
+def test_ollama_image_for_a_text_model_is_refused_in_the_last_turn_and_described_in_earlier_ones():
     """A client that changes to a text model in mid-conversation sends the images of its earlier turns."""
     seen = {"role": "user", "content": "Look.", "images": ["iVBORw0KGgo="]}
     answer = {"role": "assistant", "content": "A cat."}
@@ -75,7 +75,7 @@ def test_image_is_refused_in_the_last_turn_and_replaced_by_a_sentence_before_it(
 # --- options ---
 
 
-def test_options_written_as_text_or_with_fractions_are_numbers():
+def test_ollama_options_given_as_text_or_with_fractions_are_read_as_numbers():
     """Forms and environment variables hold text; Go cuts the fraction of a whole number off."""
     options = {"num_ctx": "512", "temperature": "0.5", "num_predict": 7.9, "seed": "42", "top_k": "3.0"}
     request = chat(options=options)
@@ -94,28 +94,28 @@ def test_options_written_as_text_or_with_fractions_are_numbers():
         ({"seed": -1}, {"seed": 1}),
     ],
 )
-def test_option_far_outside_its_range_becomes_the_nearest_limit(options, expected):
+def test_ollama_option_far_outside_its_range_becomes_the_nearest_limit(options, expected):
     sampling = chat(options=options).sampling
     assert {name: getattr(sampling, name) for name in expected} == expected
 
 
-def test_limits_far_outside_their_range_become_unlimited_or_the_maximum():
+def test_ollama_num_predict_and_num_ctx_far_out_of_range_become_unlimited_or_the_maximum():
     assert chat(options={"num_predict": -5, "num_ctx": -5}).max_tokens is None
     assert chat(options={"num_ctx": 10**12}).context_tokens == 2**31 - 1
 
 
 @pytest.mark.parametrize("value", ["warm", "nan", "1e999", True, [], {}, "1" * 100])
 @pytest.mark.parametrize("option", ["temperature", "num_ctx", "seed"])
-def test_option_that_is_not_a_number_is_refused_by_name(option, value):
+def test_ollama_option_that_is_not_a_number_is_refused_by_name(option, value):
     assert f"options.{option}" in refusal(chat, options={option: value})
 
 
-def test_unknown_options_are_ignored():
+def test_unknown_ollama_options_are_ignored():
     assert chat(options={"num_gpu": "all", "mirostat": [], "penalize_newline": True}) == chat()
 
 
 @pytest.mark.parametrize(("num_ctx", "tokens"), [(3, 3), ("30", 30), (0, 0), (-1, None), (None, None)])
-def test_num_ctx_bounds_an_embedding(num_ctx, tokens):
+def test_ollama_num_ctx_limits_the_tokens_of_an_embedding_text(num_ctx, tokens):
     assert embed(num_ctx=num_ctx) == tokens
     body = validated({"model": "m", "prompt": "a", "options": {"num_ctx": num_ctx}}, EmbeddingsBody)
     assert body.to_request("m").context_tokens == tokens
@@ -133,7 +133,9 @@ def test_num_ctx_bounds_an_embedding(num_ctx, tokens):
         ({"shift": False}, True, False),
     ],
 )
-def test_prompt_longer_than_the_context_is_shortened_unless_truncate_is_false(fields, truncate, shift):
+def test_ollama_prompt_longer_than_the_context_may_be_shortened_unless_truncate_is_false(
+    fields, truncate, shift
+):
     for request in (chat(**fields), generate(**fields)):
         assert (request.truncate, request.shift) == (truncate, shift)
     assert (chat().shortens_text, generate().shortens_text) == (False, True)
@@ -151,14 +153,14 @@ def test_prompt_longer_than_the_context_is_shortened_unless_truncate_is_false(fi
         ("max", True, "high"),
     ],
 )
-def test_think_in_each_form_sets_thinking_and_its_effort(think, thinks, effort):
+def test_ollama_think_in_each_form_sets_thinking_and_its_effort(think, thinks, effort):
     for request in (chat(think=think), generate(think=think)):
         assert request.think is thinks
         assert (request.template or {}).get("reasoning_effort") == effort
 
 
 @pytest.mark.parametrize("think", ["true", "", "extreme", 1, []])
-def test_think_with_an_unknown_level_is_refused_by_name(think):
+def test_ollama_think_with_an_unknown_level_is_refused_by_name(think):
     assert refusal(chat, think=think).startswith("think: ")
 
 
@@ -172,16 +174,16 @@ def test_think_with_an_unknown_level_is_refused_by_name(think):
         ({"type": "integer"}, {"type": "integer"}),
     ],
 )
-def test_format_in_each_form_is_the_schema_of_the_answer(given, schema):
+def test_ollama_format_in_each_form_becomes_the_json_schema_of_the_answer(given, schema):
     assert chat(format=given).json_schema == schema
     assert generate(format=given).json_schema == schema
 
 
-def test_format_with_an_unknown_name_is_refused_in_ollamas_words():
+def test_ollama_format_with_an_unknown_name_is_refused_with_ollamas_message():
     assert 'invalid format; expected "json" or a valid JSON Schema object' in refusal(chat, format="xml")
 
 
-def test_top_logprobs_out_of_range_are_refused_in_ollamas_words():
+def test_ollama_top_logprobs_out_of_range_are_refused_with_ollamas_message():
     for number in (-1, 21):
         assert "top_logprobs: must be between 0 and 20" in refusal(chat, logprobs=True, top_logprobs=number)
     assert chat(top_logprobs=5).top_logprobs is None
@@ -191,7 +193,7 @@ def test_top_logprobs_out_of_range_are_refused_in_ollamas_words():
 # --- /api/generate ---
 
 
-def test_generate_accepts_and_returns_a_context():
+def test_ollama_generate_accepts_context_tokens_and_asks_for_their_return():
     request = generate(context=[1, 2.0])
     assert (request.context_ids, request.returns_context) == ((1, 2), True)
     assert generate().context_ids == ()
@@ -199,16 +201,16 @@ def test_generate_accepts_and_returns_a_context():
 
 
 @pytest.mark.parametrize("more", [{"system": "s"}, {"template": "{{ .Prompt }}"}, {"context": [1]}])
-def test_raw_prompt_with_template_fields_is_refused_in_ollamas_words(more):
+def test_ollama_raw_prompt_with_template_fields_is_refused_with_ollamas_message(more):
     assert "raw mode does not support template, system, or context" in refusal(generate, raw=True, **more)
 
 
-def test_raw_prompt_is_continued_without_a_template():
+def test_ollama_raw_prompt_is_continued_without_a_template():
     request = generate(raw=True, context=[], system="")
     assert (request.kind, request.prompt, request.returns_context) == ("text", "Who?", False)
 
 
-def test_suffix_asks_to_fill_the_gap_before_it():
+def test_ollama_suffix_asks_for_the_text_between_prompt_and_suffix():
     request = generate(prompt="def f(", suffix="return 1")
     assert (request.kind, request.prompt, request.suffix) == ("text", "def f(", "return 1")
     assert generate(prompt="", suffix="b").suffix == "b"
@@ -216,7 +218,7 @@ def test_suffix_asks_to_fill_the_gap_before_it():
     assert generate(prompt="def f(", suffix="return 1", raw=True).suffix == "return 1"
 
 
-def test_template_of_one_request_makes_the_text_that_is_continued():
+def test_ollama_template_in_a_generate_request_renders_the_prompt_of_that_request():
     request = generate(template="{{ .System }} Q: {{ .Prompt }} A:", system="Be brief.")
     assert (request.kind, request.prompt) == ("text", "Be brief. Q: Who? A:")
     assert generate(template="Q: {{ .Prompt }} S: {{ .Suffix }}", suffix="b").prompt == "Q: Who? S: b"

@@ -35,7 +35,7 @@ DIGEST = "sha256:" + "0" * 64
 
 
 class Server:
-    """The application, and the operations that an engine would be sent. Each request is done at once."""
+    """The application, and the operations that an engine would be sent. Each request ends at once."""
 
     def __init__(self, tmp_path: Any) -> None:
         settings = {"models": {"base:1b": {"source": "hf:org/base"}}, "mlx": {"models_folder": "none"}}
@@ -108,7 +108,7 @@ def server(tmp_path):
     return server
 
 
-async def test_root_and_version_have_the_texts_that_clients_compare(server):
+async def test_ollama_root_and_version_routes_answer_with_the_texts_that_clients_compare(server):
     """`codex --oss` refuses a server below 0.13.4."""
     assert (await server.http.get("/")).text == "Ollama is running"
     for path in ("/", "/api/version", "/api/tags"):
@@ -117,7 +117,7 @@ async def test_root_and_version_have_the_texts_that_clients_compare(server):
     assert tuple(map(int, version.split("."))) >= (0, 13, 4)
 
 
-async def test_tags_show_a_model_as_fitting_exactly_if_the_engine_would_load_it(server):
+async def test_ollama_tags_say_that_a_model_fits_memory_exactly_if_the_engine_would_load_it(server):
     """Before an engine reports its limit, the field is absent. A model made from another one needs as
     much.
     """
@@ -145,7 +145,7 @@ async def test_tags_show_a_model_as_fitting_exactly_if_the_engine_would_load_it(
                 guard.before_load(entry)
 
 
-async def test_tags_of_a_model_with_unreadable_files_do_not_say_whether_it_fits(server):
+async def test_ollama_tags_of_a_model_with_unreadable_files_do_not_say_whether_it_fits_memory(server):
     server.dispatcher.on_event(protocol.Alive(1, False, 0, limit_bytes=GIB))
     (entry,) = await server.models.all()
     (entry.path / "config.json").unlink()
@@ -153,7 +153,7 @@ async def test_tags_of_a_model_with_unreadable_files_do_not_say_whether_it_fits(
     assert "vestal" not in tag
 
 
-async def test_empty_model_field_is_ignored_if_name_is_given(server):
+async def test_ollama_request_with_an_empty_model_field_uses_its_name_field(server):
     """Ollama's Go package writes `"model": ""` wherever a program sets only the name: show, pull, rm."""
     both = {"model": "", "name": "BASE:1B"}
     assert (await server.ok("/api/show", both | {"verbose": False, "options": None}))[0]["details"]
@@ -168,14 +168,14 @@ async def test_empty_model_field_is_ignored_if_name_is_given(server):
     assert status == 400
 
 
-async def test_model_is_found_by_every_spelling_of_its_name(server):
+async def test_ollama_model_is_found_by_every_spelling_of_its_name(server):
     for name in ("BASE:1b", "library/base:1b", "registry.ollama.ai/library/Base:1B"):
         assert (await server.shown(name))["model_info"]["general.basename"] == name
         await server.ok("/v1/chat/completions", {"model": name, "messages": QUESTION})
         assert server.sent[-1].model == "base:1b"
 
 
-async def test_tags_and_show_have_the_fields_that_model_pickers_read(server):
+async def test_ollama_tags_and_show_have_the_fields_that_model_pickers_read(server):
     (tag,) = (await server.http.get("/api/tags")).json()["models"]
     assert tag["capabilities"] == ["completion", "tools", "thinking"]
     assert tag["details"] == {
@@ -196,7 +196,7 @@ async def test_tags_and_show_have_the_fields_that_model_pickers_read(server):
     assert verbose["tensors"] == [{"name": "w", "type": "F16", "shape": [1000, 1000]}]
 
 
-async def test_model_made_by_save_of_the_command_line_is_shown_listed_and_used(server):
+async def test_model_created_as_by_ollamas_save_command_is_listed_shown_and_used(server):
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It's-a me!"}]
     parameters = {"temperature": "0.25", "stop": ["END", "\n\n"], "top_p": None}
     lines = await server.create(
@@ -232,7 +232,7 @@ async def test_model_made_by_save_of_the_command_line_is_shown_listed_and_used(s
         ) or operation.count_only
 
 
-async def test_modelfile_with_the_parents_template_changes_nothing_and_another_template_is_used(server):
+async def test_created_model_uses_its_own_template_only_if_it_differs_from_its_parents(server):
     await server.create(model="same", template=CHATML)
     await server.create(model="other", template="{% for m in messages %}{{ m.content }}{% endfor %}")
     question = {"messages": [{"role": "user", "content": "x"}], "stream": False}
@@ -263,7 +263,7 @@ REFUSED_CREATIONS: list[tuple[dict[str, Any], int, str]] = [
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_create_of_an_impossible_model_is_refused_and_leaves_nothing(server, stream):
+async def test_ollama_create_of_an_invalid_model_is_refused_and_leaves_no_model(server, stream):
     for body, status, words in REFUSED_CREATIONS:
         found, lines = await server.post("/api/create", {"from": "base:1b", "stream": stream} | body)
         assert words in lines[-1]["error"], body
@@ -271,7 +271,7 @@ async def test_create_of_an_impossible_model_is_refused_and_leaves_nothing(serve
         assert await server.names() == ["base:1b"]
 
 
-async def test_create_with_an_adapter_makes_a_model_that_shows_its_base_and_is_loaded_by_its_name(
+async def test_ollama_create_with_an_adapter_makes_a_model_that_names_its_base_and_can_be_loaded(
     server, tmp_path
 ):
     """`ollama create` sends the files of a Modelfile's ADAPTER, and their digests as `adapters`."""
@@ -306,7 +306,7 @@ async def test_create_with_an_adapter_makes_a_model_that_shows_its_base_and_is_l
     assert sorted(await server.names()) == ["base:1b", "polite:latest"]
 
 
-async def test_copy_makes_a_model_that_stays_when_its_source_is_deleted(server):
+async def test_ollama_copy_of_a_model_survives_the_deletion_of_its_source(server):
     await server.ok("/api/copy", {"source": "BASE:1b", "destination": "me/twin"})
     await server.ok("/api/delete", {"model": "base:1b"}, "DELETE")
     assert await server.names() == ["me/twin:latest"]
@@ -322,7 +322,7 @@ async def test_copy_makes_a_model_that_stays_when_its_source_is_deleted(server):
         assert found == status
 
 
-async def test_delete_of_a_made_model_leaves_the_weights_loaded(server):
+async def test_ollama_delete_of_a_derived_model_does_not_unload_the_shared_weights(server):
     await server.create(model="mario", system="x")
     await server.ok("/api/generate", {"model": "mario", "stream": False})
     await server.ok("/api/delete", {"model": "mario"}, "DELETE")
@@ -331,7 +331,7 @@ async def test_delete_of_a_made_model_leaves_the_weights_loaded(server):
     assert [type(operation) for operation in server.sent] == [protocol.Load, protocol.Unload]
 
 
-async def test_go_template_is_translated_and_shown_unchanged(server):
+async def test_go_template_of_a_created_model_is_translated_for_chats_and_shown_unchanged(server):
     source = "{{ if .System }}<s>{{ .System }}{{ end }}<u>{{ .Prompt }}<a>{{ .Response }}</a>"
     await server.create(model="go", template=source)
     shown = await server.shown("go")
@@ -343,13 +343,13 @@ async def test_go_template_is_translated_and_shown_unchanged(server):
     assert "{% macro turn" in server.sent[0].chat_template
 
 
-async def test_push_is_refused_in_one_sentence(server):
+async def test_ollama_push_is_refused_in_one_sentence(server):
     status, (error,) = await server.post("/api/push", {"model": "base:1b"})
     assert status == 400
     assert "not pushed" in error["error"]
 
 
-async def test_blob_exists_once_uploaded_with_the_right_digest(server):
+async def test_ollama_blob_exists_only_once_uploaded_with_the_right_digest(server):
     content = b"x" * 3_000_000
     path = f"/api/blobs/sha256:{hashlib.sha256(content).hexdigest()}"
     assert (await server.http.head(path)).status_code == 404
@@ -362,7 +362,7 @@ async def test_blob_exists_once_uploaded_with_the_right_digest(server):
     assert (await server.http.post("/api/blobs/..%2Fx", content=b"x")).status_code in (400, 404)
 
 
-async def test_pull_of_an_unknown_name_is_refused_in_ollamas_words(server):
+async def test_ollama_pull_of_an_unknown_name_is_refused_with_ollamas_message(server):
     for stream in (True, False):
         status, (error,) = await server.post("/api/pull", {"name": "no-such-model", "stream": stream})
         assert status == 404

@@ -57,7 +57,7 @@ def types(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"].removeprefix("response.") for event in events]
 
 
-def test_text_is_streamed_with_every_event_in_order():
+def test_responses_api_stream_of_a_text_has_every_event_in_order():
     found = written(events_of(), AnswerPart("Hel"), AnswerPart("lo"), done())
     assert types(found) == [
         "created",
@@ -85,7 +85,7 @@ def test_text_is_streamed_with_every_event_in_order():
     }
 
 
-def test_thoughts_text_and_calls_are_separate_output_items():
+def test_responses_api_stream_has_separate_output_items_for_thinking_text_and_tool_calls():
     found = written(events_of(), AnswerPart(thinking="hm"), AnswerPart("I look."), call(), done("tool_calls"))
     assert [event_violations(event) for event in found] == [[]] * len(found)
     assert [name for name in types(found) if name.startswith("reasoning")] == [
@@ -108,7 +108,7 @@ def test_thoughts_text_and_calls_are_separate_output_items():
     assert called["call_id"] == "call_0"
 
 
-def test_answer_cut_off_ends_with_an_incomplete_item_and_response():
+def test_responses_api_stream_of_a_truncated_answer_ends_with_an_incomplete_item_and_response():
     found = written(events_of(), AnswerPart("Hel"), done("length"))
     assert found[-2]["item"]["status"] == "incomplete"
     response = found[-1]["response"]
@@ -117,12 +117,12 @@ def test_answer_cut_off_ends_with_an_incomplete_item_and_response():
     assert response["completed_at"] is None
 
 
-def test_empty_answer_is_a_message_without_text():
+def test_responses_api_stream_of_an_empty_answer_has_a_message_without_text():
     (item,) = written(events_of(), done())[-1]["response"]["output"]
     assert item["content"] == [{"type": "output_text", "text": "", "annotations": [], "logprobs": []}]
 
 
-def test_failure_is_an_error_event_and_the_end_of_the_response():
+def test_responses_api_stream_that_fails_ends_with_an_error_event_and_a_failed_response():
     events = events_of()
     before = written(events, AnswerPart("Hel"))
     found = read(events.failed(ServerFault("engine_crashed", "The engine crashed.")))
@@ -135,13 +135,13 @@ def test_failure_is_an_error_event_and_the_end_of_the_response():
     assert [event_violations(event) for event in found] == [[]] * len(found)
 
 
-def test_prompt_too_long_has_the_error_code_that_makes_codex_compact():
+def test_responses_api_prompt_that_is_too_long_has_the_error_code_that_makes_codex_compact():
     events = events_of()
     found = read(events.failed(BadRequest("context_exceeded", "The prompt has 9 tokens.")))
     assert found[-1]["response"]["error"]["code"] == "context_length_exceeded"
 
 
-def test_cancelled_response_has_the_output_up_to_then():
+def test_cancelled_response_has_the_output_up_to_its_cancellation():
     events = events_of()
     written(events, AnswerPart("Hel"))
     found = read(events.cancelled())
@@ -149,7 +149,7 @@ def test_cancelled_response_has_the_output_up_to_then():
     assert events.is_ended
 
 
-def test_waiting_event_repeats_the_response_as_it_is():
+def test_responses_api_in_progress_event_sent_while_waiting_repeats_the_output_so_far():
     events = events_of()
     written(events, AnswerPart("Hel"))
     (found,) = read([events.still_in_progress()])
@@ -158,7 +158,7 @@ def test_waiting_event_repeats_the_response_as_it_is():
     assert found["response"]["output"][0]["content"][0]["text"] == "Hel"
 
 
-def test_call_that_is_not_allowed_becomes_text_and_one_too_many_is_dropped():
+def test_responses_api_tool_call_not_allowed_becomes_text_and_calls_beyond_the_limit_are_dropped():
     only_time = events_of(options=OutputOptions(allowed=frozenset({"time"})))
     (item,) = written(only_time, call(), done())[-1]["response"]["output"]
     assert json.loads(item["content"][0]["text"]) == {"name": "weather", "arguments": {"city": "Oslo"}}
@@ -167,7 +167,7 @@ def test_call_that_is_not_allowed_becomes_text_and_one_too_many_is_dropped():
     assert [item["name"] for item in output] == ["weather"]
 
 
-def test_call_of_a_custom_tool_has_its_text_as_input():
+def test_responses_api_call_of_a_custom_tool_has_plain_text_as_input():
     options = OutputOptions(custom=frozenset({"apply_patch"}))
     called = AnswerToolCall("call_0", 0, "apply_patch", {"input": "*** Begin"})
     found = written(events_of(options=options), AnswerPart(tool_calls=(called,)), done("tool_calls"))
@@ -177,13 +177,13 @@ def test_call_of_a_custom_tool_has_its_text_as_input():
     assert (item["type"], item["call_id"], item["input"]) == ("custom_tool_call", "call_0", "*** Begin")
 
 
-def test_thoughts_are_returned_in_opaque_form_if_the_client_asks():
+def test_responses_api_reasoning_is_returned_as_encrypted_content_if_the_client_asks():
     events = events_of(options=OutputOptions(carries_thoughts=True))
     item = written(events, AnswerPart(thinking="hm"), AnswerPart("x"), done())[-1]["response"]["output"][0]
     assert text_of_opaque(item["encrypted_content"]) == "hm"
 
 
-def test_logprobs_stand_with_the_delta_and_with_the_whole_text():
+def test_responses_api_logprobs_are_in_the_delta_event_and_with_the_whole_text():
     token = protocol.TokenLogprob("Hi", (72, 105), -0.5)
     part = AnswerPart("Hi", logprobs=(protocol.Logprobs(token, (token,)),))
     found = written(events_of(), part, done())
@@ -219,7 +219,7 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def test_response_repeats_the_parameters_in_the_specifications_form():
+def test_response_repeats_its_request_parameters_in_the_form_of_openais_specification():
     response = written(events_of(FIELDS), done())[-1]["response"]
     assert violations("Response", response) == []
     same = [name for name in FIELDS if name not in ("tools", "text")]
@@ -240,7 +240,7 @@ def test_response_repeats_the_parameters_in_the_specifications_form():
     "choice",
     ["auto", "none", "required", {"type": "allowed_tools", "tools": [{"type": "function", "name": "f"}]}],
 )
-def test_every_tool_choice_is_shown_in_the_specifications_form(choice):
+def test_response_shows_every_tool_choice_in_the_form_of_openais_specification(choice):
     response = written(events_of(FIELDS | {"tool_choice": choice}), done())[-1]["response"]
     assert violations("Response", response) == []
 
@@ -253,7 +253,7 @@ PARTS = st.one_of(
 
 
 @given(st.lists(PARTS, max_size=8), st.sampled_from(["stop", "length", "tool_calls"]))
-def test_any_answer_makes_events_from_which_a_client_can_build_the_response(parts, reason):
+def test_responses_api_events_of_any_answer_let_a_client_rebuild_the_response(parts, reason):
     """Build the output from the events as a client does, and compare it with the response at the end."""
     found = written(events_of(), *parts, done(reason))
     assert [event["sequence_number"] for event in found] == list(range(len(found)))

@@ -1,4 +1,4 @@
-"""What the input of a response means: items, tools, messages for the template, and what is left out."""
+"""What the input of a response means: items, tools, messages for the template, and what is omitted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def messages(given: Any, instructions: str | None = None) -> list[dict[str, Any]
     return chat_messages(instructions, read(given).items)
 
 
-def test_text_input_becomes_a_users_message_with_an_id():
+def test_responses_api_text_input_becomes_a_user_message_with_an_id():
     assert read("hello").items == [
         {
             "type": "message",
@@ -47,11 +47,11 @@ def test_text_input_becomes_a_users_message_with_an_id():
     ]
 
 
-def test_message_without_a_type_is_a_message():
+def test_responses_api_input_item_without_a_type_is_read_as_a_message():
     assert messages([{"role": "USER".lower(), "content": "hi"}]) == [{"role": "user", "content": "hi"}]
 
 
-def test_instructions_come_first_and_developer_messages_keep_their_position():
+def test_responses_api_instructions_come_first_and_developer_messages_keep_their_position():
     given = [USER, {"role": "developer", "content": "Be brief."}, USER]
     assert messages(given, "You are Bob.") == [
         {"role": "system", "content": "You are Bob."},
@@ -61,7 +61,7 @@ def test_instructions_come_first_and_developer_messages_keep_their_position():
     ]
 
 
-def test_reasoning_text_and_calls_of_one_turn_are_one_assistants_message():
+def test_responses_api_reasoning_text_and_calls_of_one_turn_become_one_assistant_message():
     reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]}
     second = CALL | {"call_id": "c2"}
@@ -83,7 +83,7 @@ def test_reasoning_text_and_calls_of_one_turn_are_one_assistants_message():
     ]
 
 
-def test_assistant_messages_with_different_phases_are_not_joined():
+def test_responses_api_assistant_messages_with_different_phases_are_not_joined():
     """The specification's suite sends a commentary and a final answer in a row."""
     given = [
         {"type": "message", "role": "assistant", "phase": "commentary", "content": "I look."},
@@ -93,13 +93,13 @@ def test_assistant_messages_with_different_phases_are_not_joined():
     assert [message["content"] for message in messages(given)] == ["I look.", "Four.", "hello"]
 
 
-def test_thoughts_without_an_answer_are_left_out():
+def test_responses_api_reasoning_without_an_answer_is_omitted_from_the_chat():
     assert messages([{"type": "reasoning", "summary": [], "content": None}, USER]) == [
         {"role": "user", "content": "hello"}
     ]
 
 
-def test_thoughts_are_read_from_the_opaque_form_before_the_summary():
+def test_responses_api_reasoning_is_read_from_encrypted_content_rather_than_the_summary():
     reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "short"}]}
     said = {"role": "assistant", "content": "x"}
     (message,) = messages([reasoning | {"encrypted_content": opaque("in full ü")}, said])
@@ -108,13 +108,13 @@ def test_thoughts_are_read_from_the_opaque_form_before_the_summary():
     assert message["reasoning_content"] == "short"
 
 
-def test_opaque_thoughts_of_another_server_are_ignored():
+def test_responses_api_encrypted_reasoning_of_another_server_is_ignored():
     assert text_of_opaque(opaque("a")) == "a"
     for foreign in ("", "gAAAAABpM0Yj", "ünicode", base64.b64encode(b"other").decode(), "////"):
         assert text_of_opaque(foreign) is None
 
 
-def test_compaction_is_a_message_with_the_summary_and_a_foreign_one_is_refused():
+def test_responses_api_compaction_becomes_a_user_message_and_a_foreign_compaction_is_refused():
     ours = {"type": "compaction", "encrypted_content": opaque("They agreed on Tuesday.")}
     (message,) = messages([ours])
     assert message["role"] == "user"
@@ -123,20 +123,20 @@ def test_compaction_is_a_message_with_the_summary_and_a_foreign_one_is_refused()
         messages([ours | {"encrypted_content": "gAAAAABpM0Yj"}])
 
 
-def test_output_of_an_unknown_call_is_refused_and_of_an_earlier_response_accepted():
+def test_responses_api_tool_output_needs_a_known_call_of_this_input_or_of_an_earlier_response():
     with pytest.raises(BadRequest, match=r"input\.1\.call_id: no call has the id 'c1'"):
         read([USER, OUTPUT])
     assert len(read([OUTPUT], earlier=[CALL]).items) == 1
 
 
-def test_unsupported_item_types_are_skipped_and_named():
+def test_responses_api_input_items_of_unsupported_types_are_skipped_and_named():
     given = [USER, {"type": "web_search_call", "id": "ws_1"}, {"type": "local_shell_call", "x": []}, USER]
     found = read(given)
     assert len(found.items) == 2
     assert found.skipped == ["web_search_call", "local_shell_call"]
 
 
-def test_custom_tool_calls_become_calls_of_a_function():
+def test_responses_api_custom_tool_calls_in_the_input_become_function_calls():
     call = {"type": "custom_tool_call", "call_id": "c9", "name": "apply_patch", "input": "*** Begin"}
     output = {"type": "custom_tool_call_output", "call_id": "c9", "output": "ok"}
     asked, answered = messages([call, output])
@@ -144,7 +144,7 @@ def test_custom_tool_calls_become_calls_of_a_function():
     assert answered["content"] == "ok"
 
 
-def test_item_reference_is_replaced_by_the_stored_item_and_an_unknown_one_is_not_found():
+def test_responses_api_item_reference_is_replaced_by_the_stored_item_or_not_found():
     stored = {"msg_9": read("earlier").items[0]}
     assert chat_messages(None, read([{"type": "item_reference", "id": "msg_9"}], stored=stored).items) == [
         {"role": "user", "content": "earlier"}
@@ -168,12 +168,12 @@ def test_item_reference_is_replaced_by_the_stored_item_and_an_unknown_one_is_not
         ({"type": "item_reference", "id": None}, r"input\.0\.id"),
     ],
 )
-def test_invalid_input_item_is_refused_by_its_position(item, said):
+def test_invalid_responses_input_item_is_refused_with_its_position(item, said):
     with pytest.raises(BadRequest, match=said):
         read([item])
 
 
-def test_input_image_is_replaced_by_a_sentence():
+def test_responses_api_input_image_for_a_text_model_is_replaced_by_a_sentence():
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     found = read([{"role": "user", "content": [{"type": "input_text", "text": "What is this?"}, image]}])
     (message,) = chat_messages(None, found.items)
@@ -182,7 +182,7 @@ def test_input_image_is_replaced_by_a_sentence():
     assert unreadable_parts(found.items) == ["input_image"]
 
 
-def test_file_with_text_is_read_and_a_pdf_is_not():
+def test_responses_api_input_file_with_text_is_read_and_a_pdf_is_not():
     def part(data: bytes, prefix: str = "") -> dict[str, str]:
         return {
             "type": "input_file",
@@ -208,7 +208,7 @@ FUNCTION = {
 OTHER = FUNCTION | {"name": "time"}
 
 
-def test_functions_are_offered_and_other_tools_skipped():
+def test_responses_api_functions_are_offered_to_the_model_and_hosted_tools_are_skipped():
     """Codex offers functions, a namespace and web_search in one list."""
     namespace = {"type": "namespace", "name": "agents", "tools": [FUNCTION]}
     offered = offered_tools([FUNCTION, namespace, {"type": "web_search"}], "auto")
@@ -222,7 +222,7 @@ def test_functions_are_offered_and_other_tools_skipped():
     assert [tool["name"] for tool in offered.shown] == ["weather"]
 
 
-def test_function_in_the_form_of_chat_completions_is_offered_too():
+def test_responses_api_function_in_the_form_of_chat_completions_is_offered_too():
     nested = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     offered = offered_tools([nested], None)
     assert offered.functions is not None
@@ -235,7 +235,7 @@ def names_in(offered: OfferedTools) -> set[str]:
     return {call["properties"]["name"]["const"] for call in schema.get("anyOf", [schema])}
 
 
-def test_forced_tool_calls_are_enforced_by_a_schema():
+def test_responses_api_tool_choice_that_forces_a_call_becomes_a_json_schema():
     tools = [FUNCTION, OTHER]
     assert names_in(offered_tools(tools, "required")) == {"weather", "time"}
     assert names_in(offered_tools(tools, {"type": "function", "name": "time"})) == {"time"}
@@ -246,15 +246,15 @@ def test_forced_tool_calls_are_enforced_by_a_schema():
     assert len(offered.functions) == 2, "the prompt keeps all tools, so that its cached prefix fits"
 
 
-def test_allowed_tools_in_mode_auto_restrict_calls_and_require_none():
+def test_responses_api_allowed_tools_in_mode_auto_restrict_calls_without_requiring_one():
     listed = [{"type": "function", "name": "time"}, {"type": "web_search"}]
     offered = offered_tools([FUNCTION, OTHER], {"type": "allowed_tools", "mode": "auto", "tools": listed})
     assert (offered.call_schema, offered.allowed) == (None, {"time"})
     assert offered.choice == {"type": "allowed_tools", "mode": "auto", "tools": listed[:1]}
 
 
-def test_custom_tool_is_offered_as_a_function_of_one_text_and_shown_as_it_is():
-    """OpenAI's coding models call Codex's `apply_patch` so: its input is a patch, and no JSON."""
+def test_responses_api_custom_tool_is_offered_as_a_function_with_one_text_argument():
+    """OpenAI's coding models call Codex's `apply_patch` in this way: its input is a patch and not JSON."""
     grammar = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
     custom = {"type": "custom", "name": "apply_patch", "description": "Patch.", "format": grammar}
     offered = offered_tools([FUNCTION, custom], {"type": "custom", "name": "apply_patch"})
@@ -266,7 +266,7 @@ def test_custom_tool_is_offered_as_a_function_of_one_text_and_shown_as_it_is():
     assert "start: WORD" in function["description"]
 
 
-def test_tool_choice_none_offers_no_function():
+def test_responses_api_tool_choice_none_offers_no_function():
     assert offered_tools([FUNCTION], "none").functions is None
 
 
@@ -289,7 +289,7 @@ def test_tool_choice_none_offers_no_function():
         ([FUNCTION | {"parameters": []}], None, r"tools\.0\.parameters: should be a JSON schema"),
     ],
 )
-def test_tool_choice_that_cannot_be_met_is_refused(tools, choice, said):
+def test_responses_api_tool_choice_that_cannot_be_met_is_refused(tools, choice, said):
     with pytest.raises(BadRequest, match=said):
         offered_tools(tools, choice)
 
@@ -307,7 +307,7 @@ def body(**fields: Any) -> CreateBody:
         ({"input": None}, "input: is missing"),
     ],
 )
-def test_body_with_an_unsupported_feature_is_refused(fields, said):
+def test_responses_api_body_with_an_unsupported_feature_is_refused(fields, said):
     with pytest.raises(BadRequest, match=said):
         body(**fields).check()
 
@@ -324,30 +324,30 @@ def test_body_with_an_unsupported_feature_is_refused(fields, said):
         {"text": {"format": {"type": "xml"}}},
     ],
 )
-def test_body_beyond_the_limits_of_the_api_is_refused(fields):
+def test_responses_api_body_beyond_the_limits_of_the_api_is_refused(fields):
     with pytest.raises(BadRequest, match=next(iter(fields))):
         body(**fields)
 
 
-def test_null_fields_count_as_absent():
+def test_responses_api_fields_that_are_null_count_as_absent():
     given = body(**{name: None for name in CreateBody.model_fields if name not in ("model", "input")})
     given.check()
     assert given.sampling(7) == body().sampling(7)
 
 
 @pytest.mark.parametrize("given", [None, -1])
-def test_unlimited_answer_is_unlimited_in_the_response_too(given):
+def test_responses_api_answer_without_a_token_limit_is_recognized_as_unlimited(given):
     assert body(max_output_tokens=given).is_unlimited
     assert not body(max_output_tokens=5).is_unlimited
 
 
-def test_single_call_is_asked_for_by_parallel_tool_calls():
+def test_responses_api_parallel_tool_calls_false_limits_the_answer_to_one_call():
     assert body(parallel_tool_calls=False, max_tool_calls=3).most_calls == 1
     assert body(max_tool_calls=3).most_calls == 3
     assert body().most_calls is None
 
 
 @pytest.mark.parametrize(("given", "shortens"), [("auto", True), ("disabled", False), (None, False)])
-def test_truncation_auto_allows_the_engine_to_drop_the_oldest_turns(given, shortens):
+def test_responses_api_truncation_auto_allows_the_engine_to_drop_the_oldest_turns(given, shortens):
     request = translate(body(input="hello", truncation=given), "m", 1).request
     assert (request.truncate, request.shift, request.shortens_text) == (shortens, shortens, False)

@@ -1,4 +1,4 @@
-"""Runs and their store: who follows a response, what silence is filled with, and how long it is kept."""
+"""Runs of responses and their store: who follows a run, what fills silence, how long it is stored."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def end(ticket: Ticket) -> None:
     ticket.put(protocol.Done("r", "stop", USAGE))
 
 
-async def test_run_is_followed_from_any_event_by_any_number_of_clients():
+async def test_response_run_can_be_followed_from_any_event_by_any_number_of_clients():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
@@ -76,7 +76,7 @@ async def test_run_is_followed_from_any_event_by_any_number_of_clients():
     assert none == []
 
 
-async def test_waiting_client_is_sent_an_event_at_least_every_ten_seconds():
+async def test_client_waiting_for_a_response_is_sent_an_event_at_least_every_ten_seconds():
     """Codex ignores comments, and hangs up after 300 s without an event."""
     clock, ticket = FakeClock(), a_ticket()
     run = a_run(ticket, clock)
@@ -93,7 +93,7 @@ async def test_waiting_client_is_sent_an_event_at_least_every_ten_seconds():
     assert len(run.log) == count
 
 
-async def test_answer_that_flows_is_not_interrupted_by_waiting_events():
+async def test_response_stream_with_steady_tokens_has_no_additional_in_progress_events():
     clock, ticket = FakeClock(), a_ticket()
     run = a_run(ticket, clock)
     run.start()
@@ -103,7 +103,7 @@ async def test_answer_that_flows_is_not_interrupted_by_waiting_events():
     assert [event.type for event in run.log].count("response.in_progress") == 1
 
 
-async def test_run_that_fails_before_any_output_has_a_refusal_with_its_status():
+async def test_response_run_that_fails_before_any_output_is_answered_with_the_errors_status():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
@@ -113,7 +113,7 @@ async def test_run_that_fails_before_any_output_has_a_refusal_with_its_status():
     assert run.refusal.status == 400
 
 
-async def test_run_that_fails_after_output_has_no_refusal():
+async def test_response_run_that_fails_after_output_reports_the_failure_only_in_its_events():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
@@ -125,7 +125,7 @@ async def test_run_that_fails_after_output_has_no_refusal():
     assert [event.type for event in run.log][-1] == "response.failed"
 
 
-async def test_run_that_is_not_streamed_makes_few_events():
+async def test_response_run_that_is_not_streamed_has_one_delta_event_for_the_whole_text():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock(), is_streamed=False)
     run.start()
@@ -136,7 +136,7 @@ async def test_run_that_is_not_streamed_makes_few_events():
     assert run.events.response["output"][0]["content"][0]["text"] == "abcdef"
 
 
-async def test_client_that_disconnects_cancels_only_its_own_run():
+async def test_client_that_disconnects_cancels_only_its_own_response_run():
     own, other = a_ticket(), a_ticket()
     runs = [a_run(ticket, FakeClock()) for ticket in (own, other)]
     for run in runs:
@@ -149,7 +149,7 @@ async def test_client_that_disconnects_cancels_only_its_own_run():
     runs[1].cancel()
 
 
-async def test_renderer_with_a_bug_ends_the_stream_with_an_error_and_cancels_the_request():
+async def test_response_stream_whose_renderer_fails_ends_with_an_error_and_cancels_the_request():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
 
@@ -192,7 +192,7 @@ async def test_response_store_drops_expired_responses_and_reports_them_as_expire
     assert store.item("msg_in_1") is None
 
 
-async def test_response_store_with_keep_s_zero_keeps_nothing():
+async def test_response_store_with_keep_s_zero_stores_nothing():
     clock = FakeClock()
     store = MemoryResponseStore(0, clock.now)
     response = await stored_response(clock, 1)
@@ -202,7 +202,7 @@ async def test_response_store_with_keep_s_zero_keeps_nothing():
     assert store.find("resp_1") is None
 
 
-async def test_response_store_beyond_its_bytes_drops_the_oldest_but_no_running_one():
+async def test_response_store_beyond_its_byte_limit_drops_the_oldest_but_no_running_response():
     clock = FakeClock()
     first = await stored_response(clock, 1)
     store = MemoryResponseStore(60, clock.now, max_bytes=3 * (first.size_bytes + len(first.items)))
@@ -215,7 +215,7 @@ async def test_response_store_beyond_its_bytes_drops_the_oldest_but_no_running_o
     assert kept == [3, 4, 5, 99]
 
 
-async def test_what_continued_responses_hold_counts_once_and_until_the_last_of_them_is_dropped():
+async def test_response_store_counts_content_shared_by_continued_responses_once():
     """A picture in a first turn stays in memory for each later turn, although the first is dropped."""
     clock = FakeClock()
     picture = b" " * 10**6
@@ -234,7 +234,7 @@ async def test_what_continued_responses_hold_counts_once_and_until_the_last_of_t
     assert store.size_bytes == 0
 
 
-async def test_conversation_is_input_then_output_in_order():
+async def test_conversation_of_a_stored_response_has_its_input_before_its_output():
     clock = FakeClock()
     response = await stored_response(clock, 1)
     assert [item["id"] for item in items_in(response.conversation)] == ["msg_in_1", "msg_1_0"]
