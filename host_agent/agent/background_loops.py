@@ -114,10 +114,12 @@ class BackgroundLoops:
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_files(self) -> None:
-        """Restore deleted or changed files every FILE_CHECK_INTERVAL_S, and write what could not be written
-        to a full disk.
+        """Every FILE_CHECK_INTERVAL_S, write again what the agent must have on the disk if it was deleted,
+        changed, or could not be written before: the token, the PID file, the running settings, the journal
+        and the history.
 
-        The same tick gives the gateway's sockets to the watchdog and records whether disk writes fail.
+        At the same interval, the watchdog gets duplicates of the gateway's listening sockets, and the journal
+        an entry if writes have begun or ceased to fail.
         """
         token = KeptToken(self._config.home, self._token)  # every client reads the token from this file
         while True:

@@ -1,1 +1,1 @@
-"""Run the programs of the containers: service, nightly, worker, health check."""
+"""The entry points of the containers: the API service, the nightly job, the worker and the health check."""

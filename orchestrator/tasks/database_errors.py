@@ -40,8 +40,11 @@ class ErrorHandler:
         self._reported = ""
 
     def __call__(self, context: Any) -> DatabaseFailed | None:
-        """Return the error to raise if a client waits for an answer. Otherwise wait until the database can be
-        written, and mark the error so that DBOS tries again.
+        """Return the error to raise in place of the driver's if a client waits for an answer.
+
+        Otherwise return None. If the disk is full or read-only, first block until the database can be written
+        and mark the error as a lost connection, so that DBOS tries again. `context` is SQLAlchemy's
+        ExceptionContext.
         """
         cause = cause_of(context.original_exception)
         if cause not in REPORTED_AT_ONCE:

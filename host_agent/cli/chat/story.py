@@ -44,10 +44,10 @@ class Story:
         self._kept = (0, 0)
 
     def tell(self, kill: Callable[[int], None] | None) -> Shown:
-        """Stream the story, call `kill` with the engine's PID in the middle of a sentence, and return what
-        was shown.
+        """Have the model write the story and show it as it arrives. In the middle of a sentence, call `kill`
+        with the engine's PID: the demonstration is that the story goes on. Return what was shown.
 
-        If `kill` is None, print only the number of tokens instead of the story, and only on a terminal.
+        If `kill` is None, the story is not shown; a terminal shows the number of tokens that have arrived.
         """
         stream = AnswerStream(self._gateway, self._body)
         view = AnswerView()

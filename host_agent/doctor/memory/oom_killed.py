@@ -86,9 +86,8 @@ def _kills(since: float) -> list[OomKill]:
 
 
 def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
-    """Return the records of this home's containers, the Docker engine's memory in bytes, and a sentence.
-
-    The sentence says why Docker did not answer; it is empty if Docker answered.
+    """Return what Docker reports of the containers of this VESTAL_HOME, the Docker engine's memory in bytes,
+    and why Docker did not answer; that is empty if Docker answered.
     """
     try:
         return asyncio.run(_inspect_all(config.home.label))

@@ -19,8 +19,8 @@ DEPENDS_ON = {MLX_ENGINE: MLX_SERVER, ORCHESTRATOR: DOCKER, NIGHTLY: DOCKER}
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Ask the agent for the services' states, which `vestal status` shows, and report the unhealthy
-    services.
+    """Yield a finding for each service that is unhealthy according to the agent. `vestal status` shows the
+    same states.
     """
     silent = agent_state.of_silent_agent(config)
     if silent.state in (AgentState.NOT_RUNNING, AgentState.SUSPENDED):

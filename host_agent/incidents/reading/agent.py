@@ -63,11 +63,11 @@ class AgentEvents:
     agent_stopped = agent_stopping
 
     def begin_failed(self, entry: Entry) -> None:
-        """Open a fault, because Ollama could not be started or adopted."""
+        """Open an incident: Ollama could not be started, and none runs that could be supervised instead."""
         self._ledger.fail(entry, Failure(NOT_STARTED, failures.detail(entry.cause)))
 
     def disk_not_writable(self, entry: Entry) -> None:
-        """Open a fault, because files cannot be written."""
+        """Open an incident: files cannot be written."""
         incident = self._ledger.fail(entry, Failure("could not be written"), DISK)
         incident.add_cause(entry.cause)
         incident.become_urgent(entry.event, DISK)

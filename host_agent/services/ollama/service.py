@@ -161,8 +161,9 @@ class OllamaService:
                 await self.watch_once()
 
     async def watch_once(self) -> None:
-        """Check a server that has another owner, and request a recovery pass if it is down or gone. The pass
-        limits how often it restarts the server.
+        """Check an Ollama server that the agent did not start (Ollama's app or a service manager did), and
+        request a recovery pass if the server does not answer or its process has ended. The recovery pass
+        limits how often the server is restarted.
         """
         if await self.controller.yield_to_other_server():
             self.forget_failures()

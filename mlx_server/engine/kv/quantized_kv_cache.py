@@ -30,8 +30,10 @@ Triple = tuple[mx.array, mx.array, mx.array]
 
 
 class QuantizedRequestKV(QuantizedKVCache):
-    """Quantized keys and values of one request before it joins a batch. `position_offset` has the same
-    meaning as in RequestKV.
+    """Quantized keys and values of one request before it joins a batch.
+
+    `position_offset` is added to the index of each further token to get its position, because an image may
+    take other positions than tokens (as in RequestKV).
     """
 
     position_offset = 0

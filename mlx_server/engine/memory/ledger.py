@@ -23,7 +23,7 @@ class MemoryReading:
 
     `active_bytes` and `cached_bytes` are MLX's counters of memory in use and of free memory that it holds for
     reuse. These counters miss some of the memory that Metal holds, and the process's footprint misses some of
-    the memory that they count, so `own_bytes` is the larger of the two.
+    the memory that they count, so `own_bytes` is the larger of the footprint and the sum of the counters.
     """
 
     total_bytes: int

@@ -13,29 +13,29 @@ from mlx_server.engine.background_workers import BackgroundWorker
 from mlx_server.engine.prompt_cache.store import BlockStore
 
 MEMORY_SHARE = 0.25
-"""The share of the free memory that a slice may take. The rest is left to requests and models."""
+"""The share of the free memory that one part may take. The rest is left to requests and models."""
 
 START_AFTER_S = 0.25
-"""How many seconds to wait before the first slice. Requests to be resumed after another engine's death arrive
+"""How many seconds to wait before the first part. Requests to be resumed after another engine's death arrive
 within this time. They go first, because they need the processor to read their own prompts."""
 
 
 class PromptPreloading:
-    """Makes `worker` read cached prompts, one slice after another. `free_bytes` returns how much memory is
-    not reserved.
+    """Reads the keys and values of cached prompts from disk into RAM, a part at a time, on the thread
+    `worker`. A part takes at most MEMORY_SHARE of `free_bytes()`, the bytes of memory that are not reserved.
 
     Only the MLX thread may use a PromptPreloading. The worker has no other jobs, and wakes the MLX thread
-    after each slice.
+    after each part.
     """
 
     def __init__(self, store: BlockStore, worker: BackgroundWorker, free_bytes: Callable[[], int]) -> None:
         self._store, self._worker, self._free_bytes = store, worker, free_bytes
-        self._job: Future[None] | None = None  # the pause, or the slice that is being read
+        self._job: Future[None] | None = None  # the pause, or the part that is being read
         self._has_paused = False
 
     def advance(self) -> None:
-        """Begin to read the next slice, unless a slice is being read, or it is too early for the
-        first slice.
+        """Begin to read the next part, unless a part is being read, or it is too early for the first
+        one.
         """
         if self._job is not None and not self._job.done():
             return

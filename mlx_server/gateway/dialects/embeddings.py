@@ -75,8 +75,8 @@ async def embed(
 ) -> Embeddings:
     """Return the vectors of all texts of `request`.
 
-    Raises ClientDisconnected if the client leaves, and GatewayError if an operation fails or all vectors
-    together would be too large. A vector with NaN or Infinity, which damaged weights produce, raises
+    Raises ClientDisconnected if the client leaves, and GatewayError if the engine cannot embed a text or all
+    vectors together would be too large. A vector with NaN or Infinity, which damaged weights produce, raises
     ServerFault, because JSON cannot express it.
     """
     blocks: list[str] = []

@@ -37,9 +37,10 @@ class PostgresRanker:
         """Do nothing, because this ranker holds no memory."""
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
-        """Return the ids of chunks that match `match`, the best first; none for "".
+        """Return the ids of the chunks that contain any of the words in `match` (joined by " OR "), the best
+        first; none for "".
 
-        Each word is weighted by its rarity, which Postgres's own rank ignores.
+        Each word is weighted by its inverse document frequency, which Postgres's own rank ignores.
         """
         if not match:
             return []

@@ -209,8 +209,8 @@ def _bug(error: Exception) -> ServerFault:
 
 
 def _body_of(message: bytes) -> CreateBody:
-    """Return the body in a message. Raises BadRequest if the message is not a valid `response.create`, and
-    TooLarge if it has too many values.
+    """Return the request body in a WebSocket message. Raises BadRequest if the message is not a valid event
+    `response.create`, and TooLarge if its JSON has too many values.
     """
     is_large = len(message) > SMALL_BYTES
     if is_large:
