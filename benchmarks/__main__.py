@@ -87,13 +87,18 @@ def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
     if is_whole(run, wanted):
         progress(f"{run.name} has all of this; a new run begins.")
         return None
-    if not asked.resume and (measured := run.machine().get("vestal")) != program_version():
+    measured = str(run.machine().get("vestal"))
+    if measured.split(", ")[-1] == program_version():
+        progress(f"{run.name} goes on.")
+        return run
+    if not asked.resume:
         progress(
             f"{run.name} measured version {measured}; this is {program_version()}, so a new run begins. "
             "With --resume it goes on all the same."
         )
         return None
-    progress(f"{run.name} goes on.")
+    progress(f"{run.name} goes on with another version, which is noted beside version {measured}.")
+    run.write_machine(run.machine() | {"vestal": f"{measured}, {program_version()}"})
     return run
 
 

@@ -22,6 +22,7 @@ from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_model import DraftModel
 from mlx_server.engine.generation.drafting.drafter import Drafter
 from mlx_server.engine.generation.prefill_pace import PrefillPace
+from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, short_rest
 from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
 from mlx_server.engine.kv.kv_cache import share_offsets
@@ -72,6 +73,14 @@ class ComputedKv:
     row: int
 
 
+@dataclass(frozen=True)
+class _Prompt:
+    """How many tokens a request's prompt has, and of how many the keys and values were given to `add`."""
+
+    cached: int
+    tokens: int
+
+
 def _supports_padding(model: Any) -> bool:
     """Return whether the model can process prompts of different lengths together, padded to one length.
 
@@ -80,6 +89,15 @@ def _supports_padding(model: Any) -> bool:
     would store a wrong state.
     """
     return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
+
+
+def _can_be_cut(model: Any) -> bool:
+    """Return whether the model's caches can be cut to any of their tokens.
+
+    Of other caches, the prompt cache stores the state before the prompt's last token, so that the same prompt
+    can be continued. This state only exists if the last token is computed alone.
+    """
+    return all(type(cache) is KVCache for cache in make_prompt_cache(model))
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,8 @@ class Batch:
             prefill_batch_size=min(8, max_running) if _supports_padding(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
+        self._generator._prompt_batch = PromptBatch.empty(model, self._generator.sampler)
+        self._most_rest_tokens = MOST_TOKENS if _can_be_cut(model) else 1
         self._threads = ThreadsForProducts()
         self._pace = PrefillPace(prefill_step_tokens)
         self._slices = PromptSlices(self._generator, self._pace, self._threads)
@@ -132,11 +152,11 @@ class Batch:
             sampler, begin_step = self._generator.sampler, self._threads.begin_step
             self._drafts = DraftBatch.over(model, sampler, self.draft_counts, begin_step, draft_model)
             self._generator._generation_batch = self._drafts
-        self._cached_tokens: dict[int, int] = {}  # by uid: tokens whose KV was given to `add`
+        self._prompts: dict[int, _Prompt] = {}  # by uid
         self._returned_early: set[int] = set()  # uids whose first token `step` has returned before mlx-lm
 
     def __len__(self) -> int:
-        return len(self._cached_tokens)
+        return len(self._prompts)
 
     def add(
         self,
@@ -161,7 +181,9 @@ class Batch:
             samplers=[sampler],
             logits_processors=[list(processors)],
         )
-        self._cached_tokens[uid] = cached
+        if not pause and 1 < len(rest) <= self._most_rest_tokens:
+            self._generator._unprocessed_sequences[-1][1][:] = short_rest(rest)
+        self._prompts[uid] = _Prompt(cached, len(tokens))
         if self._drafts is not None:
             self._drafts.drafters[uid] = Drafter()
         return uid
@@ -204,12 +226,12 @@ class Batch:
         """
         if self.is_incomplete(uid):
             self.finish_slice()
-        self._cached_tokens.pop(uid, None)
+        self._prompts.pop(uid, None)
         self._returned_early.discard(uid)
         if self._drafts is not None:
             self._drafts.remove(uid)
         self._generator.remove([uid])
-        if not self._cached_tokens:
+        if not self._prompts:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
@@ -218,13 +240,13 @@ class Batch:
         """
         prompts, tokens = self._next()
         for prompt in prompts:
-            if (cached := self._cached_tokens.get(prompt.uid)) is not None:
-                done, total = prompt.progress
-                yield Prefilled(prompt.uid, cached + done, cached + total)
+            if (own := self._prompts.get(prompt.uid)) is not None:
+                done = own.tokens if prompt.end_of_prompt else own.cached + prompt.progress[0]
+                yield Prefilled(prompt.uid, done, own.tokens)
         for answer in tokens:
             if answer.uid in self._returned_early:
                 self._returned_early.discard(answer.uid)
-            elif answer.uid in self._cached_tokens:  # a removed request's next token was sampled ahead
+            elif answer.uid in self._prompts:  # a removed request's next token was sampled ahead
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
         yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
 
@@ -302,14 +324,14 @@ class Batch:
         for uid, token, logprobs in zip(
             batch.uids, batch._next_tokens.tolist(), batch._next_logprobs, strict=True
         ):
-            if uid in uids and uid in self._cached_tokens:
+            if uid in uids and uid in self._prompts:
                 self._returned_early.add(uid)
                 yield Sampled(uid, token, logprobs)
 
     def close(self) -> None:
         """End all requests, and free their keys and values."""
         self._slices.close()
-        self._generator.remove(list(self._cached_tokens))
-        self._cached_tokens.clear()
+        self._generator.remove(list(self._prompts))
+        self._prompts.clear()
         self._returned_early.clear()
         self._generator.close()

@@ -33,7 +33,7 @@ class QuantizedRequestKV(QuantizedKVCache):
     """Quantized keys and values of one request before it joins a batch.
 
     `position_offset` is added to the index of each further token to get its position, because an image may
-    take other positions than tokens (as in RequestKV).
+    take more tokens than positions (as in RequestKV).
     """
 
     position_offset = 0

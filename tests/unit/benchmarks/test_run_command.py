@@ -68,12 +68,14 @@ def test_benchmark_command_starts_a_new_full_run_if_finished_changed_or_asked(
     assert latest is not None and latest.name == performed[0][0]
 
 
-def test_benchmark_command_with_resume_continues_a_full_run_of_another_version(
+def test_benchmark_command_with_resume_continues_a_full_run_of_another_version_and_notes_it(
     tmp_path: Path, performed: list[tuple[str, Any]]
 ):
     stored(tmp_path, "older", OUT_OF_TIME)
     command.stored_run("full", ["--resume"], tmp_path)
-    assert performed[0][0] == "full-20260101-000000"
+    command.stored_run("full", [], tmp_path)
+    assert [name for name, _ in performed] == ["full-20260101-000000"] * 2
+    assert RunFolder(tmp_path / "full-20260101-000000").machine()["vestal"] == "older, abc"
 
 
 def test_benchmark_command_never_continues_a_quick_run(tmp_path: Path, performed: list[tuple[str, Any]]):

@@ -25,9 +25,12 @@ def test_require_space_with_just_enough_free_space_raises_nothing(tmp_path):
 
 def test_free_bytes_of_a_missing_folder_is_measured_at_an_existing_parent_folder(tmp_path, monkeypatch):
     measured: list[Path] = []
-    monkeypatch.setattr(
-        disk.shutil, "disk_usage", lambda folder: measured.append(folder) or SimpleNamespace(free=7)
-    )
+
+    def measure(folder: Path) -> SimpleNamespace:
+        measured.append(folder)
+        return SimpleNamespace(free=7)
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", measure)
     assert disk.free_bytes(tmp_path / "a" / "b") == 7
     assert measured == [tmp_path]
 

@@ -1,0 +1,67 @@
+"""mlx-lm's PromptProcessingBatch, extended: a short rest of a prompt is computed in the step that samples the
+first token.
+
+mlx-lm computes all tokens of a prompt but the last, and then the last one in a step of its own. A step reads
+all weights, however few tokens it computes. So one step for both halves the time to the first token of a
+prompt whose beginning is cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import PromptProcessingBatch
+
+MOST_TOKENS = 32
+"""The most prompt tokens that such a step computes, for all requests that start at the same time. It computes
+the scores of the whole vocabulary for each of these tokens, though it uses only those of each request's last
+one."""
+
+
+class PromptBatch(PromptProcessingBatch):
+    """A PromptProcessingBatch whose requests may begin to generate with several tokens left of their prompts.
+
+    Such tokens are one element of a segment, a tuple (`short_rest`), because mlx-lm lets a request generate
+    once its last segment has a single element.
+    """
+
+    model: Any
+
+    def generate(self, tokens: list[list[Any]]) -> Any:
+        """Let the requests generate. Return their GenerationBatch, which has sampled their first tokens.
+
+        `tokens` holds the last segment of each request.
+        """
+        rests = [list(part[0]) if isinstance(part[0], tuple) else part for part in tokens]
+        width = len(rests[0])
+        if width == 1 or any(len(rest) != width for rest in rests) or width * len(rests) > MOST_TOKENS:
+            return super().generate(rests)
+        for computed, rest in zip(self.tokens, rests, strict=True):
+            computed.extend(rest[:-1])
+        model, self.model = self.model, _Preceded(self.model, [rest[:-1] for rest in rests])
+        try:
+            batch = super().generate([rest[-1:] for rest in rests])
+        finally:
+            self.model = model
+        batch.model = model
+        return batch
+
+
+class _Preceded:
+    """The model, which computes given tokens of each row before those that it is called with."""
+
+    def __init__(self, model: Any, tokens: list[list[int]]) -> None:
+        self._model, self._tokens = model, mx.array(tokens)
+
+    def __call__(self, tokens: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self._model(mx.concatenate([self._tokens, tokens], axis=1), cache=cache)
+        return logits
+
+
+def short_rest(tokens: Sequence[int]) -> list[list[Any]]:
+    """Return the segments for the rest of a prompt that is to be computed in one step with its first sampled
+    token.
+    """
+    return [[tuple(tokens)]]
