@@ -14,7 +14,6 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
 from mlx_server.engine.generation.drafting.draft_batch import DraftBatch
@@ -26,7 +25,7 @@ from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, 
 from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
 from mlx_server.engine.kv.kv_cache import share_offsets
-from mlx_server.engine.kv.request_caches import make_request_caches
+from mlx_server.engine.kv.request_caches import can_drop_tokens, make_request_caches, supports_padding
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 _NO_TOKEN_LIMIT = 1 << 62
@@ -81,25 +80,6 @@ class _Prompt:
     tokens: int
 
 
-def _supports_padding(model: Any) -> bool:
-    """Return whether the model can process prompts of different lengths together, padded to one length.
-
-    A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not skip it: a
-    short prompt that is processed together with a long one gets a different answer, and the prompt cache
-    would store a wrong state.
-    """
-    return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
-
-
-def _can_be_cut(model: Any) -> bool:
-    """Return whether the model's caches can be cut to any of their tokens.
-
-    Of other caches, the prompt cache stores the state before the prompt's last token, so that the same prompt
-    can be continued. This state only exists if the last token is computed alone.
-    """
-    return all(type(cache) is KVCache for cache in make_prompt_cache(model))
-
-
 @dataclass(frozen=True)
 class BatchLimits:
     """How many requests run together, and how many prompt tokens a step may process.
@@ -138,11 +118,13 @@ class Batch:
             model,
             max_tokens=_NO_TOKEN_LIMIT,
             completion_batch_size=max_running,
-            prefill_batch_size=min(8, max_running) if _supports_padding(model) else 1,
+            prefill_batch_size=min(8, max_running) if supports_padding(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
         self._generator._prompt_batch = PromptBatch.empty(model, self._generator.sampler)
-        self._most_rest_tokens = MOST_TOKENS if _can_be_cut(model) else 1
+        # Of caches that cannot drop tokens, the prompt cache stores the state before the prompt's last token,
+        # which exists only if that token is computed alone.
+        self._most_rest_tokens = MOST_TOKENS if can_drop_tokens(model) else 1
         self._threads = ThreadsForProducts()
         self._pace = PrefillPace(prefill_step_tokens)
         self._slices = PromptSlices(self._generator, self._pace, self._threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.kv.kv_cache import RequestKV
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
@@ -56,3 +56,13 @@ def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | Non
     except Exception as error:  # a model may raise any exception for a cache that it does not know
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     return None
+
+
+def supports_padding(model: Any) -> bool:
+    """Return whether the model can process prompts of different lengths together, padded to one length.
+
+    A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not skip it: a
+    short prompt that is processed together with a long one gets a different answer, and the prompt cache
+    would store a wrong state.
+    """
+    return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
