@@ -21,7 +21,7 @@ from benchmarks.client.requests import MODEL
 from benchmarks.processes.gateway import installed_models
 
 CHAT = "/v1/chat/completions"
-TIMEOUT_S = 240.0
+TIMEOUT_S = 600.0
 
 
 async def stream(
