@@ -203,12 +203,8 @@ class _Cut:
 
     def kept(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         first, end = self.lead
-        systems = [
-            message
-            for number, message in enumerate(messages[: self.start])
-            if _is_system(message) and not first <= number < end
-        ]
-        return (*systems, *messages[first:end], *messages[self.start :])
+        before, after = (filter(_is_system, part) for part in (messages[:first], messages[end : self.start]))
+        return (*before, *messages[first:end], *after, *messages[self.start :])
 
 
 def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:

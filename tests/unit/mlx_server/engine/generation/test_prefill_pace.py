@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_server.engine.generation.prefill_pace import FEWEST_TOKENS, PrefillPace
@@ -74,14 +74,17 @@ def test_prompt_slices_stay_small_until_the_step_time_of_the_answers_is_known():
     assert max(paced(pace, 0.1, 0.0, 0.001)) == 0.1 + 2 * FEWEST_TOKENS * 0.001
 
 
+@example(0.5, 0.2578125, 0.0001, 76)
 @given(st.floats(0.005, 0.5), st.floats(0, 0.3), st.floats(0.0001, 0.02), st.integers(FEWEST_TOKENS, 2048))
 def test_prompt_slices_that_can_be_paused_are_sized_by_their_parts_and_by_the_whole(
     step_s, fixed, token, most
 ):
-    """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice."""
+    """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice. Where a token costs
+    little of a part, the size needs many slices to settle.
+    """
     pace = PrefillPace(most)
     pace.record_step(step_s)
-    for _ in range(60):
+    for _ in range(600):
         tokens = pace.slice_tokens(1)
         part_s = step_s * (fixed + token * tokens)
         pace.record_slice(tokens, 30 * part_s, part_s)

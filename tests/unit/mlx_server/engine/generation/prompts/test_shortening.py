@@ -163,6 +163,16 @@ def test_shortening_a_very_long_conversation_renders_and_tokenizes_it_only_a_few
     assert server.tokenizer.encoded_chars < 300_000
 
 
+def test_shortening_within_the_last_turn_keeps_system_messages_in_their_order():
+    """A system message between two answers was put before one that preceded it. Found by Hypothesis."""
+    empty = {"role": "assistant", "content": ""}
+    rules = [{"role": "system", "content": "abc "}, {"role": "system", "content": ""}]
+    op = chat({"role": "user", "content": "first"}, rules[0], empty, rules[1], empty, shift=False)
+    shorter, _ = Server(40)._shortener.fitting(op)
+    assert shorter.messages is not None and len(shorter.messages) == 4
+    assert [message for message in shorter.messages if message["role"] == "system"] == rules
+
+
 roles = st.sampled_from(["system", "user", "user", "assistant", "tool"])
 any_message = st.builds(lambda role, n: {"role": role, "content": "abc " * n}, roles, st.integers(0, 40))
 
