@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.faults import table as fault_table
+from benchmarks.figures import Figure
 from benchmarks.report import reasons
 from benchmarks.report.markdown import Stored, TableMaker, lost_without_reason, run_markdown
 from benchmarks.report.plots import BEGIN, END, FOLDER, readme_block, svg_files
@@ -48,10 +49,22 @@ def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
     about = {name: scenario.about for name, scenario in scenarios().items()}
     parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
     for number, run in enumerate(runs):
-        links = [f"![{name.removesuffix('.svg')}](results/plots/{name})" for name in svg_files(run.figures)]
-        plots = "\n" + "\n\n".join(links) + "\n" if number == 0 and links else ""
+        charts = svg_files(newest_figures(runs))
+        links = [f"![{name.removesuffix('.svg')}](results/plots/{name})" for name in charts]
+        plots = "\n" + "\n\n".join(links) + "\n" if number == len(runs) - 1 and links else ""
         parts.append(f"## {run.name}\n\n{run_markdown(run, about, why, own_tables())}{plots}")
     return "\n".join(parts)
+
+
+def newest_figures(runs: Sequence[Stored]) -> list[Figure]:
+    """Return the figures that the charts show: those of each scenario from the last run that has any."""
+    by_scenario: dict[str, list[Figure]] = {}
+    for run in runs:
+        by_scenario |= {
+            name: [figure for figure in run.figures if figure.scenario == name]
+            for name in {figure.scenario for figure in run.figures}
+        }
+    return [figure for figures in by_scenario.values() for figure in figures]
 
 
 def own_tables() -> dict[str, TableMaker]:
@@ -64,8 +77,8 @@ def files(runs: Sequence[Stored], why: Sequence[reasons.Reason], readme: str) ->
     content of the README.
     """
     made = {RESULTS_PAGE: page(runs, why)}
-    made |= {f"{FOLDER}/{name}": text for name, text in svg_files(runs[0].figures).items()}
-    made["README.md"] = with_block(readme, readme_block(runs[0].figures))
+    made |= {f"{FOLDER}/{name}": text for name, text in svg_files(newest_figures(runs)).items()}
+    made["README.md"] = with_block(readme, readme_block(newest_figures(runs)))
     return made
 
 

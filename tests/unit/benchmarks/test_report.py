@@ -201,3 +201,13 @@ def test_every_published_row_that_vestal_lost_has_a_reason():
 
 def test_reasons_for_lost_rows_are_whole_sentences():
     assert all(reason.because.strip().endswith(".") for reason in load())
+
+
+def test_charts_of_several_runs_show_each_scenario_of_the_last_run_that_has_it():
+    def run(name: str, *scenarios: str) -> Stored:
+        return Stored(
+            name, [Figure(f"{name}/{each}", "vestal", 1.0, scenario=each) for each in scenarios], {}, {}
+        )
+
+    shown = publish.newest_figures([run("first", "killed", "throughput"), run("second", "throughput")])
+    assert [figure.row for figure in shown] == ["first/killed", "second/throughput"]
