@@ -78,7 +78,7 @@ def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
 
 def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
     """Return the latest full run if it is not finished and measured this version of the program (or
-    `--resume` was given), else None.
+    `--resume` was given), else None. With `--resume`, this version is noted beside the first one.
     """
     run = None if asked.new else latest_run(results, FULL)
     if run is None:
@@ -88,17 +88,16 @@ def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
         progress(f"{run.name} has all of this; a new run begins.")
         return None
     measured = str(run.machine().get("vestal"))
-    if measured.split(", ")[-1] == program_version():
-        progress(f"{run.name} goes on.")
-        return run
-    if not asked.resume:
+    is_same = measured.split(", ")[-1] == program_version()
+    if not is_same and not asked.resume:
         progress(
             f"{run.name} measured version {measured}; this is {program_version()}, so a new run begins. "
             "With --resume it goes on all the same."
         )
         return None
-    progress(f"{run.name} goes on with another version, which is noted beside version {measured}.")
-    run.write_machine(run.machine() | {"vestal": f"{measured}, {program_version()}"})
+    progress(f"{run.name} goes on.")
+    if not is_same:
+        run.write_machine(run.machine() | {"vestal": f"{measured}, {program_version()}"})
     return run
 
 

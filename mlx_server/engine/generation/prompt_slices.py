@@ -38,8 +38,14 @@ class PromptSlices:
     def has(self, uid: int) -> bool:
         """Return True if the paused slice processes request `uid`, so that its keys and values are
         incomplete.
+
+        These are all requests except the running answers and those that have arrived since the slice began.
+        While a slice is paused in the step that samples a request's first token, that request is in none of
+        the generator's batches.
         """
-        return self.is_paused and uid in (*self._generator._prompt_batch.uids, *self._joining.uids)
+        generator = self._generator
+        arrived = (waiting[0] for waiting in generator._unprocessed_sequences)
+        return self.is_paused and uid not in (*generator._generation_batch.uids, *arrived)
 
     def process_alone(self) -> tuple[list[Any], list[Any]]:
         """Process a slice of the largest size while no answer runs. Return BatchGenerator's responses for

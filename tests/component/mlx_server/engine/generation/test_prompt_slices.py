@@ -157,3 +157,16 @@ def test_prompt_slice_is_processed_in_one_step_if_the_attention_cannot_be_paused
     long = batch.add(LONG, GREEDY, [])
     assert any(isinstance(one, Prefilled) and one.uid == long for one in batch.step())
     batch.close()
+
+
+def test_short_prompt_removed_while_paused_in_its_first_step_leaves_the_batch(model):
+    """Its request was in none of mlx-lm's batches then, was not removed, and joined the answers for good."""
+    batch, answer = with_running_answer(model)
+    short = batch.add([5, 6, 7, 8, 9, 10], GREEDY, [])
+    list(batch.step())
+    assert batch.is_incomplete(short) and batch.computed(short) is None
+    batch.remove(short)
+    for _ in range(4):
+        assert {one.uid for one in batch.step()} == {answer}
+    assert batch._generator._generation_batch.uids == [answer]
+    batch.close()
