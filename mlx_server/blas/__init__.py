@@ -44,13 +44,15 @@ def has_small_kernels() -> bool:
 
 
 def threads() -> int:
-    """Return how many threads OpenBLAS uses; 0 if another BLAS is loaded."""
+    """Return how many threads products use; 0 if a BLAS other than OpenBLAS is loaded."""
     count = getattr(ctypes.CDLL(None), "openblas_get_num_threads", None)
     return int(count()) if count is not None else 0
 
 
 def set_threads(count: int) -> None:
-    """Let OpenBLAS use `count` threads from its next product on. OpenBLAS must be loaded."""
+    """Let OpenBLAS, and our products of a few rows, use `count` threads from the next product on. OpenBLAS
+    must be loaded.
+    """
     ctypes.CDLL(None).openblas_set_num_threads(ctypes.c_int(count))
 
 

@@ -1,4 +1,5 @@
-"""Build the library for products of a few rows (`narrow_products.c`), for the processor of this machine.
+"""Build the library for products of a few rows (`narrow_products.c`, and its threads in `helper_threads.c`)
+for the processor of this machine.
 
 Where MLX's CPU build runs there is a C compiler, because MLX compiles kernels of its own with it.
 """
@@ -14,9 +15,11 @@ from pathlib import Path
 
 from mlx_server.blas.made_once import made_once
 
-_SOURCE = Path(__file__).with_suffix(".c")
+_FOLDER = Path(__file__).parent
+_SOURCES = (_FOLDER / "narrow_products.c", _FOLDER / "helper_threads.c")
+_HEADERS = (_FOLDER / "helper_threads.h",)
 _COMPILERS = ("cc", "gcc", "clang")
-_OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC")
+_OPTIONS = ("-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 _BUILT_WITHIN_S = 60.0
 _CPUINFO = Path("/proc/cpuinfo")
 _TELLING = ("flags", "Features", "model name", "CPU part")
@@ -31,11 +34,11 @@ def narrow_library(folders: Iterable[Path]) -> Path | None:
 
 
 def _digest() -> str:
-    """Return a short digest of all that the library depends on: source, compiler options and processor.
+    """Return a short digest of all that the library depends on: sources, compiler options and processor.
 
     The processor is included because a folder may be copied to a machine that lacks some of its instructions.
     """
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (*_SOURCES, *_HEADERS)))
     digest.update(repr((_OPTIONS, platform.machine(), _processor())).encode())
     return digest.hexdigest()[:12]
 
@@ -49,11 +52,11 @@ def _processor() -> list[str]:
 
 
 def _build(library: Path) -> None:
-    """Compile `narrow_products.c` to the file `library`. Raises OSError if there is no C compiler, and
+    """Compile the sources to the file `library`. Raises OSError if there is no C compiler, and
     subprocess.SubprocessError if the compiler fails or takes longer than a minute.
     """
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         raise FileNotFoundError("There is no C compiler.")
-    command = [compiler, *_OPTIONS, "-o", str(library), str(_SOURCE)]
+    command = [compiler, *_OPTIONS, "-o", str(library), *map(str, _SOURCES)]
     subprocess.run(command, check=True, capture_output=True, timeout=_BUILT_WITHIN_S)

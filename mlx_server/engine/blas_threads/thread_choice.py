@@ -1,10 +1,11 @@
-"""Decide how many threads OpenBLAS uses for the next slice of a prompt, or the next step of answers. Pure.
+"""Decide how many threads compute the products of the next slice of a prompt, or the next step of answers.
+Pure.
 
 OpenBLAS's threads wait for each other after every product, so a single thread whose core is busy slows all of
 them down. Measured on two cores: 295 tokens of a prompt per second with two threads, 215 with one; beside
 another busy process, 70 with two, 175 with one. A step of eight answers takes 90 ms with two threads, 135
 with one; beside another busy process, 320 with two, 135 with one. So more threads are used only while cores
-are idle. When they prove slower, they are not tried again for a while.
+are idle. If they prove no faster, they are not tried again for a while.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ _FREE_SHARE = 0.8
 """The share of the additional cores that must be idle before they are used."""
 _FEWEST_TOKENS = 64
 """Slices with fewer tokens are not measured, because they say little about speed."""
-_FEWEST_STEP_TOKENS = 24
-"""Steps of answers are measured together until they have computed this many tokens. The number is as small as
-it can be and still tell the speeds apart, because new answers run with few threads until then."""
+_FEWEST_STEP_TOKENS, _FEWEST_STEPS_S = 24, 0.3
+"""Steps of answers are measured together until they have computed this many tokens, or have taken this many
+seconds. That is as few as can tell the speeds apart, because new answers run with few threads until then."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 600.0
+_LEAST_GAIN = 1.05
+"""How many times as fast more threads must be: each of them takes a core from other processes."""
+_COMPARABLE_S = 10.0
+"""For how long the measured speed with few threads is compared with newer ones. Steps become slower as
+answers become longer, so an older speed would say little."""
 _WEIGHT = 0.3
 """The weight of the newest measurement in the moving average of the speed."""
 
@@ -33,8 +39,9 @@ class ThreadChoice:
     ) -> None:
         self.few, self.most = few, most
         self._fewest_tokens = fewest_tokens
-        self._few_first = few_first
-        self._tokens_per_s: dict[int, float] = {}
+        self._measures_few = few_first
+        self._tokens_per_s: float | None = None  # with few threads
+        self._measured_at_s = float("-inf")
         self._pause_s = _FIRST_PAUSE_S
         self._paused_until_s = float("-inf")
 
@@ -43,68 +50,66 @@ class ThreadChoice:
 
         `others_cores` is how many cores other processes keep busy; None if that is unknown.
         """
-        if others_cores is None or now < self._paused_until_s:
-            return self.few
-        if self._few_first and self.few not in self._tokens_per_s:
+        if others_cores is None or now < self._paused_until_s or self._measures_few:
             return self.few
         free = self.most - self.few - others_cores
         return self.most if free >= _FREE_SHARE * (self.most - self.few) else self.few
 
     def record(self, threads: int, tokens: int, seconds: float, now: float) -> None:
-        """Record that computing `tokens` tokens with `threads` threads took `seconds`. If more threads were
-        slower than few, use few for a while.
+        """Record that computing `tokens` tokens with `threads` threads took `seconds`.
+
+        If more threads were hardly faster than few, use few for a while. If the speed with few threads was
+        measured too long ago to say so, measure it again first.
         """
         if tokens < self._fewest_tokens or seconds <= 0:
             return
-        speed = tokens / seconds
-        known = self._tokens_per_s.get(threads)
-        self._tokens_per_s[threads] = speed if known is None else known + _WEIGHT * (speed - known)
-        usual = self._tokens_per_s.get(self.few)
-        if threads == self.few or usual is None:
-            return
-        if speed < usual:
+        speed, usual = tokens / seconds, self._tokens_per_s
+        if threads == self.few:
+            self._tokens_per_s = speed if usual is None else usual + _WEIGHT * (speed - usual)
+            self._measured_at_s, self._measures_few = now, False
+        elif usual is None or speed >= _LEAST_GAIN * usual:
+            self._pause_s = _FIRST_PAUSE_S
+        elif now - self._measured_at_s > _COMPARABLE_S:
+            self._tokens_per_s, self._measures_few = None, True
+        elif now >= self._paused_until_s:
             self._paused_until_s = now + self._pause_s
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        else:
-            self._pause_s = _FIRST_PAUSE_S
 
 
 class StepThreadChoice:
     """Chooses the threads for steps that compute one token, or a few, of each of several answers.
 
     How much more threads gain depends on how many rows (tokens) a step computes. So a choice is made, and
-    speeds are measured, separately for each power of two of the rows.
+    speeds are measured, separately for each power of two of the rows. Steps of fewer than `fewest_rows` rows
+    always have few threads.
     """
 
-    FEWEST_ROWS = 4
-    """With fewer rows, nearly all time goes into reading the weights, so more threads gain nothing."""
-
-    def __init__(self, few: int, most: int) -> None:
-        self.few, self.most = few, most
+    def __init__(self, few: int, most: int, *, fewest_rows: int = 1) -> None:
+        self.few, self.most, self._fewest_rows = few, most, fewest_rows
         self._choices: dict[int, ThreadChoice] = {}
         self._counted: dict[int, tuple[int, int, float]] = {}  # by size: threads, rows, and seconds so far
 
     def choose(self, rows: int, others_cores: float | None, now: float) -> int:
         """Return the number of threads for a step that computes `rows` tokens."""
-        if rows < self.FEWEST_ROWS:
+        if rows < self._fewest_rows:
             return self.few
         return self._choice(rows).choose(others_cores, now)
 
     def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
         """Record that a step that computed `rows` tokens with `threads` threads took `seconds`."""
-        if rows < self.FEWEST_ROWS:
+        if rows < self._fewest_rows:
             return
         size = rows.bit_length()
         before = self._counted.get(size)
         if before is None or before[0] != threads:
             before = (threads, 0, 0.0)
         counted = (threads, before[1] + rows, before[2] + seconds)
-        if counted[1] >= _FEWEST_STEP_TOKENS:
+        if counted[1] >= _FEWEST_STEP_TOKENS or counted[2] >= _FEWEST_STEPS_S:
             self._choice(rows).record(threads, counted[1], counted[2], now)
             counted = (threads, 0, 0.0)
         self._counted[size] = counted
 
     def _choice(self, rows: int) -> ThreadChoice:
         size = rows.bit_length()
-        choice = ThreadChoice(self.few, self.most, few_first=True, fewest_tokens=_FEWEST_STEP_TOKENS)
+        choice = ThreadChoice(self.few, self.most, few_first=True, fewest_tokens=1)
         return self._choices.setdefault(size, choice)

@@ -1,4 +1,4 @@
-"""Set how many threads OpenBLAS uses for large products, by how busy other processes keep the cores."""
+"""Set how many threads compute large products, by how busy other processes keep the cores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from mlx_server.engine.blas_threads.other_processes import OtherProcesses
 from mlx_server.engine.blas_threads.thread_choice import StepThreadChoice, ThreadChoice
 from mlx_server.engine_environment import THREADS_CHOSEN
 
+_FEWEST_ROWS_OF_SMALL_KERNELS = 4
+"""OpenBLAS's kernels for small matrices, which compute steps of fewer rows, use one thread."""
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -20,7 +23,7 @@ class _Step:
 
 
 class ThreadsForProducts:
-    """Sets the number of OpenBLAS's threads for each slice of a prompt, batch of texts and step of answers.
+    """Sets the number of threads for each slice of a prompt, batch of texts and step of answers.
 
     Does nothing on macOS, on a machine with one core, with a BLAS other than OpenBLAS, or if the user has set
     the number of threads.
@@ -30,7 +33,9 @@ class ThreadsForProducts:
         few, most = blas.threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         chosen = os.environ.get(THREADS_CHOSEN) == "1"
         self._works = chosen and 0 < few < most
-        self._slices, self._steps = ThreadChoice(few, most), StepThreadChoice(few, most)
+        fewest_rows = _FEWEST_ROWS_OF_SMALL_KERNELS if blas.has_small_kernels() else 1
+        self._slices = ThreadChoice(few, most)
+        self._steps = StepThreadChoice(few, most, fewest_rows=fewest_rows)
         self._others = OtherProcesses()
         self._few = self._set = few
         self._slice_began_s: float | None = None
@@ -69,9 +74,7 @@ class ThreadsForProducts:
         now = time.monotonic()
         if self._step is not None:
             self._steps.record(self._step.rows, self._step.threads, now - self._step.began_s, now)
-        threads = self._few
-        if rows >= StepThreadChoice.FEWEST_ROWS:
-            threads = self._steps.choose(rows, self._others.busy_cores(now), now)
+        threads = self._steps.choose(rows, self._others.busy_cores(now), now)
         self._step = _Step(now, rows, threads)
         self._use(threads)
 

@@ -267,7 +267,7 @@ class Batch:
         """
         answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
         if len(answers):
-            self._threads.rest()
+            self._threads.begin_step(len(answers))
             with mx.stream(self._generator.stream):
                 tokens = list(answers.next())
                 mx.eval(answers._next_tokens)

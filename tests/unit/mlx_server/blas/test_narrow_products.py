@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -70,14 +72,15 @@ ALPHAS, BETAS = st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.25])
 
 @given(
     arrays=operands(
-        st.integers(1, 8), st.one_of(st.integers(32, 90), st.integers(2000, 2100)), st.integers(32, 80)
+        st.integers(1, 32), st.one_of(st.integers(32, 90), st.integers(2000, 2100)), st.integers(32, 80)
     ),
     alpha=ALPHAS,
     beta=BETAS,
+    threads=st.integers(1, 4),
 )
-def test_product_with_few_rows_and_a_transposed_matrix_equals_numpys(library, arrays, alpha, beta):
+def test_product_with_few_rows_and_a_transposed_matrix_equals_numpys(library, arrays, alpha, beta, threads):
     x, weight, y = arrays
-    _check(library, x, weight, weight.T, y, alpha, beta, TRANSPOSED)
+    _check(library, x, weight, weight.T, y, alpha, beta, TRANSPOSED, threads)
 
 
 @given(
@@ -93,7 +96,7 @@ def test_product_with_few_rows_and_an_untransposed_matrix_equals_numpys(library,
     _check(library, x, weight, weight, y, alpha, beta, AS_IT_IS)
 
 
-def _check(library, x, weight, factor, y, alpha, beta, transposed):
+def _check(library, x, weight, factor, y, alpha, beta, transposed, threads=1):
     """Compute `y`, and compare it with `alpha x factor + beta y`. What lies beyond its columns must stay."""
     wanted = alpha * (x.astype(np.float64) @ factor) + (beta * y if beta else 0)
     whole = y if y.base is None else y.base
@@ -101,17 +104,49 @@ def _check(library, x, weight, factor, y, alpha, beta, transposed):
     if not beta:
         y[:] = np.nan  # BLAS does not read the result then
     products = Products(library)
+    products.threads = threads
     products(x, weight, y, alpha, beta, transposed)
     assert products.passed_on == 0
     np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(whole[:, y.shape[1] :], beyond)
 
 
+def test_products_of_several_threads_at_once_share_the_helpers_and_are_all_right(library):
+    random, products = np.random.default_rng(0), Products(library)
+    products.threads = 3
+    weights = [random.standard_normal((3000, 64), np.float32) for _ in range(4)]
+
+    def multiply_often(weight: np.ndarray) -> None:
+        for rows in range(1, 33):
+            x, y = random_rows[rows - 1], np.zeros((rows, 3000), np.float32)
+            products(x, weight, y)
+            np.testing.assert_allclose(y, x.astype(np.float64) @ weight.T, rtol=1e-4, atol=1e-4)
+
+    random_rows = [random.standard_normal((rows, 64), np.float32) for rows in range(1, 33)]
+    with ThreadPoolExecutor(len(weights)) as pool:
+        for done in [pool.submit(multiply_often, weight) for weight in weights]:
+            done.result(timeout=60)
+
+
+def test_helper_threads_of_products_sleep_while_there_is_no_product(library):
+    products = Products(library)
+    products.threads = 4
+    x, weight, y = (np.ones(shape, np.float32) for shape in ((1, 64), (3000, 64), (1, 3000)))
+    for _ in range(20):
+        products(x, weight, y)
+        time.sleep(0.001)
+    before_s = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before_s < 0.1
+    products(x, weight, y)
+    assert (y == 64).all()
+
+
 @pytest.mark.parametrize(
     ("rows", "outputs", "width", "threads", "transposed"),
     [
-        (9, 64, 64, 1, TRANSPOSED),
-        (5, 64, 64, 2, TRANSPOSED),
+        (33, 64, 64, 1, TRANSPOSED),
+        (33, 64, 64, 2, TRANSPOSED),
         (1, 31, 64, 1, TRANSPOSED),
         (1, 64, 31, 1, TRANSPOSED),
         (4, 64, 64, 1, AS_IT_IS),

@@ -24,11 +24,32 @@ def test_blas_thread_choice_avoids_more_threads_for_a_growing_time_after_they_we
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 10.0)
     assert [choice.choose(0.0, now) for now in (10.0, 39.9, 40.1)] == [1, 1, 2]
+    choice.record(1, 512, 2.0, 40.0)
     choice.record(2, 512, 4.0, 50.0)
     assert [choice.choose(0.0, now) for now in (109.0, 111.0)] == [1, 2]
+    choice.record(1, 512, 2.0, 120.0)
     choice.record(2, 512, 1.0, 120.0)
     choice.record(2, 512, 9.0, 130.0)
     assert [choice.choose(0.0, now) for now in (159.0, 161.0)] == [1, 2]
+
+
+@pytest.mark.parametrize(("seconds", "threads"), [(1.8, 2), (1.95, 1)])
+def test_more_blas_threads_are_kept_only_if_they_are_clearly_faster(seconds, threads):
+    choice = ThreadChoice(1, 2)
+    choice.record(1, 512, 2.0, 0.0)
+    choice.record(2, 512, seconds, 1.0)
+    assert choice.choose(0.0, 2.0) == threads
+
+
+def test_more_blas_threads_that_seem_slower_than_long_ago_are_compared_with_few_threads_anew():
+    choice = ThreadChoice(1, 2)
+    choice.record(1, 512, 2.0, 0.0)
+    choice.record(2, 512, 4.0, 60.0)  # perhaps the answers have become longer
+    assert choice.choose(0.0, 60.0) == 1
+    choice.record(1, 512, 7.0, 62.0)
+    assert choice.choose(0.0, 62.0) == 2
+    choice.record(2, 512, 4.0, 64.0)
+    assert choice.choose(0.0, 64.0) == 2
 
 
 def test_blas_thread_choice_ignores_the_speed_of_short_slices():
@@ -86,7 +107,7 @@ def test_prompt_slice_gets_more_blas_threads_while_only_this_process_is_busy(mac
     threads = ThreadsForProducts()
     for _ in range(3):
         threads.begin()
-        machine.run(1.0, others=0.05, own=1.0)
+        machine.run(0.7 if machine.set[-1:] == [2] else 1.0, others=0.05, own=1.0)
         threads.end(512)
     assert machine.set == [2, 1, 2, 1]  # nothing is known before the first slice
 
@@ -129,11 +150,19 @@ def test_blas_threads_are_not_changed_where_they_cannot_be_chosen(machine, monke
     assert machine.set == []
 
 
-def test_step_of_few_answers_always_gets_one_blas_thread():
+def test_step_of_few_answers_always_gets_one_blas_thread_if_its_products_use_one():
+    choice = StepThreadChoice(1, 2, fewest_rows=4)
+    for rows in (3, 4) * 100:
+        choice.record(rows, 1, 0.01, 0.0)
+    assert [choice.choose(rows, 0.0, 0.0) for rows in (0, 3, 4)] == [1, 1, 2]
+
+
+def test_steps_of_one_answer_are_measured_after_a_third_of_a_second():
     choice = StepThreadChoice(1, 2)
-    for _ in range(100):
-        choice.record(3, 1, 0.01, 0.0)
-    assert choice.choose(3, 0.0, 0.0) == 1
+    for _ in range(4):
+        assert choice.choose(1, 0.0, 0.0) == 1
+        choice.record(1, 1, 0.08, 0.0)
+    assert choice.choose(1, 0.0, 0.0) == 2
 
 
 def test_step_gets_more_blas_threads_once_measured_with_few_and_loses_them_if_slower():
@@ -149,7 +178,7 @@ def test_step_gets_more_blas_threads_once_measured_with_few_and_loses_them_if_sl
 
 def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
     choice = StepThreadChoice(1, 2)
-    for _ in range(100):  # never 24 tokens in a row with the same threads
+    for _ in range(100):  # never 24 tokens or 0.3 s in a row with the same threads
         choice.record(8, 1, 0.1, 0.0)
         choice.record(8, 2, 0.1, 0.0)
     assert choice.choose(8, 0.0, 0.0) == 1
