@@ -55,7 +55,9 @@ def figures(fault: str, number: int, got: Outcome) -> Iterator[Figure]:
 
 
 def failure(fault: str, what: str, number: int, why: str) -> Figure:
-    """Return a figure that says why a value could not be measured."""
+    """Return a Figure without a value for the measurement `what` of try `number`, which could not be made
+    because of `why`.
+    """
     return Figure(row(fault, what), VESTAL, None, UNITS[what], "lower", number, failed=why)
 
 

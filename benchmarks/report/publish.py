@@ -62,7 +62,7 @@ def newest_figures(runs: Sequence[Stored]) -> list[Figure]:
     for run in runs:
         by_scenario |= {
             name: [figure for figure in run.figures if figure.scenario == name]
-            for name in {figure.scenario for figure in run.figures}
+            for name in dict.fromkeys(figure.scenario for figure in run.figures)
         }
     return [figure for figures in by_scenario.values() for figure in figures]
 

@@ -67,7 +67,7 @@ class Blobs:
 
     @contextlib.contextmanager
     def working_folder(self) -> Iterator[Path]:
-        """Yield a new folder on the disk of the store, which is deleted when the block ends. Raises
+        """Yield a new folder on the disk of the store, which is deleted when the `with` block ends. Raises
         ModelStoreError (`store_unwritable`) if the store cannot be written.
         """
         self._prepare()

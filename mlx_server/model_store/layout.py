@@ -101,10 +101,12 @@ def remove(store: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def changing(store: Path) -> Iterator[Path]:
-    """Hold the lock for changes, and yield a new folder in the store, which is deleted when the block ends.
+    """Hold the lock for changes, and yield a new folder in the store, which is deleted when the `with` block
+    ends.
 
-    The block must be short, because other changes, and a fetch that has ended, wait for it. Raises
-    ModelStoreError (`store_unwritable`) if the store cannot be written.
+    The `with` block must be short, because other changes wait for the lock, and so does each fetch before it
+    moves its finished model into the store. Raises ModelStoreError (`store_unwritable`) if the store cannot
+    be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,8 @@ def changing(store: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Hold the lock for fetches, and yield a new staging folder, which is deleted when the block ends.
+    """Hold the lock for fetches, and yield a new staging folder, which is deleted when the `with`
+    block ends.
 
     `on_wait` is called if another process holds the lock. Staging folders of dead processes are deleted.
     Raises ModelStoreError (`store_unwritable`) if the store cannot be written.

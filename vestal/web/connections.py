@@ -50,7 +50,9 @@ class BodyProgress:
         self._since_deadline_bytes = 0
 
     def received(self, count_bytes: int, now: float) -> None:
-        """Move the deadline if enough has arrived since it was set."""
+        """Count bytes of the body that have arrived. If BODY_MIN_BYTES have arrived since the deadline was
+        last set, set it to BODY_WINDOW_S seconds after `now`.
+        """
         self._since_deadline_bytes += count_bytes
         if self._since_deadline_bytes >= BODY_MIN_BYTES:
             self._since_deadline_bytes = 0

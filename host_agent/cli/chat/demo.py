@@ -22,7 +22,7 @@ from host_agent.cli.screen.styled import print_lines, wrapped
 from host_agent.errors import HostAgentError, NoFittingModel, NotPossible
 from vestal.config import Config, ConfigError
 
-BUILT_IN_MODEL = "smollm2:135m"
+DEMO_MODEL = "smollm2:135m"
 STORY = "Tell me a story about a fox that crosses a river at night."
 STORY_TOKENS = (100, 400, 1600)
 """The story's lengths, tried in order, because a fast engine may end a short story before the kill."""
@@ -85,9 +85,11 @@ def kill_engine(config: Config, pid: int) -> None:
 
 
 def _model(gateway: GatewayClient) -> str:
-    """Return the name of the small built-in model or, if that is not installed, of another model."""
+    """Return DEMO_MODEL, which is small, if it is installed; else the largest loaded model or, if none is
+    loaded, the largest installed one. Raises NoFittingModel if no language model is installed.
+    """
     try:
-        return choose_model(gateway, BUILT_IN_MODEL)
+        return choose_model(gateway, DEMO_MODEL)
     except NoFittingModel:
         return choose_model(gateway, None)
 

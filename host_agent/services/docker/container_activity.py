@@ -13,7 +13,7 @@ PS_ARGUMENTS = "-eo pid,stat,time"
 def parse_top(top: Mapping[str, Any], main_pid: int) -> ProcessActivity:
     """Return the activity of a container: the CPU time of all its processes, and the state of the main one.
 
-    `top` is the Docker engine's answer for PS_ARGUMENTS. A value in another form counts as unknown.
+    `top` is the Docker engine's answer for PS_ARGUMENTS. A value that is malformed counts as unknown.
     """
     rows = [row for row in top.get("Processes") or () if isinstance(row, Sequence) and len(row) >= 3]
     seconds = [cpu_s for row in rows if (cpu_s := _seconds(str(row[2]))) is not None]

@@ -217,8 +217,9 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate a token for each request whose prompt is processed, and process a slice of the other
-        prompts. Yield the new tokens, and the progress of the prompts.
+        """Generate the next token of each request whose prompt is complete (several, if drafted tokens are
+        accepted), and process the next slice of the other prompts, or a part of it. Yield the new tokens,
+        and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:

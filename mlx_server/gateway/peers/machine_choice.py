@@ -76,10 +76,11 @@ def order_of_offers(peers: Sequence[Machine]) -> list[str]:
 
 
 def _queue(machine: Machine) -> float:
-    """Return the queue of a busy machine, in requests, minus the work that its computed prefix saves.
+    """Return how many requests wait at a busy machine, less one for every LONGER_PREFIX_BYTES of this
+    request's conversation that the machine has already computed.
 
-    If queues alone decided, fully loaded machines would compute three times as many tokens, and their queues
-    would grow.
+    If the number of waiting requests alone decided, fully loaded machines would compute three times as many
+    tokens, and their queues would grow.
     """
     return machine.waiting - machine.prefix_bytes / LONGER_PREFIX_BYTES
 

@@ -140,7 +140,7 @@ def test_weights_size_forecast_counts_mixed_bits_tensor_by_tensor():
     assert forecast_weights(shapes, config, CPU).bytes == pytest.approx(134.5e6 * 4, rel=0.01)
 
 
-def test_load_memory_forecast_of_a_tiny_model_needs_no_more_than_its_own_slices():
+def test_memory_forecast_for_loading_a_tiny_model_counts_one_read_buffer_and_not_four():
     """A model of 200 kB was once refused because 64 MiB of slices, as a large model reads, were counted."""
     entry = {"dtype": "BF16", "shape": [100, 100], "data_offsets": [0, 20_000]}
     few, many = (

@@ -17,7 +17,7 @@ OWN_LIMITS = ("per-process-limit", "highwater")
 
 
 def oom_kills(text: str) -> list[OomKill]:
-    """Return every process that the report says was killed; none for a report in another form."""
+    """Return every process that the report says was killed; none for a malformed report."""
     header, _, body = text.partition("\n")
     try:
         at = datetime.strptime(json.loads(header)["timestamp"], "%Y-%m-%d %H:%M:%S.%f %z").timestamp()

@@ -30,7 +30,7 @@ class PsProcess:
 
 
 def parse(text: str) -> dict[int, PsProcess]:
-    """Return the processes by PID. A line in another form is skipped."""
+    """Return the processes by PID. A malformed line is skipped."""
     found = (_process(match) for line in text.splitlines() if (match := _LINE.match(line)))
     return {process.pid: process for process in found}
 

@@ -13,7 +13,7 @@ _MAX_PID = 2**31 - 1  # what the system calls take
 
 
 def read_pid_file(path: Path) -> ProcessIdentity | None:
-    """Return the identity in a PID file; None if there is no file, or if it has another form."""
+    """Return the identity in a PID file; None if there is no file, or if it is malformed."""
     try:
         data: Any = json.loads(path.read_text())
         identity = ProcessIdentity(int(data["pid"]), float(data["start_time"]), str(data.get("boot", "")))

@@ -172,8 +172,9 @@ def _with_user(messages: Sequence[Message]) -> list[Message]:
 
 
 def _alternate(messages: Sequence[Message]) -> list[Message]:
-    """Join adjacent messages of the same role, and let the conversation begin with a user message. Calls,
-    results of tools and system messages are not joined.
+    """Join adjacent user messages and adjacent assistant messages, and insert an empty user message if an
+    assistant message or a tool's result would otherwise come first after the system messages. System
+    messages, tools' results and messages with tool calls are not joined.
     """
     fitted: list[Message] = []
     is_first = True  # no message of the user or of the assistant yet

@@ -184,8 +184,9 @@ class TextPreparation:
         return make_grammar
 
     def finish(self, request: Request) -> BatchInput:
-        """Collect the results of the jobs. Raises EngineError if a job has failed, for example because the
-        grammar cannot be used.
+        """Return the request's input for the batch, made from the results of its background jobs (`begin`),
+        which must all be done. Raises EngineError if a job has failed, for example because the grammar cannot
+        be used.
         """
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)

@@ -44,7 +44,7 @@ def test_process_identity_with_another_start_time_or_boot_is_not_alive():
         '{"pid": 1e999, "start_time": 1}',
     ],
 )
-def test_pid_file_in_another_form_is_read_as_none(tmp_path: Path, text: str):
+def test_malformed_pid_file_is_read_as_none(tmp_path: Path, text: str):
     path = tmp_path / "x.json"
     path.write_text(text)
     assert read_pid_file(path) is None
