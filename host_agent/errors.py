@@ -19,7 +19,7 @@ HostAgentError
 └── NotInstalled        launchd or systemd did not accept the jobs (the message has the reason)
 
 Each has a `code`, a message of one sentence with the remedy, `retryable`, and the exit code with which a
-command ends (sysexits.h).
+command ends (sysexits.h). A subclass that only one module raises, such as NotDelivered, is in that module.
 """
 
 from typing import ClassVar

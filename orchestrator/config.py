@@ -229,7 +229,7 @@ class _Values:
 
     def folders(self, name: str) -> dict[str, Path]:
         """Return the folders by agent, from a list `agent=folder,agent=folder`. Raises ConfigError if an
-        entry has another form.
+        entry is malformed.
         """
         found: dict[str, Path] = {}
         for part in filter(None, (p.strip() for p in self.raw(name).split(","))):

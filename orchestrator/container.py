@@ -95,7 +95,7 @@ NAMED = {"User-Agent": "vestal-orchestrator"}
 
 @asynccontextmanager
 async def open_container(config: Config) -> AsyncIterator[Container]:
-    """Create the container around one HTTP session, and close its resources when the block ends.
+    """Create the container around one HTTP session, and close its resources when the `async with` block ends.
 
     Raises ConfigError if a setting, the agents file or the home folder cannot be used.
     """

@@ -1,3 +1,3 @@
-"""The foundation of all other packages of this project: configuration, supervision, platform and web. It
-imports none of those packages.
+"""The foundation that all other packages of this project import: configuration, supervision, the platform,
+HTTP services, tracing, and writes that may fail. It imports none of the other packages.
 """

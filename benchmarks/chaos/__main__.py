@@ -1,7 +1,7 @@
 """Run `make chaos`: `python -m benchmarks.chaos [--requests 100] [--kills 10] [--kill engine,gateway]`.
 
-The exit code is 1 if a request was lost, a text came twice, a kill or an upgrade had no effect, or (on Linux,
-float32) fewer than 99.9 % of the answers were equal to the undisturbed ones; it is 130 after Ctrl-C.
+The exit code is 1 if a part of an answer was lost or came twice, a kill or an upgrade had no effect, or (on
+Linux, float32) fewer than 99.9 % of the answers were equal to the undisturbed ones; it is 130 after Ctrl-C.
 """
 
 from __future__ import annotations

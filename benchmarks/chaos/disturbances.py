@@ -28,8 +28,8 @@ class Disturbance:
 def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[Disturbance]:
     """Return all disturbances in their order, which the seed decides.
 
-    The victims take turns. Half of the engines get SIGKILL, the rest are killed by the other methods in turn.
-    The upgrades are spread evenly over the kills.
+    All victims are killed equally often. Half of the kills of an engine are by SIGKILL; the other methods
+    share the rest equally. The upgrades are spread evenly over the kills.
     """
     draw, made, engines = random.Random(seed), [], 0
     for number in range(kills):

@@ -40,7 +40,7 @@ PROCESSES = {
 class Disturber:
     """Carries out the plan, beginning after the disturbances that the tally has already counted.
 
-    `is_due` returns whether the load has come far enough for the disturbance with this number. Before each
+    `is_due` returns whether the disturbance with this number is due, as the load has progressed. Before each
     disturbance, the stack must serve again.
     """
 
@@ -104,8 +104,8 @@ class Disturber:
         return served and self._stack.pid("mlx_server") != before
 
     async def _until_serving(self) -> bool:
-        """Wait for a whole stack with running requests, because killing an idle one would test nothing.
-        Return whether there is one in time.
+        """Wait until gateway, engine and agent serve and requests are running, because killing an idle stack
+        would test nothing. Return whether this happens in time.
         """
         return await self._until(
             lambda h: h["status"] == "ok" and h["requests"]["running"] > 0 and self._stack.agent_answers(),

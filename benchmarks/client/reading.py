@@ -13,9 +13,9 @@ from typing import Any
 class Answer:
     """What was received of an answer.
 
-    `finished` means that the server reported its end, and `reason` is the one it gave. `fault` says what
-    failed, "" if nothing did. `pieces_at` has the monotonic times of its parts. `text` also has tool calls,
-    and a digest of vectors, because answers are only compared.
+    `finished` means that the server reported the answer's end, and `reason` is the reason that it gave for
+    the end. `fault` says what failed, "" if nothing did. `pieces_at` has the monotonic times of its parts.
+    `text` also has tool calls, and a digest of vectors, because answers are only compared.
     """
 
     text: str = ""

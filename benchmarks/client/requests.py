@@ -100,9 +100,7 @@ def _text(path: str) -> Callable[[int, random.Random], ClientRequest]:
 
 
 def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
-    """Return a body with model, sampling and length in the form of the route `path`, and a
-    description of it.
-    """
+    """Return a body for the route `path`, with model, sampling and length, and a description of it."""
     greedy, stream = draw.random() < 0.5, draw.random() < 0.7
     if path == "/v1/messages":  # it has no seed, so sampled answers would differ
         greedy = True

@@ -36,8 +36,8 @@ def lacking() -> str:
 
 @contextlib.contextmanager
 def own_network() -> Iterator[None]:
-    """Give this thread, and the processes it starts in the block, a network namespace with only a loopback
-    device. Raises OSError if that is not permitted.
+    """Give this thread, and the processes it starts in the `with` block, a network namespace with only a
+    loopback device. Raises OSError if that is not permitted.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as before:

@@ -141,7 +141,7 @@ def served_again_s(observed: Try) -> float | None:
 
     That is the time until the first answer to a probe that was sent after the fault, or the length of a later
     outage if that is longer, because some faults interrupt nothing until something has to be written or
-    replaced. A fault that interrupts nothing at all takes about the time of one answer.
+    replaced. For a fault that interrupts nothing at all, it is about the time of one answer.
     """
     probes = [each for each in observed.requests if each.stream == observed.stream and each.is_probe]
     answered = [each for each in probes if each.answered]

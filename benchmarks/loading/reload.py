@@ -92,7 +92,7 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def _lacking(scratch: Path, size: float) -> str:
-    """Return why a model of this size cannot be measured on this machine; "" if it can."""
+    """Return why a model of `size` bytes cannot be measured on this machine; "" if it can."""
     if shutil.disk_usage(scratch).free < 2 * size:
         return (
             f"{scratch} has no room for a model of {size / 1e9:g} GB: free some of the disk, or set TMPDIR."

@@ -50,7 +50,7 @@ def build() -> None:
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[StandInControl]:
-    """Run the stand-in for the models at an address that containers can reach, until the block ends."""
+    """Run the stand-in for the models, at an address that containers can reach, in the `with` block."""
     address = bridge_address() or "127.0.0.1"
     with socket.socket() as probe:
         probe.bind((address, 0))

@@ -113,7 +113,7 @@ def taken_over_s() -> float:
 
 @contextmanager
 def _orchestrator(command: str, models: StandInControl, home: Path, **env: str) -> Iterator[RunningProcess]:
-    """Run a process of the orchestrator until the end of the block. The file `port` in its home has
+    """Run a process of the orchestrator until the end of the `with` block. The file `port` in its home has
     its port.
     """
     home.mkdir(exist_ok=True)

@@ -43,7 +43,9 @@ def command(launch: Launch) -> Sequence[str]:
 
 
 def environment(launch: Launch) -> Mapping[str, str]:
-    """Return settings for as many streams as a comparison has, with a separate store of models."""
+    """Return Ollama's environment variables for as many streams as a comparison has, with a separate store of
+    models.
+    """
     return {
         "OLLAMA_HOST": f"127.0.0.1:{launch.port}",
         "OLLAMA_MODELS": str(launch.home / "models"),

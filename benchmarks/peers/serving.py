@@ -52,7 +52,9 @@ def _rapid_mlx(launch: Launch) -> list[str]:
 
 
 def _fusion_mlx(launch: Launch) -> list[str]:
-    """Return the command, and create a folder of links to the model where fusion-mlx allows a model to be."""
+    """Return the command that starts the server, and create a folder of links to the model where fusion-mlx
+    allows a model to be.
+    """
     folder = launch.home / ".fusion-mlx" / "models" / SENT_MODEL
     folder.mkdir(parents=True)
     for file in launch.model.folder.iterdir():
@@ -62,8 +64,8 @@ def _fusion_mlx(launch: Launch) -> list[str]:
 
 
 def _llama_cpp(launch: Launch) -> list[str]:
-    """Return the command. With its setting `--interrupt_requests false`, the server does not abort an answer
-    when another request arrives.
+    """Return the command that starts the server. With its setting `--interrupt_requests false`, the server
+    does not abort an answer when another request arrives.
     """
     address = ["--host", "127.0.0.1", "--port", str(launch.port), "--model_alias", SENT_MODEL]
     model = ["--model", str(launch.model.gguf), "--n_ctx", str(LONGEST_CONTEXT)]

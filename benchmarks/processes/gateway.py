@@ -28,7 +28,7 @@ LOOK_S = 0.05
 
 
 def installed_models() -> Path:
-    """Return the folder of the user's models, because a benchmark fetches none. Raises SystemExit if a
+    """Return the folder of the user's models, because a benchmark downloads none. Raises SystemExit if a
     built-in model is missing.
     """
     folder = load().models_dir

@@ -31,8 +31,8 @@ def run_markdown(
 ) -> str:
     """Return the description of a run's machine, and the tables of its scenarios.
 
-    `about` says what each scenario measures. `own_tables` has the functions that make the tables of scenarios
-    with a form of their own.
+    `about` says what each scenario measures. `own_tables` has the functions that make the tables of those
+    scenarios whose tables have columns of their own.
     """
     parts = [_machine(run)]
     for scenario in dict.fromkeys(figure.scenario for figure in run.figures):

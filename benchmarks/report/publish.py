@@ -68,7 +68,9 @@ def newest_figures(runs: Sequence[Stored]) -> list[Figure]:
 
 
 def own_tables() -> dict[str, TableMaker]:
-    """Return the functions that make the tables of scenarios with a form of their own, by scenario."""
+    """Return, by scenario, the functions that make the tables of the scenarios whose tables have columns of
+    their own.
+    """
     return {"faults": fault_table.markdown}
 
 

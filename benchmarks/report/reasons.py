@@ -1,4 +1,4 @@
-"""Find the reason why a row is lost to a peer, in `reasons.yaml`."""
+"""Find the reason, in `reasons.yaml`, why Vestal is worse than a peer in a row of the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ FILE = Path(__file__).with_name("reasons.yaml")
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason for lost rows. `rows` and `against`, the peer, are patterns that may contain `*`."""
+    """The reason why Vestal is worse than a peer in some rows. `rows` and `against`, the peer, are patterns
+    that may contain `*`.
+    """
 
     rows: str
     because: str

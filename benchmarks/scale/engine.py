@@ -56,8 +56,9 @@ class PromptCache:
 
 @dataclass(eq=False)
 class Job:
-    """A turn in a slot: how many prompt tokens are left to compute, where cached tokens count only in part,
-    and how many answer tokens.
+    """A turn in a slot. `answer_left` is how many answer tokens are left to generate, and `prompt_left` how
+    many tokens before them are left to compute, of which a token from the prompt cache counts as
+    `restored_token_cost` tokens.
     """
 
     turn: Turn
@@ -83,7 +84,7 @@ class Engine:
         self._version = 0
 
     def submit(self, turn: Turn) -> None:
-        """Run the turn, or let it wait for a slot."""
+        """Start the turn, or queue it until a slot is free."""
         self._advance()
         self.waiting.append(turn)
         self._settle()

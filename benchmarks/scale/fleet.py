@@ -242,7 +242,7 @@ class Fleet:
         self._submit(turn, holder)
 
     def _begin_again(self, turn: Turn) -> None:
-        """Let the client send the request again, because no machine has the generated tokens."""
+        """Make the simulated client send the request again, because no machine has the generated tokens."""
         turn.given, turn.is_taken_over = 0.0, False
         turn.began_again += 1
         self._send(turn)

@@ -144,7 +144,9 @@ class Workers:
             self._call(worker)
 
     def _transact(self, count: float, then: Callable[[], None]) -> None:
-        """Wait until Postgres is free, take the time of `count` transactions in a row, then call `then`."""
+        """Wait until Postgres is free, keep it busy for the time of `count` transactions in a row, then call
+        `then`.
+        """
         work_s = count * self._parameters.transaction_s
         self.postgres_busy_s += work_s
         self._free_at = max(self._free_at, self.loop.now) + work_s / (1 - self.rest_share)

@@ -1,4 +1,4 @@
-"""Measure how much faster drafted tokens make an answer that copies, and how much slower one that does not.
+"""Measure how much drafting speeds up an answer that copies its prompt, and slows down one that does not.
 
     python -m benchmarks.serving.drafting [ROUNDS [SUBJECT …]]
 

@@ -50,9 +50,9 @@ class Agent:
     async def run(self, stop: asyncio.Event, handed_over: HandedOver) -> UpgradeRequest | None:
         """Run until `stop` is set, then stop every child process in order and return None.
 
-        If an upgrade asks for a new agent first, leave the children running and return the request, which
-        names the program to execute. `handed_over` then has the sockets and the upgrade report for that
-        program.
+        If an upgrade asks for a new agent before `stop` is set, leave the children running and return the
+        request, which names the program to execute. `handed_over` then has the sockets and the upgrade report
+        for that program.
         """
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
@@ -137,7 +137,7 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
     """Stop the agent's own work, and leave every child process running for the program that replaces the
     agent.
 
-    A running recovery pass gets PASS_END_S to end, and is then canceled.
+    A recovery pass that has not ended after PASS_END_S seconds is canceled.
     """
     journal.record("agent", "agent_replacing")
     await loops.stop()

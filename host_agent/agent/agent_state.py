@@ -15,7 +15,9 @@ from vestal.supervision import ProcessIdentity
 
 
 class AgentState(StrEnum):
-    """Why an agent does not answer. SILENT means that it runs on the configured port, but may hang."""
+    """The reason why an agent does not answer. SILENT means that its process runs, but does not
+    answer on the configured port: perhaps it hangs.
+    """
 
     NOT_RUNNING = "not_running"
     SUSPENDED = "suspended"

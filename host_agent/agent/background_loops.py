@@ -114,12 +114,12 @@ class BackgroundLoops:
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_files(self) -> None:
-        """Every FILE_CHECK_INTERVAL_S, write again what the agent must have on the disk if it was deleted,
-        changed, or could not be written before: the token, the PID file, the running settings, the journal
-        and the history.
+        """Restore the agent's files every FILE_CHECK_INTERVAL_S: the token, the PID file, the running
+        settings, the journal and the history. A file is written again if it was deleted or changed, or if an
+        earlier attempt to write it failed.
 
-        At the same interval, the watchdog gets duplicates of the gateway's listening sockets, and the journal
-        an entry if writes have begun or ceased to fail.
+        In the same loop, pass duplicates of the gateway's listening sockets to the watchdog, and record in
+        the journal when writes to the disk begin or cease to fail.
         """
         token = KeptToken(self._config.home, self._token)  # every client reads the token from this file
         while True:
@@ -138,9 +138,10 @@ class BackgroundLoops:
     async def _recover_dead_containers(self) -> None:
         """Request a recovery pass for each container that Docker will not restart by itself.
 
-        Docker restarts neither an unhealthy container nor one that a person killed. The delay leaves time for
-        a person who is recreating the container. A recovery pass that is already running checks the
-        containers again, because this container may have died a second time during the pass.
+        Docker restarts neither an unhealthy container nor one that a person killed. The request is sent after
+        RECREATE_GRACE_S, so that a person who is recreating the container has time to finish. A recovery pass
+        that is already running checks the containers again, because this container may have died a second
+        time during the pass.
         """
         while True:
             reason = await self._components.containers.deaths.pass_requests.get()

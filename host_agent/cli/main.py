@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _interrupt_deferred() -> Iterator[None]:
-    """If Ctrl-C is pressed within the block, raise KeyboardInterrupt at the end of the block.
+    """Defer Ctrl-C: if it is pressed inside the `with` block, raise KeyboardInterrupt when the block ends.
 
     A KeyboardInterrupt while modules are imported might be lost, because pydantic's C code prints it and goes
     on.

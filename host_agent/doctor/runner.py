@@ -20,7 +20,7 @@ def run(
 ) -> Iterator[list[Finding]]:
     """Run all diagnoses in parallel, and yield the list of findings of each, in the order of `diagnoses`.
 
-    While it waits for a diagnosis to end, it calls `on_wait` again and again.
+    While diagnoses run, call `on_wait` every POLL_S seconds with the names of those still running.
     """
     running = [_RunningDiagnosis(diagnosis, config) for diagnosis in diagnoses]
     for current in running:
@@ -48,7 +48,7 @@ class _RunningDiagnosis:
         return not self._thread.is_alive() or time.monotonic() > self._deadline
 
     def wait(self) -> None:
-        """Wait for the end of the diagnosis, but at most POLL_S."""
+        """Wait for the end of the diagnosis, but at most POLL_S seconds."""
         self._thread.join(POLL_S)
 
     def findings(self) -> list[Finding]:

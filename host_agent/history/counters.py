@@ -1,4 +1,4 @@
-"""Read the figures in the gateway's response to GET /health, and compute how much its counters grew. Pure."""
+"""Read the statistics in the gateway's response to GET /health, and compute its counters' growth. Pure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Reading:
 
 
 def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]:
-    """Return the figures about memory and requests in a response to GET /health, and the reading of the
+    """Return the statistics about memory and requests in a response to GET /health, and the reading of the
     counters.
 
     Values that are not numbers are left out. Before the engine's first report there is no memory limit, and
-    then no figure about memory is returned.
+    then no statistic about memory is returned.
     """
     memory, requests, totals = (_object(body, name) for name in ("memory", "requests", "totals"))
     figures = {}

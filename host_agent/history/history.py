@@ -79,7 +79,9 @@ class History:
         self._store.keep()
 
     def plot(self, name: str) -> dict[str, Any]:
-        """Return the plot of the range `name` (hour, day or week), in the form that GET /history returns."""
+        """Return the plot of the range `name` (hour, day or week): the body of GET /history without its
+        `marks`.
+        """
         now, span = self._wall(), SPANS[name]
         # If probes are rarer than the steps of the plot, make the steps longer.
         if span.is_fine and self._patience_s > span.step_s:
@@ -89,7 +91,7 @@ class History:
 
     @contextlib.contextmanager
     def listen(self, listener: Listener) -> Iterator[None]:
-        """Call `listener` with each new sample until the context ends."""
+        """Call `listener` with each new sample until the `with` block ends."""
         self._listeners.add(listener)
         try:
             yield

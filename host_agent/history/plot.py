@@ -59,7 +59,7 @@ def plot(samples: Iterable[Sample], span: Span, now: float) -> dict[str, Any]:
 
 
 def values(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Compute the value of each series from a sample's figures; None if it is unknown."""
+    """Return the value of each plotted series, computed from a sample's statistics; None if it is unknown."""
     direct = {name: _rounded(figures.get(name)) for name in (*MEANS, *PEAKS, "restarts")}
     hits, misses = figures.get("cache_hits"), figures.get("cache_misses")
     looked_up = None if hits is None or misses is None else hits + misses
@@ -76,7 +76,7 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Round a figure to a whole number, because it is a count or a number of bytes."""
+    """Round a value to a whole number, because it is a count or a number of bytes; None stays None."""
     return None if value is None else round(value)
 
 

@@ -1,4 +1,4 @@
-"""A sample: the figures about memory, requests and tokens at one time, or over a span of time. Pure."""
+"""A sample: statistics about memory, requests and tokens at one time, or over a span of time. Pure."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ UNKNOWN = math.nan
 
 @dataclass(frozen=True)
 class Sample:
-    """The figures at the moment `time` (seconds since 1970), or over the span of time that begins then.
+    """Statistics at the moment `time` (seconds since 1970), or over the span of time that begins then.
 
-    `figures` maps names in FIGURES to values; unknown figures are missing.
+    `figures` maps the names of statistics, listed in FIGURES, to their values; a name is missing if its value
+    is unknown.
     """
 
     time: int
@@ -46,13 +47,13 @@ class Sample:
 
 
 def pack(sample: Sample) -> bytes:
-    """Encode the figures as 4-byte floats, which are exact enough for a plot."""
+    """Encode the sample's values as 4-byte floats, which are precise enough for a plot."""
     values = (sample.figures.get(name, UNKNOWN) for name in FIGURES)
     return struct.pack(f"<{len(FIGURES)}f", *values)
 
 
 def unpack(time: int, packed: bytes) -> Sample:
-    """Decode what `pack` wrote, even if it was written by a version of Vestal with fewer or more figures."""
+    """Decode what `pack` wrote, even if a version of Vestal with fewer or more statistics wrote it."""
     count = min(len(packed) // 4, len(FIGURES))
     values = struct.unpack(f"<{count}f", packed[: 4 * count])
     known = {name: value for name, value in zip(FIGURES, values, strict=False) if math.isfinite(value)}

@@ -67,7 +67,7 @@ class Incidents:
         }
 
     def as_json(self, incident: Incident) -> dict[str, Any]:
-        """Return an incident in the form that the API returns."""
+        """Return an incident as the JSON object that GET /incidents contains for it."""
         return story.as_json(incident, local_clock, self._wall())
 
     @contextlib.contextmanager

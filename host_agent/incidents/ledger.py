@@ -51,7 +51,7 @@ class Ledger:
     def begin(self, seq: int, ts: float) -> None:
         """Prepare for applying the journal entry `seq`, which was recorded at `ts`.
 
-        Incidents that ended too long ago for a new fault to join them leave `live`.
+        Remove from `live` the incidents that ended too long ago for a new fault to join them.
         """
         self._seq = seq
         if not 0.0 <= ts - self._retired_at < 1.0 and self.live:
@@ -178,8 +178,10 @@ class Ledger:
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return empty request counts, for requests that are parked before the journal has the engine's
-        exit.
+        """Return new request counts, all 0, for requests whose engine's exit is not in the journal yet.
+
+        The incident of the next engine or gateway failure takes the counts over if that failure is recorded
+        within REOPEN_WITHIN_S of `entry`.
         """
         self._early, self._early_at = Requests(), entry.ts
         return self._early
@@ -191,5 +193,8 @@ class Ledger:
 
 
 def _is_near(incident: Incident, ts: float) -> bool:
-    """Return whether a fault at `ts` is close enough to the incident's last activity to belong to it."""
+    """Return whether a fault at `ts` belongs to the incident, judged by the time since its last activity.
+
+    The fault may be up to REOPEN_WITHIN_S later, or LATE_S earlier.
+    """
     return -LATE_S <= ts - incident.last_activity_at <= REOPEN_WITHIN_S

@@ -20,7 +20,9 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
-    """Return the incident in the form that the API returns. `now` is in seconds since 1970."""
+    """Return the incident as the JSON object that GET /incidents contains for it. `now` is in seconds since
+    1970.
+    """
     requests = incident.requests
     return {
         "id": incident.id,
@@ -66,7 +68,7 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 
 def causes(incident: Incident) -> list[str]:
-    """Return a sentence for each kind of failure, and the causes that the journal's events name."""
+    """Return a sentence for each different failure, and the causes that the journal's events name."""
     sentences = [
         f"{subject(part.service)} {_failure_text(*form)}."
         for part in _parts(incident)

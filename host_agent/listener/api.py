@@ -108,8 +108,10 @@ class Api:
         return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
-        """Return the events with numbers above `?since=`, oldest first, or with `?newest=` that many of the
-        newest.
+        """Return the journal's events: the newest N with `?newest=N`, else those with numbers above
+        `?since=`.
+
+        The events are in their order, oldest first, at most JOURNAL_LIMIT.
         """
         if newest := request.query.get("newest"):
             count = min(sequence_number(newest, "newest"), JOURNAL_LIMIT)

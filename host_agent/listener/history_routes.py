@@ -1,4 +1,4 @@
-"""The route GET /history: the figures for the plots of the last hour, day or week."""
+"""The route GET /history: the data for the plots of the last hour, day or week."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class HistoryRoutes:
         return [web.get("/history", self.history)]
 
     async def history(self, request: web.Request) -> web.Response:
-        """Return the figures of the time range `?range=`, and in `marks` the faults that began within this
+        """Return the plot data of the time range `?range=`, and in `marks` the faults that began within this
         range.
         """
         name = request.query.get("range", "hour")

@@ -1,4 +1,4 @@
-"""Convert the figures of GET /status to those of GET /metrics."""
+"""Convert the body of GET /status to the Prometheus metrics of GET /metrics."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,1 +1,1 @@
-"""Notifications for a person: on the desktop, and to a webhook."""
+"""Notifications for a person: on the desktop, to a webhook, and through Apprise."""

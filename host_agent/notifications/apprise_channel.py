@@ -1,7 +1,8 @@
 """Send a notice through Apprise, which reaches chat programs, telephones and mail by URL.
 
-Apprise runs in a process of its own, because it takes 17 MB and a delivery may hang. The URLs contain
-secrets, so that process reads them from stdin; they appear neither in its arguments nor in any message.
+Apprise runs in a process of its own, because it takes 17 MB of memory and a delivery may hang. The URLs
+contain secrets, so that process reads them from stdin; they appear neither in its arguments nor in any
+message.
 """
 
 from __future__ import annotations

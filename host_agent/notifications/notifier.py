@@ -29,7 +29,9 @@ class Notifier:
         not_possible: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`not_possible` says which configured channel is missing, with the remedy; "" if none is."""
+        """Create a notifier for `channels`. `not_possible` says which configured channel is missing, with the
+        remedy; "" if none is.
+        """
         self._journal, self._incidents, self._channels = journal, incidents, channels
         self._not_possible, self._wall = not_possible, wall
 

@@ -8,7 +8,7 @@ from vestal.supervision import State
 
 
 class ControlledBy(StrEnum):
-    """Who starts and restarts a service. A remedy for the service must act through this program."""
+    """The program or person that starts and restarts a service, and through which a remedy must act."""
 
     SUPERVISOR = "supervisor"  # a child of the agent
     DOCKER = "docker"  # a container

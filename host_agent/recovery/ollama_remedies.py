@@ -26,7 +26,7 @@ class OllamaRemedies:
         self._service.forget_failures()
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Let Ollama's owner carry out `action`, which is `start` or `restart`.
+        """Start or restart Ollama, as `action` says, through its owner.
 
         Before a restart, the server is checked again. Raises NotPossible if it answers again.
         """

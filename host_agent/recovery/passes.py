@@ -38,9 +38,9 @@ class Passes:
         join_window_s: float = JOIN_WINDOW_S,
         records_all: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`settle_s` is how long a pass waits for services to recover, and `join_window_s` how long callers
-        may join after each check. A scheduled pass that finds nothing is recorded only while `records_all`
-        returns True.
+        """Create the object without running a pass. `settle_s` is how many seconds a pass waits for services
+        to recover, and `join_window_s` how many seconds callers may join after each check. A scheduled pass
+        that finds nothing is recorded only while `records_all` returns True.
         """
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._lock_file, self._settle_s, self._join_window_s = lock_file, settle_s, join_window_s

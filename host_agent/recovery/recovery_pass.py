@@ -45,7 +45,8 @@ class RecoveryPass:
         self._remaining: tuple[Issue, ...] = ()  # what the last check found
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
-        """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.
+        """Check the services, apply the remedies, and check again until all of these worked or `settle_s`
+        seconds are over.
 
         When a caller joins, end early, so that the next call can begin with the checks for this caller. If
         `is_last`, no call follows, so also wait for services that need no further remedy.
@@ -78,7 +79,9 @@ class RecoveryPass:
         return {"unhealthy": sorted({issue.service for issue in self._remaining}), "faults": faults}
 
     async def _apply(self, issue: Issue, remedy: Remedy, failures: list[tuple[Issue, str]]) -> bool:
-        """Apply a remedy and return True; note a failure, so that the next issues get their remedies too."""
+        """Apply a remedy and return True. If it fails, add the failure to `failures` and return False, so
+        that the next issues get their remedies too.
+        """
         self._journal.record(issue.service, "remedy_applied", issue.found, remedy=str(remedy))
         try:
             await self._remedies.apply(remedy)

@@ -30,7 +30,7 @@ class TerminateOrphan:
 
 @dataclass(frozen=True)
 class StartChild:
-    """Let the agent's supervisor start its child `service`."""
+    """Have the agent's supervisor start its child `service`."""
 
     service: str
 
@@ -51,7 +51,7 @@ class ReplaceHungChild:
 
 @dataclass(frozen=True)
 class ControlThroughOwner:
-    """Let the owner of a service `start` or `restart` it, as `plan` describes."""
+    """Start or restart a service through its owner, such as Homebrew, as `plan` describes."""
 
     service: str
     action: str

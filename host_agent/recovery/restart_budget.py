@@ -1,4 +1,4 @@
-"""How often recovery passes may still restart a running service. Pure: `now` is in monotonic seconds."""
+"""A limit on how often recovery passes restart a running service. Pure: `now` is in monotonic seconds."""
 
 from vestal.supervision import Intensity
 

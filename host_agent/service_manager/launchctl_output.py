@@ -1,4 +1,4 @@
-"""What launchctl's exit codes and messages mean. Pure.
+"""Interpret the exit codes and the output of launchctl. Pure.
 
 An error reads `Bootstrap failed: 5: Input/output error`.
 """
@@ -87,7 +87,7 @@ def parse_print(exit_code: int, text: str) -> JobState:
 
 
 def problem_sentence(outcome: LaunchctlOutcome, command: str, text: str, domain: str, label: str) -> str:
-    """Return what went wrong with `command`, which printed `text`, and the remedy."""
+    """Return a sentence that says what went wrong with `command`, which printed `text`, and the remedy."""
     message = " ".join(text.split()) or outcome.value
     return {
         LaunchctlOutcome.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain "

@@ -1,7 +1,8 @@
 """launchd: property lists in ~/Library/LaunchAgents (jobs of one login) or /Library/LaunchDaemons (jobs of
 the machine).
 
-Uses `bootstrap`, `bootout`, `kickstart` and `print` of launchctl(1); `load` and `unload` are legacy.
+This module runs `bootstrap`, `bootout`, `kickstart` and `print` of launchctl(1), since `load` and `unload`
+are legacy.
 """
 
 import time

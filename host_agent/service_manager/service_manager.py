@@ -59,7 +59,7 @@ class ServiceManager(Protocol):
         """Return why no job can be installed on this machine; "" if jobs can be installed."""
 
     def reload(self) -> str:
-        """Let the service manager read changed files again."""
+        """Make the service manager read changed files again."""
 
     def state(self, job: str) -> JobState:
         """Return the state of a job, as the service manager reports it."""

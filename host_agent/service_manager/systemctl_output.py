@@ -1,4 +1,4 @@
-"""What systemctl's exit codes and messages mean. Pure."""
+"""Interpret the exit codes and the output of systemctl. Pure."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,9 @@ def parse_show(exit_code: int, text: str, last_exit: str = "") -> JobState:
 
 
 def problem_sentence(command: Sequence[str], exit_code: int, text: str) -> str:
-    """Return which command failed, and what it printed."""
+    """Return a text with the command that failed, and what it printed, or its exit code if it printed
+    nothing.
+    """
     return f"`{' '.join(command)}`: {' '.join(text.split()) or f'exit code {exit_code}'}"
 
 

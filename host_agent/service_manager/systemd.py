@@ -83,7 +83,7 @@ class Systemd:
         return result.exit_code == 0 and result.text.strip() == "yes"
 
     def enable_lingering(self) -> bool:
-        """Let this user's units run from boot on. Return True if logind accepted it; polkit may refuse."""
+        """Make this user's units run from boot on. Return True if logind accepted it; polkit may refuse."""
         return self._commands.act("loginctl", "enable-linger").exit_code == 0
 
     def _for_each(self, verb: str, jobs: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ GIVEN_UP = frozenset({State.OPEN, State.FAILED})
 
 
 class RetryAdvice(StrEnum):
-    """Why a recovery pass will not bring a server up now."""
+    """The reason why a recovery pass will not start a server now."""
 
     RECOVERING = "recovering"  # its supervisor is already restarting it
     OPEN = "open"  # its breaker is open, or it was given up

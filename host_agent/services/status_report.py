@@ -99,8 +99,9 @@ class StatusReport:
         return {name: reason for name, reason in advice.items() if reason}
 
     def host(self) -> dict[str, Any]:
-        """Return the machine's memory in bytes, a warning if that is short, how many seconds the machine has
-        slept since the agent started, and what could not be written to its disk.
+        """Return the state of the machine for JSON: its memory in bytes, the wired share of it, a warning if
+        memory is short (else ""), how many seconds the machine has slept since the agent started, and what
+        could not be written to its disk.
         """
         now = memory.read()
         return {

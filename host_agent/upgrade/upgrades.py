@@ -143,8 +143,8 @@ class Upgrades:
                 await self._supervisor.restart_child(part, why, reset=True)
 
     async def _replace_gateway(self, why: str) -> None:
-        """Let a new gateway take over while the old one serves, or restart the old one if it cannot hand
-        over.
+        """Start a new gateway that takes over while the old one serves, or restart the old one if it cannot
+        hand over.
         """
         with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
             await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)

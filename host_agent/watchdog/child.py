@@ -114,12 +114,12 @@ class AgentWatchdog:
         return self._supervisor.status()[NAME].process_pid
 
     async def replace(self, cause: str) -> None:
-        """Restart the watchdog, which has nothing to hand over."""
+        """Restart the watchdog. The next call of `keep_sockets` passes the gateway's sockets to it."""
         await self._supervisor.restart_child(NAME, cause, reset=True)
 
     async def detach(self) -> None:
-        """Stop supervising the watchdog without ending it, so that the next program of this process can adopt
-        it.
+        """Stop supervising the watchdog without ending it. The agent does this before another program
+        replaces it in its process and adopts the watchdog.
         """
         await self._supervisor.detach()
 

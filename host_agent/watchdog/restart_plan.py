@@ -12,10 +12,11 @@ STABLE_AFTER_S = 60.0
 
 @dataclass(frozen=True)
 class RestartPlan:
-    """How often the agent was started lately. Times are monotonic seconds.
+    """A record of the agent's recent starts, from which the delay before the next start follows.
 
-    The first start after a life of STABLE_AFTER_S is immediate. The delay then doubles from 2 s to 5 min, and
-    within 5 min there are at most 5 starts.
+    The first start, and each start after a run of at least STABLE_AFTER_S, is immediate. With each further
+    death the delay doubles, from 2 s to 5 min. There are at most 5 starts within 5 min. Times are monotonic
+    seconds.
     """
 
     backoff: Backoff = field(default_factory=lambda: Backoff(2.0, 300.0))
@@ -23,7 +24,9 @@ class RestartPlan:
     starts: int = 0
 
     def agent_died(self, now: float, lived_s: float) -> tuple[RestartPlan, float]:
-        """Return the next plan, and the seconds from `now` until the agent should be started."""
+        """Return the plan with the next start added, and the seconds from `now` until that start. `lived_s`
+        is how many seconds the dead agent ran.
+        """
         starts = 0 if lived_s >= STABLE_AFTER_S else self.starts
         wait_s = self.backoff.delay(starts - 1) if starts else 0.0
         recent = self.intensity.recent(now)

@@ -77,7 +77,7 @@ class SocketStore:
 
 
 def put(path: Path, sockets: Sequence[socket.socket]) -> None:
-    """Let the watchdog keep duplicates of these sockets, in place of the sockets that it has.
+    """Pass duplicates of these sockets to the watchdog, which keeps them in place of the sockets that it has.
 
     Raises StoreUnreachable if the watchdog does not answer.
     """

@@ -44,22 +44,22 @@ def has_small_kernels() -> bool:
 
 
 def threads() -> int:
-    """Return how many threads products use; 0 if a BLAS other than OpenBLAS is loaded."""
+    """Return how many threads a matrix product uses; 0 if the loaded BLAS is not OpenBLAS."""
     count = getattr(ctypes.CDLL(None), "openblas_get_num_threads", None)
     return int(count()) if count is not None else 0
 
 
 def set_threads(count: int) -> None:
-    """Let OpenBLAS, and our products of a few rows, use `count` threads from the next product on. OpenBLAS
-    must be loaded.
+    """Set to `count` the number of threads that each later matrix product uses, whether OpenBLAS or our own
+    library (`narrow_products.c`) computes it. OpenBLAS must be loaded.
     """
     ctypes.CDLL(None).openblas_set_num_threads(ctypes.c_int(count))
 
 
 def _load(library: str) -> None:
-    """Load the BLAS at the path `library` so that MLX uses it. On a processor without kernels for small
-    matrices, load our library for products of a few rows before it. Raises OSError if `library` cannot be
-    loaded.
+    """Load the BLAS at the path `library` so that MLX uses it. If it has no kernels for small matrices on
+    this processor, first load our own library (`narrow_products.c`), which multiplies a few rows by a matrix.
+    Raises OSError if `library` cannot be loaded.
     """
     blas = ctypes.CDLL(library)
     if not _has_small_kernels(blas):

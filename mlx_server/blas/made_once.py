@@ -1,4 +1,4 @@
-"""Make a library once, in the first folder that can be written, and find it there afterwards."""
+"""Make a shared library once, in the first folder that can be written, and find it there afterwards."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Build the library for products of a few rows (`narrow_products.c`, and its threads in `helper_threads.c`)
-for the processor of this machine.
+"""Build, for the processor of this machine, the C library that multiplies up to 32 rows by a large matrix
+(`narrow_products.c`, and its threads in `helper_threads.c`).
 
-Where MLX's CPU build runs there is a C compiler, because MLX compiles kernels of its own with it.
+A machine that runs MLX's CPU build has a C compiler, because MLX compiles its own kernels with it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _TELLING = ("flags", "Features", "model name", "CPU part")
 
 
 def narrow_library(folders: Iterable[Path]) -> Path | None:
-    """Return the path of the library in the first of the folders that has it or in which it can be built;
-    None if it can be built in none of them.
+    """Return the path of the built library in the first of the folders that has it or in which it can be
+    built; None if it can be built in none of them.
     """
     return made_once(f"libnarrow-{_digest()}.so", folders, _build)
 

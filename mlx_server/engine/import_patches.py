@@ -90,8 +90,8 @@ def _replace_scan(module: Any) -> None:
 
 
 def _read_or_scan(models: Path, scan: Scan) -> dict[Any, Any]:
-    """Return what the folder `models` contains, from the file that an earlier scan has written, or else by a
-    new scan.
+    """Return transformers' import structure of the folder `models`, read from the file that an earlier scan
+    has written, or else from a new scan.
     """
     compiled = Path(cache_from_source(str(models / "__init__.py")))
     version = getattr(sys.modules.get("transformers"), "__version__", "unknown")

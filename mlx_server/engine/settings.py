@@ -23,8 +23,8 @@ too."""
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The settings of the prompt cache: its folder, and how many bytes it may take in RAM and on disk. 0
-    disables that tier.
+    """The settings of the prompt cache: its folder, and how many bytes it may take in RAM and on disk. A size
+    of 0 disables that tier.
     """
 
     folder: Path
@@ -90,8 +90,8 @@ class EngineSettings:
         )
 
     def with_shared_weights(self, models: Iterable[ModelEntry]) -> EngineSettings:
-        """Return the settings with each preloaded model replaced by the model as which it is loaded, so that
-        weights that several names share are loaded once. `models` are the installed models.
+        """Return the settings with the name of each preloaded model replaced by the name under which it is
+        loaded, so that weights that several names share are loaded once. `models` are the installed models.
         """
         installed = list(models)
 

@@ -61,7 +61,7 @@ def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
 
 def is_outdated(state: State, *, is_idle: bool) -> bool:
     """Return whether `state`, which the supervisor's last probe found, is out of date for an engine that is
-    ready: the probe saw the engine starting, or saw it busy although it is idle at present (`is_idle`).
+    ready: the probe saw the engine starting, or saw it busy although it is idle now (`is_idle`).
     """
     return state is State.STARTING or (state is State.BUSY and is_idle)
 

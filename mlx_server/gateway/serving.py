@@ -22,7 +22,7 @@ from mlx_server.gateway.in_flight.routes import RequestsInFlight
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.parts import GatewayParts
-from mlx_server.gateway.peers.machine_choice import HERE, Machine, is_engine_far
+from mlx_server.gateway.peers.machine_choice import HERE, Machine, is_engine_start_far_off
 from mlx_server.gateway.peers.mirrored import MirroredAnswers
 from mlx_server.gateway.peers.mirroring import TakeOverMirrored, mirror
 from mlx_server.gateway.peers.others import Peers, peers_of
@@ -128,7 +128,7 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
             dispatcher.tick()
             keeper.sweep()
             now = clock.now()
-            if parts.engine.ready or not is_engine_far(dispatcher.trial_at(), now):
+            if parts.engine.ready or not is_engine_start_far_off(dispatcher.trial_at(), now):
                 offer_at = now
             elif now >= offer_at:
                 offer_at = now + OFFER_EVERY_S
@@ -138,8 +138,8 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
 async def _drain(
     parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
 ) -> None:
-    """Refuse new requests and let the present ones finish, for up to `mlx.drain_s` seconds or until a second
-    signal; then fail those that remain.
+    """Refuse new requests, and wait until the accepted ones have ended, for up to `mlx.drain_s` seconds or
+    until a second signal; then fail those that remain.
 
     If a peer takes over an answer, the peer finishes it while the client reads it through this gateway.
     """
@@ -163,7 +163,7 @@ async def _drain(
 async def _hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, handed_over: HandedOver, signals: asyncio.Queue[str]
 ) -> None:
-    """Hand over to the successor. Return when no client reads through this gateway any more, or when a signal
+    """Hand over to the successor, and wait until no client reads through this gateway any more, or a signal
     other than SIGUSR1 arrives.
     """
     mlx = parts.config.mlx

@@ -26,7 +26,7 @@ class Fit:
     """The memory that the engine, a model and one request of `context_tokens` tokens need, and the memory
     limit.
 
-    `context_tokens` is None for the smallest request, which is what the engine demands to load a model.
+    `context_tokens` is None for the smallest request; the engine loads a model only if that one fits.
     """
 
     needed_bytes: int
@@ -45,10 +45,11 @@ class Fit:
 
 
 def fit(forecast: Forecast, limit_bytes: int, context_tokens: int | None = None) -> Fit:
-    """Return how a model with this forecast fits into `limit_bytes`.
+    """Return how much memory the engine, a model with this forecast and one request need, compared with
+    `limit_bytes`.
 
-    The request counted has `context_tokens` tokens, or as many as the model's context allows if that is less.
-    If `context_tokens` is None, it is the smallest request that the engine demands to load a model.
+    The request has `context_tokens` tokens, or as many as the model's context allows if that is less. If
+    `context_tokens` is None, it is the smallest request for which the engine loads a model.
     """
     needed = forecast.load_bytes
     if context_tokens is not None and forecast.kv is not None:
@@ -58,8 +59,8 @@ def fit(forecast: Forecast, limit_bytes: int, context_tokens: int | None = None)
 
 
 def contexts_of(forecast: Forecast) -> list[int]:
-    """Return the context lengths, in tokens, for which a forecast is worth showing, the model's own one last.
-    Empty for a model that only embeds or ranks, which has no KV cache.
+    """Return the context lengths, in tokens, for which people are shown a forecast; the model's own one is
+    the last. The list is empty for a model that only embeds or ranks, which has no KV cache.
     """
     if forecast.kv is None:
         return []
@@ -88,11 +89,10 @@ def longest_context(forecast: Forecast, limit_bytes: int) -> int:
 
 
 def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
-    """Return the default memory limit: the machine's memory less 2 GiB or 15 % (whichever is more), and at
-    most `gpu_bytes`, what its GPU can hold, if given.
+    """Return the default memory limit: the machine's memory less 2 GiB or 15 % (whichever is more), but at
+    least half of the memory, which matters on a small machine.
 
-    Before it is bounded by the GPU, the limit is at least half of the memory, which matters on a small
-    machine.
+    If `gpu_bytes` is given, which is what the machine's GPU can hold, the limit is not larger.
     """
     limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
     return min(limit, gpu_bytes) if gpu_bytes else limit

@@ -117,7 +117,7 @@ class Forecast:
         """Return the peak bytes that the vision tower takes to compute these images one after the other.
 
         Each of `images` is the shape of an image's pixels. The bytes are free again when all images are
-        computed. 0 for a model without a tower.
+        computed. The result is 0 for a model without a tower.
         """
         return 0 if self.tower is None else max(map(self.tower.bytes, images), default=0)
 
@@ -214,7 +214,7 @@ def forecast_from_figures(
 def _inner_arrays(config: Mapping[str, Any], arithmetic: Arithmetic) -> int:
     """Return how many arrays of the feed-forward's inner width an encoder has in memory at one time.
 
-    Two for a plain encoder on a CPU, where GELU is computed in blocks, and four otherwise.
+    There are two in a plain encoder on a CPU, where GELU is computed in blocks, and four otherwise.
     """
     return 2 if config.get("model_type") in _PLAIN_ENCODERS and not arithmetic.fused_attention else 4
 

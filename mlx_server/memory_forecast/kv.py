@@ -45,7 +45,7 @@ class KvShape:
 
     `layer_floats` counts the numbers of one token's keys and values in one layer, `state_floats` the numbers
     that layers without KV (linear attention, convolutions) store per request. `quantized` says in how many
-    bits layers with full attention store theirs; None means as wide as they are computed.
+    bits layers with full attention store keys and values; None means that these are not quantized.
     """
 
     full_layers: int
@@ -58,7 +58,9 @@ class KvShape:
 
     @property
     def token_bytes(self) -> int:
-        """Return how many bytes the cache of one request grows per token, while no sliding window is full."""
+        """Return by how many bytes the cache of one request grows per token, while no sliding window is
+        full.
+        """
         sliding = self.sliding_layers * self.layer_floats * self.number_bytes
         return int(self.full_layers * self.full_layer_bytes + sliding)
 

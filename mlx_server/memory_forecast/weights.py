@@ -1,8 +1,8 @@
 """Forecast how much memory a model's weights take, from the headers of its files. Pure.
 
-On Metal, weights keep their form on disk. MLX's CPU build converts them to dense float32, so a 4-bit model
-takes eight times the size of its file. The weights that encode images are loaded only if the model serves
-images; those for audio are never loaded.
+On Metal, weights are stored in memory as they are on disk, quantized or not. MLX's CPU build converts them to
+dense float32, so a 4-bit model takes eight times the size of its file. The weights that encode images are
+loaded only if the model serves images; those for audio are never loaded.
 """
 
 from __future__ import annotations

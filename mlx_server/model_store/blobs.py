@@ -1,4 +1,4 @@
-"""Keep the files that a client uploads to make a model, each named by its sha256:
+"""Store the files that a client uploads to make a model, each named by its sha256:
 `<store>/.blobs/sha256-HEX`.
 
 A file is deleted after a model was made from it, or a day after its upload.
@@ -78,8 +78,8 @@ class Blobs:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        """Create the folder of the uploads, and delete what is older than a day in it. Raises ModelStoreError
-        (`store_unwritable`) if the folder cannot be written.
+        """Create the folder of the uploads, and delete its content that is older than a day. Raises
+        ModelStoreError (`store_unwritable`) if the folder cannot be written.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

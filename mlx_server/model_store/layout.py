@@ -75,8 +75,8 @@ def manifest_text(name: str, manifest: dict[str, Any]) -> str:
 def replace(staged: Path, store: Path, name: str) -> Path:
     """Rename `staged` to the folder of the model `name`, and return that folder.
 
-    Call this in a block of `changing` or under the same lock. A model of the same name is moved beside
-    `staged`.
+    The caller must hold the lock that `changing` takes. An installed model of the same name is moved to
+    `replaced`, in the folder that contains `staged`.
     """
     target = installed_path(store, name)
     if target.exists():
@@ -86,8 +86,8 @@ def replace(staged: Path, store: Path, name: str) -> Path:
 
 
 def remove(store: Path, name: str) -> bool:
-    """Delete the folder of the model `name`. Return False if there is none. Does not wait for a running
-    fetch.
+    """Delete the folder of the model `name`, without waiting for a running fetch. Return False if there is
+    none.
     """
     if not installed_path(store, name).exists():
         return False

@@ -93,7 +93,8 @@ def folder_bytes(folder: Path) -> int:
 def report_growth(
     done_bytes: Callable[[], int], total_bytes: Callable[[], int], report: Callable[[float], None]
 ) -> Iterator[None]:
-    """Call `report` twice a second while the block runs, with the fraction `done_bytes()` / `total_bytes()`.
+    """Call `report` twice a second while the `with` block runs. Its argument is the fraction `done_bytes()` /
+    `total_bytes()`.
 
     The size of files is the one measure that every download tool provides. `report` is not called while
     `total_bytes()` is 0.

@@ -1,5 +1,5 @@
-"""Define the base classes that fix how each message is encoded, and the error for what cannot be sent or
-read.
+"""Define the base classes that fix how each message is encoded, and the error for a message that cannot be
+sent or read.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Accepted(EngineEvent, frozen=True):
 
 
 class Prefill(EngineEvent, frozen=True):
-    """The progress of a prompt: `done` of its `total` tokens are processed."""
+    """The progress of a prompt: `done` of its `total` tokens have been processed."""
 
     id: str
     done: int

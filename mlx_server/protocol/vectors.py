@@ -1,4 +1,4 @@
-"""Encode embedding vectors as base64 text, which is compact and the form of OpenAI's API. Pure."""
+"""Encode embedding vectors as base64 text, which is compact, and which OpenAI's API uses too. Pure."""
 
 from __future__ import annotations
 

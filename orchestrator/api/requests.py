@@ -12,11 +12,11 @@ from vestal.web.json_body import field_with_text
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises HttpError if the body is not a JSON object, or a text in it
-    holds a NUL.
+    """Return the JSON object in the body. Raises HttpError if the body is not a JSON object, or if a text in
+    it contains NUL.
 
-    Neither SQLite's functions nor Postgres can hold a NUL: a task with one in its goal would make the list of
-    tasks unreadable.
+    Neither SQLite's functions nor Postgres can process NUL: a task with one in its goal would make the list
+    of tasks unreadable.
     """
     body = await aiohttp_adapter.read_object(request)
     if field := field_with_text(body, lambda text: "\0" in text):

@@ -47,7 +47,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a phase: its state, the reason in words, and figures for the cycle's record."""
+    """The result of a phase: its state, the reason in words, and further values for the cycle's record."""
 
     phase: CyclePhase
     state: str  # done | skipped | failed

@@ -23,9 +23,10 @@ class BackendBreakerState(StrEnum):
 class BackendBreakerPolicy:
     """When the breaker opens, and for how many seconds.
 
-    `failures` in a row open it. Each opening in a row lasts twice as long as the previous one, up to a
-    maximum; openings by failed checks and by failed calls have times of their own. A trial that has not ended
-    after `trial_s` seconds does not block the next one.
+    `failures` failed calls in a row open it, and so do `failures` failed checks in a row. Each opening in a
+    row lasts twice as long as the previous one, up to a maximum; openings by failed checks and by failed
+    calls have times of their own. A trial that has not ended after `trial_s` seconds does not block the next
+    one.
     """
 
     failures: int = 3
@@ -108,8 +109,8 @@ class BackendBreaker:
         return BackendBreaker(self.policy)
 
     def check_failed(self, now: float) -> BackendBreaker:
-        """Return the breaker after a health check failed at the time `now`. Enough failed checks in a row
-        open it.
+        """Return the breaker after a health check failed at the time `now`. It opens after `policy.failures`
+        failed checks in a row.
         """
         return self._failed(now, by_call=False)
 

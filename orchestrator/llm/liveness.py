@@ -1,9 +1,9 @@
 """Decide when a backend that was asked for an answer counts as hung. Pure: time is an argument.
 
-Silence alone proves little: before the first token a large model may be loading, a long prompt may be in
-progress, other requests may be first, or Vestal's gateway may hold the request for 120 s while its engine
-restarts (which can also happen in the middle of an answer). Therefore silence counts as a hang only after
-minutes, and a backend that answers no liveness request at all counts as hung much sooner.
+Silence alone proves little: before the first token, the backend may be loading a large model, processing a
+long prompt or serving other requests first, or Vestal's gateway may hold the request for 120 s while its
+engine restarts (which can also happen in the middle of an answer). Therefore silence counts as a hang only
+after minutes, and a backend that answers no liveness request at all counts as hung much sooner.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SilenceLimits:
 
 @dataclass(frozen=True)
 class CallSilence:
-    """The silence of one call: `since` when, whether anything was received before (`begun`), and how many
-    liveness requests in a row were not answered (`missed`).
+    """The silence of the backend in one call: when it began (`since`, in monotonic seconds), whether anything
+    was received before it (`begun`), and how many liveness requests in a row were not answered (`missed`).
     """
 
     limits: SilenceLimits

@@ -1,4 +1,6 @@
-"""Let a call continue as long as its backend shows signs of life, as `liveness` decides."""
+"""Await a call to a backend, and cancel it if the backend hangs: if it has sent nothing for minutes, or
+leaves liveness requests unanswered. `liveness` decides this.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell whether a container's process is healthy, as its HEALTHCHECK. Exit code 0: healthy, 1: not.
+"""Report whether a container's process is healthy, as its HEALTHCHECK. Exit code 0: healthy, 1: not.
 
 Only the standard library is imported, so that the program starts fast.
 """

@@ -1,4 +1,4 @@
-"""A worker process: it takes tasks from the queue that all workers on one Postgres share, and does nothing
+"""A worker process: it runs tasks from the queue that all workers on one Postgres share, and does nothing
 else.
 
 `docker compose --profile scale up --scale worker=N` starts workers. A worker ends with `os._exit`, as the

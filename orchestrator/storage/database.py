@@ -24,7 +24,7 @@ waited for.
 @asynccontextmanager
 async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
     """Enter the lock (of `Database.lock`) in a thread, so that a server that hangs does not block the event
-    loop. Yields what the lock yields.
+    loop. Yields True if the lock is held, and False if another process has it.
     """
     with ExitStack() as stack:
         got = await asyncio.to_thread(stack.enter_context, lock)

@@ -224,8 +224,8 @@ def _corruption(path: Path, check_up_to_bytes: float) -> str:
 
 @contextmanager
 def locked(path: Path, blocking: bool = True) -> Iterator[bool]:
-    """Hold a lock on the file `path`, which the kernel frees when this process dies. Yield True, or False if
-    it is not `blocking` and another process has the lock.
+    """Hold a lock on the file `path`, which the kernel frees when this process dies. Yield True; or False if
+    `blocking` is False and another process has the lock.
     """
     with path.open("a") as handle:
         try:

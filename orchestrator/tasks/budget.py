@@ -37,8 +37,8 @@ def cut(text: str, max_tokens: float) -> str:
 
 
 def fitting(texts: Sequence[str], max_tokens: float, min_tokens: float = 32) -> list[str]:
-    """Return the first of the texts that together fit into `max_tokens`. The last one is cut, or left out if
-    fewer than `min_tokens` tokens of it would remain.
+    """Return as many of the first texts as fit into `max_tokens` together. The last one is cut, or left out
+    if fewer than `min_tokens` tokens of it would remain.
     """
     kept, remaining = [], max_tokens
     for text in texts:

@@ -41,8 +41,8 @@ class StepGate:
 
     @asynccontextmanager
     async def turn(self, say: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for a turn, which ends with the block. If the step has to wait, `say` is called with the
-        reason, and with "" when the turn begins.
+        """Wait for a turn, which ends with the `async with` block. If the step has to wait, `say` is called
+        with the reason, and with "" when the turn begins.
         """
         since = self._clock()
         held = not self._may_begin(since)

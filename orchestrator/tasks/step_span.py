@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def step_span(tracer: Tracer | None, name: str, task_id: str, parent: str | None) -> Iterator[None]:
-    """Create a trace span around the block. Requests that are sent within the block belong to the span.
+    """Create a trace span that covers the `with` block. Requests that are sent within the block belong to the
+    span.
 
     Without a tracer, do nothing. An exception ends the span with the exception's name as the error.
     """

@@ -145,8 +145,8 @@ class Steps:
         )
 
     async def _ask(self, agent: Agent, ask: Callable[[int], Messages], answer_tokens: int, say: Say) -> str:
-        """Return the answer of the agent's model to messages that `ask` builds for a number of tokens. If the
-        backend says that the prompt is too long, it is shortened.
+        """Return the answer of the agent's model to the messages that `ask` builds for a number of tokens. If
+        the backend says that the prompt is too long, ask again with shorter messages.
         """
 
         async def call() -> str:

@@ -126,7 +126,7 @@ class TaskQueue:
         return self._dbos is not None
 
     def stop_taking(self) -> None:
-        """Let DBOS take no further tasks from the queue. Tasks that are running here continue."""
+        """Stop DBOS from taking further tasks from the queue. Tasks that are running here continue."""
         for event in self._instance.background_thread_stop_events:
             event.set()
 
@@ -244,8 +244,9 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _answering(self, else_: str = "") -> AsyncIterator[None]:
-        """Raise DatabaseFailed if the database does not answer the block in time, because DBOS itself would
-        wait without a limit. `else_` is added to the message.
+        """Limit the time of the `async with` block, which asks the database. Raises DatabaseFailed if the
+        database fails or does not answer in time, because DBOS itself would wait without a limit. `else_` is
+        added to the message about the time.
         """
         try:
             async with self._translated(), asyncio.timeout(ANSWER_WITHIN_S):
@@ -256,8 +257,8 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
-        """Convert database exceptions in the block to DatabaseFailed, and have them raised without waiting
-        for the database.
+        """Convert database exceptions in the `async with` block to DatabaseFailed, and have them raised
+        without waiting for the database.
         """
         token = ANSWERING.set(True)
         try:

@@ -107,8 +107,8 @@ class Membership:
 
     @contextmanager
     def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:
-        """Hold the lock on the table during the block, and remove the dead worker after it. Yield True; or
-        False, and remove nothing, if the table has another heartbeat of this worker than `last`.
+        """Hold the lock on the table during the `with` block, and remove the dead worker after it. Yield
+        True; or False, and remove nothing, if the table has another heartbeat of this worker than `last`.
         """
         with self._database.briefly_locked(LOCK):
             if self.beats().get(worker, last) != last:

@@ -86,7 +86,7 @@ class FileWatch:
         self._read = self._seen
 
     def forget(self) -> None:
-        """Drop the confirmation, because the file is to get another content."""
+        """Drop the confirmation, because the caller is about to replace the file's content."""
         self._read = None
 
 
@@ -141,7 +141,7 @@ class KeptFile:
         FAILURES.succeeded(self._what, target=self.path)
 
     def remove(self) -> None:
-        """Delete the file, if it can be deleted, and stop keeping it."""
+        """Delete the file, if it can be deleted, and stop rewriting it."""
         self.forget()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Standard output and standard error that never raise: what cannot be written is dropped and counted.
 
-Logs are files. On a full disk, `print` and `logging` would raise in whatever wrote a line, even at the end of
-the interpreter, and a deleted log would keep its disk space and receive all further lines.
+Logs are files. On a full disk, `print` and `logging` would raise in any code that writes a line, even while
+the interpreter exits. A deleted log would keep its disk space and receive all further lines.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class BestEffortOutput(io.RawIOBase):
     """Writes to a file descriptor, and drops what cannot be written.
 
     The first write that succeeds after a failure is preceded by a line that says how much was dropped. A log
-    that was deleted is made again, because nobody could read it, and its disk space would stay in use.
+    that was deleted is created again, because nobody could read the deleted one, and its disk space would
+    stay in use.
     """
 
     def __init__(self, descriptor: int, component: str, failures: WriteFailures = FAILURES) -> None:

@@ -1,6 +1,7 @@
 """The configuration: defaults, overridden by one file, overridden by the environment.
 
-A mistake stops the start, and its message names the file with the line, or the variable.
+A mistake in it keeps a program from starting; the error message names the line of the file, or the
+environment variable.
 """
 
 from vestal.config.errors import ConfigError

@@ -1,7 +1,7 @@
 """Model names as Ollama has them: `[host/][namespace/]name[:tag]`. Pure.
 
-What a client may leave out is the registry's host, its namespace `library`, and the tag `latest`. Upper and
-lower case are kept as they were first written, and do not distinguish two models.
+A client may leave out the registry's host, the namespace `library` and the tag `latest`. Upper and lower case
+are kept as they were first written, and do not distinguish two models.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def adapter_name(model: str, adapter: str) -> str:
 
 
 def is_valid_name(model: str) -> bool:
-    """Return True if Ollama would take `model` as the name of a new model.
+    """Return True if Ollama would accept `model` as the name of a new model.
 
     Its parts consist of letters, digits, `_`, `-` and `.`, and at most three of them stand before the tag.
     """

@@ -79,10 +79,10 @@ class Home:
 
     @property
     def weight_digests(self) -> Path:
-        """Return the file with the digests of models' weights, which save a restart from reading the weights
-        first.
+        """Return the file with the digests of models' weights, so that a restart need not read all weights
+        first to compute them.
 
-        The file is not in `cache`, because that folder is deleted more easily.
+        The file is not in `cache`, because users are more likely to delete that folder.
         """
         return self.root / "weight_digests.json"
 
@@ -95,8 +95,8 @@ class Home:
     def recovery_lock(self) -> Path:
         """Return the file whose lock is held while services are recovered, started or stopped.
 
-        The file is not in `run`, because that folder is deleted more easily, and two processes could then
-        hold a lock each.
+        The file is not in `run`, because users are more likely to delete that folder, and two processes could
+        then hold a lock each.
         """
         return self.root / "recovery.lock"
 

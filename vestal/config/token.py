@@ -27,8 +27,9 @@ def ensure_token(home: Home) -> str:
 class KeptToken:
     """The token of a running agent, whose file is written again if it is missing or holds another token.
 
-    Agent and containers keep the token from their start, so that another one in the file would lock out the
-    user. To get a new token, the user runs `vestal down`, deletes the file, and runs `vestal up`.
+    The agent and the containers use the token that they read at their start, so another token in the file
+    would lock out the user. To get a new token, the user runs `vestal down`, deletes the file, and runs
+    `vestal up`.
     """
 
     def __init__(self, home: Home, token: str) -> None:
@@ -38,7 +39,7 @@ class KeptToken:
     def keep(self) -> bool:
         """Write the file again if that is necessary. Return True if it was written.
 
-        What cannot be written now is written by a later call.
+        If the file cannot be written now, a later call writes it.
         """
         if self._watch.is_unchanged():
             return False

@@ -53,10 +53,10 @@ def _open(path: Path) -> int:
 @contextlib.asynccontextmanager
 async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
     """Hold the lock in the `async with` block. Raises LockHeld if another process still has the lock after
-    `timeout_s`.
+    `timeout_s` seconds.
 
-    If the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery that
-    is needed matters more than one that might run twice.
+    If the lock's file cannot be created, as on a full disk, the block runs without the lock, because two
+    recoveries at the same time do less harm than none.
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:

@@ -26,7 +26,9 @@ def count(proc: Path = PROC, cgroup: Path = CGROUP) -> int | None:
 
 
 def _figure(path: Path) -> int | None:
-    """Return the figure on the line `oom_kill N` of the file, or None."""
+    """Return the number on the line `oom_kill N` of the file; None if the file is unreadable or has no such
+    line.
+    """
     try:
         figures = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
         return int(figures["oom_kill"])

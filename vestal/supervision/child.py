@@ -134,7 +134,9 @@ class Child:
         self.send(Start("the supervisor started"))
 
     def _found_process(self) -> bool:
-        """Report the process of an earlier supervisor, and return whether there is one."""
+        """Look for a process that an earlier supervisor launched, report it to the lifecycle, and return
+        whether there is one.
+        """
         if self.lifecycle.alive:
             return False
         found = self._process.find_running(self._handovers.noted_pids())
@@ -174,7 +176,8 @@ class Child:
     async def wait_for_predecessors(self) -> None:
         """Wait until all processes of handovers have ended, except the child's own.
 
-        The wait is bounded, because a process may survive even SIGKILL.
+        The wait lasts at most 10 s longer than the policy's `stop_timeout_s`, because a process may survive
+        even SIGKILL.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.spec.policy.stop_timeout_s + _STUCK_PREDECESSOR_S):

@@ -16,7 +16,7 @@ class Clock(Protocol):
         """Return monotonic seconds; only differences mean something."""
 
     def wall(self) -> float:
-        """Return the seconds since 1970, for people and for files."""
+        """Return the wall-clock time in seconds since 1970, to be shown or stored."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait until `seconds` of this clock have passed."""

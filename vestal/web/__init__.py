@@ -15,7 +15,7 @@ them:
     request_timeout         408   the body did not arrive in time
     too_large               413   the body is over the service's limit of bytes or of values
     unsupported_media_type  415   the body is not `application/json`
-    too_many_requests       429   past the rate; `Retry-After` says when to come again
+    too_many_requests       429   over the rate limit; `Retry-After` says when to ask again
     internal_error          500   a fault of the service; its log has the details
 
 A refusal that only one service makes has a code of its own (`unknown_task`, `model_not_found`). The page

@@ -14,7 +14,7 @@ from vestal.best_effort.output import write_line
 
 
 def line_of(record: Mapping[str, Any]) -> str:
-    """Return the record as one line of ASCII. A value that JSON does not have becomes a string."""
+    """Return the record as one line of JSON in ASCII. A value that JSON cannot represent becomes a string."""
     return json.dumps(record, default=str)
 
 

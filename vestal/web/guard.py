@@ -158,8 +158,8 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Refuse a request that a foreign page makes without an Origin, such as for an image. Programs send
-    neither header.
+    """Refuse a request that a browser sends for a foreign page without an Origin, such as for an image; its
+    `Sec-Fetch-Site` shows that. Programs send neither header.
 
     A user may follow a link to this service on a foreign page, because browsers show the response to the user
     alone.

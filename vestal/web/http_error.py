@@ -43,7 +43,9 @@ class HttpError(Exception):
         headers: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> None:
-        """Take the status from `status`, else from the subclass, else from the shared code."""
+        """Create the error. Its HTTP status is `status`, else that of the subclass, else that of the shared
+        code.
+        """
         super().__init__(message)
         self.status = status or type(self).status or STATUSES[code]
         self.code = code

@@ -61,9 +61,10 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
 
 
 def field_with_text(body: Any, is_wrong: Callable[[str], bool]) -> str | None:
-    """Return the name of the first field of `body` that holds, at any depth, a text that `is_wrong`.
+    """Return the name of the first field of `body` that holds, at any depth, a text for which `is_wrong`
+    returns True.
 
-    The name itself counts too. It is returned shortened, and as valid text. Return None if there is no
+    The name itself is checked too. It is returned shortened, and as valid text. Return None if there is no
     such field, or `body` is not an object.
     """
     for name, value in body.items() if isinstance(body, dict) else ():

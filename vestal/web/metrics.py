@@ -1,4 +1,4 @@
-"""The text of GET /metrics, written by prometheus_client, for figures that are read when they are asked for.
+"""The text of GET /metrics, written by prometheus_client from values that are read at each request.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 

@@ -1,6 +1,6 @@
 """Parse the lines of a streamed answer into events. Pure.
 
-Answers have the form of Ollama's /api/chat: each line of the stream, called a frame, is one JSON object.
+Answers have the format of Ollama's /api/chat: each line of the stream, called a frame, is one JSON object.
 """
 
 from __future__ import annotations

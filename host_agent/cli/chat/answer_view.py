@@ -132,7 +132,7 @@ class AnswerView:
         sys.stdout.flush()
 
     def _interrupt(self, what: str) -> None:
-        """Print a remark about what interrupts the answer."""
+        """Print the remark `what`, which says what interrupted the answer, after the text shown so far."""
         self._end_of_waiting()
         if self._interrupted_at is None:
             self._interrupted_at = time.monotonic()

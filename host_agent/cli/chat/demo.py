@@ -1,4 +1,4 @@
-"""`vestal demo`: let a model write a story, kill the engine in mid-sentence, and show that the story
+"""`vestal demo`: have a model write a story, kill the engine in mid-sentence, and show that the story
 continues.
 
 The exit code is 0 if the story continued and nothing was lost, else 1.
@@ -41,8 +41,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def show(gateway: GatewayClient, model: str, kill: Callable[[int], None], prompt: str = STORY) -> int:
     """Stream a story and kill its engine, stream the same story without a kill, and print how they compare.
 
-    `kill` is called with the engine's PID. Return 0 if the story survived the kill, else LOST. Raises
-    HostAgentError if a story fails, or if each story ends before its engine is killed.
+    `kill` is called with the engine's PID. Return 0 if the story continued after the kill and no text was
+    lost, else the exit code LOST. If a story ends before its engine is killed, a longer one is tried. Raises
+    HostAgentError if a story fails, or if even the longest one ends before the kill.
     """
     width = shutil.get_terminal_size().columns
     title = f"{model} tells a story. Its engine will be killed in mid-sentence."

@@ -15,8 +15,8 @@ OWNER_ONLY = 0o600
 
 @contextlib.contextmanager
 def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
-    """Until the context ends, let `input` edit lines, recall earlier lines, and complete `completions` by
-    Tab.
+    """Enable line editing, a history of earlier lines, and Tab completion from `completions` for `input`,
+    until the `with` block ends.
 
     The lines are stored in the file `path`. If that file cannot be read or written, the error is ignored.
     """

@@ -45,7 +45,7 @@ class Story:
 
     def tell(self, kill: Callable[[int], None] | None) -> Shown:
         """Have the model write the story and show it as it arrives. In the middle of a sentence, call `kill`
-        with the engine's PID: the demonstration is that the story goes on. Return what was shown.
+        with the engine's PID, to demonstrate that the story continues. Return what was shown.
 
         If `kill` is None, the story is not shown; a terminal shows the number of tokens that have arrived.
         """

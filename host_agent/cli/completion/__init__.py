@@ -1,1 +1,1 @@
-"""The command `vestal completion`: scripts that let a shell complete the other commands."""
+"""The command `vestal completion`: scripts with which a shell completes the other commands."""

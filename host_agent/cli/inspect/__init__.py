@@ -1,1 +1,1 @@
-"""Commands that show something: status, doctor, logs, models, cache, token, version."""
+"""Commands that show or check the state of this installation: doctor, incidents, cache, token, version."""

@@ -1,5 +1,5 @@
-"""`vestal install`: let launchd or systemd restart a failed agent and run a recovery pass at boot and every
-300 s.
+"""`vestal install`: install jobs of launchd or systemd that restart a failed agent, and that run a recovery
+pass at boot and every 300 s.
 
 It is safe to run again: jobs whose files are unchanged continue to run.
 """

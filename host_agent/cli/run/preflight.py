@@ -93,7 +93,8 @@ def _agents_file(config: Config) -> Iterator[Finding]:
 
 
 def check_ollama(config: Config) -> Iterator[Finding]:
-    """Check who owns Ollama's port, and yield a finding if that is another program or another user.
+    """Yield a finding for each reason why this user's Ollama cannot be used: another program or another
+    user's process holds its port, or it does not show this user's models.
 
     The findings are faults if `ollama.manage` is `always`, else notes. With `always`, a missing Ollama is a
     fault too.

@@ -49,7 +49,7 @@ def show(
 def _take(events: Events, on_event: Callable[[FeedEvent], None]) -> bool:
     """Wait up to REDRAW_S for an event, and pass all waiting events to `on_event`.
 
-    Return True if the user has typed a key that leaves.
+    Return True if the user has typed a key that ends the command (`q` or Esc).
     """
     with contextlib.suppress(queue.Empty):
         event = events.get(timeout=REDRAW_S)
@@ -82,7 +82,9 @@ def _cropped(line: Line, width: int) -> Text:
 
 
 class _Keys:
-    """While its context is open, puts each typed key into `events` without echo, if stdin is a terminal."""
+    """Puts each key that is typed inside its `with` block into `events`, without echo, if stdin is a
+    terminal.
+    """
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -125,7 +127,7 @@ def _has_keyboard(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _signals(events: Events, console: Console, keys: _Keys) -> Iterator[None]:
-    """While the context is open, handle signals: redraw after a resize, and leave at SIGTERM or SIGHUP.
+    """Handle signals until the `with` block ends: redraw after a resize, and leave at SIGTERM or SIGHUP.
 
     At Ctrl-Z, restore the terminal until the process continues.
     """

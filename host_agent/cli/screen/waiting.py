@@ -17,9 +17,9 @@ ERASE_LINE = "\r\x1b[K"
 
 @contextlib.contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """While the block runs, show `what` and the elapsed time if stderr is a terminal.
+    """Show `what` and the elapsed time while the `with` block runs, if stderr is a terminal.
 
-    The text appears after one second, and is erased at the end of the block.
+    The text appears after one second, and is erased when the `with` block ends.
     """
     if not sys.stderr.isatty():
         yield

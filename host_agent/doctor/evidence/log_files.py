@@ -47,7 +47,7 @@ def log_tails(config: Config) -> Iterator[LogTail]:
 
 
 def recent_matches(config: Config, now: float) -> Iterator[tuple[LogTail, list[LogMatch]]]:
-    """Yield pairs of a log and its lines of the last hour that name a cause of trouble, if it has any.
+    """Yield each log in which lines of the last hour name a cause of trouble, together with these lines.
 
     `now` is in seconds since 1970.
     """

@@ -74,7 +74,7 @@ def check_disk(folder: Path) -> Finding:
 
 
 def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
-    """Judge whether the disk of `folder` has enough free space.
+    """Return a finding that says whether the disk of `folder` has enough free space.
 
     `free_files` is the number of files that may still be created; None means that there is no limit.
     """

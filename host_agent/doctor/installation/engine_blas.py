@@ -13,7 +13,7 @@ TIMEOUT_S = 3.0
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Ask the running engine, through its gateway, which BLAS library it uses, and judge that."""
+    """Ask the running engine, through its gateway, which BLAS library it uses, and yield a finding on it."""
     if sys.platform != "linux":
         yield Finding(NAME, "ok", "MLX uses Metal and Accelerate here.")
         return
@@ -23,7 +23,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_blas(blas: str | None) -> Finding:
-    """Judge the BLAS library by its name; `blas` is None if no engine reports one."""
+    """Return the finding on a BLAS library by its name; `blas` is None if no engine reports one."""
     if blas is None:
         return Finding(NAME, "note", "No engine runs that could report which BLAS it uses.")
     if not blas or SLOW_BLAS in blas.lower() or blas.lower() == "none":

@@ -16,7 +16,9 @@ NATIVE = "arm64"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare the processor that this Python was built for with the processor of the machine."""
+    """On a Mac, yield a finding on whether this Python was built for the Mac's processor; elsewhere, the
+    result is `ok`.
+    """
     if sys.platform != "darwin":
         version = f"Python {platform.python_version()}, {platform.machine()}."
         yield Finding(NAME, "ok", version, "", sys.executable)
@@ -26,7 +28,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_build(built_for: str, apple_silicon: bool, executable: str) -> Finding:
-    """Judge the Python of a Mac. `built_for` is the architecture that it was built for, such as `arm64`."""
+    """Return the finding on the Python of a Mac. `built_for` is the architecture that it was built for, such
+    as `arm64`.
+    """
     if built_for == NATIVE:
         return Finding(NAME, "ok", f"Python is built for {NATIVE}.", "", executable)
     evidence = f"{executable} is built for {built_for}"

@@ -25,7 +25,9 @@ CONTAINERS = 2  # the orchestrator and nightly; workers are counted in addition
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Compare the machine's memory with the sum of what Docker may use and what the models need."""
+    """Yield a finding on whether the memory that Docker may use and the models that are loaded at the start
+    fit into this machine's memory together.
+    """
     chosen = config.orchestrator.mode
     if chosen in ("off", "native"):
         yield Finding(NAME, "ok", f"No container takes memory: orchestrator.mode is {chosen}.")
@@ -46,7 +48,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights_bytes: int) -> Finding:
-    """Judge whether the memory that Docker may use leaves enough of `total_bytes` for the models.
+    """Return a finding that says whether the memory that Docker may use leaves enough of `total_bytes` for
+    the models.
 
     `docker_bytes` is the memory that all containers share; with Docker Desktop, that of its virtual machine.
     `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed

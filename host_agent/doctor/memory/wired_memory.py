@@ -21,7 +21,7 @@ MIN_FREE_FRACTION = 0.10
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Judge the memory of this machine; on a Mac, also by `vm_stat` and `memory_pressure`.
+    """Yield a finding on the memory of this machine; on a Mac, `vm_stat` and `memory_pressure` count too.
 
     Other systems need neither, because they free a process's wired memory when it ends.
     """
@@ -36,7 +36,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_memory(now: Memory, free_fraction: float | None = None, model_server_bytes: int = 0) -> Finding:
-    """Judge the memory by the same rules by which the agent decides whether to start a model server.
+    """Return the finding on the memory, by the rules by which the agent decides whether to start a model
+    server.
 
     `free_fraction` is what `memory_pressure` reports, or None if unknown. `model_server_bytes` is the memory
     that running model servers hold, which is therefore not leaked.

@@ -40,8 +40,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_answer(names: str, endpoint: str, failure: str) -> Finding:
-    """Judge whether the models `names` can be fetched. `failure` says why the hub did not answer; empty if it
-    did.
+    """Return a finding that says whether the models `names` can be fetched from `endpoint`. `failure` says
+    why the hub did not answer; empty if it did.
     """
     host = urlsplit(endpoint).netloc or endpoint
     if not failure:

@@ -88,7 +88,7 @@ def models_folder() -> Path:
 
 
 def models_in(folder: Path) -> set[str]:
-    """Return the names of the models in an Ollama models folder, in the form that `/api/tags` uses.
+    """Return the names of the models in an Ollama models folder, written as `/api/tags` writes them.
 
     Ollama keeps one manifest for each model, at `manifests/REGISTRY/NAMESPACE/MODEL/TAG`.
     """

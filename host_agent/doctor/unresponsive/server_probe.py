@@ -37,8 +37,8 @@ class UnresponsiveServer:
 
 
 def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> Iterator[UnresponsiveServer]:
-    """Yield each of Ollama, the MLX server, the agent and the orchestrator that listens but does not answer
-    properly.
+    """Yield the servers that listen but do not answer, or answer with a server error other than 503. Ollama,
+    the MLX server, the agent and the orchestrator are checked.
 
     Ports on which nothing or another program listens are skipped, because other diagnoses report them.
     """

@@ -70,12 +70,12 @@ def without_variable(value: Any) -> Any:
 
 
 class _JournalCloses(Exception):
-    """The journal was closed: no entry will follow."""
+    """Raised when the journal has been closed, so that no entry will follow."""
 
 
 async def _wait(entries: Entries, timeout_s: float, *, first_only: bool) -> bool:
-    """Take entries from the queue for `timeout_s` seconds, or with `first_only` until the first one. Return
-    whether any came. Raises _JournalCloses if the journal was closed.
+    """Take entries from the queue for `timeout_s` seconds, but with `first_only` at most one. Return whether
+    any came. Raises _JournalCloses if the journal was closed.
     """
     came = False
     with contextlib.suppress(TimeoutError):

@@ -27,8 +27,8 @@ def parse_top(top: Mapping[str, Any], main_pid: int) -> ProcessActivity:
 
 
 def _seconds(text: str) -> float | None:
-    """Return the seconds in a CPU time such as `1-02:03:04`, `02:03:04` or `3:04`; None if the text has
-    another form.
+    """Return the seconds in a CPU time such as `1-02:03:04`, `02:03:04` or `3:04`; None if the text is
+    malformed.
     """
     days, _, clock = text.strip().rpartition("-")
     try:

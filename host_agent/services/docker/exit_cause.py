@@ -16,7 +16,7 @@ OOM_WINDOW_S = 10.0  # the engine's `oom` event comes just before or just after 
 
 
 class ExitCause(StrEnum):
-    """Why a container ended."""
+    """The cause of a container's end."""
 
     FINISHED = "finished"
     STOPPED = "stopped"

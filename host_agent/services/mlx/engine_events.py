@@ -28,7 +28,9 @@ class EngineEvents:
         journal: Journal,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        """Call `on_event` with each event, even with events that the journal has already."""
+        """Prepare to copy the events. `follow` calls `on_event` with each, even if the journal has it
+        already.
+        """
         self._session, self._journal, self._on_event = session, journal, on_event
         self._url = f"http://127.0.0.1:{port}/events"
         self._instance, self._seq = "", 0

@@ -23,7 +23,7 @@ GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_op
 
 
 class GatewaySockets:
-    """Binds the gateway's sockets before each launch, and lets the gateway inherit them.
+    """Binds the gateway's sockets before each launch, and passes them to the gateway's process.
 
     An address that cannot be bound is left to the gateway, which reports the reason and the remedy. The
     address of the Docker bridge is left to the gateway too until the bridge exists.
@@ -60,7 +60,9 @@ class GatewaySockets:
         return await spawn(replace(spec, env=env), pass_fds=[each.fileno() for each in sockets])
 
     def on_event(self, event: Event) -> None:
-        """Close the sockets if `event` says that no gateway will come for a long time, or at all."""
+        """Close the sockets if `event` says that no gateway will be launched soon: it was stopped, given up,
+        or its breaker opened.
+        """
         if event.event in GATEWAY_WILL_NOT_COME:
             self.close()
 

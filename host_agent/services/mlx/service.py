@@ -58,7 +58,9 @@ class MlxService:
         inherited: InheritedSockets | None = None,
         on_health: Callable[[Mapping[str, Any] | None], None] = lambda body: None,
     ) -> None:
-        """Call `on_health` after each probe, with the gateway's answer or None."""
+        """Create the service without starting a gateway. `probe` calls `on_health` with the body of the
+        gateway's answer, or with None if there is no answer.
+        """
         self._config, self._session, self._command = config, session, command
         self._on_health = on_health
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"

@@ -22,9 +22,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """How an action is carried out. There are three forms. Either the owner's `commands` are run in order. Or
-    the process `terminate_pid` is terminated and, with `start_own`, the agent's own server is started. Or
-    nothing is done, and `refusal` says who can act.
+    """The way in which an action is carried out; one of three.
+
+    Either the owner's `commands` are run in order. Or the process `terminate_pid` is terminated and, with
+    `start_own`, the agent's own server is started. Or nothing is done, and `refusal` says who can act.
     """
 
     commands: Commands = ()

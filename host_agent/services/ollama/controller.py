@@ -138,8 +138,8 @@ class OllamaController:
         return path is not None and await asyncio.to_thread(find_supervised, path) is not None
 
     async def detach(self) -> None:
-        """Stop supervising the agent's own server without ending it, so that the next program of this process
-        can adopt it.
+        """Stop supervising the agent's own server without ending it. The agent does this before another
+        program replaces it in its process and adopts the server.
         """
         if self._supervisor_started:
             await self._supervisor.detach()
@@ -154,7 +154,7 @@ class OllamaController:
             await self._supervisor.stop()
 
     def machine_woke(self, slept_s: float) -> None:
-        """Let the supervisor probe at once after the machine slept."""
+        """Have the supervisor probe at once, because the machine has slept for `slept_s` seconds."""
         if self._supervisor_started:
             self._supervisor.machine_woke(slept_s)
 

@@ -19,7 +19,7 @@ AGENT = ("host_agent.cli.main", "agent")
 
 
 class OwnerKind(StrEnum):
-    """Who starts and restarts Ollama."""
+    """The kind of program or person, if any, that starts and restarts Ollama."""
 
     NOBODY = "nobody"  # nothing runs, and nothing is registered to start it
     OURS = "vestal"  # this agent's supervisor

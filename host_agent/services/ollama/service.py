@@ -1,4 +1,6 @@
-"""Ollama as the rest of the agent sees it: observed, judged, and shown. `controller` starts and stops it."""
+"""The agent's interface to Ollama: check the server, report its status, and pass requests to start or stop it
+on to `controller`.
+"""
 
 import asyncio
 import time
@@ -30,9 +32,10 @@ RECHECK_INTERVAL_S = 0.1
 
 
 class OllamaService:
-    """Observes Ollama. Simultaneous callers of `check` share one check.
+    """Checks Ollama, reports its status, and has its controller start and stop it.
 
-    `request_pass` is called with a reason if a recovery pass is needed.
+    Simultaneous callers of `check` share one check. `request_pass` is called with a reason if a recovery pass
+    is needed.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class OllamaService:
         self._observed_at = float("-inf")
 
     def machine_woke(self, slept_s: float) -> None:
-        """Forget the failures from before the machine slept, and let the supervisor probe at once."""
+        """Forget the failures from before the machine slept, and have the supervisor probe at once."""
         self.forget_failures()
         self.controller.machine_woke(slept_s)
 
@@ -196,8 +199,8 @@ class OllamaService:
         """Return whether the Ollama of the last observation has ended, or its supervisor reports another
         process.
 
-        If not, the caller need not observe at once, because the check under way makes the next observation,
-        although a hung server may delay it for long.
+        Only then must a caller observe at once although a check is under way. Otherwise that check makes the
+        next observation, even if a hung server delays it for long.
         """
         child, pid = self.controller.status(), self._observation.owner.pid
         changed = (child.process_pid, child.state) != self._observed_child

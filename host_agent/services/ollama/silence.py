@@ -33,7 +33,8 @@ class RunnerJudgement:
 class ProgressWatch:
     """The last progress mark of each runner and the time of its last change, in monotonic seconds.
 
-    `advanced` holds the PIDs whose mark the last reading changed. A watch lasts while probes get no answer.
+    `advanced` holds the PIDs of the runners whose mark changed at the last reading. A watch lasts while
+    probes get no answer.
     """
 
     marks: Mapping[int, tuple[object, float]] = field(default_factory=dict)
@@ -67,7 +68,7 @@ def judge(
     now: float,
     no_progress_s: float = NO_PROGRESS_S,
 ) -> RunnerJudgement:
-    """Return the judgement on a model that has given no token for `silent_s` although it was asked.
+    """Return the judgement on a model that has not answered a probe for `silent_s` seconds.
 
     `watch` is already updated with `readings`.
     """

@@ -35,7 +35,7 @@ class Observation:
 
     @property
     def is_down(self) -> bool:
-        """Return whether a server runs that has failed enough checks to need a restart."""
+        """Return whether a server runs and at least FAILURES_UNTIL_DOWN checks in a row have failed."""
         return self.owner.runs and not self.verdict.ok and self.failures >= FAILURES_UNTIL_DOWN
 
 

@@ -34,7 +34,7 @@ class ComposeCommand(Protocol):
 
 
 class Mode(StrEnum):
-    """Where the orchestrator runs, if at all."""
+    """The place where the orchestrator runs: in containers, as the agent's child, or nowhere."""
 
     DOCKER = "docker"
     NATIVE = "native"
@@ -42,7 +42,7 @@ class Mode(StrEnum):
 
 
 class ModeCause(StrEnum):
-    """The kind of reason for which a mode was chosen."""
+    """The reason for which a mode was chosen."""
 
     CONFIGURED = "configured"  # the setting orchestrator.mode names the mode
     POSSIBLE = "possible"  # containers, because all that they need is there

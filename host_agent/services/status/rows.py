@@ -38,12 +38,12 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class Look:
-    """One observation of this machine.
+    """The results of one observation of this machine, from which `rows` makes the status of every service.
 
     `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
-    is the engine's status as the gateway answers now, None without an answer; `reported` is the status in the
-    gateway's last answer. `containers` has the status of each service's container, or is a sentence that says
-    why the containers could not be listed.
+    is the engine's status in the gateway's answer to this observation, None if the gateway did not answer;
+    `reported` is the engine's status in the last answer that a gateway gave. `containers` has the status of
+    each service's container, or is a sentence that says why the containers could not be listed.
     """
 
     agent: ServiceStatus
@@ -112,8 +112,8 @@ def _gateway(look: Look) -> ServiceStatus:
 def engine_row(
     gateway: ChildStatus, engine: ServiceStatus | None, reported: EngineReport | None
 ) -> ServiceStatus:
-    """Return the engine's row. `engine` is its status as the gateway answers now, None without an answer;
-    `reported` is its status in an earlier answer.
+    """Return the engine's row. `engine` is its status in the gateway's present answer, None if the gateway
+    does not answer; `reported` is its status in the last answer, None if there was none.
 
     While no gateway runs, the engine counts as stopped.
     """

@@ -1,10 +1,10 @@
-"""Decide how many threads compute the products of the next slice of a prompt, or the next step of answers.
-Pure.
+"""Decide how many threads compute the matrix products of the next slice of a prompt, or of the next step of
+answers. Pure.
 
 OpenBLAS's threads wait for each other after every product, so a single thread whose core is busy slows all of
-them down. Measured on two cores: 295 tokens of a prompt per second with two threads, 215 with one; beside
-another busy process, 70 with two, 175 with one. A step of eight answers takes 90 ms with two threads, 135
-with one; beside another busy process, 320 with two, 135 with one. So more threads are used only while cores
+them down. Measured on two cores: 295 tokens of a prompt per second with two threads, 215 with one; while
+another process is busy, 70 with two, 175 with one. A step of eight answers takes 90 ms with two threads, 135
+with one; while another process is busy, 320 with two, 135 with one. So more threads are used only while cores
 are idle. If they prove no faster, they are not tried again for a while.
 """
 
@@ -30,8 +30,8 @@ _WEIGHT = 0.3
 class ThreadChoice:
     """Chooses between `few` and `most` threads, by the measured speeds and by how many cores are idle.
 
-    With `few_first`, `most` is not tried before the speed with `few` threads has been measured. Work of fewer
-    than `fewest_tokens` tokens is not measured. Times are in seconds on the caller's clock.
+    With `few_first`, `most` is not tried before the speed with `few` threads has been measured. Slices and
+    steps of fewer than `fewest_tokens` tokens are not measured. Times are in seconds on the caller's clock.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class ThreadChoice:
     def record(self, threads: int, tokens: int, seconds: float, now: float) -> None:
         """Record that computing `tokens` tokens with `threads` threads took `seconds`.
 
-        If more threads were hardly faster than few, use few for a while. If the speed with few threads was
-        measured too long ago to say so, measure it again first.
+        If `most` threads were hardly faster than `few`, `choose` returns `few` for a pause of 30 s, which
+        doubles each time up to 600 s. If the speed with `few` threads was measured too long ago for a
+        comparison, it is measured again first.
         """
         if tokens < self._fewest_tokens or seconds <= 0:
             return
@@ -79,9 +80,9 @@ class ThreadChoice:
 class StepThreadChoice:
     """Chooses the threads for steps that compute one token, or a few, of each of several answers.
 
-    How much more threads gain depends on how many rows (tokens) a step computes. So a choice is made, and
-    speeds are measured, separately for each power of two of the rows. Steps of fewer than `fewest_rows` rows
-    always have few threads.
+    The gain from additional threads depends on how many rows (tokens) a step computes. So a choice is made,
+    and speeds are measured, separately for each power of two of the rows. Steps of fewer than `fewest_rows`
+    rows always have few threads.
     """
 
     def __init__(self, few: int, most: int, *, fewest_rows: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Set how many threads compute large products, by how busy other processes keep the cores."""
+"""Set how many threads compute large matrix products, by how busy other processes keep the cores."""
 
 from __future__ import annotations
 

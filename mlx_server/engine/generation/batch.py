@@ -74,7 +74,9 @@ class ComputedKv:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """How many tokens a request's prompt has, and of how many the keys and values were given to `add`."""
+    """The length of a request's prompt in tokens, and for how many of its first tokens (`cached`) `Batch.add`
+    was given the keys and values.
+    """
 
     cached: int
     tokens: int
@@ -199,7 +201,7 @@ class Batch:
         return self._slices.has(uid)
 
     def finish_slice(self) -> None:
-        """Process the rest of a slice that was begun. No events are returned for it."""
+        """If a slice of prompts is paused, process the rest of it. Its progress is not reported as events."""
         self._slices.finish()
 
     def remove(self, uid: int) -> None:
@@ -217,9 +219,9 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate the next token of each request whose prompt is complete (several, if drafted tokens are
-        accepted), and process the next slice of the other prompts, or a part of it. Yield the new tokens,
-        and the progress of the prompts.
+        """Generate the next token of each request whose prompt has been processed completely (several, if
+        drafted tokens are accepted), and process the next slice of the other prompts, or a part of it. Yield
+        the new tokens, and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:
@@ -262,9 +264,9 @@ class Batch:
         return self._slices.process_alone()
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
-        """Make a step of the answers, wait for it, and process a part of a slice of the prompts in the time
-        that is left. Without answers, process the rest of the slice. `began_s` is when the step began, in
-        monotonic seconds.
+        """Compute the next tokens of the running answers, then process the slice of prompts until it must
+        pause. If no answer runs, process the whole rest of the slice. Return BatchGenerator's responses for
+        prompts and for answers. `began_s` is when the step began, in monotonic seconds.
         """
         answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
         if len(answers):

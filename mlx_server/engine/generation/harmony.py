@@ -75,8 +75,8 @@ class HarmonyParser:
         return self._section is _Section.HEADER
 
     def begin_after(self, prompt: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
-        """Set the state at the end of `prompt`, which ends after `<|start|>assistant`, or within a message
-        that the answer continues.
+        """Bring the parser into the state that it has at the end of `prompt`, which ends after
+        `<|start|>assistant`, or within a message that the answer continues.
         """
         try:
             start = len(prompt) - 1 - list(reversed(prompt)).index(self._tokens.start)

@@ -202,7 +202,9 @@ class OutputParser:
         return OutputPiece(thinking=self._without_leading_whitespace(visible))
 
     def _without_leading_whitespace(self, thought: str) -> str:
-        """Remove whitespace from the start of the thinking, where it only is because of the chat template."""
+        """Return `thought`, without its leading whitespace if it is the beginning of the model's thinking.
+        Such whitespace is there only because of the chat template.
+        """
         if self._skip_whitespace:
             thought = thought.lstrip()
             self._skip_whitespace = not thought

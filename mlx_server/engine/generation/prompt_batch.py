@@ -30,7 +30,8 @@ class PromptBatch(PromptProcessingBatch):
     model: Any
 
     def generate(self, tokens: list[list[Any]]) -> Any:
-        """Let the requests generate. Return their GenerationBatch, which has sampled their first tokens.
+        """Process the rest of the requests' prompts, sample the requests' first tokens, and return the
+        GenerationBatch that generates the further tokens.
 
         `tokens` holds the last segment of each request.
         """
@@ -50,7 +51,9 @@ class PromptBatch(PromptProcessingBatch):
 
 
 class _Preceded:
-    """The model, which computes given tokens of each row before those that it is called with."""
+    """Wraps a model, and computes the given `tokens` of each row before the tokens with which it is
+    called.
+    """
 
     def __init__(self, model: Any, tokens: list[list[int]]) -> None:
         self._model, self._tokens = model, mx.array(tokens)
@@ -61,7 +64,7 @@ class _Preceded:
 
 
 def short_rest(tokens: Sequence[int]) -> list[list[Any]]:
-    """Return the segments for the rest of a prompt that is to be computed in one step with its first sampled
-    token.
+    """Return the rest of a prompt, `tokens`, as segments for BatchGenerator. They are a single tuple, so that
+    PromptBatch computes them in the step that samples the first token.
     """
     return [[tuple(tokens)]]

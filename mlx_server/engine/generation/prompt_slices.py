@@ -111,8 +111,8 @@ class PromptSlices:
             self._call, self._joining = None, self._nobody()
 
     def _end(self, call: PausableCall[Any], answers: Any) -> list[Any]:
-        """Let the requests whose prompts are complete join the answers, and return the progress of the
-        prompts.
+        """Add the requests whose prompts are complete to the batch of running answers, record how long the
+        slice took, and return the progress of the prompts.
         """
         self._call = None
         if len(self._joining):

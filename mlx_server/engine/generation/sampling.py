@@ -72,7 +72,7 @@ class CounterSampler:
 
 
 def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
-    """Return `logits`, with minus infinity for the tokens that must not be drawn."""
+    """Return `logits`, with minus infinity for the tokens that top_k, top_p and min_p exclude."""
     limits = []
     if 0 < sampling.top_k < logits.shape[-1] or 0.0 < sampling.top_p < 1.0:
         limits.append(_smallest_kept(logits, sampling))

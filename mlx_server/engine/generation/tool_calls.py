@@ -1,4 +1,6 @@
-"""Parse the tool calls, each a name and arguments, that a model has written. Pure: parsers are arguments."""
+"""Parse the tool calls, each a name and arguments, that a model has written. Pure: the caller passes the
+model's parser.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ _CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"paramet
 def parse_tool_calls(
     text: str, tools: Sequence[dict[str, Any]], parser: ToolParser | None = None
 ) -> tuple[ToolCall, ...]:
-    """Return the calls in `text`, parsed by `parser` or, if that finds none, as JSON; () if the text is not
-    only calls.
+    """Return the calls in `text`, parsed by `parser` or, if that finds none, as JSON; () if the text contains
+    anything other than calls.
     """
     if parser is not None:
         try:

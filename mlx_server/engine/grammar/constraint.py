@@ -35,7 +35,7 @@ class Gate(Protocol):
 
 
 class GateAfter:
-    """Opens after the sequence `tokens` has occurred."""
+    """A `Gate` that opens once the sequence `tokens` has occurred in the answer."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = tuple(tokens)
@@ -61,8 +61,8 @@ class _Step(NamedTuple):
 
 
 class Constraint:
-    """Constrains one answer. Its user calls `advance` with each token, and `allowed_mask` before the next
-    token.
+    """Constrains one answer by a grammar. Its user calls `advance` with each token, and `allowed_mask` before
+    the next token.
 
     With a `gate`, the grammar does not apply before the gate has opened, so that a model that thinks first is
     not constrained until the end of its thinking.
@@ -88,7 +88,9 @@ class Constraint:
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:
-        """Append `token` to the answer."""
+        """Advance the grammar by `token`, the next token of the answer. Until the gate has opened, only the
+        gate is advanced.
+        """
         ended_before, was_consumed = self._ended, False
         if self._gate is not None:
             if self._gate.opens_after(token):

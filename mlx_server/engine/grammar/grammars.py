@@ -60,8 +60,8 @@ class Grammars:
 
     @classmethod
     def for_checks(cls) -> Grammars:
-        """Return Grammars whose tokens are single bytes. They compile a schema in a millisecond, only to find
-        faults in it.
+        """Return Grammars whose vocabulary has a token for each byte. They compile a schema in a millisecond,
+        but serve only to find faults in it.
         """
         from llguidance import LLTokenizer
 

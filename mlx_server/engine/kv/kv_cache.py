@@ -114,8 +114,8 @@ class BatchKV(BatchKVCache):
 
 
 def share_offsets(caches: Sequence[Any]) -> None:
-    """Let all layers of a batch share one array of positions, so that layers can tell that their positions
-    are equal.
+    """Make the caches of all layers of a batch refer to the same array of positions, so that layers can tell
+    that their positions are equal.
     """
     if all(type(cache) is BatchKV for cache in caches):
         for cache in caches[1:]:

@@ -109,7 +109,7 @@ class QuantizedBatchKV(BatchKV):
         )
 
     def finalize(self) -> None:
-        """Move the padding to the right of each prompt to its left."""
+        """Move each prompt's padding from its right side to its left side."""
         if (padding := self._right_padding) is not None:
             self._map(lambda x: dynamic_roll(x, padding[:, None], axis=2))
             self.offset = self.offset - padding
@@ -181,8 +181,9 @@ class QuantizedBatchKV(BatchKV):
         return mx.dequantize(*triple, group_size=self.group_size, bits=self._bits)
 
     def _grow(self, like: tuple[Triple, Triple], used_tokens: int, more_tokens: int) -> None:
-        """Enlarge the arrays to the first `used_tokens` tokens and `more_tokens` more. `like` has arrays of
-        the same shapes and types, for a batch that has no arrays yet.
+        """Replace the arrays by larger ones, which hold the first `used_tokens` tokens and have room for
+        `more_tokens` more. `like` has arrays of the same shapes and types, for a batch that has no arrays
+        yet.
         """
         zeros = tree_map(lambda x: mx.zeros((*x.shape[:2], more_tokens, x.shape[3]), x.dtype), like)
         if self.keys is None:

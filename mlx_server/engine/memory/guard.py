@@ -98,8 +98,8 @@ class MemoryGuard:
     # --- models ---
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
-        """Decide how `entry` can be loaded while the models `leaving` are unloaded, and count it as being
-        loaded.
+        """Return what must be freed so that `entry` can be loaded while the models `leaving` are unloaded.
+        Count `entry` as being loaded until `load_ended`.
 
         Raises InsufficientMemory if the model can never fit, and MustWait if it does not fit at this time.
         """
@@ -174,11 +174,13 @@ class MemoryGuard:
             self._towers.setdefault(op.model, {})[op.id] = self.forecast(entry).images_bytes(images)
 
     def images_computed(self, model: str, request: str) -> None:
-        """Free the memory that was reserved for the vision tower's work on this request's images."""
+        """Cancel the reservation for the vision tower's work on this request's images, which have been
+        computed.
+        """
         self._towers.get(model, {}).pop(request, None)
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int, images: ImageShapes = ()) -> Fits:
-        """Decide how a request fits at this time, without reserving memory.
+        """Return what must be freed so that a request fits at this time, without reserving memory.
 
         Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
         """
@@ -218,10 +220,10 @@ class MemoryGuard:
             )
 
     def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
-        """Return True if a request that has grown to `tokens` of at most `max_tokens` tokens can continue.
+        """Extend a request's reservation if it is nearly used up and memory has room. Return True if the
+        request, which has grown to `tokens` of at most `max_tokens` tokens, can continue.
 
-        The reservation is extended before it is used up. If there is no room, later calls try again until it
-        is used up.
+        If there is no room, later calls try again. Return False once the reservation is used up.
         """
         reserved = self._reserved.get(model, {}).get(request, max_tokens)
         if reserved >= max_tokens or tokens < reserved - EXTEND_BEFORE_TOKENS:
@@ -272,8 +274,8 @@ class MemoryGuard:
     # --- the ledger ---
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
-        """Return the ledger's figures for status and metrics. `kv_bytes` and `prompt_cache_bytes` are passed
-        on.
+        """Return the ledger's figures for status and metrics. `kv_bytes` and `prompt_cache_bytes` are copied
+        into the result.
         """
         held = [self._holding(tenant) for tenant in self.tenants()]
         shared = {tenant.shared: tenant.shared_bytes for tenant in self.tenants() if tenant.shared}

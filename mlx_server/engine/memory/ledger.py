@@ -118,8 +118,8 @@ def kept_free_bytes(total_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The figures that a decision is based on. `overhead_bytes` is what the engine's process takes without
-    any model.
+    """The figures on which `decide` bases a decision about memory. `overhead_bytes` is what the engine's
+    process takes without any model.
     """
 
     limit_bytes: int
@@ -177,7 +177,7 @@ def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: st
 
 
 def decide(ledger: Ledger, need: Need) -> Decision:
-    """Decide whether the need fits, must wait, or can never be met."""
+    """Decide whether the need fits (and what must be freed for it), must wait, or can never be met."""
     staying = sum(h.bytes for h in ledger.holdings if h.name == need.staying)
     at_least = ledger.overhead_bytes + staying + need.alone_bytes
     if at_least > ledger.limit_bytes:
@@ -208,8 +208,9 @@ def _can_go(holding: Holding, need: Need) -> bool:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """Return True if the need fits by the machine's available memory and by the reservations alone. The
-    process may hold more than it has reserved, because freed memory is returned to the system late.
+    """Return True if the need fits, once the models `evict` are unloaded, by the machine's available memory
+    and by the reservations alone. The process may hold more than it has reserved, because freed memory is
+    returned to the system late.
     """
     leaving = freed_bytes(ledger.holdings, evict, need.shared)
     kept = kept_free_bytes(ledger.reading.total_bytes)

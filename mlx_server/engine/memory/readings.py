@@ -26,7 +26,7 @@ _process = psutil.Process(os.getpid())
 
 def read(prompt_cache_bytes: int = 0) -> MemoryReading:
     """Return the current figures of memory, in bytes. In a container, the container's limit counts as the
-    machine's memory. `prompt_cache_bytes` is passed on.
+    machine's memory. `prompt_cache_bytes` is copied into the result.
     """
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available

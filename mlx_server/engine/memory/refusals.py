@@ -33,7 +33,7 @@ def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_byte
 
 
 class MustWait(Exception):
-    """The need does not fit at this time.
+    """Raised if a model or request does not fit into memory at this time, but may fit later.
 
     `refusal` is the error for the client if waiting does not help. `held_by_requests` is True if running
     requests hold the lacking memory.

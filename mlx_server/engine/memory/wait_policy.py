@@ -1,7 +1,7 @@
 """Decide how long a load or a request waits for memory before it is refused. Pure.
 
 Memory that the engine's own requests hold is freed when they end, so waiting for it is worthwhile. Memory
-that other programs hold may never be freed, so the client is told soon.
+that other programs hold may never be freed, so the request is refused soon.
 """
 
 from __future__ import annotations

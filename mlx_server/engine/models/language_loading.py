@@ -108,7 +108,9 @@ def _load_beside(
 
 
 def _load_shared(entry: ModelEntry) -> Generator[float, None, SharedWeights]:
-    """Read the weights and the tokenizer of a model, without its adapter. Yield the fraction done."""
+    """Read and return the weights, the vision part and the tokenizer of a model, without its adapter. Yield
+    the fraction done (0 to 1).
+    """
     model, config = _read_model(entry)
     yield 0.1
     read = yield from _in_background(0.1, lambda: _read_tokenizer(entry.path, config))

@@ -38,8 +38,8 @@ class BlockReader:
         self._ahead = ReadAhead()
 
     def get(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Value | None:
-        """Return the value of `key` for a request. The entry gets the `tags`, of which the identity is
-        compared.
+        """Return the value of `key` for a request. The model identity in the file must be the one in `tags`,
+        which become the entry's tags.
 
         If the file does not exist, is unreadable or damaged, append the key to `missing` or `broken`, and
         return None.

@@ -235,7 +235,9 @@ class DiskTier:
                 log_event("cache_written_again")
 
     def _pause_writing(self, error: OSError) -> None:
-        """Stop writing for a while, and log the failure only once instead of for every block."""
+        """Stop writing for PAUSE_AFTER_FAILURE_S seconds, and log the failure only once instead of for every
+        block.
+        """
         if isinstance(error, FileNotFoundError) and self._folder_id is not None:
             return  # the folder was deleted: `was_cleared` handles it
         self._paused_until_s = self._clock() + PAUSE_AFTER_FAILURE_S

@@ -71,8 +71,8 @@ class BlockStore:
         return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags)
 
     def restore(self, match: PrefixMatch) -> RestoredPrefix:
-        """Read the match's longest readable snapshot, or else its blocks up to the first one that cannot be
-        read.
+        """Read and return the match's longest readable snapshot, or else its blocks up to the first one that
+        cannot be read.
         """
         progress = RestoreProgress(match)
         for key in match.snapshots:
@@ -195,8 +195,8 @@ class BlockStore:
         self._disk.put(entries, chain)
 
     def retry_unwritten(self) -> None:
-        """Queue the blocks whose writing has failed or was refused once more. The scheduler calls this while
-        it is idle.
+        """Queue for writing again the blocks that could not be written, or did not fit into the queue. The
+        scheduler calls this while it is idle.
         """
         self._forget_cleared()
         unwritten = self._disk.unwritten()

@@ -1,4 +1,5 @@
-"""The MLX thread's loop. Each turn advances every part of the work by one step.
+"""The MLX thread's loop. Each turn advances the load in progress, and the requests of each loaded model, by
+one step.
 
 MLX's streams belong to one thread, so no other thread uses MLX. Operations arrive in a queue, and events are
 passed to `emit`, all at once after each step. An exception from a step ends the process, because its state
@@ -167,8 +168,8 @@ class Scheduler:
         self._events.append(Ready(loaded, start_s))
 
     def _start_requests(self) -> None:
-        """Collect the prompts that background threads have tokenized, and start the requests for which memory
-        has room.
+        """Advance the requests that background threads have tokenized, and start the requests for which
+        memory has room.
         """
         if self._requests.any(RequestStatus.RUNNING):
             self._starter.wait_for_new_tokens(NEW_TOKENS_S)

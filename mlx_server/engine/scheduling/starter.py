@@ -57,8 +57,8 @@ class Starter:
             futures.wait(new, timeout_s)
 
     def wait_for_jobs(self, timeout_s: float) -> bool:
-        """Wait, at most `timeout_s` seconds, for the background jobs of all requests. Return False if no job
-        is unfinished.
+        """Wait, at most `timeout_s` seconds, for the background jobs of all requests. Return False, without
+        waiting, if no job is unfinished.
         """
         jobs = [request.tokenization for request in self._requests.select(RequestStatus.TOKENIZING)]
         for request in self._requests.select(RequestStatus.PREPARING):
@@ -69,14 +69,16 @@ class Starter:
         return bool(jobs)
 
     def start_tokenized(self) -> None:
-        """Collect the results of tokenizations, and start the generations for which memory has room."""
+        """Advance the requests whose tokenization has ended, and start the generations for which memory has
+        room.
+        """
         self._take_tokens()
         self._start_waiting()
 
     def _take_tokens(self) -> None:
-        """Move on the requests whose tokenization has ended, first come, first served, whatever their model.
-
-        A generation is moved to the queue for memory.
+        """Advance the requests whose tokenization has ended, first come, first served, whatever their model:
+        generations to the queue for memory (or to FINISHED if the whole answer is known), other requests to
+        RUNNING.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING):
             model = self._models.get(request.model)
@@ -117,7 +119,9 @@ class Starter:
         return True
 
     def join(self, request: Request, model: LoadedModel) -> None:
-        """Let a request run whose background jobs have ended."""
+        """Begin to run a request whose background jobs have ended. If its runner raises an EngineError, fail
+        only this request.
+        """
 
         def join() -> Sequence[Event]:
             model.runner.join(request)

@@ -1,1 +1,3 @@
-"""Read images with a model's vision tower, and pass them to the batch of its text model."""
+"""Read images with a model's vision tower, and compute with its text model the keys and values of prompts
+that contain images.
+"""

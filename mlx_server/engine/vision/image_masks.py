@@ -1,5 +1,5 @@
-"""Let the tokens of an image attend to each other in both directions, because Gemma 3 was trained in that
-way.
+"""Allow the tokens of an image to attend to each other in both directions, because Gemma 3 was trained in
+that way.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class ImagePrefill:
         return all(inputs.done() for inputs in self._inputs.values())
 
     def begin(self, caches: list[Any], cached: int) -> None:
-        """Begin after the first `cached` tokens, whose keys and values are in `caches`."""
+        """Begin the computation after the first `cached` tokens, whose keys and values are in `caches`."""
         self.has_begun = True
         self.caches = [as_request_kv(cache) for cache in caches]
         self.cached = self.restored = cached

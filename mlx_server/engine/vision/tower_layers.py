@@ -39,8 +39,8 @@ class TowerLayers:
     def recording(self) -> Iterator[list[mx.array]]:
         """Within the `with` block, append the output of each layer that is called to the yielded list.
 
-        In the block, `mx.eval` does nothing, because Qwen3-VL's forward pass would evaluate its features, and
-        thereby the whole tower at once.
+        Within the `with` block, `mx.eval` does nothing, because Qwen3-VL's forward pass would evaluate its
+        features, and thereby the whole tower at once.
         """
         outputs: list[mx.array] = []
         self._outputs = outputs

@@ -44,7 +44,7 @@ class Found:
     """The usable files of earlier gateways, in the order in which their answers were accepted.
 
     `notes` are the events to emit about files that are skipped or cut, each with its name, its cause and its
-    fields. `error` is set if the folder cannot be used at present.
+    fields. `error` is set if the folder cannot be used now.
     """
 
     files: list[EarlierFile] = field(default_factory=list)
@@ -103,8 +103,8 @@ def clear(folder: AnswerFolder) -> None:
 
 
 def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
-    """Return the file, or None if its answer cannot be used. The file of an unfinished answer counts up to
-    its last complete record. What is skipped or cut is noted in `found`.
+    """Return the file, or None if its answer cannot be used. The size of an unfinished answer's file includes
+    only its complete records. If a file is skipped or loses records, a note about it is added to `found`.
     """
     taken = EarlierFile(file.name, file.size_bytes, file.written_s)
     if file.name.ended:

@@ -47,7 +47,7 @@ class AnswerFolder:
         self._lock: int | None = None
 
     def make(self) -> None:
-        """Create the folder if it is missing, and let only its owner use it."""
+        """Create the folder if it is missing, and restrict access to its owner (mode 0700)."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700, exist_ok=True)
         if self.path.stat().st_mode & 0o077:
@@ -68,7 +68,7 @@ class AnswerFolder:
             self._lock = None
 
     def files(self) -> list[FoundFile]:
-        """Return the answers' files in the order of their acceptance. Other files are left alone."""
+        """Return the answers' files in the order of their acceptance. Other files are ignored."""
         found: list[FoundFile] = []
         with os.scandir(self.path) as entries:
             for entry in entries:

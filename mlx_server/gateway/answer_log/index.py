@@ -21,7 +21,7 @@ MAX_EXPIRED_IDS = 1000
 
 @dataclass(eq=False)
 class Entry:
-    """An answer in the log. `since_s` is the monotonic time at which its present state began, which is when
+    """An answer in the log. `since_s` is the monotonic time at which its current state began, which is when
     it was accepted, suspended, resumed or ended.
     """
 
@@ -80,7 +80,7 @@ class Index:
             entry.suspended, entry.since_s = suspended, now
 
     def end(self, entry: Entry, now: float) -> None:
-        """Record that an answer has ended, which also changes the name of its file."""
+        """Record that an answer has ended. The entry gets the name that the file of an ended answer has."""
         entry.name, entry.suspended, entry.since_s = entry.name.as_ended(), False, now
         self._ended[entry.name.id] = self._unfinished.pop(entry.name.id)
 

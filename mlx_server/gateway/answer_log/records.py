@@ -17,7 +17,7 @@ from mlx_server import protocol
 from mlx_server.protocol import Done, Failed, ProtocolError, Token
 
 FORMAT = 1
-"""The number of the present format, which is part of each file's name (`file_names`). It must be raised when
+"""The number of the current format, which is part of each file's name (`file_names`). It must be raised when
 the meaning of a record or of a field changes."""
 
 _HEADER = struct.Struct(">II")
@@ -79,7 +79,7 @@ class Ended(_Stored, frozen=True):
 
 
 class _StoredEvent(_Stored, frozen=True, tag="event"):
-    """An `Event` in the form in which it is written."""
+    """An `Event` as it is usually stored: as MessagePack."""
 
     answer: int
     event: Token | Done | Failed
@@ -103,8 +103,8 @@ _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
 
 
 def pack_record(record: Record) -> bytes:
-    """Return the record as bytes, with its header. Raises ValueError if the record cannot be written, such as
-    one that contains unpaired surrogates and is not an event.
+    """Return the record as bytes, with its header. Raises ValueError if it cannot be encoded: only events
+    may contain unpaired surrogates.
     """
     try:
         payload = _pack_event(record) if isinstance(record, Event) else _encoder.encode(record)

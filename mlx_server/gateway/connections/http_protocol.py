@@ -160,7 +160,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals alone: the program handles them, because it drains before it stops the
-        servers.
+        """Install no signal handlers, unlike uvicorn's own method. The gateway's program handles the
+        signals, because it drains before it stops the servers.
         """
         yield

@@ -78,7 +78,7 @@ class Answers:
 
     @property
     def has_begun(self) -> bool:
-        """Return whether any event of any answer has come."""
+        """Return whether any of the requests has received an event or an error."""
         return any(ticket.has_begun for ticket in self.tickets)
 
     def cancel(self) -> None:
@@ -96,8 +96,8 @@ class Answers:
         return [(answer, answer.done) for answer in answers if answer.done is not None]
 
     def wait_left_s(self) -> float:
-        """Return for how many seconds a stream may wait for its first event before this method must be called
-        again; 0 if the stream must begin.
+        """Return for how many more seconds a stream may wait for its first event; 0 if it must begin now. The
+        time may be extended, so this method must be called again when it is over.
         """
         left_s = self._begin_at_s - time.monotonic()
         if left_s <= 0 and any(ticket.is_read_for for ticket in self.tickets):
@@ -130,7 +130,7 @@ class Answers:
             watch.cancel()
 
     def begin_silent(self) -> None:
-        """Start a stream that has no event yet with a keep-alive."""
+        """Begin the stream with a keep-alive, unless an event has arrived or no keep-alives are wanted."""
         if not self.has_begun and self._arrived.empty() and self._needs_keep_alives():
             self._put(0, Silence(0))
 

@@ -98,8 +98,8 @@ class GatewayContext:
         return ticket
 
     def _origin(self, http: HTTPConnection, ticket: Ticket) -> RequestOrigin:
-        """Return the origin that a new ticket belongs to. The tickets of one HTTP request share an origin; on
-        a WebSocket, each turn has its own.
+        """Return the description of the client's request that a new ticket belongs to. The tickets of one
+        HTTP request share one `RequestOrigin`; on a WebSocket, each turn has its own.
         """
         origin: RequestOrigin | None = getattr(http.state, "origin", None)
         if origin is None or http.scope["type"] == "websocket":
@@ -127,8 +127,8 @@ class GatewayContext:
         *,
         outlives_client: bool = False,
     ) -> Answers:
-        """Submit all requests, or none of them if one is refused, for example because the queue is full; then
-        raise GatewayError. Return the answers.
+        """Submit all requests, and return their answers. If one of them is refused, for example because the
+        queue is full, cancel those already submitted, and raise GatewayError.
 
         With `outlives_client`, the answers are finished even if no client waits for them.
         """
@@ -157,7 +157,7 @@ class GatewayContext:
 
 def request_id_of(http: HTTPConnection) -> str | None:
     """Return the id by which the client knows its request, which is the id of the first ticket that was
-    submitted for it. None if no ticket was.
+    submitted for it; None if no ticket has been submitted.
     """
     return getattr(http.state, "request_id", None)
 

@@ -65,8 +65,8 @@ class AnswerRenderer(Protocol):
 async def stream_answers(
     http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Wait until the stream must begin, and return the streamed response. If the request fails before that,
-    raise its error.
+    """Wait for the first event, or until the stream must begin without one, and return the streamed response.
+    If a request has failed by then, raise its error.
 
     `renderer_for` is called at the beginning of the stream. `answers.prompt_tokens` is known by then, unless
     no engine could check the request.

@@ -46,8 +46,8 @@ def first_mistake(error: ValidationError) -> str:
 
 
 def _of_the_first_field(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Return all errors about the field that the first error is about. A field of a union type has one for
-    each alternative.
+    """Return all errors about the field that the first error is about. A field of a union type has one error
+    for each alternative.
     """
     location = found[0]["loc"]
     depth = next((at for at, step in enumerate(location) if _is_union_member(step)), len(location))

@@ -23,7 +23,7 @@ PACE_FACTOR = 3.0
 
 class EngineLiveness:
     """Judges an engine by its events. Every event is progress, except an `Alive` whose number of steps has
-    not changed.
+    not changed, unless the engine has just begun to work.
 
     `progress_timeout_s` limits the time without progress, and the time without any event. `probe_interval_s`
     is the time between probes of an idle engine. All times are monotonic seconds.

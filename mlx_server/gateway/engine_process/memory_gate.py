@@ -15,8 +15,8 @@ POLL_S = 0.25
 
 
 class MemoryGate:
-    """Delays each launch of an engine until there is enough memory; the supervisor awaits the gate before a
-    launch. `read_headroom` returns the state of the machine's memory.
+    """Delays each launch of an engine while the machine is short of memory; the supervisor awaits the gate
+    before a launch. `read_headroom` returns the state of the machine's memory.
     """
 
     def __init__(
@@ -25,8 +25,8 @@ class MemoryGate:
         self._read_headroom, self._clock, self._timeout_s = read_headroom, clock, timeout_s
 
     async def __call__(self) -> None:
-        """Wait until there is enough memory. Raises LaunchError if there is too little after `timeout_s`
-        seconds, because an engine that starts without enough memory would fail and leak more of it.
+        """Wait while the machine is short of memory. Raises LaunchError if it still is after `timeout_s`
+        seconds, because an engine that starts with too little memory would fail and leak more of it.
         """
         deadline = self._clock.now() + self._timeout_s
         while (headroom := self._read_headroom()).shortage:

@@ -114,7 +114,7 @@ class EngineSupervisor:
 
     @property
     def report(self) -> protocol.Alive:
-        """Return the last report of the present engine, which includes its memory and its prompt cache."""
+        """Return the last report of the current engine, which includes its memory and its prompt cache."""
         return self._session.report
 
     @property
@@ -191,7 +191,7 @@ class EngineSupervisor:
             self._dispatcher.give_up(f"The engine cannot start: {event.cause} (see {log}).")
 
     def _engine_exited(self, event: Event) -> None:
-        """Record the exit of the present engine, before the next one is launched."""
+        """Record the exit of the current engine, before the next one is launched."""
         code, signal = event.fields.get("code"), event.fields.get("signal")
         if code != 0 and not self._session.exit_is_planned:
             self.last_crash = {"ts": event.ts, "cause": event.cause}

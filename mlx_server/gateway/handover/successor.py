@@ -64,8 +64,8 @@ class Successor:
         """Read an answer from the other gateway, from frame number `first_frame` to its end, and send it to
         the client. With `has_started`, the client has received the status and the headers already.
 
-        Raises BrokenOff if the answer breaks off or is gone, and `connection_failures` if the connection
-        fails.
+        Raises BrokenOff if the answer breaks off or is gone, and one of `connection_failures` if the
+        connection fails.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
@@ -107,7 +107,7 @@ class Successor:
         """Forward a whole HTTP request, and send its response to the client. With `own_key`, authenticate
         with this gateway's key instead of the client's.
 
-        Raises BrokenOff if the response breaks off, and `connection_failures` if the connection fails.
+        Raises BrokenOff if the response breaks off, and one of `connection_failures` if the connection fails.
         """
         from yarl import URL
 

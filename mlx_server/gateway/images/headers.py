@@ -97,8 +97,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of the canvas; where the first frame reaches beyond the canvas, the frame
-    counts. Raises UnreadableImage if there is no frame.
+    """Return width and height of the canvas, enlarged if the first frame reaches beyond the canvas. Raises
+    UnreadableImage if there is no frame.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)

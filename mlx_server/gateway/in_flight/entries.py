@@ -51,7 +51,7 @@ def in_flight(
 
     Running requests come before waiting ones, and older requests before newer ones; at most MAX_ENTRIES are
     listed. `loaded` are the names of the models in memory. The requests whose ids are in `held` cannot be
-    cancelled at present.
+    cancelled now.
     """
     of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
     for ticket, phase in tickets:

@@ -239,8 +239,9 @@ class AnswerKeeper:
     async def take_up_unfinished(self, application: Any) -> int:
         """Resume every request that an earlier gateway left unfinished, and return their number.
 
-        A request whose client had left waits until somebody asks for it. `application` is the object that the
-        routes find under `app` in their scope.
+        A request whose client had left waits until somebody asks for it, and a request that another machine
+        continues is left to that machine. `application` is the object that the routes find under `app` in
+        their scope.
         """
         self._application = application
         taken_up = 0

@@ -141,7 +141,7 @@ class KeptAnswer:
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write an item that the client receives to the log. An error ends the answer, which is then deleted
+        """Write to the log an item that the client receives. An error ends the answer, which is then deleted
         from the log unless another machine is being asked to continue it.
         """
         if self.is_detached:

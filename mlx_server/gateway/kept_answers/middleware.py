@@ -167,8 +167,8 @@ async def _copy_rest(
 
 
 async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
-    """Wait until the client of `receive` has disconnected. This begins once the body is complete, because the
-    route reads from `receive` until then.
+    """Wait until the client of `receive` has disconnected. `receive` is not read before the body is complete,
+    because the route reads the body from it.
     """
     await answer.body.is_whole.wait()
     while (await receive())["type"] != "http.disconnect":

@@ -26,7 +26,8 @@ class OtherMachines(Protocol):
         """
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Ask another machine to serve a new request, if that machine would serve it better.
+        """Ask another machine to serve a new request, if that machine is less busy than this one, or has
+        computed much more of the conversation.
 
         Return a function that reads the answer there; None if the request runs here.
         """
@@ -91,8 +92,8 @@ class Offers:
         return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
 
     async def place(self, answer: KeptAnswer) -> bool:
-        """Have another machine serve a new request, if that machine would serve it better. Return whether one
-        does.
+        """Have another machine serve a new request, if that machine is less busy than this one, or has
+        computed much more of the conversation. Return whether another machine serves it.
         """
         if self.others is None:
             return False

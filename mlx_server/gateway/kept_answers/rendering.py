@@ -110,7 +110,7 @@ class Rendering:
         self._changed = asyncio.Event()
 
     async def wait_for_change(self) -> None:
-        """Wait for the next message, for the end of the response, or for `wake`."""
+        """Wait until the route sends another ASGI message, the response ends, or `wake` is called."""
         await self._changed.wait()
 
     async def copy_to(

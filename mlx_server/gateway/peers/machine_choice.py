@@ -57,7 +57,7 @@ def may_be_mended_elsewhere(code: str) -> bool:
     return code in FAULTS_OF_A_MACHINE
 
 
-def is_engine_far(trial_at: float | None, now: float) -> bool:
+def is_engine_start_far_off(trial_at: float | None, now: float) -> bool:
     """Return whether a circuit breaker delays the next start of an engine by more than FAR_S.
 
     `trial_at` is the time of that start (monotonic seconds), None if no circuit breaker is open.
@@ -91,11 +91,12 @@ def _rank(machine: Machine) -> tuple[bool, int, int, int]:
 
 
 def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
-    """Return the URL of the machine that serves a new request best, or HERE.
+    """Return the URL of the machine that should serve a new request, or HERE for this machine.
 
     If machines can run the request at once, the one with the longest computed prefix is chosen; else the one
     with the shortest queue, where a long prefix makes up for waiting requests. This machine wins ties. If
-    this machine is free, another one is chosen only for a much longer prefix.
+    this machine is free, another one is chosen only for a much longer prefix. If this machine cannot serve,
+    the result is HERE too: the request then fails here, and is offered to the peers.
     """
     serving = [machine for machine in (here, *peers) if machine.serves]
     free = [machine for machine in serving if machine.is_free]

@@ -177,7 +177,7 @@ class Peers:
         return None
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Ask the peer that serves a new request best (see `machine_for`) to serve it.
+        """Decide by `machine_for` which machine serves a new request. If it is a peer, ask that peer.
 
         Return a function that reads the answer there; None if the request runs here.
         """
@@ -216,7 +216,7 @@ class Peers:
         return [state.machine(url, prefix_bytes[url]) for url, state in self._states.items()]
 
     async def _best_for(self, asked: Asked) -> str:
-        """Return the URL of the machine that serves the request best, or HERE."""
+        """Return the URL of the machine that should serve the request, or HERE for this machine."""
         if asked.previous_response_id:  # only the machine that generated that response has it
             answer_id = asked.previous_response_id.removeprefix("resp_")
             peer = self.where(answer_id)

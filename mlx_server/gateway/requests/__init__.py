@@ -6,10 +6,10 @@
 | `sendable`          | the same requests, encoded; one that cannot be encoded is refused            |
 | `dispatcher`        | connects clients with the engine, and reports events to the table            |
 | `request_actions`   | carries out the decisions of the table: send, cancel, fail; ends tickets     |
-| `engine_answers`    | handles the events of the present engine, and counts delivered tokens        |
+| `engine_answers`    | handles the events of the current engine, and counts delivered tokens        |
 | `table`             | decides which requests run, wait, continue after a crash, or fail            |
 | `open_tickets`      | the tickets that have not ended                                              |
-| `engine_sender`     | sends requests, checks and cancellations to the present engine               |
+| `engine_sender`     | sends requests, checks and cancellations to the current engine               |
 | `early_checks`      | decides which waiting requests an engine checks before their turn            |
 | `ticket`            | a handler's view of its request: the stream of the request's events          |
 | `token_rate`        | how fast a request gets tokens, over the last few seconds                    |

@@ -261,5 +261,5 @@ class Dispatcher:
         self._actions.carry_out(self._table.tick(now, self.trial_at()))
 
     def on_event(self, event: protocol.Event) -> None:
-        """Handle one event of the present engine."""
+        """Handle one event of the current engine."""
         self._answers.on_event(event)

@@ -17,7 +17,7 @@ engines, and the request runs unchecked."""
 
 
 class EarlyChecks:
-    """Tracks the requests that are to be checked, and the requests that the present engine is checking."""
+    """Tracks the requests that are to be checked, and the requests that the current engine is checking."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, int] = {}  # request id -> how often its check was sent

@@ -1,4 +1,4 @@
-"""Handle the events of the present engine: give each event to its client's ticket, and count what is
+"""Handle the events of the current engine: give each event to its client's ticket, and count what is
 delivered.
 """
 
@@ -27,7 +27,7 @@ class EngineAnswers:
         self._actions = actions
 
     def on_event(self, event: protocol.Event) -> None:
-        """Handle one event of the present engine.
+        """Handle one event of the current engine.
 
         An event that cannot be handled fails only its own request. Its exception must not reach the engine's
         link, because the link would then close and interrupt every other request.

@@ -1,4 +1,4 @@
-"""Send requests, checks and cancellations to the present engine, once it accepts them."""
+"""Send requests, checks and cancellations to the current engine, once it accepts them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlx_server.gateway.requests.ticket import Ticket
 log = logging.getLogger(__name__)
 
 Send = Callable[[bytes], None]
-"""A function that sends one frame to the present engine."""
+"""A function that sends one frame to the current engine."""
 
 
 class EngineSender:
-    """Sends messages to the present engine. Without an engine, messages are dropped, because the request
+    """Sends messages to the current engine. Without an engine, messages are dropped, because the request
     table has them sent again to the next engine.
     """
 

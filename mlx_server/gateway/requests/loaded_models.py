@@ -33,7 +33,7 @@ class LoadedModelTracker:
         return sorted(self._loaded)
 
     def on_event(self, event: protocol.Event) -> None:
-        """Update the tracked models after an event of the present engine."""
+        """Update the tracked models after an event of the current engine."""
         match event:
             case protocol.Alive(loaded=loaded, limit_bytes=limit_bytes):
                 self.memory_limit_bytes = limit_bytes
@@ -65,7 +65,7 @@ class LoadedModelTracker:
 
     def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:
         """Return (name, keep-alive in seconds) of the models of earlier engines that are not in `present`,
-        the models of the present engine. A keep-alive of None stands for the default.
+        the models of the current engine. A keep-alive of None stands for the default.
         """
         excluded = set(present)
         return [(name, keep_alive_s) for name, keep_alive_s in self._reload.items() if name not in excluded]

@@ -20,7 +20,7 @@ from vestal.platform.exhaustion import raise_if_exhausted
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that may be a model, with the model's name and what is known besides its files.
+    """A folder that may hold a model, with the model's name and the facts that are not in the model's files.
 
     `context_tokens` is the configured context. A model that was made from another has a `preset`, and an
     `adapter` folder if it was made with one. `adapters` has the folders of the configured adapters, by the

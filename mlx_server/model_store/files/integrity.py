@@ -1,5 +1,5 @@
-"""Record the sha256 of each weight file when a model is installed. `mlx_server/engine/models/weights`
-compares them later.
+"""Compute the sha256 of each weight file of a model that is being installed. Later,
+`mlx_server/engine/models/weights` compares the weights with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ MANIFEST_KEY = "weights"
 
 
 def compute_checksums(folder: Path) -> dict[str, Any]:
-    """Return the value under MANIFEST_KEY for the weight files in `folder`: file names with sha256, size and
-    modification time.
+    """Return, by file name, the sha256, size and modification time of each weight file in `folder`. The
+    manifest holds this under MANIFEST_KEY.
     """
     return {path.name: {"sha256": sha256_of(path), **_stamp(path)} for path in checked_files(folder)}
 

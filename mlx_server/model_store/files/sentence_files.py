@@ -45,9 +45,9 @@ class SentenceConfig:
 
 
 def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
-    """Return the modules that `modules.json` names; without that file, the modules whose folders are present.
+    """Return the modules that `modules.json` names; without that file, the modules whose folders exist.
 
-    If no Pooling folder is present, as in some conversions, the pooling is chosen by `config`. Return an
+    If no Pooling folder exists, as in some conversions, the pooling is chosen by `config`. Return an
     empty tuple for a model without any sentence-transformers files. Raises UnreadableModel if a file cannot
     be read or is invalid.
     """
@@ -120,11 +120,11 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def context_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    """Return how many tokens of a text an embedding model takes at most; None if its files do not say.
+    """Return how many tokens of a text an embedding model reads at most; None if its files do not say.
 
-    The result is the smaller of the model's positions and the length that its sentence-transformers or
-    tokenizer files name. RoBERTa's positions begin after the padding token's number, so it has fewer than its
-    configuration says. Raises UnreadableModel if a file is not a JSON object.
+    The result is the smaller of the number of the model's positions and the length that its
+    sentence-transformers or tokenizer files name. RoBERTa's positions begin after the padding token's number,
+    so it has fewer than its configuration says. Raises UnreadableModel if a file is not a JSON object.
     """
     limits = [_positions(config)]
     sentence = folder / _LENGTHS

@@ -2,7 +2,7 @@
 
 The formats are those of ggml (`block_q4_0`, `block_q4_K` and so on). MLX computes with groups of 32 weights
 `scale * number + bias`, so the numbers of a format with such groups are used unchanged. The weights of the
-other formats are computed, to be quantized again.
+other formats are dequantized, and then quantized again for MLX.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _IQ4 = np.array(
 
 def keeps_numbers(name: str) -> bool:
     """Return True if MLX can use the quantized numbers of the block format `name` as they are. Otherwise the
-    weights are computed and quantized again.
+    weights are dequantized and quantized again.
     """
     return name in _NUMBERS
 
@@ -39,7 +39,7 @@ def numbers(name: str, blocks: Array) -> tuple[Array, Array, Array]:
 
 
 def weights(name: str, blocks: Array) -> Array:
-    """Return the weights of blocks in any quantized format, of the shape (blocks, weights per block) in
+    """Return the dequantized weights of blocks in any format, of the shape (blocks, weights per block) in
     float32.
     """
     if (compute := _WEIGHTS.get(name)) is not None:

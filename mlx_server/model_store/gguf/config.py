@@ -119,8 +119,8 @@ def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
 def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sentence-transformers files that mark a model as an embedder, as paths and JSON contents.
 
-    Empty if the GGUF metadata do not say how the vectors of tokens are pooled, as for a model that generates
-    text.
+    The result is empty if the GGUF metadata do not say how the vectors of tokens are pooled, as for a model
+    that generates text.
     """
     number = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", 0)
     pooling = _POOLING.get(number) if type(number) is int else None
@@ -260,8 +260,8 @@ class _Metadata:
         return self._metadata.get(f"{self.architecture}.{key}", default)
 
     def size(self, key: str, default: int | None = None) -> int:
-        """Return a positive whole number. A list of equal numbers, one per layer, counts as one number.
-        Raises UnsupportedGguf if the value is anything else, or is missing without a `default`.
+        """Return the positive whole number under `key`. A list of equal numbers, one per layer, counts as one
+        number. Raises UnsupportedGguf if the value is anything else, or is missing without a `default`.
         """
         value = self._value(key, default)
         if isinstance(value, list) and value and all(each == value[0] for each in value):
@@ -271,8 +271,8 @@ class _Metadata:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a positive number. Raises UnsupportedGguf if the value is anything else, or is missing
-        without a `default`.
+        """Return the positive number under `key`. Raises UnsupportedGguf if the value is anything else, or is
+        missing without a `default`.
         """
         value = self._value(key, default)
         if not isinstance(value, int | float) or not 0 < value < float("inf"):

@@ -146,8 +146,8 @@ def _write_texts(target: Path, config: dict[str, Any], metadata: Mapping[str, An
 def main() -> int:
     """Convert the file named on the command line, and return the exit code.
 
-    0: done. 1: failed; the last line on stderr is the reason. EXIT_DISK_FULL: stderr has the number of bytes
-    needed.
+    The exit code is 0 after success; 1 after a failure, whose reason is the last line on stderr; or
+    EXIT_DISK_FULL, when stderr has the number of bytes needed.
     """
     source, target = map(Path, sys.argv[1:])
     blas.preload()

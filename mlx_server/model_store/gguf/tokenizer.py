@@ -80,8 +80,8 @@ def _added_tokens(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _takes_space(metadata: Mapping[str, Any], token: int) -> bool:
-    """Return True if the tokenizer counts spaces after this control token as part of it, as Phi-3's first one
-    does.
+    """Return True if white space after this control token belongs to the token. It does for all control
+    tokens of Phi-3 models with a SentencePiece vocabulary, except the beginning of text and `<|endoftext|>`.
     """
     if metadata.get("general.architecture") != "phi3" or metadata["tokenizer.ggml.model"] != "llama":
         return False

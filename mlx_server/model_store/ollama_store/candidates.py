@@ -85,7 +85,7 @@ def _models(store: Path) -> list[OllamaModel]:
 
 
 def candidate(config: Config, model: OllamaModel) -> Candidate:
-    """Return whether and why the model can or cannot be imported, and how large it will be."""
+    """Return whether the model can be imported, and how large it will be, or else why it is refused."""
     weights = model.layer("model")
     if model.fault:
         return Candidate(model, "refused", model.fault)

@@ -74,8 +74,8 @@ def is_go_template(template: str) -> bool:
 
 
 def to_jinja(template: str) -> str:
-    """Return the chat template in Jinja. Raises UntranslatableTemplate if it is too long or uses something
-    that is not translated.
+    """Translate a chat template of Ollama (Go) to Jinja, and return it. Raises UntranslatableTemplate if the
+    template is too long, or uses something that is not translated.
     """
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
@@ -87,8 +87,8 @@ def to_jinja(template: str) -> str:
 
 
 class _Translation:
-    """Translates one template. An argument `dot` is the Jinja name of Go's `.` at the place that is
-    translated.
+    """Translates one template. The argument `dot` of its methods is the Jinja name of what `.` means in Go at
+    the point that the translation has reached.
     """
 
     def __init__(self, template: str, *, one_turn: bool) -> None:
@@ -108,7 +108,7 @@ class _Translation:
             yield "{{ Response }}"
 
     def _until_end(self, dot: str) -> Generator[str, None, str | None]:
-        """Yield the translation up to the next `else` or `end` of the present block.
+        """Yield the translation up to the next `else` or `end` of the current block.
 
         Return the text of that action, such as `else if .Tools`; None if the template ends first.
         """

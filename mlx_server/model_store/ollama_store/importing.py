@@ -1,4 +1,4 @@
-"""Import one model from Ollama's store: convert its weights, and only read its files there."""
+"""Import one model from Ollama's store by converting its weights. The files in that store are only read."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class Blobs:
 
     @property
     def large(self) -> list[HubFile]:
-        """Return the files that are downloaded here: those with a known sha256 that are small enough for
-        HTTP.
+        """Return the files that are downloaded here: those with a known sha256, except files that are larger
+        than the hub's library downloads over plain HTTP.
         """
         from huggingface_hub import constants
 

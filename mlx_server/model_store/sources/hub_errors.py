@@ -15,10 +15,10 @@ LOG_IN = "set HF_TOKEN to a token of your account, or log in with `hf auth login
 @contextmanager
 def explained(name: str, repo: str, revision: str | None = None) -> Iterator[None]:
     """Raise ModelStoreError in place of the errors that the hub's library and its HTTP client raise in the
-    block.
+    `with` block.
 
-    `name` is the model for which the block asks the hub, `repo` its repository; both are empty for a search.
-    A ModelStoreError, and an OSError of this machine's own disk, are not changed.
+    `name` is the model for which the `with` block asks the hub, `repo` its repository; both are empty for a
+    search. A ModelStoreError, and an OSError of this machine's own disk, are not changed.
     """
     from huggingface_hub import constants, errors
 

@@ -30,8 +30,8 @@ class MlxSection(Section):
     `store`                 the folder of installed models; None: `$VESTAL_HOME/models`
     `models_folder`         a folder of the user's: each MLX model in it is served under its folder's name
     `preload`               the models that are loaded at the start
-    `max_running`           the requests that are computed at once
-    `max_queued`            the requests that may wait; more are refused
+    `max_running`           the most requests that are computed at the same time
+    `max_queued`            the most requests that may wait; further ones are refused
     `max_wait_s`            how long a request waits for an engine that restarts
     `memory_limit`          the memory that the engine may use; None: a share of the machine's memory
     `wired_limit`           the memory that Metal may wire; None: the system's own limit
@@ -47,10 +47,10 @@ class MlxSection(Section):
     `max_body_bytes`        the longest request body that is read
     `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
     `image_urls`            whether images are fetched from the http and https addresses that requests name
-    `max_images`            the images of one request
+    `max_images`            the most images in one request
     `max_image_bytes`       the largest file of an image
     `max_image_pixels`      the most pixels of an image
-    `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
+    `max_repeated_tokens`   the most equal tokens in a row, after which an answer is ended; 0: no limit
     `drafting`              whether several tokens of an answer may be drafted, and verified in one step
     `keep_answers_s`        how long clients can fetch an answer again; 0: no answer is saved
     `peers`                 MLX servers on other machines, which finish what this one cannot serve

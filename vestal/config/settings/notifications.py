@@ -1,4 +1,4 @@
-"""The section `notifications`: how a person is notified of faults that only a person can mend."""
+"""The section `notifications`: how a person is notified of faults that only a person can repair."""
 
 from typing import Annotated
 

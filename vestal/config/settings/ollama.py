@@ -1,4 +1,4 @@
-"""The section `ollama`: which Ollama server there is, and whether Vestal manages it."""
+"""The section `ollama`: the address of the Ollama server, and whether Vestal manages that server."""
 
 from typing import Annotated, Literal
 

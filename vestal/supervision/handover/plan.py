@@ -4,7 +4,7 @@
     REFUSED      the successor ended, hung, or is no longer wanted: it is killed; the predecessor goes on
     TAKING_OVER  the predecessor was asked to hand over; the successor is the child's process from here on
     TAKEN_OVER   the successor serves; the predecessor stays until its last client has what it waits for
-    ENDING       the predecessor had its time, or everything stops: SIGTERM, then SIGKILL
+    ENDING       the predecessor's time is over, or the child is to stop: SIGTERM, then SIGKILL
 
 Nothing leads back from TAKING_OVER: a predecessor that was asked accepts no more connections. If the
 successor dies then, its supervisor starts another one, as for any process that dies.
@@ -57,7 +57,7 @@ class PredecessorEnded:
 
 @dataclass(frozen=True)
 class TimerFired:
-    """The time `timer_at` has come."""
+    """The time `timer_at` of the handover has come."""
 
 
 @dataclass(frozen=True)

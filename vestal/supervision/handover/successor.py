@@ -1,4 +1,4 @@
-"""For a program that may be started to take over from a running process, and reports when it has done so.
+"""Report to the supervisor from a program that is started to take over from a running process.
 
 succession = Succession.from_environment()
 …                                    # read the settings, import what is needed
@@ -48,7 +48,7 @@ class Succession:
         return cls(predecessor, descriptor)
 
     def report_ready(self) -> None:
-        """Report that this process can take over: what it reads and imports is in order."""
+        """Report that this process can take over: it has read and imported all that it needs."""
         self._write(READY)
 
     def report_serving(self) -> None:

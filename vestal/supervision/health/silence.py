@@ -108,7 +108,7 @@ class UnansweredQuestions:
     def add(
         self, asked_at: float, given_up_at: float, before: ProcessActivity, after: ProcessActivity
     ) -> UnansweredQuestions:
-        """Return the record with one more question."""
+        """Return these questions with one more, asked at `asked_at` and given up at `given_up_at`."""
         question = UnansweredQuestion(asked_at, given_up_at, before, after, since=asked_at)
         if not self.questions:
             return UnansweredQuestions((question,))

@@ -78,7 +78,9 @@ class ProcessFound:
 
 @dataclass(frozen=True)
 class ProcessReplaced:
-    """A successor has taken the place of the child's process, whose reports no longer concern the child."""
+    """A successor has taken the place of the child's process. Reports about the old process no longer concern
+    the child.
+    """
 
     pid: int
 

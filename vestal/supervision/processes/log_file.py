@@ -43,7 +43,7 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """If the log can be written, end the report of its failure. The child then opens the log itself."""
+    """If the log can be written, record that its failure is over. The child then opens the log itself."""
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)
 

@@ -44,7 +44,7 @@ class KeptPidFile(KeptFile):
         return self.write(_text_of(identity))
 
     def remove_if_of(self, pid: int) -> None:
-        """Remove the file if it names `pid`. In any case, stop writing it again."""
+        """Remove the file if it names `pid`. In any case, stop rewriting it."""
         found = read_pid_file(self.path)
         if found is not None and found.pid == pid:
             self.remove()

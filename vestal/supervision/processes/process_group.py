@@ -63,12 +63,12 @@ class ProcessGroup:
         return status
 
     def terminate(self) -> None:
-        """Send SIGTERM, and SIGCONT because a suspended process could not act on SIGTERM."""
+        """Send SIGTERM to the group, then SIGCONT, because a suspended process could not act on SIGTERM."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send SIGKILL to the group."""
         self._signal(signal.SIGKILL)
 
     def detach(self) -> None:

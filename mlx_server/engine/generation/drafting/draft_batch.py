@@ -97,8 +97,8 @@ class DraftBatch(GenerationBatch):
         return bool(self.drafters) and all(isinstance(cache, BatchKV) for cache in self.prompt_cache)
 
     def _read_for_draft_model(self) -> bool:
-        """Let the draft model process a slice of the tokens of a request for which it is to draft. Return
-        False if there was nothing to process.
+        """Make the draft model process the next slice of one request's tokens, so that it can draft for that
+        request. Return False if there was nothing to process.
         """
         if self.draft_model is None or not self.uids or not self._can_check:
             return False
@@ -182,11 +182,11 @@ class DraftBatch(GenerationBatch):
         return Draft(tokens)
 
     def _add_model_drafts(self, drafts: list[Draft], drawn: Sequence[int], lengths: Sequence[int]) -> float:
-        """Let the draft model draft for the requests whose draft is empty, and return how many seconds that
-        took.
+        """Replace the empty drafts in `drafts` by drafts of the draft model, and return how many seconds the
+        draft model took.
 
-        `lengths` is how many tokens it may draft for each request. It drafts nothing if fewer than half of
-        the requests would have a draft afterwards.
+        `lengths` is how many tokens the draft model may draft for each request. It drafts nothing if fewer
+        than half of the requests would have a draft afterwards.
         """
         began_s = time.perf_counter()
         rows = [row for row, draft in enumerate(drafts) if lengths[row] and not draft.tokens]
@@ -212,8 +212,8 @@ class DraftBatch(GenerationBatch):
         return time.perf_counter() - began_s
 
     def _to_guess(self, plan: Plan) -> float:
-        """Return the cost of one token drafted by the draft model, as `StepCosts.cost_of_a_guess`
-        defines it.
+        """Return how much it cost, in tokens, to draft one token of `plan` with the draft model (see
+        `StepCosts.cost_of_a_guess`).
         """
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
         return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
@@ -289,8 +289,8 @@ class DraftBatch(GenerationBatch):
         return logprobs, [sample.tolist() for sample in samples]
 
     def _keep(self, row: int, right: list[int], computed: int) -> None:
-        """Record that the request in `row` keeps the tokens `right`, the first ones of `computed` tokens, and
-        rewind its sampler and logits processors by the others.
+        """Append the accepted tokens `right` to the request in `row`. The step computed `computed` tokens for
+        the request; rewind its sampler and logits processors by those that were rejected.
         """
         self.tokens[row].extend(right)
         self._num_tokens[row] += len(right)

@@ -50,8 +50,8 @@ class _Row:
 
 @dataclass
 class _Reading:
-    """A request that is not in the batch yet. Its `caches` hold the keys and values of its first `known`
-    tokens.
+    """A request that is not in the draft model's batch yet. Its `caches` hold the keys and values of its
+    first `known` tokens.
     """
 
     caches: list[Any]

@@ -16,7 +16,9 @@ class Rewindable(Protocol):
 
 @runtime_checkable
 class DraftRules(Protocol):
-    """A logits processor that allows only some tokens, and therefore filters and adds to drafts."""
+    """A logits processor that allows only some tokens, and therefore removes tokens from drafts and adds
+    tokens to them.
+    """
 
     @property
     def can_draft(self) -> bool:

@@ -18,7 +18,9 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def split_calls(messages: Sequence[Message]) -> list[Message]:
-    """Return `messages` with a message for each call, followed by the call's result."""
+    """Return `messages` with each message with several calls divided into one message for each call, which is
+    followed by the call's result.
+    """
     fitted: list[Message] = []
     i = 0
     while i < len(messages):
@@ -98,8 +100,8 @@ def with_argument_texts(message: Message) -> Message:
 
 
 def with_one_text(message: Message) -> Message:
-    """Move the content of a message with calls to the end of its thinking, if it has both content and
-    thinking.
+    """Return the message with its content moved to the end of its thinking, if it has calls, content and
+    thinking; otherwise return it unchanged.
     """
     if not (message.get("tool_calls") and message.get("thinking") and message.get("content")):
         return message

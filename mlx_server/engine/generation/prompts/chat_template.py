@@ -110,8 +110,9 @@ class ChatTemplate:
         raise objection
 
     def needs(self, chat_template: str | None, call_markers: tuple[str, str]) -> TemplateNeeds:
-        """Render small conversations to find out what `chat_template` (if None, the model's own template)
-        requires. `call_markers` are the texts that the model writes before and after its calls.
+        """Return what `chat_template` (if None, the model's own template) requires of a conversation, which
+        is found out by rendering small conversations. `call_markers` are the texts that the model writes
+        before and after its calls.
         """
         own = {} if chat_template is None else {"chat_template": chat_template}
 
@@ -122,8 +123,8 @@ class ChatTemplate:
         return TemplateProbe(render, call_markers).needs(self.uses_tools(chat_template))
 
     def uses_tools(self, chat_template: str | None = None) -> bool:
-        """Return True if `chat_template` (if None, the model's own template) seems to have a place
-        for tools.
+        """Return True if `chat_template` (if None, the model's own template) seems to render the tools of a
+        request, because it mentions them.
         """
         if chat_template is not None:
             return "tools" in chat_template

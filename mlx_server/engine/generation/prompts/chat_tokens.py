@@ -1,4 +1,6 @@
-"""Turn a chat into token ids with a model's chat template, in a form that the template accepts."""
+"""Turn a chat into token ids with a model's chat template, after changing the chat so that the template
+accepts it.
+"""
 
 from __future__ import annotations
 
@@ -96,9 +98,10 @@ class ChatTokens:
     ) -> list[int]:
         """Return the token ids of a chat. If `continues`, the answer continues the last message.
 
-        If the template refuses the chat, it is rendered in the form that any template accepts, and then with
-        its last message marked as complete. If all attempts fail, the exception of the first is raised. An
-        EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at once.
+        If the template refuses the chat, the chat is rendered again in the form that any template accepts. If
+        `continues`, a third attempt marks the last message as complete. If all attempts fail, the exception
+        of the first is raised. An EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at
+        once.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
         own = self.needs_of(op)

@@ -34,12 +34,12 @@ class PromptMaker:
     """Renders and tokenizes the prompts of one model. It does not use MLX. The MLX thread must not call it,
     because it takes up to seconds.
 
-    `templates` is the `process` of `ChatTemplate`, and `renders_to_tokens` is described there, too.
-    `token_rows` is how many tokens the model has weights for; None if unknown. `call_markers` are the texts
-    that the model writes before and after its calls. `needs` is what the model's template requires of a
-    conversation, and `needs_of_others` caches the needs of templates that requests brought with them.
-    `images` reads the images of requests; None if the model reads text only or its vision is not served, for
-    the reason `no_images`.
+    `templates` is the process that renders chat templates; None if the model's chats are not rendered by a
+    template. With `renders_to_tokens`, the tokenizer's class itself renders chats to token ids. `token_rows`
+    is how many tokens the model has weights for; None if unknown. `call_markers` are the texts that the model
+    writes before and after its calls. `needs` is what the model's template requires of a conversation, and
+    `needs_of_others` caches the needs of templates that requests brought with them. `images` reads the images
+    of requests; None if the model reads text only or its vision is not served, for the reason `no_images`.
     """
 
     tokenizer: Any

@@ -164,8 +164,8 @@ class _Attempt:
 
     @classmethod
     def make(cls, tokens_of: Callable[[Generate], list[int]], op: Generate) -> _Attempt:
-        """Make the prompt's tokens. Raises RequestError if they cannot be made, but not if there are too many
-        of them.
+        """Return the attempt for `op`, with the tokens of its prompt. Raises RequestError if they cannot be
+        made. If there are too many of them, the attempt has the error instead.
         """
         try:
             return cls(op, tokens_of(op))

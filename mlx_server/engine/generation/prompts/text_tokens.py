@@ -23,7 +23,7 @@ class TextTokens:
 
     @property
     def limit(self) -> int:
-        """Return the limit for token ids from clients, which must be smaller than it."""
+        """Return the number that every token id from a client must be less than."""
         known = len(self.tokenizer)
         return known if self.token_rows is None else min(known, self.token_rows)
 

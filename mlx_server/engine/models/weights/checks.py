@@ -33,7 +33,7 @@ class UsedFile:
 
 
 def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None, list[UsedFile]]:
-    """Read the files of weights in `folder` that have changed completely, and compare them with their
+    """Read completely those files of weights in `folder` that have changed, and compare them with their
     digests. Yield after each chunk.
 
     Return all files of weights. Raises UnreadableModel if the content of a file has changed.

@@ -54,7 +54,9 @@ class Verification:
             self._verified.update(file for file in files if file.was_read)
 
     def unloaded(self, model: str) -> None:
-        """Remove a model and its waiting files. A file that is being read is read to its end."""
+        """Remove a model. Its files no longer wait to be verified, unless another model uses them. A file
+        that is being read is read to its end.
+        """
         with self._lock:
             self._unserved.pop(model, None)
             self._files.pop(model, None)

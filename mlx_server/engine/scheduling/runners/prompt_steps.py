@@ -1,4 +1,6 @@
-"""The steps in which MLX computes scores or images of prompts that are not in the batch yet."""
+"""The steps in which MLX computes scores (log-probabilities) or images of prompts that are not in the batch
+yet.
+"""
 
 from __future__ import annotations
 

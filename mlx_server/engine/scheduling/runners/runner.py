@@ -79,8 +79,8 @@ class Runner:
         raise NotImplementedError
 
     def cancel(self, request: Request, now: float) -> Done:
-        """Finish a request that is TOKENIZING, PREPARING or RUNNING, free its place at once, and return the
-        event that answers it.
+        """Finish at once a request that is TOKENIZING, PREPARING or RUNNING, and return the event that
+        answers it.
         """
         if request.status is RequestStatus.TOKENIZING:
             request.tokenization.cancel()  # the result of a job that has begun is dropped
@@ -104,7 +104,7 @@ class Runner:
         """Store the keys and values of all running requests in the prompt cache."""
 
     def warm_up(self) -> None:
-        """Prepare, while the engine is idle, things for which a later request would have to wait."""
+        """Prepare, while the engine is idle, what a later request would otherwise have to wait for."""
 
     def close(self) -> None:
         """Finish all requests without sending events, and free their resources.

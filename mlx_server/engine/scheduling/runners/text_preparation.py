@@ -78,8 +78,8 @@ class TextPreparation:
         self._tokenizer = workers.new_tokenizer()
 
     def tokenize(self, request: Request, now: float) -> Future[PreparedPrompt]:
-        """Return the job that prepares the request's prompt. The job raises EngineError if it fails. This
-        method raises RequestError if the operation has no prompt.
+        """Begin to prepare the request's prompt on the tokenizer's thread, and return the job. The job raises
+        EngineError if it fails. This method raises RequestError if the operation has no prompt.
         """
         op, load_s = request.op, request.load_s
         if not isinstance(op, Generate):
@@ -88,7 +88,9 @@ class TextPreparation:
         return self._tokenizer.submit(partial(self._prepare, op, now, load_s))
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Return the job that prepares the prompt of a request that is only checked."""
+        """Begin to prepare, on the tokenizer's thread, the prompt of a request that is only checked, and
+        return the job.
+        """
         return self._tokenizer.submit(partial(self._prepare, op, 0.0, 0.0))
 
     def _prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:

@@ -92,7 +92,7 @@ class Creation:
         yield SUCCESS
 
     async def finished(self) -> None:
-        """Create the model, and return when that is done. Raises the errors of `steps`."""
+        """Create the model, and wait until that is done. Raises the errors of `steps`."""
         async for _ in self.steps():
             self._check_client()
 

@@ -133,8 +133,8 @@ def _in_jinja(template: str) -> str:
 
 
 def _as_read(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters. Those that are also options of a request are converted as a request's options
-    are.
+    """Return the parameters whose value is not None. A parameter that is also an option of requests is
+    checked and converted as that option is.
     """
     read = validated(parameters, Options).model_dump(include=set(parameters))
     return {name: value for name, value in (parameters | read).items() if value is not None}

@@ -39,7 +39,9 @@ class NamedSchema(Body):
 
 
 class ResponseFormat(Body):
-    """The required form of the answer. llama.cpp's and Together's clients put `schema` next to `type`."""
+    """The format that the answer must have: text, or JSON. llama.cpp's and Together's clients put `schema`
+    next to `type`.
+    """
 
     type: str = "text"
     json_schema: NamedSchema | None = None

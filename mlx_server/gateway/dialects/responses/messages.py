@@ -75,7 +75,9 @@ def text_of_opaque(content: str) -> str | None:
 
 
 class _Messages:
-    """Collects messages. `_turn` is the assistant's message to which the next items may still belong."""
+    """Builds the messages of a conversation from its items, one item at a time. `_turn` is the assistant's
+    message to which the next items may still belong.
+    """
 
     def __init__(self, images: ImageReader) -> None:
         self._images = images

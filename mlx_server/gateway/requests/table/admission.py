@@ -12,8 +12,8 @@ from enum import StrEnum
 
 
 class Lane(StrEnum):
-    """Kinds of work that do not wait for each other, because an embedding takes 20 ms, but an answer many
-    seconds.
+    """A class of requests that has slots and a queue of its own, so that requests of different lanes do not
+    wait for each other: an embedding takes 20 ms, but an answer many seconds.
     """
 
     GENERATE = "generate"

@@ -41,7 +41,7 @@ def test_backend_never_seen_healthy_counts_as_absent_once_its_outage_was_reporte
         (replace(MLX, healthy=False, unreachable=True), replace(OLLAMA, healthy=True, unreachable=False)),
     ],
 )
-def test_backend_that_is_reachable_unused_or_beside_no_healthy_one_never_counts_as_absent(
+def test_backend_does_not_count_as_absent_if_reachable_unused_or_if_no_other_backend_is_healthy(
     backends: tuple[Backend, ...],
 ):
     assert absent(POSTED, *backends) == []

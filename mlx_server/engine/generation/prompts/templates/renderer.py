@@ -150,9 +150,11 @@ class Renderer:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Limit this process's address space to `more_bytes` bytes more than it has, and disable core files.
+    """Limit this process's address space to `more_bytes` bytes more than it has, if the system is Linux, and
+    disable core files.
 
-    The kernel of macOS does not enforce the limit, so the parent watches this process's resident memory, too.
+    The kernel of macOS does not enforce such a limit, so the parent watches this process's resident memory,
+    too.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

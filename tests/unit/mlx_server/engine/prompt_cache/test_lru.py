@@ -44,7 +44,7 @@ def test_lru_group_lists_the_newest_key_first_without_removed_keys():
     assert (len(lru), lru.total_bytes, lru.group("a")) == (0, 0, [])
 
 
-def test_lru_add_oldest_evicts_no_key_and_its_key_is_evicted_first():
+def test_lru_add_oldest_evicts_nothing_and_the_added_key_is_the_next_to_be_evicted():
     lru = Lru(30)
     lru.add({"used": 10})
     assert lru.add_oldest("a", 10) and lru.add_oldest("b", 10)

@@ -13,7 +13,7 @@ from mlx_server.gateway.peers.machine_choice import (
     HERE,
     LONGER_PREFIX_BYTES,
     Machine,
-    is_engine_far,
+    is_engine_start_far_off,
     machine_for,
     may_be_mended_elsewhere,
     order_of_offers,
@@ -54,9 +54,9 @@ def test_error_caused_by_the_request_itself_is_not_passed_to_another_machine(cod
     assert not may_be_mended_elsewhere(code)
 
 
-def test_engine_counts_as_far_only_behind_a_breaker_that_stays_open_for_seconds():
-    assert is_engine_far(FAR_S + 1.1, 1.0)
-    assert not any(is_engine_far(trial_at, 1.0) for trial_at in (None, 0.0, 1.0, FAR_S + 1.0))
+def test_engine_start_counts_as_far_off_only_if_an_open_breaker_delays_it_by_more_than_far_s():
+    assert is_engine_start_far_off(FAR_S + 1.1, 1.0)
+    assert not any(is_engine_start_far_off(trial_at, 1.0) for trial_at in (None, 0.0, 1.0, FAR_S + 1.0))
 
 
 @given(choices())
