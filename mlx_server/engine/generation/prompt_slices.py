@@ -54,7 +54,7 @@ class PromptSlices:
         generator = self._generator
         generator.prefill_step_size = self._pace.slice_tokens(0)
         before, processed = generator._counters.prompt_tokens, 0
-        self._threads.begin()
+        self._threads.begin(sum(self._left()))
         try:
             prompts, tokens = generator.next()
             processed = generator._counters.prompt_tokens - before
@@ -87,16 +87,21 @@ class PromptSlices:
         not padded to a slice's size.
         """
         generator = self._generator
-        left = [total - done - 1 for _, done, total in generator._currently_processing]
-        size = self._pace.slice_tokens(len(generator._generation_batch))
-        if 0 not in left:
-            left += [sum(map(len, waiting[1])) - 1 for waiting in generator._unprocessed_sequences]
-            size = min(size, max(min(left), FEWEST_TOKENS))
-        else:
+        size, left = self._pace.slice_tokens(len(generator._generation_batch)), self._left()
+        if 0 in left[: len(generator._currently_processing)]:
             size = 0
+        else:
+            size = min(size, max(min(left), FEWEST_TOKENS))
         self._tokens = generator.prefill_step_size = size
         self._processed_before = generator._counters.prompt_tokens
         return PausableCall(generator.next)
+
+    def _left(self) -> list[int]:
+        """Return how many tokens of each prompt are to be computed before its last one: first of the prompts
+        that have been begun, then of those that wait.
+        """
+        begun = [total - done - 1 for _, done, total in self._generator._currently_processing]
+        return begun + [sum(map(len, waiting[1])) - 1 for waiting in self._generator._unprocessed_sequences]
 
     def finish(self) -> list[Any]:
         """Continue a paused slice to its end, and return the progress of the prompts; [] if no slice is

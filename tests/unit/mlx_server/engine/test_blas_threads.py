@@ -82,6 +82,7 @@ class Machine:
         monkeypatch.setenv(THREADS_CHOSEN, "1")
         monkeypatch.setattr(other_processes, "_PROC_STAT", self._stat)
         monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 1)
+        monkeypatch.setattr(threads_for_products.blas, "has_small_kernels", lambda: False)
         monkeypatch.setattr(threads_for_products.blas, "set_threads", self.set.append)
         monkeypatch.setattr(threads_for_products.os, "sched_getaffinity", lambda _: {0, 1})
         monkeypatch.setattr(threads_for_products.time, "monotonic", lambda: self.now_s)
@@ -182,6 +183,20 @@ def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
         choice.record(8, 1, 0.1, 0.0)
         choice.record(8, 2, 0.1, 0.0)
     assert choice.choose(8, 0.0, 0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "small_kernels", "set_to"), [(32, False, [2, 1]), (33, False, []), (32, True, [])]
+)
+def test_short_prompt_gets_all_threads_if_our_library_computes_its_products(
+    machine, monkeypatch, tokens, small_kernels, set_to
+):
+    monkeypatch.setattr(threads_for_products.blas, "has_small_kernels", lambda: small_kernels)
+    machine.running = 3  # other processes have just sent the prompt
+    threads = ThreadsForProducts()
+    threads.begin(tokens)
+    threads.end(tokens)
+    assert machine.set == set_to
 
 
 def test_steps_on_an_idle_machine_get_more_blas_threads_until_the_engine_rests(machine):
