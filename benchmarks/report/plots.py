@@ -81,7 +81,7 @@ PLOTS = (
         tuple(
             (f"{label}, {n} stream{'s' * (n > 1)}", f"drafting/{answer}/{n}")
             for answer, label in (
-                ("copying", "copies code"),
+                ("copying", "repeats a text"),
                 ("prose", "prose"),
                 ("schema", "JSON of a schema"),
             )
