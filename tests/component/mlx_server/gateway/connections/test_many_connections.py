@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -95,9 +94,7 @@ def test_gateway_with_a_thousand_silent_connections_serves_health_and_a_stream(n
                 assert received_until_closed(client, 10).startswith(b"HTTP/1.1 200")
                 waited_s.append(time.monotonic() - began)
         narrow.until(lambda: lines[0] > before + 10, "the stream goes on")
-    # Only several failed probes in a row make the agent restart a gateway. One may be late on a busy machine.
-    late = [waited >= PROBE_TIMEOUT_S for waited in waited_s]
-    assert statistics.median(waited_s) < 1 and (True, True) not in pairwise(late)
+    assert statistics.median(waited_s) < 1 and max(waited_s) < PROBE_TIMEOUT_S
     assert narrow.process and narrow.process.poll() is None and narrow.process.pid == pid
     assert "Too many open files" not in narrow.log()
     narrow.until(lambda: narrow.events("connections_dropped"), "what was dropped is reported")
