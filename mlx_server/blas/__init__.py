@@ -43,6 +43,12 @@ def has_small_kernels() -> bool:
     return _has_small_kernels(ctypes.CDLL(None))
 
 
+def most_narrow_rows() -> int:
+    """Return up to how many rows our own library computes products of; 0 if that library is not loaded."""
+    most = getattr(ctypes.CDLL(None), "vestal_most_rows", None)
+    return int(most()) if most is not None else 0
+
+
 def threads() -> int:
     """Return how many threads a matrix product uses; 0 if the loaded BLAS is not OpenBLAS."""
     count = getattr(ctypes.CDLL(None), "openblas_get_num_threads", None)

@@ -25,6 +25,8 @@ void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
 
 /* Up to MOST_ROWS rows of x, this is faster than OpenBLAS. Below LEAST_WIDTH there is little to save. */
 enum { MOST_ROWS = 32, LEAST_WIDTH = 32 };
+int vestal_most_rows(void) { return MOST_ROWS; }
+
 /* With W as it is, up to MOST_ROWS_UNTRANSPOSED, if W is no wider than the values of a head are. */
 enum { MOST_ROWS_UNTRANSPOSED = 3, MOST_OUTPUTS = 256, NUMBERS_PER_PASS = 4096 };
 

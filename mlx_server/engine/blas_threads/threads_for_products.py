@@ -13,9 +13,6 @@ from mlx_server.engine_environment import THREADS_CHOSEN
 
 _FEWEST_ROWS_OF_SMALL_KERNELS = 4
 """OpenBLAS's kernels for small matrices, which compute steps of fewer rows, use one thread."""
-_MOST_SHARED_ROWS = 32
-"""Products of up to so many rows are computed by the threads of our own library (MOST_ROWS in
-`mlx_server/blas/narrow_products.c`), except where OpenBLAS has kernels for small matrices."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,8 @@ class ThreadsForProducts:
         few, most = blas.threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         chosen = os.environ.get(THREADS_CHOSEN) == "1"
         self._works = chosen and 0 < few < most
-        has_small_kernels = blas.has_small_kernels()
-        fewest_rows = _FEWEST_ROWS_OF_SMALL_KERNELS if has_small_kernels else 1
-        self._most, self._most_shared_rows = most, 0 if has_small_kernels else _MOST_SHARED_ROWS
+        self._most, self._most_narrow_rows = most, blas.most_narrow_rows()
+        fewest_rows = _FEWEST_ROWS_OF_SMALL_KERNELS if blas.has_small_kernels() else 1
         self._slices = ThreadChoice(few, most)
         self._steps = StepThreadChoice(few, most, fewest_rows=fewest_rows)
         self._others = OtherProcesses()
@@ -57,7 +53,7 @@ class ThreadsForProducts:
             return
         self._step = None
         now = self._slice_began_s = time.monotonic()
-        if tokens is not None and tokens <= self._most_shared_rows:
+        if tokens is not None and tokens <= self._most_narrow_rows:
             self._use(self._most)
         else:
             self._use(self._slices.choose(self._others.busy_cores(now), now))

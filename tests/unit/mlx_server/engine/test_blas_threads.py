@@ -83,6 +83,7 @@ class Machine:
         monkeypatch.setattr(other_processes, "_PROC_STAT", self._stat)
         monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 1)
         monkeypatch.setattr(threads_for_products.blas, "has_small_kernels", lambda: False)
+        monkeypatch.setattr(threads_for_products.blas, "most_narrow_rows", lambda: 32)
         monkeypatch.setattr(threads_for_products.blas, "set_threads", self.set.append)
         monkeypatch.setattr(threads_for_products.os, "sched_getaffinity", lambda _: {0, 1})
         monkeypatch.setattr(threads_for_products.time, "monotonic", lambda: self.now_s)
@@ -185,13 +186,11 @@ def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
     assert choice.choose(8, 0.0, 0.0) == 1
 
 
-@pytest.mark.parametrize(
-    ("tokens", "small_kernels", "set_to"), [(32, False, [2, 1]), (33, False, []), (32, True, [])]
-)
+@pytest.mark.parametrize(("tokens", "narrow_rows", "set_to"), [(32, 32, [2, 1]), (33, 32, []), (32, 0, [])])
 def test_short_prompt_gets_all_threads_if_our_library_computes_its_products(
-    machine, monkeypatch, tokens, small_kernels, set_to
+    machine, monkeypatch, tokens, narrow_rows, set_to
 ):
-    monkeypatch.setattr(threads_for_products.blas, "has_small_kernels", lambda: small_kernels)
+    monkeypatch.setattr(threads_for_products.blas, "most_narrow_rows", lambda: narrow_rows)
     machine.running = 3  # other processes have just sent the prompt
     threads = ThreadsForProducts()
     threads.begin(tokens)
