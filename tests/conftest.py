@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -35,6 +36,23 @@ def _keep_limit_of_open_files() -> None:
 
 
 _keep_limit_of_open_files()
+
+
+def _show_bodies_of_responses() -> None:
+    """Let a failed `assert response.status_code == 200` print the response's body, which says why."""
+    short = httpx.Response.__repr__
+
+    def with_body(response: httpx.Response) -> str:
+        try:
+            body = response.text[:2000]
+        except httpx.ResponseNotRead:
+            body = ""
+        return f"{short(response)} {body}".rstrip()
+
+    httpx.Response.__repr__ = with_body  # type: ignore[method-assign]
+
+
+_show_bodies_of_responses()
 
 # A collection creates objects that live to the end of the run. To look for garbage among them, again and
 # again, took 40 % of its time.

@@ -101,7 +101,8 @@ def test_gateway_that_gets_sigterm_while_a_model_loads_serves_the_waiting_reques
         gateway.until(lambda: gateway.health()["requests"]["queued"], "the request waits")
         gateway.process.send_signal(signal.SIGTERM)
         os.kill(engine_pid, signal.SIGCONT)
-        assert waits.result().status_code == 200  # the drain is long enough for it
+        answer = waits.result()
+    assert answer.status_code == 200, answer.text + gateway.log()  # the drain is long enough for it
     assert_orderly_exit(gateway, 30)
 
 
