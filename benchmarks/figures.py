@@ -20,10 +20,11 @@ Better = Literal["higher", "lower"]
 class Figure:
     """One measured value, or one failure to measure it.
 
-    `row` names what was measured, with slashes: `serving/tokens_per_s/4`. `subject` is `vestal` or a peer.
-    `value` has the unit `unit`, and `better` says whether a higher or lower value is an advantage. A failure
-    has no `value`, but `failed`, a sentence with the last words of what failed. `round` counts from 1; `at`
-    is a Unix time in seconds. `scenario` is filled in by the run that stores the figure.
+    `row` names what was measured, with slashes: `serving/tokens_per_s/4`. `subject` names what was measured
+    there: `vestal`, a variant of it, or a peer. `value` has the unit `unit`, and `better` says whether a
+    higher or lower value is an advantage. A failure has no `value`; instead, `failed` is a sentence that says
+    why. `round` counts from 1; `at` is a Unix time in seconds. `scenario` is filled in by the run that stores
+    the figure.
     """
 
     row: str

@@ -21,7 +21,8 @@ ROW = "{:<44} {:<22} {:>10} {:>10} {:>10}  {}"
 @dataclass
 class Subjects:
     """The subjects of a run. `only` has the names of the subjects to be measured (empty: all). `skipped` maps
-    the names of the subjects that were left out to the reasons.
+    the names of the subjects that were left out to the reasons. `have` has the figures of the scenario that
+    are already stored.
     """
 
     only: Collection[str] = ()

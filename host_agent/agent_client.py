@@ -66,8 +66,8 @@ class AgentClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> tuple[int, dict[str, Any]]:
-        """Send one request and return the HTTP status and the JSON body of the answer. Every path except
-        `/health` is sent the token.
+        """Send one request and return the HTTP status and the JSON body of the answer. The token is sent with
+        every path except `/health`.
         """
         url = f"http://127.0.0.1:{self._port}{path}"
         token = "" if path == "/health" else read_token(self._config.home)

@@ -10,7 +10,8 @@ def as_sentence(text: str) -> str:
 
 
 def readable_cause(cause: str) -> str:
-    """Return `cause`; if it ends with a log line in JSON, that line is replaced by words.
+    """Return `cause`. If it ends with a log line in JSON, put the line's component, event and cause in its
+    place, as words.
 
     A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
     """

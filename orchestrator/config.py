@@ -158,8 +158,8 @@ class _Values:
         return value
 
     def urls(self, name: str, default: str) -> tuple[str, ...]:
-        """Return the addresses in a comma-separated list, without duplicates. The first is this machine's
-        backend.
+        """Return the addresses in the variable `name`, a comma-separated list, without duplicates. The first
+        is that of this machine's backend.
 
         The tuple is empty if the variable is empty: no backend of this kind is used. If only the first
         address is empty, the first element is "" and the others are used. Raises ConfigError if an address is
@@ -170,8 +170,8 @@ class _Values:
         return ("", *found) if found and not parts[0] else tuple(found)
 
     def url(self, name: str, default: str) -> str:
-        """Return one http address, or "" (not used) if the variable is set but empty. Raises ConfigError if
-        the address is invalid.
+        """Return the http address in the variable `name`; `default` if it is unset, and "" (not used) if it
+        is empty. Raises ConfigError if the address is invalid.
         """
         given = self._env[name].strip() if name in self._env else default
         return self._url(name, given, api=False) if given else ""
@@ -199,8 +199,8 @@ class _Values:
         return urlunsplit(("postgresql", netloc, parts.path, parts.query, ""))
 
     def _url(self, name: str, given: str, api: bool) -> str:
-        """Return the address without a trailing slash, and, if `api`, without a `/v1` or `/api` at its end.
-        Raises ConfigError if it is not an http address.
+        """Return the address `given` in the variable `name` without a trailing slash, and, if `api`, without
+        a `/v1` or `/api` at its end. Raises ConfigError if it is not an http address.
         """
         parts = urlsplit(given if "://" in given else f"http://{given}")
         try:
@@ -228,8 +228,8 @@ class _Values:
         return f"{gateway}:{port}" if port.isdigit() else gateway
 
     def folders(self, name: str) -> dict[str, Path]:
-        """Return the folders by agent, from a list `agent=folder,agent=folder`. Raises ConfigError if an
-        entry is malformed.
+        """Return the folders by agent from the variable `name`, a list `agent=folder,agent=folder`. Raises
+        ConfigError if an entry is malformed.
         """
         found: dict[str, Path] = {}
         for part in filter(None, (p.strip() for p in self.raw(name).split(","))):

@@ -74,7 +74,8 @@ class Container:
     async def report_to_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
         """Report to the host agent which backends are down, if a report is due.
 
-        Return the backends with their updated state, and a sentence about what was done.
+        Return the backends with their updated state, and a sentence that says what was reported, or why
+        nothing was.
         """
         sentence = await self.webhook.report(backends)
         return self.board.outage_reported(self.webhook.reported), sentence

@@ -1,4 +1,5 @@
-"""Measure how much of its memory limit this container uses, and decide how much work may still start.
+"""Measure how much of its memory limit this container uses, and limit batches and parallel steps when memory
+is short.
 
 `ContainerMemory`, `batch_size` and `step_may_begin` are pure; `read` reads the cgroup, version 2 or 1.
 """
@@ -17,8 +18,8 @@ NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 @dataclass(frozen=True)
 class ContainerMemory:
-    """The bytes in use (without page cache that the kernel can reclaim), and the limit in bytes; None without
-    a limit.
+    """The memory of this container: the bytes in use, without page cache that the kernel can reclaim, and the
+    limit in bytes; None if the container has no limit.
     """
 
     used_bytes: int
@@ -31,10 +32,11 @@ class ContainerMemory:
 
 
 def batch_size(wanted: int, fraction: float) -> int:
-    """Return how large a batch may be: `wanted` below 80 % of the limit, less the nearer memory is to 90 %,
-    but at least 1, and 0 (pause) from 90 % on.
+    """Return how many items the next batch may have. `fraction` is the used share of the container's memory
+    limit.
 
-    `fraction` is the used share of the limit.
+    Below 80 % it may have `wanted` items; from 80 % on, at most half as many, decreasing to 1 near 90 %; from
+    90 % on, 0, which means that the caller has to pause.
     """
     if fraction >= PAUSE_AT:
         return 0
@@ -45,8 +47,8 @@ def batch_size(wanted: int, fraction: float) -> int:
 
 
 def step_may_begin(running: int, most: int, fraction: float, waited_s: float) -> bool:
-    """Return True if a task's step may begin while `running` other steps run; it has waited for `waited_s`
-    seconds.
+    """Return True if a task's step that has waited for `waited_s` seconds may begin while `running` other
+    steps run. `fraction` is the used share of the container's memory limit.
 
     Below 80 % of the limit it always may. Above that, at most `batch_size(most, fraction)` steps run. From 90
     % on no step begins, except one that has waited ten minutes while no other step runs, because it would

@@ -76,7 +76,7 @@ async def _measure(browser: Browser, running: AgentProcess) -> int:
 
 
 async def _link(running: AgentProcess) -> str:
-    """Return the URL of a new login link, which opens the page once."""
+    """Create a login link at the agent, which is valid for one login, and return its URL."""
     url = f"{running.url}/login-links"
     async with aiohttp.ClientSession(headers=running.headers) as http, http.post(url, json={}) as reply:
         return str((await reply.json())["url"])
@@ -90,7 +90,7 @@ async def _paint(page: Page, url: str) -> float:
 
 
 async def _cpu_percent(running: AgentProcess) -> float:
-    """Return the percentage of a core that the agent uses over OPEN_S seconds."""
+    """Wait 5 s, then return the agent's CPU time over OPEN_S seconds, as a percentage of one core."""
 
     def used() -> float:
         times = running.process.cpu_times()

@@ -42,9 +42,9 @@ async def one_pass_s(session: aiohttp.ClientSession) -> float:
 def callers(it: AgentProcess) -> tuple[list[float], set[str]]:
     """Call POST /recover CALLERS times at once, from another process.
 
-    Return the milliseconds from each connection's start to its answer, and the ids of the recovery passes.
-    Raises subprocess.SubprocessError if the process fails or takes too long, and ValueError if its output or
-    an answer is not JSON.
+    Return the milliseconds from each connection's start to its answer, and the ids of the recovery passes,
+    without duplicates, because several calls may share a pass. Raises subprocess.SubprocessError if the
+    process fails or takes too long, and ValueError if its output or an answer is not JSON.
     """
     command = [sys.executable, "-m", "benchmarks.agent.callers", str(it.port), str(CALLERS)]
     done = subprocess.run(
@@ -55,8 +55,8 @@ def callers(it: AgentProcess) -> tuple[list[float], set[str]]:
 
 
 async def measure_round(it: AgentProcess, number: int, log: Log) -> None:
-    """Measure everything once, and log the figures. Raises TimeoutError if the stack is not healthy
-    in time.
+    """Measure the agent at rest, one recovery pass, and CALLERS simultaneous calls of /recover, and log the
+    figures with `number` as the round. Raises TimeoutError if the stack is not healthy in time.
     """
 
     def figure(name: str, value: float, unit: str, better: Better = "lower") -> None:

@@ -38,10 +38,11 @@ PROCESSES = {
 
 
 class Disturber:
-    """Carries out the plan, beginning after the disturbances that the tally has already counted.
+    """Carries out a plan of kills and upgrades, and counts their effects in `tally`.
 
-    `is_due` returns whether the disturbance with this number is due, as the load has progressed. Before each
-    disturbance, the stack must serve again.
+    It begins after the disturbances that the tally has already counted. Each disturbance waits until `is_due`
+    returns True for its number (from 0), then for a time that `seed` decides, then until the stack serves.
+    Its times are stored in `deaths`.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class Disturber:
         self._draw = random.Random(f"{seed} {tally.done}")
 
     async def run(self) -> None:
-        """Carry out each disturbance that is left. Print those before or after which the stack did
-        not serve.
+        """Carry out the disturbances that the tally has not counted yet. Print a line if the stack does not
+        serve in time, before a disturbance or after a kill.
         """
         for number in range(self._tally.done, len(self._plan)):
             while not self._is_due(number):  # noqa: ASYNC110 - it depends on the load
@@ -90,7 +91,11 @@ class Disturber:
         return worked
 
     async def _upgrade(self, planned: Disturbance, number: int) -> bool:
-        """Change the code and run `vestal up`. Return whether another gateway serves afterwards."""
+        """Change the stack's copy of the code and run `vestal up`. Return whether the stack serves afterwards
+        with a new gateway process.
+
+        `number`, the disturbance's number, decides which package is changed.
+        """
         before = self._stack.pid("mlx_server")
         death = Death(planned.cause, time.monotonic())
         self._deaths.add(death)

@@ -18,7 +18,10 @@ compared with the earliest.
 
 @dataclass
 class Death:
-    """One kill or upgrade. Times are in monotonic seconds; at `replaced_at` the stack served again."""
+    """One kill or upgrade, named by its `cause`. Times are in monotonic seconds.
+
+    `replaced_at` is when the stack served again or the wait for that was given up; infinity until then.
+    """
 
     cause: str
     at: float
@@ -26,7 +29,9 @@ class Death:
 
 
 class Deaths:
-    """The latest kills and upgrades, in the order of their times."""
+    """Stores the latest MAX_DEATHS kills and upgrades, oldest first, and finds the pauses of streams that
+    they caused.
+    """
 
     def __init__(self) -> None:
         self._deaths: deque[Death] = deque(maxlen=MAX_DEATHS)
@@ -54,11 +59,11 @@ class Deaths:
 
 
 def longest_gap(pieces_at: Sequence[float], death: Death) -> tuple[float, float] | None:
-    """Return the longest silence of a stream around a kill, as its begin and end; None unless the stream
-    began before the kill and continued after it.
+    """Return the longest gap between two parts of a stream because of a kill, as its begin and end; None
+    unless parts arrived both before and after the kill.
 
-    The silence may begin with the last part before the kill, or with a later part until the stack serves
-    again, because an engine that shuts down gracefully still sends some tokens.
+    The gap begins with the last part before the kill, or with any later part that arrives until the stack
+    serves again, because an engine that shuts down gracefully still sends some tokens.
     """
     first = bisect.bisect(pieces_at, death.at)
     if not first or first == len(pieces_at):

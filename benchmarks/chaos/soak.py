@@ -190,8 +190,8 @@ class Soak:
     # --- what is said afterwards ---
 
     def unfinished(self) -> Iterator[str]:
-        """Yield sentences about requests and disturbances that are still left; none if the run has a time to
-        end at.
+        """Yield one sentence if requests have not been sent yet, and one if kills or upgrades have not been
+        done; none if the run ends after a set time instead.
         """
         tally = self.state.tally
         if self._options.minutes is None:

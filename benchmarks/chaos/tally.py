@@ -61,7 +61,9 @@ class Tally:
         return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
 
     def judged(self, verdict: TextVerdict, sample: str) -> None:
-        """Count an answer by its verdict. The first few answers that are not equal are stored as samples."""
+        """Count an answer by its verdict. Store `sample`, a description of the answer, if it is one of the
+        first MAX_SAMPLES that are not equal to the undisturbed one.
+        """
         self.verdicts[verdict] += 1
         if verdict is not TextVerdict.EQUAL and len(self.samples) < MAX_SAMPLES:
             self.samples.append(f"{verdict}: {sample}"[:SAMPLE_CHARS])

@@ -16,8 +16,10 @@ class TextVerdict(StrEnum):
 
 
 def judge(got: str, finished: bool, wanted: str) -> TextVerdict:
-    """Return the verdict on the text `got`, given the undisturbed text `wanted`. `finished` says whether the
-    answer came to its end.
+    """Return how the received text `got` compares with the undisturbed text `wanted`: equal, a part is lost,
+    a part came twice, or otherwise different.
+
+    If `finished` is False, the answer did not come to its end, which counts as a lost part.
     """
     if not finished:
         return TextVerdict.LOST
@@ -38,15 +40,16 @@ def _first_difference(one: str, other: str) -> int:
 
 
 def _goes_on_later(rest_got: str, rest_wanted: str) -> bool:
-    """Return whether the received text continues at a later position of the wanted text, so that a part of it
-    is missing.
+    """Return whether a part is missing in the received text: whether it continues with something that the
+    undisturbed text has at a later position. Both are given from their first difference on.
     """
     return len(rest_got) >= SURE_CHARS and rest_got[: 2 * SURE_CHARS] in rest_wanted
 
 
 def _goes_on_earlier(rest_got: str, wanted: str, at: int) -> bool:
-    """Return whether the received text continues at a position before `at` in the wanted text, so that a part
-    of it is repeated.
+    """Return whether a part is repeated in the received text: whether `rest_got`, which is the received text
+    from its first difference on, begins with something that the undisturbed text `wanted` has before the
+    position `at` of the difference.
     """
     head = rest_got[: 2 * SURE_CHARS]
     found = wanted.rfind(head, 0, at + len(head) - 1) if len(head) >= SURE_CHARS else -1

@@ -11,11 +11,13 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What was received of an answer.
+    """What a client has received of an answer. Answers are only compared, so `text` also has the tool calls,
+    and a digest of embeddings in place of the vectors.
 
-    `finished` means that the server reported the answer's end, and `reason` is the reason that it gave for
-    the end. `fault` says what failed, "" if nothing did. `pieces_at` has the monotonic times of its parts.
-    `text` also has tool calls, and a digest of vectors, because answers are only compared.
+    `finished` means that the server reported the answer's end, and `reason` is the finish reason that it
+    gave. `tokens` is the number of generated tokens, and `ids` has the ids that the messages gave the answer.
+    `fault` says what failed, "" if nothing did. `pieces_at` has the monotonic times at which the parts of the
+    text arrived.
     """
 
     text: str = ""
@@ -40,8 +42,11 @@ Said = dict[str, Any]
 
 
 def read(path: str, answer: Answer, said: Said, at: float) -> None:
-    """Add `said`, a message of the route `path` that was received at the time `at`, to the answer. Raises
-    KeyError if a field is missing.
+    """Add `said`, a message that a server sent as part of its answer to a request of the route `path`, to
+    `answer`. An error message is stored in `answer.fault`.
+
+    `at` is the monotonic time at which the message was received. Raises KeyError if the message lacks a
+    field.
     """
     if said.get("error"):
         answer.fault = json.dumps(said["error"])[:200]

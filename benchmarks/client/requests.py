@@ -70,8 +70,8 @@ def make_requests(count: int, seed: int) -> list[ClientRequest]:
 
 
 def comes_back_by_id(number: int) -> bool:
-    """Return whether the client of request `number` resumes a cut-off answer by its id. Half of each kind do;
-    the others use their key.
+    """Return whether the client of request `number` resumes a cut-off answer by the answer's id. Half of the
+    requests of each kind do; for the others, the client sends the request again with its Idempotency-Key.
     """
     return (number + number // len(_ASKS)) % 2 == 0
 
@@ -100,7 +100,9 @@ def _text(path: str) -> Callable[[int, random.Random], ClientRequest]:
 
 
 def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
-    """Return a body for the route `path`, with model, sampling and length, and a description of it."""
+    """Return a request body for the route `path`, with the model, the sampling and a limit of `tokens`
+    tokens, and a description of it, such as `stream greedy`.
+    """
     greedy, stream = draw.random() < 0.5, draw.random() < 0.7
     if path == "/v1/messages":  # it has no seed, so sampled answers would differ
         greedy = True

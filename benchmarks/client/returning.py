@@ -23,8 +23,10 @@ BUSY = 503
 
 @dataclass(frozen=True)
 class Sending:
-    """A request with its Idempotency-Key. With `by_id`, the client resumes a stream that was cut off by the
-    answer's id, else by the key.
+    """A request (`ask`) with its Idempotency-Key (`key`).
+
+    After a cut-off, a client with `by_id` resumes the stream by the answer's id, if it has received that. Any
+    other client sends the request again with the key.
     """
 
     ask: ClientRequest
@@ -34,7 +36,9 @@ class Sending:
 
 @dataclass
 class Comebacks:
-    """Counts how often an answer was cut off, and how clients came back to it: by its id, or by their key."""
+    """Counts how often an answer was cut off, and how often a client came back to one: by the answer's id, or
+    by sending the request again with its Idempotency-Key.
+    """
 
     cut_off: int = 0
     by_id: int = 0
@@ -42,12 +46,14 @@ class Comebacks:
 
 
 def _ignore() -> None:
-    """Count nothing."""
+    """Do nothing. This is the default callback of a Watcher."""
 
 
 @dataclass
 class Watcher:
-    """Counts what happens to clients: `refused` is called after a refused connection, `busy` after a 503."""
+    """Observes the clients of a load: `comebacks` counts cut-off answers, `refused` is called after a refused
+    connection, and `busy` after a 503.
+    """
 
     comebacks: Comebacks
     refused: Callable[[], None] = _ignore
@@ -72,10 +78,11 @@ async def ask_until_answered(
     timeout_s: float,
     watcher: Watcher,
 ) -> Answer:
-    """Send a request until its answer is whole, refused or too late, and return the answer.
+    """Send a request, again after each cut-off, until its answer is complete, an error is returned, or
+    `timeout_s` seconds are over. Return the answer; its `fault` says what failed.
 
-    If a stream that was cut off is requested again with its key, the frames that were already received are
-    skipped.
+    If the client sends the request again with the Idempotency-Key, it skips the frames that it has already
+    received.
     """
     progress = _Progress(Answer())
     answer, attempts = progress.answer, 0
@@ -99,7 +106,11 @@ async def _attempt(
     watcher: Watcher,
     attempts: int,
 ) -> bool:
-    """Make one attempt, and return True if no further attempt is needed."""
+    """Send or resume the request once, and add what arrives to `progress`. Return False if another attempt is
+    needed: after a 503, a failed connection, or an answer that was cut off.
+
+    `attempts` is the number of earlier attempts.
+    """
     ask, by_id = sending.ask, sending.by_id and bool(progress.answer_id)
     if by_id:
         address = f"{url}/v1/streams/{progress.answer_id}?from={progress.frames}"
@@ -136,7 +147,9 @@ async def _attempt(
 async def _read_response(
     ask: ClientRequest, response: aiohttp.ClientResponse, progress: _Progress, skip: int
 ) -> None:
-    """Add what arrives to the answer, except for the first `skip` frames."""
+    """Add the messages of the response to `progress.answer`. Of a streamed response, leave out the first
+    `skip` frames.
+    """
     if not ask.streams:
         read(ask.path, progress.answer, json.loads(await response.read()), time.monotonic())
         return

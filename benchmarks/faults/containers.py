@@ -101,7 +101,9 @@ class ContainerStack(FaultStack):
         return self.engine.docker("ps", "--all", "--quiet", *filters).stdout.strip()
 
     def loads(self, stream: str) -> list[Load]:
-        """Return the requests to the orchestrator: short reads as probes, and one task after the other."""
+        """Return the requests that are sent to the orchestrator around a fault: short GETs as probes, and one
+        task after the other. `stream` is not used, because all faults of this group affect the orchestrator.
+        """
         token = (self.home / "token").read_text().strip()
         url, headers = f"{self.orchestrator_url}/tasks", {"Authorization": f"Bearer {token}"}
         return [probes_by_get(ORCHESTRATOR, f"{url}?limit=1", headers), tasks(ORCHESTRATOR, url, headers)]
@@ -119,8 +121,10 @@ class ContainerStack(FaultStack):
 
 @contextlib.contextmanager
 def open_stack(first_port: int) -> Iterator[FaultStack]:
-    """Run a Docker engine and a stack in it, and yield the stack. Raises RuntimeError with the reason if
-    either does not start.
+    """Run a separate Docker engine and a stack whose orchestrator is a container in it, and yield the stack.
+    Raises RuntimeError with the reason if either does not start.
+
+    `first_port` is the first of the stack's ports; 0 means free ones.
     """
     with own_network(), DockerEngine() as engine:
         engine.load_image()
@@ -129,8 +133,8 @@ def open_stack(first_port: int) -> Iterator[FaultStack]:
 
 
 def kill_container(stack: FaultStack) -> Made:
-    """Send SIGKILL to the container's main process. `docker kill` is not used, because Docker would not
-    restart the container after it.
+    """Send SIGKILL to the main process of the orchestrator's container, and return the time. `docker kill` is
+    not used, because Docker would not restart the container after it.
     """
     pid = stack.living_pid(CONTAINER)
     at = time.time()
@@ -139,8 +143,8 @@ def kill_container(stack: FaultStack) -> Made:
 
 
 def overrun_container(stack: FaultStack) -> Made:
-    """Fill the container's memory until the kernel kills the orchestrator. The fault is that kill. Raises
-    RuntimeError if it does not happen in time.
+    """Fill the memory of the orchestrator's container until the kernel kills the orchestrator, and return the
+    time of that kill. Raises RuntimeError if it does not happen in time.
     """
     assert isinstance(stack, ContainerStack)
     main = psutil.Process(stack.living_pid(CONTAINER))
@@ -169,7 +173,9 @@ def overrun_container(stack: FaultStack) -> Made:
 
 
 def restart_engine(stack: FaultStack) -> Made:
-    """Restart the benchmark's Docker engine, as `systemctl restart docker` does."""
+    """Restart the benchmark's Docker engine, as `systemctl restart docker` does. Return when the restart
+    began.
+    """
     assert isinstance(stack, ContainerStack)
     at = time.time()
     stack.engine.stop()

@@ -56,10 +56,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Group:
-    """Faults that are injected into one stack, in turn.
+    """Faults that are injected, one after the other, into the same stack.
 
-    `open_stack` takes the first of the stack's ports; 0 means free ones. `lacking` returns why a fault cannot
-    be injected on this machine; "" if it can.
+    `open_stack` starts the stack; its argument is the first of the stack's ports (0: free ones). `lacking`
+    returns why the given fault cannot be injected on this machine; "" if it can.
     """
 
     faults: tuple[Fault, ...]
@@ -80,7 +80,7 @@ def signaled(name: str, number: signal.Signals) -> Callable[[FaultStack], Made]:
 
 
 def event_of(component: str, *events: str) -> Notices:
-    """Return a function that recognizes journal entries of this component with one of these events."""
+    """Return a function that returns whether a journal entry has this component and one of these events."""
 
     def notices(entry: Entry) -> bool:
         return entry.component == component and entry.event in events

@@ -11,7 +11,9 @@ from benchmarks.faults.stack import FaultStack, can_mount
 
 
 def upgrade(stack: FaultStack) -> Made:
-    """Change the code of all packages and run `vestal up`, which replaces agent and gateway."""
+    """Change the code of the package `vestal` and run `vestal up`, which therefore replaces agent and
+    gateway. Return when `vestal up` began.
+    """
     stack.change_code(next(stack.changes))
     at = time.time()
     stack.up()

@@ -119,7 +119,9 @@ ACTORS = {
 
 
 def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Outcome:
-    """Return the outcome of a try. `default_actor` is named if the journal shows no actor, as for Docker."""
+    """Return the outcome of a try. `notices` returns whether a journal entry shows that the fault was
+    noticed. `default_actor` is named if the journal shows no actor, as for Docker.
+    """
     after = [entry for entry in observed.entries if observed.fault_at <= entry.at <= observed.until]
     noticed_at = observed.noticed_at
     if noticed_at is None:
@@ -168,7 +170,9 @@ def shortest_outage_s(before: Sequence[float]) -> float:
 
 
 def actors(entries: Sequence[Entry], default_actor: str, had_help: bool) -> tuple[str, ...]:
-    """Return who acted, each once, in the order of the events that show it; a person last."""
+    """Return the names of those who healed the fault, each once, in the order of the journal's entries that
+    show it. If no entry does, `default_actor` is named. With `had_help`, a person is named last.
+    """
     found = dict.fromkeys(
         actor
         for entry in sorted(entries, key=lambda entry: entry.at)

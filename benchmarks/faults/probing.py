@@ -38,8 +38,8 @@ the connection was cut off.
 
 @dataclass(frozen=True)
 class Load:
-    """One stream of requests to the service `stream`: probes at fixed times if `is_probe`, else one request
-    after the other.
+    """Requests to the service `stream`: probes at fixed times if `is_probe`, else one request after the
+    other. `send` sends one of them.
     """
 
     stream: str
@@ -153,8 +153,10 @@ def long_answers(stream: str, url: str) -> Load:
 
 
 def _returning(url: str, run: str, ask: Callable[[int], ClientRequest]) -> Send:
-    """Return a client that comes back with its key after a cut-off, as the guide recommends, and counts its
-    cut-offs.
+    """Return a function that sends request `ask(number)` with an Idempotency-Key, sends it again with the
+    same key after each cut-off, as the guide recommends, and counts the cut-offs.
+
+    `run` distinguishes the keys of this load from those of others.
     """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:

@@ -21,10 +21,11 @@ WATCHDOG_WITHIN_S = 10.0
 
 
 def out_of_memory(stack: FaultStack) -> Made:
-    """Forbid the engine any more memory by a control group, so that the kernel kills it.
+    """Use a control group to forbid the engine any more memory, so that the kernel kills it at its next
+    allocation. Return the time of that kill.
 
-    The fault is that kill, which happens at the engine's next allocation. Without control groups (macOS, no
-    root), the engine gets SIGKILL.
+    Without control groups (macOS, no root), or if the kernel does not kill the engine in time, it gets
+    SIGKILL.
     """
     pid = stack.living_pid("mlx_engine")
     with _memory_group(pid) as limited:
@@ -66,7 +67,9 @@ def _removed(group: Path) -> bool:
 
 
 def kill_agent(stack: FaultStack) -> Made:
-    """Kill the agent. The fault counts as noticed when the watchdog writes to its log."""
+    """Kill the agent with SIGKILL. Return when, and when the watchdog wrote to its log, which shows that the
+    fault was noticed.
+    """
     log = stack.home / "logs" / "watchdog.log"
     pid, size = stack.living_pid("agent"), _size(log)
     at = time.time()

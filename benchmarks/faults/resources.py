@@ -18,7 +18,9 @@ BLOCK_SIZES = (1 << 20, 1 << 12, 1)
 
 
 def fill_disk(stack: FaultStack) -> Made:
-    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S seconds."""
+    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S seconds. Return when
+    it was full.
+    """
     filler = stack.home / "filler"
     try:
         with filler.open("ab", buffering=0) as file:
@@ -34,8 +36,8 @@ def fill_disk(stack: FaultStack) -> Made:
 
 
 def take_descriptors(stack: FaultStack) -> Made:
-    """Lower the gateway's limit of descriptors to 0, so that it can open none, and restore it after HOLD_S
-    seconds.
+    """Lower the gateway's limit of file descriptors to 0, so that it can open none, and restore it after
+    HOLD_S seconds. Return when it was lowered.
 
     Descriptors that are already open stay open.
     """

@@ -31,7 +31,8 @@ def run_faults(
     done: Done = (),
     first_port: int = 0,
 ) -> None:
-    """Inject each fault `tries` times, except for the tries in `done`.
+    """Inject each fault `tries` times, except for the tries in `done`, and log the figures. `only` has the
+    names of the faults to inject (empty: all).
 
     Try 1 of all faults of a group comes before try 2. A fault that cannot be injected on this machine is
     logged once, as a failure with its reason.
@@ -53,9 +54,10 @@ def _refused(log: Log, group: Group, fault: Fault) -> bool:
 
 
 def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port: int) -> None:
-    """Inject the faults of one group. After a try that failed, the next one gets a new stack.
+    """Make the tries `left`, pairs of a number and a fault, which are all of one group.
 
-    If a stack does not start, the remaining tries of the group are logged as failures with the reason.
+    After a try that failed or in which the stack did not recover without help, the next one gets a new stack.
+    If a stack does not start, the remaining tries are logged as failures with the reason.
     """
     while left:
         with contextlib.ExitStack() as opened:
@@ -73,7 +75,9 @@ def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port
 
 
 def _logged(log: Log, stack: FaultStack, number: int, fault: Fault) -> bool:
-    """Make a try and log its figures. Return whether the stack can be used for another try."""
+    """Make a try and log its figures. Return whether the stack can be used for another try, which it cannot
+    after a failure or if it did not recover without help.
+    """
     began = time.monotonic()
     try:
         got = run_try(stack, fault, random.Random(f"{fault.name} {number}"))

@@ -60,9 +60,7 @@ def compile_clock(folder: Path) -> Path:
 
 def sleep(stack: FaultStack) -> Made:
     """Suspend all processes of the stack, set forward the clocks that continue during a sleep, and continue
-    the processes.
-
-    The fault begins with the wake.
+    the processes. Return the time at which they continue, because the fault begins with that wake.
     """
     sleepers = stack.processes()
     for process in sleepers:

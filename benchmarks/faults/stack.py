@@ -47,9 +47,10 @@ ANSWER_WITHIN_S = 3.0
 
 
 class FaultStack(StackProcess):
-    """A stack whose disk can be filled and, if it has a `clock`, whose clocks can be set forward.
+    """A stack whose disk can be filled and, if `clock` is given, whose clocks can be set forward.
 
-    `clock` is the path of the library that reads the file in $VESTAL_FAULT_CLOCK.
+    `clock` is the path of a library that the stack's processes preload. It adds the seconds in the file
+    $VESTAL_FAULT_CLOCK to the clocks that continue during a machine's sleep.
     """
 
     def __init__(self, *, first_port: int = 0, clock: Path | None = None, **env: str) -> None:

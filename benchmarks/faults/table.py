@@ -32,7 +32,7 @@ RULE = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
 
 
 def row(fault: str, what: str) -> str:
-    """Return the name of the row with the figure `what` of a fault."""
+    """Return the name of the row for the measurement `what` of a fault: `faults/FAULT/WHAT`."""
     return f"faults/{fault}/{what}"
 
 

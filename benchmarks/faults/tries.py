@@ -24,8 +24,11 @@ HELPED_WITHIN_S = 60.0
 
 
 def run_try(stack: FaultStack, fault: Fault, draw: random.Random) -> Outcome:
-    """Inject the fault once and return the outcome. Raises TimeoutError if the stack is not steady before the
-    fault.
+    """Inject the fault once while requests are sent, wait for the recovery, and return the outcome. `draw`
+    decides how long requests are sent before the fault.
+
+    If the stack does not recover within the fault's limit, `vestal up` is run. Raises TimeoutError if the
+    stack is not steady before the fault.
     """
     stack.until_steady(fault.replaced if fault.stable is None else fault.stable)
     since = stack.newest_entry()

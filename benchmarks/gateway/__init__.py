@@ -1,1 +1,3 @@
-"""Measure gateway and engine alone: the answer log, their messages, and their memory over time."""
+"""Measure gateway and engine alone: the cost of the answer log and of the messages between them, and their
+memory over time.
+"""

@@ -1,12 +1,13 @@
-"""Measure how the answer log affects tokens per second, and how much CPU time of the gateway each token takes
-with it.
+"""Measure how the answer log affects tokens per second, and the gateway's CPU time for each token.
+
+The answer log is the file from which the next gateway continues an answer after the death of this one.
 
     python -m benchmarks.gateway.answer_log [ROUNDS]
 
-Two gateways, with `mlx.keep_answers_s` 0 and 3600, take turns with 8 streams: once with an engine that
-generates nothing and therefore is as fast as the gateway, and once with the small model. The order
-alternates, so that other load of the machine affects both. `fastest` compares the fastest rounds, which other
-load affects least. The CPU time does not include what the gateway uses at rest.
+Two gateways, with `mlx.keep_answers_s` 0 (no answer log) and 3600, take turns with 8 streams: once with an
+engine that generates nothing and therefore is as fast as the gateway, and once with the small model. The
+order alternates, so that other load of the machine affects both. `fastest` compares the fastest rounds, which
+other load affects least. The CPU time does not include what the gateway uses at rest.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Figures:
-    """Tokens per second, and the gateway's CPU seconds for each token, by round.
+    """What was measured of one gateway: for each round, the tokens per second and the gateway's CPU seconds
+    per token.
 
     `at_rest` is the share of a core that the gateway uses without requests.
     """
@@ -72,8 +74,10 @@ async def round_of(
 
 
 async def compare(program: tuple[str, ...], prompt: str, tokens: int, rounds: int) -> dict[str, Figures]:
-    """Measure both gateways, and return the figures by the value of `mlx.keep_answers_s`: NOT_KEPT or
-    KEPT.
+    """Measure a gateway without an answer log and one with it, in turns. Return their figures by the value of
+    `mlx.keep_answers_s`: NOT_KEPT or KEPT.
+
+    `program` has the arguments of Python that start each gateway; empty: the gateway with its own engine.
     """
     figures = {NOT_KEPT: Figures(), KEPT: Figures()}
     settings = {"VESTAL_MLX__MAX_RUNNING": str(STREAMS), "VESTAL_MLX__WARM_SPARE": "false"}

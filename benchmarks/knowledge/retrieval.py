@@ -70,8 +70,9 @@ class Oracle:
 
 
 async def measure(url: str, home: Path, reranker: str | None) -> bool:
-    """Print the questions whose answer the search by both missed, and the tables. Return whether the search
-    by both has the highest recall.
+    """Ask all questions, and print the tables of recall and the questions whose passage was missed by the
+    search by both meaning and words. Return whether, in each set of questions, no search by only one of them
+    has a higher recall.
     """
     good, sets = True, read_questions()
     async with aiohttp.ClientSession() as session:
@@ -134,7 +135,9 @@ def _show(method: str, places: list[int | None]) -> float:
 
 
 def read_questions() -> dict[str, list[Asked]]:
-    """Return the sets of questions. Raises SystemExit if the docs do not contain an answer."""
+    """Return the questions by the name of their set. Raises SystemExit if the docs no longer contain the
+    passage that answers a question.
+    """
     sets: dict[str, list[Asked]] = yaml.safe_load(QUESTIONS.read_text(encoding="utf-8"))
     for asked in (asked for questions in sets.values() for asked in questions):
         text = " ".join((DOCS / asked["file"]).read_text(encoding="utf-8").split())

@@ -48,8 +48,8 @@ def start(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def chunks(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Index the corpus in the first cycle under each memory limit. Return whether it is complete and can be
-    searched each time.
+    """Index the corpus in the first cycle, once under each memory limit. Return whether, under each limit,
+    all chunks were stored, searches found them, and checking the unchanged corpus again was fast enough.
     """
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
@@ -71,8 +71,8 @@ def _indexed(models: StandInControl, limit: str, count: int) -> bool:
 
 
 def _held(one: Container, title: str, count: int) -> bool:
-    """Return whether all chunks and vectors are stored and the kernel killed no process for lack of
-    memory.
+    """Print the container's peak memory, labeled with `title`. Return whether all `count` chunks and their
+    vectors are stored and the kernel killed no process for lack of memory.
     """
     held = one.probe()
     rows = held["databases"]["orchestrator.db"]["rows"]
@@ -84,7 +84,9 @@ def _held(one: Container, title: str, count: int) -> bool:
 
 
 def _found(one: Container, title: str) -> bool:
-    """Return whether a search for a random passage finds that passage first, each time."""
+    """Search for SEARCHES passages drawn at random, and print the result, labeled with `title`. Return
+    whether each search has its passage as the first result.
+    """
     draw, found = random.Random(2), 0
     paths = sorted((one.knowledge / "docs").iterdir())
     for _ in range(SEARCHES):

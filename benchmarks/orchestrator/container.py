@@ -140,7 +140,9 @@ class Container:
         return found
 
     def first_cycle(self, timeout_s: float = 60) -> dict[str, Any]:
-        """Wait for the first cycle on this volume, and return its record."""
+        """Wait for the orchestrator's first cycle on this volume, and return what GET /cycles reports of that
+        cycle, such as its duration. Raises SystemExit if there is none within `timeout_s` seconds.
+        """
         cycles = self.until(lambda: self.ask("/cycles?limit=500")["cycles"], "a first cycle", timeout_s)
         first: dict[str, Any] = cycles[-1]
         return first

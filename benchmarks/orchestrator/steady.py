@@ -49,8 +49,10 @@ def steady(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def _work(models: StandInControl, one: Container, number: int, cycles: int) -> None:
-    """Run some tasks, wait until there are `cycles` cycles in total and the tasks are done, and delete old
-    tasks.
+    """Run TASKS_A_SAMPLE tasks, wait until the orchestrator has made `cycles` cycles in total and the tasks
+    are done, and delete old tasks.
+
+    `number` is that of the sample; in every AWAY_EVERY-th one, the models fail until the cycles are made.
     """
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)

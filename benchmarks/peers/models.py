@@ -29,7 +29,10 @@ class BenchModel:
 
 
 def prepared(folder: Path, cache: Path | None = None) -> BenchModel:
-    """Return the model in `folder` with its GGUF file and its draft model, which are written only once."""
+    """Return the model in `folder` with a GGUF file and a draft model made from it.
+
+    These are written only once, to a subfolder of `cache`, which by default is `models` in the peers' folder.
+    """
     weights = folder / "model.safetensors"
     changed = f"{weights.stat().st_size:x}-{weights.stat().st_mtime_ns:x}"
     made = (cache or PEERS / "models") / f"{folder.name}-{changed}"

@@ -88,7 +88,8 @@ class Launch:
 class ProgramPeer:
     """A server that one command starts. `needs` names the forms of the model that it needs (`gguf`, `draft`).
 
-    `path` is the path that answers when the server serves. `has_mlx` says whether it computes with MLX.
+    The server is ready when a GET of the URL path `path` is answered; then `after_start` is called. `has_mlx`
+    says whether the server computes with MLX.
     """
 
     name: str

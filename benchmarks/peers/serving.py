@@ -64,8 +64,8 @@ def _fusion_mlx(launch: Launch) -> list[str]:
 
 
 def _llama_cpp(launch: Launch) -> list[str]:
-    """Return the command that starts the server. With its setting `--interrupt_requests false`, the server
-    does not abort an answer when another request arrives.
+    """Return the command that starts llama-cpp-python's server. It contains `--interrupt_requests false`, so
+    that the server does not abort an answer when another request arrives.
     """
     address = ["--host", "127.0.0.1", "--port", str(launch.port), "--model_alias", SENT_MODEL]
     model = ["--model", str(launch.model.gguf), "--n_ctx", str(LONGEST_CONTEXT)]

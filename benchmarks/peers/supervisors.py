@@ -105,7 +105,9 @@ class ForegroundSupervisor:
 
 
 def ours(folder: Path, child: Path) -> list[str]:
-    """Return the command that starts Vestal's supervisor."""
+    """Return the command that starts Vestal's supervisor, with the executable file `child` as its child and
+    with its PID file in `folder`.
+    """
     given = json.dumps([str(child), str(folder), STOP_S])
     return [sys.executable, "-m", "benchmarks.peers.our_supervisor", given]
 

@@ -41,7 +41,9 @@ class AgentProcess:
 
 @contextmanager
 def agent() -> Iterator[AgentProcess]:
-    """Run an agent in its own home and on its own ports, and stop it gracefully."""
+    """Run an agent in its own home and on its own ports and yield it; stop it gracefully at the end of the
+    `with` block.
+    """
     with tempfile.TemporaryDirectory(prefix="vestal-bench-") as home:
         port = free_port()
         own = {

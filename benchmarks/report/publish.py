@@ -44,7 +44,7 @@ def stored(run: RunFolder) -> Stored:
 
 def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
     """Return the content of `RESULTS.md`: a section for each run, because figures of different runs are not
-    comparable.
+    comparable. `why` has the reasons for lost rows.
     """
     about = {name: scenario.about for name, scenario in scenarios().items()}
     parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
@@ -75,8 +75,8 @@ def own_tables() -> dict[str, TableMaker]:
 
 
 def files(runs: Sequence[Stored], why: Sequence[reasons.Reason], readme: str) -> dict[str, str]:
-    """Return the content of each generated file by its path in the repository. `readme` is the present
-    content of the README.
+    """Return the content of each generated file by its path in the repository. `why` has the reasons for lost
+    rows, and `readme` is the present content of the README.
     """
     made = {RESULTS_PAGE: page(runs, why)}
     made |= {f"{FOLDER}/{name}": text for name, text in svg_files(newest_figures(runs)).items()}

@@ -63,7 +63,9 @@ class RunFolder:
     # --- how far the scenarios came ---
 
     def ends(self) -> dict[str, Ended]:
-        """Return how each scenario last ended, by name, with the total seconds of all its parts."""
+        """Return, by the name of each scenario, how its last attempt ended, with the total seconds of all its
+        attempts.
+        """
         ends: dict[str, Ended] = {}
         lines = self._ends_file.read_text().split("\n")[:-1] if self._ends_file.exists() else []
         for line in lines:

@@ -22,8 +22,8 @@ time that it takes.
 
 
 class PromptCache:
-    """The parts of prompts whose keys and values are stored. The least recently used part is dropped
-    first.
+    """Simulates a prompt cache: the parts of prompts whose keys and values are stored. The least recently
+    used part is dropped first.
     """
 
     def __init__(self, size_tokens: int) -> None:

@@ -72,7 +72,7 @@ class Survived:
 
     `cut_off` answers lost their engine or machine. Of these, `continued` went on elsewhere or with a new
     engine, `waited` went on when their machine was back, and `began_again` were generated anew.
-    `most_taken_over` is the largest number that one machine took over.
+    `most_taken_over` is the largest number of answers that one machine took over.
     """
 
     machines: int
@@ -107,8 +107,10 @@ class Worked:
 
 
 def served(parameters: Parameters, machines: int, routing: str, per_hour: int, seed: int = 1) -> Served:
-    """Simulate a load without failures, and return its figures. Requests that arrive while the caches fill
-    are not counted.
+    """Simulate `machines` machines without failures, and return the figures. `routing` is the name of a rule
+    in ROUTINGS; `per_hour` conversations per hour begin for each machine.
+
+    Requests that arrive while the prompt caches fill, in the first WARM_UP_S seconds, are not counted.
     """
     measured_s = ALONE_MEASURED_S if machines == 1 else MEASURED_S
     settings = FleetSettings(machines, per_hour, WARM_UP_S + measured_s, seed)
@@ -127,10 +129,11 @@ def served(parameters: Parameters, machines: int, routing: str, per_hour: int, s
 def survived(
     parameters: Parameters, machines: int, *, take_over: bool, rotated: bool, seed: int = 1
 ) -> Survived:
-    """Simulate 100 machine-hours with deaths, and return the effects. Without `take_over`, a balancer assigns
-    turns to the machines round robin.
+    """Simulate 100 machine-hours in which engines and machines die, and return the effects.
 
-    With `rotated`, each machine has its peers in another order.
+    With `take_over`, turns are placed by Vestal's rule, and living machines continue the answers of dead
+    ones. Without it, a balancer assigns turns to the machines round robin. With `rotated`, each machine has
+    its peers in another order.
     """
     settings = FleetSettings(
         machines, FAILURE_LOAD, FAILURE_MACHINE_S / machines, seed, has_failures=True, rotated=rotated
@@ -157,8 +160,10 @@ def survived(
 
 
 def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
-    """Simulate an hour of tasks that keep 70 % of the calls busy, while each worker dies about once an hour.
-    Return the figures.
+    """Simulate an hour in which `count` workers serve tasks and each worker dies about once. Return the
+    figures.
+
+    Tasks arrive at a rate that uses 70 % of the model calls that all workers can make at the same time.
     """
     given = parameters.workers
     workers = Workers(

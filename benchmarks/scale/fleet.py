@@ -195,8 +195,10 @@ class Fleet:
         self.loop.after(self._draw.expovariate(1 / every_s), lambda: self._machine_dies(node))
 
     def _cut_off(self, turn: Turn, dead: int) -> None:
-        """Decide where a turn continues after its machine died: on the machine that has its records, after
-        the dead machine's return, or from the start.
+        """Schedule the continuation of a turn after its machine `dead` died: on the machine that has a copy
+        of its answer log, or else on the dead machine when it is back.
+
+        If the routing has no take-over, the client sends the request again instead.
         """
         self._note_cut(turn)
         if not self._routing.has_take_over:
@@ -210,7 +212,7 @@ class Fleet:
             self.loop.after(DEAD_AFTER_S, lambda: self._take_over(turn, holder))
 
     def _wait_for(self, turn: Turn, dead: int) -> None:
-        """Continue the turn from the dead machine's own log when that machine is back."""
+        """Continue the turn from the answer log of its dead machine, on that machine, when it is back."""
         turn.has_waited = True
         self.loop.at(self.nodes[dead].back_at, lambda: self._submit(turn, dead))
 
@@ -220,8 +222,11 @@ class Fleet:
             turn.cut_off_at = self.loop.now
 
     def _holder(self, turn: Turn, dead: int) -> int | None:
-        """Return the machine that has a turn's records: the one that passed the turn on, else the first
-        living peer. None if none has them or the one that does is dead.
+        """Return the number of the machine that has a copy of the answer log of a turn on the machine `dead`:
+        the machine that passed the turn on, else the first living peer.
+
+        Return None if the machine that passed it on is dead too, no peer is alive, or the turn was taken over
+        before, because its answer log is not copied a second time.
         """
         if turn.is_taken_over:  # its records are not copied to a third machine
             return None

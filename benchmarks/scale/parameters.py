@@ -113,7 +113,7 @@ class WorkerParameters:
 @dataclass(frozen=True)
 class GatewayParameters:
     """How many CPU seconds of a gateway one action takes: to answer or send a /health request, to stream a
-    token, and to place a request among so many machines.
+    token, and to place a request, by the number of machines.
     """
 
     answer_health_s: float

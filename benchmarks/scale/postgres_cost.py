@@ -153,8 +153,8 @@ class Stack:
             _until(lambda: _ask(f"{self._url}/health"))
 
     def tasks(self, agents: list[str]) -> tuple[Cost, int]:
-        """Run TASKS tasks to their end. Return the server's work meanwhile, and how many calls of models the
-        tasks made.
+        """Run TASKS tasks for these agents to their end. Return what the Postgres server did meanwhile, and
+        how many calls of models the tasks made.
         """
         _ask(f"{self._models}/control", {"chat_s": 0.0})
         before = self._server.cost()

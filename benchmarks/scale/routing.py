@@ -32,7 +32,9 @@ class Node(Protocol):
 
 
 class Routing(Protocol):
-    """Chooses machines for turns."""
+    """A rule that chooses the machine for each turn. `has_take_over` says whether other machines continue the
+    turns of a dead one.
+    """
 
     has_take_over: bool
 
@@ -160,7 +162,9 @@ class _Gateway:
         return machines
 
     def _hear(self, url: str, state: PeerState, node: Node, now: float) -> None:
-        """Update a peer's state with its polls since the last call, both answered and missed polls."""
+        """Update `state`, which is what this gateway knows about a peer, with the polls of that peer since
+        the last call of this method, both answered and missed ones.
+        """
         if node.looked_at > self._heard_at[url]:
             self._heard_at[url] = node.looked_at
             state.heard(node.health, node.looked_at)

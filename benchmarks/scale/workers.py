@@ -35,8 +35,9 @@ class Task:
 
 @dataclass(eq=False)
 class Worker:
-    """A worker: its active tasks in order, those of them that wait for a free call, and its incarnation
-    (`life`).
+    """A worker with its active tasks in order. `waiting` has those of them that wait because the worker
+    already makes as many model calls as it may, `calling` is the number of its calls, and `life` counts its
+    deaths.
     """
 
     active: dict[Task, None] = field(default_factory=dict)

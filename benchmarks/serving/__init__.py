@@ -1,1 +1,3 @@
-"""Measure the MLX server and its peers: the servers, the prompts, and what clients observe."""
+"""Benchmarks of the MLX server and of the servers it is compared with (peers): speed, latency, memory, and
+recovery after a kill.
+"""

@@ -1,5 +1,5 @@
-"""Measure what a server's clients observe: tokens per second, the time to the first token, the pauses within
-a text.
+"""Build prompts, send them to a server, and measure what its clients observe: tokens per second and the time
+to the first token.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ Messages = list[dict[str, str]]
 
 
 def unused_number() -> int:
-    """Return a number that no prompt has had before."""
+    """Return a number that no earlier prompt contains. A prompt that begins with it is in no server's prompt
+    cache.
+    """
     return next(_numbers)
 
 
 def numbered_items(first: int, end: int) -> str:
-    """Return the lines of a list, about 29 tokens each, from number `first` up to but not including `end`."""
+    """Return the items `first` to `end` - 1 of a numbered list, one line of about 29 tokens each."""
     return "\n".join(FILLER.format(n=n) for n in range(first, end))
 
 
@@ -44,7 +46,9 @@ def story() -> Messages:
 
 
 def long_prompt(tokens: int) -> Messages:
-    """Return a prompt of about `tokens` tokens; if that is too short for a list, the prompt of `story`."""
+    """Return a prompt of about `tokens` tokens, most of them a numbered list. If `tokens` does not suffice
+    for one item of the list, return the prompt of `story`.
+    """
     items = round((tokens - TOKENS_AROUND) / TOKENS_AN_ITEM)
     if items < 1:
         return story()
@@ -71,8 +75,9 @@ async def ask(session: aiohttp.ClientSession, server: Server, body: dict[str, An
 
 
 def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[Answer], float, float]:
-    """Send requests at the same time. Return their answers, and the monotonic times at which they began and
-    ended. Raises RuntimeError if one fails.
+    """Send requests to the server at the same time. Return their answers, the time at which they were sent,
+    and the time at which the last answer ended, in monotonic seconds. Raises RuntimeError if a request fails
+    or an answer has no text.
     """
 
     async def all_of_them() -> tuple[list[Answer], float, float]:

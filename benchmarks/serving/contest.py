@@ -17,11 +17,12 @@ Units = Mapping[str, tuple[str, Better]]
 
 
 class Contest:
-    """Lets the servers of a scenario take turns. Each round begins with another server, so that none is
-    always the first.
+    """Lets the servers of a scenario take turns at each measurement. Each round begins with the next server
+    of the list, so that none is always measured first.
 
-    If a server fails a measurement, the failure is logged at once. If its process has ended, its last words
-    are logged and it is started again; if that fails too, each further measurement of it is logged as failed.
+    If a server fails a measurement, the failure is logged at once. If the server's process has ended, the end
+    of its output is logged and the server is started again; if that fails too, each further measurement of
+    this server is logged as failed.
     """
 
     def __init__(self, log: Log, servers: Sequence[Server]) -> None:
@@ -36,10 +37,11 @@ class Contest:
         measure: Callable[[Server], Values],
         among: Callable[[Server], bool] | None = None,
     ) -> dict[str, Values]:
-        """Measure each server once, in round `number`. Return the values of the servers that did not fail, by
-        the server's name.
+        """Measure each server once, in round `number`, and log its values or its failure. Return the values
+        of the servers that did not fail, by the server's name.
 
-        If `among` is given, only the servers for which it returns True are measured.
+        `units` has the unit of each value that `measure` returns, and whether a higher or a lower value is
+        better. If `among` is given, only the servers for which it returns True are measured.
         """
         found: dict[str, Values] = {}
         first = (number - 1) % max(len(self._servers), 1)
@@ -65,8 +67,8 @@ class Contest:
         return found
 
     def warm_up(self, call: Callable[[Server], None]) -> None:
-        """Call `call` with each server. Errors are not logged as figures, because the measurements will fail
-        too.
+        """Call `call` with each server before the first round. An error is printed but not logged as a failed
+        figure, because the measurements will fail too.
         """
         for server in self._servers:
             try:

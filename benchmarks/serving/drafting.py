@@ -1,11 +1,13 @@
-"""Measure how much drafting speeds up an answer that copies its prompt, and slows down one that does not.
+"""Measure how much drafting (speculative decoding) speeds up an answer that copies its prompt, and how much
+it slows down one that does not.
 
     python -m benchmarks.serving.drafting [ROUNDS [SUBJECT …]]
 
-These servers have the same model and take turns: a gateway with drafting, one without, one with a draft model
-too, and mlx_lm.server (which has no schemas) with and without the same draft model. The requests are greedy,
-streamed chat completions; the time is from the first text to the last. The gain is the speed with drafting
-divided by the speed without in the same round.
+These servers have the same model and take turns: a gateway with drafting, one without, one that also has a
+draft model, and mlx_lm.server with and without the same draft model. SUBJECT is the name of one of them; by
+default, all take part. mlx_lm.server is not measured with a JSON schema, which it does not support. The
+requests are greedy, streamed chat completions; the time is from the first text to the last. The gain is the
+speed with drafting divided by the speed without in the same round.
 """
 
 from __future__ import annotations
@@ -86,8 +88,8 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def _with_draft_model() -> dict[str, dict[str, str]]:
-    """Return the settings of the gateway with a draft model, by the gateway's name; empty if there is no
-    draft model.
+    """Return a dict from the name of the gateway with a draft model to its environment variables; an empty
+    dict if no draft model is available.
     """
     if (draft := bench_model().draft) is None:
         return {}

@@ -50,7 +50,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def batches(server: Server, number: int) -> dict[str, float]:
-    """Embed some batches. Return the texts per second, and the CPU milliseconds per text."""
+    """Send BATCHES batches of texts, which differ in each round `number`, to be embedded. Return the texts
+    per second and the CPU milliseconds per text, by the name of the figure.
+    """
     before, began = _cpu_s(server), time.perf_counter()
     for batch in range(BATCHES):
         embed(server, number * BATCHES + batch)

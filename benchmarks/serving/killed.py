@@ -2,9 +2,10 @@
 
     python -m benchmarks.serving.killed [ROUNDS [SUBJECT …]]
 
-Four streams are running when Vestal's engine, or the process of a peer, is killed. A peer is started again at
-once, as the fastest supervisor would do it. Its clients have lost their requests, and one of them asks again
-until it gets text. A client of Vestal waits on its connection.
+SUBJECT is `vestal` or a peer, which is a server that Vestal is compared with; by default, all take part. Four
+streams are running when Vestal's engine, or the process of a peer, is killed. A peer is started again at
+once, as the fastest supervisor would do it. Its clients have lost their requests, and a new request is sent
+until one gets text. A client of Vestal waits on its connection.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Measure the pauses between the parts of a text: alone, and while a prompt of 6,000 tokens is read.
+"""Measure the pauses between the parts of a streamed answer: alone, and during the prefill of another
+request's prompt of 6,000 tokens.
 
     python -m benchmarks.serving.pace [ROUNDS [SUBJECT …]]
 
-A stream runs alone for some tokens. Then the long prompt arrives, and the prompt's first token ends the
-measurement. The time to that first token is also a figure, because a server may keep the pace of the stream
-by letting the prompt wait.
+SUBJECT is `vestal` or the name of a server that it is compared with; by default, all take part. A stream runs
+alone for some tokens. Then the long prompt arrives, and the first token of its answer ends the measurement.
+The time to that first token is also a figure, because a server may keep the pace of the stream by letting the
+prompt wait.
 """
 
 from __future__ import annotations
@@ -46,8 +48,12 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pauses(server: Server) -> dict[str, float]:
-    """Return the pauses of a stream in ms, alone and while the long prompt is read, and the time to the
-    prompt's first token in s, by row. Raises RuntimeError if a request fails or the stream ends too early.
+    """Measure a stream before and during the prefill of the long prompt. Return, by the name of the figure,
+    the median and 99th percentile of its pauses in ms, alone and during the prefill, and the seconds from
+    sending the prompt to the first token of its answer.
+
+    A further figure is the 99th percentile during the prefill divided by the median alone. Raises
+    RuntimeError if a request fails, or if the stream ends before the prompt is sent.
     """
     answer = Answer()
     async with aiohttp.ClientSession() as session:
@@ -75,11 +81,11 @@ async def pauses(server: Server) -> dict[str, float]:
 
 
 def split(pieces_at: Sequence[float], arrived_at: float, first_at: float) -> tuple[list[float], list[float]]:
-    """Return two lists of pauses in seconds: the pauses that ended before the prompt arrived, and the pauses
-    that overlap with its prefill.
+    """Return two lists of a stream's pauses in seconds: those that ended before the long prompt was sent, and
+    those that overlap with its prefill.
 
-    A stream that is silent from before the prompt's arrival until after its first token has one long pause.
-    If no part came after the arrival, the pause lasts until the first token.
+    `pieces_at` are the times of the stream's parts, `arrived_at` is when the prompt was sent, and `first_at`
+    when its answer's first token came. The silence from the stream's last part to `first_at` is a pause too.
     """
     gaps = list(pairwise(pieces_at))
     alone = [end - begin for begin, end in gaps if end <= arrived_at]

@@ -123,8 +123,9 @@ def memory_mb(server: Server) -> float:
 
 
 def one_sentence(text: str) -> str:
-    """Return the text on one line. The middle of a long text is left out, and most of its end is kept,
-    because the last words of a log are at its end.
+    """Return `text`, such as an error or the end of a log, on one line. If it is longer than
+    LAST_WORDS_CHARACTERS, its middle is left out; more is kept of its end than of its beginning, because a
+    log ends with the error.
     """
     line = " ".join(text.split())
     if len(line) > LAST_WORDS_CHARACTERS:

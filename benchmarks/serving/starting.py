@@ -1,4 +1,6 @@
-"""Start the servers of a comparison: Vestal with one or more settings, and the peers that are installed."""
+"""Start the servers of a comparison: Vestal with one or more settings, and the installed peers, which are the
+servers that it is compared with.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ OTHER = "BENCH_OTHER"
 
 
 class PeerServer:
-    """A running peer as a `Server`. After a kill, `until_restarted` starts its process again."""
+    """A running peer with the interface `Server`. After a kill, `until_restarted` starts it again."""
 
     def __init__(self, peer: ServingPeer) -> None:
         self.name = peer.name
@@ -58,8 +60,8 @@ class PeerServer:
 
 @cache
 def bench_model() -> BenchModel:
-    """Return the model in the forms that peers read; only its folder if the other forms cannot be written,
-    for example because `gguf` is not installed.
+    """Return the model of the benchmarks in the formats that peers read; only its folder if the other formats
+    cannot be written, for example because `gguf` is not installed.
     """
     folder = installed_models() / MODEL.replace(":", "__")
     try:
@@ -77,11 +79,13 @@ def running(
     variants: Mapping[str, Mapping[str, str]] | None = None,
     peers: Sequence[str] | None = None,
 ) -> Iterator[list[Server]]:
-    """Run Vestal and the peers, yield those that serve, and stop them at the end.
+    """Start Vestal and its peers as far as `subjects` wants them, yield the servers that started, and stop
+    them at the end.
 
-    `variants` has Vestal's settings by subject; by default there is one variant, without settings. `peers`
-    has the names of the peers that take part; None means all. A server that does not start is logged as
-    failed in each of `rows`, and the others continue without it.
+    `variants` maps the name of each Vestal server to its settings, as environment variables; by default there
+    is one Vestal server, without settings. `peers` has the names of the peers that may take part; None means
+    all. For a server that does not start, a failure is logged for each figure that `rows` names, and the
+    others continue.
     """
     with ExitStack() as stack:
         servers: list[Server] = []
@@ -124,10 +128,11 @@ def measure_in_rounds(
     measure: Callable[[Server, int], Values],
     peers: Sequence[str] | None = None,
 ) -> None:
-    """Start the servers, call `warm_up` with each, and let them take turns at `measure`, which also gets the
-    number of the round.
+    """Start the servers that `subjects` wants, call `warm_up` with each, and let them take turns at
+    `measure`, which also gets the number of the round. Log each value or failure.
 
-    `units` has the unit of each row, and whether higher or lower values are better.
+    `units` maps the name of each figure to its unit and to whether higher or lower values are better. `peers`
+    has the names of the peers that may take part; None means all.
     """
     with running(log, subjects, list(units), peers=peers) as servers:
         contest = Contest(log, servers)

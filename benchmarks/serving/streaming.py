@@ -30,7 +30,7 @@ async def stream(
     """Send a request and return its answer. A failure of the server or the network is described in the
     answer's `fault`.
 
-    A caller that passes an `answer` can watch it grow.
+    If `answer` is given, it is filled while the text arrives, so that the caller can watch it.
     """
     answer = answer or Answer()
     try:

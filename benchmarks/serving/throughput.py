@@ -2,7 +2,8 @@
 
     python -m benchmarks.serving.throughput [ROUNDS [SUBJECT …]]
 
-All servers have the same weights and take turns. Every prompt is new; the requests are greedy, streamed chat
+SUBJECT is `vestal` or the name of a server that it is compared with; by default, all take part. All have the
+same weights and take turns. No prompt is sent twice to a server; the requests are greedy, streamed chat
 completions. The time is from the first byte sent to the last received.
 """
 

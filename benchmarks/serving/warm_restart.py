@@ -1,11 +1,11 @@
-"""Measure the time to the first token, with prompts of 30, 1,700 and 6,000 tokens: cold, again, and after a
-kill.
+"""Measure the time to the first token of a prompt of 30, 1,700 or 6,000 tokens: of a new prompt, of the same
+prompt again, and of the same prompt after a kill.
 
     python -m benchmarks.serving.warm_restart [ROUNDS [SUBJECT …]]
 
-After the kill, the prompt is sent when the server serves again and has answered one other request. For Vestal
-alone, the answers of a conversation of ten turns are timed too, without kills and with a kill between all
-turns.
+SUBJECT is `vestal` or the name of a server that it is compared with; by default, all take part. After the
+kill, the prompt is sent when the server serves again and has answered one other request. For Vestal alone,
+the answers of a conversation of ten turns are timed too, without kills and with a kill between all turns.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _ten_turns(server: Server) -> dict[str, float]:
 
 
 def conversation_s(server: Server, restarts: bool) -> float:
-    """Return the total seconds that the answers of ten turns take, without the time of the restarts between
-    them.
+    """Return the total seconds that the answers of a conversation of TURNS turns take. If `restarts`, the
+    server is killed and restarted between the turns; this time does not count.
     """
     messages = [{"role": "system", "content": f"Talk {unused_number()}."}]
     took = 0.0

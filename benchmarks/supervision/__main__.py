@@ -1,4 +1,6 @@
-"""Compare supervisors with the same children: `python -m benchmarks.supervision [ROUNDS [NAME …]]`."""
+"""Compare supervisors with the same children: `python -m benchmarks.supervision [ROUNDS [NAME …]]`. NAME is a
+supervisor to include; by default, all are.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ LOOP_S = 6.0
 
 @dataclass(frozen=True)
 class Disturbance:
-    """A disturbance of a supervisor, and the unit of each figure that it yields. Lower is always better.
+    """Something that is done to a supervisor or its child, to measure the reaction. `observe` does it and
+    returns the figures; `units` has the unit of each figure. Lower figures are always better.
 
     All supervisors are disturbed at the same time, because they mostly wait.
     """
@@ -77,8 +78,8 @@ def _contestants(subjects: Subjects) -> Sequence[SupervisorPeer]:
 
 
 def _observed(disturbance: Disturbance, number: int, peer: SupervisorPeer) -> list[Figure]:
-    """Return the figures of a supervisor under a disturbance; if that failed, the failure in each of their
-    rows.
+    """Disturb a supervisor in round `number` and return the figures. If that fails, each figure has the
+    reason instead of a value.
     """
     rows = {f"supervision/{row}": row for row in disturbance.units}
     try:

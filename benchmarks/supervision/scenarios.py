@@ -49,8 +49,8 @@ class Case:
         return _numbers(self.folder / "starts")
 
     def next_pid(self, seen: int) -> int:
-        """Wait until more than `seen` children have started, and return the PID of the next one. Raises
-        TimeoutError after DEADLINE_S seconds.
+        """Wait until more than `seen` children have started, and return the PID of the first child after
+        those `seen`. Raises TimeoutError after DEADLINE_S seconds.
         """
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
@@ -96,8 +96,8 @@ def case(peer: SupervisorPeer, script: str) -> Iterator[Case]:
 
 
 def death_to_new_process(peer: SupervisorPeer, kills: int) -> dict[str, float]:
-    """Kill the child `kills` times when no backoff is due. Return the milliseconds until its restart, and the
-    supervisor's memory.
+    """Kill the child `kills` times, each time after it has run long enough to be restarted without a backoff.
+    Return the median and the longest time until the restart in ms, and the supervisor's memory in MB.
     """
     with case(peer, SLEEPS) as it:
         took = []
@@ -118,8 +118,8 @@ def death_to_new_process(peer: SupervisorPeer, kills: int) -> dict[str, float]:
 
 
 def crash_loop(peer: SupervisorPeer, seconds: float) -> dict[str, float]:
-    """Run a child that exits at once for `seconds` seconds. Return its starts per second and the supervisor's
-    CPU time in percent.
+    """Give the supervisor a child that always exits at once, and observe it for `seconds` seconds. Return the
+    child's starts per second and the supervisor's CPU time in percent of one core.
     """
     with case(peer, EXITS) as it:
         it.next_pid(0)
@@ -134,8 +134,8 @@ def crash_loop(peer: SupervisorPeer, seconds: float) -> dict[str, float]:
 
 
 def ignores_term(peer: SupervisorPeer) -> dict[str, float]:
-    """Stop the supervisor while its child ignores SIGTERM. Return the seconds that this takes, and how many
-    processes remain.
+    """Stop the supervisor while its child ignores SIGTERM. Return the seconds until the supervisor has
+    exited, and how many of its children are still alive then.
     """
     with case(peer, IGNORES_TERM) as it:
         it.next_pid(0)

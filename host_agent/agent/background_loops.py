@@ -78,8 +78,8 @@ class BackgroundLoops:
             await asyncio.sleep(LOOP_RESTART_DELAY_S)
 
     async def _run_scheduled_passes(self) -> None:
-        """Request a recovery pass at each interval. If a recovery pass is already running, wait for that one
-        instead.
+        """Request a recovery pass, wait for its end, and repeat this after `agent.recovery_interval_s`. If a
+        recovery pass is already running, the request joins it instead of starting a second one.
         """
         delay_s = FIRST_PASS_AFTER_S
         while True:

@@ -44,7 +44,7 @@ class HandedOver:
             return cls()
 
     def sockets(self) -> InheritedSockets:
-        """Return the sockets in a container that finds a socket by its address and port."""
+        """Return the inherited sockets as an object that finds a socket by its address and port."""
         return InheritedSockets(self.listening)
 
     def execute(self, command: Sequence[str], environment: MutableMapping[str, str]) -> NoReturn:

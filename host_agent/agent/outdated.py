@@ -15,8 +15,8 @@ REMEDY = "`vestal up` replaces it; no request is lost meanwhile."
 
 
 def parts(config: Config) -> dict[str, str]:
-    """Return the running parts of Vestal that are out of date: a dict from the part's name to the reason in
-    words.
+    """Return the running parts of Vestal whose code or settings differ from the installed ones: a dict from
+    the part's name to the reason in words.
     """
     return comparison.outdated(_running(config.home), installed.of_parts(config))
 

@@ -24,7 +24,9 @@ class RunningSettings:
 
     @property
     def has_code(self) -> bool:
-        """Return whether the digest covers the code, which older versions left out."""
+        """Return whether the digest covers the code. Older versions of Vestal wrote a digest of the settings
+        alone.
+        """
         return "." in self.digest
 
 
@@ -36,8 +38,8 @@ def of(config: Config) -> RunningSettings:
 
 
 def write(config: Config) -> KeptFile:
-    """Write the port and digest of the agent that is starting. Return the file, which the caller must keep
-    intact.
+    """Write the port and digest of the agent that is starting. Return the file, which the caller must write
+    again if it is deleted or changed.
     """
     file = KeptFile(_path(config.home), "settings")
     file.write(json.dumps(asdict(of(config))))

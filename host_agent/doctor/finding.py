@@ -12,10 +12,11 @@ Level = Literal["ok", "note", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a diagnosis.
+    """One result of a diagnosis: a fault, a note, or that nothing is wrong.
 
-    A `fault` needs a remedy, a `note` is worth knowing, and `ok` means that nothing is wrong. `sentence`
-    names the cause, `evidence` what shows it, and `remedy` what to do.
+    `level` is `fault` if something must be repaired, `note` if it is only worth knowing, and `ok` if nothing
+    is wrong. `name` is the diagnosis's name, `sentence` says what was found, `evidence` what shows it, and
+    `remedy` what a person can do; the last two may be empty.
     """
 
     name: str

@@ -42,8 +42,8 @@ def start_of(time: float, step_s: int) -> int:
 
 
 def plot(samples: Iterable[Sample], span: Span, now: float) -> dict[str, Any]:
-    """Return a plot of the samples: `times`, the start of each step up to `now`, and `series`, with a value
-    for each step.
+    """Return a plot of the samples as a dict: `step_s`, `times` (the start of each step of `span`, up to
+    `now`), and `series`, which maps the name of each plotted series to a list with one value for each step.
 
     A value is None where it is unknown. Samples outside the span are ignored.
     """

@@ -29,10 +29,11 @@ NOT_JOINED = (
 
 
 class HistoryStore:
-    """Stores samples in the order in which they were taken, so that none is lost if the clock is set.
+    """Stores samples in the journal's file, numbered in the order in which they were taken. The numbers
+    decide which samples are old, so that none is lost if the machine's clock is set.
 
-    While the disk is full, samples wait in memory. If the journal replaces a damaged file, the history begins
-    empty.
+    While the disk is full, new samples wait in memory. If the journal replaces its damaged file by an empty
+    one, the history is empty again.
     """
 
     def __init__(self, journal: Journal, fine_rows: int = FINE_ROWS, coarse_rows: int = COARSE_ROWS) -> None:
@@ -62,15 +63,16 @@ class HistoryStore:
         FAILURES.succeeded(WHAT)
 
     def fine(self, since: float) -> list[Sample]:
-        """Return the samples that were taken at `since` (seconds since 1970) or later, at most of the last
-        day.
+        """Return the fine samples that were taken at `since` (seconds since 1970) or later; they are stored
+        for a day. All samples that wait in memory for the disk follow them.
         """
         return self._read("SELECT id, time, packed FROM samples WHERE time >= ?", since)
 
     def coarse(self, since: float) -> list[Sample]:
-        """Return the spans of COARSE_STEP_S that begin at `since` (seconds since 1970) or later.
+        """Return the coarse samples, each of which covers a span of COARSE_STEP_S, whose spans begin at
+        `since` (seconds since 1970) or later.
 
-        The samples that are not yet part of a span follow them.
+        All fine samples that are not yet combined into a coarse one follow them.
         """
         spans = "SELECT id, time, packed FROM sample_spans WHERE time >= ?"
         return self._read(f"SELECT * FROM ({spans}) UNION ALL SELECT * FROM ({NOT_JOINED})", since)
@@ -120,8 +122,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _join_spans(connection: sqlite3.Connection, now: int) -> None:
-    """Combine the samples of each span that has ended into one row. `now` is the start of the current
-    span.
+    """Combine the fine samples of each span of COARSE_STEP_S that has ended into one coarse sample, which is
+    a row of the table `sample_spans`. `now` is the start of the current span.
     """
     waiting = [(row_id, unpack(time, packed)) for row_id, time, packed in connection.execute(NOT_JOINED)]
     spans = [(start, list(rows)) for start, rows in groupby(waiting, key=_span_of)]

@@ -11,7 +11,9 @@ MAX_COUNT = 1_000_000
 
 
 class Entry(NamedTuple):
-    """One event of the journal: its number `seq`, its time `ts` (seconds since 1970), and what it says."""
+    """One event of the journal: its number `seq`, its time `ts` (seconds since 1970), the service that it is
+    about, its name `event`, a sentence on its cause or an empty text, and its further data in `fields`.
+    """
 
     seq: int
     ts: float

@@ -63,12 +63,16 @@ def of_container(entry: Entry) -> Failure:
 
 
 def says_more(cause: str) -> bool:
-    """Return whether the cause of a restart says more than how the process exited."""
+    """Return whether `cause`, the cause of a restart, says more than the exit code or signal with which the
+    process ended; False if it is empty.
+    """
     return bool(cause) and not _PLAIN_EXIT.fullmatch(cause)
 
 
 def detail(text: str) -> str:
-    """Return a cause as text for a sentence: without control characters, and at most MAX_DETAIL long."""
+    """Return `text`, the cause of a failure, in a form that fits into a sentence: without control characters
+    and final period, and cut to MAX_DETAIL characters.
+    """
     text = "".join(each for each in " ".join(text.split()) if each.isprintable()).rstrip(".")
     text = _EXIT_CODE.sub(r", \1", text)
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1].rstrip() + "…"

@@ -23,9 +23,10 @@ class Failure:
 class Part:
     """What happened to one service in an incident. Times are in seconds since 1970.
 
-    `failures` counts equal failures. `end` says in words why the service need not become healthy; it is empty
-    if the service is healthy again or still failing. `unseen` is True if the service ended while no agent
-    ran.
+    `failures` maps each different failure to how often it happened. `gave_up` is the reason why the
+    supervisor does not start the service again, or empty. `end` says in words why the service need not become
+    healthy; it is empty if the service is healthy again or still failing. `unseen` is True if the service
+    ended while no agent ran.
     """
 
     service: str
@@ -58,9 +59,13 @@ class Part:
 
 @dataclass
 class Requests:
-    """The requests that an incident affected, by id if the journal has the ids, otherwise as numbers.
+    """The requests that an incident affected: those that waited for another engine (`parked`), that continued
+    (`resumed`), and that failed (`dropped`). These are sets of ids, which the journal does not have for all
+    requests.
 
-    `taken_up` is the number of answers that a new gateway continued.
+    `most_parked` is the greatest number of requests that waited at once, and `dropped_without_id` the number
+    of failed requests without an id. `taken_up` is the number of requests that a new gateway continued after
+    the previous gateway had ended.
     """
 
     parked: set[str] = field(default_factory=set)
@@ -71,7 +76,9 @@ class Requests:
     dropped_without_id: int = 0
 
     def park(self, ids: list[str], count: int) -> None:
-        """Add requests that wait because their engine has ended. `count` may be more than `ids` has."""
+        """Add requests that wait because their engine has ended. `count` is how many wait; `ids` may have
+        only some of them.
+        """
         _extend(self.parked, ids)
         self.most_parked = max(self.most_parked, count)
 
@@ -83,8 +90,8 @@ class Requests:
             self.dropped.discard(request_id)
 
     def drop(self, ids: list[str], count: int) -> None:
-        """Add requests that failed because no engine could continue them. `count` may be more than
-        `ids` has.
+        """Add requests that failed because no engine could continue them. `count` is how many failed; `ids`
+        may have only some of them.
         """
         _extend(self.dropped, ids)
         self.dropped_without_id += max(0, count - len(ids))
@@ -152,8 +159,8 @@ class Incident:
         return faults if self.ended_at is None else max(faults, self.ended_at)
 
     def part(self, service: str, ts: float) -> Part:
-        """Return the part about a service, and create it if it does not exist. `ts` is the time of the
-        fault.
+        """Return the `Part` that says what happened to a service in this incident. If there is none, create
+        it with `ts` as the time of the service's last fault.
         """
         return self.parts.setdefault(service, Part(service, ts))
 

@@ -22,8 +22,8 @@ MAX_INCIDENTS = 500
 
 
 class Ledger:
-    """Holds all open incidents and the newest closed ones, oldest first, and assigns faults and ends to
-    them.
+    """Holds all open incidents and the newest closed ones, oldest first. Adds each fault to the incident that
+    it belongs to, and closes an incident when its services are healthy again.
     """
 
     def __init__(self) -> None:
@@ -167,8 +167,8 @@ class Ledger:
     # --- requests ---------------------------------------------------------------------------------------
 
     def requests_now(self) -> Requests | None:
-        """Return the request counts of the newest live incident of the engine or the gateway, and mark it as
-        changed.
+        """Return the request counts of the newest incident of the engine or the gateway that is open or has
+        only just closed, and mark this incident as changed.
 
         Return None if there is no such incident.
         """

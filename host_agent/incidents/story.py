@@ -101,9 +101,9 @@ def times(count: int) -> str:
 
 
 def _parts(incident: Incident) -> list[Part]:
-    """Return the parts of the incident to mention.
+    """Return the parts of the incident, one for each service, that its title and sentences mention.
 
-    If the machine restarted, the services that ended with it are left out.
+    If the machine restarted, the services that ended with it are left out, unless there are no others.
     """
     parts = list(incident.parts.values())
     mentioned = [part for part in parts if not (incident.rebooted and part.unseen)]

@@ -119,8 +119,8 @@ class JournalDatabase:
         return connection.execute(query, arguments).fetchall()
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction and return its result. `work` gets the connection, and uses other
-        tables than `events`.
+        """Run `work` with the connection, in one transaction, and return its result. `work` may use any table
+        but `events`, which has methods of its own.
         """
         connection = self._opened()
         with connection:

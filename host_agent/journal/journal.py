@@ -94,11 +94,11 @@ class Journal:
         return [*saved, *self._unsaved][-limit:] if limit else []
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in one transaction on the journal's file, and return its result.
+        """Run `work` with the database's connection, in one transaction on the journal's file, and return its
+        result. `work` may use any table but `events`.
 
-        `work` gets the connection, and uses other tables than `events`. Raises sqlite3.Error or OSError if
-        the file cannot be read or written. A damaged file is then renamed, and the next attempt creates an
-        empty one.
+        Raises sqlite3.Error or OSError if the file cannot be read or written. A damaged file is then renamed,
+        and the next attempt creates an empty one.
         """
         if time.monotonic() - self._failed_at >= RETRY_S:
             self._open()
@@ -255,7 +255,9 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Report that the journal could not be read or written, and prepare the next attempt."""
+        """Record in FAILURES that the journal could not be read or written. Rename or close the file, so that
+        the next attempt may succeed, and drop the oldest waiting events if too many wait.
+        """
         self._error = error
         self._put_right(error)
         FAILURES.failed(WHAT, error, count=0)

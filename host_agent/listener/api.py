@@ -95,7 +95,9 @@ class Api:
         }
 
     async def service(self, request: web.Request) -> web.Response:
-        """Begin to restart, stop or start one service. The journal records the result."""
+        """Begin to restart, stop or start the service that the path names, and answer 202 without waiting for
+        the result, which the journal records.
+        """
         name, action = request.match_info["name"], request.match_info["action"]
         self._context.service_control.request(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)

@@ -29,7 +29,9 @@ class IncidentRoutes:
         return web.json_response({"incidents": self._incidents.newest(limit, since)})
 
     async def one(self, request: web.Request) -> web.Response:
-        """Return one incident with its journal lines."""
+        """Return the incident with the id in the path, including its journal entries. Raises HttpError if
+        there is none.
+        """
         found = self._incidents.find(sequence_number(request.match_info["id"], "id"))
         if found is None:
             raise HttpError("not_found", "There is no such incident, or it is too old to be remembered.")

@@ -81,7 +81,9 @@ class RecoveryRoutes:
         return web.json_response({"state": "reset"}, status=202)
 
     async def report(self, request: web.Request) -> web.Response:
-        """Return the report of one pass; a running pass has an unfinished report."""
+        """Return the report of the recovery pass with the run id in the path; the report of a running pass is
+        unfinished. Raises HttpError if the pass is unknown.
+        """
         report = self._context.passes.report(request.match_info["run_id"])
         if report is None:
             raise HttpError("not_found", "There is no such run; the newest fifty are kept.")
@@ -124,10 +126,11 @@ class RetryAdviceCache:
         self._looked_at = float("-inf")
 
     async def get(self) -> Advice:
-        """Return the advice for each of `mlx` and `ollama` that is down and that no recovery pass will start.
+        """Return a mapping with the retry advice for each of `mlx` and `ollama` that is down and that no
+        recovery pass will start.
 
-        If `look` takes longer than ADVICE_WITHIN_S, return the last advice, or none if that is older than
-        ADVICE_STALE_S.
+        If `look` takes longer than ADVICE_WITHIN_S, return the last mapping, or an empty one if that is older
+        than ADVICE_STALE_S.
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last

@@ -29,8 +29,8 @@ WILDCARD = "0.0.0.0"
 
 
 class Listener:
-    """The agent's HTTP server. A task of its own also listens on the Docker bridge's address once that
-    exists.
+    """The agent's HTTP server. A background task makes it listen on the Docker bridge's address too, once
+    that address exists.
     """
 
     def __init__(

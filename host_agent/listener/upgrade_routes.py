@@ -24,5 +24,7 @@ class UpgradeRoutes:
         return web.json_response({"state": "started" if begun else "joined"}, status=202)
 
     async def report(self, request: web.Request) -> web.Response:
-        """Return the report of the last upgrade, and the digest of each part that runs."""
+        """Return the report of the last upgrade, and the digest of the code and settings with which each
+        running part of Vestal was started.
+        """
         return web.json_response(await asyncio.to_thread(self._context.upgrades.as_json))

@@ -23,8 +23,10 @@ CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's 
 
 @dataclass(frozen=True)
 class ProbeFinding:
-    """The result of one probe of a service. `answers` is None if no probe was sent, or if the service gave no
-    answer but works; `evidence` says how the latter was judged.
+    """The result of one probe of a service. `answers` says whether the service answered; it is None if no
+    probe was sent, or if the service gave no answer but was seen to work.
+
+    `evidence` says how a service that gave no answer was judged, and is otherwise empty.
     """
 
     answers: bool | None = None
@@ -109,13 +111,14 @@ class HostChecks:
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
     async def _probe_child(self, name: str) -> ProbeFinding:
-        """Probe a child. The finding is empty if the child is starting, down, or was replaced during the
-        probe.
+        """Probe a child of the supervisor. The result is that of no probe, `ProbeFinding()`, if the child is
+        starting or down, or was replaced during the probe.
         """
         return _finding(await self._supervisor.check_health(name))
 
     async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
-        """Probe a container's program. The finding is empty if the container is starting, paused or down.
+        """Probe a container's program. The result is that of no probe, `ProbeFinding()`, if the container is
+        starting, paused or down, or ended during the probe.
 
         This probe is faster than Docker's own health check, which takes four failures, some 30 s or more, to
         call a hung program unhealthy.

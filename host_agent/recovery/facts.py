@@ -72,7 +72,9 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All facts of one round of checks. The services are in the order in which a pass handles them."""
+    """All facts of one round of checks. The services are in the order in which a pass handles them.
+    `headroom` says whether there is enough memory to start a model server.
+    """
 
     services: tuple[ServiceFacts, ...]
     ports: tuple[PortFacts, ...] = ()

@@ -37,11 +37,11 @@ TOO_OFTEN = "restarted too often within the hour already"
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is wrong, as `found` describes.
+    """A problem of one service or of the machine, which `found` describes for a person.
 
-    An issue with a remedy is acted on. One that `resolves_itself` is waited for. For any other, `advice` says
-    why nothing is done and what a person can do. `event` is the journal event of an issue of which a person
-    must be notified.
+    A recovery pass applies the `remedy`, if there is one, and waits for an issue that `resolves_itself`. For
+    any other issue, `advice` says why nothing is done and what a person can do. `event` is the journal event
+    by which a person is notified of the issue; "" if nobody is notified.
     """
 
     service: str
@@ -86,8 +86,8 @@ def _services(facts: Facts) -> Iterator[Issue]:
 
 
 def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
-    """Yield an issue for each orphan of the service. They come before the service's own issue, because
-    orphans hold memory that the next server needs.
+    """Yield an issue for each orphan of the service: a runner that still runs although its server has ended.
+    These issues come before the service's own issue, because orphans hold memory that its next server needs.
     """
     for orphan in facts.orphans:
         if orphan.service != service.name:
@@ -144,9 +144,11 @@ def _hung_child(service: ServiceFacts, pid: int, facts: Facts) -> Issue:
 
 
 def _owned(service: ServiceFacts, facts: Facts) -> Issue:
-    """Return the issue of a service that an owner such as Homebrew controls.
+    """Return the issue of an unhealthy service that an owner such as Homebrew controls.
 
-    The remedy asks the owner to start or restart it, unless the agent may not do that.
+    The remedy has the owner start a stopped service or restart a hung one. There is only advice, and no
+    remedy, if the agent may not ask the owner, has restarted the service too often, or the machine needs a
+    reboot.
     """
     name, found = service.name, service.detail or f"is {service.state}"
     hung = service.answers is False

@@ -16,7 +16,9 @@ class OllamaChecks:
         self._service = service
 
     def facts(self, status: ServiceStatus, restarts_left: int) -> ServiceFacts:
-        """Return the facts about Ollama. `status` comes from a check that was made for this pass."""
+        """Return the facts about Ollama. `status` comes from a check that was made for this pass, and
+        `restarts_left` is how many times recovery passes may still restart Ollama within the hour.
+        """
         seen, controller = self._service.observation, self._service.controller
         answers = not seen.is_down if status.state in UP else None
         plan = controller.control_plan(seen.owner, "restart" if seen.owner.runs else "start")

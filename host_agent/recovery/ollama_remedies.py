@@ -14,21 +14,26 @@ class OllamaRemedies:
         self._service, self._stop_s = service, stop_s
 
     async def start_child(self, cause: str) -> None:
-        """Start the agent's own server, as far as its breaker and backoff allow."""
+        """Start the agent's own server, because of `cause`. If its breaker is open or a backoff delay runs,
+        the server starts only after that.
+        """
         self._service.forget_failures()
         await self._service.controller.start(cause)
 
     async def replace_hung_child(self, pid: int) -> None:
-        """Terminate the agent's own server if its PID is still `pid`. Its supervisor then starts another."""
+        """Terminate the agent's own server if its PID is still `pid`, and do nothing otherwise. Its
+        supervisor then starts another server.
+        """
         if self._service.controller.pid != pid:
             return
         await terminate.terminate_pid(pid, self._stop_s)
         self._service.forget_failures()
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Start or restart Ollama, as `action` says, through its owner.
+        """Start or restart Ollama, as `action` says, through its owner. `cause` is the reason to record.
 
-        Before a restart, the server is checked again. Raises NotPossible if it answers again.
+        Before a restart, check the server once more. Raises NotPossible if the server answers now, if the
+        agent may not act, or if one of the owner's commands fails.
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")
@@ -36,6 +41,8 @@ class OllamaRemedies:
         self._service.forget_failures()
 
     async def terminate_orphan(self, pid: int) -> None:
-        """Terminate a runner if it is still an orphan: the PID may belong to another process by now."""
+        """Terminate the process `pid` if it is still a runner whose server has ended. Do nothing otherwise,
+        because the PID may belong to another process by now.
+        """
         if any(runner.pid == pid for runner, _ in await self._service.orphans()):
             await terminate.terminate_pid(pid, self._stop_s)

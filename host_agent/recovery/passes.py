@@ -116,12 +116,12 @@ class Passes:
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
-        """Check the machine, and again for callers that joined meanwhile. Return, for the journal, what the
-        last check found.
+        """Run a round of checks and remedies, and another round for callers that joined meanwhile. Return,
+        for the journal, what the last check found.
 
-        After each check, further callers may join for a moment, because a thousand simultaneous callers take
-        longer to arrive than a check of a healthy machine takes. No check begins after `settle_s`, nor after
-        MAX_LOOKS checks.
+        After each round, further callers may join for a moment, because a thousand simultaneous callers take
+        longer to arrive than a check of a healthy machine takes. No round begins after `settle_s` seconds,
+        nor after MAX_LOOKS rounds.
         """
         under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s

@@ -45,11 +45,12 @@ class RecoveryPass:
         self._remaining: tuple[Issue, ...] = ()  # what the last check found
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
-        """Check the services, apply the remedies, and check again until all of these worked or `settle_s`
-        seconds are over.
+        """Check the services and apply the remedies. Then check again until no service is expected to recover
+        any more, by itself or by its remedy, or until `settle_s` seconds are over.
 
-        When a caller joins, end early, so that the next call can begin with the checks for this caller. If
-        `is_last`, no call follows, so also wait for services that need no further remedy.
+        If `joined` is set, because a caller has joined the pass, end early, so that the next call begins with
+        a check for this caller. If `is_last`, no call follows, so end early only if a service needs another
+        remedy.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -68,8 +69,9 @@ class RecoveryPass:
         self._write(facts, failures, time.monotonic() - began_at)
 
     def left(self) -> dict[str, Any]:
-        """Return for the journal the services that the last check found unhealthy, and a sentence about each
-        of them that no person stopped and that does not recover by itself.
+        """Return two fields for the journal: `unhealthy` lists the services that the last check found
+        unhealthy, and `faults` has a sentence about each of them that no person stopped and that does not
+        recover by itself.
         """
         faults = {
             issue.service: issue.advice or issue.found
@@ -92,8 +94,11 @@ class RecoveryPass:
         return True
 
     async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
-        """Check again until no service is expected to recover by itself or by a remedy, or `settle_s` is
-        over, or a caller has joined for whom another check begins.
+        """Repeat the checks until no service is expected to recover by itself or by its remedy, or `settle_s`
+        is over, and return the facts of the last check.
+
+        End early if `joined` is set, so that a check for that caller can begin. If `is_last`, no such check
+        follows, so end early only if a service needs another remedy.
         """
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}
@@ -141,9 +146,10 @@ def _healed(issue: Issue) -> str:
 def _left(
     failures: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
 ) -> list[str]:
-    """Return the sentences for a person, one line per service: failed remedies, and the issues that remain.
+    """Return one line per service for a person: why its remedies failed, and the issues that remain.
 
-    A failed remedy is listed even if every service is healthy in the end.
+    A failed remedy is listed even if every service is healthy in the end. `applied` are the issues whose
+    remedy was applied, `remaining` are those of the last check, and `took_s` is for how long the pass waited.
     """
     reasons: dict[str, list[str]] = {}
     for issue, why in failures:

@@ -73,8 +73,8 @@ class BringUpContainer:
 
 @dataclass(frozen=True)
 class RestartContainer:
-    """Restart the container. If it is `hung`, it cannot handle SIGTERM, so SIGKILL follows after a shorter
-    time.
+    """Restart the container of `service`. If it is `hung`, it cannot handle SIGTERM, so SIGKILL follows
+    sooner than in other restarts.
     """
 
     service: str

@@ -8,8 +8,9 @@ from typing import Any
 class Report:
     """The report of one pass; only that pass writes to it. Times are in seconds since 1970.
 
-    `found` says what was wrong, `done` what is healthy again and by which remedy, and `left` what a person
-    has to do. Each sentence begins with the name of its service.
+    `reason` says why the pass was requested, and `state` is "running" or "done". `found` says what was wrong,
+    `done` what is healthy again and by which remedy, and `left` what a person has to do. Each sentence begins
+    with the name of its service. `healthy` says whether the last check found every service healthy.
     """
 
     run_id: str

@@ -69,7 +69,9 @@ def classify(exit_code: int, text: str) -> LaunchctlOutcome:
 
 
 def parse_print(exit_code: int, text: str) -> JobState:
-    """Return the job's state from the output of `launchctl print DOMAIN/LABEL`."""
+    """Return the job's state from the exit code and the output of `launchctl print DOMAIN/LABEL`. If the
+    command failed, return the state of a job that is not loaded.
+    """
     if exit_code != 0:
         return JobState()
     fields: dict[str, str] = {}

@@ -26,9 +26,11 @@ OWNER_ONLY, READABLE_BY_ALL = 0o600, 0o644
 
 @dataclass(frozen=True)
 class Domain:
-    """A launchd domain, as in `launchctl bootstrap gui/501`, and the folder of its property lists.
+    """A launchd domain: its name `target`, as in `launchctl bootstrap gui/501`, and the folder of its
+    property lists.
 
-    `user` is the user that a LaunchDaemon runs as; it is empty for LaunchAgents.
+    `user` is the user that a LaunchDaemon runs as; it is empty for LaunchAgents. `needs_root` is True if this
+    process lacks the rights to change the domain's jobs.
     """
 
     folder: Path
@@ -95,8 +97,8 @@ class Launchd:
         return launchctl_output.parse_print(result.exit_code, result.text)
 
     def load(self, job: str, changed: bool) -> str:
-        """Load a job, and start it if launchd keeps it alive. A loaded job whose file is unchanged stays
-        loaded.
+        """Load a job, and start it if launchd keeps it alive. If its property list has `changed`, unload a
+        loaded job first. Return a sentence about a problem, or "" if there is none.
         """
         if self.state(job).loaded:
             if not changed:
@@ -108,7 +110,9 @@ class Launchd:
         return self._bootstrap(job) or self._kickstart(job)
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully and wait until it is unloaded. Nothing happens if the job is not loaded."""
+        """Stop a job gracefully and wait until it is unloaded; do nothing if it is not loaded. Return a
+        sentence about a problem, or "" if there is none.
+        """
         command = ("launchctl", "bootout", self._target(job))
         result = self._commands.act(*command)
         outcome = launchctl_output.classify(result.exit_code, result.text)
@@ -125,15 +129,17 @@ class Launchd:
         return [problem for job in self.installed_jobs() if (problem := self.load(job, changed=False))]
 
     def stop(self) -> list[str]:
-        """Unload every job, because launchd restarts loaded jobs. The jobs are loaded again at the next
-        login.
+        """Unload every installed job, because launchd restarts loaded jobs. The jobs are loaded again at the
+        next login. Return a sentence for each job that could not be unloaded.
 
         The job of the recovery passes is unloaded first, because a pass would start the agent again.
         """
         return [problem for job in self.installed_jobs()[::-1] if (problem := self.unload(job))]
 
     def _bootstrap(self, job: str) -> str:
-        """Load a job. Right after a bootout launchd refuses once, so try a second time after a delay."""
+        """Load a job. Right after a bootout launchd refuses once, so try a second time after a delay. Return
+        a sentence about a problem, or "" if there is none.
+        """
         command = ("launchctl", "bootstrap", self._domain.target, str(self.path(job)))
         for attempt in range(2):
             result = self._commands.act(*command)
@@ -148,7 +154,7 @@ class Launchd:
 
     def _kickstart(self, job: str) -> str:
         """Start a job that launchd keeps alive, unless it runs already. The job of the recovery passes is not
-        started, because it runs at an interval.
+        started, because it runs at an interval. Return a sentence about a problem, or "" if there is none.
         """
         if job not in KEPT_ALIVE:
             return ""

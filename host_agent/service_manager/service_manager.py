@@ -2,7 +2,7 @@
 
 An installation has either two jobs or one. The two are the agent, which is restarted when it fails, and a
 recovery pass at boot and every 300 s, which starts the agent if it is dead. The one is the MLX server alone.
-No file of a job holds a secret; the token is in a file of its own.
+No file of a job holds a secret: the API token is in a file of its own in the Vestal home.
 """
 
 import os
@@ -59,19 +59,25 @@ class ServiceManager(Protocol):
         """Return why no job can be installed on this machine; "" if jobs can be installed."""
 
     def reload(self) -> str:
-        """Make the service manager read changed files again."""
+        """Make the service manager read changed files again. Return a sentence about a problem, or "" if
+        there is none.
+        """
 
     def state(self, job: str) -> JobState:
         """Return the state of a job, as the service manager reports it."""
 
     def load(self, job: str, changed: bool) -> str:
-        """Load and start a job. If its file has `changed`, stop a running job gracefully first."""
+        """Load and start a job. If its file has `changed`, stop a running job gracefully first. Return a
+        sentence about a problem, or "" if there is none.
+        """
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully, and unload it, so that it is not started again."""
+        """Stop a job gracefully, and unload it, so that it is not started again. Return a sentence about a
+        problem, or "" if there is none.
+        """
 
     def start(self) -> list[str]:
-        """Start every installed job again, after a `stop` or after it was unloaded. Return the problems."""
+        """Load and start every installed job, for example after `stop`. Return the problems."""
 
     def stop(self) -> list[str]:
         """Stop every installed job until the next login; the files stay. Return the problems."""

@@ -33,9 +33,10 @@ def user_manager_missing_sentence(text: str) -> str:
 
 
 def parse_show(exit_code: int, text: str, last_exit: str = "") -> JobState:
-    """Return the state from the output of `systemctl --user show --property=SHOWN_PROPERTIES`.
+    """Return a unit's state from the exit code and the output of `show --property=SHOWN_PROPERTIES` of
+    systemctl. If the command failed or there is no such unit, return the state of a job that is not loaded.
 
-    A timer has no exit of its own, so `last_exit` gives the last exit of its service.
+    A timer has no exit of its own, so for a timer `last_exit` is the last exit of its service.
     """
     properties = dict(line.partition("=")[::2] for line in text.splitlines())
     if exit_code != 0 or properties.get("LoadState", "not-found") == "not-found":

@@ -49,8 +49,8 @@ class Systemd:
         return self._systemctl("daemon-reload")
 
     def state(self, job: str) -> JobState:
-        """Return the state of the job's service. Between two recovery passes, return the state of their
-        timer.
+        """Return the state of the job's service. Of the recovery job between two passes, return the state of
+        its timer, with the last exit of its service.
         """
         service = self._unit_state(self.paths(job)[0].name)
         if job != RECOVER or service.pid:
@@ -58,14 +58,18 @@ class Systemd:
         return self._unit_state(self._enabled_unit(job), service.last_exit)
 
     def load(self, job: str, changed: bool) -> str:
-        """Enable and start a job. A running job whose file is unchanged is not restarted."""
+        """Enable and start a job; restart it if it is loaded and its file has `changed`. Return the problem,
+        or "" if there is none.
+        """
         if problem := self._systemctl("enable", self._enabled_unit(job)):
             return problem
         verb = "restart" if changed and self.state(job).loaded else "start"
         return self._systemctl(verb, self._enabled_unit(job))
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully and disable it. Nothing happens if the job is not loaded."""
+        """Stop a job gracefully and disable it; do nothing if it is not loaded. Return the problem, or "" if
+        there is none.
+        """
         if not self.state(job).loaded:
             return ""
         return self._systemctl("disable", "--now", self._enabled_unit(job))
@@ -74,7 +78,9 @@ class Systemd:
         return self._for_each("start", self.installed_jobs())
 
     def stop(self) -> list[str]:
-        """Stop every job; the recovery pass first, because it would start the agent again."""
+        """Stop every installed job, and return the problems. The recovery job is stopped first, because a
+        recovery pass would start the agent again.
+        """
         return self._for_each("stop", self.installed_jobs()[::-1])
 
     def is_lingering(self) -> bool:

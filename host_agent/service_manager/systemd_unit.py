@@ -12,7 +12,8 @@ WORKING_DIRECTORY = re.compile(r"^WorkingDirectory=(.*)$", re.MULTILINE)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Return the template with every `@NAME@` replaced. The values are already quoted for their place.
+    """Return the template with every `@NAME@` replaced. The values must be quoted already, as their places in
+    the unit file require.
 
     Raises KeyError if a placeholder has no value.
     """

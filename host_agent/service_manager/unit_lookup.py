@@ -62,9 +62,10 @@ def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
 
 
 def parse_cgroup(text: str) -> Job | None:
-    """Return the unit in the text of /proc/PID/cgroup, such as `0::/system.slice/ollama.service`.
+    """Return the unit that the text of /proc/PID/cgroup names, such as `0::/system.slice/ollama.service`;
+    None if it names no service.
 
-    A unit below `user@1000.service` belongs to that user.
+    A unit below `user@1000.service` belongs to that user, and any other unit to the machine.
     """
     for line in text.splitlines():
         parts = line.rpartition(":")[2].split("/")

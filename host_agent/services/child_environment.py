@@ -86,14 +86,16 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
 
 
 def knowledge_folders(config: Config) -> dict[str, Path]:
-    """Return for each agent the folder whose Markdown files it may search. A relative path begins at the
-    checkout.
+    """Return, by the name of the orchestrator's agent, the folder whose Markdown files this agent may search.
+    An agent without such a folder is left out. A relative path begins at the checkout.
     """
     return {name: REPO / path.expanduser() for name, path in config.orchestrator.knowledge.items()}
 
 
 def agents_file(config: Config) -> Path:
-    """Return the path of the file that defines the agents. A relative path begins at the checkout."""
+    """Return the path of the file that defines the orchestrator's agents. A relative path begins at the
+    checkout.
+    """
     return REPO / config.orchestrator.agents.expanduser()
 
 

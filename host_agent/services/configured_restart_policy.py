@@ -11,7 +11,13 @@ def restart_policy(
     planned_stop_timeout_s: float | None = None,
     productive_weight: float = 1.0,
 ) -> RestartPolicy:
-    """Return the policy that the agent's children share: backoff, restart intensity, breaker, and probes."""
+    """Return the restart policy of a child of the agent: backoff, restart intensity, breaker and probes as
+    `settings` has them for every child, and the child's own limits from the other parameters.
+
+    `planned_stop_timeout_s` is the time from SIGTERM to SIGKILL in a stop that was requested; None means the
+    time of any other stop. `productive_weight` is what a restart counts for the restart intensity if the
+    process had served requests; any other restart counts 1.
+    """
     return RestartPolicy(
         backoff=Backoff(settings.backoff_base_s, settings.backoff_max_s),
         intensity=Intensity(settings.max_restarts, settings.window_s),

@@ -1,4 +1,6 @@
-"""Report the failed writes of the agent and the MLX server to `vestal status`, the page and the doctor."""
+"""Report the failed writes of the agent and the MLX server, for `vestal status`, `vestal doctor` and the
+status page.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping

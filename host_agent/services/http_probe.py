@@ -16,7 +16,7 @@ class NoAnswer(Exception):
 
 
 class AnswerTimeout(NoAnswer):
-    """The connection was accepted or is under way, and no answer came within the deadline."""
+    """Raised if the deadline passes before an answer comes, although the connection was not refused."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from vestal.supervision import ProcessActivity, ReadActivity
 
 
 def reader(port: int | None = None) -> ReadActivity:
-    """Return an async function that reads, in a thread, the activity of a process and the queues of its
-    `port`.
+    """Return an async function that takes a server's PID and returns, read in a thread, the activity of the
+    process: its CPU time, state and open files and, if `port` is set, the connections at that port.
     """
 
     async def read_in_thread(pid: int) -> ProcessActivity:
@@ -20,7 +20,10 @@ def reader(port: int | None = None) -> ReadActivity:
 
 
 def read(pid: int, port: int | None = None) -> ProcessActivity:
-    """Return the activity of the process, and the queues of its port."""
+    """Return what the kernel shows of the process: its CPU time, wakeups, state and open files and, if `port`
+    is set, how many connections that port has accepted, and how many wait. A value that cannot be read is
+    None.
+    """
     usage = process_usage.read(pid)
     queues = tcp_queues.read(port) if port is not None else None
     return ProcessActivity(

@@ -45,6 +45,8 @@ def for_mlx(gateway: ServiceStatus, engine: ServiceStatus, stopped_by_hand: bool
 
 
 def retry_after_s(advice: Mapping[str, RetryAdvice], down: Iterable[str]) -> int:
-    """Return after how many seconds a caller should ask again about the servers reported as `down`."""
+    """Return after how many seconds a caller should ask again: the shortest delay of the servers in `down`.
+    The delay of a server follows from its entry in `advice`; without an entry it is SOON_S.
+    """
     waits = [RETRY_AFTER_S[advice[name]] if name in advice else SOON_S for name in down]
     return min(waits, default=SOON_S)

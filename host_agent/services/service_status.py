@@ -56,7 +56,9 @@ class ServiceStatus:
 
     @classmethod
     def of_child(cls, status: ChildStatus, **extra: Any) -> "ServiceStatus":
-        """Return the status of a supervisor's child, with words that fit its state."""
+        """Return the status of a supervisor's child, with a `detail` and a `remedy` that fit its state.
+        `extra` holds further fields for GET /status.
+        """
         detail, remedy = _detail_and_remedy(status)
         return cls(
             state=status.state,

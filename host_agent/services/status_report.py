@@ -142,10 +142,9 @@ class StatusReport:
         """Return the gateway's status, and the engine's status as the gateway reports it now, or None if the
         gateway does not answer.
 
-        The gateway's own answer counts, because its supervisor's last probe may be ten seconds old.
-
-        If the gateway was replaced during the query, the query is repeated, so that both are of the same
-        gateway.
+        The gateway's state and detail are taken from its own answer, because its supervisor's last probe may
+        be ten seconds old. If the gateway was replaced during the query, the query is repeated, so that both
+        statuses are of the same gateway.
         """
         while True:
             before = self._supervisor.status()[MLX_SERVER]

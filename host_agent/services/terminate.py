@@ -24,7 +24,7 @@ async def terminate_pid(pid: int, grace_s: float) -> None:
 
 
 async def terminate_identity(identity: ProcessIdentity, grace_s: float) -> bool:
-    """Terminate as `terminate_pid` does; return False if the process had ended before."""
+    """Terminate the process as `terminate_pid` does, and return True; return False if it had ended before."""
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)
@@ -45,7 +45,7 @@ def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
 
 
 async def _has_ended(identity: ProcessIdentity, timeout_s: float) -> bool:
-    """Wait for the process to end; return False if it still runs after `timeout_s`."""
+    """Return True as soon as the process has ended, or False if it still runs after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while identity.alive():
         if time.monotonic() > deadline:

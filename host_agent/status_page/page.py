@@ -57,7 +57,9 @@ class Page:
             self._assets[INDEX] = _with_etag(self._assets[INDEX], _etag(etags.encode()))
 
     def response(self, request: web.Request, name: str = INDEX) -> web.Response:
-        """Return the file `name`, or 304 if the browser has it. Raise HTTPNotFound if there is none."""
+        """Return the response with the file `name`, or with status 304 if the browser has that file already.
+        Raise HTTPNotFound if the page has no such file.
+        """
         asset = self._assets.get(name)
         if asset is None:
             raise web.HTTPNotFound()
@@ -93,6 +95,8 @@ def _with_etag(asset: Asset, etag: str) -> Asset:
 
 
 def _has(request: web.Request, etag: str) -> bool:
-    """Return whether the browser's copy of the file has this ETag, according to the request."""
+    """Return whether the request's header If-None-Match contains `etag`, so that the browser has the file
+    already.
+    """
     known = request.headers.get(hdrs.IF_NONE_MATCH, "")
     return etag in (each.strip() for each in known.split(","))

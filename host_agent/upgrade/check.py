@@ -39,14 +39,17 @@ def import_all() -> None:
 
 
 def report(config: Config) -> str:
-    """Return what the check prints: the digests of all parts, as one line of JSON."""
+    """Return what the check prints: the digest of each part's code and settings, by the part's name, as one
+    line of JSON.
+    """
     return json.dumps(installed.of_parts(config))
 
 
 async def run(request: UpgradeRequest) -> Mapping[str, str]:
-    """Run the check in the new program, and return the digest of each part of Vestal.
+    """Run `vestal agent --check` with the Python and environment of `request`. Return the digests that it
+    prints, by the names of Vestal's parts.
 
-    Raises UpgradeRefused, with the last line that the check printed, if it failed.
+    Raises UpgradeRefused, with the last line that the check printed, if it fails or prints no digests.
     """
     done = await run_async(request.executable, *CHECK, timeout_s=TIMEOUT_S, env=request.environment)
     lines = [line for line in done.text.splitlines() if line.strip()]

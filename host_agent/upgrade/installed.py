@@ -1,4 +1,6 @@
-"""The digests of every part of this installation, and of the processes that run."""
+"""Compute the digest of code and settings of each installed part of Vestal, and read the digest with which a
+running process was started.
+"""
 
 import psutil
 
@@ -18,7 +20,9 @@ def of_agent(config: Config) -> str:
 
 
 def of_parts(config: Config) -> dict[str, str]:
-    """Return the digest of each part: the agent, and each process that it starts."""
+    """Return the digest of code and settings of each part, by name: of the agent, and of each process of
+    Vestal that it starts.
+    """
     native_settings = native.settings_text(config)
     return {
         AGENT: of_agent(config),

@@ -1,7 +1,7 @@
 """The request of `vestal up` for an upgrade: Python and environment (settings included) of the new agent.
 
-It is passed in a file that only its owner can write, and not by HTTP: a client of the listener may not choose
-the program that the agent executes.
+It is passed in a file that only its owner can write, and not by HTTP, because an HTTP client of the agent may
+not choose the program that the agent executes.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ def write(config: Config) -> None:
 
 
 def remove(home: Home) -> None:
-    """Delete the request, if no agent has taken it."""
+    """Delete the file that holds the request, if there is one. An error is ignored."""
     with contextlib.suppress(OSError):
         _path(home).unlink(missing_ok=True)
 
 
 def take(home: Home) -> UpgradeRequest:
-    """Return the request, and delete its file. If there is no file, return a request for this process's own
-    program.
+    """Return the request, and delete its file. If there is no valid file, return a request for the Python and
+    environment of this process.
 
     In either case the environment names this process's log file, because the new agent writes to the same
     log.

@@ -55,11 +55,13 @@ class Upgrades:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Return the report: `state`, the `steps` with their `part` and `text`, and `why` it was refused."""
+        """Return the report of the upgrade that runs or ran last: its `state` ("idle" if there was none), its
+        `steps` (each with the `part` of Vestal and a `text`), and `why` it was refused (else "").
+        """
         return dict(self._report)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report, and as `runs` the digest of each part that runs."""
+        """Return the report, extended by the result of `runs`, under that name."""
         return {**self._report, "runs": self.runs()}
 
     def runs(self) -> dict[str, str | None]:
@@ -117,7 +119,9 @@ class Upgrades:
             self.agent_is_to_be_replaced.set()
 
     async def _finish(self) -> None:
-        """Replace the services that are out of date."""
+        """Finish the upgrade once the agent is up to date: stop services that the settings no longer include,
+        replace each process that is out of date, and set the report's state to "done" or "refused".
+        """
         self._report["state"] = "replacing_services"
         try:
             await self._replace_services()
@@ -144,7 +148,7 @@ class Upgrades:
 
     async def _replace_gateway(self, why: str) -> None:
         """Start a new gateway that takes over while the old one serves, or restart the old one if it cannot
-        hand over.
+        hand over. `why` is the reason in words for the report and the journal.
         """
         with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
             await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)

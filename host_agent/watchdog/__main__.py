@@ -1,8 +1,8 @@
 """The watchdog as a program: `python -m host_agent.watchdog RUN_FOLDER AGENT_PORT`.
 
-The agent starts it, and ends it before it ends itself. So an agent that is gone while the watchdog still
-lives has died: the watchdog runs `vestal recover --once`, which starts another one. It does the same for an
-agent that does not answer GET /health. SIGTERM ends it with exit code 0.
+The agent starts its watchdog, and ends it before it ends as requested. So if the watchdog lives and the agent
+is gone, the agent has died: the watchdog runs `vestal recover --once`, which starts another agent. The
+watchdog does the same if the agent does not answer GET /health. SIGTERM ends the watchdog with exit code 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOK_EACH_S = 0.5
 
 
 class Watchdog:
-    """Watches the agent whose PID file is in the folder `run`."""
+    """Watches the agent whose PID file is in the folder `run` and which answers GET /health at `port`."""
 
     def __init__(self, run: Path, port: int) -> None:
         self._run, self._port = run, port
@@ -57,8 +57,8 @@ class Watchdog:
         return identity if identity and identity.alive() else None
 
     def _is_superseded(self) -> bool:
-        """Return whether another watchdog has taken over. The next agent starts another one if the run folder
-        was deleted.
+        """Return whether the watchdog's PID file names another watchdog that is alive. If the run folder was
+        deleted, the next agent starts another watchdog, which then takes over.
         """
         other = read_pid_file(self._run / "watchdog.json")
         return other is not None and other.pid != os.getpid() and other.alive()

@@ -75,7 +75,8 @@ async def take_sockets_back(home: Home) -> list[socket.socket]:
 
 
 class AgentWatchdog:
-    """The watchdog of this agent, if `restarter` is WATCHDOG. Otherwise no watchdog may be left running.
+    """Starts and supervises the watchdog of this agent, if `restarter` is WATCHDOG. Otherwise ends any
+    watchdog that an earlier agent left running.
 
     The watchdog has a supervisor of its own, because it must be started last and stopped first.
     """
@@ -114,17 +115,19 @@ class AgentWatchdog:
         return self._supervisor.status()[NAME].process_pid
 
     async def replace(self, cause: str) -> None:
-        """Restart the watchdog. The next call of `keep_sockets` passes the gateway's sockets to it."""
+        """Restart the watchdog, for the reason `cause` (in words). The next call of `keep_sockets` passes the
+        gateway's sockets to the restarted watchdog.
+        """
         await self._supervisor.restart_child(NAME, cause, reset=True)
 
     async def detach(self) -> None:
-        """Stop supervising the watchdog without ending it. The agent does this before another program
-        replaces it in its process and adopts the watchdog.
+        """Stop supervising the watchdog without ending it. The agent calls this before it executes the new
+        program in its own process; the new program then adopts the watchdog.
         """
         await self._supervisor.detach()
 
     async def stop(self) -> None:
-        """End the watchdog before the agent ends as requested, so that it does not start another."""
+        """End the watchdog, so that it starts no other agent when this agent ends as requested."""
         await self._supervisor.stop()
 
     def describe(self) -> str:

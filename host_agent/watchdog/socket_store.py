@@ -28,7 +28,9 @@ class StoreUnreachable(Exception):
 
 
 class SocketStore:
-    """Keeps the sockets in the watchdog. It answers one caller at a time, and waits TIMEOUT_S for each."""
+    """Keeps the gateway's sockets in the watchdog, for callers that connect to the Unix socket `path`. It
+    answers one caller at a time, and waits TIMEOUT_S for each.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +38,9 @@ class SocketStore:
         self._listening: socket.socket | None = None
 
     def start(self) -> None:
-        """Listen on the Unix socket. On an error (a path too long, a full disk) the watchdog has no store."""
+        """Listen on the Unix socket. On an error (a path too long, a full disk), the watchdog keeps no
+        sockets, and callers get StoreUnreachable.
+        """
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -44,7 +44,9 @@ def has_small_kernels() -> bool:
 
 
 def most_narrow_rows() -> int:
-    """Return up to how many rows our own library computes products of; 0 if that library is not loaded."""
+    """Return the largest number of rows for which our own library (`narrow_products.c`) computes a matrix
+    product; 0 if that library is not loaded.
+    """
     most = getattr(ctypes.CDLL(None), "vestal_most_rows", None)
     return int(most()) if most is not None else 0
 

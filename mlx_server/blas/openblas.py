@@ -33,10 +33,10 @@ def packaged_library() -> Path | None:
 
 
 def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
-    """Return a copy of the library `prefixed` whose functions have plain names.
+    """Return the path of a copy of the library `prefixed` whose functions have plain names.
 
     The copy is in the first of the folders that already has one or in which it can be made. Return None if
-    none of them has one and it can be made in none of them.
+    there is no such folder.
     """
     name = f"libopenblas-{importlib.metadata.version(_PACKAGE)}.so"
     return made_once(name, folders, partial(_rename_functions, prefixed))

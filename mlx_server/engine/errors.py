@@ -88,8 +88,8 @@ class DamagedWeights(EngineError):
 
 
 class InsufficientMemory(EngineError):
-    """Memory has no room for a model or a request. `fields` holds the figures, in bytes. `retryable` says
-    whether there may be room later.
+    """Memory has no room for a model or a request. `fields` holds the numbers for programs, such as
+    `needs_bytes` and `free_bytes`. `retryable` says whether there may be room later.
     """
 
     def __init__(self, message: str, *, retryable: bool, **fields: Any) -> None:

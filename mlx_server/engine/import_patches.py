@@ -106,8 +106,8 @@ def _read_or_scan(models: Path, scan: Scan) -> dict[Any, Any]:
 
 
 def _encoded(contents: dict[Any, Any]) -> list[Any]:
-    """Convert a folder's contents to JSON values. A key is either a set of packages or the name of
-    a folder.
+    """Convert transformers' import structure of a folder to JSON values. A key of the structure is either a
+    set of required packages or the name of a subfolder.
     """
     return [
         [sorted(key), {module: sorted(names) for module, names in value.items()}]
@@ -118,7 +118,7 @@ def _encoded(contents: dict[Any, Any]) -> list[Any]:
 
 
 def _decoded(entries: list[Any]) -> dict[Any, Any]:
-    """Return the folder's contents that `_encoded` has converted to `entries`."""
+    """Return the import structure of a folder that `_encoded` has converted to `entries`."""
     return {
         key if isinstance(key, str) else frozenset(key): _decoded(value)
         if isinstance(key, str)

@@ -50,11 +50,11 @@ _STAGES_S = 30.0
 
 
 def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
-    """Return `event` as a frame.
+    """Encode `event` as a frame of the protocol between engine and gateway.
 
-    If no frame can carry the event, return a frame that fails the event's request instead, and pass an
-    operation that cancels the request to `take`. Raises ProtocolError if no frame can carry an event that
-    belongs to no request.
+    If the event cannot be encoded, for example because it is too large, return a frame that fails the event's
+    request instead, and pass an operation that cancels the request to `take`. Raises ProtocolError if the
+    event cannot be encoded and belongs to no request.
     """
     try:
         return encode(event)
@@ -68,10 +68,11 @@ def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
 
 
 class Link:
-    """Connects the engine to the gateway over the socket `fd`. `blas` is the name of the BLAS library, for
-    `hello`.
+    """Connects the engine to the gateway over the socket `fd`. `blas` is the name of the BLAS library, which
+    the event `hello` reports.
 
-    A `standby` engine imports MLX, then sends nothing until the gateway sends `Begin`.
+    A `standby` engine imports MLX, but neither serves nor sends anything before the gateway sends the
+    operation `Begin`.
     """
 
     def __init__(self, fd: int, config: Config, blas: str, *, standby: bool = False) -> None:
@@ -166,8 +167,8 @@ class Link:
             self._inbox.put(op)
 
     def _stop_by_signal(self, name: str) -> None:
-        """Shut down. A second signal skips the drain, because the gateway resumes the requests in another
-        engine.
+        """Begin to shut down because of the signal `name`. Running requests may finish within the configured
+        time, unless this is a second signal: then the gateway resumes them in another engine.
         """
         self._stop(name, drain_s=0.0 if self._stopping else None)
 

@@ -14,7 +14,9 @@ _numbers = itertools.count(1)
 
 
 def log_event(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event with its `fields` to the log. The name `event` is in the past tense."""
+    """Write one event to the log, as a JSON object with the time, the name `event` (in the past tense), the
+    `cause` (left out if it is empty) and `fields`.
+    """
     body = {"ts": round(time.time(), 3), "seq": next(_numbers), "component": "mlx_engine", "event": event}
     if cause:
         body["cause"] = cause

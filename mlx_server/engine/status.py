@@ -1,4 +1,6 @@
-"""The figures that the MLX thread writes, and the main thread reports to the gateway."""
+"""The engine's current state (steps, models, memory), which the MLX thread writes and the main thread reports
+to the gateway.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from vestal.best_effort.failures import FAILURES
 
 
 class Status:
-    """The engine's current figures. The MLX thread writes the attributes, and the main thread reads them for
-    `alive`.
+    """Holds the engine's current state: the step count, the loaded models and the memory in use. The MLX
+    thread writes the attributes, and the main thread sends them to the gateway in an `alive` event.
 
     No lock is needed, because each attribute is replaced as a whole.
     """
@@ -28,14 +30,14 @@ class Status:
         self._process = psutil.Process()
 
     def advanced(self) -> None:
-        """Count one more step of any kind. The count shows that the MLX thread does not hang."""
+        """Increment the step count. A growing count shows that the MLX thread does not hang."""
         self.progress += 1
 
     def alive(self) -> Alive:
-        """Return the `alive` event with the current figures.
+        """Return the `alive` event, which holds the current value of each attribute.
 
         MLX's counter and the process's resident memory each miss some of the memory that Metal holds, so the
-        footprint is the larger of the two.
+        event's footprint is the larger of the two.
         """
         return Alive(
             self.progress,

@@ -70,6 +70,7 @@ def create_app(
 ) -> FastAPI:
     """Return the HTTP application. `host_names` and `keyless_addresses` are explained in `access_policy`.
 
+    `handed_over` holds the next gateway, to which requests are forwarded once this one has handed over.
     `peers` are the gateways on other machines that finish the requests which this gateway cannot serve;
     `mirrored` holds copies of the peers' answers, which the peers store here; `in_flight` lists the requests
     of this gateway.

@@ -12,14 +12,15 @@
         ├── TooLarge             413   too_large
         ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
         ├── RequestCancelled     499   request_cancelled
-        ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where
-        │                              it may fit later   (with Retry-After)
-        └── InsufficientStorage  507   insufficient_memory: it can never fit here; disk_full
+        ├── Unavailable          503   overloaded, engine_unavailable, draining; insufficient_memory if the
+        │                              memory may become free later   (with Retry-After)
+        └── InsufficientStorage  507   disk_full; insufficient_memory if the memory can never suffice
 
 `code` is stable. `message` is one sentence that names the cause and, if there is one, the remedy. `fields`
-holds the figures in the message, for programs. Each dialect writes errors in a form of its own, see
-`dialects.error_envelopes`. The guard and the application itself raise HttpError with the codes
-that all services share; these are listed in `vestal.web`.
+holds the numbers and names in the message, for programs. Each dialect writes errors in a form of its own, see
+`dialects.error_envelopes`. The guard (`vestal.web.guard`), which decides whether a request is admitted, and
+the application itself raise HttpError with the codes that all services share; these are listed in
+`vestal.web`.
 """
 
 from __future__ import annotations
@@ -138,15 +139,16 @@ _BY_CODE: dict[str, type[GatewayError]] = {
 
 
 def from_code(code: str, message: str, **fields: Any) -> GatewayError:
-    """Return the error for an error code of the engine or of the request table. An unknown code becomes a
-    ServerFault.
+    """Return an error of the class that belongs to `code`, such as NotFound for `model_not_found`. An unknown
+    code becomes a ServerFault. `fields` are the error's additional fields for programs.
     """
     return _BY_CODE.get(code, ServerFault)(code, message, **fields)
 
 
 def from_failure(code: str, message: str, retry_after_s: float | None) -> GatewayError:
-    """Return the error for a failure of the request table: Unavailable if the client should try again after
-    `retry_after_s` seconds, else (None) the error for `code`.
+    """Return the error for a request that the gateway's request table has failed or refused: Unavailable if
+    the client should try again after `retry_after_s` seconds. If `retry_after_s` is None, return the error of
+    the class that belongs to `code`.
     """
     return (
         from_code(code, message)

@@ -1,4 +1,4 @@
-"""The figures that GET /metrics returns, as Prometheus text."""
+"""The metrics of the gateway and its engine that GET /metrics returns, as Prometheus text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SHOWN_PHASES = (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED)
 
 
 def text(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> str:
-    """Return the figures as Prometheus text. The counters of the prompt cache start at 0 with each engine;
-    all other counters cover all engines of this gateway.
+    """Return the metrics of the gateway, its engine and its requests as Prometheus text. The counters of the
+    prompt cache start at 0 with each engine; all other counters cover all engines of this gateway.
     """
     return render(
         [

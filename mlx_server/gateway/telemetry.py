@@ -47,8 +47,8 @@ class EndedRequest:
 
 
 class EngineCounts:
-    """Sums, over all engines of this gateway, figures by name that each engine counts from 0 at its start.
-    The running engine reports its own counts each second.
+    """Sums the counts of all engines of this gateway. Each engine counts from 0 at its start, and reports its
+    counts each second. A sum is read by the name of the count, such as `counts["cache_hits"]`.
     """
 
     def __init__(self) -> None:

@@ -57,8 +57,8 @@ class Forecast:
     `kv` is None for a model that only embeds or ranks. `adapter_bytes` is the size of its adapter, 0 without
     one. `draft` is the forecast of its draft model, if it has one, and `tower` the shape of its vision tower,
     if it reads images. `inner_arrays` counts the arrays of the inner width that a feed-forward has in memory
-    at one time. With `attends_in_blocks`, a CPU stores the attention scores of a block of queries at one
-    time, instead of all scores.
+    at one time. `step_tokens` is the length of a prefill step. With `attends_in_blocks`, attention is
+    computed for one block of queries at a time, so that only the scores of that block are in memory.
     """
 
     weights: Weights
@@ -192,8 +192,9 @@ def forecast_from_figures(
     tokenizer_file_bytes: int = 0,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Return the forecast of a model whose `weights` are known, and, if possible, the `shapes` of its tensors
-    by name.
+    """Return the forecast of a model from its configuration and from what its `weights` take in memory, so
+    that no weight file is needed. If the `shapes` of the tensors are given, by name, those of the key and
+    value projections determine the size of the KV cache.
 
     Raises KeyError, TypeError or ValueError if the configuration lacks a size that is needed.
     """

@@ -84,8 +84,8 @@ class KvShape:
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a model with the settings of its language model (`text_config`), if it has
-    several parts, at the top level.
+    """Return a model's configuration as one flat dict: the settings of its language model, if they are nested
+    under `text_config`, are copied to the top level.
     """
     nested = config.get("text_config")
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
@@ -189,8 +189,8 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
 
 
 def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Return the mean number of rows per layer of the projections of keys and values; 0 if they are fused or
-    missing.
+    """Return how many numbers the keys and values of one token have in a layer, as the mean of all layers,
+    from the `shapes` of the key and value projections; 0 if these are fused or missing.
     """
     rows = {"k": 0, "v": 0}
     layers: set[str] = set()

@@ -31,7 +31,9 @@ KvQuantizationOf = Callable[[str], KvQuantization | None]
 
 
 def never_quantized(model: str) -> None:
-    """Return None for every model: the `KvQuantizationOf` of an engine that quantizes nothing."""
+    """Return None: the KV cache of `model` is not quantized. This is the default where a function must say
+    how a model's KV cache is quantized.
+    """
 
 
 def tags(quantization: KvQuantization | None) -> dict[str, str]:

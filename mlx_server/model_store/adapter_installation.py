@@ -98,10 +98,12 @@ def stage_uploads(name: str, uploads: Mapping[str, Path], staged: Path, base: Pa
 
 
 def stage_inherited(name: str, adapter: Adapter, staged: Path, store: Path) -> str:
-    """Give the model that is being made in `staged` the adapter of the model that it is made from.
+    """Give the model `name`, which is being made in the folder `staged`, the adapter of the model from which
+    it is made.
 
     An adapter in the store is linked into `staged`; an adapter in a folder of the user's is used where it is.
-    Return the adapter's folder as the manifest records it.
+    Return the adapter's folder as the manifest is to record it: relative to the model's folder if it is
+    linked, else absolute.
     """
     if store not in adapter.path.parents:
         return str(adapter.path)

@@ -27,8 +27,9 @@ from __future__ import annotations
 class ModelStoreError(Exception):
     """A model cannot be fetched, made, installed or removed.
 
-    `code` is one of the words above. `message` is a sentence that says what went wrong and names the model,
-    file or folder; `remedy` is a sentence that says what the user can do.
+    `code` is one of the codes in the list at the top of this file, such as `disk_full`. `message` is a
+    sentence that says what went wrong and names the model, file or folder; `remedy` is a sentence that says
+    what the user can do.
     """
 
     def __init__(self, code: str, message: str, remedy: str) -> None:

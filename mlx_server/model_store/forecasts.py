@@ -1,5 +1,5 @@
-"""Forecast a model's memory from its files, installed or on the hub, some of which may lack the figures
-needed.
+"""Forecast how much memory a model takes, from the files of an installed model or of one on the hub. If the
+files lack a needed value, the forecast counts only the weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ were not faster.
 
 @dataclass(frozen=True)
 class Files:
-    """The configuration and the weight headers in a model's folder, read without loading the model."""
+    """The content of a model's folder from which its memory is forecast: config.json, the headers of the
+    weight files, and the size of tokenizer.json (0 if there is none).
+    """
 
     config: dict[str, Any]
     headers: Headers
@@ -56,10 +58,11 @@ def forecast_of(
     step_tokens: int,
     kv: KvQuantization | None,
 ) -> Forecast:
-    """Return the forecast of an installed model, with its adapter and its draft model.
+    """Return the memory forecast of the model `entry`, with its adapter and its draft model.
 
-    If its files lack a needed figure, only its weights are counted, because a model with an odd configuration
-    may still load.
+    `step_tokens` is the number of prompt tokens in a prefill step, `kv` the quantization of the KV cache
+    (None: not quantized). If `files` lack a value that the forecast needs, only the weights are counted,
+    because a model with an odd configuration may still load.
     """
     of_base = forecast_of_files(
         files,
@@ -78,8 +81,8 @@ def forecast_of(
 
 
 def _adapter_bytes(entry: ModelEntry, arithmetic: Arithmetic) -> int:
-    """Return how many bytes the model's adapter takes in memory; it is converted to float32 where weights
-    are.
+    """Return how many bytes the model's adapter takes in memory; 0 without an adapter. The adapter is
+    converted to float32 if `arithmetic` says that weights are.
     """
     if entry.adapter is None:
         return 0
@@ -96,9 +99,10 @@ def forecast_of_files(
     step_tokens: int = PREFILL_STEP_TOKENS,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Return the forecast of a model from its `files`; `kind` is `generate`, `embed` or `rerank`.
+    """Return the memory forecast of a model from its `files`, without an adapter or a draft model. `kind` is
+    the model's task: `generate`, `embed` or `rerank`.
 
-    If the files lack a needed figure, the forecast counts only `weights_bytes`.
+    If the files lack a value that the forecast needs, it counts only `weights_bytes`.
     """
     try:
         return forecast(
@@ -117,8 +121,8 @@ def forecast_of_files(
 
 
 def forecast_of_installed(config: Config, entry: ModelEntry) -> Forecast:
-    """Return the forecast of an installed model on this machine. Raises UnreadableModel or OSError if its
-    files cannot be read.
+    """Return the memory forecast of an installed model on this machine, with its configured KV quantization.
+    Raises UnreadableModel or OSError if its files cannot be read.
     """
     kv = kv_quantization_of(config, entry.name)
     return forecast_of(entry, files_of(entry), THIS_MACHINE, step_tokens=PREFILL_STEP_TOKENS, kv=kv)

@@ -104,7 +104,9 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
 
 
 def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
-    """Return True if the model is installed from the configured source `settings`, or without a manifest."""
+    """Return True if the model `name` is installed from the configured source `settings`, or is a folder
+    without a manifest, such as one that the user owns.
+    """
     if find(config, name) is None:
         return False
     manifest = layout.read_manifest(layout.installed_path(config.models_dir, name))
@@ -112,7 +114,9 @@ def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
 
 
 def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportStep) -> None:
-    """Fetch the model, unless another process installs it while this process waits for the lock."""
+    """Wait for the store's lock for fetches, and fetch the model unless another process has installed it
+    meanwhile.
+    """
 
     def report_wait() -> None:
         step(0.0, "Waiting for another fetch.")
@@ -174,8 +178,9 @@ def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) 
 
 
 def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> Path:
-    """Return an empty folder in `staging` for a model that stays in the hub's cache, whose path the manifest
-    will have. Raises ModelStoreError if `snapshot` is not a model.
+    """Return a new, empty folder in `staging` for a model whose files stay in the hub's cache, in the folder
+    `snapshot`; only a manifest with that path is added later. Raises ModelStoreError if `snapshot` is not a
+    model.
     """
     if not model_folder.looks_like_model(snapshot):
         raise _not_a_model(name, source)
@@ -185,10 +190,10 @@ def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> P
 
 
 def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
-    """Return the GGUF file that `source` names. Raises ModelStoreError if there is no such file.
+    """Return the path of the GGUF file that `source` names. Raises ModelStoreError: `model_not_found` if
+    there is no such file, `not_a_model` if `source` names a folder.
 
-    A folder of safetensors is used where it is, so a folder is passed to this function only if it holds no
-    readable model, which raises ModelStoreError (`not_a_model`).
+    A folder that holds a readable model is used where it is, and never passed to this function.
     """
     path = source_path(config, source)
     if path.suffix == ".gguf" and path.is_file():

@@ -1,5 +1,5 @@
-"""The model store on disk. Each model has a folder with a manifest, which appears and disappears by one
-rename.
+"""The model store on disk. Each model has a folder with its files and a manifest; the folder is added or
+removed by one rename.
 
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
 <store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
@@ -167,8 +167,8 @@ def _locked(store: Path) -> Iterator[None]:
 
 
 def _delete_abandoned(store: Path, prefix: str) -> None:
-    """Delete all temporary folders with this prefix. The caller must hold their lock, so that nobody uses
-    them.
+    """Delete all temporary folders in the store whose names begin with `prefix`. The caller must hold the
+    lock under which such folders are made, so that no living process uses them.
     """
     for abandoned in store.glob(f"{prefix}*"):
         shutil.rmtree(abandoned, ignore_errors=True)

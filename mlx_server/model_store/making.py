@@ -38,8 +38,8 @@ def make(
     added: Preset,
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Install the model `name` with the files of `base`, and with its preset and adapter, to which `added`
-    and `adapter_files` are added.
+    """Install the model `name` with the files, preset and adapter of the model `base`. The preset is changed
+    by the values in `added`; `adapter_files` are an adapter for a `base` that has none.
 
     Files in the store are linked, so that they take no space and stay when `base` is removed; files elsewhere
     belong to the user and are used where they are. A model of the same name is replaced. `adapter_files` maps
@@ -179,8 +179,8 @@ def check_size(full_name: str, manifest: dict[str, Any]) -> None:
 
 
 def check_replaceable(config: Config, name: str) -> None:
-    """Raise ModelStoreError (`name_taken`) if no model can be made under this name, because it belongs to a
-    configured model, a folder of the user's, or the folder of another model.
+    """Raise ModelStoreError (`name_taken`) if no model can be made as `name`: it is the name of a configured
+    model or of a folder in the user's models folder, or its folder in the store has a model of another name.
     """
     if config.configured_name(name) is not None or config.adapter(name) is not None:
         where = "it is in the configuration (`models:`)"

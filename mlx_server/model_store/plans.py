@@ -35,11 +35,11 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub that has not been downloaded: its repository, its facts, and its memory forecast on
-    this machine.
+    """A model of the hub that has not been downloaded: its repository, its facts (`entry`), and its memory
+    forecast on this machine. `has_template` says whether it has a chat template.
 
-    The folder `entry.path` has been deleted, and the downloaded model will have another digest than
-    `entry.digest`.
+    The facts were read from a temporary folder: `entry.path` no longer exists, and the downloaded model will
+    have another digest than `entry.digest`.
     """
 
     name: str

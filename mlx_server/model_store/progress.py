@@ -18,7 +18,9 @@ bytes, or 0 while it is unknown.
 
 
 class ReportStep(Protocol):
-    """Reports the progress of one model. The arguments are those of `OnProgress` without the name."""
+    """Reports the progress of one model's fetch: the fraction done (0 to 1), a sentence, and the size of the
+    download in bytes, or 0 while it is unknown.
+    """
 
     def __call__(self, fraction: float, sentence: str, total_bytes: int = 0) -> None: ...
 

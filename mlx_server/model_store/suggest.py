@@ -26,7 +26,9 @@ _NUMBER_BYTES = {"F32": 4}
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A row of the table: a model, and the figures from which its memory is forecast."""
+    """A row of the table `suggestions.yaml`: a model that is suggested for `task`, why, and the values from
+    which its memory is forecast.
+    """
 
     name: str
     source: str
@@ -58,10 +60,10 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Choice:
-    """The model that is suggested for a task; `suggestion` is None if no model of the table fits.
+    """The model of the table `suggestions.yaml` that is chosen for a task; `suggestion` is None if none fits.
 
-    `fit` compares the model with the memory limit. `longest_context_tokens` is the longest context with which
-    one request fits.
+    `fit` has the memory that the model needs, and the limit. `longest_context_tokens` is the longest context
+    with which one request fits.
     """
 
     task: Task
@@ -85,13 +87,13 @@ class Choice:
 
 @functools.cache
 def suggestions() -> tuple[Suggestion, ...]:
-    """Return the rows of the table, in its order."""
+    """Return the rows of the table `suggestions.yaml`, in its order: a task's better models come first."""
     return tuple(Suggestion(**row) for row in yaml.safe_load(TABLE.read_text("utf-8")))
 
 
 def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> list[Choice]:
-    """Return, for each task, the best model that fits into `limit_bytes` with the usual context: the first
-    one in the table.
+    """Return one choice for each task: the first model in the table `suggestions.yaml`, in which better
+    models come first, that fits into `limit_bytes` with the usual context.
 
     If none fits with that context, the first one that can be loaded at all is chosen.
     """

@@ -80,8 +80,8 @@ class PreparedOp:
 def prepare(operation: Op, *added_later: str) -> PreparedOp:
     """Return `operation` encoded without the fields `added_later`, which `PreparedOp.frame` adds.
 
-    Raises ProtocolError, as `encode` does, if a field cannot be written or the operation is too long. A text
-    about free-form JSON begins with the name of the field.
+    Raises ProtocolError, as `encode` does, if a field cannot be written or the operation is too long. If a
+    field with free-form JSON is at fault, the error's text begins with the field's name.
     """
     for field, value in _free_form_json(operation):
         check_json(field, value)

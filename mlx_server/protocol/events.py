@@ -151,7 +151,9 @@ class Reranked(EngineEvent, frozen=True):
 
 
 class Probed(EngineEvent, frozen=True):
-    """The answer to `Probe`. `ok` is False if a token, a vector or a score was empty or not finite."""
+    """The answer to `Probe`. `ok` is False if a token, a vector or a score was empty or not finite; `detail`
+    is a sentence about the result.
+    """
 
     id: str
     ok: bool
@@ -177,7 +179,8 @@ ErrorCode = Literal[
 
 
 class Failed(EngineEvent, frozen=True):
-    """The request `id` cannot be served. `fields` holds figures for programs, such as prompt_tokens.
+    """The answer to a request that cannot be served. `code` and `fields`, which holds details such as
+    prompt_tokens, are for programs; `message` is for people.
 
     `retryable` says whether the same request may succeed later.
     """

@@ -17,10 +17,11 @@ FIELDS = {"role", "prompt", "model", "knowledge", "tools"}
 
 @dataclass(frozen=True)
 class Agent:
-    """One agent. `knowledge` names the folders that it may search, where `*` means all folders.
+    """One agent. `knowledge` names the folders that it may search, where `*` means all folders. `tools` names
+    what it may use; the search (`knowledge`) is the only tool.
 
-    By default the lead may search all folders, and any other agent the folder with its own name. `tools`
-    names what the agent may use.
+    The built-in agent `lead` may search all folders. Other agents may by default search the folder with their
+    own name.
     """
 
     name: str
@@ -42,7 +43,8 @@ class Agent:
 
 
 def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
-    """Return the agents in the YAML file by name, always with a lead; only the lead if `path` is None.
+    """Return the agents in the YAML file by name. If the file has no agent named `lead`, the built-in one is
+    added; if `path` is None, it is the only agent.
 
     An agent without a model uses `chat_model`. Raises ConfigError, which names the file and the line, if the
     file has a mistake.

@@ -65,7 +65,9 @@ def read(path: Path) -> AgentsFile:
 
 
 def _line_of(error: Exception, text: str) -> int:
-    """Return the line of the first character that YAML does not allow; 1 if `error` has no position."""
+    """Return the line (from 1) of the YAML file's `text` at the position that `error` names; 1 if it names
+    none.
+    """
     position = getattr(error, "position", None)
     return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
 

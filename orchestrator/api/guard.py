@@ -30,7 +30,8 @@ QUEUE_RETRY_S = 30.0  # a task takes seconds to minutes
 class Guard(AiohttpGuard):
     """The middleware around every route, which checks requests and converts errors to HTTP answers.
 
-    A Host header may also name the address that the service is bound to.
+    The Host header of a request must name this service, for example as `localhost` or by the address that the
+    service is bound to.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Guard(AiohttpGuard):
         return self._policy
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Handle a request. A failing database is reported at once instead of being waited for, because a
-        client waits.
+        """Handle a request. If the database fails meanwhile, report that at once instead of waiting until it
+        works, because a client waits for the answer.
         """
         ANSWERING.set(True)  # for this request only: aiohttp gives each connection's task its own context
         return await super().handle(request, handler)

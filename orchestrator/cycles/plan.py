@@ -25,7 +25,8 @@ class CyclePhase(StrEnum):
 class CycleFacts:
     """The facts from which a cycle is planned.
 
-    `tasks_waiting` counts unfinished tasks. `memory_fraction` is the used share (0 to 1) of the memory limit.
+    `tasks_waiting` counts unfinished tasks. `memory_fraction` is the used share (0 to 1) of the memory limit
+    of this process's container.
     """
 
     backends: tuple[Backend, ...]

@@ -55,8 +55,8 @@ class NoteStore:
             return {row["agent"]: {key: row[key] for key in ("text", "model", "made_at")} for row in rows}
 
     def is_current(self, agent: str, digest_sha: str) -> bool:
-        """Return True if the stored note of the agent has this SHA-256, which covers the model, the prompt
-        and the digest that a note is written from.
+        """Return True if the agent's stored note was written from the same input. `digest_sha` is the SHA-256
+        (hex) of that input: the model's name, the prompt, and the digest of the agent's files.
         """
         with self._database.connect() as db:
             row = db.execute("SELECT digest_sha FROM notes WHERE agent = ?", (agent,)).fetchone()
@@ -89,8 +89,11 @@ class NoteWriter:
         self._chat_model = chat_model
 
     async def write_notes(self, folders: Collection[str], agents: Mapping[str, Agent]) -> NotesReport:
-        """Write a note for each folder whose knowledge has changed, and delete the notes of agents without
-        knowledge. If a backend fails, only the note that it was to write is skipped.
+        """Write a note about each knowledge folder that has changed, and delete the notes of agents without
+        knowledge. Return which notes were written, unchanged or skipped.
+
+        `folders` has the names of the folders, which are those of their agents. If a backend fails, only the
+        note that it was to write is skipped.
         """
         report = NotesReport()
         for name in folders:

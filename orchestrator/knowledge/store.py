@@ -30,7 +30,7 @@ class KnowledgeStore:
         self._database = database
 
     def known(self, agent: str) -> dict[str, Known]:
-        """Return what is known of the agent's embedded files, by path."""
+        """Return the stored facts about each embedded file of the agent, by the file's path."""
         with self._database.connect() as db:
             rows = db.execute(
                 "SELECT path, sha256, size, mtime_ns, model FROM files WHERE agent = ?", (agent,)

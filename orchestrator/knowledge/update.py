@@ -175,7 +175,9 @@ class KnowledgeUpdater:
                 known[path] = f"{len(whys)} passage(s) found by their words only: {whys[0]}"
 
     async def _still_refused(self) -> list[str]:
-        """Return a line for each file in which a refused passage still has no vector."""
+        """Return, for the update's report, a line about each file in which a passage that the backend refused
+        to embed still has no vector. Forget the files that no longer have such a passage.
+        """
         for agent, paths in self._refused.items():
             lacking = (
                 await asyncio.to_thread(self._store.files_lacking_vectors, agent, self._model)

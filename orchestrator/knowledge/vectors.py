@@ -22,7 +22,7 @@ def text_sha(text: str) -> str:
 
 
 class VectorCache:
-    """The vectors in the database. Its methods block."""
+    """The cache of embedding vectors in the database, by text and model. Its methods block."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -64,8 +64,8 @@ class VectorCache:
             )
 
     def drop_unused(self, older_than_s: float, max_unused: int = MAX_UNUSED) -> int:
-        """Delete vectors that no chunk uses if they are older than `older_than_s`, and all but the newest
-        `max_unused` of the others. Return how many were deleted.
+        """Delete vectors that no chunk uses: first those older than `older_than_s` seconds, then all but the
+        newest `max_unused` of the remaining unused ones. Return how many were deleted.
         """
         unused = "FROM vectors WHERE text_sha NOT IN (SELECT text_sha FROM chunks)"
         with self._database.connect() as db:

@@ -29,14 +29,16 @@ class Backend:
 
     @property
     def of_this_machine(self) -> bool:
-        """Return True if the backend runs on this machine, because the host agent can recover only such a
-        backend.
+        """Return True if the backend runs on this machine. Only such a backend can be recovered by this
+        machine's host agent.
         """
         return self.name == self.kind
 
     @property
     def down(self) -> bool:
-        """Return True if the backend should be healthy but is not."""
+        """Return True if the backend is unhealthy although an address is configured for it and it seems to be
+        installed.
+        """
         return self.used and not self.healthy and not self.absent
 
     def serves(self, model: str) -> bool:

@@ -21,12 +21,12 @@ class BackendBreakerState(StrEnum):
 
 @dataclass(frozen=True)
 class BackendBreakerPolicy:
-    """When the breaker opens, and for how many seconds.
+    """The limits that decide when a backend's circuit breaker opens, and for how many seconds.
 
-    `failures` failed calls in a row open it, and so do `failures` failed checks in a row. Each opening in a
-    row lasts twice as long as the previous one, up to a maximum; openings by failed checks and by failed
-    calls have times of their own. A trial that has not ended after `trial_s` seconds does not block the next
-    one.
+    `failures` failed calls in a row open it, and so do `failures` failed health checks in a row. It stays
+    open for `check_open_s` if failed checks opened it, and for `call_open_s` if failed calls did. The time
+    doubles with each opening in a row, up to `max_check_open_s` or `max_call_open_s`. A trial call that has
+    not ended after `trial_s` seconds does not block the next one.
     """
 
     failures: int = 3
@@ -50,11 +50,11 @@ class BackendBreakerPolicy:
 
 @dataclass(frozen=True)
 class BackendBreaker:
-    """The state of one backend's breaker.
+    """The state of one backend's circuit breaker, which decides whether calls and health checks may begin.
 
-    `failures` counts failed calls in a row, `missed` failed checks in a row, `opens` openings in a row.
-    `by_call` is True if failed calls opened the breaker. `until` is when OPEN ends, or when the trial of
-    HALF_OPEN stops blocking the next one.
+    `failures` counts failed calls in a row, `missed` failed health checks in a row, and `opens` the openings
+    since the breaker was last closed. `by_call` is True if failed calls opened the breaker. `until` is when
+    an open breaker admits a trial call, or when the running trial of a half-open one stops blocking the next.
     """
 
     policy: BackendBreakerPolicy = field(default_factory=BackendBreakerPolicy)
@@ -70,7 +70,9 @@ class BackendBreaker:
         return self.state is BackendBreakerState.CLOSED or now >= self.until
 
     def wants_check(self, now: float) -> bool:
-        """Return True if a health check is useful at `now`, although it may have to wait for a time-out."""
+        """Return True if a health check should be made at `now`. None should be made while the breaker is
+        open because of failed checks, since the check would probably end in a time-out.
+        """
         return self.state is not BackendBreakerState.OPEN or self.by_call or now >= self.until
 
     def admitted(self, now: float) -> BackendBreaker:
@@ -94,8 +96,8 @@ class BackendBreaker:
         return BackendBreaker(self.policy)
 
     def call_failed(self, now: float) -> BackendBreaker:
-        """Return the breaker after a call failed at the time `now`. A failed trial opens the breaker again,
-        for longer.
+        """Return the breaker after a call failed at the time `now`. It opens after `policy.failures` failed
+        calls in a row; a failed trial opens it again, for longer.
         """
         return self._failed(now, by_call=True)
 

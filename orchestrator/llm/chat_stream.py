@@ -1,4 +1,4 @@
-"""Assemble an answer that arrives as lines of JSON (from Ollama's /api/chat). Pure."""
+"""Assemble a model's answer that a backend streams as lines of JSON (Ollama's /api/chat). Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ MAX_BYTES = 16 * 2**20  # a backend that never stops must not fill this process'
 
 
 class ChatStream:
-    """Assembles one answer. Only an answer that the backend marked `done` is complete."""
+    """One streamed answer of a model, assembled from its bytes as they arrive. It is complete only if the
+    backend marked it `done`.
+    """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -21,8 +23,9 @@ class ChatStream:
         self._done = False
 
     def take(self, data: bytes) -> bool:
-        """Add received bytes. Return True if they show that the backend is working. Raises BackendFailed if
-        they are not part of an answer, report an error, or are too many.
+        """Add received bytes. Return False if they are only white space, which does not show that the backend
+        is working; True otherwise. Raises BackendFailed if a line is not a JSON object or reports an error,
+        or if the answer becomes too long.
         """
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
@@ -33,8 +36,8 @@ class ChatStream:
         return bool(data.strip())
 
     def end(self) -> str:
-        """Return the whole text, after the backend closed the stream. Raises BackendFailed if the answer is
-        not complete.
+        """Return the text of the whole answer, after the backend closed the stream. Raises BackendFailed if
+        the last line is malformed, or if the backend did not mark the answer `done`.
         """
         self._line(self._rest)
         if not self._done:

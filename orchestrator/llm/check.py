@@ -58,8 +58,8 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, s
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return True if nothing listens at the address or its name is unknown; False if the backend hangs or
-    gives a broken answer.
+    """Return True if the error of a request means that nothing listens at the server's address, or that its
+    host name is unknown; False for any other error, such as a time-out or a broken answer.
     """
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return True

@@ -168,9 +168,10 @@ class LlmClient:
         return self._session.post(url, json=body, timeout=timeout, headers=headers)
 
     async def _call(self, model: str, path: str, use: Use[T], kind: str | None = None) -> T:
-        """Choose a backend of this kind (None: any) that has the model, and return the result of `use`, which
-        calls it. Record success or failure on the health board. Raises BackendError if no backend can be
-        called or the call fails.
+        """Choose a backend of this kind (None: any) that has the model, call `use` with it to send the
+        request, and return what `use` returns. Record success or failure on the health board. Raises
+        BackendError if no backend can be called or the call fails; `path`, the request's path, is for its
+        message.
         """
         async with self._slots:
             backend = await self._take(model, kind)

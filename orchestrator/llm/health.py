@@ -1,8 +1,8 @@
 """Track the health of all backends, and choose the backend for the next call.
 
-Every cycle begins by checking all backends in parallel. The board stores the last result, the breaker and the
-number of running calls of each backend. A call that finds a backend dead updates the board for every other
-caller, so that no two callers wait for the same time-out.
+Every cycle of the orchestrator begins by checking all backends in parallel. The health board stores each
+backend's last result, its breaker and the number of its running calls. A call that finds a backend dead
+updates the board for every other caller, so that no two callers wait for the same time-out.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ class HealthBoard:
             return self.backends
 
     async def serving(self, model: str, kind: str | None = None) -> Backend | None:
-        """Return the backend of this kind (None: any) for a call to this model; None if there is none. Checks
-        the backends once more before returning None.
+        """Return the backend to use for a call to this model: a healthy one of this kind (None: any) that has
+        the model and whose breaker admits a call. If there is none, check all backends again, unless that was
+        done in the last second; return None if there is still none.
         """
         for max_age_s in (FRESH_S, RETRY_S):
             backends = await self.fresh(max_age_s)
@@ -113,10 +114,11 @@ class HealthBoard:
         self._judge(name, self.breakers[name].abandoned(time.monotonic()))
 
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
-        """Record that a call begun by `take` failed.
+        """Record that a call begun by `take` failed. `detail` says why.
 
         `lost` means that there was no answer, so the backend counts as down until the next check. `gone`
-        means that nothing listens there, so the next successful check closes its breaker.
+        means that nothing listens at its address, which the breaker counts as a failed health check, so that
+        the next successful check may close it.
         """
         self.in_flight[name] -= 1
         breaker, now = self.breakers[name], time.monotonic()

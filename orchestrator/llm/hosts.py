@@ -1,7 +1,7 @@
 """Choose the backend for the next call: a healthy one on the machine with the fewest running calls. Pure.
 
-The calls of machines are compared, not of backends, because Ollama and MLX on one machine share its GPU. On
-one machine MLX is preferred, because it batches requests.
+Running calls are counted per machine, not per backend, because Ollama and MLX on one machine share its GPU.
+Of two backends on one machine, MLX is preferred, because it batches requests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ KINDS = ("mlx", "ollama")
 
 
 def named(mlx_urls: Iterable[str], ollama_urls: Iterable[str]) -> dict[str, str]:
-    """Return the backends' addresses by name, in order of preference; a kind without addresses gets one entry
-    with "".
+    """Name the backends `mlx`, `mlx-2`, …, `ollama`, `ollama-2`, … and return their addresses by name, in
+    order of preference. A kind without addresses gets one entry with an empty address.
     """
     found: dict[str, str] = {}
     for kind, urls in zip(KINDS, (mlx_urls, ollama_urls), strict=True):

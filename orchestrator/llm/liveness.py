@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class SilenceLimits:
-    """How many seconds a backend may send nothing: before the first data (`first_s`), and afterwards
-    (`next_s`).
+    """The limits of a backend's silence during a call: how many seconds it may send nothing before its first
+    data (`first_s`), and between later data (`next_s`).
 
-    During silence, it gets a liveness request every `check_s` seconds. If it leaves `misses` requests in a
-    row unanswered, it hangs.
+    During silence, it gets a liveness request every `check_s` seconds. If it leaves `misses` of them in a row
+    unanswered, it counts as hung before these limits.
     """
 
     first_s: float = 300.0
@@ -42,7 +42,9 @@ class CallSilence:
         return CallSilence(self.limits, now, begun=True)
 
     def checked(self, answered: bool) -> CallSilence:
-        """Return the silence after a liveness request that was answered or not."""
+        """Return the silence after one more liveness request, which resets `missed` if the backend answered
+        it, and increases it otherwise.
+        """
         return replace(self, missed=0 if answered else self.missed + 1)
 
     def is_short(self, now: float) -> bool:

@@ -12,11 +12,12 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal always installs it
 
 @dataclass(frozen=True)
 class Presence:
-    """The backends that this process ever saw healthy (`seen`), and those whose outage the host agent knows
-    (`reported`).
+    """Decides which backends are absent (not installed). `seen` names the backends that this process ever
+    found healthy, `reported` those whose outage the host agent has accepted to repair.
 
-    A backend counts as absent if it was never seen healthy, the host agent knows of its outage and could not
-    start it, and another backend is healthy. If it counted as down, it would be a permanent fault.
+    A backend counts as absent if it is unreachable although its outage was reported, was never seen healthy,
+    and another backend is healthy. If it counted as down, it would be a permanent fault. The MLX server is
+    never absent, because Vestal always installs it.
     """
 
     seen: frozenset[str] = frozenset()

@@ -18,8 +18,8 @@ HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
-    """Set up crash dumps, the limit of open files, and the JSON log; a log that cannot be written never
-    raises.
+    """Set up crash dumps, the limit of open files, and the JSON log, whose lines name this process
+    `component`. A log line that cannot be written is dropped and raises nothing.
     """
     output.protect(component)
     faulthandler.enable()
@@ -30,8 +30,8 @@ def begin(component: str) -> None:
 
 
 async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | None:
-    """Run the loops until SIGTERM or SIGINT, and return None. If a loop ends earlier, return its
-    exception.
+    """Run the loops until SIGTERM or SIGINT, and return None. If a loop ends earlier, return its exception,
+    or a RuntimeError if it had none.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

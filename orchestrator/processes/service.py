@@ -1,4 +1,5 @@
-"""The orchestrator's main process: the API, the cycles and the health monitor, until SIGTERM.
+"""The orchestrator's main process, until SIGTERM: the API, the cycles (each checks the LLM servers, then
+works on tasks and knowledge) and the health monitor.
 
 It ends with `os._exit`, because an orderly exit would close the connections of a running step, which would
 then be recorded as failed. Finished steps are in the database; an unfinished step runs again at the next

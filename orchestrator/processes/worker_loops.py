@@ -19,13 +19,15 @@ CHECK_EVERY_S = 2.0
 
 
 def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
-    """Return the loops of a process that works on tasks, to be run until it stops."""
+    """Return the loops that a process that works on tasks runs until it stops. With Postgres, they share the
+    tasks with other workers; with SQLite, they watch for the loss of the tasks' file.
+    """
     return [_share_tasks(container) if container.membership else _end_when_lost(container)]
 
 
 async def _end_when_lost(container: Container) -> None:
-    """Raise DatabaseFailed when the tasks' file has been deleted, because only a new process can create
-    another one.
+    """Wait until the SQLite file with the tasks has been moved or deleted, then raise DatabaseFailed, because
+    only a new process can create another file.
     """
     while not container.tasks.is_lost:  # noqa: ASYNC110 - no event announces a deleted file
         await asyncio.sleep(CHECK_EVERY_S)
@@ -39,10 +41,12 @@ async def _share_tasks(container: Container) -> None:
 
 
 async def leave(container: Container) -> None:
-    """Return running tasks to the queue, so that no task waits until this worker counts as dead.
+    """Return this worker's running tasks to the shared queue, so that other workers take them at once instead
+    of first having to find this worker dead.
 
-    First stop taking tasks, because this worker would otherwise take the returned tasks again, and end with
-    them. The tasks are looked up repeatedly, to find one that was being taken at that moment.
+    First stop taking tasks, because this worker would otherwise take the returned tasks again. The tasks are
+    looked up repeatedly, to find one that was being taken at that moment. If the database fails, that is
+    logged. Without a shared queue (SQLite), do nothing.
     """
     if container.membership is None or not container.tasks.started:
         return

@@ -1,8 +1,9 @@
-"""Decide when the recovery webhook may be posted again. Pure: time is an argument, in monotonic seconds.
+"""Decide when an outage may be posted again to the recovery webhook, which the host agent's listener serves.
+Pure: time is an argument, in monotonic seconds.
 
 An outage of hours must not cause a post each second, although the listener lets all callers share one
-recovery pass. So the pause doubles while the same outage lasts, and is never shorter than the listener asked
-for. A backend that is not installed is not an outage: it is mentioned once an hour.
+recovery pass. So the pause between posts doubles while the same outage lasts, and is never shorter than the
+listener asked for. A backend that is not installed is not an outage: it is mentioned once an hour.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ docs/decisions/0013-recover-names-services-it-cannot-start.md.
 
 @dataclass(frozen=True)
 class ListenerAnswer:
-    """The listener's answer to a post.
+    """The answer of the host agent's listener to a post that reports an outage.
 
     `status` is the HTTP status, 0 without an answer. `retry_after_s` is the pause that the listener asked
-    for, `detail` a sentence for people. `backends` has the backends, `mlx` or `ollama`, that the recovery
-    pass will not start now, and why: `recovering` (the supervisor is already starting it), `open` (given up
-    for now) or `manual_stop` (a person stopped it).
+    for, `detail` a sentence for people. `backends` maps each backend (`mlx` or `ollama`) that the recovery
+    pass will not start now to the reason: `recovering` (the supervisor is already starting it), `open` (given
+    up for now) or `manual_stop` (a person stopped it).
     """
 
     status: int
@@ -44,8 +45,11 @@ class ListenerAnswer:
 
 @dataclass(frozen=True)
 class ReportPace:
-    """How often the current outage was reported (`posts`), for which backends (`reported`), and when the next
-    post is due.
+    """The pace of the reports of one outage to the host agent: how often it was reported (`posts`), for which
+    backends (`reported`), and when the next post is due.
+
+    `due_at` is when this process's own pause ends, `asked_until` when the pause that the listener asked for
+    ends, and `absent_due_at` when backends that are not installed may be mentioned again.
     """
 
     posts: int = 0
@@ -79,8 +83,9 @@ class ReportPace:
     def after(
         self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
     ) -> ReportPace:
-        """Return the pace after a post. `interval_s`, the monitor's interval, limits this process's own
-        pause, but not the pause that the listener asked for.
+        """Return the pace after a post that the listener answered with `answer`. `interval_s`, the interval
+        of the health monitor, is an upper limit for this process's own pause, but not for the pause that the
+        listener asked for.
         """
         posts = self.posts + 1 if set(down) <= self.reported else 1
         max_s = min(interval_s, MAX_PAUSE_S)

@@ -1,4 +1,6 @@
-"""Report to the host agent which backend is down: POST {"ollama": bool, "mlx": bool, "ts": …}."""
+"""Report to the host agent which backend is down: POST {"ollama": bool, "mlx": bool, "ts": …}. True means
+that the backend is healthy or not used; `ts` is the time in seconds since 1970.
+"""
 
 from __future__ import annotations
 
@@ -122,16 +124,16 @@ def _answer(status: int, retry_after: str | None, body: dict[str, Any]) -> Liste
 
 
 def _not_recovering(services: object) -> dict[str, str]:
-    """Return the backends in the listener's `services` that its pass will not start, and why. States that are
-    unknown here, as from a newer agent, are ignored.
+    """Return the backends in the listener's `services` that its recovery pass will not start, each with the
+    state that is the reason. States that are unknown here, as from a newer agent, are ignored.
     """
     states = services.items() if isinstance(services, dict) else ()
     return {str(name): state for name, state in states if isinstance(state, str) and state in EXPLANATIONS}
 
 
 def _reasons(states: Mapping[str, str], down: Iterable[str]) -> list[str]:
-    """Return, for each backend that is down and that no recovery pass will start, a clause that says why, and
-    the remedy.
+    """Return a clause for each backend in `down` that the recovery pass will not start: its name, the reason,
+    and the remedy if a person has to act. `states` is the result of `_not_recovering`.
     """
     return [f"{name}: {EXPLANATIONS[states[name]]}" for name in down if name in states]
 

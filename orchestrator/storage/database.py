@@ -23,8 +23,9 @@ waited for.
 
 @asynccontextmanager
 async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
-    """Enter the lock (of `Database.lock`) in a thread, so that a server that hangs does not block the event
-    loop. Yields True if the lock is held, and False if another process has it.
+    """Hold a lock of `Database.lock` during the `async with` block. It is acquired and released in a thread,
+    so that a server that hangs does not block the event loop. Yields True if the lock is held, and False if
+    another process has it.
     """
     with ExitStack() as stack:
         got = await asyncio.to_thread(stack.enter_context, lock)
@@ -41,7 +42,7 @@ class Row(Protocol):
 
 
 class Result(Protocol):
-    """The rows of a statement."""
+    """The result of an SQL statement: its rows, and the number of rows that it affected (`rowcount`)."""
 
     rowcount: int
 
@@ -53,7 +54,7 @@ class Result(Protocol):
 
 
 class Connection(Protocol):
-    """An open connection, in a transaction."""
+    """A connection to the database, with a transaction begun."""
 
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Result: ...
 
@@ -61,15 +62,17 @@ class Connection(Protocol):
 
 
 class Database(ABC):
-    """A database. `name` is shown to people, without a password; `notices` are sentences about repairs."""
+    """The interface of the orchestrator's database. `name` is shown to people and contains no password;
+    `notices` has a sentence for each repair of the database.
+    """
 
     name: str
     notices: list[str]
 
     @abstractmethod
     def prepare(self) -> None:
-        """Create tables that are missing. Raises ConfigError or OSError if the database cannot be used, and
-        DatabaseFailed if it cannot be used for now.
+        """Create tables that are missing. Raises ConfigError or OSError if the database can never be used as
+        it is configured, and DatabaseFailed if it cannot be used at present.
         """
 
     @abstractmethod
@@ -102,20 +105,20 @@ class Database(ABC):
 
     @abstractmethod
     def packed(self, vector: list[float]) -> object:
-        """Encode a vector for the column `vectors.vector`."""
+        """Return the vector as it is stored in the column `vectors.vector`."""
 
     @abstractmethod
     def unpacked(self, value: Any) -> list[float]:
-        """Decode a value of the column `vectors.vector`."""
+        """Return the vector that `value`, read from the column `vectors.vector`, contains."""
 
     def meta(self, key: str) -> str | None:
-        """Return the value stored under `key`; None if there is none."""
+        """Return the value that `set_meta` stored under `key` in the table `meta`; None if there is none."""
         with self.connect() as db:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row["value"])
 
     def set_meta(self, key: str, value: str) -> None:
-        """Store `value` under `key`."""
+        """Store `value` under `key` in the table `meta`, in place of an earlier value."""
         with self.connect() as db:
             db.execute(
                 "INSERT INTO meta (key, value) VALUES (?, ?)"

@@ -158,8 +158,8 @@ class PostgresDatabase(Database):
                         _got(connection, f"SELECT pg_advisory_unlock({KEY}) AS got", name)
 
     def hold_lock(self, name: str) -> HeldLock | None:
-        """Take the lock `name` and hold it until it is ended or this process dies. Return None if another
-        process has it. Raises DatabaseFailed if the server fails.
+        """Take the lock `name`, which is held until `HeldLock.end` is called or this process dies. Return
+        None if another process has it. Raises DatabaseFailed if the server fails.
         """
         import psycopg
 
@@ -176,8 +176,9 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
-        """Wait for the lock `name`, and hold it during one transaction. A process that freezes meanwhile
-        loses the lock.
+        """Wait for the lock `name`, and hold it during the `with` block. The server releases it after
+        IDLE_IN_TRANSACTION_S seconds in the block, so that a frozen process does not keep it. Raises
+        DatabaseFailed if the server fails.
         """
         with self._transaction() as connection:
             _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", name)

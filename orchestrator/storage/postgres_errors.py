@@ -55,8 +55,8 @@ def remedy(sentence: str, unusable_url: bool = False) -> str | None:
 
 
 def meanwhile(sentence: str, otherwise: str) -> str:
-    """Return the remedy for an error that may also disappear by itself; `otherwise` if the message is not a
-    known one.
+    """Return what a person can do about a temporary error with the message `sentence`; return `otherwise` if
+    the message is not a known one.
     """
     return next((advice for sign, advice in TEMPORARY if sign in sentence), otherwise)
 

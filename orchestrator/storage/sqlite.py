@@ -99,8 +99,9 @@ class SqliteDatabase(Database):
         return None if cause is None else sqlite_failure(self.path, error, cause)
 
     def _fail(self, error: sqlite3.Error | OSError) -> NoReturn:
-        """Raise DatabaseFailed for this error; if the error says that the file is damaged, repair the file
-        first. A sqlite3.Error that is a bug is raised unchanged.
+        """Raise DatabaseFailed for this error; a sqlite3.Error that is a bug is raised unchanged. If the
+        error says that the file is damaged, first move the file aside, or rebuild the full-text index if only
+        that is damaged.
         """
         cause = cause_of(error)
         if cause is FailureCause.DAMAGED:
@@ -168,8 +169,8 @@ def sqlite_failure(path: Path, error: BaseException, cause: FailureCause) -> Dat
 
 
 def _cause_by_disk(folder: Path) -> FailureCause:
-    """Return what is wrong with the disk of `folder`. SQLite itself reports every such fault as "disk I/O
-    error" or "unable to open".
+    """Return what is wrong with the disk of `folder`: READ_ONLY, FULL, or DISK for any other fault. SQLite
+    itself reports all of them as "disk I/O error" or "unable to open".
     """
     try:
         disk = os.statvfs(folder)

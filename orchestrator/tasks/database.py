@@ -22,7 +22,7 @@ WAIT_FOR_CONNECTION_S = 86_400.0  # beyond this, DBOS backs off by itself: see P
 
 
 class TaskDatabase(Protocol):
-    """What the task queue needs from a database, SQLite or Postgres."""
+    """What the task queue needs from the database in which DBOS stores the tasks, SQLite or Postgres."""
 
     @property
     def url(self) -> str:
@@ -78,7 +78,9 @@ class TaskDatabase(Protocol):
         ...
 
     def damaged(self) -> None:
-        """Move a damaged database file aside. The next start of this process creates an empty one."""
+        """Move the database's file aside if it is corrupt, after an error that reports damage. The next start
+        of this process then creates an empty file.
+        """
         ...
 
     @property
@@ -104,7 +106,9 @@ class TaskDatabase(Protocol):
 
 
 class SqliteTasks:
-    """The tasks in a SQLite file that only DBOS uses, for one orchestrator."""
+    """Implements `TaskDatabase` with a SQLite file that only DBOS uses, for one orchestrator without other
+    workers.
+    """
 
     executor = "orchestrator"
     max_active: int | None = None
@@ -150,8 +154,8 @@ class SqliteTasks:
         return None if cause is None else sqlite_failure(self.path, error, cause)
 
     def check_writable(self) -> None:
-        """Write the version of the file's tables unchanged, for which SQLite writes a page. Raises
-        DatabaseFailed if that is impossible.
+        """Raise DatabaseFailed if the file cannot be written. The test writes the file's `user_version` again
+        with the same value, which changes nothing but makes SQLite write a page.
         """
         try:
             uri = f"file:{self.path}?mode=rw"  # a deleted file is not created again
@@ -184,7 +188,7 @@ class SqliteTasks:
 
 @dataclass(frozen=True)
 class PostgresTasks:
-    """The tasks in DBOS's schema `dbos`, in the Postgres that all workers share."""
+    """Implements `TaskDatabase` with DBOS's schema `dbos` in the Postgres that all workers share."""
 
     connect: PatientConnect
     membership: Membership
@@ -205,7 +209,9 @@ class PostgresTasks:
         return self.membership.worker
 
     def prepare(self) -> str:
-        """Register this worker. DBOS then resumes the tasks that this worker was running when it died."""
+        """Register this worker in the table of workers. DBOS then resumes the tasks that this worker was
+        running when it died. Return "", because nothing is repaired.
+        """
         self.membership.join()
         return ""
 

@@ -26,7 +26,7 @@ while the client waits.
 
 
 def install(database: TaskDatabase) -> None:
-    """Install the handler for all of SQLAlchemy's engines in this process; only DBOS uses SQLAlchemy."""
+    """Install an `ErrorHandler` for all SQLAlchemy engines in this process; only DBOS uses SQLAlchemy."""
     from sqlalchemy import Engine, event
 
     event.listen(Engine, "handle_error", ErrorHandler(database))
@@ -40,10 +40,11 @@ class ErrorHandler:
         self._reported = ""
 
     def __call__(self, context: Any) -> DatabaseFailed | None:
-        """Return the error to raise in place of the driver's if a client waits for an answer.
+        """Return the error to raise in place of the driver's if a client waits for an answer and the cause is
+        the disk or a damaged database; otherwise None. A corrupt file is moved aside.
 
-        Otherwise return None. If the disk is full or read-only, first block until the database can be written
-        and mark the error as a lost connection, so that DBOS tries again. `context` is SQLAlchemy's
+        If no client waits and the disk is full, read-only or broken, first block until the database can be
+        written, and mark the error as a lost connection, so that DBOS tries again. `context` is SQLAlchemy's
         ExceptionContext.
         """
         cause = cause_of(context.original_exception)

@@ -26,7 +26,9 @@ NOTHING: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Question:
-    """The messages to a model, and how many of the sources fit into them."""
+    """The messages that ask an agent's model for its answer, and how many of the given sources (chunks of the
+    agent's knowledge) fit into them.
+    """
 
     messages: Messages
     sources_used: int
@@ -40,8 +42,8 @@ def answer(
     room_tokens: int,
     about: str = "",
 ) -> Question:
-    """Return one agent's question: the goal, the agent's `part` of it, and the `sources`, in at most
-    `room_tokens` tokens.
+    """Return the messages that ask one agent for its answer: the goal, the agent's `part` of it, and the
+    `sources`, in at most `room_tokens` tokens.
 
     Sources are cut first, the goal last. `about` says what the agent's knowledge is about. It is included if
     all sources fit and leave room.

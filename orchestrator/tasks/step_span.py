@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @contextmanager
 def step_span(tracer: Tracer | None, name: str, task_id: str, parent: str | None) -> Iterator[None]:
     """Create a trace span that covers the `with` block. Requests that are sent within the block belong to the
-    span.
+    span. `parent` is the traceparent of the span around it; None begins a new trace.
 
     Without a tracer, do nothing. An exception ends the span with the exception's name as the error.
     """

@@ -98,8 +98,9 @@ class Steps:
         return {"parts": [vars(part) for part in parts], "note": note}
 
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
-        """Return {"sources": […], "note": ""}: the chunks in the agent's knowledge that are nearest to the
-        goal.
+        """Return {"sources": […], "note": …}: the chunks in the agent's knowledge that are nearest to the
+        goal, and a sentence that says why they were found by words alone or not reranked; "" if they were
+        not.
         """
         agent = self._agent(name)
         query = goal[:MAX_QUERY_CHARS]

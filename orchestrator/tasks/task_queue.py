@@ -132,14 +132,14 @@ class TaskQueue:
 
     @property
     def stored(self) -> StoredTasks:
-        """Return the tasks as they are stored. Only valid after `start`."""
+        """Return an object that reads and changes the tasks in DBOS's tables. Only valid after `start`."""
         return StoredTasks(self._dbos.DBOS, QUEUE, self._here)
 
     async def submit(
         self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None
     ) -> str:
-        """Accept a task and return its id. If a task with the same `key` was accepted before, return the id
-        of that task.
+        """Accept a task and return its id. `key` is the client's idempotency key: if a task with the same key
+        was accepted before, return the id of that task.
 
         Raises IdempotencyConflict if the earlier task has another goal or other agents, QueueFull if there
         are too many unfinished tasks, and DatabaseFailed if the database fails. The tasks are compared again
@@ -246,7 +246,7 @@ class TaskQueue:
     async def _answering(self, else_: str = "") -> AsyncIterator[None]:
         """Limit the time of the `async with` block, which asks the database. Raises DatabaseFailed if the
         database fails or does not answer in time, because DBOS itself would wait without a limit. `else_` is
-        added to the message about the time.
+        a sentence to add to the message about the time-out.
         """
         try:
             async with self._translated(), asyncio.timeout(ANSWER_WITHIN_S):

@@ -23,8 +23,8 @@ FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINI
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
-    """Return a task as the list shows it. `given_up` means that it was cancelled because too many workers
-    died while running it, which shows as failed.
+    """Return a task, which DBOS recorded as `status`, as the API's list of tasks shows it. `given_up` means
+    that it was cancelled because too many workers died while running it, which is shown as failed.
     """
     task = _task_of(status)
     return {
@@ -42,9 +42,10 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
 def detail(
     status: Any, steps: list[Mapping[str, Any]], running: Mapping[str, str] | None, given_up: bool = False
 ) -> dict[str, Any]:
-    """Return a whole task: its steps, answers and sources, or why it failed.
+    """Return a whole task as the API shows it: its steps, answers and sources, or why it failed.
 
-    `running` maps the names of running steps to what they wait for, "" if they do not wait.
+    `status` and `steps` are DBOS's records of the task and of its finished steps. `running` maps the names of
+    running steps to what they wait for, "" if they do not wait.
     """
     view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}
@@ -65,7 +66,7 @@ def detail(
 
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:
-    """Return True if the stored task has this goal and these agents."""
+    """Return True if the task that DBOS recorded as `status` has the goal and the agents of `task`."""
     stored = _task_of(status)
     return all(stored.get(part) == task[part] for part in ("goal", "agents"))
 

@@ -72,8 +72,9 @@ async def _answered(steps: Steps, goal: str, part: SubTask, retrieve: Run, answe
 
 
 def _result_of(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
-    """Return one agent's answer, or the reason if it failed with TaskFailed. Any other exception, such as
-    cancellation, is raised.
+    """Return what the task's result says about one agent: its answer, or the reason if it failed with
+    TaskFailed. `end` is what the agent's steps returned or raised; any other exception, such as cancellation,
+    is raised.
     """
     result: dict[str, Any] = {
         "agent": part.agent,

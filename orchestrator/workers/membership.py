@@ -23,8 +23,8 @@ LOCK = "workers"  # no worker joins while another is declared dead
 
 
 class Membership:
-    """This process as a worker. The name `worker` survives restarts; the incarnation identifies this run of
-    the process.
+    """This process's own row in the table of workers. The worker's name `worker` survives restarts; the
+    incarnation identifies this run of the process.
     """
 
     def __init__(self, database: PostgresDatabase, worker: str) -> None:

@@ -14,7 +14,9 @@ from orchestrator.workers.watch import BEAT_S, NO_HEARTBEAT, Heartbeat, Heartbea
 
 
 class Tasks(Protocol):
-    """The stored tasks. All methods block. `here` has the ids of the tasks that run in this process."""
+    """What the reaper needs from the stored tasks. All methods block. `here` has the ids of the tasks that
+    run in this process.
+    """
 
     here: set[str]
 
@@ -49,8 +51,8 @@ class Reaper:
         self._last_failure = ""
 
     async def run(self) -> None:
-        """Do a round every few seconds until cancelled. A failing database is logged and waited for. Raises
-        DeclaredDead if other workers declared this one dead.
+        """Call `round` every few seconds until cancelled. If the database fails, log that, and try again.
+        Raises DeclaredDead if other workers declared this one dead.
         """
         while True:
             try:

@@ -66,7 +66,7 @@ def _make_folder(folder: Path) -> None:
 
 
 class FileWatch:
-    """Tells by one cheap system call whether a file may have changed since its owner read it.
+    """Checks by one cheap system call whether a file may have changed since the caller read it.
 
     It may report a change that did not happen, but it misses none.
     """
@@ -82,7 +82,9 @@ class FileWatch:
         return self._seen is not None and self._seen == self._read
 
     def confirm(self) -> None:
-        """Record that the content which the caller read after the last `is_unchanged` is correct."""
+        """Make the file's state at the last call of `is_unchanged` the one that later calls compare with. The
+        caller has read the file since that call, and found its content correct.
+        """
         self._read = self._seen
 
     def forget(self) -> None:

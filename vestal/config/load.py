@@ -62,7 +62,9 @@ def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
 
 
 def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> dict[str, Any]:
-    """Return the file's data with the values of the environment in it."""
+    """Return `data`, the contents of the configuration file, overridden by the values of the environment
+    variables.
+    """
     # A section with nothing in it (`mlx:`) is null in YAML, and stands for its defaults.
     merged = {key: deepcopy(value) for key, value in data.items() if value is not None}
     for path, (_, value) in variables.items():
@@ -78,10 +80,11 @@ def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> d
 
 
 def _with_ollama_host(settings: Settings, env: Mapping[str, str]) -> Settings:
-    """Return the settings with OLLAMA_HOST as the default of `ollama.base_url`.
+    """Return the settings with the address in OLLAMA_HOST as `ollama.base_url`, unless that is configured
+    already. Raises ConfigError if OLLAMA_HOST is invalid.
 
-    An OLLAMA_HOST with the MLX server's own address is ignored, because it serves to send Ollama's clients to
-    the MLX server.
+    An OLLAMA_HOST that names this machine's MLX server is ignored: a user sets it so that Ollama's clients
+    call the MLX server, and it does not say where Ollama is.
     """
     url = ollama_host.base_url(env)
     if url is None or "base_url" in settings.ollama.model_fields_set:
@@ -93,7 +96,11 @@ def _with_ollama_host(settings: Settings, env: Mapping[str, str]) -> Settings:
 
 
 def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
-    """Make paths absolute, and set the default that depends on the platform."""
+    """Return the configuration: the settings with absolute paths and, on a Mac, with another default of
+    `supervision.settle_after_kill_s`.
+
+    Relative paths begin at the folder of the configuration file `path`, or at `cwd` if there is no file.
+    """
     base = path.parent if path else cwd
     mlx = settings.mlx.model_copy(
         update={

@@ -38,7 +38,9 @@ def name_key(model: str) -> str:
 
 
 def find_named(model: str, items: Iterable[T], name_of: Callable[[T], str]) -> T | None:
-    """Return the item with exactly this name, or else one whose name differs only in upper and lower case."""
+    """Return the item with exactly this name, or else the first one whose name differs only in upper and
+    lower case; None if there is none. `name_of` returns an item's name.
+    """
     wanted, key, alike = canonical(model), name_key(model), None
     for item in items:
         name = canonical(name_of(item))

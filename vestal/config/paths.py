@@ -54,7 +54,9 @@ class Home:
 
     @property
     def token(self) -> Path:
-        """Return the file with the token for the listener and the orchestrator."""
+        """Return the file with the token that requests to the host agent's listener and to the orchestrator
+        need.
+        """
         return self.root / "token"
 
     @property
@@ -88,7 +90,7 @@ class Home:
 
     @property
     def journal_db(self) -> Path:
-        """Return the agent's journal, a SQLite database."""
+        """Return the SQLite file with the journal, the host agent's log of events."""
         return self.root / "journal.db"
 
     @property

@@ -1,4 +1,6 @@
-"""Turn pydantic's errors into sentences that name the place, the key and the remedy."""
+"""Turn pydantic's errors into sentences that name the key, the line of the file or the environment variable
+that set it, and the remedy.
+"""
 
 import difflib
 from collections.abc import Mapping

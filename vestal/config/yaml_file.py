@@ -22,7 +22,9 @@ class YamlFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def place(self, key: KeyPath) -> str:
-        """Return the place of the key, such as `vestal.yaml:7`, or of the nearest section around it."""
+        """Return the file and the line of the key, such as `vestal.yaml:7`, or of the nearest section around
+        it; only the file if it contains none of them.
+        """
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return f"{self.path}:{self.lines[key[:length]]}"
@@ -65,7 +67,9 @@ def _lines(path: Path, root: yaml.Node) -> dict[KeyPath, int]:
 
 
 def _walk(prefix: KeyPath, node: yaml.Node) -> Iterator[tuple[KeyPath, int]]:
-    """Yield the path and line of each key below the node; the items of a list have their index for a key."""
+    """Yield the key path and the line of each key below the node, whose own key path is `prefix`. The items
+    of a list have their index for a key.
+    """
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             key = (*prefix, str(key_node.value))

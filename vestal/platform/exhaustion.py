@@ -1,4 +1,6 @@
-"""Recognize errors that mean a lack of file descriptors or memory, and say nothing about the file."""
+"""Recognize errors that come from a lack of file descriptors or memory, and so do not mean that the file
+itself is missing or broken.
+"""
 
 from __future__ import annotations
 

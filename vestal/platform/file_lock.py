@@ -43,7 +43,9 @@ def try_lock(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    """Open a folder, or a file. A missing file is created; on a read-only disk an existing one is opened."""
+    """Open a folder or a file, and return its descriptor. A missing file is created; what cannot be written,
+    as on a read-only disk, is opened for reading. Raises OSError if both fail.
+    """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:

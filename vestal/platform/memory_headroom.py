@@ -18,7 +18,8 @@ SWAP_LIMIT = 0.95
 
 @dataclass(frozen=True)
 class Headroom:
-    """Says what is wrong with the machine's memory. An empty `shortage` means that there is enough.
+    """The judgement whether the machine has enough memory for another model server. `shortage` says what is
+    wrong, and is empty if there is enough.
 
     `needs_reboot` is true if waiting does not help, because only a reboot frees the memory.
     """

@@ -29,7 +29,7 @@ class PortHolder:
 
 
 def is_free(port: int, address: str = "127.0.0.1") -> bool:
-    """Return whether a server could bind the port now."""
+    """Return whether a server could bind the port at this address now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,7 +41,8 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 
 
 def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
-    """Return the process that listens on the port at this address or at all addresses, or None.
+    """Return the process that listens on the port at this address or at all addresses; None if there is none.
+    Its `pid` is None if the system does not disclose it.
 
     If a parent holds the socket and its child serves it, the child is returned.
     """
@@ -58,7 +59,9 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
 
 
 def _serving_process(port: int, pid: int | None) -> int | None:
-    """Return the child of `pid` that also has the listening socket, or `pid` if no child has it."""
+    """Return the child of `pid` that also has the listening socket; `pid` itself if no child has it or if
+    `pid` is None.
+    """
     try:
         children = [] if pid is None else psutil.Process(pid).children()
     except psutil.Error:
@@ -71,7 +74,9 @@ def _listens(pid: int, port: int) -> bool:
 
 
 def listening_at(pid: int) -> tuple[str, ...]:
-    """Return the addresses at which a process of this user listens, as `127.0.0.1:11434` or `[::1]:11434`."""
+    """Return the addresses at which a process of this user listens, as `127.0.0.1:11434` or `[::1]:11434`;
+    none if they cannot be read.
+    """
     try:
         sockets = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.Error:
@@ -96,7 +101,7 @@ def in_use_message(holder: PortHolder, setting: str) -> str:
 
 
 def parse_lsof(port: int, output: str) -> PortHolder | None:
-    """Return the first process in the output of `lsof -F pcL`; None if there is none."""
+    """Return the first process in `output`, printed by `lsof -F pcL` for the port; None if there is none."""
     fields: dict[str, str] = {}
     for line in output.splitlines():
         if line[:1] == "p" and "p" in fields:

@@ -78,7 +78,9 @@ def parse_netstat(queue_sizes: str, connections: str, port: int) -> TcpQueues:
 
 
 def _received_bytes(lines: Iterable[str], port: int) -> Iterable[int]:
-    """Yield, for each open connection to the port, the bytes that the server has not read."""
+    """Yield how many bytes the server has not read, for each open connection to the port in `lines`, which
+    `netstat -an` has printed.
+    """
     for line in lines:
         fields = line.split()
         is_open = len(fields) >= 6 and fields[5] in ("ESTABLISHED", "CLOSE_WAIT")

@@ -56,8 +56,8 @@ _STUCK_PREDECESSOR_S = 10.0
 class Child:
     """One supervised child: its process, its state, and the tasks that watch the process.
 
-    `on_change` is called after each change of its state, `on_restart_siblings` when it died and its siblings
-    may have to restart with it. `lifecycle` is its state, which `lifecycle.transition.step` replaces.
+    `lifecycle` is the child's state, which `lifecycle.transition.step` replaces at each input. `on_change` is
+    called after each input, `on_restart_siblings` if the child died and its siblings may have to restart.
     """
 
     def __init__(
@@ -102,10 +102,9 @@ class Child:
 
     @property
     def trial_at(self) -> float | None:
-        """Return the monotonic time at which the trial start of an open or half-open breaker is due, or has
-        begun.
+        """Return the monotonic time at which the next trial start of the child's circuit breaker is due.
 
-        None if the breaker is closed, or if no trial will follow.
+        During a trial, return when it began. None if the breaker is closed, or if no trial will follow.
         """
         return trial_at(self.lifecycle)
 
@@ -118,7 +117,7 @@ class Child:
     def begin(self, on_hold: bool) -> None:
         """Restore the saved state, then adopt the process of an earlier supervisor, or start one.
 
-        With `on_hold`, the start waits for ReleaseHold. A child that was stopped by hand is not started.
+        With `on_hold`, the child starts after the input ReleaseHold. A child stopped by hand is not started.
         """
         if self._store is not None and self.lifecycle.run == 0:
             record = self._store.load(self.name)
@@ -148,22 +147,22 @@ class Child:
         return True
 
     def machine_woke(self, slept_s: float) -> None:
-        """Report that the machine has slept, and probe the health of a child that is up at once."""
+        """Report to the lifecycle that the machine has slept. If the child is up, probe its health now."""
         self.send(MachineWoke(slept_s))
         self._probes.forget()
         self._probes.check_now()
 
     async def check_health(self) -> ProbeResult | None:
-        """Ask the process until it has answered, or is known to be busy or hung, and return the result.
+        """Probe the health of the process until it has answered, or is known to be busy or hung.
 
-        Return None if no process should answer, or if it was replaced meanwhile. A success is reported to the
-        lifecycle; a failure is not, so that the caller decides what to do.
+        Return the last result; None if the child is not up or has no health probe, or if its process ended or
+        was replaced meanwhile. A failure is not reported to the lifecycle: the caller decides what to do.
         """
         return await self._probes.check_health()
 
     @property
     def predecessors(self) -> list[int]:
-        """Return the PIDs of the processes that were asked to hand over to this one and have not ended."""
+        """Return the PIDs of the processes that were asked to hand over to a successor and have not ended."""
         return self._handovers.predecessors()
 
     async def hand_over(self) -> None:
@@ -184,7 +183,7 @@ class Child:
                 await self._handovers.wait_over()
 
     def keep_files(self) -> None:
-        """Write the PID file of a running process again if it is missing."""
+        """Write the PID file of a running process again if the file is missing or was changed."""
         self._process.keep_files()
 
     async def wait_for_launch(self) -> None:

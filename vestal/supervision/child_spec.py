@@ -56,7 +56,7 @@ class Launcher(Protocol):
     """
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
-        """Launch a process. Raises LaunchError or OSError if that fails."""
+        """Launch the process of `spec` and return its handle. Raises LaunchError or OSError on failure."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class ChildSpec:
     `env`               variables that are added to those of this process
     `log_path`          the file to which stdout and stderr are appended; None: those of this process
     `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
-    `find`              called with `pid_file` if that names no running process, because it was deleted or the
-                        disk was full: returns the PID of an earlier supervisor's process, but none of those
-                        in its second argument, or None
+    `find`              called if `pid_file` names no running process (it was deleted, or the disk was full),
+                        with that path and with PIDs to ignore: returns the PID of the process that an earlier
+                        supervisor launched, or None
     `adopt`             whether a process that was found is adopted; if not, it is terminated before the first
                         start
     `ready`             the probe that ends a start; None: the child is ready when it runs
@@ -76,13 +76,15 @@ class ChildSpec:
     `activity`          reads what the kernel shows of the process, so that a child that works is not taken
                         for hung; None: nothing is known of it
     `productive`        called with the PID of a process that has ended: returns whether it served any
-                        request. Its restart then counts `policy.productive_weight`; None: it did not
+                        request. If so, its restart counts `policy.productive_weight`. None: no process
+                        counts as productive
     `restart`           when a child that ended is restarted
     `fatal_exit_codes`  exit codes after which a restart is useless (78 is EX_CONFIG: a mistake in the
                         configuration)
     `pass_fds`          descriptors that stay open in the process, under the same numbers
-    `handover`          how long a handover to a successor may take; None: the program cannot do that
+    `handover`          how long a handover to a successor may take; None: the program cannot hand over
     `before_launch`     awaited before every launch; a LaunchError from it counts as a failed start
+    `launcher`          launches the process; None: `vestal.supervision.spawn` runs `command`
     """
 
     name: str

@@ -27,10 +27,9 @@ def status_of(child: ChildState, since: float, now: float) -> ChildStatus:
 
 
 def trial_at(child: ChildState) -> float | None:
-    """Return the monotonic time at which the trial start of an open or half-open breaker is due, or has
-    begun.
+    """Return the monotonic time at which the next trial start of the child's circuit breaker is due.
 
-    None if the breaker is closed, or if no trial will follow.
+    During a trial, return when it began. None if the breaker is closed, or if no trial will follow.
     """
     if child.breaker.state is BreakerState.CLOSED or not child.wanted:
         return None
@@ -40,8 +39,9 @@ def trial_at(child: ChildState) -> float | None:
 
 
 def _next_trial_in_s(child: ChildState, now: float) -> float | None:
-    """Return the seconds until an open breaker's trial start; None without an open breaker, or during the
-    trial.
+    """Return the seconds until the trial start of an open circuit breaker.
+
+    None if the breaker is closed, if its trial is under way, or if no trial will follow.
     """
     at = None if child.state is State.STARTING else trial_at(child)
     return None if at is None else max(0.0, at - now)

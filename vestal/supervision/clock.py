@@ -84,9 +84,9 @@ class FakeClock:
                 woken.set_result(None)
 
     async def run_for(self, seconds: float, turns: int = 20) -> None:
-        """Advance the time from one due sleeper to the next, and let each of them run until it sleeps again.
+        """Advance the time by `seconds`, from one due sleeper to the next, and let each of them run.
 
-        `turns` is how often the event loop runs for each of them.
+        The event loop runs `turns` times for each, which has to suffice until the sleeper sleeps again.
         """
         end = self._now + seconds
         for _ in range(turns):  # tasks that were just created reach their first sleep

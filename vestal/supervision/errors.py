@@ -35,7 +35,7 @@ class SupervisionError(Exception):
 
 
 class SpecError(SupervisionError):
-    """A child spec cannot work."""
+    """A child spec that cannot work: it has no name or no command, or its name is another child's too."""
 
     code = "bad_child_spec"
 
@@ -47,7 +47,7 @@ class UnknownChild(SupervisionError):
 
 
 class StoppedByHand(SupervisionError):
-    """A person stopped the child, so only a person's start brings it back."""
+    """A restart was requested of a child that a person stopped: only a person's start brings it back."""
 
     code = "stopped_by_hand"
 
@@ -73,7 +73,7 @@ class StopTimeout(SupervisionError):
 
 
 class WaitTimeout(SupervisionError):
-    """The child did not reach the state in time."""
+    """The child did not reach in time any of the states that the caller waits for."""
 
     code = "wait_timed_out"
     retryable = True

@@ -19,7 +19,7 @@ class NamedTasks:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run the coroutine as a task of this name."""
+        """Run the coroutine as a task of this name. An earlier one that has the name loses it and runs on."""
         task = asyncio.get_running_loop().create_task(work, name=f"{self._owner}:{name}")
         self._tasks[name] = task
         task.add_done_callback(self._finished)

@@ -50,20 +50,20 @@ class ChildProbes:
             self._start()
 
     def forget(self) -> None:
-        """Forget the questions that another process left unanswered, or that were asked before a sleep."""
+        """Forget the unanswered probes: the process was replaced, or the machine has slept since."""
         if self._health is not None:
             self._health.forget()
 
     def check_now(self) -> None:
-        """Probe the health of a child that is up at once, and then at the usual interval again."""
+        """If the child is up, probe its health at once, and then at the usual interval."""
         if self._lifecycle().active_probe is ActiveProbe.HEALTH:
             self._start(at_once=True)
 
     async def check_health(self) -> ProbeResult | None:
-        """Ask the process until it has answered, or is known to be busy or hung, and return the result.
+        """Probe the health of the process until it has answered, or is known to be busy or hung.
 
-        Return None if no process should answer, or if it was replaced meanwhile. A success is reported to the
-        lifecycle; a failure is not, so that the caller decides what to do.
+        Return the last result; None if the child is not up or has no health probe, or if its process ended or
+        was replaced meanwhile. A failure is not reported to the lifecycle: the caller decides what to do.
         """
         run, pid = self._lifecycle().run, self._lifecycle().pid
         if self._health is None or pid is None or not self._lifecycle().up:
@@ -107,7 +107,10 @@ async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, 
 async def poll_health_probe(
     check: HealthCheck, interval_s: float, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
 ) -> None:
-    """Ask for the child's health every `interval_s` and send the result, until cancelled."""
+    """Ask for the child's health every `interval_s` and send the result, until cancelled.
+
+    The first question is asked after `interval_s` too, unless `at_once` is True.
+    """
     while True:
         await clock.sleep(0.0 if at_once else interval_s)
         at_once = False

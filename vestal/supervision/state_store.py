@@ -13,13 +13,16 @@ from vestal.best_effort.files import KeptFile
 
 
 class StateStore(Protocol):
-    """Keeps one small JSON record for each name."""
+    """The interface of a store that keeps one small JSON record for each child, by the child's name."""
 
     def load(self, name: str) -> Mapping[str, Any] | None:
         """Return the record that was saved last; None if there is none."""
 
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
-        """Replace the record. Return the error if it cannot be written now; `keep` then writes it later."""
+        """Replace the record of this name. Return None, or the error if it cannot be written now.
+
+        In that case, `keep` writes it later.
+        """
 
     def keep(self) -> None:
         """Write the records again if they could not be written, or were deleted or changed by another
@@ -64,7 +67,10 @@ class JsonStateStore:
         return record if isinstance(record, dict) else None
 
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
-        """Replace the record, and the file if the record differs. Return the error if that cannot be done."""
+        """Replace the record of this name, and write the file if the record has changed.
+
+        Return the error if the file cannot be written, else None.
+        """
         if self._records.get(name) == record:
             return None
         self._records[name] = dict(record)

@@ -21,7 +21,10 @@ class StateWaiters:
                 arrived.set_result(None)
 
     async def wait(self, name: str, states: Collection[State], timeout_s: float) -> None:
-        """Wait until the child is reported in one of the states. Raises TimeoutError after `timeout_s`."""
+        """Wait until `notify` reports the child in one of the states; the present state does not count.
+
+        Raises TimeoutError after `timeout_s`.
+        """
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (name, states, arrived)
         self._waiters.append(waiter)

@@ -28,7 +28,7 @@ GAVE_UP = frozenset({State.OPEN, State.FAILED})
 
 
 def log_event(event: Event) -> None:
-    """Write an event to the log as one line. This is the default of `on_event`."""
+    """Write an event to the log as one line. A Supervisor without an `on_event` of its own uses this."""
     fields = "".join(f" {key}={value}" for key, value in event.fields.items())
     cause = f" ({event.cause})" if event.cause else ""
     _log.info("%s %s%s%s", event.component, event.event, fields, cause)
@@ -90,14 +90,13 @@ class Supervisor:
         return {name: child.status() for name, child in self._children.items()}
 
     def predecessors(self, name: str) -> list[int]:
-        """Return the PIDs of the processes from which a child has taken over, as long as they run."""
+        """Return the PIDs of a child's processes that still run after they were asked to hand over."""
         return self._child(name).predecessors
 
     def trial_at(self, name: str) -> float | None:
-        """Return the monotonic time at which the trial start of a child's open or half-open breaker is due,
-        or has begun.
+        """Return the monotonic time at which the next trial start of a child's circuit breaker is due.
 
-        None if the breaker is closed, or if no trial will follow.
+        During a trial, return when it began. None if the breaker is closed, or if no trial will follow.
         """
         return self._child(name).trial_at
 

@@ -1,4 +1,4 @@
-"""A timer on a clock, which is set to another time whenever a decision asks for it."""
+"""A timer on a clock that is passed as an argument. Setting it replaces the time that was set before."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class _ReportingExporter(SpanExporter):
         self._lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send spans; called on the SDK's own thread."""
+        """Send spans; return the result of the wrapped exporter. The SDK calls this on its own thread."""
         result = self._exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
             self._lost += len(spans)

@@ -44,11 +44,12 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 class Acceptor:
-    """Accepts and serves the connections of one listening socket. Several acceptors may share a `table`.
+    """Accepts the connections of one listening socket, up to the limit of the connection table `table`.
 
-    `make_protocol` creates the protocol of a connection, which reports to the table. `report_dropped` is
-    called with the number of connections that were closed to make room; `report_stuck` is called with the
-    error if no connection can be accepted for lack of descriptors or memory, once for each shortage.
+    Several acceptors may share a table. `make_protocol` creates the asyncio protocol that serves a connection
+    and reports what happens on it to the table. `report_dropped` is called with the number of connections
+    that were closed to make room; `report_stuck` is called with the error if no connection can be accepted
+    for lack of descriptors or memory, once for each shortage.
     """
 
     def __init__(
@@ -117,12 +118,18 @@ class Acceptor:
         return None
 
     def _begin_to_make_room(self) -> None:
-        """Leave new connections in the kernel's queue while the requests that have arrived are read."""
+        """Stop accepting, and make room after the event loop has read the requests that have arrived.
+
+        Meanwhile, new connections wait in the kernel's queue.
+        """
         self._loop.remove_reader(self._listening)
         self._timers["room"] = self._loop.call_later(0, self._make_room)
 
     def _make_room(self) -> None:
-        """Close some silent connections, and accept again."""
+        """Close up to DROPPED_AT_ONCE connections that are idle for longest, and then accept again.
+
+        If none may be closed, accept again after RETRY_S.
+        """
         dropped = [self._table.to_drop(self._loop.time()) for _ in range(DROPPED_AT_ONCE)]
         for connection in dropped:
             if connection is not None:

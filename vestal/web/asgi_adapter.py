@@ -24,9 +24,10 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
 
 class AsgiGuard:
-    """Admits the requests that `policy` allows.
+    """Passes the requests that the policy admits to `app`, and answers CORS preflights itself.
 
-    `respond` returns the response to a refusal, given the refusal and the path of the request.
+    `policy` returns the policy in force. `respond` takes a refusal and the path of the request, and returns
+    the response to it.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _preflight_headers(head: RequestHead) -> list[tuple[bytes, bytes]]:
-    """Return the answer to a preflight: a page of an admitted origin may send whatever headers it asks for.
+    """Return the headers of the answer to a CORS preflight: they allow every request header that it names.
 
     Clients send many headers: OpenAI's a dozen of X-Stainless-*, Anthropic's Anthropic-Version and its betas.
-    The response names them one by one, because the Fetch standard does not take `*` for Authorization.
+    The answer names them one by one, because the Fetch standard does not take `*` for Authorization.
     """
     asked = b",".join(head.values(b"access-control-request-headers")).lower().split(b",")
     names = [name.strip() for name in asked if _HEADER_NAME.fullmatch(name.strip())]

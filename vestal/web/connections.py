@@ -143,7 +143,10 @@ class ConnectionTable:
         self._order(connection)
 
     def _order(self, connection: Connection) -> None:
-        """Move the connection to the end of the list of silent connections, or remove it from that list."""
+        """Move the connection to the end of the list of silent connections, whose first one is dropped first.
+
+        One that is being answered or closed, or whose client does not read, is removed from the list.
+        """
         is_busy = connection.phase is Phase.ANSWERING or connection.unread_since is not None
         if is_busy or connection.closing_since is not None:
             self._silent.pop(connection, None)
@@ -164,7 +167,7 @@ class ConnectionTable:
         return connection
 
     def idle_since(self, before: float) -> list[Connection]:
-        """Return the connections that have waited for another request since before that monotonic time."""
+        """Return the idle connections whose last request was answered before the monotonic time `before`."""
         return [
             connection
             for connection in self._silent
@@ -172,7 +175,7 @@ class ConnectionTable:
         ]
 
     def overdue(self, now: float) -> list[Connection]:
-        """Return the connections that were silent for too long, to be aborted."""
+        """Return the connections that were silent for too long. The caller has to abort them."""
         found = list(self._overdue(now))
         for connection in found:
             self._begin_closing(connection, now)

@@ -38,7 +38,7 @@ def raise_descriptor_limit(wanted: int = WANTED) -> int:
 
 
 def max_connections() -> int:
-    """Return how many clients may be connected under the limit in force."""
+    """Return how many clients may be connected under the limit of open files that is in force now."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

@@ -65,7 +65,7 @@ class Policy:
     `has_session`      takes the value of the cookie `cookie_name`, and returns whether it replaces the token
     `json_only`        a body must be declared as JSON
     `other_token`      the token of programs that may use only paths with one of `other_token_prefixes`; a
-                       request that shows it may come to any Host
+                       request with this token may have any Host header
     """
 
     token: bytes
@@ -253,8 +253,8 @@ def bearer_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
 
 
 def _bearer(head: RequestHead) -> bytes | None:
-    """Return the token after `Bearer` in the Authorization header, or None if the header has
-    another scheme.
+    """Return the token after `Bearer` in the first Authorization header; None if there is no such header, or
+    if it has another scheme.
     """
     scheme, _, given = next(iter(head.values(b"authorization")), b"").strip().partition(b" ")
     return given if scheme.lower() == b"bearer" else None

@@ -43,7 +43,11 @@ def render(metrics: Iterable[Metric]) -> str:
 
 
 def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
-    """Return a metric that goes up and down. `labels` names what the keys of `values` stand for."""
+    """Return a gauge: a metric that goes up and down.
+
+    `about` is its help text. `values` is one number, or a number for each tuple of label values, in the order
+    of the label names in `labels`.
+    """
     family = GaugeMetricFamily(name, about, labels=labels)
     for key, value in _items(values):
         family.add_metric(key, value)
@@ -51,7 +55,10 @@ def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -
 
 
 def counter(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
-    """Return a metric that only grows. `name` ends in `_total`."""
+    """Return a counter: a metric that only grows. `name` ends in `_total`.
+
+    `about`, `values` and `labels` are as for `gauge`.
+    """
     family = CounterMetricFamily(name, about, labels=labels)
     for key, value in _items(values):
         family.add_metric(key, value)

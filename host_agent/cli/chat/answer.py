@@ -35,8 +35,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class GatewayLost:
-    """The connection to the gateway broke. Requests for the rest of the answer are repeated until one
-    succeeds.
+    """The connection to the gateway broke, for the `reason`. The rest of the answer is then requested again
+    until the gateway sends it, refuses it, or has not answered for too long.
     """
 
     reason: str

@@ -92,8 +92,8 @@ class AnswerStream:
             time.sleep(RECONNECT_DELAY_S)
 
     def _open(self) -> AbstractContextManager[http.client.HTTPResponse]:
-        """Send the request or, if the gateway has accepted it before, ask for the frames that have not
-        arrived yet.
+        """Send the request or, if the gateway has accepted it before, request the frames that have not
+        arrived yet. Return a context manager that yields the open response.
         """
         if self.request_id:
             url = f"{self._gateway.url}/v1/streams/{self.request_id}?from={self._frames}"
@@ -114,7 +114,11 @@ class AnswerStream:
             yield from frame.happenings
 
     def _refused(self, response: http.client.HTTPResponse) -> bool:
-        """Return whether the error response is permanent. If so, report it as the end of the answer."""
+        """Return whether an error response ends the answer; if so, put the failure into the queue.
+
+        Until the gateway has accepted the request, every error response ends the answer; afterwards, only one
+        that says that the gateway no longer has the answer.
+        """
         if self.request_id and response.status in GONE:
             self._end(Failed("The rest of the answer is lost: the MLX server has come back without it."))
         elif not self.request_id:
@@ -136,8 +140,8 @@ class AnswerStream:
     def _events(
         self, instance: str, since: int, wait_s: float, *, report: bool = False
     ) -> tuple[int, str] | None:
-        """Request the gateway's events after number `since`; the gateway waits up to `wait_s` seconds for
-        one.
+        """Request the gateway's events after event number `since`; the gateway waits up to `wait_s` seconds
+        for one. The numbers are those of the gateway process whose id is `instance`.
 
         With `report`, put deaths and starts of the engine into the queue. Return the newest event's number
         and the gateway's instance id, or None if the request failed.

@@ -34,7 +34,8 @@ class Shown:
     """What has arrived of one answer. `pieces` has pairs of a piece's arrival time (monotonic, in seconds)
     and its text.
 
-    `failure` says why the answer failed, or is empty.
+    `finished` is None until the answer is complete. `failure` says why the answer failed, or is empty. `died`
+    and `started` are the deaths and starts of the engine meanwhile; `gateway_losses` counts lost connections.
     """
 
     text: str = ""
@@ -124,7 +125,7 @@ class AnswerView:
 
     def _write(self, text: str, style: str) -> None:
         """Write to the terminal, wrapped at words. `style` has the codes of the escape sequence SGR, such as
-        `1;31`.
+        `1;31`; "" means no style.
         """
         wrapped = self._wrap.feed(text, shutil.get_terminal_size().columns)
         styled = f"\x1b[{style}m{wrapped}\x1b[0m" if style and self._is_colored else wrapped

@@ -15,10 +15,11 @@ LEAST_TOKENS, MOST_TOKENS = 24, 60
 
 @dataclass(frozen=True)
 class Killed:
-    """The result of the demonstration: `text` is the answer whose engine was killed, `undisturbed` the answer
-    of a run without a kill.
+    """The result of the demonstration: `text` is the answer whose engine was killed, `tokens` its length, and
+    `undisturbed` the answer of a run without a kill.
 
-    `kept_characters` and `kept_tokens` say how much of `text` had arrived before the kill. `pause_s` is the
+    `kept_characters` and `kept_tokens` say how much of `text` had arrived before the kill. `old_pid` is the
+    killed engine, and `new_pid` the one that replaced it (None if no start was reported). `pause_s` is the
     longest pause after the kill.
     """
 
@@ -45,7 +46,8 @@ def is_within_sentence(text: str, tokens: int) -> bool:
 
 
 def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
-    """Return the longest pause, in seconds, between pieces of the answer that arrived after the kill.
+    """Return the longest pause, in seconds, after the kill: from the kill to the next piece of the answer, or
+    between two later pieces.
 
     It need not be the first pause, because pieces that were sent before the kill may arrive after it. All
     times are monotonic seconds.

@@ -1,6 +1,7 @@
 """`vestal cache`: list, check and empty the prompt cache on disk.
 
-All of this is safe while an engine runs: if a block is deleted, the engine computes its content again.
+All of this is safe while an engine runs: the engine computes again what a deleted block of the cache
+contained.
 """
 
 import argparse
@@ -63,7 +64,9 @@ def _verify(folder: Path, *, as_json: bool) -> int:
 
 
 def _clear(folder: Path, *, as_json: bool) -> int:
-    """Delete everything in `folder` but KEPT_FOLDER. Return 1 if something could not be deleted, else 0."""
+    """Delete everything in the cache's `folder` except KEPT_FOLDER, whose links the engine needs at its next
+    start, and print the result. Return 1 if something could not be deleted, else 0.
+    """
     entries = list(_entries(folder))
     cleared_bytes = sum(_size_bytes(entry) for entry in entries)
     remaining = [str(entry) for entry in entries if not _delete(entry)]

@@ -23,8 +23,8 @@ COLUMNS = (
 
 @dataclass
 class ModelShare:
-    """The blocks of one model in the prompt cache. `used_s` is when one was last used, in seconds since
-    1970.
+    """How much of the prompt cache on disk belongs to one model: the numbers of blocks, tokens and bytes.
+    `used_s` is when any of these blocks was last used, in seconds since 1970.
     """
 
     model: str
@@ -56,8 +56,8 @@ def print_for_people(folder: Path, gateway_port: int) -> None:
 
 
 def read_shares(folder: Path) -> tuple[list[ModelShare], int]:
-    """Return each model's share of the cache, the last used model first, and the number of unreadable
-    files.
+    """Return each model's share of the prompt cache in `folder`, the most recently used model first, and the
+    number of unreadable files.
     """
     shares: dict[str, ModelShare] = {}
     unreadable = 0

@@ -106,7 +106,9 @@ def _show_one(options: argparse.Namespace, incident: dict[str, Any]) -> None:
 
 
 def _state(incident: dict[str, Any]) -> Cell:
-    """Return a table cell: the incident's duration, or `notice`, in the color of the incident's state."""
+    """Return a table cell in the color of the incident's state: `open` and the duration so far; `notice` for
+    an ended incident that is only a notice; else the duration.
+    """
     if incident["open"]:
         return f"open {duration(incident['duration_s'])}", "bold red"
     if incident["severity"] == "notice":
@@ -115,8 +117,8 @@ def _state(incident: dict[str, Any]) -> Cell:
 
 
 def _named_once(facts: list[tuple[str, Cell]]) -> list[list[Cell]]:
-    """Return a table row of name and text for each fact. The name is left out if the row above has the same
-    name.
+    """Return a table row for each fact, a pair of name and text. The row's name is left out if the fact
+    before has the same name.
     """
     names = [name for name, _ in facts]
     return [

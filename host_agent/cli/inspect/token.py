@@ -1,4 +1,6 @@
-"""`vestal token`: print the token; create it first if it does not exist."""
+"""`vestal token`: print the token that requests to the agent and the orchestrator need; create it first if it
+does not exist.
+"""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`vestal version`: print the version."""
+"""`vestal version`: print Vestal's version."""
 
 import argparse
 

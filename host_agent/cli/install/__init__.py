@@ -1,1 +1,3 @@
-"""The commands `vestal install` and `vestal uninstall`: the jobs of launchd or systemd."""
+"""The commands `vestal install` and `vestal uninstall`, which add and remove Vestal's jobs of launchd or
+systemd.
+"""

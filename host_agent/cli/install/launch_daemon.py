@@ -21,7 +21,8 @@ PREPARED_MODE = 0o600
 def prepare(
     options: argparse.Namespace, config: Config, launch_agents: ServiceManager, files: Sequence[UnitFile]
 ) -> int:
-    """Write `files` into the home folder, print the commands that install them, and return the exit code.
+    """Write `files` into the home folder, or only print them in a dry run, and print the commands that
+    install them. Return NEEDS_ROOT_EXIT_CODE, or 0 in a dry run.
 
     Raises NotInstalled if LaunchAgents are installed, because they would use the same ports.
     """

@@ -37,9 +37,10 @@ def remove(manager: ServiceManager, job: str, commands: Commands) -> str:
 
 
 def _remove_all(manager: ServiceManager, commands: Commands) -> int:
-    """Remove every job of one service manager, the recovery job before the agent, and return the exit code.
+    """Remove every job of one service manager, the recovery job before the agent. Return 1 if a job could not
+    be removed, else 0.
 
-    If only root may remove the jobs, print the commands that do it instead.
+    If only root may remove the jobs, print the commands that do it instead, and return NEEDS_ROOT_EXIT_CODE.
     """
     if manager.needs_root:
         paths = [path for job in manager.installed_jobs() for path in manager.paths(job)]

@@ -19,8 +19,8 @@ PLACEHOLDER = InstalledModel("MODEL", context_tokens=0, tools=False, size_bytes=
 
 
 def main() -> int:
-    """Print the body of GET /clients as JSON, or a sentence that says why there is none. Return the exit
-    code.
+    """Print the body of GET /clients as JSON and return 0. If it cannot be determined, print a sentence that
+    says why and return 1.
     """
     try:
         gateway = GatewayClient(load())

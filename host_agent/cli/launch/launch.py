@@ -61,9 +61,10 @@ def _known(name: str) -> Program:
 
 
 def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) -> InstalledModel:
-    """Return the model that the user named or, if `wanted` is None, the model that fits the program best.
+    """Return the model that the user named or, if `wanted` is None, the model that fits the program best. A
+    named model that does not meet the program's needs only causes a warning.
 
-    Raises NoFittingModel if no model has that name, or none fits.
+    Raises NoFittingModel if no model has the given name or, if no name is given, none fits.
     """
     if wanted is None:
         chosen = best(models, program.needs)

@@ -28,11 +28,12 @@ _CODEX = 'model_providers.vestal={name = "Vestal", base_url = "$url/v1", wire_ap
 class Program:
     """One program, and how it is connected to the MLX server without writing a file.
 
-    `command` is started with `environment` added to the shell's variables. An empty value overrides a
-    variable of the shell with which the program would send the user's words or key to a service elsewhere.
-    `configuration` is the text to write into `configuration_file` to make the connection permanent. `version`
-    is the program's version that was tested, `works` what worked, and `tried_by` the test, or `by hand` with
-    the month.
+    `command` is started with `environment` added to the shell's variables. An empty value in `environment`
+    replaces a variable of the shell that would make the program send the user's words or key to another
+    service. `configuration` is the text to write into `configuration_file` to make the connection permanent.
+
+    `version` is the version of the program that was tested, and `works` says what worked. `tried_by` names
+    the test, or is `by hand` with the month.
     """
 
     title: str
@@ -60,7 +61,7 @@ class Plan:
 
 def plan(program: Program, model: InstalledModel, url: str, more: tuple[str, ...] = ()) -> Plan:
     """Return how to start the program with this model. `url` is the MLX server's address, `more` the user's
-    arguments.
+    arguments, which are appended to the command.
     """
     values = {
         "url": url,

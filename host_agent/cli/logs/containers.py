@@ -60,7 +60,11 @@ class ContainerLog:
             self._follower.terminate()
 
     def _read(self, *arguments: str) -> Iterator[TimedLine]:
-        """Yield the lines that were written before this object was created; `follow` reads later ones."""
+        """Yield the lines that were written before this object was created; `follow` reads later ones.
+        `arguments` are further options of `docker compose logs`.
+
+        Raises ComposeFailed if `docker compose` fails.
+        """
         process = self._start(*arguments, "--until", _utc(self._read_until))
         with process:
             assert process.stdout

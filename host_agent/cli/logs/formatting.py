@@ -79,7 +79,9 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 class Repeats:
-    """Recognizes events that appear in two logs, because the agent logs its gateway's events again."""
+    """Recognizes events that appear in two logs, because the agent also logs the events that its gateway has
+    logged.
+    """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, tuple[str, str, str]]] = deque()

@@ -49,8 +49,9 @@ _LEVELS = {
 class LogLine:
     """One line of the log of `service`; `raw` is its text.
 
-    `ts` is in seconds since 1970, or None for a line without a time. `event` is empty if the line is not an
-    event; then `cause` has its message. `fields` are the event's other fields.
+    `ts` is in seconds since 1970, or None for a line without a time. `event` is the name of the event that
+    the line reports, `cause` its cause in words, and `fields` its other fields. If the line reports no event,
+    `event` is empty and `cause` has the line's message.
     """
 
     service: str
@@ -66,7 +67,7 @@ class LogLine:
     def as_json(self) -> dict[str, Any]:
         """Return the line as a JSON object for programs, including the event's fields.
 
-        If the line was not JSON, `line` has its original text.
+        If the line was not JSON, the object's field `line` has the original text.
         """
         head = {
             "ts": self.ts,

@@ -74,8 +74,8 @@ def _pattern(text: str | None) -> Pattern:
 def _logs(service: str | None, config: Config) -> list[Log]:
     """Return the log of `service`, or all logs if `service` is None.
 
-    If the command `docker` is missing, logs of containers are left out with a warning; for a requested one,
-    DockerUnavailable is raised. Raises UnknownService if there is no such service.
+    If the command `docker` is missing, logs of containers are left out with a warning; but if `service` is
+    one of them, DockerUnavailable is raised. Raises UnknownService if there is no such service.
     """
     if service and service not in LOG_FILES:
         raise UnknownService(f"There is no log of {service!r}. The services are: {', '.join(LOG_FILES)}.")
@@ -130,7 +130,9 @@ def _matching(lines: Iterable[TimedLine], pattern: Pattern) -> Iterator[TimedLin
 
 
 def _follow(logs: list[Log], printer: Callable[[Iterable[TimedLine]], int], pattern: Pattern) -> None:
-    """Print new lines that match `pattern` until interrupted."""
+    """Pass the new lines of the logs that match `pattern` (all, if it is None) to `printer`, until
+    interrupted.
+    """
     containers = [log for log in logs if isinstance(log, ContainerLog)]
     try:
         for log in containers:
@@ -165,7 +167,8 @@ def _json_printer() -> Callable[[Iterable[TimedLine]], int]:
 def _printer(number_of_logs: int) -> Callable[[Iterable[TimedLine]], int]:
     """Return a function that prints log lines for people and returns how many lines it got.
 
-    If several logs are printed, the function skips an event that another log has just had.
+    If several logs are printed, the function skips a line of the agent's log that repeats an event of another
+    log.
     """
     lines_of = _formatter()
     repeats = Repeats() if number_of_logs > 1 else None

@@ -68,8 +68,8 @@ def _of_installed(config: Config, entry: ModelEntry) -> dict[str, Any]:
 
 
 def _license(entry: ModelEntry) -> str:
-    """Return the license that the model's README names, or else the first line of the model's license
-    file.
+    """Return the license that the model's README names, or else the first line of the model's license file;
+    an empty text if there is neither.
     """
     named = front_matter(entry.path).get("license")
     if isinstance(named, str):

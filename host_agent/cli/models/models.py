@@ -19,8 +19,8 @@ class ModelRefused(HostAgentError):
 def run(options: argparse.Namespace, config: Config) -> int:
     """Run the requested action, which needs no running service, and return the action's exit code.
 
-    If the model store refuses, print the error as JSON and return 1 with `--json`; otherwise raise
-    ModelRefused.
+    If the model store refuses, print the error as JSON and return 1 if `--json` is given; without `--json`,
+    raise ModelRefused.
     """
     config.home.prepare()
     log = logging.getLogger("mlx_server.model_store")

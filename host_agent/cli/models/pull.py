@@ -46,9 +46,9 @@ def confirm(question: str) -> bool:
 
 
 def _fetch(names: list[str], *, force: bool) -> dict[str, dict[str, str]]:
-    """Fetch the models and show the progress. Return a dict from the name of each model that failed to its
-    error.
+    """Fetch the models and show the progress. `force` fetches models that do not fit into memory too.
 
+    Return a dict from the name of each model that failed to the `code`, `message` and `remedy` of its error.
     The name is "" if the fetching program ended without reporting an error.
     """
     refused: dict[str, dict[str, str]] = {}

@@ -51,7 +51,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _fit(result: SearchResult, limit_bytes: int) -> Fit | None:
-    """Return whether the model's weights fit into `limit_bytes`; None if the search result has no size."""
+    """Return how much memory the model needs, judged by its weights alone, and whether that fits into
+    `limit_bytes`; None if the search result has no size.
+    """
     loaded_bytes = result.loaded_bytes(THIS_MACHINE)
     return fit(forecast_from_weights_only(loaded_bytes), limit_bytes) if loaded_bytes else None
 

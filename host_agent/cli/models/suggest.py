@@ -94,7 +94,10 @@ def _this_machine(config: Config) -> Machine:
 
 
 def _docker_bytes(total_bytes: int) -> int:
-    """Return the memory of Docker's virtual machine; 0 if Docker has none, or no Docker engine answers."""
+    """Return the memory of Docker's virtual machine; 0 if Docker runs without one or does not answer.
+
+    `total_bytes` is this machine's memory: a Docker engine that reports as much has no virtual machine.
+    """
     try:
         docker = asyncio.run(docker_share.docker_memory_bytes())
     except DockerUnavailable:

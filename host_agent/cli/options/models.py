@@ -72,7 +72,9 @@ def _add(
     help_text: str,
     aliases: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
-    """Add the action `name`, which is carried out by the module `module` of `host_agent.cli.models`."""
+    """Add the action `name`, which is carried out by the module `module` of `host_agent.cli.models`. Return
+    the action's parser.
+    """
     parser = actions.add_parser(name, help=help_text, description=help_text, aliases=aliases)
     parser.set_defaults(module=module)
     return parser

@@ -165,7 +165,9 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
 
 
 def _has_containers_or_networks(compose: Compose) -> bool:
-    """Return whether the Docker engine has containers or networks of this project."""
+    """Return whether Docker has containers or networks of this home's compose project; False if it does not
+    answer.
+    """
     label = f"label=com.docker.compose.project={compose.project}"
     with contextlib.suppress(DockerUnavailable, OSError, subprocess.TimeoutExpired):
         docker = compose.command()[0]

@@ -32,10 +32,11 @@ def json_lines(*arguments: str, module: str = MODULE) -> Generator[str, None, No
 
 @contextlib.contextmanager
 def _process(*arguments: str, module: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Start the process `module` and yield it. If the caller is interrupted, terminate the process.
+    """Run the Python module `module` in a process and yield the process. If the `with` block ends by an
+    exception, such as KeyboardInterrupt, terminate the process.
 
-    A terminated process deletes incomplete files. It has its own session, so that Ctrl-C does not interrupt
-    that.
+    A terminated process deletes its incomplete files. It has its own session, so that Ctrl-C does not
+    interrupt this cleanup.
     """
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(

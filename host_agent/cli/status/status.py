@@ -90,8 +90,8 @@ def _older_code(config: Config, width: int) -> list[Line]:
 
 
 def _open_page(client: AgentClient) -> int:
-    """Print a login link to the status page, which works once. If stdout is a terminal, open it in a
-    browser.
+    """Print a login link to the status page; the link works only once. If stdout is a terminal, open the link
+    in a browser. Return the exit code.
     """
     url = client.post("/login-links")["url"]
     print(url)

@@ -133,7 +133,9 @@ def is_well(service: Service) -> bool:
 
 
 def format_uptime(seconds: float) -> str:
-    """Return a duration in words; an empty string for 0 seconds, which mean that the service does not run."""
+    """Return a service's uptime, such as `2 h`; an empty string for 0 seconds, because the service then does
+    not run.
+    """
     return format_duration(seconds) if seconds > 0 else ""
 
 

@@ -52,7 +52,8 @@ COLUMNS = (
 def lay_out(
     requests: Mapping[str, Any], health: Mapping[str, Any], width: int, age_s: float = 0.0
 ) -> list[Line]:
-    """Return the lines for a terminal of `width` columns.
+    """Return the lines that show the engine, its memory and the requests in flight on a terminal of `width`
+    columns.
 
     `age_s` is how many seconds ago `requests` arrived; it is added to each request's age.
     """
@@ -70,7 +71,9 @@ def lay_out(
 
 
 def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[Line]:
-    """Return the lines for a pipe: one line for each request, with its whole id, and no memory bar."""
+    """Return the lines for a pipe: a summary, the memory in words, and a table with one line for each request
+    and its whole id.
+    """
     entries = list(requests.get("requests") or [])
     rows = [[str(entry.get("id") or ""), *_cells(entry, 0.0)[1:]] for entry in entries]
     return [
@@ -162,8 +165,8 @@ def _table(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> li
 
 
 def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]:
-    """Return the rows with aligned columns. `styles` has one style per row, for the cell with the phase, or
-    `dim` for the whole row.
+    """Return the rows of the table with aligned columns. `styles` has one style for each row: `dim` applies
+    to the whole row, any other style only to the request's phase.
     """
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
     lines: list[Line] = []
@@ -177,7 +180,9 @@ def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]
 
 
 def _stacked(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> list[Line]:
-    """Return two lines for each request: its id, phase and progress, and below them its model and client."""
+    """Return two lines for each request: its id, phase, progress and age, and below them its model and
+    client. `age_s` is how many seconds ago the requests were received.
+    """
     lines: list[Line] = []
     for entry in entries:
         identifier, client, model, phase, _, tokens, rate, age = _cells(entry, age_s)

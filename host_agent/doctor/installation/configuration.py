@@ -11,10 +11,11 @@ NAME = "configuration"
 
 
 def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """Yield a fault for each problem with the settings or the agents' file, else a note for each outdated
-    process.
+    """Yield a fault for each problem with the settings or the agents' file or, if there is none, a note for
+    each running process that was started with older code or settings than the present ones.
 
-    `problems` say why the settings are invalid; `config` then has the defaults.
+    If nothing is wrong, yield one finding `ok`. `problems` say why the settings are invalid; `config` then
+    has the defaults.
     """
     for problem in problems:
         remedy = "Correct it. Until then, everything below is checked with the defaults."

@@ -25,15 +25,15 @@ REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old imag
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check the free space on the disks, and ask the agent which files it cannot write."""
+    """Yield findings on the free space of the disks, and a fault if the host agent reports files that it or
+    the MLX server cannot write.
+    """
     yield from check_disks(config)
     yield from _failed_writes(config)
 
 
 def check_disks(config: Config) -> Iterator[Finding]:
-    """Check the free space of the disks that hold the home folder, the models and the logs, each disk
-    once.
-    """
+    """Yield a finding on the free space of each disk that holds the home folder, the models or the logs."""
     checked_devices: set[int] = set()
     for folder in (config.home.root, config.models_dir, config.home.logs):
         existing = _nearest_existing(folder)
@@ -44,9 +44,10 @@ def check_disks(config: Config) -> Iterator[Finding]:
 
 
 def _failed_writes(config: Config) -> Iterator[Finding]:
-    """Ask the agent which of its own and of the MLX server's writes fail, and yield a fault if any do.
+    """Ask the host agent whether any of its own or the MLX server's files cannot be written, and yield a
+    fault if so.
 
-    Nothing is yielded if no agent answers, because other diagnoses report that.
+    Yield nothing if no agent answers, because other diagnoses report that.
     """
     if single_instance.running(config.home) is None:
         return
@@ -67,7 +68,9 @@ def remedy_for(error: OSError) -> str:
 
 
 def check_disk(folder: Path) -> Finding:
-    """Ask the file system of `folder` for its free space, and return the finding of `assess_disk`."""
+    """Read the free space of the disk that holds `folder`, and return a finding that says whether it is
+    enough.
+    """
     stats = os.statvfs(folder)
     free_files = stats.f_favail if stats.f_files else None  # some file systems do not count files
     return assess_disk(folder, stats.f_bavail * stats.f_frsize, free_files)

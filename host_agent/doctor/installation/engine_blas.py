@@ -13,7 +13,11 @@ TIMEOUT_S = 3.0
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Ask the running engine, through its gateway, which BLAS library it uses, and yield a finding on it."""
+    """Yield one finding on the BLAS library of the running engine: a fault if the library is slow, a note if
+    no engine reports its library, else `ok`.
+
+    The engine is asked through its gateway. On systems other than Linux, the result is `ok`.
+    """
     if sys.platform != "linux":
         yield Finding(NAME, "ok", "MLX uses Metal and Accelerate here.")
         return
@@ -23,7 +27,10 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_blas(blas: str | None) -> Finding:
-    """Return the finding on a BLAS library by its name; `blas` is None if no engine reports one."""
+    """Return a fault if the engine's BLAS library is the slow one of MLX's wheel, else `ok`.
+
+    `blas` is the library's name, or None if no engine reports one; the result is then a note.
+    """
     if blas is None:
         return Finding(NAME, "note", "No engine runs that could report which BLAS it uses.")
     if not blas or SLOW_BLAS in blas.lower() or blas.lower() == "none":

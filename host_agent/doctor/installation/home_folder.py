@@ -20,9 +20,11 @@ OPEN_TO_OTHERS = 0o077
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check whether `$VESTAL_HOME` and its folders can be written, and check its token and journal.
+    """Yield a fault for each folder of Vestal that cannot be written, for a token file that other users can
+    read, and for a damaged journal, and a note if copies of damaged journals are kept.
 
-    Missing folders are not created, and no test file is left behind.
+    If there is none of these, yield one finding `ok`. Missing folders are not created, and no test file is
+    left behind.
     """
     home = config.home
     found = [*check_folders(config), *_check_token(home.token), *_check_journal(config)]

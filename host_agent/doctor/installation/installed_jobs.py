@@ -13,7 +13,11 @@ NAME = "installed_jobs"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check for each installed job of this home whether the program that it starts still exists."""
+    """Yield a finding for each launchd or systemd job that is installed for this Vestal home: a fault if the
+    Python or the checkout that it starts is gone or is not the present one, else `ok`.
+
+    If no job is installed, yield one finding `ok`.
+    """
     managers = service_manager.managers(config.home)
     installed = [(manager, job) for manager in managers for job in manager.installed_jobs()]
     if not installed:

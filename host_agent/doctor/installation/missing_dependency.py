@@ -52,7 +52,9 @@ def diagnose(config: Config, python: str = sys.executable) -> Iterator[Finding]:
 
 
 def assess_images(models: Sequence[str], missing: Sequence[str]) -> Iterator[Finding]:
-    """Yield a fault if `models` can read images but packages for that are `missing`."""
+    """Yield a fault if there are `models` that can read images, and the packages that they need for that are
+    `missing`; yield nothing if either list is empty.
+    """
     if models and missing:
         sentence = f"{', '.join(models)} can read images, and {', '.join(missing)} for that cannot be found."
         yield Finding(NAME, "fault", sentence, "Run `vestal up`, which installs the packages for images.")

@@ -13,7 +13,9 @@ NAME = "port_in_use"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check whether other programs use the ports of the agent, the MLX server or the orchestrator."""
+    """Yield a fault for each port of the host agent, the MLX server or the orchestrator that another program
+    uses, or one finding `ok` if there is none.
+    """
     found = [_fault(setting, holder) for setting, holder in foreign_holders(config)]
     yield from found or [_ok(config)]
 

@@ -16,8 +16,8 @@ NATIVE = "arm64"
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """On a Mac, yield a finding on whether this Python was built for the Mac's processor; elsewhere, the
-    result is `ok`.
+    """Yield one finding: a fault if this machine is a Mac and its Python cannot load MLX, because Python was
+    not built for arm64; else `ok`.
     """
     if sys.platform != "darwin":
         version = f"Python {platform.python_version()}, {platform.machine()}."
@@ -28,8 +28,10 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_build(built_for: str, apple_silicon: bool, executable: str) -> Finding:
-    """Return the finding on the Python of a Mac. `built_for` is the architecture that it was built for, such
-    as `arm64`.
+    """Return a finding that says whether a Mac's Python, the program `executable`, can load MLX.
+
+    `built_for` is the architecture that Python was built for, such as `arm64`. `apple_silicon` is True if the
+    Mac has an arm64 processor.
     """
     if built_for == NATIVE:
         return Finding(NAME, "ok", f"Python is built for {NATIVE}.", "", executable)

@@ -37,9 +37,9 @@ OUT_OF_MEMORY_CAUSES = (LoggedCause.OUT_OF_MEMORY, LoggedCause.TOO_MANY_BUFFERS,
 
 
 def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_sentence: str) -> Iterator[Finding]:
-    """Yield a fault for each log and each of `causes` that the log's lines of the last hour name.
+    """Yield a fault for each log and each one of `causes` that the log shows in its lines of the last hour.
 
-    If there is none, yield one finding with `ok_sentence`.
+    If there is none, yield one finding `ok` with `ok_sentence`. `name` is the diagnosis's name.
     """
     found = [
         finding
@@ -52,7 +52,10 @@ def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_senten
 def assess_log(
     name: str, causes: Sequence[LoggedCause], log: str, matches: Sequence[LogMatch]
 ) -> Iterator[Finding]:
-    """Yield a fault for each of `causes` that lines in `matches` name. `log` is the name of the log."""
+    """Yield a fault for each of `causes` that at least one line in `matches` names.
+
+    `name` is the diagnosis's name, and `log` the name of the log that has these lines.
+    """
     for cause in causes:
         of_cause = [match for match in matches if match.cause is cause]
         if not of_cause:

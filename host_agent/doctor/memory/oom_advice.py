@@ -15,10 +15,10 @@ LIMIT_SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 
 
 def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | None:
-    """Return a fault if this container was killed at its memory limit, else None.
+    """Return a fault if a container was killed at its memory limit and does not run again, else None.
 
-    `inspect` is the container's record from Docker. `docker_bytes` is the memory of the Docker engine (of
-    Docker Desktop's virtual machine), or 0 if unknown.
+    `inspect` is what `docker inspect` returns for the container. `docker_bytes` is the memory of the Docker
+    engine (with Docker Desktop, of its virtual machine), or 0 if unknown.
     """
     state = inspect.get("State") or {}
     if (
@@ -49,10 +49,10 @@ def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Ite
 
 
 def remedy(limit_bytes: int, docker_bytes: int) -> str:
-    """Return the advice to raise the memory limit by half.
+    """Return the advice to raise a container's memory limit by half or, if it has no limit, to set one.
 
-    If the Docker engine has too little memory for that, also advise to give Docker more memory. `limit_bytes`
-    is 0 if the container has no limit, and `docker_bytes` is 0 if unknown.
+    If the Docker engine has too little memory for the higher limit, also advise to give Docker more memory.
+    `limit_bytes` is 0 if the container has no limit, and `docker_bytes` is 0 if unknown.
     """
     wanted_bytes = _round_up(limit_bytes * 3 // 2)
     wanted = f"{wanted_bytes // 1024**2}m"

@@ -28,8 +28,10 @@ CONTAINER_END_EVENTS = ("container_died",)
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Search Docker's records, and the agent's journal and the kernel's log of the last day, for kills for
-    lack of memory.
+    """Yield a fault for each of Vestal's containers and processes that was killed for lack of memory,
+    according to Docker, or to the agent's journal or the kernel's log of the last day.
+
+    If there is none, yield one finding `ok`.
     """
     since = time.time() - DAY_S
     inspections, docker_bytes, failure = _ask_docker(config)
@@ -86,8 +88,10 @@ def _kills(since: float) -> list[OomKill]:
 
 
 def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
-    """Return what Docker reports of the containers of this VESTAL_HOME, the Docker engine's memory in bytes,
-    and why Docker did not answer; that is empty if Docker answered.
+    """Return three values: what `docker inspect` returns for each container of this Vestal home, the Docker
+    engine's memory in bytes, and an empty text.
+
+    If Docker does not answer, return an empty list, 0, and the reason.
     """
     try:
         return asyncio.run(_inspect_all(config.home.label))

@@ -21,9 +21,11 @@ MIN_FREE_FRACTION = 0.10
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Yield a finding on the memory of this machine; on a Mac, `vm_stat` and `memory_pressure` count too.
+    """Yield one finding: a fault if this machine is short of memory or, on a Mac, wired memory has leaked;
+    else `ok`.
 
-    Other systems need neither, because they free a process's wired memory when it ends.
+    On a Mac, `vm_stat` and `memory_pressure` are read too. Other systems free a process's wired memory when
+    the process ends.
     """
     now = memory.read()
     if sys.platform != "darwin":
@@ -36,11 +38,11 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_memory(now: Memory, free_fraction: float | None = None, model_server_bytes: int = 0) -> Finding:
-    """Return the finding on the memory, by the rules by which the agent decides whether to start a model
-    server.
+    """Return a fault if, by the host agent's rules, the memory `now` does not allow the start of a model
+    server, or if `free_fraction` is below MIN_FREE_FRACTION; else return `ok`.
 
-    `free_fraction` is what `memory_pressure` reports, or None if unknown. `model_server_bytes` is the memory
-    that running model servers hold, which is therefore not leaked.
+    `free_fraction` is the free share of memory that `memory_pressure` reports, or None if unknown.
+    `model_server_bytes` is the memory that running model servers hold, which is therefore not leaked.
     """
     room = headroom(now, model_server_bytes)
     if not room.shortage and free_fraction is not None and free_fraction < MIN_FREE_FRACTION:

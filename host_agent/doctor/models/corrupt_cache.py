@@ -24,7 +24,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = CHECK_FOR_S) -> Finding:
-    """Check the files of the cache in `folder`, the newest first, for at most `check_for_s` seconds.
+    """Check the files of the prompt cache in `folder`, the newest first, for at most `check_for_s` seconds.
+    Return a fault if any of the checked files is corrupt, else `ok`.
 
     The newest are the most likely to be damaged by a crash of the machine. `clock` returns the time in
     seconds.

@@ -21,8 +21,10 @@ OTHERWISE = "take the model out of mlx.preload, or give it another source (`path
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Send a request to the hub for the first model that must be fetched. If none must be fetched, send no
-    request.
+    """Yield one finding: a fault if a model of `mlx.preload` must be fetched from the Hugging Face hub, and
+    the hub cannot be reached or HF_HUB_OFFLINE is set; else `ok`.
+
+    If no model must be fetched from the hub, no request is sent.
     """
     wanted = [
         (name, source) for name, source in missing_model.to_fetch(config) if isinstance(source, HubSource)

@@ -24,8 +24,10 @@ class RequestedModel:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check that all models that the settings request are installed, and report all installed models that are
-    broken.
+    """Yield a fault for each installed model that is broken, and a finding for each model that the settings
+    request and that is not installed.
+
+    If there is neither, yield one finding `ok`.
     """
     entries, broken = survey(config)
     installed = {entry.name for entry in entries}

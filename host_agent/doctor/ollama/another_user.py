@@ -27,11 +27,11 @@ DEFAULT_NAMESPACE = "library"
 
 @dataclass(frozen=True)
 class OllamaServer:
-    """The running Ollama server: its PID, the name of its user, and the name of the user who runs this
-    command.
+    """The running Ollama server: its PID, the name of the user who runs it, and the name of the user who runs
+    the doctor (`this_user`).
 
-    `pid` is None if the system does not disclose it. `brew_service` and `systemd` say what started the
-    server.
+    If the system does not disclose the process, `pid` is None and `user` is empty. `brew_service` is
+    Homebrew's service for Ollama, or None if there is none. `systemd` is True if systemd started the server.
     """
 
     pid: int | None
@@ -42,8 +42,10 @@ class OllamaServer:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """If Ollama runs on this machine, compare the models that it shows with the models in this user's
+    """Yield one finding that says whether the Ollama on this machine shows all models in this user's models
     folder.
+
+    Yield nothing if no Ollama answers on this machine, or if Ollama is switched off in the settings.
     """
     url = config.ollama.base_url
     if config.ollama.manage == "off" or not http_get.is_local(url):

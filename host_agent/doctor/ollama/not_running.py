@@ -18,7 +18,11 @@ USE_OTHER = "Set OLLAMA_BASE_URL, or OLLAMA_HOST, to the address of the `ollama 
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check whether Ollama listens at the address `ollama.base_url`."""
+    """Yield one finding that says whether an Ollama server runs at the address `ollama.base_url`.
+
+    It is a fault if no server runs there, and a note if Ollama is not installed or is switched off in the
+    settings, or if another program has its port.
+    """
     url = _base_url(config)
     if config.ollama.manage == "off":
         yield Finding(NAME, "note", "Ollama is switched off in the configuration (ollama.manage).")
@@ -55,8 +59,10 @@ def _check_remote(url: str) -> Finding:
 
 
 def check_owner_of_port(config: Config) -> Iterator[Finding]:
-    """Check which process listens on Ollama's port. Yield nothing if none does, or if Ollama is on another
-    machine.
+    """Yield a finding that says whether the process that listens on Ollama's port is Ollama.
+
+    Yield nothing if no process listens there, if the MLX server is configured to use this port, or if Ollama
+    is on another machine or switched off in the settings.
     """
     if config.ollama.manage != "off" and http_get.is_local(_base_url(config)):
         port = urlsplit(_base_url(config)).port or DEFAULT_PORT

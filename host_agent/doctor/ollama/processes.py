@@ -35,7 +35,9 @@ def lookalikes(table: Mapping[int, PsProcess]) -> list[PsProcess]:
 
 
 def as_snapshot(process: PsProcess) -> ProcessSnapshot:
-    """Convert the process to the type that the functions of `classify` take."""
+    """Convert a process that `ps` lists to a ProcessSnapshot, with its command line split into program and
+    arguments.
+    """
     found = _PROGRAM.match(process.command)
     path = found[0] if found else process.command.partition(" ")[0]
     arguments = (path, *process.command[len(path) :].split())

@@ -37,8 +37,10 @@ REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Search the journal of the last hour for early ends of services, and ask launchd or systemd about the
-    agent.
+    """Yield a fault for each service that ended within seconds of its start in the last hour and has not
+    become ready since, and for a host agent that launchd or systemd starts but that does not keep running.
+
+    If there is none, yield one finding `ok`.
     """
     events = journal_tail.events(config.home, early_deaths.EVENTS, time.time() - SINCE_S)
     found = [_check_service(config, death) for death in early_deaths.find(events)]

@@ -21,9 +21,10 @@ UNREQUESTED_CAUSES = ("exit code ", "killed by ", "ended, ", LAUNCH_FAILED)
 
 @dataclass(frozen=True)
 class EarlyDeath:
-    """The newest early end of a service. `times` counts how often in a row the service ended early.
+    """The newest end of a service within EARLY_S seconds of its start.
 
-    `run_s` is how many seconds the process ran. `gave_up` is True if the supervisor does not restart it.
+    `run_s` is how many seconds the process ran, and `times` how often in a row the service ended so early.
+    `gave_up` is True if the supervisor does not restart the service.
     """
 
     service: str
@@ -34,7 +35,8 @@ class EarlyDeath:
 
 
 def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
-    """Return the newest early end of each service that ended early and has not become ready since.
+    """Return, for each service that ended within EARLY_S seconds of its start and has not become ready since,
+    the newest such end.
 
     `events` are the journal's events with names in EVENTS, oldest first.
     """
@@ -60,10 +62,11 @@ def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
 
 
 def _count(found: dict[str, EarlyDeath], service: str, cause: str, run_s: float) -> None:
-    """Record in `found` that `service` ended after `run_s` seconds.
+    """Record in `found` that `service` ended `run_s` seconds after its start, and that this happened once
+    more in a row.
 
-    An end that came late or was requested interrupts the row of early ends, so the service is removed from
-    `found`.
+    If the process ran longer than EARLY_S or, according to `cause`, somebody requested its end, remove the
+    service from `found` instead.
     """
     if run_s > EARLY_S or not cause.startswith(UNREQUESTED_CAUSES):
         found.pop(service, None)

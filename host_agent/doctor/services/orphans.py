@@ -26,10 +26,11 @@ ADOPT_ORPHANS = ("launchd", "systemd", "init")
 
 @dataclass(frozen=True)
 class HomeProcesses:
-    """The processes of one home. `modules` maps each PID to the Python module that it runs.
+    """The processes of one Vestal home folder. `modules` maps the PID of each to the Python module that it
+    runs.
 
-    `recorded_pids` are the PIDs in PID files: a living agent supervises them, because it started or adopted
-    them.
+    `recorded_pids` are the PIDs in the home's PID files. The agent, if it is alive, supervises these
+    processes, because it started or adopted them.
     """
 
     modules: Mapping[int, str]
@@ -38,9 +39,10 @@ class HomeProcesses:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Check for orphaned servers, zombies and Ollama runners without a server.
+    """Yield a finding for each orphaned server, each zombie, and each Ollama runner without a server, or one
+    finding `ok` if there is none.
 
-    The remedy is `kill`, never `kill -9`, which can leak wired memory on a Mac.
+    The remedy for a server or a runner is `kill`, never `kill -9`, which can leak wired memory on a Mac.
     """
     home = config.home
     table = process_table.read()
@@ -59,8 +61,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
-    """Return the servers of this home that nothing supervises. A server that a living agent adopted is
-    supervised.
+    """Return the servers in `ours` that nothing supervises, because their parent has ended and no living
+    agent has adopted them.
     """
     return [
         table[pid]
@@ -128,7 +130,9 @@ def _assess_orphan(process: PsProcess, ours: HomeProcesses) -> Finding:
 
 
 def _assess_zombie(process: PsProcess, ours: HomeProcesses) -> Finding:
-    """Return a note, not a fault, because a zombie holds no memory and no port."""
+    """Return a note on a zombie, which is an ended process whose exit code its parent has not read. It is no
+    fault, because a zombie holds no memory and no port.
+    """
     parent = f"{ours.modules[process.parent]} (PID {process.parent})"
     sentence = f"PID {process.pid} is a zombie: {parent} has not read its exit code."
     return Finding(NAME, "note", sentence, "If it stays, run `vestal recover --once`.", process.command)

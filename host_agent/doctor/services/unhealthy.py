@@ -57,18 +57,20 @@ def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def is_given_up(service: Mapping[str, Any]) -> bool:
-    """Return whether the service is not restarted: it has failed, or its circuit breaker is open or
-    half-open.
+    """Return whether a service has failed so often that it is not restarted for now. `service` is its entry
+    in the body of `GET /status`.
 
-    `vestal recover --reset` closes the breaker.
+    The state of such a service is `failed` or `open`, or the service is not up and its circuit breaker is not
+    closed. `vestal recover --reset` closes the breaker.
     """
     is_open = service.get("circuit_breaker_state", "closed") != "closed"
     return service["state"] in GIVEN_UP_STATES or (is_open and service["state"] not in UP_STATES)
 
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
-    """Return the finding for one service of `GET /status`, or None if the service is healthy or not expected
-    to run.
+    """Return a finding that says how a service is unhealthy, or None if it is healthy or not expected to run.
+
+    `service` is the service's entry in the body of `GET /status`.
     """
     state = str(service["state"])
     detail = str(service.get("detail") or "").removesuffix(f"; {service.get('remedy') or ''}")

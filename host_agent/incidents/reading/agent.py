@@ -17,7 +17,9 @@ ENDED_WITH_VESTAL = "Vestal was stopped"
 
 
 class AgentEvents:
-    """Applies the agent's events to the incidents. Each public method handles the event with its name."""
+    """Applies the journal's events about the agent, its disk and its notices to the incidents. Each public
+    method handles the event of the same name.
+    """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
@@ -93,8 +95,8 @@ class AgentEvents:
         self._ledger.end(entry, [entry.service], failures.detail(entry.cause))
 
     def notice_delivered(self, entry: Entry) -> None:
-        """Record that a notice about an incident or about its end was sent, even if it could not be
-        delivered.
+        """Record that the agent has tried to send a notice about an incident or about its end, so that the
+        notice is not sent again. A failed attempt, `notice_not_delivered`, counts too.
         """
         incident = self._ledger.find(entry.count("incident"))
         if incident is not None:

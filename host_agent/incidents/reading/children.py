@@ -23,16 +23,19 @@ AS_ASKED = {
 
 
 class ChildEvents:
-    """Applies the events of supervised processes to the incidents. Each public method handles the event with
-    its name.
+    """Applies the journal's events about supervised processes to the incidents. Each public method handles
+    the event of the same name.
     """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
         self._ledger, self._known = ledger, known
 
     def child_started(self, entry: Entry) -> None:
-        """Record that a process has started: after a failure, with its parent, or after an end that no agent
-        saw.
+        """Record that a service's process has started, which counts as a restart if the service had failed.
+
+        If the service has no parent and no exit of its last process is in the journal, that process ended
+        while no agent ran, which is a fault. If the service's parent has failed, the process had ended with
+        its parent, so the parent's incident is open until both are healthy.
         """
         trace, service = self._trace(entry.service), entry.service
         # If no exit of the last process was recorded, that process ended while no agent ran.

@@ -28,7 +28,9 @@ class ProcessTrace:
     asked_at: float = 0.0
 
     def was_asked(self, ts: float) -> str:
-        """Return what a person asked for within ASKED_S seconds of `ts`; empty if nothing."""
+        """Return what a person asked to do with the process (`stop`, `restart` or `kill`), at most ASKED_S
+        seconds before or after `ts`; empty if nothing.
+        """
         return self.asked if abs(ts - self.asked_at) <= ASKED_S else ""
 
 

@@ -16,8 +16,8 @@ PASS_LOOKED_S = 2.0
 
 
 class RecoveryEvents:
-    """Applies the results of recovery passes and health checks to the incidents. Each public method handles
-    the event with its name.
+    """Applies the journal's events about recovery passes, containers and health checks to the incidents. Each
+    public method handles the event of the same name.
     """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:

@@ -7,7 +7,9 @@ from host_agent.incidents.ledger import Ledger
 
 
 class RequestEvents:
-    """Counts the requests that incidents affect. Each public method handles the event with its name."""
+    """Counts the requests that incidents affect. Each public method handles the journal's event of the same
+    name.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

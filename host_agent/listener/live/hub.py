@@ -19,17 +19,23 @@ Publish = Callable[[str, bytes], None]
 
 
 class Source(Protocol):
-    """Produces frames for all followers."""
+    """Produces frames (server-sent events, as bytes) for all followers of GET /live.
+
+    Each frame has a key, which names its subject, such as the status or one incident. A newer frame of a key
+    replaces an older one that was not sent yet.
+    """
 
     def newest(self) -> Mapping[str, bytes]:
-        """Return the frames, by key, that a new follower is sent at once."""
+        """Return the frames that a new follower is sent at once, as a dict from key to frame."""
 
     async def run(self, publish: Publish) -> None:
         """Publish frames until cancelled, or until the agent stops."""
 
 
 class Hub:
-    """Runs one task for each source for as long as there is at least one follower."""
+    """Delivers the frames of all sources to each follower of GET /live. Each source runs in a task of its
+    own, and only while there is a follower.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources

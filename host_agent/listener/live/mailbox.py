@@ -12,7 +12,9 @@ MAX_KEYS = 256
 
 
 class Mailbox:
-    """Keeps the newest frame of each key, so that a slow follower skips old values."""
+    """Keeps the frames (server-sent events) that one follower of GET /live has not received yet. Only the
+    newest frame of each key is kept, so that a slow follower skips outdated ones.
+    """
 
     def __init__(self) -> None:
         self._frames: dict[str, bytes] = {}

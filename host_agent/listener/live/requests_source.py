@@ -76,8 +76,8 @@ class RequestsSource:
 
 
 async def event_data(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of each server-sent event whose data is one line. Raises ValueError if a line is longer
-    than MAX_LINE_BYTES.
+    """Yield the data of each server-sent event in a response body, which arrives in `pieces`. The data of an
+    event must be one line. Raises ValueError if a line is longer than MAX_LINE_BYTES.
     """
     rest = b""
     async for piece in pieces:

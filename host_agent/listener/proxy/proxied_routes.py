@@ -22,7 +22,8 @@ class Upstream(StrEnum):
 
 @dataclass(frozen=True)
 class ProxiedRoute:
-    """One entry of the table. `{id}` in `path` stands for one identifier.
+    """A route of the gateway or the orchestrator (`upstream`) that the listener passes requests on to. `{id}`
+    in `path` stands for one identifier.
 
     `may_wait` is True if the answer has no time limit, because a model generates it or it follows a download.
     """

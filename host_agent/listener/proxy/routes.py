@@ -50,7 +50,9 @@ class ProxyRoutes:
     """Handles all paths below /gateway/ and /orchestrator/."""
 
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
-        """Take the services to reach, and the `headers` that are added to each response."""
+        """Create the handlers of the proxy. `upstreams` has what is needed to reach the services, and
+        `headers` are added to each response.
+        """
         self._upstreams, self._headers = upstreams, headers
         self._lasting: set[asyncio.Task[web.StreamResponse]] = set()
 
@@ -72,7 +74,9 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """Cancel the requests that have no time limit. The MLX server keeps the rest of such an answer."""
+        """Cancel the requests that have no time limit. The gateway can still give a client the rest of a
+        generated answer that this interrupts.
+        """
         for exchange in list(self._lasting):
             exchange.cancel()
 
@@ -93,7 +97,9 @@ class ProxyRoutes:
             raise _unreachable(target, f"{name} broke off its answer ({why})") from None
 
     def _send(self, request: web.Request, target: Target) -> aiohttp.client._RequestContextManager:
-        """Send the request to the service; its body is streamed as it arrives from the client."""
+        """Return a context manager that sends the request to the service of `target` and provides its
+        response. The request's body is streamed as it arrives from the client.
+        """
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         headers |= {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         if target.upstream is Upstream.ORCHESTRATOR:

@@ -89,6 +89,8 @@ class Compose:
 
 
 def last_lines(output: str) -> str:
-    """Return the last lines of a command's output as one line."""
+    """Return the last LAST_LINES non-empty lines of a command's output, joined by semicolons; if there are
+    none, the text `it printed nothing`.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return "; ".join(lines[-LAST_LINES:]) or "it printed nothing"

@@ -11,9 +11,11 @@ PS_ARGUMENTS = "-eo pid,stat,time"
 
 
 def parse_top(top: Mapping[str, Any], main_pid: int) -> ProcessActivity:
-    """Return the activity of a container: the CPU time of all its processes, and the state of the main one.
+    """Return the activity of a container: the CPU time of all its processes, and whether the main one is
+    suspended, wants a CPU, or waits for the disk.
 
-    `top` is the Docker engine's answer for PS_ARGUMENTS. A value that is malformed counts as unknown.
+    `top` is the Docker engine's answer to a request for `ps` with PS_ARGUMENTS. A value that is missing or
+    malformed is None in the result.
     """
     rows = [row for row in top.get("Processes") or () if isinstance(row, Sequence) and len(row) >= 3]
     seconds = [cpu_s for row in rows if (cpu_s := _seconds(str(row[2]))) is not None]

@@ -100,7 +100,9 @@ def container_of(event: Mapping[str, Any]) -> str:
 
 
 def attributes(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the attributes of an event: the container's labels, and what the action adds."""
+    """Return the attributes of an event: the container's labels, and details of the action such as its signal
+    or exit code.
+    """
     return (event.get("Actor") or {}).get("Attributes") or {}
 
 

@@ -30,7 +30,7 @@ HEALTH = {"starting": State.STARTING, "unhealthy": State.DEGRADED}
 
 
 def service_of(inspect: Mapping[str, Any]) -> str:
-    """Return the compose service that a container belongs to."""
+    """Return the compose service that a container belongs to; "" if it belongs to none."""
     return str((inspect.get("Config", {}).get("Labels") or {}).get("com.docker.compose.service", ""))
 
 
@@ -113,7 +113,13 @@ def _state(status: str, health: str) -> State:
 def _detail_and_remedy(
     state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool
 ) -> tuple[str, str]:
-    """Return detail and remedy of a container whose state in Docker is `status`."""
+    """Return the `detail` and the `remedy` in the status of a container; "" for each of which there is
+    nothing to say.
+
+    `state` is the container's state in Vestal's terms, `status` in Docker's, and `health` the record of its
+    health checks. `last_death` says why the container last ended, and `is_recurring` whether that cause
+    persists.
+    """
     if state is State.READY:
         recurs = is_recurring and last_death
         return (f"it works again; its last run ended at {last_death}" if recurs else ""), ""

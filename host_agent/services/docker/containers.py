@@ -20,7 +20,9 @@ STOP_S = 20
 
 
 class Containers:
-    """The containers of this home's compose project. A stop by hand lasts until a start by hand."""
+    """Reports the status of the containers of this home's compose project, and starts, stops and restarts
+    them. A stop by hand lasts until a start by hand.
+    """
 
     def __init__(self, api: DockerApi, compose: Compose, journal: Journal, store: StateStore) -> None:
         self._api, self._compose, self._store = api, compose, store
@@ -41,8 +43,9 @@ class Containers:
         return {name: self._service_status(name, found[name]) for name in IN_CONTAINERS if name in found}
 
     async def activity(self, service: str, main_pid: int) -> ProcessActivity:
-        """Return the activity of the processes in a service's container. Raises DockerUnavailable if the
-        Docker engine does not answer or the service has no container.
+        """Return what the processes in a service's container do: the CPU time of all, and the state of the
+        process `main_pid`. Raises DockerUnavailable if the Docker engine does not answer or the service has
+        no container.
         """
         top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
         return container_activity.parse_top(top, main_pid)

@@ -67,7 +67,9 @@ class DeathWatch:
         return self._following and is_recent and has_ended and self.explanation_of(inspect) is None
 
     async def wait_for_explanations(self, inspects: Sequence[Mapping[str, Any]]) -> None:
-        """Wait until every recent death is explained, for PENDING_S at most."""
+        """Wait until every recent death of these containers is explained, for PENDING_S at most. `inspects`
+        are the containers' `docker inspect` records.
+        """
         while any(map(self.is_explanation_pending, inspects)):  # noqa: ASYNC110 - the clock ends it too
             await asyncio.sleep(POLL_INTERVAL_S)
 
@@ -119,7 +121,9 @@ class DeathWatch:
         task.add_done_callback(tasks.discard)
 
     async def _record_healthy(self, service: str, container: str) -> None:
-        """Record that a service is healthy again, but only after earlier deaths have been recorded."""
+        """Record in the journal that a service is healthy again, once the deaths that are still being
+        explained have been recorded.
+        """
         if self._explaining:
             await asyncio.wait(set(self._explaining))
         self._journal.record(service, "container_healthy", container=container[:12])

@@ -119,7 +119,10 @@ class DockerApi:
 
     @contextlib.asynccontextmanager
     async def _ask(self, request: str, timeout_s: float | None = None) -> AsyncIterator[aiodocker.Docker]:
-        """Provide the client for one request, and raise DockerUnavailable for whatever goes wrong with it."""
+        """Provide the client for one request, whose deadline is `timeout_s` or, by default, that of this
+        object. Raise DockerUnavailable if there is no engine, or the request fails or is late. `request`
+        names the request in the message, as in `stop the container`.
+        """
         within_s = timeout_s or self._timeout_s
         docker = await self._connected()
         try:
@@ -148,7 +151,9 @@ def _endpoint() -> str:
 
 
 def _connect(url: str) -> aiodocker.Docker:
-    """Return a client, not connected yet. `_ask` sets shorter deadlines; a stream of events has none."""
+    """Return a client that is not connected yet. It ends a request after ACTION_TIMEOUT_S, unless `_ask` sets
+    a shorter deadline; a stream of events has none.
+    """
     return aiodocker.Docker(url=url, timeout=aiohttp.ClientTimeout(total=ACTION_TIMEOUT_S))
 
 

@@ -49,8 +49,11 @@ class DockerEngineMonitor:
 
 
 def service_status(seen: DockerObservation, decision: ModeDecision) -> ServiceStatus:
-    """Return the Docker engine's status. An engine that does not answer is `absent` unless the orchestrator
-    runs in containers and so needs it, which was decided when the agent started.
+    """Return the Docker engine's status from an observation of it and from the `decision`, made when the
+    agent started, about where the orchestrator runs.
+
+    An engine that does not answer is `stopped` if the orchestrator runs in containers. Otherwise it is
+    `absent`, because nothing needs it.
     """
     extra = {"orchestrator_mode": str(decision.mode), "why": decision.why}
     if seen.version:

@@ -19,7 +19,7 @@ DETAILS = {
 
 @dataclass(frozen=True)
 class GatewayAnswer:
-    """One answer of the gateway to GET /health, with the states of the gateway and its engine."""
+    """One answer of the gateway to GET /health, and the engine's status that was read from it."""
 
     reply: Reply
     engine: ServiceStatus
@@ -60,7 +60,9 @@ def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
 
 
 def read_engine_status(reply: Reply) -> ServiceStatus:
-    """Return the engine's status from the gateway's answer to GET /health."""
+    """Return the engine's status from the gateway's answer to GET /health; `stopped` if the answer has no
+    engine.
+    """
     engine = reply.fields.get("engine")
     if not isinstance(engine, dict):
         return ServiceStatus(State.STOPPED, detail="the gateway's answer has no engine")

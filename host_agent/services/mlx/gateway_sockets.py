@@ -35,7 +35,10 @@ class GatewaySockets:
         inherited: InheritedSockets,
         environment: Callable[[], Mapping[str, str]] = lambda: {},
     ) -> None:
-        """Take the sockets that the agent inherited. `environment` returns more variables for a gateway."""
+        """Take those of the gateway's sockets that are among the `inherited` ones, which stayed open when an
+        earlier agent replaced itself by this one. `environment` returns further environment variables for
+        each gateway that is launched.
+        """
         self._port = config.mlx.port
         self._configured = config.mlx.bind
         self._environment = environment

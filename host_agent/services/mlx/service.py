@@ -121,7 +121,9 @@ class MlxService:
         return self._requests
 
     def on_gateway_event(self, event: Event) -> None:
-        """Remember the gateway in `event` if the event reports its first answer to a client."""
+        """Remember the PID of the gateway if `event` reports that gateway's first answer to a client; ignore
+        any other event.
+        """
         if event.event == FIRST_DELIVERY:
             self._served = event.fields.get("pid")
 
@@ -175,13 +177,15 @@ class MlxService:
 
 
 def settings_text(config: Config) -> str:
-    """Return the settings that the gateway and its engine read, as text."""
+    """Return, as JSON, the settings that the gateway and its engine read. The digest of a gateway is computed
+    from this text too, so that a change of the settings is noticed.
+    """
     return config.model_dump_json(include={"mlx", "models", "supervision"})
 
 
 def _handover_policy(config: Config) -> HandoverPolicy:
-    """Return the time limits of a handover. Without a log of answers, the old gateway must finish its answers
-    first, which may take `mlx.drain_s` more.
+    """Return the time limits of a handover. If no answer log is kept (`mlx.keep_answers_s` is 0), the old
+    gateway must first finish its answers, which may take `mlx.drain_s` more.
     """
     drain_s = 0.0 if config.mlx.keep_answers_s else config.mlx.drain_s
     return HandoverPolicy(

@@ -49,9 +49,10 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class ModelProbeResult:
-    """The result of a probe. `ok` says whether the model works.
+    """The result of a probe of a model. `ok` says whether the model works, and `detail` why it does not.
 
-    `busy` means that the model gave no answer but works.
+    `busy` is True if the model counts as working although it has generated nothing for the probe, for example
+    because its queue is full; `detail` then says what it does.
     """
 
     ok: bool
@@ -68,7 +69,9 @@ class ModelRequest:
 
 
 def read_server_info(version: Reply, tags: Reply, ps: Reply) -> ServerInfo:
-    """Parse the answers to /api/version, /api/tags and /api/ps."""
+    """Return what the answers to /api/version, /api/tags and /api/ps say: the version, and the installed and
+    loaded models. If one of the first two is invalid, only the version and `error` are set.
+    """
     number = str(version.fields.get("version", "?"))
     names = tags.fields.get("models")
     if version.status != OK or tags.status != OK or not isinstance(names, list):
@@ -86,9 +89,10 @@ def read_loaded_models(ps: Reply) -> tuple[ModelInMemory, ...]:
 
 
 def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) -> ModelInMemory | None:
-    """Return the model to probe: the configured one, else the smallest that is loaded.
+    """Return the model to probe: the `configured` one, even if it is not loaded, else the smallest of the
+    loaded `models`.
 
-    If none is configured or loaded, return None, so that no model is loaded only to be probed.
+    If none is configured and none is loaded, return None, so that no model is loaded only to be probed.
     """
     if configured:
         wanted = canonical(configured)
@@ -97,7 +101,8 @@ def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) 
 
 
 def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> ModelRequest:
-    """Return a request for one token, or one vector, that leaves the loaded model as it is.
+    """Return a request for `tokens` tokens, or for one vector of an embedding model, that leaves the loaded
+    model as it is. `now` is in seconds since 1970.
 
     The request repeats the model's context size, because another size would reload the model, and the
     remaining time for which the model stays loaded.

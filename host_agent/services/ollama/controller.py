@@ -99,8 +99,8 @@ class OllamaController:
         return str(plan) if plan.refusal else f"to start it again: {plan}"
 
     def refusal(self, action: str) -> str:
-        """Return why the agent may not carry out `action`, as far as is known without another search; "" if
-        it may try.
+        """Return why the agent may not carry out `action`, judged by the owner of Ollama that was found last;
+        "" if the agent may try.
         """
         if self.has_child or (action == "start" and self.owner.runs):
             return ""
@@ -138,8 +138,8 @@ class OllamaController:
         return path is not None and await asyncio.to_thread(find_supervised, path) is not None
 
     async def detach(self) -> None:
-        """Stop supervising the agent's own server without ending it. The agent does this before another
-        program replaces it in its process and adopts the server.
+        """Stop supervising the agent's own server without ending it, because the agent is about to replace
+        itself, by execve, with a program that adopts the server.
         """
         if self._supervisor_started:
             await self._supervisor.detach()
@@ -159,8 +159,8 @@ class OllamaController:
             self._supervisor.machine_woke(slept_s)
 
     async def yield_to_other_server(self) -> bool:
-        """Stop the supervisor if its own server is dead and another server runs. Return True if it was
-        stopped.
+        """Stop the supervisor if its own server is dead and another Ollama server runs. Return True if the
+        supervisor was stopped.
         """
         if not self.has_child or self.pid is not None:
             return False
@@ -197,7 +197,7 @@ class OllamaController:
     # --- for a recovery pass --------------------------------------------------------------------------------
 
     async def start(self, cause: str) -> None:
-        """Start the agent's own server, as far as its breaker and backoff allow."""
+        """Start the agent's own server, because of `cause`, as soon as its breaker and backoff allow."""
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
@@ -213,8 +213,9 @@ class OllamaController:
     # --- doing it -------------------------------------------------------------------------------------------
 
     async def _carry_out(self, owner: Owner, action: str, cause: str, *, reset: bool = False) -> None:
-        """Carry out the owner's control plan, and terminate the runners that outlive their server. Raises
-        NotPossible if the plan refuses the action, or one of its commands fails.
+        """Carry out the owner's control plan, and terminate the runners that outlive their server. If the
+        plan starts the agent's own server, `cause` is the reason to record, and with `reset` no breaker
+        delays the start. Raises NotPossible if the plan refuses the action, or one of its commands fails.
         """
         plan = self.control_plan(owner, action)
         if plan.refusal:
@@ -242,10 +243,9 @@ class OllamaController:
                 await self._supervisor.restart_child(OLLAMA, cause, reset=True)
 
     async def _start_child(self, cause: str, *, reset: bool = False) -> None:
-        """Start the agent's own server, after starting its supervisor if that does not run yet.
-
-        The supervisor loads the state of its breaker and backoff, and adopts a server that an earlier agent
-        started.
+        """Start the agent's own server and, first, its supervisor, which loads the breaker's and the
+        backoff's state and adopts a server that an earlier agent started. With `reset`, neither an open
+        breaker nor a backoff delays the start. `cause` is the reason to record.
         """
         if not self._supervisor_started:
             self._supervisor_started = True

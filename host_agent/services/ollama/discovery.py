@@ -61,7 +61,8 @@ class Discovery:
         return owner
 
     async def port_holder(self) -> Owner | None:
-        """Return who holds the port now; None if it is free.
+        """Return who listens on Ollama's port, be it Ollama or another program; None if nothing listens
+        there.
 
         A free port is recognized quickly, because a restart waits for this.
         """
@@ -122,7 +123,10 @@ class Discovery:
         )
 
     async def _elsewhere(self) -> tuple[ProcessSnapshot | None, str]:
-        """Return a server of this user that no Vestal home manages, and the address at which it listens."""
+        """Return an `ollama serve` of this user that no other Vestal home manages, and the address at which
+        it listens, "" if it does not listen. Return (None, "") if there is none or the settings allow two
+        servers.
+        """
         if self._allows_two:
             return None, ""
         server = await asyncio.to_thread(self._find_elsewhere)

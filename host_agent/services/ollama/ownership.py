@@ -68,9 +68,10 @@ class OwnershipEvidence:
 class Owner:
     """The owner of Ollama.
 
-    `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, if it is
-    known. `address` is the address of a server that this user runs elsewhere than configured; "" if there is
-    none.
+    `name` identifies the owner as its `kind` requires, for example by a launchd job's label, or a systemd
+    unit's, user's or program's name. `pid` is the process that listens on Ollama's port, and `user` the user
+    that it runs as, if they are known. `address` is the address of a server that this user runs elsewhere
+    than configured; "" if there is none.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY

@@ -36,13 +36,13 @@ class ProbeBudget:
         return self.failed or self.ok_at is None or now - self.ok_at >= self.interval_s
 
     def asked(self, now: float) -> "ProbeBudget":
-        """Return the budget after a probe was sent."""
+        """Return a copy of this history with an open probe that was sent at `now`."""
         return replace(
             self, asked_at=now, silent_since=now if self.silent_since is None else self.silent_since
         )
 
     def waited_s(self, now: float) -> float:
-        """Return for how many seconds the current probe has had no answer; 0 if there is no probe."""
+        """Return for how many seconds the open probe has had no answer; 0 if no probe is open."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
     def silent_s(self, now: float) -> float:
@@ -50,10 +50,14 @@ class ProbeBudget:
         return now - self.silent_since if self.silent_since is not None else 0.0
 
     def answered(self, verdict: ModelProbeResult, now: float) -> "ProbeBudget":
-        """Return the budget after a probe was answered."""
+        """Return a copy of this history in which the open probe was answered at `now`; `verdict` is its
+        result.
+        """
         ok_at = now if verdict.ok else self.ok_at
         return replace(self, asked_at=None, ok_at=ok_at, silent_since=None, failed=not verdict.ok)
 
     def given_up(self) -> "ProbeBudget":
-        """Return the budget after a probe was given up, because the model was judged to hang."""
+        """Return a copy of this history in which the open probe has failed: it was given up, because the
+        model was judged to hang.
+        """
         return replace(self, asked_at=None, failed=True)

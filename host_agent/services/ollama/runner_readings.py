@@ -38,9 +38,9 @@ class RunnerActivity(StrEnum):
 class Reading:
     """What a runner was seen to do at one time.
 
-    `mark` is a value that changes whenever the runner makes progress. None means that no mark could be read
-    although the runner should have one, because its loop is in the middle of a step. `evidence` says in words
-    what was seen, and where.
+    `mark` is a value that changes whenever the runner makes progress. It is None if no progress can be seen:
+    the runner loads its model, has no source of progress, or is in a step of its computation, during which it
+    does not answer. `evidence` says in words what was seen, and where.
     """
 
     activity: RunnerActivity

@@ -118,7 +118,9 @@ class OllamaService:
         return tuple((runner, self._discovery.is_mine(runner)) for runner in found)
 
     def forget_failures(self) -> None:
-        """Forget earlier failures, because another server runs or the machine has slept."""
+        """Forget the failed checks, the verdict and the open model probe: they are obsolete once the server
+        was started, stopped or replaced, or the machine has slept.
+        """
         self._probe.reset()
         self._observation = replace(self._observation, failures=0, verdict=ModelProbeResult(True))
         self._observed_at = float("-inf")
@@ -190,17 +192,19 @@ class OllamaService:
         return None
 
     def _is_old(self) -> bool:
-        """Return whether the last observation is too old, or the agent's own server has changed since."""
+        """Return whether the last observation is older than CACHE_S, or the agent's own server has another
+        PID or another state than it had then.
+        """
         child = self.controller.status()
         changed = (child.process_pid, child.state) != self._observed_child
         return changed or time.monotonic() - self._observed_at > CACHE_S
 
     def _is_another_server(self) -> bool:
-        """Return whether the Ollama of the last observation has ended, or its supervisor reports another
-        process.
+        """Return whether the server of the last observation has ended, or the agent's own server has another
+        PID or another state than it had then.
 
-        Only then must a caller observe at once although a check is under way. Otherwise that check makes the
-        next observation, even if a hung server delays it for long.
+        If so, a caller makes its own observation even while a check is under way. If not, it uses the last
+        observation until that check ends, because a hung server can delay a check for long.
         """
         child, pid = self.controller.status(), self._observation.owner.pid
         changed = (child.process_pid, child.state) != self._observed_child
@@ -231,7 +235,9 @@ class OllamaService:
         return await self._observe(result, before.failures if is_same_server else 0, fresh=False)
 
     async def _observe(self, result: CheckResult, failures: int, fresh: bool) -> Observation:
-        """Complete a check's result with the owner and the installation, and remember the observation."""
+        """Make an observation of a check's result, the owner and the installation, and keep and return it.
+        `failures` counts the failed checks in a row; with `fresh`, the owner is not taken from the cache.
+        """
         child = self.controller.status()
         owner = await self._discovery.owner(child.process_pid, fresh)
         is_installed = await asyncio.to_thread(installation.installed)

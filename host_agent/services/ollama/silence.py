@@ -41,7 +41,7 @@ class ProgressWatch:
     advanced: frozenset[int] = frozenset()
 
     def after(self, readings: Iterable[RunnerReading], now: float) -> "ProgressWatch":
-        """Return the watch after another reading of each runner."""
+        """Return a copy of this watch, updated with a new reading of each runner, taken at `now`."""
         marks: dict[int, tuple[object, float]] = {}
         advanced = set()
         for runner in readings:
@@ -57,7 +57,7 @@ class ProgressWatch:
         return ProgressWatch(marks, frozenset(advanced))
 
     def standing_s(self, pid: int, now: float) -> float:
-        """Return for how many seconds the runner's mark has not changed."""
+        """Return for how many seconds the runner's mark has not changed; 0 if the runner was never read."""
         return now - self.marks[pid][1] if pid in self.marks else 0.0
 
 

@@ -18,8 +18,8 @@ TIMEOUT_S = 20.0
 
 
 def find_mistake(config: Config) -> str:
-    """Return the first mistake in the file, with its line; "" if the file is valid or the orchestrator is
-    switched off.
+    """Return the first mistake in the file that defines the orchestrator's agents, with its line; "" if the
+    file is valid or the orchestrator is switched off.
     """
     if config.orchestrator.mode == Mode.OFF:
         return ""
@@ -34,7 +34,9 @@ class AgentsFileCheck:
         self._checked: tuple[object, str] = (None, "")
 
     async def find_mistake(self) -> str:
-        """Return the first mistake in the file, with its line, or an empty string."""
+        """Return the first mistake in the file, with its line; "" if there is none or the file could not be
+        checked.
+        """
         stamp = await asyncio.to_thread(_stamp, self._file)
         if self._checked[0] != stamp:
             done = await commands.run_async(*CHECK, str(self._file), timeout_s=TIMEOUT_S)

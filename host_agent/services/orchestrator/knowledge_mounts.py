@@ -16,15 +16,17 @@ FILE = "knowledge.compose.json"  # JSON is YAML, too
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the variables for docker-compose.yml with the first agent that has a folder, and the folder's
-    path.
+    """Return the variables with which docker-compose.yml mounts the first knowledge folder: the name of the
+    agent that has this folder, and its path.
     """
     name, path = next(iter(knowledge_folders(config).items()))
     return {"VESTAL_KNOWLEDGE_NAME": name, "VESTAL_KNOWLEDGE_PATH": str(path)}
 
 
 def write(config: Config) -> list[Path]:
-    """Write the second compose file and return it in a list; the list is empty if there is one folder."""
+    """Write the second compose file, which mounts every knowledge folder but the first, and return its path
+    in a list. If there is only one folder, write nothing and return [].
+    """
     others = list(knowledge_folders(config).items())[1:]
     if not others:
         return []
@@ -49,7 +51,7 @@ def check(config: Config) -> None:
 
 
 def missing_folders(config: Config) -> list[tuple[str, Path]]:
-    """Return the knowledge folders that do not exist, each with its name."""
+    """Return the agent's name and the path of each knowledge folder that does not exist."""
     return [(name, path) for name, path in knowledge_folders(config).items() if not path.is_dir()]
 
 

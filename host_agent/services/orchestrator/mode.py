@@ -11,8 +11,8 @@ from vestal.config import Config
 
 
 class DockerEngine(Protocol):
-    """The part of the Docker engine that the decision needs. Both methods raise DockerUnavailable if the
-    engine does not answer.
+    """The methods of the Docker engine that are needed to decide where the orchestrator runs. Both raise
+    DockerUnavailable if the engine does not answer.
     """
 
     async def version(self) -> str:
@@ -23,7 +23,7 @@ class DockerEngine(Protocol):
 
 
 class ComposeCommand(Protocol):
-    """The part of `docker compose` that the decision needs."""
+    """The methods of `docker compose` that are needed to decide where the orchestrator runs."""
 
     @property
     def image(self) -> str:
@@ -61,7 +61,8 @@ class ModeDecision:
 
 
 async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the configured mode; with `auto`, containers if they are possible and the image is built.
+    """Return the configured mode; with `auto`, containers if they are possible and the image is built, and
+    otherwise the native mode.
 
     A home that has containers keeps using them, because their volume holds the tasks.
     """
@@ -78,8 +79,9 @@ async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) 
 
 
 async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the configured mode; with `auto`, the mode that is possible as soon as the orchestrator's image
-    is built.
+    """Return the configured mode; with `auto`, the mode that will be possible once the orchestrator's image
+    is built: containers if a Docker engine and `docker compose` are there, else the native mode. A home that
+    has containers keeps using them.
     """
     wanted = config.orchestrator.mode
     if wanted != "auto":

@@ -51,7 +51,9 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
 
 
 def settings_text(config: Config) -> str:
-    """Return the settings of the orchestrator and of nightly, as text."""
+    """Return, as JSON, the settings of the orchestrator and of nightly. The digests of both are computed from
+    this text too, so that a change of the settings is noticed.
+    """
     return json.dumps(dict(child_environment.native_orchestrator(config)), sort_keys=True)
 
 

@@ -17,10 +17,10 @@ class OrchestratorProbe:
         self._url = f"http://127.0.0.1:{port}/health"
 
     async def answers(self, main_pid: int) -> ProbeResult:
-        """Return a good result if any answer comes. The answer's content does not count, because a restart
-        would not heal unhealthy models.
+        """Return a good result if the orchestrator gives any answer, and a failed one if it gives none. The
+        answer's content does not count: it may report unhealthy models, which a restart would not heal.
 
-        `main_pid` is the PID of the container's main process.
+        `main_pid`, the PID of the container's main process, is not needed for this probe.
         """
         try:
             await http_probe.get(self._session, self._url, self._timeout_s)

@@ -65,9 +65,11 @@ def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
 def _is_consequence(
     name: str, rows: Mapping[str, ServiceStatus], unwell: Mapping[str, ServiceStatus]
 ) -> bool:
-    """Return whether a service is unhealthy because of the service that it depends on.
+    """Return whether a service is unhealthy because of another one. `unwell` has the rows of all unhealthy
+    services.
 
-    A gateway that runs but has given up its engine is a consequence of the engine.
+    The cause is the service that this one depends on. The exception is a gateway that runs but has given up
+    its engine: its cause is the engine, although the engine depends on the gateway.
     """
     parent = rows[name].parent
     if name == MLX_ENGINE and parent in unwell:

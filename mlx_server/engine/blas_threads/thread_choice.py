@@ -46,9 +46,10 @@ class ThreadChoice:
         self._paused_until_s = float("-inf")
 
     def choose(self, others_cores: float | None, now: float) -> int:
-        """Return the number of threads to use next.
+        """Return the number of threads, `few` or `most`, for the next slice or step.
 
-        `others_cores` is how many cores other processes keep busy; None if that is unknown.
+        `others_cores` is how many cores other processes keep busy; None if that is unknown. `now` is in
+        seconds on the caller's clock.
         """
         if others_cores is None or now < self._paused_until_s or self._measures_few:
             return self.few
@@ -91,13 +92,19 @@ class StepThreadChoice:
         self._counted: dict[int, tuple[int, int, float]] = {}  # by size: threads, rows, and seconds so far
 
     def choose(self, rows: int, others_cores: float | None, now: float) -> int:
-        """Return the number of threads for a step that computes `rows` tokens."""
+        """Return the number of threads for a step that computes `rows` tokens.
+
+        `others_cores` is how many cores other processes keep busy; None if that is unknown. `now` is in
+        seconds on the caller's clock.
+        """
         if rows < self._fewest_rows:
             return self.few
         return self._choice(rows).choose(others_cores, now)
 
     def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
-        """Record that a step that computed `rows` tokens with `threads` threads took `seconds`."""
+        """Record that a step that computed `rows` tokens with `threads` threads took `seconds`, and ended at
+        `now` (seconds on the caller's clock).
+        """
         if rows < self._fewest_rows:
             return
         size = rows.bit_length()

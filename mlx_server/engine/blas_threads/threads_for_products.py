@@ -23,7 +23,8 @@ class _Step:
 
 
 class ThreadsForProducts:
-    """Sets the number of threads for each slice of a prompt, batch of texts and step of answers.
+    """Sets how many threads compute matrix products, anew for each slice of a prompt, batch of texts and step
+    of answers.
 
     Does nothing on macOS, on a machine with one core, with a BLAS other than OpenBLAS, or if the user has set
     the number of threads.
@@ -43,11 +44,12 @@ class ThreadsForProducts:
         self._step: _Step | None = None
 
     def begin(self, tokens: int | None = None) -> None:
-        """Choose and set the number of threads for the slice that begins.
+        """Choose and set the number of threads for the slice of prompts, or batch of texts, that begins.
 
-        `tokens` is how many prompt tokens it computes in all, if that is known. So few that our own library
-        computes its products get all threads, because a thread of that library that finds its core taken
-        delays nothing, and what is known about the other processes is old when a short prompt arrives.
+        `tokens` is how many prompt tokens the slice computes; None if that is unknown. If they are so few
+        that our own library computes the products, all threads are used: a thread of that library whose core
+        is busy delays no other thread, and the last measurement of other processes is old when a short prompt
+        arrives.
         """
         if not self._works:
             return
@@ -59,7 +61,8 @@ class ThreadsForProducts:
             self._use(self._slices.choose(self._others.busy_cores(now), now))
 
     def end(self, tokens: int) -> None:
-        """End the slice: record its speed, and set the usual number of threads again.
+        """End the slice: record its speed, and go back to the number of threads that was set when this object
+        was made.
 
         `tokens` is how many prompt tokens the slice had; 0 if it also did other work, so that its duration
         says nothing about the speed.
@@ -72,11 +75,12 @@ class ThreadsForProducts:
         self._use(self._few)
 
     def begin_step(self, rows: int) -> None:
-        """Set the number of threads for the step of answers that begins, and computes `rows` tokens in all.
+        """Set the number of threads for the step of answers that begins. `rows` is how many tokens the step
+        computes for all answers together.
 
         MLX computes a step in the background while the next one is prepared, so a step is measured until the
-        next one begins. A slice or an idle time between two steps must be reported by `begin` or `rest`. A
-        step within a slice uses the slice's threads.
+        next one begins. The caller must call `begin` if a slice comes between two steps, and `rest` if no
+        step follows, so that this time is not counted. Within a slice, a step uses the slice's threads.
         """
         if not self._works or self._slice_began_s is not None:
             return
@@ -88,7 +92,9 @@ class ThreadsForProducts:
         self._use(threads)
 
     def rest(self) -> None:
-        """Set the usual number of threads again, because no further step follows for the time being."""
+        """Go back to the number of threads that was set when this object was made, because no further step
+        follows for the time being.
+        """
         self._step = None
         if self._works:
             self._use(self._few)

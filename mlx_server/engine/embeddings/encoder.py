@@ -29,9 +29,10 @@ from mlx_server.model_store.files.sentence_modules import SentenceSteps, sentenc
 class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
-    `steps` says how a text's hidden states become its vector, and `projections` has the weights for these
-    steps. Vectors have unit norm if `is_normalized`. `token_rows` is how many token ids the model has
-    embeddings for. `probe` holds the token ids of a short text, with which the loaded model is tested.
+    `steps` describes how a text's vector is computed from its hidden states, and `projections` has the
+    weights for these steps. Vectors have unit norm if `is_normalized`. `token_rows` is how many token ids the
+    model has embeddings for. `probe` holds the token ids of a short text, with which the loaded model is
+    tested.
     """
 
     model: nn.Module
@@ -144,8 +145,8 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
 def _projections(folder: Path, steps: SentenceSteps, others: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """Return the weights of all projections, dense and in float32, under the names that `project` expects.
 
-    The weights are in a file of their own or, in models converted to MLX, in `others`, the weights in the
-    encoder's files that are not the encoder's.
+    Usually, each projection's weights are in a file of their own. In models converted to MLX, they are in
+    `others`, the tensors in the encoder's files that do not belong to the encoder.
     """
     found: dict[str, mx.array] = {}
     for i, dense in enumerate(steps.projections):

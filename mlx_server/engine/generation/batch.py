@@ -74,8 +74,8 @@ class ComputedKv:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The length of a request's prompt in tokens, and for how many of its first tokens (`cached`) `Batch.add`
-    was given the keys and values.
+    """A request's prompt: its number of tokens, and the number of its first tokens whose keys and values
+    `Batch.add` was given (`cached`).
     """
 
     cached: int
@@ -84,7 +84,7 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many requests run together, and how many prompt tokens a step may process.
+    """The limits of a batch: how many requests run together, and how many prompt tokens a step may process.
 
     The longer a step takes, the longer the other requests wait for their next token. With `drafting`, a step
     may also verify drafted tokens.
@@ -153,9 +153,9 @@ class Batch:
     ) -> int:
         """Queue a request for the prompt `tokens`, and return its uid.
 
-        `caches` hold the keys and values of the first `cached` tokens, which must be fewer than all. If
-        `pause_at` is greater than `cached`, a step ends after the first `pause_at` tokens, so that the caller
-        can store the state there.
+        `caches` hold the keys and values of the prompt's first `cached` tokens; at least one token must be
+        left to compute. If `pause_at` is greater than `cached`, a step ends after the prompt's first
+        `pause_at` tokens, so that the caller can store the keys and values of exactly these tokens.
         """
         rest, pause = list(tokens[cached:]), max(pause_at - cached, 0)
         (uid,) = self._generator.insert_segments(
@@ -264,9 +264,10 @@ class Batch:
         return self._slices.process_alone()
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
-        """Compute the next tokens of the running answers, then process the slice of prompts until it must
-        pause. If no answer runs, process the whole rest of the slice. Return BatchGenerator's responses for
-        prompts and for answers. `began_s` is when the step began, in monotonic seconds.
+        """Compute the next tokens of the running answers, then process the current slice of the prompts for
+        as long as `PrefillPace` allows. If no answer runs, process the slice to its end. Return
+        BatchGenerator's responses for prompts and for answers. `began_s` is when the step began, in monotonic
+        seconds.
         """
         answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
         if len(answers):
@@ -284,11 +285,10 @@ class Batch:
         return self._slices.go_on(until_s), tokens
 
     def _record_step(self, answers: int, seconds: float) -> None:
-        """Record how long a step of `answers` answers took, if neither it nor the step before had a slice or
-        drafts.
+        """Record how long a step of `answers` answers took, if it was plain (without a slice of prompts and
+        without drafts) and the step before it was plain, too.
 
-        MLX computes a plain step in the background, so the next step waits for it and is measured in its
-        place.
+        MLX computes a plain step in the background, so `seconds` includes the wait for the step before.
         """
         before_was_plain = self._last_was_plain
         self._last_was_plain = self._drafts is None or self._drafts.last_was_plain

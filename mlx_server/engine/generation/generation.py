@@ -26,10 +26,11 @@ class Generation:
     answer, including those tokens. `top_logprobs` is for how many alternatives to each token
     log-probabilities are reported; None reports no log-probabilities. `cached_tokens` is how many tokens were
     found in the prompt cache. `shared_prefix_tokens` is how many of the prompt's first tokens other prompts
-    may begin with, too; it is only set if the prompt cache uses it. An answer whose last tokens are all
+    may begin with, too; 0 if the prompt cache does not use this number. An answer whose last tokens are all
     equal, and more than `max_repeated_tokens`, ends as if it had reached its limit; 0 allows any number. With
-    `returns_context`, `Done` holds all tokens of prompt and answer. `report` is the report on the prompt for
-    `Done`; None if the client did not ask for one. Times are in seconds on the caller's clock.
+    `returns_context`, `Done` holds all tokens of prompt and answer. `report` holds the prompt's token ids and
+    text, which `Done` returns to the client; None if the client did not ask for them. Times are in seconds on
+    the caller's clock.
     """
 
     id: str

@@ -71,7 +71,9 @@ class HarmonyParser:
 
     @property
     def is_in_header(self) -> bool:
-        """Return whether the answer so far ends between two messages, or is empty."""
+        """Return whether the answer so far ends before the content of a message: between two messages, within
+        a message's header, or because it is empty.
+        """
         return self._section is _Section.HEADER
 
     def begin_after(self, prompt: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:

@@ -230,8 +230,9 @@ class OutputParser:
         return self._text_up_to_call()
 
     def _text_up_to_call(self) -> OutputPiece:
-        """Return the text before the next marker. If the marker begins a call, the parser continues in the
-        call; a wrapper is dropped.
+        """Return the withheld text before the next marker, and drop the marker; if it begins a call, the
+        parser continues in the call. Without a marker, return all withheld text, except an end that may begin
+        a marker.
         """
         markers = self._text_ends
         found = [(at, -len(marker), marker) for marker in markers if (at := self._withheld.find(marker)) >= 0]

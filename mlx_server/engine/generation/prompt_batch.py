@@ -1,9 +1,9 @@
-"""mlx-lm's PromptProcessingBatch, extended: a short rest of a prompt is computed in the step that samples the
-first token.
+"""mlx-lm's PromptProcessingBatch, extended: if only a few tokens of a prompt are left to compute, the step
+that samples the first token computes all of them.
 
 mlx-lm computes all tokens of a prompt but the last, and then the last one in a step of its own. A step reads
-all weights, however few tokens it computes. So one step for both halves the time to the first token of a
-prompt whose beginning is cached.
+all weights, however few tokens it computes. So a single step, instead of two, halves the time to the first
+token of a prompt whose beginning is cached.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ one."""
 
 
 class PromptBatch(PromptProcessingBatch):
-    """A PromptProcessingBatch whose requests may begin to generate with several tokens left of their prompts.
+    """A PromptProcessingBatch that can compute several last tokens of a prompt in the step that samples the
+    request's first token.
 
-    Such tokens are one element of a segment, a tuple (`short_rest`), because mlx-lm lets a request generate
-    once its last segment has a single element.
+    mlx-lm makes this step once the last segment of the request's prompt has a single element. So `short_rest`
+    puts these tokens into one tuple, which is a single element.
     """
 
     model: Any
@@ -51,8 +52,8 @@ class PromptBatch(PromptProcessingBatch):
 
 
 class _Preceded:
-    """Wraps a model, and computes the given `tokens` of each row before the tokens with which it is
-    called.
+    """Wraps a model so that a call computes, in each row, the given `tokens`, followed by the tokens of the
+    call.
     """
 
     def __init__(self, model: Any, tokens: list[list[int]]) -> None:
@@ -64,7 +65,7 @@ class _Preceded:
 
 
 def short_rest(tokens: Sequence[int]) -> list[list[Any]]:
-    """Return the rest of a prompt, `tokens`, as segments for BatchGenerator. They are a single tuple, so that
-    PromptBatch computes them in the step that samples the first token.
+    """Return `tokens`, the last tokens of a prompt, as BatchGenerator's list of segments: one segment, which
+    holds one tuple. PromptBatch computes the tuple's tokens in the step that samples the first token.
     """
     return [[tuple(tokens)]]

@@ -22,8 +22,8 @@ MAX_REPORTED = 2**18
 
 
 class PromptScorer:
-    """Computes the log-probabilities (scores) of one prompt's tokens. `done` is completed after the last
-    token. Only the MLX thread may use a PromptScorer.
+    """Computes the log-probabilities (scores) of one prompt's tokens. `done` is a future that is completed
+    once every token has a score. Only the MLX thread may use a PromptScorer.
 
     The model is called with all tokens but the last, so that afterward a generation can continue with the
     keys and values in `caches`. `top` is the number of alternatives to report with each token.

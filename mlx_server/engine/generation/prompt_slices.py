@@ -39,9 +39,9 @@ class PromptSlices:
         """Return True if the paused slice processes request `uid`, so that its keys and values are
         incomplete.
 
-        These are all requests except the running answers and those that have arrived since the slice began.
-        While a slice is paused in the step that samples a request's first token, that request is in none of
-        the generator's batches.
+        The slice processes all requests except the running answers and those that have arrived since it
+        began. This is not read from the generator's batches, because a request whose first token is being
+        sampled when the slice is paused is in none of them.
         """
         generator = self._generator
         arrived = (waiting[0] for waiting in generator._unprocessed_sequences)
@@ -130,5 +130,5 @@ class PromptSlices:
         return [prompt for prompt in prompts if self._tokens or prompt.end_of_prompt]
 
     def _nobody(self) -> Any:
-        """Return an empty batch, which stands for no requests."""
+        """Return a new GenerationBatch without any requests."""
         return GenerationBatch.empty(self._generator.model, self._generator.sampler)

@@ -115,8 +115,8 @@ def make_processors(sampling: Sampling) -> list[Processor]:
 
 
 class Penalties:
-    """llama.cpp's penalties for tokens that occur in the last `repeat_last_tokens` tokens of prompt and
-    answer. A negative number means all tokens.
+    """A logits processor that applies llama.cpp's penalties to tokens that occur in the last
+    `repeat_last_tokens` tokens of prompt and answer; in all of them if `repeat_last_tokens` is negative.
     """
 
     def __init__(self, sampling: Sampling) -> None:

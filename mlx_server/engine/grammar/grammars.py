@@ -100,10 +100,12 @@ class Grammars:
     def make_processor(
         self, schema: dict[str, Any], emitted: Sequence[int], gate: Gate | None = None
     ) -> GrammarProcessor:
-        """Return the logits processor for an answer whose first tokens are `emitted`.
+        """Return the logits processor that applies the grammar of `schema` to an answer. The answer begins
+        with `emitted`, the tokens that an earlier engine has already sent (empty for a new answer).
 
-        With a `gate`, the grammar applies once the gate has opened. Raises RequestError if `schema` cannot be
-        used as a grammar, or the vocabulary cannot be read.
+        With a `gate`, the grammar applies only to the tokens after the gate has opened, for example after the
+        model's thinking. Raises RequestError if `schema` cannot be used as a grammar, or the vocabulary
+        cannot be read.
         """
         self.read_vocabulary()
         constraint = Constraint(self._matcher(schema), self._end_tokens, gate)
@@ -112,8 +114,8 @@ class Grammars:
         return GrammarProcessor(constraint, self._end_tokens)
 
     def _matcher(self, schema: dict[str, Any]) -> Any:
-        """Return a matcher at the start of the schema's grammar: a copy of the matcher in the cache, which is
-        compiled if it is missing.
+        """Return a new matcher of llguidance, which applies the grammar of `schema` to one answer from its
+        beginning. It is a copy of the cached matcher for this schema, or of one that is compiled first.
         """
         try:
             text = json.dumps(schema)
@@ -200,8 +202,8 @@ def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
 
 
 class GrammarProcessor:
-    """A logits processor that applies a grammar. BatchGenerator calls it once for each next token,
-    in order.
+    """A logits processor that excludes every token that the grammar of one answer does not allow next.
+    BatchGenerator calls it once for each next token, in order.
     """
 
     def __init__(self, constraint: Constraint, end_tokens: frozenset[int]) -> None:
@@ -227,14 +229,16 @@ class GrammarProcessor:
 
     @property
     def can_draft(self) -> bool:
-        """Return True if later calls can be undone, because the grammar applies and has had no error."""
+        """Return True if the tokens that a drafter guesses can be verified: the grammar applies and has had
+        no error, so the calls for rejected tokens can be undone by `rewind`.
+        """
         return self._was_called and self._fault is None and self._constraint.is_active
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:
-        """Advance by `token`, the next token of the answer, and return tokens that may follow it.
+        """Advance by `token`, the next token of the answer. Return the tokens to draft after it: those that
+        the grammar forces, or else the longest beginning of `guessed` that the grammar allows.
 
-        These are the tokens that the grammar forces, or else the beginning of `guessed` that the grammar
-        allows.
+        Return [] if there are none, or if the grammar has an error, which `raise_fault` raises later.
         """
         try:
             self._constraint.advance(token)
@@ -245,7 +249,9 @@ class GrammarProcessor:
             return []
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the tokens at the start of `guessed` that the grammar allows after the last token."""
+        """Return the longest beginning of `guessed` that the grammar allows as the next tokens; [] if it has
+        had an error. The grammar does not advance.
+        """
         try:
             return [] if self._fault is not None else self._constraint.allowed_prefix(guessed)
         except Exception as error:  # kept for `raise_fault`, as in a call

@@ -199,8 +199,8 @@ def patterns(schema: Any) -> Iterator[str]:
 
 
 def _has_optional_properties(schema: dict[str, Any]) -> bool:
-    """Return whether the object may lack some of the properties that it names. A grammar cannot count
-    properties then.
+    """Return whether the object may lack some of the properties that it names. A grammar cannot limit the
+    number of properties (`minProperties`, `maxProperties`) in this case.
     """
     properties = schema.get("properties")
     required = _list(schema.get("required"))

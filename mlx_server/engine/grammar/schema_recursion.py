@@ -1,8 +1,8 @@
 """Find JSON schemas that no finite text meets, because each value must contain another value of the same
 kind. Pure.
 
-llguidance refuses other schemas that no text meets, such as an empty `enum`. But from these it makes a
-grammar whose text never ends, or which allows no token at all.
+llguidance refuses schemas that no text meets for another reason, such as an empty `enum`. But it compiles
+such a recursive schema to a grammar whose text never ends, or which allows no token at all.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _is_finite(schema: Any, finite: set[str]) -> bool:
 
 
 def _required_properties(schema: dict[str, Any]) -> Iterator[Any]:
-    """Yield the schemas of the properties that every value must have; None for a property with any value."""
+    """Yield the schema of each property that an object must have to meet `schema`; None for a property that
+    no schema describes, and which may therefore have any value.
+    """
     properties = schema.get("properties")
     named = properties if isinstance(properties, dict) else {}
     for name in _list(schema.get("required")):

@@ -114,8 +114,8 @@ class BatchKV(BatchKVCache):
 
 
 def share_offsets(caches: Sequence[Any]) -> None:
-    """Make the caches of all layers of a batch refer to the same array of positions, so that layers can tell
-    that their positions are equal.
+    """Make the caches of all layers of a batch refer to the same array object of token positions, so that
+    layers can recognize equal positions without comparing arrays. If a cache is not a BatchKV, do nothing.
     """
     if all(type(cache) is BatchKV for cache in caches):
         for cache in caches[1:]:
@@ -157,7 +157,7 @@ class RequestKV(KVCache):
 
 
 def as_request_kv(cache: Any) -> Any:
-    """Convert mlx-lm's plain cache, which snapshots contain, to a RequestKV. Return any other cache
-    unchanged.
+    """Convert mlx-lm's KVCache, which snapshots in the prompt cache contain, to a RequestKV. Return any other
+    cache unchanged.
     """
     return RequestKV.from_state(cache.state) if type(cache) is KVCache else cache

@@ -74,8 +74,9 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def bits(self) -> int:
-        """Return how many bits each number has. Raises AttributeError while plain arrays are returned, so
-        that mlx-lm treats the cache as not quantized.
+        """Return how many bits each quantized number has. After a step of several tokens, for which
+        `update_and_fetch` returns plain arrays, raise AttributeError, so that mlx-lm treats the cache as not
+        quantized.
         """
         if not self._returns_triples:
             raise AttributeError("bits")

@@ -33,7 +33,8 @@ def _full_attention_cache(quantization: KvQuantization | None) -> RequestKV | Qu
 def can_drop_tokens(model: Any) -> bool:
     """Return whether every layer stores plain keys and values, of which the last tokens can be dropped.
 
-    Tokens cannot be dropped from sliding windows and recurrent states, which do not store what was before.
+    Tokens cannot be dropped from sliding windows and recurrent states, which overwrite their earlier
+    contents.
     """
     return all(type(cache) is KVCache for cache in make_prompt_cache(model))
 

@@ -1,6 +1,6 @@
-"""Decide, by `memory_forecast`, whether a model to load or a request to start fits into memory.
+"""Decide, by forecasts (`memory_forecast`), whether a model to load or a request to start fits into memory.
 
-ledger                  makes the decision, from what exists, who holds it, and what is needed. Pure
-guard                   has the engine's current ledger; `readings` reads the machine's figures
+ledger                  decides, given the machine's memory, what each model holds, and what is needed. Pure
+guard                   keeps the reservations and makes the ledger; `readings` reads the machine's memory
 refusals, wait_policy   the errors that clients get; how long a request waits
 """

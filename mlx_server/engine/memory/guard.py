@@ -55,10 +55,11 @@ remain, and tries again every EXTEND_EVERY_TOKENS tokens.
 
 @dataclass(frozen=True)
 class Tenant:
-    """A loaded model: the bytes of its weights, and the ids of its requests.
+    """A loaded model: the bytes of its weights and of the image features that it caches, and the ids of its
+    requests.
 
-    `awaited` is True if a request is about to start on the model. `shared_bytes` of the weights are shared
-    with the other models that have the same `shared`; "" if nothing is shared.
+    `awaited` is True if a request is about to start on the model. `shared_bytes` of the bytes are shared with
+    the other models that have the same `shared`, an id of weights; "" if nothing is shared.
     """
 
     entry: ModelEntry
@@ -71,8 +72,8 @@ class Tenant:
 
 
 class MemoryGuard:
-    """Decides whether models and requests fit into memory, and reserves memory for them. `relieve` is called
-    to free memory for a request that only fits then.
+    """Decides whether models and requests fit into memory, and reserves memory for them. If a request fits
+    only after caches are dropped or models are unloaded, `relieve` is called to do that.
     """
 
     def __init__(
@@ -266,16 +267,16 @@ class MemoryGuard:
         return max(self._towers.get(model, {}).values(), default=0)
 
     def free_bytes(self) -> int:
-        """Return how many bytes are not reserved, both within the engine's limit and on the machine; at least
-        0.
+        """Return how many bytes can still be reserved, within both the engine's limit and the memory that is
+        available on the machine; at least 0.
         """
         return max(self._ledger().free_bytes, 0)
 
     # --- the ledger ---
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
-        """Return the ledger's figures for status and metrics. `kv_bytes` and `prompt_cache_bytes` are copied
-        into the result.
+        """Return the memory of weights, keys and values, reservations and prompt cache, for status and
+        metrics. `kv_bytes` and `prompt_cache_bytes` are copied into the result.
         """
         held = [self._holding(tenant) for tenant in self.tenants()]
         shared = {tenant.shared: tenant.shared_bytes for tenant in self.tenants() if tenant.shared}

@@ -1,8 +1,9 @@
-"""The engine's memory ledger: what exists, who holds it, and how a need can be met. Pure.
+"""The engine's memory ledger: how much memory exists, which models hold it, and how a need for more can be
+met. Pure.
 
 Two bounds hold at the same time. The engine as a whole stays below its limit. And the memory that the engine
-has reserved but not yet taken, plus the need, stays below the memory that is available on the machine. The
-figures are read again for each decision, and no refusal is remembered, so a refusal never outlasts its cause.
+has reserved but not yet taken, plus the need, stays below the memory that is available on the machine. Memory
+is measured again for each decision, and no refusal is remembered, so a refusal never outlasts its cause.
 
 Memory for a need is found in this order: drop idle caches, unload idle models (least recently used first),
 wait for running requests, refuse.
@@ -45,8 +46,8 @@ class Holding:
     """The memory of a model that is loaded or being loaded.
 
     `reserved_bytes` are reserved for its requests. `busy` is True if it has requests. `shared_bytes` of its
-    `bytes` are shared with the other holdings that have the same `shared` ("" if nothing is shared); the rest
-    belongs to this model alone.
+    `bytes` are shared with the other holdings that have the same `shared`, an id of weights ("" if nothing is
+    shared); the rest belongs to this model alone.
     """
 
     name: str
@@ -66,9 +67,11 @@ class Holding:
 
 @dataclass(frozen=True)
 class Need:
-    """The memory that a model or request needs: `bytes` at this time, or `alone_bytes` if only the model
-    `staying` were loaded. Neither the model `staying` nor the weights that holdings share as `shared` may be
-    unloaded.
+    """The memory that a model or request needs: `bytes` in addition to what is held at this time, or
+    `alone_bytes` if no model except `staying` were loaded.
+
+    Neither the model `staying` (None: no model) nor the shared weights with the id `shared` ("": none) may be
+    unloaded to meet the need.
     """
 
     bytes: int
@@ -79,9 +82,10 @@ class Need:
 
 @dataclass(frozen=True)
 class Fits:
-    """The need fits after dropping idle caches (if `drop_caches`) and unloading the models in `evict`.
+    """The decision that a need fits, after dropping idle caches (if `drop_caches`) and unloading the models
+    in `evict`.
 
-    `lacking_bytes` is how many bytes must be freed. It allows a cache to be dropped only in part.
+    `lacking_bytes` is how many bytes must be freed, so that no more of a cache is dropped than necessary.
     """
 
     drop_caches: bool = False
@@ -145,9 +149,10 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many bytes are freed by dropping idle caches.
+        """Return how many bytes can be reserved in addition if the idle caches of MLX and of prompts are
+        dropped.
 
-        Only memory beyond the reservations counts, since reserved memory would be taken again.
+        Only what the engine holds beyond its reservations counts, because reserved memory is taken again.
         """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))
@@ -165,8 +170,8 @@ def held_bytes(holdings: Iterable[Holding]) -> int:
 
 
 def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: str = "") -> int:
-    """Return how many bytes are freed by unloading the models `evicted`. The weights shared as `staying` are
-    not freed.
+    """Return how many bytes are freed by unloading the models `evicted`, if the shared weights with the id
+    `staying` ("": none) remain in memory.
     """
     names = set(evicted)
     left = [h for h in holdings if h.name not in names]
@@ -208,9 +213,10 @@ def _can_go(holding: Holding, need: Need) -> bool:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """Return True if the need fits, once the models `evict` are unloaded, by the machine's available memory
-    and by the reservations alone. The process may hold more than it has reserved, because freed memory is
-    returned to the system late.
+    """Return True if the need fits once the models `evict` are unloaded, judged by the machine's available
+    memory and by the reservations.
+
+    The size of the engine's process is ignored, because the process returns freed memory to the system late.
     """
     leaving = freed_bytes(ledger.holdings, evict, need.shared)
     kept = kept_free_bytes(ledger.reading.total_bytes)

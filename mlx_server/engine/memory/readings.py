@@ -67,15 +67,16 @@ def memory_guard(
     """Return the guard for this machine's memory. `step_tokens` is how many tokens of a prompt a step
     processes.
 
-    `prompt_cache_bytes` returns how many bytes the prompt cache holds in memory; these are freed first.
+    `prompt_cache_bytes` returns how many bytes the prompt cache holds in memory; these are freed before
+    models are unloaded. `kv_of` returns how the keys and values of a model are quantized.
     """
     limit = limit_bytes(configured_limit_bytes)
     return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:
-    """Set Metal's wired limit to `configured_bytes`. None leaves the limit unchanged (generation/batch.py
-    says why).
+    """Set Metal's limit of wired (not pageable) memory to `configured_bytes`. None leaves the limit
+    unchanged, because a raised limit can cause kernel panics (ml-explore/mlx 3186).
     """
     if configured_bytes is not None and mx.metal.is_available():
         mx.set_wired_limit(configured_bytes)

@@ -11,8 +11,8 @@ from vestal.config.units import format_size
 
 @dataclass(frozen=True)
 class RefusalWords:
-    """The words of a refusal: what does not fit (`what`), what the client can do (`remedy`), and figures for
-    programs.
+    """The parts of an error message about lacking memory: what does not fit (`what`) and what the client can
+    do (`remedy`). `figures` are numbers that the error contains as fields, for programs.
     """
 
     what: str
@@ -21,7 +21,9 @@ class RefusalWords:
 
 
 def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_bytes: int = 0) -> RefusalWords:
-    """Return the words that refuse a request for whose images the vision tower would take `tower_bytes`."""
+    """Return the parts of the message that refuses a request with this many tokens of prompt and at most this
+    many of answer. `tower_bytes` is the memory that the vision tower needs for its images; 0 if it has none.
+    """
     figures = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
     what = f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer"
     remedy = "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once"
@@ -45,8 +47,9 @@ class MustWait(Exception):
 
 
 def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: RefusalWords) -> InsufficientMemory:
-    """Return the error for a need that was decided as `decision`. Its text is like `… needs 41.2 GiB of
-    memory, 18.0 GiB free of 24.0 GiB; …`.
+    """Return the error for a need that must wait or can never be met, as `decision` says; `ask` has the words
+    for the model or request that needs memory. The error's text is like `… needs 41.2 GiB of memory, 18.0 GiB
+    free of 24.0 GiB; …`.
     """
     total, limit = ledger.reading.total_bytes, ledger.limit_bytes
     needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes

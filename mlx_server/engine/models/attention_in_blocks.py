@@ -61,8 +61,8 @@ def attention(
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    """Return what mlx-lm's `scaled_dot_product_attention` returns. Calls that do not benefit are passed on to
-    it.
+    """Compute the same result as mlx-lm's `scaled_dot_product_attention`: in blocks if that is faster and the
+    arguments allow it, or else by calling that function.
 
     `queries` has the shape (rows, heads, queries, width). `keys` and `values` may have fewer heads.
     """

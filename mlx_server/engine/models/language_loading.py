@@ -60,7 +60,7 @@ def load_language_model(
     """Load a language model. Yield the fraction done (0 to 1) after each step, and return the model.
 
     `shared` are the weights if another model in memory already holds them; else None. Exceptions of mlx-lm
-    and of the checks of files are not converted.
+    and of the checks of files are passed on, without conversion to a LoadError.
     """
     templates = take_process()  # the process starts while the weights are read
     try:
@@ -73,8 +73,8 @@ def load_language_model(
 def _load_beside(
     templates: TemplateProcess, entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
-    """Load the model while its template process `templates` starts. The process is closed if the model does
-    not need it.
+    """Load the model while `templates` starts, the process that renders chat templates. Close that process if
+    the model does not need it. Yield the fraction done (0 to 1), and return the model.
     """
     yield 0.0
     if shared is None:
@@ -185,7 +185,7 @@ def load_without_weights(entry: ModelEntry) -> LanguageModel:
     """Return, within a second, a LanguageModel that can render and tokenize prompts but has no weights
     (`model` is None). The caller must close it. Any thread may call this.
 
-    The exceptions that a damaged folder causes are not converted.
+    The exceptions that a damaged folder causes are passed on, without conversion to a LoadError.
     """
     templates = take_process()
     try:
@@ -215,7 +215,12 @@ def _prompt_maker(
     rows: int | None,
     images: ImageSupport | str,
 ) -> PromptMaker:
-    """Return the PromptMaker of a model. `templates` is closed if the model does not need it."""
+    """Return the object that renders and tokenizes the prompts of a model. The process `templates` is closed
+    if the model has no chat template.
+
+    `rows` is how many token ids the model has weights for; None if unknown. `images` reads images, or is a
+    text that says why images cannot be read.
+    """
     if not (needed := has_template_text(tokenizer)):
         templates.close()
     calls = output_markers(tokenizer).calls

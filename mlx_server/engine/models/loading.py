@@ -53,7 +53,8 @@ def _load(entry: ModelEntry, shared: SharedWeights | None, verification: Verific
 
 def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, None, list[UsedFile]]:
     """Check the files of the model's weights and of its adapter's weights before they are used, and return
-    them. Files that have changed are read completely.
+    them. Files that have changed since they were installed or last read are read completely. Yield 0.0, the
+    fraction done, after each chunk.
     """
     folders = [entry.path, *([entry.adapter.path] if entry.adapter is not None else ())]
     used: list[UsedFile] = []

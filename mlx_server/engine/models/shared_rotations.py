@@ -53,8 +53,10 @@ _last: list[_Angles] = []
 
 
 class SharedRotation(nn.RoPE):
-    """Rotary positions that rotate a whole head. A pair consists of the same element of both halves (not
-    `traditional`).
+    """Rotary position embeddings whose angles are computed once for all layers. Each element of the first
+    half of a head is rotated together with the same element of the second half (not `traditional`).
+
+    Inputs that are not float32, and heads of which only a part is rotated, are passed to the base class.
     """
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:

@@ -40,8 +40,8 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
 
 
 def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the tokenizer of the model in `folder`. A preloaded tokenizer, or one that is already in use for
-    this folder, is returned unless its files have changed.
+    """Return the tokenizer of the model in `folder`: a preloaded one, or one that is already in use for this
+    folder, if its files have not changed since; otherwise, read it from the files.
     """
     with _reading:
         version, tokenizer = _preloaded.pop(folder, (None, None))

@@ -19,7 +19,7 @@ class Block:
 
     `hidden` (queries, keys) is True for the keys that a query may not see. Its first column belongs to the
     key `first_key + first_hidden`. Keys of the block without a column in `hidden` are visible to all queries.
-    None means that all queries see all keys of the block.
+    `hidden` is None if all queries see all keys of the block.
     """
 
     first: int

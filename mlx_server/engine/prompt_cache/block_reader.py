@@ -28,8 +28,8 @@ class ReadAhead:
 
 
 class BlockReader:
-    """Reads and checks files. `read_file` returns the bytes of a key's file, and raises OSError if it cannot
-    be read.
+    """Reads and checks the files of blocks and snapshots, and holds their contents until the MLX thread takes
+    them. `read_file` returns the bytes of a key's file, and raises OSError if it cannot be read.
     """
 
     def __init__(self, read_file: Callable[[str], bytes]) -> None:
@@ -38,11 +38,12 @@ class BlockReader:
         self._ahead = ReadAhead()
 
     def get(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Value | None:
-        """Return the value of `key` for a request. The model identity in the file must be the one in `tags`,
-        which become the entry's tags.
+        """Return the block or snapshot that is stored under `key`, for a request. It is read from its file
+        unless it was read since the last `take`. The next `take` returns it with `tags`, whose model identity
+        must be the one in the file.
 
-        If the file does not exist, is unreadable or damaged, append the key to `missing` or `broken`, and
-        return None.
+        If the file does not exist, append the key to `missing`; if it is unreadable or damaged, append it to
+        `broken`. Return None in both cases.
         """
         with self._lock:  # it may just have been read
             entry = self._ahead.restored.get(key) or self._ahead.preloaded.get(key)
@@ -55,7 +56,7 @@ class BlockReader:
         return entry.value
 
     def preload(self, keys: list[str], tags: Tags) -> None:
-        """Read the values of `keys`. The next `take` returns them."""
+        """Read the files of `keys`. The next `take` returns their contents, with `tags`, as `preloaded`."""
         for key in keys:
             missing, broken = list[str](), list[str]()
             entry = self._read(key, tags, missing, broken)

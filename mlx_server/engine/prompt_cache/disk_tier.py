@@ -73,8 +73,8 @@ class DiskTier:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of the blocks whose keys have the PARENT part `name` (see `keys.py`), the newest
-        first.
+        """Return the keys of the blocks whose keys have the PARENT part `name` (see `keys.py`), the most
+        recently added first.
         """
         return self._index.group(name)
 
@@ -125,7 +125,8 @@ class DiskTier:
             self._unwritten.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
-        """Queue entries, whose keys are at the end of `chain`, for writing.
+        """Queue entries for writing, and mark the blocks of `chain` as used. `chain` has the keys of
+        consecutive blocks; those of the entries are at its end.
 
         A key that is not in the index afterward could not be queued, or its entry is too large.
         """
@@ -154,8 +155,8 @@ class DiskTier:
         self.mark_used(chain)  # otherwise the next engine would evict the beginning of the chain first
 
     def mark_used(self, chain: Sequence[str]) -> None:
-        """Record that a chain of blocks was used, in the index, and in the files' modification times for the
-        next engine.
+        """Record that the consecutive blocks with the keys `chain` were used, in the index, and in the files'
+        modification times for the next engine.
         """
         self._index.use(chain)
         present = [key for key in reversed(chain) if key in self._index]
@@ -215,7 +216,9 @@ class DiskTier:
         return job
 
     def _collect_results(self) -> None:
-        """Apply the results that the writing thread has reported."""
+        """Update the index and the counts by what the writing thread has reported: the blocks that it has
+        written, and those that it could not write.
+        """
         while True:
             try:
                 key, size, error = self._done.get_nowait()

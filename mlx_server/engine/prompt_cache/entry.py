@@ -18,7 +18,9 @@ Value = Block | Snapshot
 
 @dataclass(frozen=True)
 class Entry:
-    """A value with its tags: the model's `identity`, name and settings, which are also stored in its file."""
+    """A block or snapshot (`value`) with its tags: the model's `identity`, name and settings, which are also
+    stored in its file.
+    """
 
     value: Value
     tags: Mapping[str, str]
@@ -39,8 +41,8 @@ def pack(key: str, entry: Entry) -> list[bytes | memoryview]:
 
 
 def unpack(key: str, data: bytes, identity: str) -> Value:
-    """Return the value in the file of `key`, whose bytes are `data`. Raises Corrupt if the file is damaged,
-    of another format version, or belongs to another key or model identity.
+    """Return the block or snapshot in the file of `key`, whose bytes are `data`. Raises Corrupt if the file
+    is damaged, of another format version, or belongs to another key or model identity.
     """
     facts, tensors = blob.decode(data)
     found = {name: facts.get(name) for name in ("key", "format", "identity")}

@@ -20,8 +20,8 @@ _OWN_BYTES, _PARENT_DIGITS = 16, 16
 
 
 class PrefixKeys:
-    """Computes the keys of one model's prefixes. `identity` identifies everything that determines the model's
-    keys and values.
+    """Computes the keys under which the prompt cache stores the beginnings of one model's prompts. `identity`
+    identifies everything that determines the model's keys and values.
     """
 
     def __init__(self, identity: str, block_tokens: int = BLOCK_TOKENS) -> None:

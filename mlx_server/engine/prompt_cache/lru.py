@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Lru:
-    """Keys with sizes in bytes, which together never exceed `limit_bytes`.
+    """A set of keys, each with a size in bytes. The least recently used keys are evicted so that all sizes
+    together never exceed `limit_bytes`.
 
-    `group_of` returns the group of a key. `group` lists the keys of a group.
+    `group_of` returns the name of the group to which a key belongs. `group` lists the keys of a group.
     """
 
     def __init__(self, limit_bytes: int, group_of: Callable[[str], str] = str) -> None:
@@ -30,7 +31,8 @@ class Lru:
         return iter(list(self._sizes))
 
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
-        """Add the keys of `sizes`, which are at the end of `chain`, and mark the whole chain as used.
+        """Add the keys of `sizes`, and mark them and the keys of `chain` as used. `chain` has the keys of
+        consecutive blocks, at its end those of `sizes`.
 
         Return the evicted keys. Keys outside the chain are evicted first, then keys at the chain's end. A key
         whose size exceeds the limit is not added, but returned, too.
@@ -61,7 +63,7 @@ class Lru:
         return self._sizes[key]
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of the group `name`, the newest first."""
+        """Return the keys of the group `name`, the most recently added first."""
         return list(reversed(self._groups.get(name, {})))
 
     def use(self, chain: Iterable[str]) -> None:

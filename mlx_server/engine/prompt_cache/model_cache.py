@@ -78,8 +78,9 @@ class ModelCache:
         return restore
 
     def finish_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> tuple[list[Any], int]:
-        """Return a cache for each of the model's layers, and the number of tokens in them; ([], 0) if nothing
-        could be read.
+        """Convert what a restore job has read to a key-value cache for each of the model's layers, and count
+        its hits and misses. Return the caches and the number of tokens in them; ([], 0) if nothing could be
+        read.
         """
         self._store.record_restore(match, restored)
         if restored.value is None:

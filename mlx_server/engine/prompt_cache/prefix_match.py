@@ -1,4 +1,4 @@
-"""The result of searching the beginning of a prompt, and of restoring it. Pure."""
+"""What the prompt cache finds for the beginning of a prompt, and what is then restored of it. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ Tags = Mapping[str, str]
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """The cached part of `tokens`.
+    """What the prompt cache holds for the beginning of `tokens`.
 
-    `keys` are consecutive blocks from the first token on. After them, a part of one of the blocks `next_keys`
-    may match, too. `snapshots`, the longest first, can be used instead of blocks; the key of each names a
-    beginning of `tokens`. `held` has the values that are in memory; the others are on disk.
+    `keys` are the keys of consecutive blocks, of `block_tokens` tokens each, from the first token on. After
+    these blocks, the beginning of one of the blocks `next_keys` may match, too. `snapshots`, the longest
+    first, can be used instead of blocks; the key of each names a beginning of `tokens`. `held` has the blocks
+    and snapshots that are in memory; the others are on disk. `tags` are the tags of the model's files.
     """
 
     tokens: tuple[int, ...]
@@ -46,7 +47,10 @@ class RestoredPrefix:
 
 @dataclass
 class HitCounts:
-    """Counts since the engine's start, in blocks."""
+    """Counts since the engine's start: blocks or snapshots restored from RAM and from disk, blocks of prompts
+    that had to be computed (`misses`), and files that had been deleted (`missing`) or were unusable
+    (`broken`).
+    """
 
     hits_ram: int = 0
     hits_disk: int = 0

@@ -97,8 +97,8 @@ class BlockStore:
         return blocks
 
     def _partial_block(self, progress: RestoreProgress) -> Block | None:
-        """Return the part of one of the following blocks that equals the prompt's next tokens; None if no
-        block begins with them.
+        """Compare the rest of the prompt with the stored blocks that may follow the matching ones. Return the
+        longest beginning of such a block that equals the rest's beginning; None if there is none.
         """
         match = progress.match
         rest = match.tokens[len(match.keys) * match.block_tokens :]
@@ -114,8 +114,8 @@ class BlockStore:
         return best.head(length) if best else None
 
     def _get(self, key: str, progress: RestoreProgress, ids: Sequence[int] | None = None) -> Value | None:
-        """Return the value of `key` from memory or disk; None if it cannot be read, or holds other tokens
-        than `ids`. The key is added to `progress`.
+        """Return the block or snapshot of `key` from memory or disk; None if it cannot be read, or holds
+        other tokens than `ids`. The key is added to the used, missing or broken keys of `progress`.
         """
         match = progress.match
         value = match.held.get(key)
@@ -130,8 +130,8 @@ class BlockStore:
         return value
 
     def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
-        """Count a restoration's hits and misses, mark the used keys, and drop the values that could not be
-        read.
+        """Count a restoration's hits and misses, mark its keys as recently used, and drop the blocks and
+        snapshots that could not be read.
         """
         self._apply_changes()
         in_ram = sum(key in match.held for key in restored.used)
@@ -188,7 +188,9 @@ class BlockStore:
         return count
 
     def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
-        """Insert `values`, whose keys are at the end of `chain`, into both tiers."""
+        """Insert `values`, blocks or a snapshot by key, into both tiers. `chain` has the keys of all blocks
+        of the prompt so far, at its end those of `values`; it is empty for a snapshot.
+        """
         self._apply_changes()
         entries = {key: Entry(value, tags) for key, value in values.items()}
         self._insert_into_ram(entries, chain)
@@ -232,7 +234,7 @@ class BlockStore:
         return self._disk.written.bytes
 
     def usage(self) -> PromptCacheUse:
-        """Return the prompt cache's figures for status and metrics."""
+        """Return the sizes, limits and counts of both tiers, for status and metrics."""
         disk, counts = self._disk, self.counts
         return PromptCacheUse(
             ram_bytes=self._ram.total_bytes,
@@ -250,7 +252,8 @@ class BlockStore:
         )
 
     def free_ram(self, size: int) -> None:
-        """Free `size` bytes of RAM once, and stop preloading.
+        """Free `size` bytes of RAM by dropping the least recently used values, without changing the limit for
+        RAM, and stop preloading.
 
         The dropped values are still on disk, or must be computed again.
         """

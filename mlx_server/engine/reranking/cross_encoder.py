@@ -24,7 +24,9 @@ from mlx_server.model_store.files.weight_files import read_json_object
 
 
 class CrossEncoder(nn.Module):
-    """Computes the logits (batch) of pairs. `Reranker` describes the parameters."""
+    """An encoder with a head that computes one logit for each pair of a query and a document: (batch).
+    `Reranker` describes the parameters of a call.
+    """
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()

@@ -90,7 +90,8 @@ def _pair(encoding: Any, has_types: bool) -> Pair:
 class JudgePrompt:
     """The prompt of Qwen3-Reranker, which the model answers with yes or no.
 
-    `encode` returns the tokens of texts, in which the texts of special tokens become special tokens.
+    `encode` returns the token ids of each text, and converts the name of a special token in a text to that
+    token.
     """
 
     encode: Callable[[Sequence[str]], list[list[int]]]
@@ -108,8 +109,8 @@ class JudgePrompt:
 
 
 def _judged(before: list[int], head_tokens: int, text: list[int], after: list[int]) -> Pair:
-    """Return the pair for `text`, the tokens of the instruction, query (`head_tokens` tokens in all) and
-    document.
+    """Return the pair with the token ids of `before`, `text` and `after`. `text` has the tokens of the
+    instruction and the query (`head_tokens` tokens together), then those of the document.
     """
     ids, end = before + text + after, len(before) + len(text)
     return Pair(ids, [0] * len(ids), min(len(before) + head_tokens, end), end)

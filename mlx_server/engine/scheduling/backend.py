@@ -37,10 +37,10 @@ MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]
 
 @dataclass(frozen=True)
 class Backend:
-    """The scheduler's dependencies.
+    """What the scheduler needs of MLX, the disk and the machine.
 
-    `load` loads a model in steps, and `make_runner` makes the runner of a loaded model. `release_memory`
-    returns unused memory to the system.
+    `load` loads a model in steps, and `make_runner` makes the object that serves a loaded model's requests.
+    `release_memory` returns unused memory to the system.
     """
 
     prompt_cache: BlockStore

@@ -145,7 +145,9 @@ class LoadedModels:
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
     def _counted_with(self) -> dict[str, str]:
-        """Return, by the id of shared weights, the name of the model whose report includes these weights."""
+        """Return a dictionary from ids of shared weights to names of models. Only the report on the named
+        model counts these weights.
+        """
         found: dict[str, str] = {}
         for name, model in sorted(self._models.items(), key=lambda item: item[1].entry.adapter is not None):
             if shared := _shared_as(model):

@@ -95,8 +95,8 @@ class Operations:
             self._models.mark_unused(model, now)
 
     def _unload(self, op_id: str, name: str) -> None:
-        """Have a model unloaded once its requests are done. A model that is not loaded counts as unloaded at
-        once.
+        """Have the model `name` unloaded once its requests are done, and the operation `op_id` answered then.
+        If the model is not loaded, answer the operation at once.
         """
         model = self._models.get(name)
         if model is None:

@@ -34,8 +34,8 @@ class PromptPreloading:
         self._has_paused = False
 
     def advance(self) -> None:
-        """Begin to read the next part, unless a part is being read, or it is too early for the first
-        one.
+        """Begin to read the next part, unless a part is being read. Before the first part, the worker waits
+        for START_AFTER_S seconds, so that requests to be resumed go first.
         """
         if self._job is not None and not self._job.done():
             return

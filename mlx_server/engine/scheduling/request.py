@@ -77,7 +77,7 @@ class MemoryWait:
 @dataclass(frozen=True)
 class BackgroundJobs:
     """The jobs that must be done for one request before it can run. A job that the request does not need is
-    None.
+    None. `prefix` is the job that restores `prefix_match` from the prompt cache.
     """
 
     grammar: Future[GrammarProcessor | None] | None = None
@@ -103,8 +103,8 @@ class BackgroundJobs:
 
     @property
     def can_score(self) -> bool:
-        """Return True if the prompt has tokens that are not scored yet, and the vocabulary that scoring needs
-        has been read.
+        """Return True if `scorer` can compute log-probabilities at this time: it has not done so for all
+        tokens of the prompt, and the vocabulary, which it needs, has been read.
         """
         is_pending = self.scorer is not None and not self.scorer.done.done()
         return is_pending and (self.grammar is None or self.grammar.done())

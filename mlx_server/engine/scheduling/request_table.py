@@ -32,8 +32,8 @@ class EngineRequests:
         return self._by_id.get(request_id)
 
     def add(self, request: Request) -> None:
-        """Add a new request, which waits for its model. Raises ValueError if its id is in use, and
-        IllegalTransition if its status is another one.
+        """Add a new request, which must have the status WAITING_FOR_MODEL. Raises ValueError if its id is in
+        use, and IllegalTransition if it has another status.
         """
         if request.id in self._by_id:
             raise ValueError(f"Request id {request.id!r} is in use.")

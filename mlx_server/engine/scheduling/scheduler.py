@@ -216,7 +216,9 @@ class Scheduler:
             self._preload_prompts()
 
     def _publish(self) -> None:
-        """Update the status, and send the events that have been collected."""
+        """Update the engine's status, and pass the events collected since the last call to `emit`, all at
+        once.
+        """
         self._status.update(self._working, self._clock())
         if self._events:
             burst = self._events.copy()
@@ -262,8 +264,9 @@ class Scheduler:
         return not self._loads.blocked(now) or can_step or self._queue.due(now) is not None
 
     def _wait(self) -> Op | None:
-        """Return the next operation; None only wakes the thread. Raises queue.Empty when something else is
-        due before an operation arrives.
+        """Wait for the next operation, and return it. Return None if there is no operation, but a background
+        job has ended and woken the thread. Raises queue.Empty if something else is due before an operation
+        arrives.
         """
         wait_s = self._wait_s()
         if not self._working and wait_s > IDLE_S:

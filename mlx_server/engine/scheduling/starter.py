@@ -18,7 +18,9 @@ from mlx_server.protocol import Event, Load, Loaded
 
 
 class Starter:
-    """Starts requests. The events that this causes are passed to `send`."""
+    """Passes requests to the runners of their loaded models: to be tokenized, then, as soon as memory has
+    room, to be prepared and run. The events that this causes are passed to `send`.
+    """
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class Starter:
             futures.wait(new, timeout_s)
 
     def wait_for_jobs(self, timeout_s: float) -> bool:
-        """Wait, at most `timeout_s` seconds, for the background jobs of all requests. Return False, without
-        waiting, if no job is unfinished.
+        """Wait, at most `timeout_s` seconds, for the background jobs of all requests, and return True, even
+        if some jobs are still unfinished. Return False, without waiting, if no job was unfinished at the
+        start.
         """
         jobs = [request.tokenization for request in self._requests.select(RequestStatus.TOKENIZING)]
         for request in self._requests.select(RequestStatus.PREPARING):

@@ -19,7 +19,9 @@ added up at each update."""
 
 
 class StatusUpdates:
-    """Updates `status` after each step."""
+    """Writes the engine's current state to `status` after each step: the step count, the loaded models, and
+    the memory that models and caches take.
+    """
 
     def __init__(
         self,
@@ -38,8 +40,9 @@ class StatusUpdates:
         self._kv_bytes: dict[str, int] = {}
 
     def update(self, working: bool, now: float) -> None:
-        """Count one step and update the figures. `working` is True if there are requests or a load in
-        progress.
+        """Increment the step count, and write the current state of models and memory to the status. `working`
+        is True if the engine has a request or loads a model; the memory of the caches is then added up only
+        every FIGURES_EVERY_S seconds. `now` is the current monotonic time.
         """
         status = self._status
         status.advanced()

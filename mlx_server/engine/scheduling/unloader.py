@@ -34,11 +34,12 @@ class Unloader:
         self._has_unreleased = False
 
     def unload(self, model: LoadedModel, cause: str, damage: str = "") -> None:
-        """Unload a model, and send `Unloaded` events. Its memory is free once no stack frame refers to it
-        (see `release_freed_memory`).
+        """Unload a model. Send an `Unloaded` event for each `Unload` operation that named the model, or one
+        without an id. The model's memory is free once no stack frame refers to the model (see
+        `release_freed_memory`).
 
-        `cause` is for the log. `damage` is a sentence about the damage if the model's weights are damaged;
-        else "".
+        `cause` is written to the engine's log. `damage` is a sentence about the damage if the model's weights
+        are damaged; else "".
         """
         name = model.entry.name
         ids: list[str | None] = [*model.unload_ids] or [None]
@@ -68,8 +69,8 @@ class Unloader:
                 self.unload(model, "damaged", str(error))
 
     def relieve(self, fits: Fits) -> None:
-        """Free memory as the memory ledger has decided: unload the idle models it names, then shrink idle
-        caches.
+        """Free memory as the memory ledger has decided in `fits`: unload the idle models in `fits.evict`,
+        then, if `fits.drop_caches`, free RAM of the prompt cache.
         """
         for model in [model for name in fits.evict if (model := self._models.get(name))]:
             self.unload(model, "evicted")

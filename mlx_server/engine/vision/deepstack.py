@@ -10,8 +10,8 @@ import mlx.core as mx
 
 
 class Deepstack:
-    """Adds features to the hidden states after each of the first `layers` layers of a text model, while
-    `adding` is active.
+    """Adds image features to the hidden states after each of the first `layers` layers of a text model,
+    during a forward pass within the context manager `adding`.
     """
 
     def __init__(self, layers: int) -> None:
@@ -29,8 +29,9 @@ class Deepstack:
 
     @contextmanager
     def adding(self, features: Sequence[mx.array]) -> Iterator[None]:
-        """Within the `with` block, which contains one forward pass, add `features`. They have an array (1,
-        tokens, width) for each of the first layers.
+        """Within the `with` block, which contains one forward pass, add `features` to the hidden states.
+        `features` has one array, of shape (1, tokens, width), for each of the first layers; it is empty if
+        there is nothing to add.
         """
         self._added = features
         try:
@@ -55,7 +56,7 @@ class _Place:
 
 
 def _adding_class(own: type[Any]) -> type[Any]:
-    """Return a subclass of the layer class `own` that adds features to the result."""
+    """Return a subclass of the layer class `own` that adds the image features to the layer's output."""
 
     def call(self: Any, *arguments: Any, **named: Any) -> mx.array:
         hidden: mx.array = own.__call__(self, *arguments, **named)

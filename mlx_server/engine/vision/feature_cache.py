@@ -19,7 +19,8 @@ class ImageFeatures:
     width).
 
     `embeddings` replace the embeddings of the image's tokens. `deep` has an array for each of the first
-    layers, which is added to the hidden states after that layer.
+    layers of the text model, which is added to the hidden states after that layer; `deep` is empty for a
+    model that adds none.
     """
 
     embeddings: Any
@@ -39,7 +40,7 @@ class FeatureCache:
         self.nbytes = 0
 
     def get(self, key: int) -> ImageFeatures | None:
-        """Return the features of the image with the key `key`; None if they are not cached."""
+        """Return the features of the image whose `Picture.key` is `key`; None if they are not cached."""
         found = self._features.get(key)
         if found is not None:
             self._features.move_to_end(key)

@@ -14,8 +14,8 @@ from mlx_server.engine.vision.pictures import PlacedPicture
 
 
 def same_image(placed: Sequence[PlacedPicture], start: int, end: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return a matrix that tells, for each pair of the tokens start…end - 1, whether both belong to the same
-    image.
+    """Return a square matrix with a row and a column for each of the tokens start…end - 1. It is True for
+    each pair of tokens that belong to the same image.
     """
     same = np.zeros((end - start, end - start), dtype=np.bool_)
     for one in placed:
@@ -25,8 +25,8 @@ def same_image(placed: Sequence[PlacedPicture], start: int, end: int) -> np.ndar
 
 
 class BothDirections:
-    """A wrapper around a layer's cache whose mask also allows the pairs of new tokens for which `allowed` is
-    True.
+    """Wraps a layer's cache, so that its attention mask also allows each pair of new tokens for which
+    `allowed`, of shape (new tokens, new tokens), is True.
     """
 
     def __init__(self, cache: Any, allowed: mx.array) -> None:

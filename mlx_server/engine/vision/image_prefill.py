@@ -55,7 +55,9 @@ class ImagePrefill:
 
     @property
     def is_ready(self) -> bool:
-        """Return True if the tower's inputs are ready, so that a slice can be computed."""
+        """Return whether no background job still prepares inputs for the vision tower, so that `compute` can
+        be called.
+        """
         return all(inputs.done() for inputs in self._inputs.values())
 
     def begin(self, caches: list[Any], cached: int) -> None:
@@ -95,16 +97,17 @@ class ImagePrefill:
         self._finish_if_done()
 
     def batched(self) -> list[Any]:
-        """Convert the caches, without copying them, to caches of a batch with one row. Return [] if they
-        cannot be cut into blocks.
+        """Return the caches of the prompt's layers, converted without copying to caches of a batch with one
+        row, from which the prompt cache can be filled. Return [] if the model has caches that cannot be cut
+        into the prompt cache's blocks.
         """
         if not all(isinstance(cache, (RequestKV, QuantizedRequestKV)) for cache in self.caches):
             return []
         return [cache.merge([cache]) for cache in self.caches]
 
     def _next_end(self) -> int:
-        """Return the end of the next slice, which is never within an image whose tokens attend in both
-        directions.
+        """Return the index of the token that follows the next slice of the prompt. A slice never ends within
+        an image whose tokens attend to each other in both directions.
         """
         end = min(self.cached + self._step_tokens, self._end)
         if self._vision.both_directions:
@@ -145,8 +148,8 @@ class ImagePrefill:
         return ImageFeatures(own, tuple(deep))
 
     def _rows(self, one: PlacedPicture) -> list[int]:
-        """Return the index in the prompt for each embedding of an image. The indices may have gaps with other
-        tokens.
+        """Return, for each embedding of an image, the index of its token in the prompt. The indices need not
+        be consecutive, because other tokens may stand between those of the image.
         """
         image_token = self._vision.tower.image_token
         return [at for at in range(one.start, one.end) if self.tokens[at] == image_token]

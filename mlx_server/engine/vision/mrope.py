@@ -18,7 +18,8 @@ from mlx_server.engine.vision.positions import Positions
 
 
 class MRope:
-    """The rotary positions of one text model.
+    """Rotates the queries and keys of one text model by the positions of their tokens in time, height and
+    width.
 
     `sections` holds how many frequencies rotate by the position in time, in height and in width. `base` is
     the base of the frequencies.

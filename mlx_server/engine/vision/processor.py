@@ -51,8 +51,9 @@ class ImageReader:
         self._known: OrderedDict[bytes, Picture] = OrderedDict()
 
     def read(self, images: Sequence[str]) -> list[Picture]:
-        """Return the pictures of `images`, which are files in base64. Raises RequestError, which names the
-        image by its number, if an image cannot be decoded or processed.
+        """Return a Picture for each of the `images`, which are files in base64. A Picture's `inputs` are None
+        if the same image was read recently; `inputs_of` makes them again. Raises RequestError, which names
+        the image by its number, if an image cannot be decoded or processed.
         """
         return [self._read(image, number) for number, image in enumerate(images)]
 
@@ -87,8 +88,8 @@ class ImageReader:
         return hashlib.sha256(self._versions + b"\n" + data).digest()
 
     def _process(self, digest: bytes, data: bytes) -> Picture:
-        """Process one image separately, so that its tokens do not depend on the other images of the
-        prompt.
+        """Return the Picture of the image file `data` with this digest. Each image is processed separately,
+        so that its tokens do not depend on the other images of the prompt.
         """
         made = dict(self._processor(text=[self.marker], images=[self._decode(data, self.max_pixels)]))
         ids = self._without_special_tokens(np.asarray(made["input_ids"]).reshape(-1).tolist())

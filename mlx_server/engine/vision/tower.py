@@ -120,7 +120,9 @@ def load_tower(
 def _tower_weights(
     utils: Any, kinds: Any, model: Any, model_config: Any, folder: Path
 ) -> dict[str, mx.array]:
-    """Return the weights in the model's files under mlx-vlm's names, without the text model's weights."""
+    """Return the weights in the model's files, without the text model's weights, under mlx-vlm's names.
+    `utils` is mlx-vlm's module of that name, and `kinds` its module with the classes of the model.
+    """
     weights: dict[str, mx.array] = {}
     for path in weight_files.weight_files(folder):
         weights.update(cast("dict[str, mx.array]", mx.load(str(path))))

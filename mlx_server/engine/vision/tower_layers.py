@@ -23,9 +23,11 @@ SLICE_S = 0.1
 
 
 class TowerLayers:
-    """Records the outputs of a tower's layers, in the order in which they are called.
+    """Records the outputs of the layers of the vision tower `model`, in the order in which the layers are
+    called.
 
-    Lists of modules of the same class count as layers. The names of their weights do not change.
+    The members of each list of modules of one class count as layers. Recording does not change the names of
+    their weights.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The vision part of a model, which supplements its text model."""
+"""The vision part of a model: its vision tower, and the calls of its text model with the tower's features."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mlx_server.engine.vision.tower import VisionTower, load_tower
 
 @dataclass(frozen=True)
 class Vision:
-    """A model's vision tower, and how its text model is called for a prompt with images. Only the MLX thread
-    may use it.
+    """The vision part of a model: computes an image's features with `tower`, and calls the text model for
+    prompts with images (`forward`). Only the MLX thread may use it.
     """
 
     tower: VisionTower
@@ -37,8 +37,8 @@ class Vision:
     both_directions: bool = False
 
     def install(self, text_model: Any) -> None:
-        """Prepare `text_model` for `forward`. It is the model with which this vision part was loaded, or a
-        copy with an adapter.
+        """Prepare `text_model` for the calls by `forward`. It must be the text model with which this vision
+        part was loaded, or a copy of that text model with an adapter.
         """
         if self.mrope is not None:
             self.mrope.install(text_model)

@@ -18,7 +18,8 @@ wrong at a start could delete answers that clients still come back for."""
 @dataclass(frozen=True)
 class EarlierFile:
     """A file that is taken over from an earlier gateway. `size_bytes` counts only the records that are
-    complete; `written_s` is when the file was last written, in seconds since 1970.
+    complete; `written_s` is when the file was last written, in seconds since 1970; `suspended` is True if the
+    answer is unfinished because its client left.
     """
 
     name: FileName
@@ -27,12 +28,12 @@ class EarlierFile:
     suspended: bool = False
 
     def since_s(self, now: float, wall: float, keep_s: float) -> float:
-        """Return the monotonic time, in seconds, at which the answer in the file ended or was suspended. For
-        an answer that is to be finished, return `now`.
+        """Return the monotonic time, in seconds, from which the answer's age counts: when the answer ended or
+        was suspended, or `now` if it is to be finished.
 
-        `now` is the monotonic time and `wall` the time since 1970. A time in the future counts as `now`. The
-        result is late enough that an answer, which expires `keep_s` seconds after it, is kept for at least
-        START_GRACE_S seconds from now on, or for `keep_s` if that is less.
+        `now` is the monotonic time and `wall` the time since 1970. An answer expires `keep_s` seconds after
+        the result. So that a wrong clock deletes nothing at once, the result is at most `keep_s` -
+        START_GRACE_S seconds before `now`, and never after `now`.
         """
         if not (self.name.ended or self.suspended):
             return now
@@ -85,8 +86,8 @@ def take_over(folder: AnswerFolder) -> Found:
 
 
 def clear(folder: AnswerFolder) -> None:
-    """Delete the files that this and older versions left in a folder that is not used any more. Raises
-    LogInUse if another process uses the folder.
+    """Delete the answers' files in a folder that is not used any more. Files of a newer version of the
+    gateway, and files that cannot be deleted, remain. Raises LogInUse if another process uses the folder.
     """
     if not folder.path.is_dir():
         return
@@ -103,8 +104,9 @@ def clear(folder: AnswerFolder) -> None:
 
 
 def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
-    """Return the file, or None if its answer cannot be used. The size of an unfinished answer's file includes
-    only its complete records. If a file is skipped or loses records, a note about it is added to `found`.
+    """Return `file` as an EarlierFile, or None if its answer cannot be used. The size of an unfinished
+    answer's file includes only its complete records. If a file is skipped or loses records, a note about it
+    is added to `found`.
     """
     taken = EarlierFile(file.name, file.size_bytes, file.written_s)
     if file.name.ended:

@@ -48,5 +48,7 @@ class FileName:
 
 
 def may_be_in_a_name(word: str) -> bool:
-    """Return whether an id or a key can be a part of a file's name."""
+    """Return whether `word`, an answer's id or the digest of an idempotency key, can be a part of a file's
+    name: 1 to 80 ASCII letters, digits, hyphens and underscores.
+    """
     return _WORD.fullmatch(word) is not None

@@ -1,4 +1,5 @@
-"""The index of the answers in the log, by id, key and age, and the choice of the answers to delete. Pure.
+"""The index of the answers in the log, by id, idempotency key and age, and the choice of the answers to
+delete. Pure.
 
 Ages are differences of monotonic time, so that setting the clock does not delete anything.
 """
@@ -36,7 +37,8 @@ class Entry:
 
 
 class Index:
-    """Finds answers by id and by key, and chooses the answers to delete.
+    """Finds answers by their id and by the digest of their idempotency key, and chooses the answers to
+    delete.
 
     `keep_s` is how long an ended or suspended answer is kept. `max_bytes` and `max_answers` limit the whole
     log.
@@ -59,8 +61,8 @@ class Index:
 
     def add(self, entry: Entry) -> None:
         """Add an answer whose id is not in the log. Unfinished answers must be added in the order of their
-        acceptance, and ended answers in the order of their ends. If several answers have the same key,
-        `id_of_key` finds the last one.
+        acceptance, and ended answers in the order of their ends. If several answers have the same idempotency
+        key, `id_of_key` finds the one that was added last.
         """
         (self._ended if entry.name.ended else self._unfinished)[entry.name.id] = entry
         self.total_bytes += entry.size_bytes
@@ -93,7 +95,9 @@ class Index:
             del self._by_key[key]
 
     def id_of_key(self, key: str) -> str | None:
-        """Return the id of the answer that was accepted with this key; None if there is none."""
+        """Return the id of the last answer that was added with `key`, the digest of an idempotency key; None
+        if the log has no such answer.
+        """
         return self._by_key.get(key)
 
     def unfinished(self) -> list[str]:

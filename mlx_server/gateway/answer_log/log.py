@@ -255,7 +255,10 @@ class AnswerLog:
         self._expired_ids_changed = True
 
     def _adopt(self, found: earlier_files.Found, keep_s: float) -> None:
-        """Add the answers that earlier gateways left, and emit the events about them."""
+        """Add to the index the answers that earlier gateways left, and emit the events about their files.
+        Delete the answers that have expired or exceed the log's limits. `keep_s` is how long an ended answer
+        is kept.
+        """
         now, wall = self._clock.now(), self._clock.wall()
         for event, cause, fields in found.notes:
             self._emit(event, cause, **fields)

@@ -39,11 +39,11 @@ class WritingReports:
         self._stopped = False
 
     def writing_failed(self, error: OSError) -> None:
-        """Report the first failure after a success."""
+        """Report that a write failed with `error`. Only the first failure after a success emits an event."""
         self._soon(self._say_stopped, error)
 
     def writing_works(self) -> None:
-        """Report the first success after a failure."""
+        """Report that a write succeeded. Only the first success after a failure emits an event."""
         self._soon(self._say_resumed)
 
     def answer_lost(self, name: FileName) -> None:

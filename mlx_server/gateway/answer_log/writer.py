@@ -187,8 +187,8 @@ class Writer:
             idle = not (touched or jobs)
 
     def _wait(self, idle: bool, gather_s: float) -> None:
-        """Wait for a job, but at most `gather_s` seconds. If `idle`, first wait until there are bytes to
-        write or a job to run.
+        """Let bytes to write gather for `gather_s` seconds, or until a job arrives. If `idle`, wait first, as
+        long as necessary, until there are bytes to write or a job to run.
 
         While records keep coming, the event loop need not wake the thread, which checks for records every
         `gather_s` seconds.

@@ -146,7 +146,7 @@ class Listeners:
 
     def open_connections(self, close_idle_for_s: float) -> int:
         """Close the connections that have been idle for `close_idle_for_s` seconds. Return how many
-        connections are in the table, which may still include those that are being closed.
+        connections are open, which may still include those that are being closed.
         """
         for connection in self._table.idle_since(asyncio.get_running_loop().time() - close_idle_for_s):
             connection.transport.close()

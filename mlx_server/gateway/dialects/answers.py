@@ -68,7 +68,9 @@ class Answers:
 
     @property
     def id(self) -> str:
-        """Return the id of the first request, by which the client knows all the answers."""
+        """Return the id of the first of the requests to the engine, by which the client knows all the
+        answers.
+        """
         return self.tickets[0].public_id
 
     @property
@@ -97,7 +99,8 @@ class Answers:
 
     def wait_left_s(self) -> float:
         """Return for how many more seconds a stream may wait for its first event; 0 if it must begin now. The
-        time may be extended, so this method must be called again when it is over.
+        wait is extended while an engine reads a model in order to check a request, so this method must be
+        called again when the returned time is over.
         """
         left_s = self._begin_at_s - time.monotonic()
         if left_s <= 0 and any(ticket.is_read_for for ticket in self.tickets):

@@ -30,10 +30,10 @@ _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "ex
 
 
 def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
-    """Return the keyword arguments for FastAPI that document a route whose body is `model`. `stream` is the
-    media type of a streamed answer, or None.
+    """Return the keyword arguments for FastAPI that document a route whose body is an instance of the class
+    `model`. `stream` is the media type of a streamed answer; None if the route does not stream.
 
-    A schema's name begins with the dialect, which is the folder of the model's module: `OllamaChatBody`.
+    A schema's name begins with the dialect, which is the folder of the class's module: `OllamaChatBody`.
     """
     dialect = model.__module__.split(".")[-2].capitalize()
     schema = model.model_json_schema(ref_template=f"#/components/schemas/{dialect}{{model}}")

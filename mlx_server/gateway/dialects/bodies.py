@@ -57,8 +57,8 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 
 async def read_body(http: Request, model: type[BodyT], max_bytes: int) -> BodyT:
-    """Return the body as `model`. Large bodies are parsed in a thread, one at a time, so that other clients'
-    streams continue.
+    """Return the request's body as an instance of the class `model`. Large bodies are parsed in a thread, one
+    at a time, so that other clients' streams continue.
 
     Raises BadRequest if the body is not a JSON object or has a wrong field, TooLarge if it has too many
     values, and the errors of `body_reading.receive`.
@@ -71,8 +71,9 @@ async def read_body(http: Request, model: type[BodyT], max_bytes: int) -> BodyT:
 
 
 def parse_body(parts: list[bytes], model: type[BodyT]) -> BodyT:
-    """Return the body as `model`. Clears `parts`, which frees their memory. Raises BadRequest if the body is
-    not a JSON object or has a wrong field, and TooLarge if it has too many values.
+    """Return the body, whose bytes are `parts`, as an instance of the class `model`. Clears `parts`, which
+    frees their memory. Raises BadRequest if the body is not a JSON object or has a wrong field, and TooLarge
+    if it has too many values.
     """
     raw = b"".join(parts)
     parts.clear()
@@ -95,7 +96,9 @@ def parsed_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
 
 
 def validated(data: dict[str, Any], model: type[BodyT]) -> BodyT:
-    """Return `data` as `model`. Raises BadRequest, which names the first wrong field, if a field is wrong."""
+    """Return the JSON object `data` as an instance of the class `model`. Raises BadRequest, which names the
+    first wrong field, if a field is wrong.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:

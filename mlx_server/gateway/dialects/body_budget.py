@@ -97,8 +97,8 @@ class BodyShare:
             self.held_bytes = wanted_bytes
 
     def passed_on(self) -> BodyShare:
-        """Move the held bytes to a new share, and return the new share. A request needs it if its work
-        continues after its response, because this share is given back with the response.
+        """Move the held bytes to a new share, and return the new share. Work that continues after the
+        response needs the new share, because this one is given back when the response has been sent.
         """
         other = BodyShare(self.budget)
         other.held_bytes, self.held_bytes = self.held_bytes, 0

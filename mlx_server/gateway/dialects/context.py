@@ -84,8 +84,8 @@ class GatewayContext:
         user: str | None = None,
         resumed: ResumedRequest | None = None,
     ) -> Ticket:
-        """Submit one request on behalf of the HTTP client, and return its ticket. Raises GatewayError if the
-        request is refused.
+        """Submit one request to the engine on behalf of the HTTP client. Return the request's ticket, from
+        which the events of the answer are read. Raises GatewayError if the request is refused.
 
         `user` is the end user that a body names; each end user counts as a separate client for fairness.
         `resumed` is given if the request continues an earlier one.
@@ -156,8 +156,8 @@ class GatewayContext:
 
 
 def request_id_of(http: HTTPConnection) -> str | None:
-    """Return the id by which the client knows its request, which is the id of the first ticket that was
-    submitted for it; None if no ticket has been submitted.
+    """Return the id by which the client knows its HTTP request: the id of the first ticket (a request to the
+    engine) that was submitted for it; None if no ticket has been submitted.
     """
     return getattr(http.state, "request_id", None)
 

@@ -20,8 +20,8 @@ DEFAULT_REPEAT_LAST_TOKENS = Sampling().repeat_last_tokens
 
 
 def _number(change: Callable[[float], float | None]) -> BeforeValidator:
-    """Return a validator that applies `change` to numbers. Other values are left for the field's type to
-    refuse.
+    """Return a Pydantic validator that replaces a number by `change(number)`, where None stands for no
+    value. Other values are left for the field's type to refuse.
     """
 
     def changed(value: Any) -> Any:
@@ -71,9 +71,9 @@ def make_sampling(
     frequency_penalty: float | None = None,
     logit_bias: tuple[tuple[int, float], ...] = (),
 ) -> Sampling:
-    """Return the sampling settings of a generation. None means that a setting is off, and 1 for `temperature`
-    and `top_p`. If `seed` is None or -1, the seed is `drawn_seed`. A `top_p` of 0 leaves only the most
-    probable token.
+    """Return the sampling settings of a generation. An argument that is None switches its setting off; for
+    `temperature` and `top_p`, None stands for 1. If `seed` is None or -1, the seed is `drawn_seed`. A `top_p`
+    of 0 leaves only the most probable token.
     """
     top_p = 1.0 if top_p is None else top_p
     temperature = 1.0 if temperature is None else temperature

@@ -79,8 +79,8 @@ def _shortened(value: Any) -> str:
 
 
 def _beginning(value: Any, length: int) -> str:
-    """Return `value` as JSON, or only the first `length` characters and a few more, because `value` may be
-    large and deep.
+    """Return the JSON of `value`, cut off soon after `length` characters, so that little work is done even if
+    `value` is large or deeply nested.
     """
     if not isinstance(value, list | dict):
         return json.dumps(value[: length + 1] if isinstance(value, str) else value, default=str)

@@ -25,12 +25,12 @@ class EngineLink(asyncio.Protocol):
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
-        """Send an operation that the gateway itself makes. This does nothing if the connection is closed."""
+        """Encode an operation and send it to the engine. This does nothing if the connection is closed."""
         self.send_frame(protocol.encode(operation))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send the encoded frame of one operation. This does nothing if the connection is closed, which
-        `on_lost` reports.
+        """Send an operation that is already encoded as a frame. This does nothing if the connection is
+        closed, which `on_lost` reports.
         """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)

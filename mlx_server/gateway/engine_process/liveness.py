@@ -22,8 +22,8 @@ PACE_FACTOR = 3.0
 
 
 class EngineLiveness:
-    """Judges an engine by its events. Every event is progress, except an `Alive` whose number of steps has
-    not changed, unless the engine has just begun to work.
+    """Judges the health of an engine by its events. Every event is progress, with one exception: an `Alive`
+    event (the heartbeat) is progress only if its step count has changed or the engine has just begun to work.
 
     `progress_timeout_s` limits the time without progress, and the time without any event. `probe_interval_s`
     is the time between probes of an idle engine. All times are monotonic seconds.
@@ -73,8 +73,8 @@ class EngineLiveness:
                 pass
 
     def _set_loading(self, model: str | None, now: float) -> None:
-        """Record which model is being loaded (None: no model). If it is another one than before, reset the
-        pace of the load.
+        """Record which model is being loaded (None: no model). If the model has changed, forget how long the
+        steps of the previous load took, by which the timeout of a slow load is extended.
         """
         if model != self.loading:
             self.loading, self._load_step_at, self._slowest_load_step_s = model, now, 0.0
@@ -85,8 +85,8 @@ class EngineLiveness:
             self._last_progress_at = now
 
     def machine_woke(self, now: float) -> None:
-        """Record that the machine has slept. The time asleep does not count, and the next probe is due at
-        once.
+        """Record that the machine has slept. The time asleep does not count towards any timeout, and the next
+        probe of an idle engine is due at once.
         """
         self._last_event_at = self._last_progress_at = now
         self._unanswered_probe_at, self._probe_at_once = None, True
@@ -119,8 +119,8 @@ class EngineLiveness:
         return ProbeResult(True, detail, State.BUSY if busy else State.READY)
 
     def _excuse_own_delay(self, now: float) -> None:
-        """Exclude time in which the gateway itself was blocked, since it could not read the engine's events
-        meanwhile.
+        """If the last judgement was long ago, the gateway itself was blocked and could not read the engine's
+        events. Exclude that time from the engine's time without events, progress and probe answers.
         """
         last, self._last_judged_at = self._last_judged_at, now
         if last is None or now - last <= MOST_BETWEEN_JUDGEMENTS_S:

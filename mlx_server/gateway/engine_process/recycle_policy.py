@@ -35,8 +35,9 @@ class RecyclePolicy:
     def due(self, footprint_bytes: int, limit_bytes: int, busy: bool, now: float) -> str | None:
         """Return why the engine has to be replaced now, or None if it need not be.
 
+        While the engine is `busy` with requests, its replacement is put off by at most IDLE_WAIT_S.
         `footprint_bytes` and `limit_bytes` are from the engine's last report; both are 0 before the first
-        one.
+        report.
         """
         cause = self._cause(footprint_bytes, limit_bytes, now)
         if cause is None:

@@ -60,8 +60,9 @@ class EngineSession:
         return self._telemetry.deliveries > self._delivered_before
 
     def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
-        """Record that the engine's process has exited, and have the dispatcher decide which of its requests
-        continue. `code` and `signal` are the exit status, both None if that is unknown.
+        """Record that the engine's process has exited, and have the dispatcher decide which of the engine's
+        requests continue in the next engine. `code` and `signal` are the exit status, both None if that is
+        unknown. `killed_for_memory` is True if the kernel killed a process for lack of memory at that time.
         """
         self._on_link_lost("the engine has exited")
         fault = self.fault or self.link.protocol_fault
@@ -75,7 +76,9 @@ class EngineSession:
     # --- towards the engine ---
 
     def send(self, frame: bytes) -> None:
-        """Send the encoded operation that a request needs. From then on the engine must make progress."""
+        """Send the engine an encoded operation of a request. If the engine was idle, the time in which it
+        must make progress begins now.
+        """
         first_request = self._running() <= 1
         self.liveness.work_sent(first_request, self._clock.now())
         self.link.send_frame(frame)
@@ -93,7 +96,9 @@ class EngineSession:
     # --- health ---
 
     async def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until the engine reports that it is ready, but at most `timeout_s` seconds."""
+        """Return as soon as the engine has reported that it is ready, and after `timeout_s` seconds in any
+        case.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._became_ready.wait()

@@ -51,8 +51,8 @@ class StandbyEngine:
 
 
 class StandbyPreparation:
-    """Starts a standby engine some time after an engine became ready. `prepare` starts the standby engine;
-    `is_busy` returns whether requests are running.
+    """Calls `prepare`, which starts a standby engine, a few seconds after an engine became ready. While
+    `is_busy` returns True (requests are running), the call is put off, but at most until LATEST_AFTER_S.
     """
 
     def __init__(

@@ -114,7 +114,9 @@ class EngineSupervisor:
 
     @property
     def report(self) -> protocol.Alive:
-        """Return the last report of the current engine, which includes its memory and its prompt cache."""
+        """Return the newest heartbeat event of the current engine, with the state of its memory and its
+        prompt cache. Before the first one, return an event whose numbers are all 0.
+        """
         return self._session.report
 
     @property

@@ -25,8 +25,8 @@ class HandedOver:
 
 
 class ForwardToSuccessor:
-    """Forwards every HTTP request to the next gateway once `state.successor` is set, except endless
-    streams.
+    """Forwards HTTP requests to the gateway `state.successor` once it is set. Until then, and for the paths
+    of endless streams (NOT_FORWARDED), this gateway's own `app` answers.
     """
 
     def __init__(self, app: ASGIApp, state: HandedOver) -> None:

@@ -34,9 +34,11 @@ fails at once."""
 
 
 class Successor:
-    """A client of the gateway at `base_url`, such as http://127.0.0.1:11435. `api_key` is sent to that
-    gateway unless it is None. `connect_s` is how many seconds a request waits until that gateway accepts the
-    connection.
+    """An HTTP client of the other gateway, which continues this gateway's answers and serves its requests.
+
+    `base_url` is the other gateway's address, such as http://127.0.0.1:11435. `api_key` is the key to
+    send to it; None for no key. `connect_s` is how many seconds a request waits until the other
+    gateway accepts the connection.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, connect_s: float = CONNECT_S) -> None:
@@ -51,7 +53,9 @@ class Successor:
         return {} if self._api_key is None else {"Authorization": f"Bearer {self._api_key}"}
 
     def client(self) -> aiohttp.ClientSession:
-        """Return the HTTP client. Its requests have no time limit, except for the connection."""
+        """Return the HTTP session for all requests to the other gateway. Only the time to connect is limited,
+        not the time until a response is complete.
+        """
         import aiohttp  # at the first use: it takes several MB of memory, and most gateways never hand over
 
         if self._session is None:

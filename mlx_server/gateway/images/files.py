@@ -87,8 +87,8 @@ def _too_large(field: str, limits: ImageLimits) -> BadRequest:
 
 
 def _payload(field: str, source: str) -> str:
-    """Return the base64 in `source`. Raises BadRequest if `source` is another URL than a data URL with
-    base64.
+    """Return the base64 text in `source`, which is either this text alone or a data URL. Raises BadRequest if
+    `source` is any other URL, or a data URL without base64.
     """
     if source[:5].lower() != "data:":
         if "://" in source[:40]:

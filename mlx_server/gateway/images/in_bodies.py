@@ -1,6 +1,6 @@
 """Find the images that a body names by URL, and replace the URLs by the files. Pure.
 
-A body is either the received JSON, or the model that was validated from it.
+A body is either the received JSON, or the Pydantic object that was validated from it.
 """
 
 from __future__ import annotations

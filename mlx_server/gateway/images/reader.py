@@ -21,8 +21,8 @@ Content = str | list[dict[str, Any]]
 class ImageReader:
     """Collects the images of one request. `model` is the model's name as the client spelled it.
 
-    If the model cannot read images, `reason` says why; it is empty for a text model. `files` are the images,
-    in base64, in the order in which their parts occur in the messages.
+    `reason` explains why a model that was made for images reads text only on this server; it is empty for any
+    other model. `files` are the images, in base64, in the order in which they occur in the messages.
     """
 
     def __init__(

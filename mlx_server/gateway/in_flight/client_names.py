@@ -116,7 +116,9 @@ def _application(product: str) -> str:
 
 
 def _browser(products: list[tuple[str, str]]) -> str:
-    """Return the name of a browser, or of a program built on one, such as Obsidian or VS Code."""
+    """Return the name and version of the browser, or of the program built on one (such as Obsidian or
+    VS Code), whose User-Agent names these (product, version) pairs; `browser` if it is unknown.
+    """
     versions = dict(reversed(products))
     if "Electron" in versions:
         own = next(((name, version) for name, version in products if name not in _OF_EVERY_BROWSER), None)

@@ -1,8 +1,8 @@
 """The list of the requests in flight: one entry for each HTTP request, however many tickets it has. Pure.
 
-If another machine continues a request, the request has no ticket here, but its client still reads the answer
-here. OpenAI's `n` and a list of prompts make several tickets at once. A long list of texts to embed or rank
-makes several tickets, one after the other.
+A ticket is one request to the engine. OpenAI's `n` and a list of prompts make several tickets at once. A long
+list of texts to embed or rank makes several tickets, one after the other. If another machine continues an
+HTTP request, the request has no ticket on this machine, but its client still reads the answer here.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) 
 
 
 def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool) -> dict[str, Any]:
-    """Return the fields that every entry has. A figure that is unknown is None."""
+    """Return the fields that every entry has, with None, 0 or an empty string for what only the request's
+    tickets can tell, such as the numbers of tokens.
+    """
     return {
         "id": origin.id,
         "client": origin.client,

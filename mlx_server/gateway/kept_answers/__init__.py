@@ -9,11 +9,11 @@ events, the same route writes the same frames again, in this gateway or in anoth
 |---------------|-------------------------------------------------------------------------------------|
 | `history`     | the events and keep-alives that the reader of an answer has received                |
 | `kept_answer` | one request that generates: its ids, its random numbers, and its file in the log    |
-| `rendering`   | the response that the route writes, as frames, for the clients that follow it       |
+| `rendering`   | the frames of the response that the route writes, for the clients that follow it    |
 | `runs`        | the ASGI scope and body with which a route runs                                     |
 | `received_body` | the body of a request, until it is in the log                                     |
 | `offers`      | asks other machines to continue answers                                             |
-| `running`     | the answers that run in this gateway, by id and by key                              |
+| `running`     | the answers that run in this gateway, by answer id and by idempotency key           |
 | `keeper`      | starts, finds and resumes answers, including those that an earlier gateway left     |
 | `middleware`  | decides for which requests answers are stored, and handles `Idempotency-Key`        |
 | `routes`      | GET /v1/streams/{id}                                                                |

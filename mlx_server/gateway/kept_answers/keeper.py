@@ -38,10 +38,11 @@ class MirroredElsewhere(Protocol):
 
 
 class AnswerKeeper:
-    """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
+    """Runs the requests that generate, each in a task of its own, and finds their answers by answer id or by
+    idempotency key.
 
     `offers` asks gateways on other machines to continue answers; `mirrored` continues answers of other
-    machines. `is_closed` is True once the log is closed, so that another gateway can open it.
+    machines. `is_closed` is True once the answer log is closed, so that another gateway can open it.
     """
 
     def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
@@ -67,16 +68,18 @@ class AnswerKeeper:
 
     @property
     def written_requests(self) -> set[str]:
-        """Return the engine's ids of the requests that another gateway could continue from the log."""
+        """Return the ids that the engine uses for the running requests that are in the answer log, from which
+        another gateway could continue them.
+        """
         return self._running.written_requests
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether a response is still being written whose request is not in the log."""
+        """Return whether any response that is still incomplete has no request in the answer log."""
         return self._running.has_unwritten
 
     def use_app(self, app: ASGIApp) -> None:
-        """Set the ASGI application behind the middleware, which writes the responses."""
+        """Set the ASGI application that writes the responses (the one that the middleware wraps)."""
         self._running.app = app
 
     # --- new requests ---
@@ -109,8 +112,9 @@ class AnswerKeeper:
         return answer
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
-        """Continue an answer that was begun on another machine, under the same id, and return it. Raises
-        HttpError if the answer cannot be written to the log.
+        """Continue an answer that was begun on another machine, under the same id, and return it. `records`
+        are the answer's log records from that machine. Raises HttpError if they cannot be written to the
+        answer log of this gateway.
         """
         head = records[0]
         assert isinstance(head, Accepted)
@@ -123,8 +127,8 @@ class AnswerKeeper:
         return self._take_up(records)
 
     def offer_running(self, error: HttpError) -> None:
-        """Offer the answers that run here to other machines, because of `error`. An answer that no machine
-        accepts continues here.
+        """Ask other machines to continue the unfinished answers, which this gateway cannot finish because of
+        `error`. An answer that no machine accepts stays on this machine.
         """
         self.offers.offer_running(self.running, error)
 
@@ -202,8 +206,8 @@ class AnswerKeeper:
         return await self._running_elsewhere(records) or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """If another machine continues this unfinished answer, return an answer that is read from there; else
-        None.
+        """Return an answer that clients read from another machine, if one continues the unfinished request
+        with these `records` of the answer log; else None.
         """
         head = records[0]
         assert isinstance(head, Accepted)
@@ -257,8 +261,8 @@ class AnswerKeeper:
         return taken_up
 
     def move_to(self, elsewhere: CopyElsewhere) -> int:
-        """Write no more to the log, and have clients read the rest of their answers from `elsewhere`. Return
-        the number of these answers.
+        """Write no more to the log, and have the clients of logged answers read the rest through the function
+        `elsewhere`, from another gateway. Return the number of these answers.
         """
         for answer in self.running:
             if self.is_logged(answer.id):

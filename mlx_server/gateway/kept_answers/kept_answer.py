@@ -141,8 +141,8 @@ class KeptAnswer:
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write to the log an item that the client receives. An error ends the answer, which is then deleted
-        from the log unless another machine is being asked to continue it.
+        """Write to the log an item of answer number `number` that the client receives. An error ends the
+        request, which is then deleted from the log unless another machine is being asked to continue it.
         """
         if self.is_detached:
             return
@@ -168,8 +168,8 @@ class KeptAnswer:
             self._on_over(self)
 
     def fail(self, error: HttpError) -> None:
-        """Record the error that the response is going to show. Before that, the answer is offered to other
-        machines, unless it is being offered already.
+        """Record the error that the response is going to show. Unless the answer is already being offered to
+        other machines, offer it, so that one of them can continue it before the client sees the error.
         """
         if self.is_detached or self.failure is not None:
             return
@@ -234,7 +234,7 @@ class KeptAnswer:
         self.client_left.set()
 
     def detach(self) -> None:
-        """Write no more to the log, because another gateway continues the answer, or a later one will."""
+        """Write no more to the log, because another gateway continues the answer or a later gateway will."""
         self.is_detached = True
 
     # --- another machine ---
@@ -247,8 +247,8 @@ class KeptAnswer:
         self.rendering.hold()
 
     def settle(self, elsewhere: CopyElsewhere | None) -> None:
-        """End an offer. If `elsewhere` is None, continue the answer here; else stop it here, and have clients
-        read the rest with `elsewhere`.
+        """End the offer that `begin_offer` began. If no machine accepted it (`elsewhere` is None), continue
+        here; else stop here, and have clients read the rest through `elsewhere` from the other machine.
         """
         self.is_offered = False
         if self.is_detached:  # it was handed over meanwhile, or this gateway ends
@@ -275,8 +275,8 @@ class KeptAnswer:
         self.client_left.set()
 
     def move_to(self, elsewhere: CopyElsewhere) -> None:
-        """Write no more to the log, and have clients read the rest of the answer from another gateway with
-        `elsewhere`.
+        """Write no more to the log, and have clients read the rest of the answer through the function
+        `elsewhere`, which copies it from another gateway.
         """
         self.detach()
         self.elsewhere = elsewhere

@@ -32,8 +32,9 @@ REPEATED_BODY_S = 60.0
 
 
 class KeepAnswers:
-    """Runs the POST requests for `paths` as stored answers. `respond` turns an error and a path into a
-    response.
+    """ASGI middleware that runs each POST request to one of `paths` in a task of its own and stores the
+    answer, so that clients can reconnect to it. Every other request is passed to `app`. `respond` takes an
+    error and the request's path, and returns the ASGI application that sends the error.
     """
 
     def __init__(
@@ -66,8 +67,11 @@ class KeepAnswers:
             await self._respond(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
-        """Return the answer to this request: the answer to an earlier request with the same key, or else a
-        new one. Raises HttpError if the key is wrong, or if the earlier request had another body.
+        """Return the stored answer to this request. If an earlier request had the same Idempotency-Key, that
+        is its answer; otherwise the request is started.
+
+        Raises HttpError if the Idempotency-Key is too long or was used for another path or body, if the
+        earlier answer can no longer be read, or if the repeated body is too large or arrives too slowly.
         """
         key = _key_digest(scope)
         earlier = await self._keeper.find_by_key(key) if key else None
@@ -83,8 +87,8 @@ class KeepAnswers:
         return earlier
 
     async def _digest(self, receive: Receive) -> str:
-        """Return the digest of a body without storing the body. Raises HttpError if the body is too large or
-        arrives too slowly.
+        """Return the SHA-256 (hex) of the request's body, which is read from `receive` but not stored. Raises
+        HttpError if the body is too large or arrives too slowly.
         """
         body, size_bytes = ReceivedBody(), 0
         with contextlib.suppress(TimeoutError):
@@ -105,7 +109,8 @@ def _key_digest(scope: Scope) -> str | None:
     """Return a digest of the Idempotency-Key and the API key; None if there is no Idempotency-Key. Raises
     HttpError if the Idempotency-Key is too long.
 
-    The digest includes the API key, so that a client cannot read another client's answer by guessing its key.
+    The digest includes the API key, so that a client cannot read another client's answer by guessing the
+    Idempotency-Key.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     key = headers.get(b"idempotency-key", b"").strip()
@@ -121,11 +126,12 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer to a client, from frame number `first_frame` on. If the answer's last client leaves
-    before the end, suspend the answer.
+    """Send the answer to a client, from frame number `first_frame` on. If the last of the answer's clients
+    leaves before the end, suspend its request until a client asks for the answer again.
 
-    If another gateway continues the answer but fails to deliver it, raise HttpError if nothing was sent yet.
-    Otherwise the response stays incomplete, so that the server closes the connection.
+    If another gateway continues the answer but does not deliver the rest, raise HttpError if nothing was sent
+    to the client yet. Otherwise return with the response incomplete, so that the server closes the
+    connection.
     """
     rendering = answer.rendering
     gone = asyncio.ensure_future(_disconnection(answer, receive))
@@ -148,8 +154,9 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
 async def _copy_rest(
     elsewhere: CopyElsewhere, answer_id: str, copied: Copied, send: Send, gone: asyncio.Future[None]
 ) -> None:
-    """Send the rest of an answer that another gateway continues, until `gone` is done. Raises HttpError if
-    that gateway fails before anything was sent.
+    """Send a client the rest of an answer that another gateway continues, until the client has gone (`gone`
+    is done). `elsewhere` reads the answer from that gateway, and `copied` says how much of it the client has
+    already. Raises HttpError if that gateway fails before anything was sent to the client.
     """
     has_started = copied.has_started
 

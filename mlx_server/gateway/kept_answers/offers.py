@@ -1,5 +1,5 @@
-"""Offer answers to other machines: answers that fail here, and new ones that another machine would serve
-better.
+"""Offer answers to the gateways on other machines: answers that fail here, and new ones that another machine
+can serve sooner or with less computation.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class OtherMachines(Protocol):
         """Return whether another machine might serve a request that fails here with `error`."""
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask the other machines to continue an answer. Return a function that reads the rest of the answer
-        there; None if no machine accepts the answer.
+        """Ask the other machines to continue the answer that has these records in the answer log. Return a
+        function that reads the rest of the answer from the machine that accepts it; None if no machine does.
         """
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
@@ -33,8 +33,8 @@ class OtherMachines(Protocol):
         """
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return a function that reads the answer from the machine that has it; None if no other machine has
-        it.
+        """Return a function that reads the answer to the request `head` from the machine that has this
+        answer; None if no other machine has it.
         """
 
     def stop_writing(self) -> None:
@@ -43,7 +43,7 @@ class OtherMachines(Protocol):
 
 class Offers:
     """Offers answers of this gateway to `others`, the gateways on other machines (None if there are none).
-    `tasks` are the offers that are not settled yet.
+    `tasks` are the asyncio tasks that wait for the reply of another machine.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -65,8 +65,8 @@ class Offers:
             self._offer(answer, self.others)
 
     def offer_running(self, answers: Iterable[KeptAnswer], error: HttpError) -> None:
-        """Offer the unfinished ones of `answers` because of `error`. An answer that no other machine accepts
-        continues here.
+        """Offer those of `answers` that are unfinished to the other machines, if one of them might serve a
+        request that fails with `error`. An answer that no other machine accepts continues here.
         """
         for answer in answers:
             is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)
@@ -88,7 +88,9 @@ class Offers:
             answer.settle(elsewhere)
 
     async def _records_of(self, answer: KeptAnswer) -> Sequence[Record] | None:
-        """Return the records of a running answer; None if the log has lost them."""
+        """Return the records of a running answer from the answer log, or only its first record if the log has
+        no file for it yet; None if the log has lost the records.
+        """
         return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
 
     async def place(self, answer: KeptAnswer) -> bool:

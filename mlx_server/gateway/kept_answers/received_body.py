@@ -9,8 +9,8 @@ from typing import Any
 
 
 class ReceivedBody:
-    """Collects the body of a request until it is written to the log. `is_whole` is set when the body is
-    complete.
+    """Collects the parts of a request's body until they are written to the answer log. `is_whole` is set when
+    the body is complete or the client has disconnected.
     """
 
     def __init__(self, parts: Iterable[bytes] = ()) -> None:

@@ -55,7 +55,9 @@ class Rendering:
 
     @property
     def status(self) -> int | None:
-        """Return the HTTP status; None until the route has sent it."""
+        """Replace the collected parts by `body`, which is then written to the answer log instead of the
+        received body. The digest stays that of the received body.
+        """
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
@@ -87,7 +89,9 @@ class Rendering:
         self.wake()
 
     def hold(self) -> None:
-        """Hold back all further messages until `release` adds them or `freeze` drops them."""
+        """Return the parts of the body that have arrived, and remove them from this object to free the
+        memory.
+        """
         if self._held is None and not self.is_complete:
             self._held = []
 

@@ -1,4 +1,6 @@
-"""GET /v1/streams/{id}: return a stored answer again, from any of its frames on, in its own dialect."""
+"""GET /v1/streams/{id}: return a stored answer again, from any of its frames on, in the API dialect of its
+request.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
     @routes.head("/{answer_id}", include_in_schema=False)
     async def is_kept(answer_id: str) -> Response:
-        """Return 200 if the answer is running or in the log, without resuming it. Raises HttpError if it is
-        neither.
+        """Return a response with status 200 if the answer is running or in the answer log. The answer's
+        request is not resumed. Raises HttpError if the answer is in neither place.
         """
         if not keeper.has(answer_id):
             keeper.check_logged(answer_id)

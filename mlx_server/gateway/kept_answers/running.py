@@ -14,8 +14,9 @@ MAX_GONE = 1000
 
 
 class RunningAnswers:
-    """Runs answers and finds them by id and by key. It also remembers the latest ids of answers that ended
-    and are not in the log. `app` is the ASGI application behind the middleware, which writes the responses.
+    """Runs requests whose answers are stored, and finds a running answer by its id or by the digest of its
+    idempotency key. It also remembers the ids of the latest MAX_GONE answers that ended and are not in the
+    answer log. `app` is the ASGI application behind the middleware, which writes the responses.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -38,7 +39,7 @@ class RunningAnswers:
         return self._by_key.get(key_digest)
 
     def is_gone(self, answer_id: str) -> bool:
-        """Return whether the answer ran here, has ended, and is not in the log."""
+        """Return whether the answer ran here, has ended, and is not in the answer log."""
         return answer_id in self._gone
 
     def run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
@@ -62,8 +63,9 @@ class RunningAnswers:
             asyncio.get_running_loop().call_soon(self.release, answer)
 
     def release(self, answer: KeptAnswer) -> None:
-        """Remove an answer from memory, unless a part of it still runs. The log has all that is needed of it
-        later.
+        """Remove an answer from memory, unless its response is still being written, the engine still works on
+        it, or another machine is being asked to continue it. A later request for the answer finds it in the
+        answer log.
         """
         if not answer.is_over:
             return
@@ -79,13 +81,17 @@ class RunningAnswers:
 
     @property
     def written_requests(self) -> set[str]:
-        """Return the engine's ids of the requests that another gateway could continue from the log."""
+        """Return the ids, as the engine knows them, of the running requests that are in the answer log, so
+        that another gateway could continue them.
+        """
         written = (answer.request_ids for answer in self._by_id.values() if self._log.has(answer.id))
         return {request_id for ids in written for request_id in ids}
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether a response is still being written whose request is not in the log."""
+        """Return whether any response is incomplete while its request is not in the answer log, so that no
+        other gateway could continue it.
+        """
         return any(
             not answer.rendering.is_complete and not self._log.has(answer.id)
             for answer in self._by_id.values()

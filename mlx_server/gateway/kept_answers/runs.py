@@ -1,5 +1,5 @@
-"""Make the ASGI scope and the `receive` function with which a request runs, from its connection or from the
-log.
+"""Make the ASGI `receive` function for a run of a request: the first run, from its connection, or a later
+run, from its records in the answer log, for which the ASGI scope is made too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def is_suspended(records: Sequence[Record]) -> bool:
 
 
 def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
-    """Return the items that the request's client received, according to the request's records."""
+    """Return the items that the request's clients have received, in order, according to the request's records
+    in the answer log. Each is a pair (number of the answer, item); an item is a token, the end of the answer
+    or a keep-alive.
+    """
     history: list[tuple[int, Item]] = []
     for record in records:
         if isinstance(record, Silence):
@@ -58,11 +61,11 @@ def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
 def receiving(
     receive: Receive, answer: KeptAnswer, place: Callable[[KeptAnswer], Awaitable[bool]]
 ) -> Receive:
-    """Return the ASGI `receive` of a run: it delivers the body from the connection, and the disconnection
-    when the last client has left.
+    """Return the ASGI `receive` for the first run of a request. It delivers the body from the connection,
+    and, once the last client has left, the disconnection.
 
-    At the end of the body, `place` is asked to have another machine serve the request. If one does, the run
-    ends here.
+    When the body is complete, `place` is asked to have another machine serve the request. If one does, the
+    disconnection is delivered at once, which ends the run on this machine.
     """
 
     async def next_message() -> Message:
@@ -79,7 +82,9 @@ def receiving(
 
 
 def replaying(body: bytes, answer: KeptAnswer) -> Receive:
-    """Return the ASGI `receive` of a run whose body was received earlier."""
+    """Return the ASGI `receive` for a later run of a request. It delivers `body`, which was received in the
+    first run, and, once the last client has left, the disconnection.
+    """
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:

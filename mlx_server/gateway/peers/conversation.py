@@ -52,7 +52,9 @@ _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def asked_in(body: bytes) -> Asked:
-    """Return the `Asked` of a body of any dialect; an empty one if the body is not valid JSON."""
+    """Return what a request's body, in any API dialect, says about its model and its conversation; an `Asked`
+    with empty fields if the body cannot be parsed.
+    """
     try:
         read = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -71,7 +73,9 @@ def asked_in(body: bytes) -> Asked:
 
 
 def _parts(read: _Body) -> Iterator[bytes]:
-    """Yield the first MAX_PARTS messages or pieces of text of each field that may hold the conversation."""
+    """Yield the first MAX_PARTS messages, or pieces of text, of each field of the parsed body `read` that may
+    hold the conversation.
+    """
     for field in (read.messages, read.input, read.prompt):
         data = bytes(field)
         if data.startswith(b"["):

@@ -131,6 +131,8 @@ class MirroredAnswers:
 
 
 def _key_digest(data: bytes) -> str | None:
-    """Return the digest of the idempotency key in the records' first record; None if there is none."""
+    """Return the digest of the idempotency key from the first of the answer-log records in `data`; None if
+    the request had no such key or the record is incomplete.
+    """
     records, _ = read_records(data)
     return records[0].key_digest if records and isinstance(records[0], Accepted) else None

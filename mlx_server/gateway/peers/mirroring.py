@@ -68,10 +68,11 @@ async def _parts(keeper: AnswerKeeper, wanted: Mapping[str, int]) -> list[tuple[
 
 
 async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset: int, clock: Clock) -> None:
-    """Copy the records that a peer writes for an answer that was passed on to it into this gateway's log,
-    until the answer ends. If the peer is lost, the answer continues here after these records.
+    """Copy into this gateway's log the records that `peer` writes for an answer that was passed on to it,
+    until the answer has ended. If the peer is lost, the copied records let this gateway continue the answer.
 
-    `offset` is where, in bytes, the records begin that the peer has written itself.
+    `offset` is the size in bytes of the records that this gateway sent to the peer; the records that the peer
+    has written itself follow them.
     """
     wait_s = COPY_S
     while answer_log.status(answer_id) == "open":
@@ -118,7 +119,10 @@ class TakeOverMirrored:
         return None if data is None else await self._go_on(data, "a client asks for it here")
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Do what `find` does for the answer that was begun with this idempotency key."""
+        """Continue the answer to the request with this idempotency key here, because a client asks for it,
+        and return it; None if it is not mirrored here. Raises HttpError if the answer cannot be written to
+        the log.
+        """
         answer_id = self._mirrored.id_of_key(key_digest)
         return None if answer_id is None else await self.find(answer_id)
 

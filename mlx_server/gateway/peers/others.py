@@ -196,7 +196,9 @@ class Peers:
         return None
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return a function that reads the answer from the peer that has it; None if no peer has it."""
+        """Return a function that reads the answer to the request `head` from the peer that has this answer;
+        None if no peer has it, or if the request itself came from another machine.
+        """
         if is_passed_on(head):
             return None
         living = self._living()
@@ -233,8 +235,9 @@ class Peers:
     def _passed_to(
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
     ) -> CopyElsewhere:
-        """Record that a peer continues an answer, and return a function that reads the answer there.
-        `size_bytes` is the size of the records that the peer was sent.
+        """Record that the peer at `url` continues the answer to `head`, emit `event`, and start to copy the
+        peer's records. Return a function that reads the answer from the peer. `size_bytes` is the size of the
+        records that the peer was sent.
         """
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
@@ -297,7 +300,9 @@ class Peers:
 
 
 async def _asked_in(body: bytes) -> Asked:
-    """Return the `Asked` of a body. A large body is read in a thread."""
+    """Return what a request's body says about its model and its conversation. A large body is parsed in a
+    thread.
+    """
     return asked_in(body) if len(body) < THREAD_BYTES else await asyncio.to_thread(asked_in, body)
 
 

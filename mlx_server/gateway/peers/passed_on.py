@@ -30,8 +30,8 @@ def packed(records: Sequence[Record]) -> bytes:
 
 
 def marked(records: Sequence[Record]) -> list[Record]:
-    """Return the records that another machine needs: the request, with the mark, and the items that its
-    client has received.
+    """Return the records that another machine needs: the request, with the header MARK added because it is
+    passed on, and the items that its client has received.
     """
     head = records[0]
     assert isinstance(head, Accepted)

@@ -39,8 +39,8 @@ class PeerLost(Exception):
 
 
 class Peer:
-    """A client of the gateway at `url` on another machine, which has the same `key`. `readers` counts the
-    clients that read the peer's answers through this gateway.
+    """An HTTP client for the gateway at `url` on another machine. `key` is the peer key, which both gateways
+    must have. `readers` counts the clients that read the peer's answers through this gateway.
     """
 
     def __init__(self, url: str, key: str) -> None:
@@ -108,7 +108,10 @@ class Peer:
         return None
 
     async def offer(self, answer_id: str, records: bytes, model_digest: str) -> str:
-        """Ask the peer to continue an answer. Return an empty text if the peer does, else why it does not."""
+        """Ask the peer to continue the answer with these records. Return an empty text if the peer accepts
+        it, else why not. `model_digest` identifies the model that generated the beginning of the answer; it
+        is empty if nothing was generated or the model is unknown.
+        """
         headers = {"Content-Type": "application/octet-stream"}
         if model_digest:
             headers[DIGEST] = model_digest

@@ -58,8 +58,8 @@ class PeerState:
             self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
-        """Return the state and load of the peer, by which `machine_choice` chooses a machine for a
-        request.
+        """Return the state and load of the peer, by which `machine_choice` chooses a machine for a request.
+        `prefix_bytes` is how much of the request's conversation the peer has computed.
         """
         if self._health is None or not self.is_living:
             return Machine(url, serves=False)

@@ -1,4 +1,4 @@
-"""ASGI middleware that forwards requests about a stored response to the peer that has the response."""
+"""ASGI middleware that forwards requests to /v1/responses/{id} to the peer that has this response."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
 
 
 class ForwardToPeer:
-    """Forwards requests about responses that were passed on, as long as the peer still has the response."""
+    """Forwards each HTTP request about an OpenAI response (/v1/responses/{id}) to the peer to which the
+    response was passed on, if the peer still has it. Every other request is passed to `app`.
+    """
 
     def __init__(self, app: ASGIApp, peers: Peers, keeper: AnswerKeeper) -> None:
         self._app = app

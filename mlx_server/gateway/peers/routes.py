@@ -1,5 +1,5 @@
-"""The routes for gateways on other machines, which hand answers over to this gateway, mirror their answers
-here, and read records.
+"""The routes by which gateways on other machines hand answers over to this gateway, cancel them, mirror their
+own answers here, and read the records of an answer.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def check_key(http: Request, peer_key: str | None) -> None:
 
 
 async def _check_model(context: GatewayContext, records: Sequence[Record], digest: str) -> None:
-    """Raise HttpError if the model is missing here, or if it differs from the model with this `digest`, which
-    generated the beginning of the answer.
+    """Raise HttpError if the model that the request names is not installed here, or is not the model with
+    this `digest`, which generated the beginning of the answer. An empty `digest` is not compared.
     """
     head = records[0]
     assert isinstance(head, Accepted)
@@ -113,8 +113,8 @@ async def _check_model(context: GatewayContext, records: Sequence[Record], diges
 
 
 async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
-    """Start the answer, and wait up to NEWS_S for its first event. If the answer fails in that time, delete
-    it and raise its error.
+    """Continue the answer with these records here, and wait up to NEWS_S seconds for its first new event. If
+    the answer fails in that time, delete it and raise its error.
     """
     answer = await keeper.take_over(records)
     with contextlib.suppress(TimeoutError):

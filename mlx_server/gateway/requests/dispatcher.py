@@ -222,8 +222,8 @@ class Dispatcher:
                 self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
     def engine_lost(self) -> None:
-        """Park the requests of an engine whose link has closed. All events of that engine must have been
-        handled.
+        """Park the requests that ran on an engine whose link has closed: they wait for the next engine, which
+        continues them. All events of the lost engine must have been handled before.
         """
         now = self._clock.now()
         self._engine.engine_lost()

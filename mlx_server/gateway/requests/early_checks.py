@@ -17,7 +17,9 @@ engines, and the request runs unchecked."""
 
 
 class EarlyChecks:
-    """Tracks the requests that are to be checked, and the requests that the current engine is checking."""
+    """Tracks the waiting requests that an engine is to check for whether it can serve them: those whose check
+    is still to be sent, and those that the current engine is checking.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, int] = {}  # request id -> how often its check was sent

@@ -72,7 +72,9 @@ class EngineAnswers:
                 pass
 
     def _on_returned(self, request_id: str) -> None:
-        """Park a request that an engine returns unfinished because the engine shuts down."""
+        """Park a request that an engine returns unfinished because the engine shuts down: the request waits
+        for the next engine, which continues it.
+        """
         now = self._clock.now()
         if self._table.returned_by_engine(request_id, now) and (ticket := self._tickets.get(request_id)):
             self._spans.engine_lost(request_id, ticket.tokens)

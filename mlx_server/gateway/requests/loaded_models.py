@@ -25,7 +25,9 @@ class LoadedModelTracker:
 
     @property
     def reports(self) -> list[protocol.LoadedModelReport]:
-        """Return the loaded models with their figures, according to the engine's last report."""
+        """Return the loaded models, each with its size and its keep-alive, as the current engine last
+        reported them. The list is empty without an engine and before its first report.
+        """
         return list(self._reports.values())
 
     @property

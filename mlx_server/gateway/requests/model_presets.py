@@ -104,8 +104,8 @@ def _sampling(sampling: Sampling, options: Mapping[str, Any]) -> Sampling:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a number that an option may have. The check is needed because a preset's
-    manifest may have been edited by hand.
+    """Return whether `value`, a preset's value for an option, is a number (and no bool) between -2**63 and
+    2**63. The check is needed because a preset's manifest may have been edited by hand.
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 

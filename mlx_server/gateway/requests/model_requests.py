@@ -23,7 +23,7 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Continue a chat (`messages`), a text (`prompt`) or token ids (`prompt_ids`).
+    """A request to continue a chat (`messages`), a text (`prompt`) or token ids (`prompt_ids`).
 
     The fields have the names and meanings of `protocol.Generate`. If `tool_choice` is "required", the answer
     must be a call to one of the `tools`.
@@ -71,8 +71,8 @@ class GenerationRequest:
         return "auto" if self.tools and self.json_schema is None else "none"
 
     def operation(self) -> protocol.Op:
-        """Return the operation for an engine, still without the request id and the tokens that the client
-        has.
+        """Return the request as an operation of the protocol between gateway and engine, still without the
+        request id and the tokens that the client has.
         """
         return protocol.Generate(
             id="",
@@ -110,8 +110,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Embed `texts`. A text that is longer than the model's context, or than `context_tokens` if that is
-    less, is shortened with `truncate`; without it, the request fails.
+    """A request to embed `texts`. A text that is longer than the model's context, or than `context_tokens` if
+    that is less, is shortened if `truncate` is True; otherwise the request fails.
     """
 
     model: str
@@ -132,8 +132,8 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class RerankRequest:
-    """Score `documents` by how well they answer `query`. The fields have the names and meanings of
-    `protocol.Rerank`.
+    """A request to score `documents` by how well they answer `query`. The fields have the names and meanings
+    of `protocol.Rerank`.
     """
 
     model: str
@@ -163,7 +163,7 @@ class RerankRequest:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Load a model, or renew its keep-alive."""
+    """A request to load a model, or to renew its keep-alive if it is loaded."""
 
     model: str
     keep_alive_s: float | None = None
@@ -178,7 +178,7 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class UnloadRequest:
-    """Unload a model once its running requests have ended."""
+    """A request to unload a model once its running requests have ended."""
 
     model: str
 

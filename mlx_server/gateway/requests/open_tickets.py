@@ -22,7 +22,9 @@ class OpenTickets(dict[str, Ticket]):
         return [ticket for ticket in self.values() if ticket.request.model == model]
 
     def sample_rates(self, now: float) -> None:
-        """Sample the token count of each answer that has begun."""
+        """Record the token count at `now` of each request that has received tokens, for the computation of
+        its tokens per second.
+        """
         for ticket in self.values():
             if ticket.first_token_at is not None:
                 ticket.rate.sample(now, ticket.tokens)

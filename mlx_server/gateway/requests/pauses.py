@@ -40,8 +40,8 @@ class Pauses:
             self._telemetry.stream_paused(pause_s)
 
     def complete(self, request_id: str, emitted: int, now: float) -> None:
-        """Record that the request ends without another token: an embedding, or the end of an answer. Its
-        waiting time includes the work of the next engine, and does not count as a pause of a stream.
+        """Record that the request has ended without another token, as an embedding does. Its wait is not
+        counted as a pause of a stream, because the wait includes the computation by the next engine.
         """
         self._take(request_id, emitted, now)
 

@@ -144,7 +144,9 @@ class Ticket:
         return event
 
     async def last(self) -> LastEvent:
-        """Return the last event, and skip the tokens before it. Raises the errors of `next`."""
+        """Wait for the last event, skip the tokens before it, and return it. Raises GatewayError if the
+        request has failed, and ClientDisconnected if the client is gone.
+        """
         while not isinstance(event := await self.next(), LAST_EVENTS):
             pass
         return event

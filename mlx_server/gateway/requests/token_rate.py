@@ -30,7 +30,7 @@ class TokenRate:
 
     def per_s(self, now: float, tokens: int) -> float | None:
         """Return the tokens per second up to `now`, at which the request has received `tokens` tokens; None
-        if the rate is unknown.
+        if no sample of the last WINDOW_S seconds is at least LEAST_S seconds old.
         """
         since = next((sample for sample in self._samples if now - sample[0] <= WINDOW_S), None)
         if since is None or now - since[0] < LEAST_S:

@@ -87,7 +87,9 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...], base: Path, base_digest: str) -> Adapter:
-    """Return the adapter. The result is cached by all arguments, so a changed file or base is read again."""
+    """Return the adapter in `folder`, checked against the model in `base`. The result is cached by all
+    arguments, so that the adapter is read again if its files (`stamp`) or the base have changed.
+    """
     if (size := (folder / CONFIG).stat().st_size) > MAX_CONFIG_BYTES:
         raise UnreadableModel(f"{folder / CONFIG}: it has {size} bytes, and may have {MAX_CONFIG_BYTES}")
     config = weight_files.read_json_object(folder / CONFIG)
@@ -118,8 +120,8 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...], base: Path, bas
 
 
 def _check(own: AdapterSettings, header: Mapping[str, Any], base: Path) -> None:
-    """Raise UnusableAdapter if the adapter's keys or tensors, listed in `header`, do not match the model in
-    the folder `base`.
+    """Raise UnusableAdapter if a layer that the adapter's settings name, or a tensor in `header` (of its
+    safetensors file), does not match the model in the folder `base`.
     """
     known = tensors.layer_shapes(weight_files.read_headers(base), weight_files.read_config(base))
     if unknown := tensors.names_no_layer(own.keys, known):

@@ -43,8 +43,8 @@ def configured_folder(config: Config, adapter: ModelAdapter) -> Path | None:
 
 
 def fetched_folder(folder: Path) -> Path | None:
-    """Return the adapter's folder that the manifest in the model folder `folder` names; None if it names
-    none.
+    """Return the folder of the adapter that belongs to the model in `folder`, according to the model's
+    manifest; None if the manifest names no adapter.
     """
     path = layout.read_manifest(folder).get(MANIFEST_KEY)
     return folder / path if isinstance(path, str) and path else None

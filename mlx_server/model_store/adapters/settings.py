@@ -20,7 +20,9 @@ class UnusableAdapter(Exception):
 class AdapterSettings:
     """How an adapter is applied: `scale` times the adapter's low-rank product is added to a layer's output.
 
-    `keys` names the adapted layers within a block of the model; it is empty if the file does not name them.
+    `form` is the format of the adapter's files (mlx-lm's or PEFT's), and `method` LoRA or DoRA. `keys` names
+    the adapted layers within a block of the model; it is empty if the adapter's configuration does not name
+    them.
     """
 
     form: Form

@@ -41,8 +41,8 @@ def find(config: Config, name: str) -> ModelEntry | None:
 class _Survey:
     """Collects the models that are found, and decides which of them share weights.
 
-    The first model found with some weights owns them. Models that were made from it share its weights, and
-    are found later.
+    The first model that is found with certain weights counts as their owner. Models that were made from it
+    are found later, and share its weights.
     """
 
     def __init__(self, config: Config) -> None:
@@ -74,7 +74,9 @@ class _Survey:
             self._add_adapter(entry, name, folder, weights)
 
     def _add_adapter(self, base: ModelEntry, name: str, folder: Path, weights: _Weights) -> None:
-        """Add the model that a configured adapter makes from `base`."""
+        """Add the model `name` that consists of `base` and the configured adapter in `folder`, as broken if
+        the adapter cannot be used. `weights` identifies the base's weights.
+        """
         try:
             entry = self._adapted(replace(base, name=name, preset=Preset(parent=base.name)), folder)
         except UnreadableModel as error:
@@ -137,8 +139,8 @@ the digest of the adapter, or "" without one.
 
 
 def _sharing(entry: ModelEntry, owner: ModelEntry, preset: Preset) -> ModelEntry:
-    """Return `entry`, a model that was made from another one, with the weights of `owner` and its own
-    preset.
+    """Return `entry`, a model that was made from another one, as a model that shares the weights of `owner`
+    and has the settings in `preset`.
     """
     capabilities = entry.capabilities
     if preset.template:

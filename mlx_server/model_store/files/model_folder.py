@@ -94,8 +94,8 @@ def read_facts(folder: Path) -> ModelFacts:
 
 
 def check_templates(folder: Path) -> None:
-    """Raise UnreadableModel, which names the file, if a file that holds a chat template is larger than the
-    limit.
+    """Raise UnreadableModel, which names the file, if a chat template's file is larger than
+    MAX_TEMPLATE_BYTES, or tokenizer_config.json, which may contain a template, larger than _MAX_CONFIG_BYTES.
     """
     own = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
     limits = {**dict.fromkeys(own, MAX_TEMPLATE_BYTES), folder / "tokenizer_config.json": _MAX_CONFIG_BYTES}
@@ -128,8 +128,8 @@ def chat_template(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    """Return the facts. The result is cached by `stamp`, the path, mtime_ns and size in bytes of each
-    file.
+    """Return the facts of the model in `folder`. The result is cached by `stamp`: the path, mtime_ns and size
+    in bytes of each file of the model.
     """
     config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
@@ -210,8 +210,8 @@ def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str
 
 
 def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
-    """Return why a language model that judges documents cannot be used, because its prompt is unknown; None
-    if the prompt is known.
+    """Return why a reranker that is a language model cannot be used, because the prompt for its task is
+    unknown; None if the prompt is known.
 
     A model with the module LogitScore has this prompt as its chat template. Only the template of
     Qwen3-Reranker is known.
@@ -253,8 +253,8 @@ fill gaps.
 
 
 def _fills_gaps(tokenizer: bytes) -> bool:
-    """Return True if `tokenizer`, the content of a tokenizer.json, has both tokens of a pair of
-    INFILL_MARKERS.
+    """Return True if the model can fill a gap in a text: its tokenizer.json, with the content `tokenizer`,
+    has both tokens of a pair of INFILL_MARKERS.
     """
     return any(all(f'"{marker}"'.encode() in tokenizer for marker in pair) for pair in INFILL_MARKERS)
 

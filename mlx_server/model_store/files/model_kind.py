@@ -23,7 +23,7 @@ Kind = Literal["generate", "embed", "rerank"]
 
 @dataclass(frozen=True)
 class ModelKind:
-    """What a model is for.
+    """Whether a model is to generate text, to embed or to rerank (`kind`), and whether it can be served.
 
     `encoder` names the module in `mlx_server/engine/embeddings/architectures` that computes an embedder or
     reranker, None for a language model. `reason` says, as part of a sentence, why the model cannot be served;
@@ -134,7 +134,9 @@ def _reranker(
 
 
 def _not_a_cross_encoder(config: Mapping[str, Any], is_for_ranking: bool) -> str | None:
-    """Return why a sequence classifier cannot be served as a reranker; None if it can."""
+    """Return why a sequence classifier cannot be served as a reranker; None if it can. `is_for_ranking` says
+    whether the model's README gives ranking as its task, which one model type requires.
+    """
     model_type = str(config.get("model_type", "unknown"))
     names = config.get("id2label")
     labels = len(names) if isinstance(names, dict) else config.get("num_labels", 2)
@@ -188,7 +190,8 @@ def _unsupported(
 def _projection_fault(
     steps: SentenceSteps, modules: Sequence[Module], tensor_names: Collection[str]
 ) -> str | None:
-    """Return which projection lacks its weights or its description; None if all projections are complete.
+    """Return, as part of a sentence, which projection of an embedder has no weights, or that the weights
+    contain a projection that no module describes; None if neither is the case.
 
     A projection's weights are in the folder of its module, or named `dense.0` and so on in the model's own
     weights.
@@ -203,8 +206,8 @@ def _projection_fault(
 
 
 def _wrong_field(encoder: str, config: Mapping[str, Any]) -> str | None:
-    """Return which field of `config` the encoder does not support, and which value it would; None if it
-    supports all.
+    """Return, as part of a sentence, the first field of `config` whose value the encoder does not support;
+    None if it supports all values.
     """
     for key, values in _FIXED.get(encoder, {}).items():
         if (value := config.get(key, values[0])) not in values:

@@ -67,8 +67,8 @@ def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
 
 
 def _numbered(folder: Path) -> list[tuple[str, Path]]:
-    """Return the class name and the folder of each module that has a folder, in the order of their
-    numbers.
+    """Return the class name and the path of each module folder in `folder`, such as `Pooling` for
+    `1_Pooling`, ordered by the number in the module folder's name.
     """
     found = [
         (int(match[1]), match[2], path)
@@ -90,8 +90,8 @@ def settings_files(folder: Path) -> list[Path]:
 
 
 def _module(folder: Path, type_: str, path: str) -> Module:
-    """Return a module with the content of its folder. A folder outside of the model's folder counts
-    as empty.
+    """Return the module of the class `type_` with the content of its folder, which is `path` in the model's
+    `folder`. The content is empty if `path` is empty or leads out of `folder`.
     """
     if not path or ".." in Path(path).parts or Path(path).is_absolute():
         return Module(type_, path, {})
@@ -101,8 +101,9 @@ def _module(folder: Path, type_: str, path: str) -> Module:
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:
-    """Return the prompt and the similarity of a model. Raises UnreadableModel if the file is not a JSON
-    object.
+    """Return the prompt and the similarity function that config_sentence_transformers.json names. Without
+    that file, the prompt is empty and the similarity is `cosine`. Raises UnreadableModel if the file cannot
+    be read or is not a JSON object.
 
     The prompt is the one that `default_prompt_name` names, because a request has no field that chooses
     another.
@@ -120,11 +121,12 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def context_tokens(folder: Path, config: dict[str, Any]) -> int | None:
-    """Return how many tokens of a text an embedding model reads at most; None if its files do not say.
+    """Return the largest number of a text's tokens that an embedding model reads; None if its files do not
+    say.
 
-    The result is the smaller of the number of the model's positions and the length that its
-    sentence-transformers or tokenizer files name. RoBERTa's positions begin after the padding token's number,
-    so it has fewer than its configuration says. Raises UnreadableModel if a file is not a JSON object.
+    The result is the smaller of two limits: the number of positions in `config`, and the maximum length in
+    the sentence-transformers or tokenizer files. RoBERTa's first position is the padding token's id + 1, so
+    the positions below it do not count. Raises UnreadableModel if a file is not a JSON object.
     """
     limits = [_positions(config)]
     sentence = folder / _LENGTHS
@@ -137,8 +139,8 @@ def context_tokens(folder: Path, config: dict[str, Any]) -> int | None:
 
 
 def lower_cases(folder: Path) -> bool:
-    """Return True if texts are converted to lower case before they are tokenized. Raises UnreadableModel if
-    the file that says so is not a JSON object.
+    """Return True if sentence_bert_config.json says that texts are converted to lower case before they are
+    tokenized. Raises UnreadableModel if that file is not a JSON object.
     """
     path = folder / _LENGTHS
     return path.is_file() and read_json_object(path).get("do_lower_case") is True

@@ -84,7 +84,8 @@ class SentenceSteps:
 
 
 def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceSteps:
-    """Return the steps that `modules` describe; without modules, only `default_pooling`.
+    """Return the steps that `modules` describe; without modules, the only step is pooling in the mode
+    `default_pooling`.
 
     Raises UnsupportedModules, which names the first step that is not supported, if there is one.
     """
@@ -115,7 +116,9 @@ def sentence_steps(modules: Sequence[Module], default_pooling: str) -> SentenceS
 
 
 def check_sizes(hidden_size: int, steps: SentenceSteps) -> None:
-    """Raise UnsupportedModules if a projection's input size is not the output size of the step before it."""
+    """Raise UnsupportedModules if a projection's input size is not the output size of the step before it.
+    Pooling puts out `hidden_size` numbers for each of its modes.
+    """
     size = hidden_size * len(steps.pooling)
     for dense in steps.projections:
         if dense.in_features != size:

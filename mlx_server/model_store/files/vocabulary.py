@@ -19,8 +19,8 @@ _OTHER_TOKENIZERS = ("tokenizer.model", "tiktoken.model")
 def vocabulary_difference(folder: Path, other: Path) -> str:
     """Return, in words, how the vocabularies of the models in `folder` and `other` differ; "" if they do not.
 
-    Tokens that only one vocabulary has, such as reserved tokens, are not a difference if they are at most 2
-    %. Raises UnreadableModel if a file cannot be read.
+    Tokens that only one vocabulary has, such as reserved tokens, are not a difference if they are at most 2 %
+    of the larger vocabulary. Raises UnreadableModel if a file cannot be read.
     """
     try:
         for name in (TOKENIZER, *_OTHER_TOKENIZERS):
@@ -38,7 +38,9 @@ def vocabulary_difference(folder: Path, other: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _difference(file: Path, other: Path, _stamp: tuple[int, int], _other_stamp: tuple[int, int]) -> str:
-    """Return the difference between two tokenizer files. The result is cached by their times and sizes."""
+    """Return, in words, how the vocabularies in two tokenizer files differ; "" if they do not. The result is
+    cached until the modification time or the size of one of the files (`_stamp`, `_other_stamp`) changes.
+    """
     if filecmp.cmp(file, other, shallow=False):
         return ""
     if file.name != TOKENIZER:

@@ -65,10 +65,10 @@ def verify(folder: Path) -> None:
 
 
 def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
-    """Raise UnreadableModel if a file or tensor that the index names is missing, or the sizes do not add up
-    to its total.
+    """Raise UnreadableModel if the folder's model.safetensors.index.json names a weight file or tensor that
+    is missing, or a `total_size` that is not the sum of the tensors' sizes. Do nothing without an index.
 
-    `by_file` maps file names to parsed headers.
+    `by_file` maps the names of the weight files to their parsed headers.
     """
     path = folder / INDEX
     if not path.is_file():

@@ -1,8 +1,8 @@
 """Unpack quantized blocks as llama.cpp stores them, with numpy.
 
-The formats are those of ggml (`block_q4_0`, `block_q4_K` and so on). MLX computes with groups of 32 weights
-`scale * number + bias`, so the numbers of a format with such groups are used unchanged. The weights of the
-other formats are dequantized, and then quantized again for MLX.
+The formats are those of ggml (`block_q4_0`, `block_q4_K` and so on). In MLX, 32 weights share a scale and a
+bias, and each weight is `scale * number + bias`. The quantized numbers of a format with the same formula and
+groups are used unchanged. The weights of the other formats are dequantized, and then quantized again for MLX.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def keeps_numbers(name: str) -> bool:
 
 
 def numbers(name: str, blocks: Array) -> tuple[Array, Array, Array]:
-    """Return the numbers, scales and biases of blocks in the format `name`, for which `keeps_numbers` must be
-    True.
+    """Return the quantized numbers, the scales and the biases in `blocks`, whose format `name` must be one
+    for which `keeps_numbers` is True.
 
     `blocks` has the shape (blocks, bytes per block), in uint8. The numbers have the shape (blocks, groups,
     32), in uint8, the scales and biases (blocks, groups), in float32.
@@ -151,8 +151,8 @@ def _iq4_xs(blocks: Array) -> Array:
 
 
 def _groups_of_16(number: Array, scale: Array) -> Array:
-    """Return the 256 weights of each block: the numbers of each group of 16, multiplied by the
-    group's scale.
+    """Return the weights, of the shape (blocks, 256) in float32: each quantized number multiplied by the
+    scale of its group of 16. `scale` has the shape (blocks, 16).
     """
     return (number.reshape(-1, 16, 16) * scale[..., None]).reshape(-1, 256).astype(np.float32)
 

@@ -27,8 +27,8 @@ _ASCII_PUNCTUATION = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 
 
 def _words(digits: str, letters: str = r"\p{L}") -> str:
-    """Return GPT-4's regular expression for words of `letters`, numbers that match `digits`, punctuation and
-    spaces.
+    """Return GPT-4's regular expression for splitting text into words of `letters`, numbers that match
+    `digits`, punctuation, and spaces.
     """
     other = r"\p{L}\p{N}" if letters == r"\p{L}" else r"\p{L}\p{M}\p{N}"
     run = letters if letters == r"\p{L}" else f"[{letters}]"
@@ -37,7 +37,9 @@ def _words(digits: str, letters: str = r"\p{L}") -> str:
 
 
 def _cased_words(digits: str, ending: str = "") -> str:
-    """Return GPT-4o's regular expression, in which a word ends where a capital follows a small letter."""
+    """Return GPT-4o's regular expression for splitting text, in which a word ends where a capital follows a
+    small letter. `digits` is the pattern of a number, `ending` that of what may follow a word, such as `'s`.
+    """
     start = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{start}{_UPPER}*{_LOWER}+{ending}|{start}{_UPPER}+{_LOWER}*{ending}"
     return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
@@ -52,10 +54,11 @@ def _split(*expressions: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a tokenizer splits text before it merges tokens.
+    """How a tokenizer splits text before it merges tokens: by `steps`, which are pre-tokenizers of
+    `tokenizer.json`.
 
     With `whole_words`, a word that is itself a token is taken without merging. With `adds_bos`, the
-    beginning-of-text token is put before a text if the file does not say otherwise. With `composes`, text is
+    beginning-of-text token is put before a text unless the GGUF file says otherwise. With `composes`, text is
     normalized to NFC.
     """
 
@@ -183,8 +186,8 @@ def _decoder(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _byte_characters() -> list[str]:
-    """Return, for each byte, the character that stands for it in tokens: the byte's own character if that is
-    printable.
+    """Return, for each of the 256 bytes, the character that stands for it in tokens: the character with the
+    byte's code point if that is printable, else one from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -92,7 +92,9 @@ def model_config(header: Header, rope_factors: Mapping[str, Sequence[float]]) ->
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
-    """Return the lengths of the tensors' dimensions, by the letters that the tables of `families` use."""
+    """Return the lengths of the dimensions of a model's tensors, by the letters that stand for them in the
+    tables of `families`, such as `h` for the hidden size.
+    """
     head, keys = config["head_dim"], config["num_key_value_heads"]
     q, k, f = config["num_attention_heads"] * head, keys * head, config["intermediate_size"]
     sizes = {"h": config["hidden_size"], "q": q, "k": k, "d": head, "f": f, "v": config["vocab_size"]}
@@ -135,8 +137,8 @@ def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> di
 
 
 def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> dict[str, Any]:
-    """Return the fields of `config.json` that only this model family has. Raises UnsupportedGguf if the model
-    has a feature that is not converted.
+    """Return the fields of `config.json` that are particular to the model's family, such as the number of
+    experts; empty if there are none. Raises UnsupportedGguf if the model has a feature that is not converted.
     """
     kind, head_dim, hidden = config["model_type"], config["head_dim"], config["hidden_size"]
     rotary = read.size("rope.dimension_count", head_dim)
@@ -185,8 +187,8 @@ def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> 
 
 
 def _expert_rows(header: Header) -> int | None:
-    """Return the size of an expert's feed-forward, from the shape of its tensor; None if the file has no such
-    tensor.
+    """Return the intermediate size of an expert's feed-forward network, from the shape of the experts' tensor
+    in the first layer; None if the file has no such tensor.
     """
     tensor = header.tensors.get("blk.0.ffn_gate_exps.weight")
     return tensor.shape[1] if tensor is not None and len(tensor.shape) == 3 else None
@@ -250,7 +252,7 @@ def _rope_scaling(
 
 
 class _Metadata:
-    """Reads the figures of one architecture from GGUF metadata, and checks each one."""
+    """Reads the GGUF metadata whose keys begin with the name of one architecture, and checks their values."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
         self.architecture = architecture

@@ -76,7 +76,9 @@ class DiskFull(Exception):
 
 
 def _require_space(need_bytes: int, folder: Path) -> None:
-    """Raise DiskFull if the disk of `folder` has less free space than `need_bytes` and the reserve."""
+    """Raise DiskFull unless the disk of `folder` has `need_bytes` of free space, and disk.MARGIN_BYTES more,
+    which are to stay free.
+    """
     need_bytes += disk.MARGIN_BYTES
     if disk.free_bytes(folder) < need_bytes:
         raise DiskFull(need_bytes)
@@ -85,7 +87,9 @@ def _require_space(need_bytes: int, folder: Path) -> None:
 def _converted(
     placed: Placed, family: Family, config: Mapping[str, Any], data: Any, kind: Any
 ) -> dict[str, Any]:
-    """Return the MLX arrays of one GGUF tensor, by their names in mlx-lm."""
+    """Return the MLX arrays into which one GGUF tensor is converted, by their names in mlx-lm. `data` is the
+    content of the GGUF file in uint8; `kind` is the `Target`, which says how weights are stored.
+    """
     from mlx_server.model_store.gguf.weights import arrays
 
     name = placed.tensor.name
@@ -125,8 +129,8 @@ def _special_tokens(metadata: Mapping[str, Any]) -> list[tuple[int, str]]:
     """Return the id and text of each token that ends an answer, which the tokenizer must recognize in a text
     as one token.
 
-    An ordinary token is left out, because a file may wrongly name one as its end, as Gemma's do for
-    CodeGemma.
+    An ordinary token is left out, because a file may wrongly name one as an end token: llama.cpp's converter
+    writes CodeGemma's token ids into the files of all Gemma models.
     """
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.token_type") or ()
     ends = [token for token in end_tokens(metadata) if 0 <= token < len(types)]

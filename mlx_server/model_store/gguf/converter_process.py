@@ -26,8 +26,8 @@ SILENCE_S = 900.0
 
 
 def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
-    """Convert the GGUF file `gguf` to an MLX model in the new folder `target`; `name` is the model that
-    errors name.
+    """Convert the GGUF file `gguf` to an MLX model in the new folder `target`. `name` is the model's name in
+    error messages; `step` is called with the progress.
 
     Raises ModelStoreError: `disk_full` if the disk lacks the space, `conversion_failed` if the converter
     fails or reports no progress for too long.

@@ -30,12 +30,14 @@ class Plan:
     leaves_out_images: bool
 
     def bytes_of(self, placed: Placed, *, dense: bool) -> int:
-        """Return the bytes of a converted tensor: in float32 if `dense`, else as it is stored on a Mac."""
+        """Return how many bytes a tensor takes once it is converted: in float32 if `dense`, else quantized,
+        or in 16 bits a weight if the GGUF file does not quantize it.
+        """
         return stored_bytes(placed.tensor, dense=dense)
 
     def total_bytes(self, *, dense: bool) -> int:
-        """Return the bytes of all converted tensors: in float32 if `dense`, else as they are stored
-        on a Mac.
+        """Return how many bytes all tensors together take once they are converted: in float32 if `dense`,
+        else quantized, or in 16 bits a weight if the GGUF file does not quantize them.
         """
         return sum(self.bytes_of(placed, dense=dense) for placed in self.placed)
 
@@ -59,8 +61,8 @@ def plan(path: Path, *, keep_arrays: bool = True) -> Plan:
 
 
 def stored_bytes(tensor: Tensor, *, dense: bool) -> int:
-    """Return the bytes of a converted tensor: in float32 if `dense`, else quantized, or in 16 bits if it is
-    not quantized.
+    """Return how many bytes a tensor takes once it is converted: in float32 if `dense`, else quantized, or in
+    16 bits a weight if the GGUF file does not quantize it.
 
     A quantized tensor's scales and biases, 16 bits each, are included.
     """

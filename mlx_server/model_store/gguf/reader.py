@@ -29,10 +29,10 @@ class UnsupportedGguf(ValueError):
 
 @dataclass(frozen=True)
 class TensorType:
-    """A type of tensors, in which each block of `block_weights` weights takes `block_bytes` bytes.
+    """A type of GGUF tensors, in which each block of `block_weights` weights takes `block_bytes` bytes.
 
-    `bits` is how many bits each weight gets in MLX's quantization, in groups of 32; None means that it
-    becomes a float.
+    A tensor of this type is converted to MLX's quantization with `bits` bits per weight and groups of 32
+    weights, or to floats if `bits` is None.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Tensor:
 
     @property
     def weights(self) -> int:
-        """Return the number of weights."""
+        """Return the number of weights in the tensor, which is the product of its dimensions."""
         return math.prod(self.shape)
 
 

@@ -130,8 +130,8 @@ def _post_processor(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _special_token(metadata: Mapping[str, Any], name: str) -> tuple[int, str] | None:
-    """Return the id and text of a special token; None if the file names none. Raises UnsupportedGguf if the
-    file names one that is not in its vocabulary.
+    """Return the id and text of the special token `name`, such as `bos`; None if the metadata name no such
+    token. Raises UnsupportedGguf if the token's id is not in the vocabulary.
     """
     token = metadata.get(f"tokenizer.ggml.{name}_token_id")
     if token is None:

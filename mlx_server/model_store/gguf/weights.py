@@ -58,7 +58,9 @@ def _row_order(rows: int, heads: int) -> np.ndarray:
 
 
 def _unpack(tensor: Tensor, rows: np.ndarray, target: Target, offset: float) -> dict[str, mx.array]:
-    """Return the MLX arrays of some rows of a tensor; the first dimension of each array is the rows."""
+    """Return the MLX arrays of a part of a tensor by name: `weight`, and also `scales` and `biases` if it
+    stays quantized. `rows` are the tensor's rows as bytes of the GGUF file; each array has as many rows.
+    """
     name = tensor.type.name
     if tensor.type.block_weights == 1:
         return {

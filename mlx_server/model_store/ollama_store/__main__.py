@@ -1,7 +1,9 @@
 """`python -m mlx_server.model_store.ollama_store [--json] [--store DIR] NAME...|--all`: import from Ollama.
 
-Progress is printed as by `python -m mlx_server.model_store`; {"model", "notes": [...]} follows for each model
-that was imported. SIGTERM stops an import and deletes what is unfinished. The exit codes are the same.
+Progress is printed to stdout, one line each. With `--json` each line is an object: {"model", "fraction",
+"sentence", "bytes"} for progress, {"model", "notes": [...]} for an imported model, and {"model", "error":
+{"code", "message", "remedy"}} for a failure. SIGTERM stops an import and deletes what is unfinished. Exit
+codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ State = Literal["convertible", "installed", "refused"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model in Ollama's store. `state` says whether it can be or was imported, and `reason`, a clause, why
-    not.
+    """A model in Ollama's store, and whether it can be imported: its `state` is `convertible`, `installed`
+    (it was imported before) or `refused`. `reason` is a clause that says why it is not convertible.
 
     `bytes` of its `model` is the size at Ollama, `needed_bytes` the size in Vestal's store. `notes` are
     sentences about what an import leaves out.
@@ -85,7 +85,9 @@ def _models(store: Path) -> list[OllamaModel]:
 
 
 def candidate(config: Config, model: OllamaModel) -> Candidate:
-    """Return whether the model can be imported, and how large it will be, or else why it is refused."""
+    """Return the candidate for `model`: whether it can be imported and how large it will be, or why it is
+    refused.
+    """
     weights = model.layer("model")
     if model.fault:
         return Candidate(model, "refused", model.fault)
@@ -123,8 +125,8 @@ def candidate(config: Config, model: OllamaModel) -> Candidate:
 
 
 def _state(config: Config, model: OllamaModel) -> tuple[State, str]:
-    """Return whether the model can be installed under its name or is installed already; if not convertible,
-    also why.
+    """Return the state of a model whose weights can be converted, and the reason for it: `convertible` and
+    "", `installed` if it was imported before, or `refused` if its name is not valid or is taken.
     """
     name = canonical(model.name)
     if not is_valid_name(name):

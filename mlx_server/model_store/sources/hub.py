@@ -66,8 +66,8 @@ def require_space(name: str, found: Repository) -> None:
 
 
 def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
-    """Download the files that are missing, check them, and return the folder of the snapshot in the hub's
-    cache.
+    """Download the files of the model `name` that the hub's cache lacks, check them, and return the folder of
+    the snapshot in that cache.
 
     For a source with a quantization, only its GGUF file is downloaded, and the path of that file is returned.
     Raises ModelStoreError if the hub or the disk fails, or a file is damaged.
@@ -115,11 +115,11 @@ def verify(
     step: ReportStep,
     checked: Collection[str] = (),
 ) -> None:
-    """Check each weight file in `folder` against its sha256, unless the sha256 is in `checked`.
+    """Check each weight file in `folder` against the sha256 that the hub announced, unless that sha256 is in
+    `checked`.
 
-    The hub announces the sha256 of large files, and its library names the files in its cache by it, but
-    compares only sizes. If a file is damaged, it is deleted and ModelStoreError (`checksum_mismatch`) is
-    raised.
+    In the hub's cache, this sha256 is the name of a large file, but the hub's library compares only the
+    file's size. If a file is damaged, it is deleted and ModelStoreError (`checksum_mismatch`) is raised.
     """
     for path in [*weight_files(folder), *folder.glob("*.gguf"), *folder.glob("adapter*.safetensors")]:
         blob = path.resolve()

@@ -38,8 +38,8 @@ class Blobs:
 
     @property
     def large(self) -> list[HubFile]:
-        """Return the files that are downloaded here: those with a known sha256, except files that are larger
-        than the hub's library downloads over plain HTTP.
+        """Return the files of the repository that `download` fetches: those with a known sha256, except files
+        over the size up to which the hub's library uses plain HTTP.
         """
         from huggingface_hub import constants
 
@@ -64,7 +64,9 @@ class Blobs:
         return self.folder / f"{file.sha256}{_SUFFIX}"
 
     def delete_abandoned(self) -> None:
-        """Delete partial files that the repository does not list, unless a process is downloading them."""
+        """Delete the partial files in the cache that belong to none of the repository's large files, unless a
+        process is downloading them.
+        """
         wanted = {self.partial_path(file) for file in self.large}
         for partial in set(self.folder.glob(f"*{_SUFFIX}")) - wanted:
             with contextlib.suppress(OSError), partial.open("rb") as file:
@@ -173,8 +175,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def mismatch(name: str, repo: str, filename: str) -> ModelStoreError:
-    """Return the error for a file whose content does not have the sha256 that the hub announced, and which
-    was deleted.
+    """Return the error for a downloaded file that was deleted, because its content does not have the sha256
+    that the hub announced.
     """
     return ModelStoreError(
         "checksum_mismatch",

@@ -70,8 +70,8 @@ class Repository:
 
 
 def read(name: str, source: HubSource) -> Repository:
-    """Ask the hub for the repository of the model `name`. Raises ModelStoreError if the hub does not
-    give it.
+    """Ask the hub for the repository of the model `name`, and return its facts and the list of its files that
+    would be fetched. Raises ModelStoreError if the hub cannot be reached or does not give them.
     """
     from huggingface_hub import HfApi
 
@@ -97,8 +97,8 @@ def read(name: str, source: HubSource) -> Repository:
 
 
 def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
-    """Return those of `files` that are to be fetched: the one GGUF file if the source has a quantization,
-    else all files whose names match its patterns.
+    """Return those of `files` that are to be fetched: the one GGUF file if `source` has a quantization, else
+    all files whose names match the patterns for `source`.
 
     Raises ModelStoreError (`model_not_found`) if no GGUF file has that quantization.
     """
@@ -120,7 +120,7 @@ def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
 def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
     """Return the name of the GGUF file with this quantization; None if there is none.
 
-    Only whole files at the top of the repository are considered.
+    Files in subfolders, and models that are split into several GGUF files, are not considered.
     """
     pattern = f"{quantization}.gguf".casefold()
     for file in sorted(files):
@@ -141,8 +141,8 @@ def is_wanted(filename: str, patterns: tuple[str, ...] = PATTERNS) -> bool:
 
 
 def write_outline(name: str, repository: Repository, folder: Path) -> None:
-    """Write the outline of the model `name` into the empty folder `folder`. Raises ModelStoreError if the hub
-    does not give a file.
+    """Write the outline of the model `name` into the empty folder `folder`: its small files, and of each
+    weight file only the header. Raises ModelStoreError if the hub does not give a file.
     """
     with explained(name, repository.repo, repository.commit), ThreadPoolExecutor(_CONNECTIONS) as pool:
         for _ in pool.map(lambda file: _outline(repository, file, folder), repository.files):
@@ -172,7 +172,9 @@ def _content(repository: Repository, filename: str) -> bytes:
 
 
 def _tensors(repository: Repository, filename: str) -> dict[str, Any]:
-    """Return the tensors in the header of a safetensors file, of which only the beginning is downloaded."""
+    """Return the header entry (dtype, shape, offsets) of each tensor in a safetensors file, by the tensor's
+    name. Only the beginning of the file is downloaded.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()

@@ -36,8 +36,8 @@ _BITS = re.compile(r"(?<![0-9])([2-8])[-_]?bit", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A repository that Vestal can serve. `parameters` counts the numbers of each type in its weight files;
-    empty if the hub does not know the counts.
+    """A repository that Vestal can serve. `parameters` maps each data type in its weight files, such as
+    `BF16`, to how many numbers have that type; empty if the hub does not know.
     """
 
     repo: str
@@ -76,8 +76,8 @@ def search(words: str, limit: int) -> list[SearchResult]:
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     def reach() -> None:
-        """Send one small request, to find out quickly that the hub cannot be reached. `list_models` alone
-        would try for half a minute.
+        """Send one small request, which soon raises an error if the hub cannot be reached. `list_models`
+        alone would try for half a minute.
         """
         url = f"{constants.ENDPOINT}/api/models"
         params, headers = {"limit": "1"}, build_hf_headers()

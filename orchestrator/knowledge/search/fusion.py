@@ -15,7 +15,9 @@ DAMPING = 10
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ids of one ranking, the best first, and the weight of the ranking."""
+    """One of the rankings to be joined: the ids of the ranked chunks, the best first, and the ranking's
+    weight.
+    """
 
     ids: Sequence[int]
     weight: float = 1.0

@@ -26,7 +26,7 @@ class Ranker(Protocol):
         ...
 
     def release_idle_memory(self) -> None:
-        """Release memory that was not used for a while. Called after each cycle."""
+        """Release the memory of vectors that no search has used for a while. Called after each cycle."""
         ...
 
 

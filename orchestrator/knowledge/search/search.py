@@ -90,7 +90,7 @@ class KnowledgeSearch:
         self._new_questions = 0
 
     def release_idle_memory(self) -> None:
-        """Release memory that was not used for a while. Called after each cycle."""
+        """Release the memory of vectors that no search has used for a while. Called after each cycle."""
         self._ranker.release_idle_memory()
 
     async def has_knowledge(self, agents: Collection[str] | None) -> bool:

@@ -1,9 +1,9 @@
 """Hold all vectors in one numpy matrix, for the search by meaning.
 
 20,000 chunks of 384 dimensions take 30 MB, 50,000 take 77 MB; the rows stream from the database into the
-matrix. The matrix is rebuilt after a change, but rebuilding may take at most a twentieth of the time. So
-during a long update, a search may use a slightly old matrix; chunks that have been deleted are left out of
-its result.
+matrix. The matrix is rebuilt after a change of the chunks, but after a rebuild that took n seconds, the next
+one begins at least 20 n seconds later. So during a long update, a search may use a slightly old matrix;
+chunks that have been deleted are left out of its result.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ IDLE_S = 600.0
 
 @dataclass(frozen=True)
 class Index:
-    """A matrix of vectors: row n (of chunks × dim, float32) is the vector of chunk `ids[n]`, in the file
-    `paths[files[n]]`, an (agent, path).
+    """A matrix of the chunks' vectors (chunks × dim, float32). Row n is the vector of the chunk `ids[n]`; the
+    chunk's file is `paths[files[n]]`, a pair (agent, path).
 
     `generation` is the store's generation from which the matrix was built.
     """
@@ -66,7 +66,9 @@ class Index:
 
 
 class CurrentIndex:
-    """Provides the index. It is built at the first search and rebuilt after changes."""
+    """Keeps the index of all stored vectors in memory. It is built at the first search and rebuilt after
+    changes.
+    """
 
     def __init__(
         self,

@@ -12,7 +12,9 @@ _ORIGIN = re.compile(r"\*|null|(?P<scheme>[a-z*][a-z0-9+.*-]*)://(?P<host>[^/?#@
 
 
 class Section(BaseModel):
-    """A section of the file. It is frozen, and an unknown key in it is an error."""
+    """The base class of the sections of the configuration file. A section is frozen, and an unknown key in it
+    is an error.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
@@ -24,12 +26,15 @@ def _refuse_bool(value: object) -> object:
 
 
 def _parse_digits(value: object) -> object:
-    """Convert a text of digits to a number, because every value from the environment is text."""
+    """Convert a text of digits to a number, because every value from the environment is text. Return any
+    other value unchanged.
+    """
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _parse_origin(value: object) -> object:
     """Return an origin as browsers send it: in lower case, without a default port or a slash at the end.
+    Raises ValueError if a text is not an origin. A value that is not text is returned unchanged.
 
     Quotes around it are dropped, as Ollama does with OLLAMA_ORIGINS.
     """
@@ -46,7 +51,9 @@ def _parse_origin(value: object) -> object:
 
 
 def _parse_base_url(value: object) -> object:
-    """Return the base URL of a server, such as http://other-mac:11435, without a slash at the end."""
+    """Return the base URL of a server, such as http://other-mac:11435, without a slash at the end. Raises
+    ValueError if a text is not such a URL. A value that is not text is returned unchanged.
+    """
     if not isinstance(value, str):
         return value
     url = value.strip().removesuffix("/")
@@ -56,7 +63,9 @@ def _parse_base_url(value: object) -> object:
 
 
 def _parse_key(value: object) -> object:
-    """Return a key that can be sent as the token in `Authorization: Bearer TOKEN`."""
+    """Return an API key unchanged. Raises ValueError if it is too short, or cannot be sent as the token in
+    `Authorization: Bearer TOKEN`.
+    """
     if isinstance(value, str) and not _KEY.fullmatch(value):
         raise ValueError("give 16 or more letters, digits or signs of ASCII, without spaces")
     return value

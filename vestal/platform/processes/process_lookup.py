@@ -60,8 +60,8 @@ def variable(pid: int, name: str) -> str:
 
 
 def shares_network(pid: int) -> bool:
-    """Return whether the process has the same network namespace as this one; a container has its
-    own (Linux).
+    """Return whether the process has the same network namespace as this one; a container on Linux has its
+    own. Return True if the namespaces cannot be read, as on a Mac.
     """
     try:
         return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")

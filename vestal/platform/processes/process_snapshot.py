@@ -1,4 +1,7 @@
-"""A process as it was when it was read. Pure: code that judges a process need not touch the machine."""
+"""The properties of a process at the moment at which they were read.
+
+Pure: code that judges a process works on a snapshot, and does not touch the machine.
+"""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -37,5 +40,5 @@ class ProcessSnapshot:
 
     @property
     def command(self) -> str:
-        """Return the first word after the program that is not an option: `serve`."""
+        """Return the program's first argument that is not an option, such as `serve`; "" for none."""
         return next((word for word in self.words[1:] if not word.startswith("-")), "")

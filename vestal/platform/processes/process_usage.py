@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """One process at one moment. A field is None if this system does not disclose it.
+    """What the kernel shows of a process at one moment. A field is None if this system does not disclose it.
 
-    `cpu_s` is the CPU time since its start in seconds. `wakeups` counts how often it has waited for something
-    and continued: its main thread on Linux, all its threads on macOS.
+    `cpu_s` is the CPU time in seconds since the process started. `wakeups` counts how often the process has
+    waited for something and continued: its main thread on Linux, all its threads on macOS. `wants_cpu` says
+    whether it runs or waits for a CPU, and `suspended` whether a signal such as SIGSTOP has stopped it.
     """
 
     cpu_s: float | None = None

@@ -14,7 +14,11 @@ _LINE = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(?:(\d+)-)?(?:(\d+):)?(
 
 @dataclass(frozen=True)
 class PsProcess:
-    """One line of `ps`. `parent` is the parent's PID; `age_s` is in whole seconds."""
+    """One process, as a line of `ps` describes it.
+
+    `parent` is the parent's PID, `state` the letters in the column STAT, `age_s` the whole seconds since the
+    process started, and `command` its command line.
+    """
 
     pid: int
     parent: int
@@ -30,7 +34,7 @@ class PsProcess:
 
 
 def parse(text: str) -> dict[int, PsProcess]:
-    """Return the processes by PID. A malformed line is skipped."""
+    """Return the processes in `text`, the output of COMMAND, by PID. A malformed line is skipped."""
     found = (_process(match) for line in text.splitlines() if (match := _LINE.match(line)))
     return {process.pid: process for process in found}
 

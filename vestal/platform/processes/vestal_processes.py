@@ -38,8 +38,9 @@ def server_module(pid: int, home: Path, default_home: Path) -> str | None:
 
 
 def server_module_of_command(arguments: Sequence[str]) -> str | None:
-    """Return the server that a command line runs, as `python -m MODULE` or as `vestal COMMAND`; None if it
-    runs none.
+    """Return the name of the Vestal server that a command line runs (`mlx_server.gateway`, `agent`, …).
+
+    The command line is `python -m MODULE …` or `vestal COMMAND …`. Return None if it runs no server.
     """
     for at, word in enumerate(arguments[:2]):
         if Path(word).name == SCRIPT:
@@ -53,7 +54,7 @@ def server_module_of_command(arguments: Sequence[str]) -> str | None:
 
 
 def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:
-    """Yield the PID and module of every server of this home."""
+    """Yield the PID of every Vestal server with `home` as its VESTAL_HOME, and the server's name."""
     for pid in psutil.pids():
         module = server_module(pid, home, default_home)
         if module:

@@ -4,7 +4,7 @@ The PID files name every process at any time, for the next supervisor in case th
 
     gateway.json             the child's process
     gateway.successor-*      a successor that starts while that process serves; the next supervisor kills it
-    gateway.predecessor-*    a process that was or is asked to hand over; the next supervisor asks it again
+    gateway.predecessor-*    a process asked or about to be asked to hand over; the next supervisor asks again
 
 If a predecessor's file names the child's process itself, the supervisor died just before it asked.
 """
@@ -90,20 +90,25 @@ class ChildHandovers:
         return {identity.pid for role in ("successor", "predecessor") for identity in self._files.found(role)}
 
     def predecessors(self) -> list[int]:
-        """Return the PIDs of the processes that were asked to hand over and have not ended."""
+        """Return the PIDs of the predecessors: processes that were asked to hand over and have not ended."""
         pids = [each.predecessor_pid for each in self._handovers]
         return [pid for pid in pids if pid is not None]
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment variables of an ordinary launch: the PID of a predecessor to wait for, if
-        there is one.
+        """Return the environment variables that an ordinary launch adds, such as a restart.
+
+        They hold the PID of a predecessor that is still handing over, so that the launched process can wait
+        for what that predecessor releases. They are empty if there is none.
         """
         taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
         pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]
         return {SUCCEEDS_VARIABLE: str(pids[-1])} if pids else {}
 
     def resume(self, child: ChildState) -> None:
-        """Continue an earlier supervisor's handovers: kill its successors, and ask its predecessors again."""
+        """Continue an earlier supervisor's handovers, which its PID files name.
+
+        Kill the successors that had not taken over, and ask the predecessors again to hand over.
+        """
         if self._spec.handover is None:
             return
         for identity in self._files.found("successor"):
@@ -133,7 +138,7 @@ class ChildHandovers:
             each.send(Cancelled("it was stopped"))
 
     def child_changed(self, child: ChildState) -> None:
-        """Report the state of the child to the handovers that it concerns."""
+        """Report to undecided handovers that the child's process serves, no longer serves or has ended."""
         for each in list(self._handovers):
             stage = each.plan.stage
             if stage is Stage.PREPARING and not child.up:
@@ -182,7 +187,10 @@ class ChildHandovers:
         return self._make_child_process(successor)
 
     async def _launch(self, predecessor_pid: int) -> tuple[ProcessHandle, int]:
-        """Launch the successor; return it, and the descriptor from which its reports are read."""
+        """Launch the successor; return it, and the descriptor from which its reports are read.
+
+        Raises HandoverRefused if it cannot be launched.
+        """
         reports, written = os.pipe()
         more_env = {SUCCEEDS_VARIABLE: str(predecessor_pid), READY_FD_VARIABLE: str(written)}
         spec = replace(self._spec, pass_fds=(*self._spec.pass_fds, written))

@@ -1,4 +1,4 @@
-"""The PID files by which a later supervisor finds the other processes of a handover."""
+"""The PID files by which a later supervisor finds the successors and predecessors of a child's handovers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HandoverFiles:
             KeptPidFile(path).write_identity(identity)
 
     def remove(self, role: str, pid: int) -> None:
-        """Remove the PID file of this process."""
+        """Remove the PID file of the successor or predecessor (`role`) with this PID, if there is one."""
         if (path := self._path(role, pid)) is not None:
             KeptPidFile(path).remove()
 

@@ -45,7 +45,7 @@ class SuccessorServes:
 
 @dataclass(frozen=True)
 class SuccessorEnded:
-    """The successor's process has ended; `why` has its exit status and its last words."""
+    """The successor's process has ended; `why` has its exit status and its last line of output."""
 
     why: str
 
@@ -115,8 +115,8 @@ Action = MakeSuccessorTheChild | AskToHandOver | KillSuccessor | TerminatePredec
 class Handover:
     """The state of one handover. `timer_at` is when a TimerFired is due (monotonic seconds); None for never.
 
-    `why` says why the handover was refused. `successor_lives` says whether the first successor still runs,
-    and is not used once a successor serves.
+    `why` says why the handover was refused. `successor_lives` says whether the successor that this handover
+    launched still runs; the field is not used once a successor serves.
     """
 
     policy: HandoverPolicy
@@ -141,14 +141,14 @@ Step = tuple[Handover, tuple[Action, ...]]
 
 
 def begin(policy: HandoverPolicy, now: float) -> Handover:
-    """Return the handover to a successor that has just been launched."""
+    """Return the first state, PREPARING, of a handover to a successor that has just been launched."""
     return Handover(policy, Stage.PREPARING, now + policy.ready_timeout_s)
 
 
 def resume(policy: HandoverPolicy, now: float) -> Step:
-    """Return the handover from a predecessor whose PID file an earlier supervisor of the child has left.
+    """Return the state and first action of a handover that an earlier supervisor of the child has left.
 
-    The predecessor may not have been asked to hand over yet, so it is asked again.
+    Its predecessor, found by its PID file, may not have been asked to hand over yet, so it is asked again.
     """
     return Handover(policy, Stage.TAKING_OVER, now + policy.release_timeout_s), (AskToHandOver(),)
 
@@ -219,7 +219,7 @@ def _timer_fired(handover: Handover, now: float) -> Step:
 
 
 def _refuse(handover: Handover, why: str, now: float) -> Step:
-    """Keep the predecessor. SIGKILL is sent to the successor, and again until its process is gone."""
+    """End the handover in REFUSED: the predecessor goes on, and the successor, if it lives, is killed."""
     refused = Emit("handover_refused", why)
     if not handover.successor_lives:
         return replace(handover, stage=Stage.REFUSED, timer_at=None, why=why), (refused,)

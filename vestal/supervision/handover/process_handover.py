@@ -45,8 +45,8 @@ class ProcessHandover:
     """Carries out one handover as its plan decides.
 
     `make_child` makes the successor the child's process and returns the process that was the child's before.
-    `last_words` returns what the successor wrote last. `decided` is set once it is known whether the
-    successor takes over.
+    `last_words` returns the last line that the successor wrote to its log. `decided` is set once it is known
+    whether the successor takes over; `over`, once nothing is left to do.
     """
 
     def __init__(
@@ -78,11 +78,14 @@ class ProcessHandover:
 
     @property
     def predecessor_pid(self) -> int | None:
-        """Return the PID of a predecessor that was asked to hand over and has not ended."""
+        """Return the PID of a predecessor that was asked to hand over and has not ended, else None."""
         return None if self._predecessor is None else self._predecessor.pid
 
     def begin(self, started: Handover, launched: ProcessHandle, reports: int) -> None:
-        """Follow a successor that was launched; its reports are read from the descriptor `reports`."""
+        """Begin the handover to a successor that was launched, in the state `started`.
+
+        The successor's reports are read from the descriptor `reports`.
+        """
         self._plan, self._successor, self._reports = started, launched, reports
         self._files.write("successor", _identity(launched))
         os.set_blocking(reports, False)
@@ -91,7 +94,10 @@ class ProcessHandover:
         self._update()
 
     def resume(self, resumed: plans.Step, predecessor: ProcessHandle) -> None:
-        """Follow a predecessor that an earlier supervisor has left."""
+        """Continue a handover of an earlier supervisor from a predecessor that still runs.
+
+        `resumed` is the handover's state and the actions to carry out now (see `plan.resume`).
+        """
         self._plan, actions = resumed
         self._predecessor = predecessor
         self._tasks.run("predecessor", self._await_predecessor(predecessor))
@@ -103,9 +109,9 @@ class ProcessHandover:
         self._carry_out_all(actions)
 
     async def detach(self) -> None:
-        """Leave the predecessor running; the next supervisor finds it by its PID file.
+        """Stop following the handover. The predecessor runs on; the next supervisor finds it by its PID file.
 
-        A successor that is not the child yet is killed.
+        A successor that has not become the child's process yet is killed.
         """
         if self._successor is not None and self.plan.stage is Stage.PREPARING:
             self._successor.kill()

@@ -25,10 +25,10 @@ READY, SERVING = "ready", "serving"
 
 
 class Succession:
-    """The predecessor that this process may replace, and the pipe by which it reports its progress.
+    """What this process needs to take over from a predecessor: its PID, and a pipe to report progress by.
 
-    `predecessor` is the PID, or None if this process replaces none. Reports that nobody reads are dropped,
-    because the supervisor may have died.
+    `predecessor` is the predecessor's PID, or None if this process replaces no other. Reports that nobody
+    reads are dropped, because the supervisor may have died.
     """
 
     def __init__(self, predecessor: int | None = None, descriptor: int | None = None) -> None:
@@ -37,7 +37,10 @@ class Succession:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Succession:
-        """Read the supervisor's variables and remove them, so that no child process inherits them."""
+        """Return the succession that the supervisor's variables describe. It may have no predecessor.
+
+        The variables are removed, so that no child process inherits them.
+        """
         predecessor = _number(environment.pop(SUCCEEDS_VARIABLE, ""))
         descriptor = _number(environment.pop(READY_FD_VARIABLE, ""))
         if descriptor is not None:
@@ -52,7 +55,7 @@ class Succession:
         self._write(READY)
 
     def report_serving(self) -> None:
-        """Report that this process serves, and close the descriptor."""
+        """Report that this process serves, and close the pipe, because no other report follows."""
         self._write(SERVING)
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -97,8 +97,8 @@ class HealthCheck:
         """Return the probe's result, and the process's activity soon after the probe began.
 
         The activity is None if the result came at once, as it does from a process at rest, because reading
-        the activity would take longer than the answer. After a question without an answer, the activity is
-        read before the probe.
+        the activity would take longer than the answer. If the previous question got no answer, the activity
+        is read before the probe begins.
         """
         if self._silence.questions:
             before = await self._read_activity(pid)

@@ -142,8 +142,8 @@ class UnansweredQuestions:
     def _idle_questions(self, policy: ProbePolicy) -> list[UnansweredQuestion]:
         """Return the latest successive questions during which the process did not work.
 
-        A question that was given up much later than at its timeout says nothing: this process itself was held
-        up, and may have missed the answer.
+        A question that was given up much later than at its timeout is left out: the process that asked was
+        itself held up, and may have missed the answer.
         """
         idle: list[UnansweredQuestion] = []
         for question in reversed(self.questions):
@@ -181,7 +181,11 @@ def _turns(question: UnansweredQuestion) -> bool:
 
 
 def _is_long_enough(idle: list[UnansweredQuestion], now: float, policy: ProbePolicy) -> bool:
-    """Return whether idle questions show that the process hangs, and is not only slow for a moment."""
+    """Return whether the process was idle for so long that it is hung, and not only slow for a moment.
+
+    `idle` are the latest unanswered questions during which it did not work; they are at least
+    `policy.failures` many.
+    """
     latest = idle[-policy.failures :]
     if all(_leaves_them_waiting(question) for question in latest):
         return True
@@ -205,7 +209,10 @@ def _idleness(question: UnansweredQuestion) -> str:
 
 
 def _crowd(after: ProcessActivity) -> str:
-    """Return in words how many are connected to the process, and who waits for it."""
+    """Return in words how many connections the process has, and how many wait for it to accept or read them.
+
+    Its file descriptors are mentioned if few are left. Return "" if there is nothing to mention.
+    """
     few_left = after.max_open_files and (after.open_files or 0) >= FEW_LEFT * after.max_open_files
     words = [
         f"{after.open_files} of {after.max_open_files} file descriptors are open" if few_left else "",

@@ -11,21 +11,21 @@ from vestal.supervision.lifecycle.child_state import ChildState
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch a process, and report Launched or LaunchFailed with this `run`."""
+    """Launch the child's process number `run`, and report Launched or LaunchFailed with that number."""
 
     run: int
 
 
 @dataclass(frozen=True)
 class Terminate:
-    """Send SIGTERM to the process group."""
+    """Send SIGTERM to the process group of the child's process number `run`."""
 
     run: int
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Send SIGKILL to the process group."""
+    """Send SIGKILL to the process group of the child's process number `run`."""
 
     run: int
 

@@ -17,7 +17,7 @@ class AfterStop(StrEnum):
     STAY_STOPPED     nothing
     START_AGAIN      a start; a restart was requested, so it counts neither for backoff nor for intensity
     RESTART_AS_DEAD  what follows a death: the child hung, or was not ready in time
-    STAY_ON_HOLD     a start, once the siblings are where they should be
+    STAY_ON_HOLD     a start, once its siblings have stopped or started as the strategy requires
     """
 
     STAY_STOPPED = "stay_stopped"
@@ -50,7 +50,7 @@ class ChildState:
 
     When something is due:
         `timer_at`            when the lifecycle needs a TimerFired; None for never
-        `no_start_before`     memory settles until then after a SIGKILL
+        `no_start_before`     no launch before then: after a SIGKILL, the system frees the memory late
         `ignore_probes_until` failed health probes do not count before then: the machine has just woken
 
     What is counted:

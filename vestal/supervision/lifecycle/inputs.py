@@ -117,7 +117,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class ReadyProbed:
-    """The probe of a child that starts has a result."""
+    """The ready probe of a child in STARTING has returned `result`."""
 
     run: int
     result: ProbeResult
@@ -125,7 +125,7 @@ class ReadyProbed:
 
 @dataclass(frozen=True)
 class HealthProbed:
-    """The probe of a child that is up has a result."""
+    """The health probe of a child that is up has returned `result`."""
 
     run: int
     result: ProbeResult

@@ -29,10 +29,10 @@ class ProbePolicy:
 class ProbeResult:
     """What a probe found.
 
-    A child with `state` BUSY or STARTING (it loads something) is alive, whatever `ok` says. `progress` is any
-    number that grows while a child loads, such as a fraction or a number of bytes. It distinguishes a child
-    that loads from one that hangs: if it is given, it must have grown for the child to get more time to
-    start.
+    `ok` says whether the probe succeeded. A child with `state` BUSY or STARTING (it loads something) is
+    alive even if it did not. `progress` is any number that grows while a child loads, such as a fraction
+    or a number of bytes. It distinguishes a child that loads from one that hangs: if it is given, it must
+    have grown for the child to get more time to start.
 
     `answered` is False if the child gave no answer at all. `hung` is None unless a child that gave no answer
     was judged by what the kernel shows of its process; it is then True if the child hangs, and False if the

@@ -56,7 +56,7 @@ def process_replaced(child: ChildState, report: ProcessReplaced, now: float) -> 
     """Make the successor the child's process. This is not a restart: nothing is counted, and the breaker
     stays closed.
 
-    A child that is down, or is being stopped, has no process that could be replaced.
+    A child that is not up stays as it is, because it has no process that could be replaced.
     """
     if not child.up:
         return child, ()
@@ -113,7 +113,7 @@ def _why_it_ended(child: ChildState, report: Exited) -> str:
 
 
 def ready_probed(child: ChildState, report: ReadyProbed, now: float) -> Transition:
-    """End the start of a child that is ready; give one that is loading more time."""
+    """Move a child out of STARTING if it has become ready; give it more time if it is loading."""
     if child.state is not State.STARTING:
         return child, ()
     if report.result.ready:

@@ -31,7 +31,11 @@ class GroupPhase(StrEnum):
 
 @dataclass(frozen=True)
 class SiblingGroup:
-    """The children of one supervisor. `names` are in start order; `names[first:]` stop and start together."""
+    """The state of a joint stop and start of one supervisor's children, which `decide` advances.
+
+    `names` are all children in start order, of which `names[first:]` stop and start together. `cause` is why
+    they stop.
+    """
 
     strategy: Strategy
     names: tuple[str, ...]
@@ -45,19 +49,20 @@ class SiblingGroup:
         return self.strategy is not Strategy.ONE_FOR_ONE
 
     def start_all(self) -> SiblingGroup:
-        """Return the group that starts all children in order; the caller puts each on hold."""
+        """Return the group as it begins to start all children in order. The caller has put each on hold."""
         return replace(self, phase=GroupPhase.STARTING, first=0)
 
     def child_died(self, name: str) -> SiblingGroup:
-        """Return the group that stops the siblings of a child that died, to start them with it."""
+        """Return the group as it begins to stop the siblings of a child that died, to start them with it."""
         first = 0 if self.strategy is Strategy.ONE_FOR_ALL else self.names.index(name)
         if self.phase is not GroupPhase.STEADY:
             first = min(first, self.first)
         return replace(self, phase=GroupPhase.STOPPING, first=first, cause=f"{name} died")
 
     def decide(self, children: Mapping[str, ChildState]) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
-        """Return the group in its next phase, and the next instructions. Call it again after each change of a
-        child.
+        """Return the group, perhaps in its next phase, and the inputs to send to children now, if any.
+
+        The caller sends them, and calls this method again after each change of a child's state.
         """
         if not self.coupled or self.phase is GroupPhase.STEADY:
             return self, ()

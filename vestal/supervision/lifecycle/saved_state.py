@@ -35,7 +35,7 @@ def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
 
 
 def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
-    """Return the child with the state in the record. An invalid record changes nothing."""
+    """Return the child with the state in the record; the child unchanged if there is no valid record."""
     if not record:
         return child
     try:

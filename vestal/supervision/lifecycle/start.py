@@ -12,7 +12,8 @@ from vestal.supervision.lifecycle.states import State
 
 
 def launch_if_allowed(child: ChildState, now: float) -> Transition:
-    """Launch the child, unless it is on hold, memory settles after a SIGKILL, or the breaker is open.
+    """Launch the child, unless it is on hold, its memory is still being freed after a SIGKILL, or the circuit
+    breaker is open.
 
     Every launch passes through here. A child that may not be launched yet waits in STOPPED, BACKOFF or OPEN.
     """
@@ -36,7 +37,10 @@ def launch_if_allowed(child: ChildState, now: float) -> Transition:
 
 
 def new_run(child: ChildState, started_at: float, pid: int | None = None) -> ChildState:
-    """Return the child in STARTING with a new run, and nothing that belongs to the last process."""
+    """Return the child in STARTING with the next run number, and without what is known of its last process.
+
+    `pid` is None if the new process has yet to be launched.
+    """
     return replace(
         child,
         state=State.STARTING,

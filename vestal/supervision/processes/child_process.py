@@ -54,10 +54,10 @@ class ChildProcess:
     def find_running(self, others: Container[int] = ()) -> tuple[int, float] | None:
         """Find the running process that the PID file names, or else the one that the spec's `find` finds.
 
-        Return its PID and its age in seconds; None if there is none. `others` are the PIDs of processes that
-        take part in a handover of the child, and are not its own. If the process in the PID file has ended
-        and others of its group still run, they are killed. If it was an unreaped child of this process, it is
-        reaped and returned all the same, and `wait` returns its exit status.
+        Return its PID and its age in seconds; None if there is none. The spec's `find` ignores the PIDs in
+        `others`, which are the successors and predecessors in handovers. If the process in the PID file has
+        ended, what still runs of its process group is killed. If that process was a child of this process and
+        not reaped yet, it is reaped and returned all the same, and `wait` returns its exit status.
         """
         path = self._spec.pid_file
         if path is None:
@@ -153,7 +153,7 @@ class ChildProcess:
             self._handle.kill()
 
     def keep_files(self) -> None:
-        """Write the PID file of a running process again if it is missing or names another process."""
+        """Write the PID file of a running process again if the file is missing or was changed."""
         if self._spec.log_path is not None:
             log_file.notice_if_writable(self._spec.log_path)
         if self._pid_file is not None and self._pid_file.keep():
@@ -177,6 +177,7 @@ class ChildProcess:
     def last_words(self) -> str:
         """Return the last log line since the last launch that is not an event in JSON, or else the last line.
 
+        Return "" if there is no line.
         A successor and its predecessor write to one log, and a program that cannot start says so in words
         rather than in JSON.
         """

@@ -43,13 +43,16 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """If the log can be written, record that its failure is over. The child then opens the log itself."""
+    """Record that the failure to open the log is over, if the file can be written by now.
+
+    A child that was launched without its log opens the file itself (see `vestal.best_effort.output`).
+    """
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)
 
 
 def last_lines(path: Path, since: int = 0, count: int = 10) -> list[str]:
-    """Return the last `count` lines after byte offset `since` that are not empty."""
+    """Return the last `count` non-empty lines after byte offset `since`; [] if the log cannot be read."""
     try:
         with path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)

@@ -178,7 +178,10 @@ async def spawn(
 
 
 def _own_files(spec: ChildSpec) -> dict[str, str]:
-    """Return the variables that name the child's own files; they replace those of its parent."""
+    """Return the environment variables with the paths of the child's PID file and log, "" for none.
+
+    They replace the variables that the child would inherit from its parent.
+    """
     return {
         PID_FILE_VARIABLE: "" if spec.pid_file is None else str(spec.pid_file),
         LOG_VARIABLE: "" if spec.log_path is None else str(spec.log_path),
@@ -230,7 +233,7 @@ def adopt(identity: ProcessIdentity) -> ProcessGroup:
 
 
 class EndedProcess:
-    """A ProcessHandle for a process that has ended and was reaped."""
+    """A ProcessHandle for a process that has ended and was reaped, whose exit status `wait` returns."""
 
     def __init__(self, identity: ProcessIdentity, status: ExitStatus) -> None:
         self.pid, self.start_time, self._status = identity.pid, identity.start_time, status

@@ -90,5 +90,7 @@ def silu(x: mx.array) -> mx.array:
 
 
 def _is_slow(x: mx.array) -> bool:
-    """Return True if MLX's own function would run on a CPU, where the weights are float32."""
+    """Return True if MLX's own GELU or SiLU would be slow for `x`, because `x` is float32 and MLX computes on
+    a CPU.
+    """
     return x.dtype == mx.float32 and not computes_on_gpu()

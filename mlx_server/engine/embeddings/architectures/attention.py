@@ -22,7 +22,7 @@ Rope = Callable[[mx.array], mx.array]
 
 @dataclass(frozen=True)
 class Heads:
-    """How the heads of a layer attend.
+    """The attention heads of a layer: their number, their positions, and how far they see.
 
     `count` is the number of heads, `rope` applies rotary positions (None if the model has none), and
     `distance` is how many tokens a visible key may be away from the query (None if all keys are visible).
@@ -99,8 +99,8 @@ class Padded:
 
 @dataclass(frozen=True)
 class Packed:
-    """Layout of texts that stand one after the other in one row. `groups` lists, in order, pairs of a number
-    of texts and the length of each of these texts.
+    """Layout of texts that stand one after the other in one row. `groups` has, for each run of texts of the
+    same length, in order, the number of texts and their length in tokens.
     """
 
     groups: tuple[tuple[int, int], ...]
@@ -116,7 +116,9 @@ class Packed:
 
     @np.errstate(all="ignore")  # infinite numbers and NaN are refused with the vectors
     def _attend_by_numpy(self, heads: int, *arrays: mx.array) -> np.ndarray:
-        """Compute `attend` with numpy, whose many small operations take a third of the time of MLX's."""
+        """Return what `attend` returns for the `arrays` queries, keys and values, but compute it with numpy,
+        whose many small operations take a third of the time of MLX's.
+        """
         queries, keys, values = (np.array(x, copy=False)[0] for x in arrays)
         out = np.empty(arrays[0].shape, np.float32)
         width = queries.shape[1] // heads

@@ -60,8 +60,9 @@ def create(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _theta(ropes: Mapping[str, Any], kind: str, default: float) -> float:
-    """Return the base of the rotary positions for layers of this `kind`; `default` if `ropes`, which only
-    newer configurations have, does not name one.
+    """Return the base of the rotary positions for layers of this `kind` from `ropes`, the `rope_parameters`
+    of a config.json. Return `default` if they do not name one; older configurations have no
+    `rope_parameters`.
     """
     return float((ropes.get(kind) or {}).get("rope_theta") or default)
 

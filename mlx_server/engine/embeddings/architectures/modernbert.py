@@ -94,8 +94,8 @@ def layer_types(config: Mapping[str, Any]) -> list[str]:
 
 
 def _theta(config: Mapping[str, Any], kind: str) -> float:
-    """Return the base of the rotary positions in layers of this `kind`, under its name in old or new config
-    files.
+    """Return the base of the rotary positions in layers of this `kind`. Old and new config files have
+    different names for it; if `config` has neither name, return ModernBERT's default.
     """
     named = (config.get("rope_parameters") or {}).get(kind) or {}
     return float(named.get("rope_theta") or config.get(_OLD_THETA[kind]) or _THETA[kind])

@@ -66,8 +66,8 @@ class DraftBatch(GenerationBatch):
         return batch
 
     def next(self) -> list[Any]:
-        """Make a step, and return the responses for all requests, in order. Each request gets one token, and
-        in addition the drafted tokens that were accepted.
+        """Make a step, and return the responses for all requests, request by request. Each request gets one
+        token, and in addition the drafted tokens that were accepted.
         """
         has_read = self.may_guess and self._read_for_draft_model()
         plan = self._plan() if self.may_guess else None

@@ -39,8 +39,8 @@ class Asked:
 
 @dataclass
 class _Row:
-    """A row of the draft model's batch. The caches hold the request's first `known` tokens, and then
-    `guessed`.
+    """A row of the draft model's batch. The caches hold the request's first `known` tokens, and after them
+    the drafted tokens `guessed`.
     """
 
     uid: int
@@ -82,8 +82,8 @@ class DraftModel:
         return sum(int(cache.nbytes) for cache in (*self._caches, *reading))
 
     def can_guess(self, uid: int, tokens: int) -> bool:
-        """Return True if the keys and values of a request with `tokens` tokens are computed, but for
-        `MOST_MISSING_TOKENS` at most, so that the model can draft for it.
+        """Return True if the draft model can draft for a request with `tokens` tokens, because at most
+        `MOST_MISSING_TOKENS` of them have no keys and values yet.
         """
         row = self._row(uid)
         return row is not None and tokens - row.known <= MOST_MISSING_TOKENS

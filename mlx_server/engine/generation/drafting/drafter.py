@@ -57,7 +57,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Plan:
-    """A step to compute: for each request, the token drawn last and its draft.
+    """A step to compute: for each request, the token drawn last, and the draft that follows it.
 
     `guess_s` is how many seconds the draft model took to draft.
     """

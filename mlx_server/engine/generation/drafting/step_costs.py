@@ -9,7 +9,9 @@ _MOST_GROWTH = 3.0
 
 
 class StepCosts:
-    """The average duration of a step without a draft, by the number of requests that the step serves."""
+    """Computes what drafted tokens cost, from the average duration of a step without a draft, which it keeps
+    for each number of requests that a step serves.
+    """
 
     def __init__(self) -> None:
         self._plain_s: dict[int, float] = {}

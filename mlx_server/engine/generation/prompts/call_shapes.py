@@ -18,8 +18,8 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def split_calls(messages: Sequence[Message]) -> list[Message]:
-    """Return `messages` with each message with several calls divided into one message for each call, which is
-    followed by the call's result.
+    """Return `messages` in which each message with several calls is divided into one message for each call.
+    Each of these is followed by the result of its call.
     """
     fitted: list[Message] = []
     i = 0
@@ -146,8 +146,8 @@ def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def join_contents(first: Any, second: Any) -> Any:
-    """Join the contents of two messages, which are texts or lists of parts. Two texts are joined with an
-    empty line between them.
+    """Join the contents of two messages, which are texts or lists of parts. Two texts become one text, with
+    an empty line between them; otherwise, the result is a list of parts.
     """
     if isinstance(first, str) and isinstance(second, str):
         return "\n\n".join(text for text in (first, second) if text)

@@ -81,8 +81,8 @@ class ChatTemplate:
         pictures: Sequence[Picture],
         marker: str,
     ) -> str:
-        """Return the text of a chat, in which the texts of `pictures` replace the image markers that the
-        template has written. `marker` is the text of such a marker.
+        """Return the text of a chat, in which each image marker that the template has written is replaced by
+        the text of the image's tokens. `marker` is the text of an image marker.
 
         If the template does not understand content parts, the chat is rendered again with markers written
         into the messages. Raises RequestError if the number of markers is not the number of pictures, and

@@ -74,8 +74,8 @@ STRICTEST = TemplateNeeds(
 
 
 def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Message]:
-    """Return the normalized `messages` in the form that `needs` describes. The given messages are not
-    modified.
+    """Return `messages`, which `normalize_messages` has normalized, in the form that `needs` describes. The
+    given messages are not modified.
     """
     fitted = [_with_both_names_of_thinking(message) for message in messages]
     if needs.system != "anywhere":
@@ -162,8 +162,9 @@ def _joined(messages: Sequence[Message]) -> Any:
 
 
 def _with_user(messages: Sequence[Message]) -> list[Message]:
-    """Add an empty user message after the first system message. If there are only system messages, they are
-    joined into one user message instead.
+    """Return `messages`, none of which is a user message, with an empty user message added: after the first
+    message if that is a system message, else at the start. If all messages are system messages, return a
+    single user message with their joined texts instead.
     """
     if all(message.get("role") == "system" for message in messages):
         return [{"role": "user", "content": _joined(messages)}]
@@ -194,8 +195,8 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
 
 
 def _without_headers(message: Message) -> Message:
-    """Replace an answer in the Harmony format by the text of its last message. Other messages are
-    unchanged.
+    """Return an assistant message that contains headers of the Harmony format with only the text after the
+    last header as its content. Return any other message unchanged.
     """
     content = message.get("content")
     if (

@@ -22,9 +22,11 @@ MAX_COUNTED_TOKENS = 500_000
 
 
 def check_length(op: Generate, texts: Iterable[str], tokenizer: Any, context_tokens: int) -> None:
-    """Raise RequestError (`context_exceeded`) if long `texts` certainly do not fit into the context.
+    """Raise RequestError (`context_exceeded`) if a lower bound of the number of tokens in `texts` exceeds the
+    context. Texts of up to CHUNK_CHARS characters in total are not checked.
 
-    Raises RequestError (`invalid_request`) if the tokenizer fails to tokenize them.
+    A request that only counts tokens may have MAX_COUNTED_TOKENS tokens. Raises RequestError
+    (`invalid_request`) if the tokenizer fails to tokenize the texts.
     """
     limit = max(context_tokens, MAX_COUNTED_TOKENS) if op.count_only else context_tokens
 

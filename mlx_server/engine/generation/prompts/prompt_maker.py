@@ -172,5 +172,7 @@ class PromptMaker:
 
     @property
     def infill_ends(self) -> frozenset[int]:
-        """Return the tokens that end the answer to a request with a suffix (infilling)."""
+        """Return the tokens that end the answer to a request with a suffix (infilling); empty if the model
+        cannot infill.
+        """
         return self._texts.infill_ends

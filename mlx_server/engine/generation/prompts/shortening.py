@@ -69,8 +69,9 @@ class Shortener:
     # --- chats ---
 
     def _without_oldest_turns(self, whole: _Attempt, most: int) -> _Attempt:
-        """Return the chat without its oldest turns: the first attempt with at most `most` tokens, or else the
-        shortest attempt. The number of attempts is logarithmic in the number of possible cuts.
+        """Return the chat of `whole`, the attempt with the complete chat, without its oldest turns, so that
+        at most `most` tokens remain. If no cut is large enough, return the shortest chat. The number of
+        attempts is logarithmic in the number of possible cuts.
         """
         op, messages = whole.op, whole.op.messages or ()
         cuts = _cuts(messages, max(most // BYTES_STEP_SHARE, 1))
@@ -156,7 +157,11 @@ class Shortener:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A request, and the tokens of its prompt; None if the prompt was refused as too long, with `error`."""
+    """A request, whole or shortened, and the tokens of its prompt, whose number shows whether the prompt
+    fits.
+
+    If the prompt was refused as too long, `tokens` is None, and `error` is the refusal.
+    """
 
     op: Generate
     tokens: list[int] | None
@@ -190,11 +195,12 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A place where a shortened conversation may begin after its system messages.
+    """A place where a chat can be cut: the messages before `start` are dropped, except system messages and
+    those in `lead`.
 
-    The messages from `start` on are kept. `lead` is the range (first, end) of messages before `start` that
-    are kept, too: the user's message of the last turn if the cut is within that turn; else empty. `is_step`
-    is True for the first cut after a multiple of a given number of bytes.
+    `lead` is the range (first, end) of the messages with the user's request in the last turn if the cut is
+    within that turn; else it is empty. `is_step` is True for the first cut after each multiple of a number of
+    bytes. Such cuts are preferred, so that several requests of a conversation are cut at the same place.
     """
 
     start: int
@@ -208,7 +214,8 @@ class _Cut:
 
 
 def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
-    """Return the cuts in order: before each turn except the first, then before each answer in the last turn.
+    """Return the cuts in order: before each turn except the first, then before each answer in the last turn
+    except the first. `is_step` is set for the first cut after each multiple of `step_bytes` bytes of text.
 
     A turn begins with a user message. The last turn may be an agent's long work, so it keeps its user
     message, and tool calls are dropped together with their outputs.
@@ -250,8 +257,8 @@ def _room_for_answer(op: Generate, context_tokens: int) -> int:
 
 
 def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
-    """Return `ids` without the first `excess` ids. If some ids remain then, the number is rounded up to a
-    multiple of (`most` / STEP_SHARE).
+    """Return `ids` without the first ones: `excess` of them, rounded up to a multiple of (`most` /
+    STEP_SHARE) unless no id would then remain. `most` is the length of the longest possible prompt in tokens.
     """
     step = max(most // STEP_SHARE, 1)
     drop = -(-excess // step) * step

@@ -85,9 +85,9 @@ class TemplateProbe:
         return needs
 
     def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
-        """Return `needs` with what calls and their results need: the first of several forms in which the
-        template renders them completely. If there is no such form, tools are to be written as text
-        (`plain_tools`).
+        """Return `needs`, extended by what calls and their results need. This is found out by trying several
+        forms until the template renders a conversation with calls completely. If no form works, tools are to
+        be written as text (`plain_tools`).
         """
         bare = [{"type": "function", "function": {"name": "qtool"}}]
         if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):
@@ -175,7 +175,9 @@ _ARGUMENTS = ("Qarg", "Qbrg")
 
 
 def _tool_turns(calls: int = 1, thinking: str = "") -> list[Message]:
-    """Return a conversation with calls that have no ids, as Ollama's clients send them."""
+    """Return a conversation with `calls` tool calls (1 or 2) and their results, in which the assistant has
+    the thinking `thinking`. The calls have no ids, as Ollama's clients send them.
+    """
     names = ("qtool", "qother")[:calls]
     functions = [
         {"name": name, "arguments": {"a": value}} for name, value in zip(names, _ARGUMENTS, strict=False)

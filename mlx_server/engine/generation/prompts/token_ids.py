@@ -21,7 +21,7 @@ def check_client_ids(ids: Iterable[int], token_limit: int) -> None:
 
 def check_tokenizer_ids(ids: Iterable[int], token_rows: int | None, model: str) -> None:
     """Raise RequestError if the tokenizer has made a token id of `token_rows` or more, for which `model` has
-    no weights. None means that the number of rows is unknown, so nothing is checked.
+    no weights. If `token_rows` is None (unknown), nothing is checked.
     """
     highest = max(ids, default=-1)
     if token_rows is not None and highest >= token_rows:

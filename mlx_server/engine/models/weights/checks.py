@@ -33,8 +33,8 @@ class UsedFile:
 
 
 def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None, list[UsedFile]]:
-    """Read completely those files of weights in `folder` that have changed, and compare them with their
-    digests. Yield after each chunk.
+    """Read completely those files of weights in `folder` that have changed since they were installed or last
+    read, and compare them with their digests. Yield after each chunk.
 
     Return all files of weights. Raises UnreadableModel if the content of a file has changed.
     """
@@ -65,7 +65,7 @@ def check_unchanged(used: Iterable[UsedFile]) -> None:
 
 
 def changed_content(path: Path, found: str, recorded: str) -> str:
-    """Return a sentence about a file whose digest is `found` instead of `recorded`."""
+    """Return the error message for a file whose content has the sha256 `found` instead of `recorded`."""
     return (
         f"{path}: it has changed since it was installed or first read (sha256 {found[:12]}…, recorded "
         f"{recorded[:12]}…); fetch the model again"
@@ -99,7 +99,9 @@ _SMALL_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return the file's stamp. Raises OSError if the file does not exist or is inaccessible."""
+    """Return the file's size, modification time and inode. Raises OSError if the file does not exist or is
+    inaccessible.
+    """
     return _stamp(path.stat())
 
 

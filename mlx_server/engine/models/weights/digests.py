@@ -42,8 +42,8 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Installed:
-    """What the manifest of an installed model says about a file. `bytes` and `mtime_ns` are None if it does
-    not say them.
+    """The entry of one file in the manifest of an installed model. `bytes` and `mtime_ns` are None if the
+    manifest lacks them.
     """
 
     sha256: str
@@ -82,7 +82,9 @@ def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None)
 
 
 def installed_of(value: Any) -> Installed | None:
-    """Return the manifest's entry for a file; None if `value` contains no digest."""
+    """Convert `value`, what the JSON of a model's manifest contains for one file, to an Installed. Return
+    None if it contains no digest.
+    """
     if not isinstance(value, Mapping) or not isinstance(sha256 := value.get("sha256"), str):
         return None
     return Installed(sha256.lower(), value.get("bytes"), value.get("mtime_ns"))

@@ -31,7 +31,9 @@ _F_RDADVISE = 44  # of fcntl(2) on macOS; its argument is struct radvisory {off_
 
 
 def start(config: Config) -> threading.Thread:
-    """Begin to read ahead the weights of the models that the engine will load first, in a separate thread."""
+    """Start a thread that reads ahead the weights of the models that the engine will load first. Return the
+    thread.
+    """
     thread = threading.Thread(target=_run, args=(config,), name="read-ahead", daemon=True)
     thread.start()
     return thread

@@ -25,7 +25,7 @@ from mlx_server.protocol import Embed, Event, Generate, Rerank
 
 class BatchRunner(Runner):
     """Runs the requests of an embedding model or reranker. Each step computes one batch of one request's
-    texts. `worker` tokenizes texts, and is closed by `close`.
+    texts. `worker` is the background thread that tokenizes the texts; `close` closes it.
     """
 
     kind: Literal["embed", "rerank"]
@@ -37,8 +37,8 @@ class BatchRunner(Runner):
 
     @abstractmethod
     def _job(self, request: Request, now: float) -> BatchJob:
-        """Return the job for a request. Raises RequestError if the request is invalid, or needs another kind
-        of model.
+        """Return the `BatchJob` that tokenizes and computes the texts of a request. Raises RequestError if
+        the request is invalid, or needs another kind of model.
         """
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
@@ -78,8 +78,9 @@ class BatchRunner(Runner):
         return ()
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Compute one batch of the first request's texts. If that request has more texts, move it behind the
-        other requests.
+        """Compute one batch of the first request's texts. If these were the request's last texts, finish the
+        request and yield the event that answers it. Otherwise, move the request behind the others, and yield
+        nothing.
         """
         request = self._requests.first(RequestStatus.RUNNING, model=self._model)
         if request is None:

@@ -1,4 +1,6 @@
-"""Extend the memory reserved for keys and values of answers that have no limit of their own, as they grow."""
+"""Extend, as answers grow, the memory that is reserved for the keys and values of answers whose length the
+client does not limit.
+"""
 
 from __future__ import annotations
 

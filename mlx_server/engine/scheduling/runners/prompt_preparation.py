@@ -47,8 +47,11 @@ class PromptPreparation:
         self._max_repeated_tokens = max_repeated_tokens
 
     def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
-        """Return the prepared prompt of `op`. Raises EngineError if the request is invalid or too long, or
-        its prompt cannot be rendered and tokenized.
+        """Return the prepared prompt of `op`. `now` is the current time. `load_s` is how many seconds the
+        request waited for its model's load, which is reported with the answer.
+
+        Raises EngineError if the request is invalid or too long, or its prompt cannot be rendered and
+        tokenized.
         """
         op, pictures = self._prompts.read_images(op)
         asked = op
@@ -85,7 +88,7 @@ class PromptPreparation:
         return PreparedPrompt(generation, gate, pictures=self._prompts.placed(op, prompt, pictures))
 
     def _shortener_for(self, pictures: Sequence[Picture]) -> Shortener:
-        """Return the Shortener for a request with these images."""
+        """Return the Shortener that makes the prompt of a request with these images fit into the context."""
         if not pictures:
             return self._shortener
         return replace(self._shortener, tokens_of=lambda op: self._prompts.tokens(op, pictures))
@@ -95,9 +98,9 @@ class PromptPreparation:
         return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
-        """Return the parser of the answer, and the gate that opens at the end of the model's thinking; the
-        gate is None if a grammar applies from the first token on. Raises RequestError if the request asks a
-        model to think that cannot.
+        """Return the parser of the answer, and the `Gate` that lets a grammar apply only after the model's
+        thinking; the gate is None if a grammar applies from the first token on. Raises RequestError if the
+        request asks for thinking, but the model does not support it.
         """
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None

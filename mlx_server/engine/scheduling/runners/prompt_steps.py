@@ -1,5 +1,5 @@
-"""The steps in which MLX computes scores (log-probabilities) or images of prompts that are not in the batch
-yet.
+"""The steps in which MLX computes the token scores (log-probabilities), or processes the images, of prompts
+that have not joined the batch yet.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from mlx_server.protocol import Event, Prefill
 
 
 class PromptSteps:
-    """Computes, in each step, a part of one prompt's scores and a part of one prompt's images.
+    """Computes, in each step, some token scores (log-probabilities) of one prompt, and processes a part of
+    one prompt with images.
 
-    `grammars` are the model's Grammars, which know the bytes of each token.
+    `grammars` supplies the bytes of each token, which are reported with the token's score.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class PromptSteps:
 
     @property
     def can_step(self) -> bool:
-        """Return whether a prompt has scores or images that can be computed at this time."""
+        """Return whether there is a prompt that `step` can score, or whose images it can process, at this
+        time.
+        """
         return self._next_to_score() is not None or self._next_with_images() is not None
 
     def step(self) -> Iterator[Event]:
-        """Compute a part of one prompt's scores and a part of one prompt's images. Yield the events that this
-        causes.
+        """Score some tokens of one prompt, and process a part of one prompt with images. For each of the two,
+        yield the progress (`Prefill`) or the failure of the request (`Failed`).
         """
         if request := self._next_to_score():
             yield self._score(request)
@@ -54,7 +57,9 @@ class PromptSteps:
         return next((request for request in preparing if request.jobs.can_score), None)
 
     def _score(self, request: Request) -> Event:
-        """Score some tokens of a request's prompt. Return the event that this causes."""
+        """Score some tokens of a request's prompt, and return the progress (`Prefill`). If an error concerns
+        only this request, finish the request and return `Failed`.
+        """
         scorer = request.jobs.scorer
         assert scorer is not None
         try:
@@ -72,12 +77,14 @@ class PromptSteps:
             return error.failed(request.id)
 
     def _next_with_images(self) -> Request | None:
-        """Return the first request with images that can be computed; None if there is none."""
+        """Return the first request whose images can be processed at this time; None if there is none."""
         preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
         return next((request for request in preparing if request.jobs.can_read_images), None)
 
     def _read_images(self, request: Request) -> Event:
-        """Compute a part of a request's images. Return the event that this causes."""
+        """Begin to process a request's images, or process the next part of its prompt. Return the progress
+        (`Prefill`). If an error concerns only this request, finish the request and return `Failed`.
+        """
         images = request.jobs.images
         assert images is not None
         try:
@@ -92,8 +99,9 @@ class PromptSteps:
             return error.failed(request.id)
 
     def _cache_images(self, request: Request) -> None:
-        """Store the computed keys and values of a prompt with images, so that little is lost if the engine
-        dies.
+        """Store in the prompt cache the keys and values that have been computed of a prompt with images, so
+        that little must be computed again if the engine dies. Nothing is stored if they cannot be cut into
+        the prompt cache's blocks.
         """
         images = request.jobs.images
         if images is not None and (caches := images.batched()):

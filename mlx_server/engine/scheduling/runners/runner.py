@@ -21,8 +21,8 @@ class Runner:
 
     @property
     def can_step(self) -> bool:
-        """Return True if the MLX thread has work at this time, instead of only waiting for background
-        workers.
+        """Return whether the MLX thread can advance a request of the model at this time, instead of only
+        waiting for background jobs.
         """
         running = self._requests.any(RequestStatus.RUNNING, model=self._model)
         tokenizing = self._requests.select(RequestStatus.TOKENIZING, model=self._model)
@@ -45,8 +45,8 @@ class Runner:
         raise NotImplementedError
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Begin to prepare the prompt of a request that is only checked, on a background thread. Any thread
-        may call this.
+        """Begin to prepare, on a background thread, the prompt of an operation that only asks whether it can
+        be served (`check_only`). Return the future of the prepared prompt. Any thread may call this method.
 
         Raises RequestError if the model does not generate text, and RuntimeError if it has just been
         unloaded.
@@ -94,7 +94,7 @@ class Runner:
         return 0
 
     def feature_bytes(self) -> int:
-        """Return how many bytes the features of images take that are cached for later requests."""
+        """Return the size in bytes of the image features that are cached for later requests."""
         return 0
 
     def cache_pending_kv(self) -> None:
@@ -104,7 +104,9 @@ class Runner:
         """Store the keys and values of all running requests in the prompt cache."""
 
     def warm_up(self) -> None:
-        """Prepare, while the engine is idle, what a later request would otherwise have to wait for."""
+        """Load, while the engine is idle, what the first request that needs it would otherwise wait for, such
+        as the vocabulary for grammars. By default, nothing is loaded.
+        """
 
     def close(self) -> None:
         """Finish all requests without sending events, and free their resources.

@@ -88,8 +88,8 @@ class TextPreparation:
         return self._tokenizer.submit(partial(self._prepare, op, now, load_s))
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Begin to prepare, on the tokenizer's thread, the prompt of a request that is only checked, and
-        return the job.
+        """Begin to prepare, on the tokenizer's thread, the prompt of an operation that only asks whether it
+        can be served (`check_only`). Return the future of the prepared prompt.
         """
         return self._tokenizer.submit(partial(self._prepare, op, 0.0, 0.0))
 
@@ -153,15 +153,17 @@ class TextPreparation:
         return ImagePrefill(vision, self._lm.model, tokens, pictures, self._step_tokens, load_inputs)
 
     def begin_images(self, request: Request) -> None:
-        """Begin to compute a request's images, from the end of the cached beginning of its prompt."""
+        """Begin to process a prompt with images. The beginning of the prompt whose keys and values come from
+        the prompt cache is not computed again.
+        """
         images = request.jobs.images
         assert images is not None
         caches, cached = self._restored(request)
         images.begin(caches if cached else make_request_caches(self._lm.model, self._kv), cached)
 
     def _restored(self, request: Request) -> tuple[list[Any], int]:
-        """Return caches with the cached beginning of the prompt, and the number of tokens in them; ([], 0) if
-        nothing was cached.
+        """Return caches that hold the keys and values of the prompt's beginning as restored from the prompt
+        cache, and the number of tokens in them; ([], 0) if nothing was restored.
         """
         jobs = request.jobs
         if not (jobs.prefix_match and jobs.prefix):
@@ -169,8 +171,9 @@ class TextPreparation:
         return self._cache.finish_restore(jobs.prefix_match, jobs.prefix.result())
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
-        """Return the job that compiles the grammar for `op`, or that only reads the vocabulary, which
-        log-probabilities need; None if neither is necessary.
+        """Return the job that compiles the grammar for `op`, which applies once `gate` opens, or that only
+        reads the vocabulary, which log-probabilities need; None if neither is necessary. The job returns the
+        grammar's processor, or None if it only reads the vocabulary.
         """
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
@@ -212,6 +215,6 @@ class TextPreparation:
         )
 
     def close(self) -> None:
-        """Cancel the jobs that have not begun, and end the model's template process."""
+        """Cancel the jobs that have not begun, and end the process that renders the model's chat template."""
         self._tokenizer.close()
         self._lm.close()

@@ -223,8 +223,8 @@ class TextRunner(Runner):
     def _cache_kv(self, request: Request, *, whole: bool) -> None:
         """Store the request's computed keys and values in the prompt cache.
 
-        If the model's state cannot be cut into blocks, it is stored as a snapshot, but only if `whole` is
-        True.
+        A model's state that cannot be cut into the prompt cache's blocks can only be stored whole, as a
+        snapshot. This is done only if `whole` is True.
         """
         if computed := self._batch.computed(request.batch_uid):
             keys, caches = cache_keys(computed.tokens, request.pictures), computed.caches

@@ -192,8 +192,9 @@ def text_of(content: str | Sequence[Block] | None) -> str:
 
 
 def _content(blocks: Sequence[Block], role: str, field: str, images: ImageReader) -> Content:
-    """Return the content of a message with this role, as text or as parts with images. `field` is the path of
-    `blocks` in the body. Raises BadRequest if an image cannot be used.
+    """Return the content `blocks` of a message with this role in the form for chat templates: a text, or
+    parts if the model sees an image among the blocks. `field` is the path of `blocks` in the body. Raises
+    BadRequest if an image cannot be used.
     """
     parts: list[str | dict[str, Any]] = []
     for number, block in enumerate(blocks):

@@ -23,7 +23,9 @@ Event = tuple[str, dict[str, Any]]
 def whole_message(
     answer_id: str, model: str, answer: AnswerPart, done: protocol.Done, rules: CallRules = NO_RULES
 ) -> dict[str, Any]:
-    """Return a complete answer, which ends with `done`, as one message."""
+    """Return a complete answer, which ends with `done`, as one message of Anthropic's API. The message has
+    only the tool calls that `rules` accept.
+    """
     answer = CallFilter(rules).apply(msgspec.structs.replace(answer, done=done))
     content = {"content": _blocks(answer), **_stop(answer.done or done)}
     return _empty_message(answer_id, model) | content | {"usage": _usage(done)}

@@ -139,7 +139,9 @@ class CountBody(Body):
 
     @property
     def _template(self) -> dict[str, Any] | None:
-        """Return additional variables for the chat template; None if there are none."""
+        """Return the variables for the chat template that the body sets (`reasoning_effort`,
+        `enable_thinking`); None if it sets neither.
+        """
         effort = self.output_config.effort if self.output_config else None
         variables: dict[str, Any] = {"reasoning_effort": effort} if effort else {}
         if self.thinking and self.thinking.type == "enabled":
@@ -154,8 +156,9 @@ class CountBody(Body):
         return self._chosen_tools.rules
 
     def skipped(self, images: ImageReader) -> dict[str, Sequence[str]]:
-        """Return the requested features that are left out because this server does not support them, for the
-        log. Raises BadRequest if a tool or `tool_choice` is wrong.
+        """Return, for the log, what the client requested but the model does not get, because this server does
+        not support it: the types of tools (key `tools`) and of content blocks (key `parts`). Raises
+        BadRequest if a tool or `tool_choice` is wrong.
         """
         mcp = ["mcp_servers"] if self.mcp_servers else []
         replaced = replaced_blocks(self.messages, images)
@@ -201,8 +204,8 @@ class MessagesBody(CountBody):
         return self.metadata.user_id if self.metadata else None
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the generation request. `model` is the model's canonical name; `images` is as in `to_count`.
-        Raises BadRequest as `to_count` does.
+        """Return the generation request. `model` is the model's canonical name, and `drawn_seed` the random
+        seed of its sampling; `images` is as in `to_count`. Raises BadRequest as `to_count` does.
         """
         return replace(
             self.to_count(model, images),

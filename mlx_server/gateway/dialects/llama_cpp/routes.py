@@ -64,8 +64,9 @@ def router(context: GatewayContext) -> APIRouter:
 async def _report(
     context: GatewayContext, http: Request, body: TokenBody
 ) -> tuple[protocol.PromptReport, Mapping[str, str]]:
-    """Return the engine's report on the prompt, and the headers of the answer. Raises GatewayError if the
-    request is refused or fails, and ClientDisconnected if the client leaves.
+    """Return the engine's report on the prompt, which has the prompt's tokens and text, and the headers of
+    the response. Raises GatewayError if the request is refused or fails, and ClientDisconnected if the client
+    leaves.
     """
     model = await _model(context, body.model)
     if body.is_empty:

@@ -29,7 +29,8 @@ class TokenBody(Body):
         return False
 
     def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
-        """Return a request for the engine's report on the prompt. `model` is the model's canonical name.
+        """Return a request for the engine's report on the prompt, which has the prompt's tokens and text.
+        `model` is the model's canonical name.
 
         `images` collects the images; if it is None, the model reads text only. Raises BadRequest if the body
         asks for something unsupported or cannot be used.

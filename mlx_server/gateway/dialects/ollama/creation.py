@@ -142,6 +142,8 @@ def _template_of(model: ModelEntry) -> str:
 
 
 def _layers(added: Preset) -> list[str]:
-    """Return the texts of which Ollama would store each as one layer of the model."""
+    """Return those texts of the preset `added` that Ollama would store as one layer of the model each: the
+    template, the system prompt, each license, the parameters and the messages, as far as they are set.
+    """
     lists = [json.dumps(each) for each in (added.parameters, added.messages) if each]
     return [text for text in (added.template, added.system, *added.licenses, *lists) if text]

@@ -165,7 +165,7 @@ async def _reports(model: str, force: bool) -> AsyncGenerator[dict[str, Any], No
 
 def _fault(code: str, message: str) -> GatewayError:
     """Return the gateway error for an error of the model store. If the model is unknown, the message begins
-    with Ollama's text.
+    with Ollama's own error text, which clients search for.
     """
     if code == "model_not_found":
         message = f"{KNOWN_NOWHERE} {message}"

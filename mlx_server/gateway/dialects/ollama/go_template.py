@@ -45,8 +45,10 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Block:
-    """An `if` or a `range`. `body` is rendered if `over` is true, or once for each item of `over`;
-    `otherwise` is rendered if `over` is false or empty.
+    """A parsed `if` or `range` block of a template; `keyword` says which of the two.
+
+    An `if` renders `body` if the condition `over` is true. A `range` renders `body` once for each item of the
+    list `over`. `otherwise`, the part after `else`, is rendered if the condition is false or the list empty.
     """
 
     keyword: str
@@ -89,8 +91,8 @@ class _Parser:
         return nodes
 
     def _until_end(self) -> tuple[tuple[Any, ...], str | None]:
-        """Parse up to the next `else` or `end`. Return the nodes before it, and the text of that action,
-        which is None at the end of the template.
+        """Parse up to the next `else` or `end` action. Return the nodes before the action, and the action's
+        text, such as `else if .System`; None instead of the text if the template ends first.
         """
         nodes: list[Any] = []
         for is_action, text in self._parts:
@@ -139,9 +141,11 @@ def _expression(text: str) -> Expression:
 
 
 def _operands(words: Sequence[str], depth: int, text: str) -> tuple[Expression, Sequence[str]]:
-    """Parse an expression at the start of `words`, up to a closing parenthesis. Return the expression and the
-    remaining words. `depth` counts the parentheses around it, and `text` is the whole action, for error
-    messages.
+    """Parse the expression at the start of `words`, which ends before a closing parenthesis or with the last
+    word. Return the expression and the remaining words.
+
+    `depth` is how many parentheses enclose the expression. `text` is the whole template action (the text
+    between `{{` and `}}`), for error messages. Raises BadRequest if the expression is not valid.
     """
     if depth > MAX_DEPTH or not words:
         raise _not_read(text)

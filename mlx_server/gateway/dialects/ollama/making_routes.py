@@ -29,7 +29,9 @@ WRITTEN_AT_ONCE_BYTES = 1024 * 1024
 
 
 def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
-    """Return the routes that make models."""
+    """Return the routes that make models, and those for ollama.com, which are refused. `pulls` downloads a
+    model that /api/create needs and that is not installed.
+    """
     routes = APIRouter(prefix="/api")
     blobs = Blobs(context.config.models_dir)
 
@@ -97,8 +99,9 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
 
 
 async def _write(upload: Upload, parts: AsyncIterator[bytes]) -> None:
-    """Write the parts to the upload in a thread, since the disk may be slow. Raises ModelStoreError if the
-    upload cannot be written or does not match its digest.
+    """Write the received `parts` of a file to `upload`, and finish the upload. The writing runs in a thread,
+    since the disk may be slow. Raises ModelStoreError if the file cannot be written or does not match its
+    digest.
     """
     waiting = bytearray()
     async for part in parts:

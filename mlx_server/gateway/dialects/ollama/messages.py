@@ -64,8 +64,10 @@ class Message(Body):
 
 
 def with_images(text: str, sources: Sequence[Any], field: str, images: ImageReader) -> Content:
-    """Return the content of a message: first its images, and then its text, as Ollama arranges them. `field`
-    is the path of the images in the body. Raises BadRequest if an image cannot be used.
+    """Return the content of a message: first its images, and then its text, as Ollama arranges them.
+
+    `sources` are the images as base64 or data URLs, which are added to `images`; `field` is their path in the
+    body. Raises BadRequest if an image cannot be used.
     """
     parts = [images.take(f"{field}.{number}", source) for number, source in enumerate(sources)]
     return joined([*parts, text])

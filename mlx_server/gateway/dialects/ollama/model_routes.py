@@ -23,7 +23,7 @@ OLLAMA_API = "0.32.15"
 
 
 def router(context: GatewayContext) -> APIRouter:
-    """Return the routes for models."""
+    """Return the routes of this module and those of `making_routes`."""
     routes = APIRouter()
     pulls, memory_fit = Pulls(context), MemoryFit(context.config)
     routes.include_router(making_routes.router(context, pulls))

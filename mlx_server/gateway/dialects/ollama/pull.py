@@ -71,9 +71,10 @@ class Pulls:
             raise NotFound("model_not_found", message, model=model)
 
     def follow(self, model: str, *, force: bool = False) -> Follower:
-        """Return a new follower of the model's download, which is started if it does not run or wait already.
+        """Return a new follower of the model's download. The download is started, unless one of this model is
+        already running or waiting for its turn.
 
-        With `force`, a download that is started fetches the model even if it does not fit into memory.
+        With `force`, a download that this call starts fetches the model even if it does not fit into memory.
         """
         name = name_key(model)
         if name not in self._downloads:
@@ -94,7 +95,9 @@ async def _with_success(follower: Follower) -> AsyncIterator[dict[str, Any]]:
 
 
 async def lines_of(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """Yield each step as a line of NDJSON. If a GatewayError occurs, the error is the last line."""
+    """Yield each of `steps`, which are progress reports, as a line of NDJSON. If `steps` raises a
+    GatewayError, yield the error as the last line.
+    """
     try:
         async for step in steps:
             yield line(step)

@@ -92,7 +92,9 @@ def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, 
 
 
 def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
-    """Return the figures of the model's architecture, under the names that GGUF files use."""
+    """Return the model's metadata (name, number of parameters, context length, sizes of its architecture,
+    adapter), under the names that GGUF files use.
+    """
     figures = {"context_length": entry.context_tokens, **entry.architecture}
     return {
         "general.architecture": entry.family,
@@ -105,8 +107,8 @@ def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
 
 
 def _adapter_info(entry: ModelEntry) -> dict[str, Any]:
-    """Return the figures of the model's adapter; an empty dict if it has none. `alpha` is the scale times the
-    rank.
+    """Return the type, the rank and the alpha of the model's adapter, under GGUF's names; an empty dict if
+    the model has no adapter. Alpha is the adapter's scale times its rank.
     """
     if entry.adapter is None:
         return {}

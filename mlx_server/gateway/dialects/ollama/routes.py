@@ -26,7 +26,7 @@ from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 
 def router(context: GatewayContext) -> APIRouter:
-    """Return all routes of Ollama's API."""
+    """Return all routes of Ollama's API: those of this module, and those for models."""
     routes = APIRouter()
     routes.include_router(_text_router(context))
     routes.include_router(model_routes.router(context))

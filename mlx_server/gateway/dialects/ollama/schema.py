@@ -65,14 +65,12 @@ class ModelBody(Body):
 
     @property
     def unloads(self) -> bool:
-        """Return whether a body without a prompt asks to unload the model, which it does with a keep-alive of
-        0.
-        """
+        """Return whether `keep_alive` is 0, with which a body without a prompt asks to unload the model."""
         return self.keep_alive_s == 0
 
     def to_load_request(self, model: str) -> LoadRequest | UnloadRequest:
-        """Return the request to load the model, or to unload it if the body `unloads`. `model` is the model's
-        canonical name.
+        """Return the request to load the model, or to unload it if `self.unloads` is True. `model` is the
+        model's canonical name.
         """
         return UnloadRequest(model) if self.unloads else LoadRequest(model, self.keep_alive_s)
 
@@ -80,9 +78,9 @@ class ModelBody(Body):
 class TextBody(ModelBody):
     """The fields that /api/chat and /api/generate have in common.
 
-    With `truncate` (the default), a prompt that is longer than the context is shortened. Ollama's `shift`
-    (the default) makes room in the context while an answer is generated; here, the prompt is shortened
-    beforehand for that purpose.
+    With `truncate` (the default), a prompt that is longer than the context is shortened. With `shift` (the
+    default), Ollama drops old tokens when the context fills up during an answer; this server shortens the
+    prompt before the answer instead.
     """
 
     options: Options | None = None
@@ -230,7 +228,9 @@ class GenerateBody(TextBody):
         )
 
     def _check_images(self, images: ImageReader) -> None:
-        """Raise BadRequest if the images of this body cannot be shown to the model."""
+        """Raise BadRequest if the model reads text only, or if `raw`, `suffix` or a `template` in Go's
+        language leaves no place for the body's images in the prompt.
+        """
         if not images.reads_images:
             raise images.refusal("images", "images")
         is_text = self.raw or self.suffix or (self.template and "{%" not in self.template)

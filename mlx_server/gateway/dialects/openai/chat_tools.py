@@ -111,10 +111,12 @@ def _name_of(tool: dict[str, Any]) -> Any:
 
 
 def tools_of_functions(functions: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Return OpenAI's older field `functions` as `tools`."""
+    """Return the value of OpenAI's older field `functions` in the form of the field `tools`; None if it is
+    None.
+    """
     return None if functions is None else [{"type": "function", "function": each} for each in functions]
 
 
 def choice_of_function_call(choice: Choice) -> Choice:
-    """Return OpenAI's older field `function_call` as a `tool_choice`."""
+    """Return the value of OpenAI's older field `function_call` in the form of the field `tool_choice`."""
     return {"type": "function", "function": choice} if isinstance(choice, dict) else choice

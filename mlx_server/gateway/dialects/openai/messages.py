@@ -125,8 +125,8 @@ class Message(Body):
         return self.content if isinstance(self.content, list) else ()
 
     def unreadable_parts(self, images: ImageReader) -> list[str]:
-        """Return the types of the parts that the model cannot read: neither text, nor images that the model
-        sees.
+        """Return the types of the message's parts that the model cannot read: parts without text, except
+        images if the model reads images in messages of this role.
         """
         seen = IMAGE_PARTS if images.reads_in(self.role) else ()
         return [part.type for part in self.parts if part.as_text is None and part.type not in seen]
@@ -177,7 +177,9 @@ def template_messages(messages: Sequence[Message], images: ImageReader) -> tuple
 
 
 def replaced_parts(messages: Sequence[Message], images: ImageReader) -> list[str]:
-    """Return the types of the parts that are replaced by a sentence, for the log."""
+    """Return the types of the content parts that the model cannot read and that `template_messages` replaces
+    by a sentence, one entry for each part. The gateway logs them.
+    """
     return [part for message in messages for part in message.unreadable_parts(images)]
 
 

@@ -147,7 +147,9 @@ class AnswerChunks:
 
 
 def embeddings(model: str, rows: Sequence[Any], prompt_tokens: int) -> dict[str, Any]:
-    """Return vectors in the form of /v1/embeddings. Each of `rows` is a list of numbers, JSON or base64."""
+    """Return vectors in the form of /v1/embeddings. Each of `rows` is one vector: a list of numbers, or its
+    JSON text, or the base64 of its float32 bytes.
+    """
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
@@ -206,7 +208,9 @@ def _thoughts(part: AnswerPart) -> dict[str, Any]:
 
 
 def _with_function_call(message: Any) -> Any:
-    """Return the content of a choice with its tool call in the older form, `function_call`."""
+    """Return a choice's `message` or `delta` with its first tool call in OpenAI's older field `function_call`
+    instead of `tool_calls`. A message without tool calls is returned as it is.
+    """
     if not isinstance(message, dict) or "tool_calls" not in message:
         return message
     others = {field: value for field, value in message.items() if field != "tool_calls"}

@@ -76,8 +76,9 @@ class TextBody(Body):
         return tuple(text for text in given if text)
 
     def echo_of(self, request: GenerationRequest) -> str:
-        """Return the text that the answer to `request` begins with, unless the engine reports that text
-        itself. Raises BadRequest if the client asks for such a text but it is unknown, as for token ids.
+        """Return the text that the gateway writes before the answer to `request`: the prompt if the client
+        wants an `echo`, else an empty string. It is also empty if the engine reports the prompt's tokens.
+        Raises BadRequest if an echo is wanted but the prompt consists of token ids, whose text is unknown.
         """
         return ""
 
@@ -101,8 +102,9 @@ class TextBody(Body):
         return False
 
     def skipped(self, images: ImageReader) -> dict[str, list[str]]:
-        """Return the requested features that are left out because this server does not support them, for the
-        log.
+        """Return what the client requested and this server skips because it is not supported, for the
+        gateway's log: {"tools": the skipped tools, "parts": the types of the skipped content parts}, or an
+        empty dict for a body without messages. `images` says which images the model can read.
         """
         return {}
 

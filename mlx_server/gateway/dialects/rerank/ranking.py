@@ -20,10 +20,10 @@ streams, and would be scored again as a whole after a crash."""
 
 
 async def rank(context: GatewayContext, request: RerankRequest, http: Request) -> Ranking:
-    """Return the scores of all documents of `request`. Raises GatewayError if an operation is refused or
-    fails, and ClientDisconnected if the client leaves.
+    """Return the scores of all documents of `request`, which the engine computes group by group. Raises
+    GatewayError if a group is refused or fails, and ClientDisconnected if the client leaves.
 
-    Documents of similar length share an operation, because the shorter documents of a batch are padded.
+    Documents of similar length share a group, because the engine pads the shorter documents of a group.
     """
     order = sorted(range(len(request.documents)), key=lambda index: len(request.documents[index]))
     scores, tokens, request_id = [0.0] * len(order), 0, ""

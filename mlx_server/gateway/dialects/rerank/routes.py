@@ -54,8 +54,8 @@ def router(context: GatewayContext) -> APIRouter:
 async def _response(
     body: RankingBody, model: str, request: RerankRequest, ranking: Ranking, returns_documents: bool
 ) -> Response:
-    """Return the response with the ranking. If the documents are large, the response is written in a thread,
-    since it may repeat them.
+    """Return the response with the ranking. If the documents are large, the body of the response is written
+    in a thread, since the body may contain the documents.
     """
 
     def answer() -> dict[str, Any] | list[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Create a run from a body: find the responses and items that the body refers to, translate the body, and
-submit the request.
+"""Create a response from a request body: find the earlier responses and items that the body refers to,
+translate the body, and submit the generation request to the engine.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _new_random_id(prefix: str) -> str:
 class Translated:
     """The translation of a request body.
 
-    `items` are the items of `input` as JSON. `offered` are the tools. `sendable` is `request`, encoded for
-    the engine. `images` holds the images.
+    `input` holds the checked items of the body's input, and `items` the same items as a JSON list. `offered`
+    are the tools. `sendable` is `request`, encoded for the engine. `images` holds the images in the messages.
     """
 
     input: InputItems
@@ -86,8 +86,8 @@ class Responses:
     ) -> StoredResponse:
         """Start a response, and return it while it runs. Raises GatewayError if the request is refused.
 
-        `find` returns the earlier response that `previous_response_id` names; by default, it is searched in
-        the store and in the answer log.
+        `find` returns the earlier response that the body's `previous_response_id` names, or None. By default,
+        that response is searched in the store in memory and in the answer log on disk.
         """
         if find is None and body.previous_response_id:
             await self._revive(body.previous_response_id)
@@ -121,15 +121,15 @@ class Responses:
         return response
 
     async def found(self, response_id: str) -> StoredResponse:
-        """Return a stored response, even if an earlier gateway created it. Raises NotFound if there is none
-        with this id.
+        """Return the stored response with this id. If an earlier gateway process created it, rebuild it from
+        the answer log on disk. Raises NotFound if there is no such response.
         """
         await self._revive(response_id)
         return found(self.store, response_id)
 
     async def _revive(self, response_id: str) -> None:
-        """If a response is in the answer log but not in memory, have it built again from the log, and wait
-        until it is in the store.
+        """If a response is in the answer log on disk but not in the store in memory, run its request again
+        from the log, and wait until the response is in the store. Otherwise, do nothing.
         """
         keeper, answer_id = self.context.keeper, response_id.removeprefix("resp_")
         if keeper is None or self.store.find(response_id) is not None or not keeper.is_logged(answer_id):
@@ -166,8 +166,8 @@ class Responses:
     async def _prepare(
         self, body: CreateBody, client: HTTPConnection, find: Find
     ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the lists of items of the earlier responses, and the translated body. Raises GatewayError if
-        the body is refused.
+        """Return the items (as JSON lists) of the earlier responses that the body continues, and the
+        translated body. Raises GatewayError if the body is refused.
         """
         body.check()
         if body.background and not self.store.keeps_any:
@@ -207,8 +207,8 @@ class Responses:
         return found
 
     def read_items(self, body: CompactBody, earlier: Iterable[Item], make_id: MakeId) -> InputItems:
-        """Return the items of the body's input. Raises BadRequest if an item is wrong, and NotFound if the
-        input refers to an unknown item.
+        """Check and return the items of the body's input, which follow the `earlier` items of the
+        conversation. Raises BadRequest if an item is wrong, and NotFound if it refers to an unknown item.
         """
         return read_input(body.input, earlier, make_id, self.store.item)
 
@@ -231,11 +231,13 @@ def translate(
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
     images: ImageReader | None = None,
 ) -> Translated:
-    """Translate the body to a request. `model` is the model's canonical name. Raises BadRequest if the body
-    cannot be used, and NotFound if it refers to an unknown item. Pure, except for the ids of new items.
+    """Translate the body to a generation request. `model` is the model's canonical name. Raises BadRequest if
+    the body cannot be used, and NotFound if it refers to an unknown item. Pure, except for new items' ids.
 
-    `earlier` are the lists of items of the responses that the body continues. `preset` adds the model's own
-    settings to the request. `images` collects the images; if it is None, the model reads text only.
+    `make_id` returns a new id that begins with the given prefix. `earlier` are the items of the responses
+    that the body continues, as JSON lists. `stored_item` returns the stored item with an id, or None.
+    `preset` adds the model's own settings to the request. `images` collects the images; if it is None, the
+    model reads text only.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # even if they are not offered, because the response shows them

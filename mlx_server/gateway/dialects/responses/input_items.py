@@ -142,7 +142,8 @@ def _type_of(item: Item, where: str) -> str:
 
 def _kept(item: Item, item_type: str, where: str, new_id: Callable[[str], str]) -> Item:
     """Check an item, and return the form in which it is stored: its known fields, with an id, a status, and
-    content as a list of parts. Raises BadRequest if a field is wrong.
+    content as a list of parts. `where` is the item's path in the body, for the error message. Raises
+    BadRequest if a field is wrong.
     """
     try:
         checked = validated(item, _MODELS[item_type])
@@ -177,8 +178,8 @@ def _referenced(item: Item, where: str, stored_item: Callable[[str], Item | None
 
 
 def _check_call_id(item: Item, where: str, call_ids: set[str]) -> None:
-    """If the item is a call, add its id to `call_ids`. If it is the output of a call, raise BadRequest unless
-    `call_ids` contains the call.
+    """If the item is a tool call, add its `call_id` to `call_ids`. If the item is the output of a tool call,
+    raise BadRequest unless its `call_id` is in `call_ids`. `where` is the item's path in the body.
     """
     if item["type"] in CALLS:
         call_ids.add(item["call_id"])

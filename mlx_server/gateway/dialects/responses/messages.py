@@ -46,7 +46,9 @@ def chat_messages(
 
 
 def unreadable_parts(items: Iterable[Item], images: ImageReader | None = None) -> list[str]:
-    """Return the types of the parts that are replaced by a sentence, each type once."""
+    """Return the types of the content parts that the model cannot read and that `chat_messages` replaces by a
+    sentence: sorted, each type once.
+    """
     reader = images or ImageReader("")
     parts = ((part, reader.reads_in(_role_of(item))) for item in items for part in _parts_of(item))
     return sorted(

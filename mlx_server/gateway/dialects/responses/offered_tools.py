@@ -49,8 +49,9 @@ def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | N
 def _chosen(
     tools: Sequence[Tool] | None, given: Sequence[tuple[Tool, Tool]], choice: str | dict[str, Any] | None
 ) -> OfferedTools:
-    """Apply the tool choice to the served tools. `given` holds each of them and its form as a function.
-    Raises BadRequest if the choice is wrong.
+    """Return the tools that the model is offered under the tool choice. `tools` are all tools in the body;
+    `given` pairs each one that this server supports with its form as a function. Raises BadRequest if the
+    choice or a function is wrong.
     """
     skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_served(tool)))
     functions = checked_tools([made for _, made in given]) or ()
@@ -149,7 +150,9 @@ def _function(tool: Tool, number: int) -> Tool:
 
 
 def _shown(tool: Tool, function: Tool) -> Tool:
-    """Return the tool as the response object shows it."""
+    """Return the client's `tool` as the response object shows it. `function` is the tool in the form of a
+    function.
+    """
     if tool.get("type") == "custom":
         fields = {field: tool.get(field) for field in ("type", "name", "description", "format")}
         return {field: value for field, value in fields.items() if value is not None}

@@ -125,8 +125,8 @@ async def _answer(responses: Responses, http: Request) -> Response:
 
 
 def _page(items: Sequence[Item], http: Request) -> dict[str, Any]:
-    """Return the page of the list that the query asks for with `order`, `after` and `limit`. Raises
-    BadRequest if one of these is wrong.
+    """Return, as the body of a response, the page of `items` that the request's query parameters `order`,
+    `after` and `limit` select. Raises BadRequest if one of these is wrong.
     """
     order, after = http.query_params.get("order") or "desc", http.query_params.get("after")
     limit = _whole_number(http, "limit", LISTED, least=1)
@@ -164,6 +164,6 @@ def _whole_number(http: Request, name: str, default: int, least: int) -> int:
 
 
 def _queries(*names: str) -> dict[str, Any]:
-    """Return the keyword arguments for FastAPI that document these query parameters of a route."""
+    """Return the keyword arguments of a FastAPI route that document the query parameters called `names`."""
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
     return {"openapi_extra": {"parameters": parameters}}

@@ -74,8 +74,8 @@ class ResponseRun:
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Wait for the first output or the end of the response, or until a stream must begin without
-        output.
+        """Wait for the first output or the end of the response, but not longer than a stream may wait before
+        its status and its first events are sent.
         """
         while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -137,7 +137,9 @@ class ResponseRun:
         self._append(self.events.part(part, int(self._clock.wall())))
 
     def _report_silence(self) -> None:
-        """Send `response.in_progress` again to the clients of a stream at every third silence."""
+        """Count a period in which the engine sent nothing. At the first one since the last output, and at
+        every third one after it, add the event `response.in_progress` to a stream, as a keep-alive.
+        """
         if self._is_streamed and self._silences % SILENCES_TO_REPORT == 0:
             self._append([self.events.still_in_progress()])
         self._silences += 1
@@ -149,9 +151,11 @@ class ResponseRun:
 
 
 class Following:
-    """Yields the events of a run to one client, as frames, until the run ends or `cancel` is called.
+    """Yields the events of a run to one client, as server-sent events, until the run ends or `cancel` is
+    called. The first event is the one after number `after`.
 
-    `owns_run` is True if the response cannot be requested later, so that `cancel` cancels the run too.
+    `owns_run` is True if the run ends with this client, as it does unless the response runs in the
+    background; `cancel` then cancels the run too.
     """
 
     def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:

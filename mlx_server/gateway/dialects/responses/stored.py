@@ -84,7 +84,7 @@ class ResponseStore(Protocol):
 
     @property
     def keeps_any(self) -> bool:
-        """Return whether the store stores any responses."""
+        """Return whether the settings allow the store to keep responses at all."""
 
     def add(self, response: StoredResponse) -> None: ...
     def ended(self, response: StoredResponse) -> None: ...
@@ -112,7 +112,7 @@ class _SharedLists:
         self._holders: dict[int, int] = {}  # how many responses hold a list, by `id()` of the list
 
     def hold(self, lists: Iterable[bytes]) -> None:
-        """Count the lists of a response that is stored."""
+        """Count the bytes of the lists of a newly stored response."""
         for each in lists:
             if id(each) not in self._holders:
                 self.total_bytes += len(each)

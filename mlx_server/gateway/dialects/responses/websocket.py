@@ -84,8 +84,8 @@ class _Inbox:
         self._arrived = asyncio.Event()
 
     async def read(self) -> None:
-        """Receive messages until the connection is closed, or until too many messages or bytes wait. In the
-        latter case, set `refusal`.
+        """Receive messages until the connection is closed, or until too many messages or bytes wait for their
+        turn. In the latter case, discard them, and set `refusal` to the error for the client.
         """
         while not self.refusal:
             message = await self._socket.receive()
@@ -104,7 +104,9 @@ class _Inbox:
         self._arrived.set()
 
     async def next(self) -> bytes | None:
-        """Return the next message; None after the last one."""
+        """Wait for the next message and return it; return None if the connection is closed and all messages
+        have been returned.
+        """
         while not self._waiting:
             if self.is_closed.is_set():
                 return None
@@ -130,7 +132,9 @@ class _Conversation:
             self._running.cancel()
 
     async def turn(self, message: bytes, inbox: _Inbox) -> None:
-        """Answer one message. Raises WebSocketDisconnect if the client is gone."""
+        """Answer one message of the client. If `inbox` reports meanwhile that the connection is closed,
+        cancel the response. Raises WebSocketDisconnect if the client is gone.
+        """
         self._report_turn(True)
         try:
             await self._turn(message, inbox)
@@ -173,8 +177,8 @@ class _Conversation:
             return await asyncio.to_thread(_body_of, message)
 
     async def _follow(self, response: StoredResponse) -> None:
-        """Send the events of a turn. If the engine refuses the request before any output, send one error
-        instead.
+        """Send the events of `response` until it ends. If the response fails before any output, send a single
+        error event instead.
         """
         run = response.run
         await run.wait_for_output()

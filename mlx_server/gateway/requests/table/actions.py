@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SendToEngine:
-    """Send the request to the engine, with the tokens that its client already has."""
+    """The action to send the request to the engine, with the tokens that its client already has."""
 
     id: str
 
 
 @dataclass(frozen=True)
 class CancelOnEngine:
-    """Tell the engine to drop the request."""
+    """The action to have the engine drop the request."""
 
     id: str
 
 
 @dataclass(frozen=True)
 class FailRequest:
-    """Report to the client that its request failed. `retry_after_s` is the number of seconds after which
-    another try may succeed, None if unknown.
+    """The action to report to the client that its request failed. `retry_after_s` is the number of seconds
+    after which another try may succeed, None if unknown.
     """
 
     id: str

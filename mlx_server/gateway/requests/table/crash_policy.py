@@ -70,14 +70,16 @@ class CrashHistory:
 
     @property
     def has_two_strikes(self) -> bool:
-        """Return whether the request has two strikes, so that it fails at the next strike without
+        """Return whether the request has two strikes: it ran on two engines that died by their own fault, and
+        has made too little progress since to cancel the strikes. It fails at the next strike without
         progress.
         """
         return self.strikes >= STRIKES_TO_RUN_ALONE
 
     def engine_died(self, death: EngineDeath, progress: Progress, alone: bool) -> bool:
-        """Record a death at `progress`. Return True if the request may continue, False if it must fail.
-        `alone` says whether no other request ran on the engine.
+        """Record that an engine died while it ran the request, which had got as far as `progress`. Return
+        True if the request may continue, False if it must fail. `alone` says whether no other request ran on
+        the engine.
         """
         if death is EngineDeath.OWN_FAULT:
             return self._engine_crashed(progress)
@@ -105,8 +107,8 @@ class CrashHistory:
     def progressed(self, tokens: int) -> None:
         """Record that the request got a new token; its client has `tokens` tokens now.
 
-        This ends the count of kills. It also cancels the strikes if the request is TOKENS_TO_CANCEL_STRIKES
-        tokens past its furthest crash.
+        This resets the count of kills. It also cancels the strikes if the client has at least
+        TOKENS_TO_CANCEL_STRIKES tokens more than at the furthest point at which an engine has crashed.
         """
         if self.kills_in_a_row:
             self.forget_kills()

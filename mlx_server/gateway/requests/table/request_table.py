@@ -24,7 +24,7 @@ from mlx_server.gateway.requests.table.request_lifecycle import WAITING_PHASES, 
 
 
 class RequestTable:
-    """All requests that have not ended. A request that ends is removed at once."""
+    """Tracks the unfinished requests of all clients, and decides which of them run, wait or fail."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
@@ -79,8 +79,8 @@ class RequestTable:
         return self._start_waiting()
 
     def cancel(self, request_id: str) -> list[Action]:
-        """End a request that was cancelled, perhaps because its client has disconnected. This does nothing if
-        the request has ended.
+        """End a request that was cancelled, perhaps because its client has disconnected. Return the actions
+        to carry out; [] if the request has already ended.
         """
         request = self.get(request_id)
         if request is None:
@@ -93,12 +93,14 @@ class RequestTable:
     # --- engines that start and die ---
 
     def model_loaded_early(self, model: str) -> list[Action]:
-        """Record that a starting engine has loaded `model`, and start the parked requests for that model."""
+        """Record that a starting engine has loaded `model`. Return the actions that start the parked requests
+        for that model.
+        """
         self._loaded_early.add(model)
         return self._start_waiting()
 
     def engine_ready(self) -> list[Action]:
-        """Record that an engine is ready for any model, and start waiting requests."""
+        """Record that an engine is ready for any model. Return the actions that start waiting requests."""
         self._engine_is_ready = True
         return self._start_waiting()
 
@@ -111,8 +113,8 @@ class RequestTable:
                 self._lost += 1
 
     def engine_died(self, death: EngineDeath) -> list[Action]:
-        """Record why the engine died, and fail the requests that `crash_policy` does not let continue.
-        `engine_lost` must have been called before.
+        """Record why the engine died. Return the actions that fail the requests that `crash_policy` does not
+        let continue. `engine_lost` must have been called before.
 
         If somebody kills an engine on which no request ran, the kills have nothing to do with requests. Such
         a kill therefore resets the count of kills of every request.
@@ -142,8 +144,9 @@ class RequestTable:
         return True
 
     def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
-        """Fail the requests that have waited too long for an engine. `trial_at` is the time of the circuit
-        breaker's trial start of an engine, which may be past; None if the breaker is closed.
+        """Return the actions that fail the requests that have waited too long for an engine. `trial_at` is
+        the time of the circuit breaker's trial start of an engine, which may be past; None if the breaker is
+        closed.
         """
         if self._engine_is_ready:
             return []
@@ -167,7 +170,7 @@ class RequestTable:
         return FailRequest("", "engine_unavailable", f"The engine is down. {next_start(wait_s)}", wait_s)
 
     def give_up(self, message: str) -> list[Action]:
-        """Fail all waiting requests with `message`, because no engine will start any more."""
+        """Return the actions that fail all waiting requests with `message`, because no engine will start."""
         return self._fail([request.id for request in self._waiting()], message)
 
     # --- progress of one request ---
@@ -184,13 +187,13 @@ class RequestTable:
         return is_new, self._start_waiting() if ran_alone and not request.must_run_alone else []
 
     def worked(self, request_id: str, work_done: float) -> None:
-        """Record progress of the request towards its next token; see `RequestLifecycle.worked`."""
+        """Record a running request's progress towards its next token; `work_done` is any growing number."""
         if (request := self._running(request_id)) is not None:
             request.worked(work_done)
 
     def refused(self, request_id: str) -> list[Action]:
-        """Record that the engine can never serve the request, remove the request, and start waiting
-        requests.
+        """Remove a request that the engine can never serve. Return the actions that cancel it on the engine
+        and start waiting requests; [] if it has already ended.
         """
         request = self.get(request_id)
         if request is None:
@@ -201,8 +204,8 @@ class RequestTable:
         return [*([CancelOnEngine(request_id)] if was_running else []), *self._start_waiting()]
 
     def finished(self, request_id: str) -> list[Action]:
-        """Record that the engine has finished the request, with success or not, and start waiting
-        requests.
+        """Record that the engine has finished the request, with success or not. Return the actions that start
+        waiting requests; [] if the request is not running.
         """
         request = self._running(request_id)
         if request is None:
@@ -227,6 +230,7 @@ class RequestTable:
 
     def _start_waiting(self) -> list[Action]:
         """Start the requests that may run now: parked requests before queued ones, and a suspect only alone.
+        Return the actions that send them to the engine.
 
         A suspect is a request that `crash_policy` lets run only alone. Queued requests that have waited
         longer than the suspects start before them, unless a suspect has two strikes: its next death shows
@@ -262,8 +266,9 @@ class RequestTable:
         )
 
     def _start_queued(self, before: float | None = None) -> list[Action]:
-        """Start queued requests while there are free slots. If `before` is given, stop in each lane once no
-        request is queued there that has waited since before that time.
+        """Start queued requests while there are free slots, and return the actions that send them. If
+        `before` is given, stop in each lane once no request is queued there that has waited since before that
+        time.
         """
         started: list[Action] = []
         for lane, admission in self._admissions.items():

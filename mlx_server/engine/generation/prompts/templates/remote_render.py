@@ -1,8 +1,9 @@
 """Make transformers render every chat template in a template process.
 
-transformers still prepares messages and variables, chooses among a model's templates, and cuts an answer that
-is to be continued. Only the function with which it compiles a template is replaced, in all of this Python
-process. A template can only be rendered within `rendered_by`, so no template ever runs in the engine itself.
+transformers still prepares messages and variables, chooses among a model's templates, and removes what the
+template writes after an answer that is to be continued. Only the function with which it compiles a template
+is replaced, in all of this Python process. A template can only be rendered within `rendered_by`, so no
+template ever runs in the engine itself.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ class RemoteTemplate:
 
 @contextmanager
 def rendered_by(process: TemplateProcess) -> Iterator[None]:
-    """During the `with` block, render the templates that this thread's calls of transformers use with
-    `process`.
-    """
+    """During the `with` block, let `process` render the templates for this thread's calls of transformers."""
     before = getattr(_here, "process", None)
     _here.process = process
     try:

@@ -9,9 +9,11 @@ instead of 21 MB, and 0.64 s of CPU time to start instead of 0.06 s.
     python -I renderer.py SECONDS MEMORY_BYTES MAX_CHARS
 
 Standard input and output carry frames, which consist of a length (4 bytes, big-endian) and the content. The
-first frame written says that the program is ready. Each frame read is a request, JSON of [template,
-variables]. It is answered with one frame, whose first byte is one of the kinds below. End of file ends the
-program. A request that takes longer than SECONDS ends it, too (SIGALRM), even if its parent no longer runs.
+first frame written says that the program is ready (`R`). Each frame read is a request, JSON of [template,
+variables]. It is answered with one frame, whose first byte is `T` before the rendered text, `E` before the
+reason why the template refuses the variables, `L` if the text is too long, or `M` if memory has run out. End
+of file ends the program. A request that takes longer than SECONDS ends it, too (SIGALRM), even if its parent
+no longer runs.
 """
 
 from __future__ import annotations
@@ -131,7 +133,9 @@ class Renderer:
         self._compile = functools.lru_cache(maxsize=4)(make_environment().from_string)
 
     def answer(self, request: bytes) -> bytes:
-        """Return the frame that answers the request, whose JSON is [template, variables]."""
+        """Return the content of the frame that answers `request`, the JSON of [template, variables]: a byte
+        for the outcome, and the rendered text or the template's reason to refuse.
+        """
         try:
             template, variables = json.loads(request)
             pieces: list[str] = []
