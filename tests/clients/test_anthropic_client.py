@@ -100,7 +100,7 @@ def test_anthropic_stream_whose_engine_is_killed_equals_the_uninterrupted_text(c
     assert _prompt_tokens(final.usage) == _prompt_tokens(whole.usage)
 
 
-def test_anthropic_forced_tool_call_is_the_same_streamed_and_its_result_is_answered(client):
+def test_anthropic_forced_tool_call_is_the_same_when_streamed_and_its_result_gets_an_answer(client):
     whole = _ask(client, max_tokens=60, **FORCED)
     (use,) = whole.content
     assert (whole.stop_reason, use.type, use.name, set(use.input)) == (
@@ -122,7 +122,7 @@ def test_anthropic_forced_tool_call_is_the_same_streamed_and_its_result_is_answe
     assert _ask(client, messages=turns, tools=[WEATHER]).content
 
 
-def test_anthropic_client_raises_its_own_exception_for_each_refused_message(client):
+def test_anthropic_client_raises_not_found_or_bad_request_for_each_refused_message(client):
     with pytest.raises(anthropic.NotFoundError, match="smollm2") as missing:
         _ask(client, model="nix")
     assert "not_found_error" in str(missing.value.body)
@@ -146,7 +146,7 @@ def test_anthropic_message_with_a_json_schema_gives_json_of_that_schema(client):
     assert list(json.loads(answer.content[0].text)) == ["age"]
 
 
-def test_anthropic_usage_reports_cached_tokens_although_the_billing_header_changes(client):
+def test_anthropic_prompt_that_differs_only_in_its_billing_header_is_reported_as_cached(client):
     """Claude Code's first system block differs in each conversation; the counts add up to the prompt."""
 
     def usage(header: str) -> Any:

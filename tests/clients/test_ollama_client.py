@@ -31,7 +31,7 @@ def real_client(real_server) -> Iterator[ollama.Client]:
     client._client.close()
 
 
-def test_ollama_chat_gives_the_same_text_with_and_without_streaming_and_all_counts(real_client):
+def test_ollama_chat_gives_the_same_text_and_token_count_with_and_without_streaming(real_client):
     whole = real_client.chat(MODEL, QUESTION, options=GREEDY)
     assert "Paris" in whole.message.content
     assert all(whole[name] > 0 for name in (*DURATIONS, "prompt_eval_count", "eval_count"))

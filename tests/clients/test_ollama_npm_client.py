@@ -49,7 +49,9 @@ def _played(scenario: str, scenarios: Path, server: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def test_ollama_npm_chat_gives_the_same_text_with_and_without_streaming_and_all_counts(ask_real: Ask) -> None:
+def test_ollama_npm_chat_gives_the_same_text_and_positive_counts_with_and_without_streaming(
+    ask_real: Ask,
+) -> None:
     answer = ask_real("chat")
     assert "Paris" in answer["text"] == answer["whole"]["message"]["content"]
     for last in (answer["last"], answer["whole"]):
@@ -94,7 +96,7 @@ def test_ollama_npm_abort_ends_the_stream_and_cancels_the_request_on_the_server(
         time.sleep(0.05)
 
 
-def test_ollama_npm_errors_have_the_servers_status_and_message(ask: Ask) -> None:
+def test_ollama_npm_client_errors_contain_the_servers_http_status_and_message(ask: Ask) -> None:
     missing, wrong_kind = ask("errors")
     assert (missing["status"], MODEL in missing["error"]) == (404, True)
     assert (wrong_kind["status"], "embeddings" in wrong_kind["error"]) == (400, True)

@@ -50,7 +50,7 @@ def test_openai_chat_stream_has_one_id_and_ends_with_usage(real_client):
     ]
 
 
-def test_openai_chats_sent_at_once_are_all_answered_alike(real_client):
+def test_openai_simultaneous_identical_chats_all_get_the_same_answer(real_client):
     with ThreadPoolExecutor(6) as pool:
         texts = [a.choices[0].message.content for a in pool.map(lambda _: _ask(real_client), range(6))]
     assert all("Paris" in text for text in texts)
@@ -83,7 +83,7 @@ def test_openai_response_format_with_a_schema_gives_an_answer_of_that_schema(cli
     assert isinstance(found["sure"], bool)
 
 
-def test_openai_response_format_json_object_gives_an_answer_that_begins_an_object(client):
+def test_openai_response_format_json_object_gives_text_that_begins_with_a_brace(client):
     answer = _ask(client, response_format={"type": "json_object"}, seed=3)
     assert answer.choices[0].message.content.lstrip().startswith("{")
 
@@ -150,7 +150,7 @@ def test_openai_chat_with_a_tool_result_is_answered(client):
     assert answer.message.content or answer.message.tool_calls
 
 
-def test_openai_chat_with_three_choices_gives_different_texts_the_same_when_streamed(client):
+def test_openai_chat_with_three_choices_returns_varied_texts_that_streaming_reproduces(client):
     ask = {"model": MODEL, "messages": QUESTION, "n": 3, "temperature": 1.2, "seed": 1, "max_tokens": 8}
     whole = client.chat.completions.create(**ask)
     texts = [choice.message.content for choice in whole.choices]
@@ -217,7 +217,7 @@ def test_openai_models_are_listed_and_retrieved(client):
     assert client.models.retrieve(MODEL).owned_by == "vestal"
 
 
-def test_openai_client_raises_its_own_exception_for_each_refused_chat(client):
+def test_openai_client_raises_not_found_for_an_unknown_model_and_bad_request_for_an_embedder(client):
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="nix", messages=QUESTION)
     assert missing.value.code == "model_not_found"

@@ -39,7 +39,7 @@ def _ask(client: openai.OpenAI, content: Any = QUESTION, **more: Any) -> Any:
     return client.responses.create(**asked)
 
 
-def test_openai_response_has_text_usage_and_the_given_parameters(real_client):
+def test_openai_response_has_text_and_usage_and_echoes_the_given_parameters(real_client):
     response = _ask(real_client, instructions="Answer in one sentence.", metadata={"a": "b"})
     assert "Paris" in response.output_text
     assert response.status == "completed"
@@ -76,14 +76,14 @@ class Capital(BaseModel):
     sure: bool
 
 
-def test_openai_response_parsed_with_a_class_returns_an_object_of_that_class(client):
+def test_openai_responses_parse_with_a_pydantic_class_returns_an_instance_of_that_class(client):
     parsed = client.responses.parse(
         model=MODEL, input=QUESTION, temperature=0, max_output_tokens=60, text_format=Capital
     ).output_parsed
     assert isinstance(parsed, Capital)
 
 
-def test_openai_response_calls_a_forced_function_and_answers_its_output(client):
+def test_openai_response_calls_a_forced_function_and_continues_after_the_functions_output(client):
     asked = _ask(
         client, "The weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=60
     )
@@ -140,7 +140,7 @@ def test_openai_response_over_a_websocket_is_answered(real_client):
     assert "Paris" in event.response.output[0].content[0].text
 
 
-def test_openai_client_raises_its_own_exception_for_each_refused_response(client):
+def test_openai_client_raises_not_found_or_bad_request_for_each_refused_response(client):
     with pytest.raises(openai.NotFoundError) as missing:
         _ask(client, model="nix")
     assert missing.value.code == "model_not_found"

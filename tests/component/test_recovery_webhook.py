@@ -67,7 +67,9 @@ def test_mlx_server_stopped_by_hand_is_posted_to_the_webhook_once_and_named_in_e
     assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
 
 
-def test_recover_reports_an_engine_with_an_open_breaker_and_reset_restarts_its_gateway(agent: AgentUnderTest):
+def test_recover_route_reports_an_engine_with_an_open_breaker_and_reset_route_restarts_its_gateway(
+    agent: AgentUnderTest,
+):
     before = agent.gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     control = agent.home / "fake_gateway.json"

@@ -81,7 +81,7 @@ def collector() -> Iterator[Collector]:
     one.close()
 
 
-def test_trace_of_a_task_covers_orchestrator_gateway_and_engine_across_an_engine_kill(
+def test_trace_of_a_task_has_spans_of_orchestrator_gateway_and_engine_despite_an_engine_kill(
     collector: Collector,
     home: Path,
     small_models_dir: Path,

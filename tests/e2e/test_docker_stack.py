@@ -47,7 +47,7 @@ def stack(
 
 
 @pytest.mark.parametrize("service", ["orchestrator", "nightly"])
-def test_container_runs_under_its_limit_and_not_as_root(stack, service: str):
+def test_container_runs_with_its_memory_limit_and_not_as_root(stack, service: str):
     found = container(stack, service)
     assert found["HostConfig"]["Memory"] == LIMIT_BYTES
     assert found["HostConfig"]["MemorySwap"] == LIMIT_BYTES, "else it may take as much again in swap"
@@ -101,7 +101,7 @@ def _knowledge_idle(stack) -> bool:
     return "0 changed, 0 deleted, 0 chunks embedded" in json.dumps(cycles[0])
 
 
-def test_killed_engine_and_hung_gateway_are_recovered_at_the_containers_request(stack):
+def test_killed_engine_and_hung_gateway_are_recovered_at_the_request_of_the_orchestrator_container(stack):
     gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
     before = len(stack.journal("recovery_requested"))
     os.kill(gateway, signal.SIGSTOP)  # hung: it holds the port and answers nobody

@@ -115,7 +115,7 @@ def run(stack, models: Models) -> Run:
     return run
 
 
-def test_all_tasks_end_done_once_across_kills(stack, run: Run):
+def test_all_tasks_end_done_and_none_is_duplicated_although_containers_are_killed(stack, run: Run):
     tasks = _tasks(stack)
     assert len(tasks) == TASKS and {task["id"] for task in tasks} == set(run.ids.values())
     failed = [task for task in tasks if task["state"] != "done"]

@@ -56,7 +56,7 @@ def stack(
     return stack
 
 
-def test_up_when_finished_names_the_addresses(stack):
+def test_up_prints_the_port_of_each_service_when_it_finishes(stack):
     for port in (stack.mlx_port, stack.agent_port, stack.orchestrator_port):
         assert str(port) in stack.up_output
     assert "natively" in stack.up_output
@@ -81,7 +81,7 @@ def test_up_repeated_without_changes_starts_no_second_process(stack):
     assert commands(stack) == before
 
 
-def test_up_with_a_changed_setting_applies_it(stack):
+def test_up_with_a_changed_setting_replaces_the_agent_in_place_and_restarts_the_gateway(stack):
     agent, gateway = stack.pid("agent"), stack.pid("mlx_server")
     stack.env["VESTAL_MLX__MAX_RUNNING"] = "4"
     changed = stack.vestal("up")
@@ -136,7 +136,7 @@ def test_page_shows_the_incident_of_an_engine_killed_under_load(stack):
         assert page.errors() == []
 
 
-def test_engine_killed_during_an_answer_restarts_and_the_answer_is_complete(stack):
+def test_killed_engine_is_restarted_and_the_next_request_gets_the_complete_answer(stack):
     whole = stack.mlx("/api/chat", ASK).body["message"]["content"]
     first = stack.pid("mlx_engine")
     os.kill(first, signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_gateway_that_is_killed_is_restarted_and_only_one_engine_runs(stack):
     assert len(engines) == 1
 
 
-def test_agent_killed_leaves_the_rest_running_and_the_next_adopts_it(stack):
+def test_killed_agent_leaves_gateway_and_engine_running_and_the_next_agent_adopts_them(stack):
     agent, gateway, engine = (stack.pid(name) for name in ("agent", "mlx_server", "mlx_engine"))
     os.kill(agent, signal.SIGKILL)
     assert stack.mlx("/api/chat", ASK).status == 200

@@ -122,7 +122,7 @@ def test_harmless_requests_never_fail_however_often_engines_are_killed_at_random
 
 @given(seed=SEEDS, harmless=st.integers(1, 6), kills=st.integers(1, 10))
 @settings(max_examples=60, deadline=None)
-def test_harmless_requests_never_fail_although_each_replay_is_killed_many_times(
+def test_harmless_requests_never_fail_although_many_engines_are_killed_while_replaying_them(
     seed: int, harmless: int, kills: int
 ):
     simulation = Simulation(seed, harmless, [], EngineDeath.UNKNOWN_KILL, 0.2, length=40)

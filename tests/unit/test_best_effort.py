@@ -86,7 +86,7 @@ def _calls(name: str) -> list[tuple[int, str]]:
     return list(_writes(ast.parse((REPO / name).read_text())))
 
 
-def test_long_running_programs_write_only_through_best_effort():
+def test_long_running_programs_write_files_and_logs_only_through_the_best_effort_package():
     """On a full disk, a `print` once ended the gateway and each restart of it, and a PID file the agent."""
     found = []
     for path in _sources():
@@ -102,7 +102,7 @@ def test_every_listed_exception_to_the_best_effort_rule_is_still_needed():
 
 
 @pytest.mark.parametrize(("name", "function"), STARTS.items())
-def test_every_long_running_program_protects_its_output_before_anything_else(name: str, function: str):
+def test_every_long_running_program_calls_output_protect_before_anything_else(name: str, function: str):
     tree = ast.parse((REPO / name).read_text())
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     (start,) = (node for node in functions if node.name == function)

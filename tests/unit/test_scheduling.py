@@ -18,6 +18,6 @@ def test_each_file_in_the_table_of_slow_tests_exists(repo):
     assert slow and not [path for path in slow if not (repo / "tests" / path).exists()]
 
 
-def test_schedule_puts_lanes_first_then_long_files_then_other_files_and_unit_tests_last():
+def test_schedule_begins_serialized_tests_first_then_long_files_then_others_and_unit_tests_last():
     scopes = ["tests/unit/test_locks.py", "tests/component/test_tracing.py", ORDER[0], "engine"]
     assert sorted(scopes, key=rank_of) == list(reversed(scopes))

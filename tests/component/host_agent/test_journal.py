@@ -123,7 +123,7 @@ def test_journal_damaged_while_open_is_replaced_by_an_empty_one(home: Path):
     journal.close()
 
 
-def test_journal_deleted_while_open_is_created_again_and_its_numbers_continue(home: Path):
+def test_journal_deleted_while_open_is_created_again_and_continues_its_entry_numbers(home: Path):
     path = home / "journal.db"
     _filled(path, 10)
     journal = Journal(path)

@@ -213,7 +213,7 @@ async def test_recover_request_with_a_chunked_body_over_64_kib_is_413(served):
     await refused(reply, 413)
 
 
-async def test_listener_refuses_an_unknown_address_method_or_recovery_run_in_json(served):
+async def test_listener_refuses_an_unknown_address_method_or_recovery_run_with_a_json_error(served):
     await refused(await served.client.get("/nowhere"), 404)
     reply = await served.client.get("/recover")
     await refused(reply, 405)

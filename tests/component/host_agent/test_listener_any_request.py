@@ -64,7 +64,7 @@ def request(method: str, path: str, headers: dict[str, str | None], body: bytes)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def test_listener_answers_any_request_without_the_token_and_does_nothing_for_it(agent):
+def test_listener_refuses_any_tokenless_request_to_a_protected_path_without_side_effects(agent):
     agent.start()
     token = (agent.home / "token").read_text().strip()
     gateway = agent.gateway()

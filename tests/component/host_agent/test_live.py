@@ -96,7 +96,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_live_stream_sends_status_and_requests_at_once_and_changes_within_1500_ms(live):
+async def test_live_stream_sends_status_and_requests_at_once_and_each_change_within_1500_ms(live):
     async with page(live) as one:
         await one.until(lambda newest: {"status", "requests"} <= set(newest))
         assert one.newest["status"]["services"]["ollama"]["state"] == "ready"

@@ -179,7 +179,7 @@ async def test_apprise_notification_to_a_silent_server_fails_at_the_time_limit(f
             await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)
 
 
-async def test_notifier_reports_an_incident_that_lasts_a_minute_and_sleeps_if_it_has_no_channels(
+async def test_notifier_reports_an_incident_after_a_minute_and_stays_idle_if_no_channel_is_configured(
     tmp_path: Path,
 ):
     journal, sent = Journal(tmp_path / "journal.db"), list[Notice]()

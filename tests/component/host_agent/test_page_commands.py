@@ -70,7 +70,7 @@ async def test_clients_route_is_502_with_the_remedy_if_the_gateway_does_not_answ
     assert "`vestal up` starts it" in error["message"]
 
 
-async def test_doctor_route_gives_a_fault_with_a_known_remedy_an_action_and_other_findings_null():
+async def test_doctor_route_returns_an_action_for_a_fault_with_a_known_remedy_and_null_for_other_findings():
     findings = [
         {
             "name": "services",
@@ -110,7 +110,7 @@ async def test_page_command_that_prints_no_json_raises_an_error_with_its_last_li
     ("state", "event"),
     [(State.OPEN, "restarted"), (State.FAILED, "restarted"), (State.READY, "start_failed")],
 )
-async def test_start_route_of_the_engine_restarts_the_gateway_only_if_the_engine_is_open_or_failed(
+async def test_engine_start_route_restarts_the_gateway_only_if_the_engine_failed_or_has_an_open_breaker(
     listening, state: State, event: str
 ):
     """Earlier, only `vestal recover --reset` could start an engine at once whose breaker was open."""

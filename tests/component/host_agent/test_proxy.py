@@ -156,7 +156,7 @@ async def test_proxy_passes_on_a_body_up_to_its_limit_and_answers_413_to_a_large
         ("GET", "/orchestrator/health", 502, "upstream_refused"),
     ],
 )
-async def test_proxy_refuses_a_path_or_method_outside_its_table_with_one_sentence(
+async def test_proxy_refuses_a_path_or_method_outside_its_allowlist_with_a_one_sentence_error(
     proxied, method, path, status, code
 ):
     url = URL(f"{proxied.base}{path}", encoded=True)

@@ -25,7 +25,9 @@ async def store(tmp_path: Path):
     made.stop()
 
 
-async def test_socket_store_holds_a_listening_socket_open_until_another_set_replaces_it(store, tmp_path):
+async def test_socket_store_keeps_a_listening_socket_open_until_its_set_of_sockets_is_replaced(
+    store, tmp_path
+):
     listening = acceptor.bind("127.0.0.1", 0)
     address = listening.getsockname()
     path = tmp_path / "s"

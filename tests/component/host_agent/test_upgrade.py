@@ -124,7 +124,7 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     agent.until(left, "the older gateways end")
 
 
-def test_make_up_after_a_change_of_agent_settings_replaces_the_agent_alone_and_only_once(
+def test_make_up_with_changed_agent_settings_replaces_only_the_agent_and_only_the_first_time(
     agent, monkeypatch, capsys
 ):
     gateway = agent.start("--hands-over").gateway()

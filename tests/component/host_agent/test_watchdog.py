@@ -127,7 +127,7 @@ def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):
     assert "nothing restarts it" in shown["detail"]
 
 
-def test_agent_run_by_a_service_manager_says_so_and_ends_an_earlier_agents_watchdog(home: Path):
+def test_agent_run_by_a_service_manager_names_it_as_restarter_and_ends_a_leftover_watchdog(home: Path):
     """A watchdog beside a service manager would start a second agent."""
     config = load({"VESTAL_HOME": str(home)})
     config.home.prepare()

@@ -42,7 +42,7 @@ def start(orchestrator: Make, mlx: StandIn, hook: StandIn, ollama_port: int) -> 
     ).start()
 
 
-def test_backend_that_never_answered_is_posted_once_and_then_counts_as_absent_until_it_answers(
+def test_backend_that_never_answered_is_reported_to_the_webhook_once_and_is_absent_until_it_answers(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook, port = children("webhook_listener.py", "--token", TOKEN), free_port()
@@ -65,7 +65,7 @@ def test_backend_that_never_answered_is_posted_once_and_then_counts_as_absent_un
     one.cycle("ollama down")
 
 
-def test_backend_that_never_answered_counts_as_down_while_the_webhook_fails(
+def test_backend_that_never_answered_counts_as_down_until_the_webhook_accepts_the_report(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)

@@ -109,7 +109,7 @@ def test_cycle_after_a_backend_returns_embeds_the_skipped_files(
     assert cycle["trigger"] == "mlx is healthy"
 
 
-def test_cycle_whose_webhook_answers_manual_stop_reports_it_each_time_and_posts_only_once(
+def test_each_cycle_reports_a_backend_stopped_by_hand_but_only_the_first_calls_the_webhook(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], llm: StandIn
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)

@@ -24,7 +24,7 @@ def write(tmp_path: Path, agent: str = "docs", **files: str) -> Path:
     return folder
 
 
-def test_knowledge_search_without_an_embedding_backend_finds_by_words_and_says_so(
+def test_knowledge_search_without_an_embedding_backend_uses_word_search_and_reports_the_fallback(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")

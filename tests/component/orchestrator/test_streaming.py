@@ -35,19 +35,19 @@ async def ask(one: LlmClient) -> str:
     return await one.chat("smollm2:135m", ASKED, 64)
 
 
-async def test_host_that_streams_its_answer_slowly_is_waited_for(session, llm: StandIn):
+async def test_model_host_that_streams_its_answer_slowly_does_not_time_out(session, llm: StandIn):
     llm.control(word_s=0.4)  # 7 words take longer together than any single silence may
     assert await ask(client(session, llm)) == SAID
     assert llm.calls("/api/chat")[0]["stream"] is True
 
 
-async def test_host_that_stalls_in_the_middle_of_an_answer_fails_the_call(session, llm: StandIn):
+async def test_model_host_that_stalls_in_the_middle_of_an_answer_fails_the_call(session, llm: StandIn):
     llm.control(mode="stall")
     with pytest.raises(BackendUnavailable, match="in the middle of its answer"):
         await ask(client(session, llm))
 
 
-async def test_host_suspended_before_its_first_token_fails_the_call_long_before_the_time_limit(
+async def test_model_host_suspended_before_its_first_token_fails_the_call_long_before_the_time_limit(
     session, llm: StandIn
 ):
     patient = SilenceLimits(first_s=3600, next_s=3600, check_s=0.1, misses=1)
@@ -58,7 +58,7 @@ async def test_host_suspended_before_its_first_token_fails_the_call_long_before_
         await ask(one)
 
 
-async def test_host_that_does_not_begin_its_answer_in_time_fails_the_call(session, llm: StandIn):
+async def test_model_host_that_does_not_begin_its_answer_in_time_fails_the_call(session, llm: StandIn):
     llm.control(delay_s=30)
     with pytest.raises(BackendUnavailable, match="before the first token"):
         await ask(client(session, llm))
@@ -72,7 +72,7 @@ async def test_host_that_does_not_begin_its_answer_in_time_fails_the_call(sessio
         ("drop", BackendUnavailable, "did not answer"),
     ],
 )
-async def test_host_that_breaks_off_its_answer_fails_the_call_with_a_retryable_error(
+async def test_model_host_that_breaks_off_its_answer_fails_the_call_with_a_retryable_error(
     session, llm: StandIn, mode: str, kind: type[BackendError], words: str
 ):
     llm.control(mode=mode)
@@ -82,7 +82,7 @@ async def test_host_that_breaks_off_its_answer_fails_the_call_with_a_retryable_e
 
 
 @pytest.mark.parametrize("mode", ["cut", "fail", "drop"])
-def test_task_whose_host_breaks_off_its_answer_is_retried_and_gets_the_whole_answer(
+def test_task_whose_model_host_breaks_off_its_answer_is_retried_and_gets_the_whole_answer(
     shared: Orchestrator, shared_llm: StandIn, mode: str
 ):
     before = len(shared_llm.calls("/api/chat"))

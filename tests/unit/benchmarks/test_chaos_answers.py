@@ -25,11 +25,11 @@ WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book besid
         (WANTED[:20] + "something quite different follows here", TextVerdict.DIFFERENT),
     ],
 )
-def test_chaos_judge_tells_lost_repeated_and_different_text_of_an_answer_apart(got, verdict):
+def test_chaos_judge_distinguishes_lost_repeated_and_different_text_in_an_answer(got, verdict):
     assert judge(got, True, WANTED) is verdict
 
 
-def test_chaos_judge_counts_an_answer_without_an_end_as_lost_text():
+def test_chaos_judge_counts_an_unfinished_answer_with_the_whole_text_as_lost_text():
     assert judge(WANTED, False, WANTED) is TextVerdict.LOST
 
 
@@ -101,7 +101,7 @@ def test_chaos_requests_are_equal_for_equal_seeds_and_cover_every_route():
     assert {ask.streams for ask in asks} == {True, False}
 
 
-def test_chaos_clients_of_each_kind_of_request_resume_by_id_and_by_key_in_turn():
+def test_chaos_clients_resume_each_kind_of_request_both_by_id_and_by_idempotency_key():
     kinds = [ask.path + str("tools" in ask.body) for ask in make_requests(36, seed=1)]
     ways = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
     assert ways == {(kind, by_id) for kind in kinds for by_id in (True, False)}

@@ -108,20 +108,22 @@ async def test_chaos_client_after_a_cut_off_stream_resumes_by_id_at_the_first_mi
     assert back == Comebacks(cut_off=1, by_id=1, by_key=0)
 
 
-async def test_chaos_client_after_a_cut_off_stream_asks_again_by_key_and_repeats_no_text(server, ask):
+async def test_chaos_client_repeats_a_cut_off_request_by_its_idempotency_key_without_doubled_text(
+    server, ask
+):
     answer, back, _ = await ask(server[1], BY_KEY)
     assert (answer.text, answer.finished, answer.fault) == ("".join(TEXTS), True, "")
     assert server[0].asked == [("POST", "key-1"), ("POST", "key-1")]
     assert back == Comebacks(cut_off=1, by_id=0, by_key=1)
 
 
-async def test_chaos_client_asks_a_busy_server_again_and_counts_each_refusal(server, ask):
+async def test_chaos_client_retries_a_busy_server_and_counts_each_refusal(server, ask):
     server[0].busy = 2
     answer, _, refusals = await ask(server[1], BY_KEY)
     assert (answer.text, refusals) == ("".join(TEXTS), ["busy", "busy"])
 
 
-async def test_chaos_client_asks_an_absent_server_until_its_timeout_and_counts_each_refusal(ask):
+async def test_chaos_client_retries_an_unreachable_server_until_its_timeout_and_counts_each_refusal(ask):
     answer, _, refusals = await ask(f"http://127.0.0.1:{unused_port()}", BY_ID, timeout_s=0.25)
     assert not answer.finished and "no end within 0.25 s" in answer.fault
     assert set(refusals) == {"refused"} and len(refusals) >= 2

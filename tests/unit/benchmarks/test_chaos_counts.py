@@ -24,7 +24,7 @@ OPTIONS = {"requests": 3, "seed": 1}
 # --- the plan ---
 
 
-def test_chaos_plan_takes_victims_in_turn_and_ends_half_of_the_engines_by_sigkill():
+def test_chaos_plan_kills_each_victim_equally_often_and_half_of_the_engines_by_sigkill():
     made = plan(40, (ENGINE, GATEWAY, AGENT, TOGETHER), upgrades=0, seed=1)
     assert Counter(each.what for each in made) == {ENGINE: 10, GATEWAY: 10, AGENT: 10, TOGETHER: 10}
     methods = Counter(each.method for each in made if each.what == ENGINE)
@@ -50,7 +50,7 @@ def test_chaos_kills_fall_due_evenly_over_the_requests_and_before_the_last_one()
 # --- pauses ---
 
 
-def test_pause_of_a_stream_after_a_kill_is_its_longest_gap_until_the_next_engine_serves():
+def test_pause_of_a_stream_after_an_engine_kill_is_its_longest_gap_before_the_engine_is_replaced():
     deaths = Deaths()
     deaths.add(Death("engine TERM", at=10.0, replaced_at=13.0))
     assert [(cause, round(s, 3)) for cause, s in deaths.pauses([9.0, 10.1, 13.5, 20.0])] == [
@@ -60,7 +60,7 @@ def test_pause_of_a_stream_after_a_kill_is_its_longest_gap_until_the_next_engine
     assert list(deaths.pauses([8.0, 9.0])) == []  # it was at its end
 
 
-def test_pause_of_a_stream_spanning_two_kills_is_counted_once_with_several_causes():
+def test_gap_of_a_stream_that_spans_two_kills_is_one_pause_with_the_cause_several_at_once():
     deaths = Deaths()
     deaths.add(Death("engine KILL", at=10.0, replaced_at=11.0))
     deaths.add(Death("gateway KILL", at=12.0, replaced_at=13.0))
@@ -111,7 +111,7 @@ def test_chaos_tally_fails_with_one_lost_or_repeated_answer(verdict):
     assert list(tally.failures(least_equal=0.5)) == [f"1 {verdict}"]
 
 
-def test_chaos_tally_fails_with_too_few_equal_texts_or_with_a_kill_without_effect():
+def test_chaos_tally_fails_if_too_few_texts_are_equal_or_a_kill_had_no_effect():
     tally = _tally()
     assert list(tally.failures(least_equal=0.999)) == ["66.67% equal, less than 99.9%"]
     tally.of("gateway KILL").without_effect = 1
@@ -157,7 +157,7 @@ def test_chaos_run_without_a_saved_file_starts_from_zero(tmp_path):
     assert (loaded.tally.sent, loaded.texts) == (0, [])
 
 
-def test_saved_chaos_run_with_other_options_is_refused_and_the_error_names_its_options(tmp_path):
+def test_chaos_run_with_options_unlike_the_saved_run_is_refused_naming_the_saved_options(tmp_path):
     path = tmp_path / "state.json"
     state.save(path, OPTIONS, State())
     with pytest.raises(StateError, match="requests=3 seed=1"):
@@ -165,7 +165,7 @@ def test_saved_chaos_run_with_other_options_is_refused_and_the_error_names_its_o
 
 
 @pytest.mark.parametrize("text", ["", '{"options"', "[]", json.dumps({"options": OPTIONS, "tally": {}})])
-def test_saved_chaos_file_that_is_truncated_or_foreign_is_refused_with_the_remedy(tmp_path, text):
+def test_saved_chaos_file_that_is_truncated_or_of_another_format_is_refused_with_the_remedy(tmp_path, text):
     path = tmp_path / "state.json"
     path.write_text(text)
     with pytest.raises(StateError, match="delete it, or name another file"):

@@ -115,7 +115,7 @@ def test_token_gaps_that_overlap_the_prefill_of_another_prompt_are_counted_separ
     assert alone == [1, 1] and beside == [3, 4]
 
 
-def test_stream_silent_during_the_prefill_of_another_prompt_has_one_gap_up_to_its_end():
+def test_stream_silent_during_the_prefill_of_another_prompt_has_one_gap_until_the_prefill_ends():
     assert split([0, 1], arrived_at=2, first_at=8) == ([1], [7])
 
 
@@ -129,7 +129,7 @@ def read(*lines: bytes) -> Answer:
     return answer
 
 
-def test_benchmark_client_reads_a_stream_whose_parts_lack_finish_reason():
+def test_benchmark_client_reads_a_stream_with_finish_reason_in_its_last_chunk_only():
     """rapid-mlx 0.10 and fusion-mlx leave `finish_reason` out of all parts but the last."""
     answer = read(
         b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n',

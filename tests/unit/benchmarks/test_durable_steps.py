@@ -15,7 +15,7 @@ from orchestrator.tasks import workflow
 from orchestrator.tasks.steps import Steps
 
 
-def test_measured_task_with_idle_steps_runs_the_plan_retrieve_and_answer_steps():
+def test_benchmark_task_with_no_op_steps_runs_the_plan_retrieve_and_answer_steps():
     idle = IdleSteps()
     done = asyncio.run(workflow.work({"goal": "g", "agents": []}, cast(Steps, idle), _directly, 2))
     assert done["answer"] == "An answer."
@@ -39,7 +39,7 @@ def test_measured_orchestrator_that_dies_is_logged_as_failed_with_its_message():
     ]
 
 
-def test_measuring_program_that_fails_is_logged_as_failed_in_each_of_its_rows(
+def test_orchestration_benchmark_that_fails_is_logged_as_a_failure_in_each_of_its_rows(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(durable, "TASKS", "none")

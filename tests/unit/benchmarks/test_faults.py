@@ -51,7 +51,7 @@ def exited(entry: Entry) -> bool:
 # --- served again ---
 
 
-def test_recovery_time_without_an_interruption_is_the_time_of_one_answer():
+def test_recovery_time_without_an_outage_is_the_response_time_of_the_first_request_after_the_fault():
     got = outcome(observed(*steady(FAULT_AT, UNTIL)), exited)
     assert got.served_again_s == pytest.approx(TAKES_S)
 
@@ -98,14 +98,14 @@ def test_recovery_time_of_a_service_that_never_answers_again_is_none():
     assert got.served_again_s is None, "it served for a while and then no more"
 
 
-def test_recovery_time_counts_an_answer_that_ends_after_the_observation():
+def test_recovery_time_is_known_if_the_first_new_answer_arrives_after_the_observation_ends():
     """On a busy machine the last probes outlasted the observation, and the table wrongly said "never"."""
     found = [*steady(FAULT_AT, UNTIL - 4), *requests([UNTIL - 4], [UNTIL + 1])]
     got = outcome(observed(*found), exited)
     assert got.served_again_s == pytest.approx(UNTIL + 1 - found[-2].ended_at)
 
 
-def test_recovery_time_ignores_silence_no_longer_than_before_the_fault():
+def test_gap_between_answers_no_longer_than_before_the_fault_is_not_counted_as_an_outage():
     slow = requests([90.0, 93.0, 96.0], [92.9, 95.9, 98.9])
     late = requests([101.0, 104.0], [103.9, 106.9])
     found = Try("mlx", 90.0, FAULT_AT, 108.0, [*slow, *late], ())
@@ -130,7 +130,7 @@ def test_detection_time_of_a_fault_ends_with_the_first_journal_event_after_it(
     assert got.noticed_s == pytest.approx(min(noticed))
 
 
-def test_detection_time_of_a_fault_without_an_event_is_none_unless_observed_otherwise():
+def test_detection_time_of_a_fault_without_a_journal_event_is_the_separately_observed_time_or_none():
     assert outcome(observed(), exited).noticed_s is None
     assert outcome(observed(noticed_at=FAULT_AT + 0.25), exited).noticed_s == pytest.approx(0.25)
 
@@ -146,7 +146,7 @@ def test_lost_and_cut_off_requests_are_counted_if_they_end_after_the_fault(
     assert got.cut_offs == sum(each.cut_offs for each in touched)
 
 
-def test_actors_of_a_repair_are_listed_once_in_order_of_action_with_a_person_last():
+def test_actors_of_a_repair_are_listed_once_each_in_order_of_action_and_a_helping_person_last():
     entries = [
         Entry(FAULT_AT + 3, "mlx_server", "answers_taken_up"),
         Entry(FAULT_AT + 1, "mlx_server", "child_restarting"),
@@ -193,7 +193,7 @@ def test_fault_table_counts_every_try_and_shows_a_missing_recovery_time_as_never
     assert (cells[4] == "never") == math.isinf(table.percentile(times, 0.5))
 
 
-def test_fault_table_gives_the_reason_for_an_unmeasured_fault_and_omits_other_benchmarks():
+def test_fault_table_shows_why_a_fault_was_not_measured_and_omits_rows_of_other_benchmarks():
     found = [table.failure("container_kill", table.SERVED, 1, "no Docker engine answers")]
     other = Figure("serving/ttft", "vestal", 1.0)
     line = table.markdown([other, *found]).splitlines()[2]

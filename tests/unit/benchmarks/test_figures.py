@@ -16,7 +16,7 @@ def figure(row: str = "serving/tokens_per_s/4", subject: str = "vestal", value: 
     return Figure(row, subject, value, "tok/s", "higher", round=1, at=1_800_000_000)
 
 
-def test_benchmark_figure_is_written_as_one_line_of_json_with_the_agreed_fields():
+def test_benchmark_figure_is_written_as_one_json_line_with_row_subject_value_unit_and_round():
     stream = io.StringIO()
     write(stream, figure())
     assert json.loads(stream.getvalue()) == {
@@ -43,7 +43,7 @@ def test_half_written_last_line_of_a_figures_file_is_ignored(tmp_path: Path):
     assert read(file) == [figure()]
 
 
-def test_invalid_line_of_a_figures_file_is_named_by_its_number(tmp_path: Path):
+def test_invalid_line_of_a_figures_file_raises_value_error_with_its_line_number(tmp_path: Path):
     file = tmp_path / "figures.jsonl"
     file.write_text(to_line(figure()) + '{"row": "x"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):

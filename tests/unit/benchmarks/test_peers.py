@@ -89,7 +89,7 @@ def test_compared_program_that_never_answers_is_killed_after_its_start_timeout()
         ("x" * 1000, None, "It still runs; its log ends: " + "x" * 300),
     ],
 )
-def test_reported_end_of_a_dead_program_quotes_its_last_error_or_its_last_log_line(
+def test_failure_message_of_a_compared_program_gives_its_exit_status_and_last_error_or_log_line(
     log: str, returncode: int | None, expected: str
 ):
     assert last_words(log, returncode) == expected
@@ -117,7 +117,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_environment_of_a_compared_program_is_installed_then_found_outdated_then_removed(folder: Path):
+def test_environment_of_a_compared_program_becomes_outdated_when_its_pinned_versions_change(folder: Path):
     fake = Environment("fake", "bin/fake", ("fake.txt",), filled)
     assert fake.why_not() == "It is not installed; run `python -m benchmarks.peers install fake`."
     fake.install(lambda line: None)
@@ -128,7 +128,7 @@ def test_environment_of_a_compared_program_is_installed_then_found_outdated_then
     assert (fake.path(), fake.version()) == (None, "")
 
 
-def test_environment_whose_installation_fails_reports_the_reason_later(folder: Path):
+def test_environment_whose_installation_failed_gives_that_failure_as_the_reason_it_is_unusable(folder: Path):
     fake = Environment("fake", "bin/fake", ("fake.txt",), refused)
     with pytest.raises(InstallError):
         fake.install(lambda line: None)
@@ -219,7 +219,7 @@ def test_compared_fusion_mlx_gets_the_model_in_its_own_models_folder(
 # --- the model ---
 
 
-def test_attention_rows_written_to_gguf_are_restored_by_the_gguf_reader():
+def test_attention_rows_interleaved_for_gguf_are_put_back_in_order_by_the_gguf_reader():
     from mlx_server.model_store.gguf.weights import _row_order
 
     rows = np.arange(24 * 3, dtype=np.float32).reshape(24, 3)

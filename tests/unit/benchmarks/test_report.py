@@ -76,7 +76,7 @@ def test_report_row_with_a_zero_has_a_winner_but_no_ratio(ours: int, theirs: int
     assert found is not None and (found.ratio, found.won, found.lost) == (None, won, lost)
 
 
-def test_report_row_where_vestal_failed_and_a_competitor_did_not_is_lost():
+def test_report_counts_a_row_where_vestal_failed_but_a_competitor_did_not_as_lost_by_vestal():
     found = compare(only_row([Figure(SPEED, "vestal", failed="It died."), *speeds("peer", 5)]))
     assert found is not None and found.lost
 
@@ -93,7 +93,7 @@ def test_report_table_shows_median_spread_ratio_and_the_reason_for_a_lost_row():
     assert f"- `{SPEED}` is lost to llama-cpp-python: Its kernels are its own." in table
 
 
-def test_report_names_each_lost_row_for_which_no_reason_is_written():
+def test_report_names_each_row_that_vestal_lost_without_a_written_reason():
     rows = rows_of(speeds("vestal", 10) + speeds("ollama", 22))
     assert lost_without_reason(rows, []) == [SPEED]
     assert lost_without_reason(rows, [Reason(SPEED, "because", against="llama*")]) == [SPEED]
@@ -169,7 +169,7 @@ def test_report_omits_charts_for_which_a_run_has_no_figures():
     assert list(svg_files(speeds("vestal", 10) + speeds("peer", 5))) == ["tokens_per_s.svg"]
 
 
-def test_readme_block_shows_its_charts_with_their_values_in_words():
+def test_readme_block_shows_its_charts_with_their_values_as_alternative_text():
     figures = [
         Figure(KILLED.groups[0][1], "vestal", 1.7, "s", "lower"),
         Figure(KILLED.noted, "vestal", 0.0, "requests", "lower"),
@@ -203,7 +203,7 @@ def test_reasons_for_lost_rows_are_whole_sentences():
     assert all(reason.because.strip().endswith(".") for reason in load())
 
 
-def test_charts_of_several_runs_show_each_scenario_of_the_last_run_that_has_it():
+def test_published_charts_show_each_scenario_from_the_newest_run_that_measured_it():
     def run(name: str, *scenarios: str) -> Stored:
         return Stored(
             name, [Figure(f"{name}/{each}", "vestal", 1.0, scenario=each) for each in scenarios], {}, {}

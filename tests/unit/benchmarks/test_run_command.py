@@ -58,7 +58,7 @@ def test_benchmark_command_continues_an_unfinished_full_run(tmp_path: Path, perf
     [("abc", DONE, []), ("older", OUT_OF_TIME, []), ("abc", OUT_OF_TIME, ["--new"])],
     ids=["it is whole", "the program has changed", "a new one is asked for"],
 )
-def test_benchmark_command_starts_a_new_full_run_if_finished_changed_or_asked(
+def test_benchmark_command_starts_a_new_full_run_if_the_last_is_finished_or_outdated_or_on_request(
     tmp_path: Path, performed: list[tuple[str, Any]], version: str, ended: str, arguments: list[str]
 ):
     stored(tmp_path, version, ended)
@@ -68,7 +68,7 @@ def test_benchmark_command_starts_a_new_full_run_if_finished_changed_or_asked(
     assert latest is not None and latest.name == performed[0][0]
 
 
-def test_benchmark_command_with_resume_continues_a_full_run_of_another_version_and_notes_it(
+def test_benchmark_command_with_resume_continues_a_run_of_another_version_and_records_both_versions(
     tmp_path: Path, performed: list[tuple[str, Any]]
 ):
     stored(tmp_path, "older", OUT_OF_TIME)

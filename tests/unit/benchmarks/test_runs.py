@@ -145,7 +145,9 @@ def test_scenario_that_exceeds_its_time_budget_is_interrupted(
     assert interrupted == [process] and run.ends()["speed"].ended == OUT_OF_TIME
 
 
-def test_scenario_that_resumes_by_itself_is_asked_for_all_rounds_and_keeps_its_figures(run: RunFolder):
+def test_interrupted_scenario_that_resumes_itself_is_started_with_all_rounds_and_keeps_its_figures(
+    run: RunFolder,
+):
     """The tries do not go round by round: one group of faults may have all rounds, and the next one none."""
     with run.figures_file.open("w") as file:
         for number in (1, 2, 3):
@@ -157,7 +159,7 @@ def test_scenario_that_resumes_by_itself_is_asked_for_all_rounds_and_keeps_its_f
     assert sum(figure.row == "faults/kill/lost" for figure in run.figures()) == 3
 
 
-def test_scenario_without_quick_seconds_is_omitted_from_a_quick_run(run: RunFolder):
+def test_scenario_with_a_quick_time_budget_of_zero_is_omitted_from_a_quick_run(run: RunFolder):
     asked: list[list[str]] = []
     perform(run, Order(QUICK), [replace(SPEED, quick_s=0)], starting(run, SPEED, asked))
     assert asked == [] and run.ends() == {}
@@ -171,7 +173,7 @@ def test_quick_run_limits_each_scenario_to_the_time_left_of_the_whole_run():
     assert Order(FULL).budget_s(slow, 5_000) == 300
 
 
-def test_quick_seconds_of_all_scenarios_fit_into_the_time_of_a_quick_run():
+def test_quick_time_budgets_of_all_scenarios_fit_into_the_time_of_a_quick_run():
     known = scenarios()
     assert known
     assert sum(scenario.quick_s for scenario in known.values()) <= QUICK_RUN_S - END_S

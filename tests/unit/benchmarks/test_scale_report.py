@@ -53,7 +53,7 @@ def test_scale_page_without_the_marker_for_a_table_is_refused():
         ('source: "mlx.max_running, the default"', 'source: ""', "source"),
     ],
 )
-def test_scale_parameter_that_is_unknown_or_without_a_source_is_refused_by_name(
+def test_scale_parameter_that_is_unknown_or_lacks_a_source_is_refused_with_an_error_that_names_the_key(
     tmp_path: Path, before: str, after: str, message: str
 ):
     other = tmp_path / "parameters.yaml"

@@ -45,7 +45,7 @@ def run(machines: int, routing: Routing, seed: int, *, has_failures: bool, rotat
 
 @settings(max_examples=25)
 @given(st.integers(1, 6), st.sampled_from(ROUTINGS), st.integers(0, 1000), st.booleans(), st.booleans())
-def test_simulated_request_finishes_exactly_once_whatever_dies(
+def test_simulated_request_finishes_exactly_once_whichever_engines_die(
     machines: int, make: Callable[[int], Routing], seed: int, has_failures: bool, rotated: bool
 ):
     fleet = run(machines, make(machines), seed, has_failures=has_failures, rotated=rotated)
@@ -148,7 +148,7 @@ def test_simulated_prompt_takes_longer_to_read_while_other_answers_run():
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), max_size=30))
-def test_simulated_prompt_cache_stays_within_its_size_and_evicts_ends_of_prompts_first(
+def test_simulated_prompt_cache_stays_within_its_size_and_evicts_suffixes_before_their_prefixes(
     prompts: list[list[int]],
 ):
     cache = PromptCache(1000)
@@ -161,7 +161,7 @@ def test_simulated_prompt_cache_stays_within_its_size_and_evicts_ends_of_prompts
     assert all(name.rpartition("/")[0] in held for name in held if "/" in name)
 
 
-def test_simulated_conversation_returns_to_the_machine_with_its_prefix_until_that_dies():
+def test_simulated_conversation_stays_on_the_machine_that_cached_its_prefix_until_that_machine_dies():
     fleet = Fleet(PARAMETERS, FleetSettings(3, 60, 0.0), Placement(3, 4))
     routing, nodes = Placement(3, 4), fleet.nodes
     for node in nodes:
@@ -197,7 +197,7 @@ def test_simulated_task_finishes_once_although_workers_die_and_repeats_for_equal
     assert all(task.calls >= len(task.calls_s) for task in workers.tasks)
 
 
-def test_simulation_with_more_workers_than_one_core_of_postgres_bears_is_refused():
+def test_simulation_with_more_workers_than_one_postgres_core_can_serve_is_refused():
     with pytest.raises(ValueError, match="one core of Postgres"):
         Workers(PARAMETERS.workers, 1000, share_of_calls=0.5, seconds=1)
 

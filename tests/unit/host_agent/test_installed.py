@@ -26,7 +26,7 @@ def test_running_service_is_outdated_if_its_code_or_settings_differ_from_the_ins
     assert comparison.why_outdated(running, "c1.s1") == why
 
 
-def test_outdated_services_are_only_known_running_ones_with_a_different_digest():
+def test_outdated_services_include_only_known_services_whose_running_digest_differs():
     running = {"agent": "c2.s1", "mlx_server": "c1.s1", "unknown": "x.y"}
     assert comparison.outdated(running, INSTALLED) == {"mlx_server": "its code has changed"}
 
@@ -72,7 +72,7 @@ def test_code_digest_changes_with_a_package_in_the_lock_file_and_with_no_other_p
     assert digests.code_digest("agent") != before
 
 
-def test_digest_with_other_settings_differs_but_has_the_same_code_part():
+def test_code_part_of_a_digest_does_not_change_with_the_settings():
     one, other = digests.digest("agent", "a"), digests.digest("agent", "b")
     assert one != other
     assert digests.code_of(one) == digests.code_of(other)

@@ -43,7 +43,7 @@ def test_status_page_files_are_at_most_200_kilobytes_in_all_when_compressed():
         ("vendor/uplot.LICENSE.txt", "text/plain; charset=utf-8"),
     ],
 )
-def test_status_page_file_has_its_content_type_a_content_security_policy_and_no_cache(
+def test_status_page_file_has_content_type_cache_control_and_content_security_policy_headers(
     name: str, content_type: str
 ):
     response = PAGE.response(request(), name)

@@ -60,7 +60,7 @@ def test_longest_context_fits_memory_and_the_next_longer_one_does_not(limit_gib)
     assert longest == 131072 or not fit(forecast, limit_gib * GIB, longest + 256).fits
 
 
-def test_contexts_shown_for_a_model_end_with_its_own_and_are_none_for_an_embedder():
+def test_context_lengths_shown_for_a_model_end_with_its_maximum_and_are_none_for_an_embedder():
     assert contexts_of(of("Qwen3-8B", 40960)) == [8192, 32768, 40960]
     assert contexts_of(of("Qwen3-8B", 2048)) == [2048]
     assert contexts_of(of("Qwen3-8B", 40960, embeds=True)) == []
@@ -79,7 +79,7 @@ def test_memory_fit_sentence_names_the_needed_memory_and_the_context(name, conte
     assert sentence(of(name, context_tokens), limit_gib * GIB) == said
 
 
-def test_memory_fit_sentence_of_a_model_that_fits_only_with_a_short_context_names_its_length():
+def test_memory_fit_sentence_of_a_model_that_fits_only_with_a_short_context_names_that_context():
     forecast = of("Llama-3.1-8B", 131072)
     limit_bytes = fit(forecast, 0, 4096).needed_bytes
     assert sentence(forecast, limit_bytes).startswith("fits only with a short context: ")

@@ -193,7 +193,7 @@ def test_kv_size_forecast_is_bounded_by_sliding_windows_only_if_mlx_lm_rotates_t
     assert kv_shape(listed, {}, 2).sliding_layers == 12
 
 
-def test_kv_size_forecast_of_latent_attention_counts_the_latent_vector_or_all_heads():
+def test_kv_size_forecast_of_latent_attention_counts_the_latent_or_all_heads_by_model_type():
     v3 = {
         "model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128,
         "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,

@@ -117,7 +117,7 @@ def test_message_with_a_long_text_is_unchanged_after_encoding_and_decoding():
     assert decode_op(encode(operation)) == operation
 
 
-def test_message_over_the_size_limit_is_not_encoded():
+def test_encode_of_a_message_over_the_size_limit_raises_protocol_error():
     with pytest.raises(ProtocolError, match=f"Generate: .*limit of {MAX_FRAME_BYTES}"):
         encode(Generate("a", "m", "text", prompt="a" * MAX_FRAME_BYTES))
 
@@ -145,7 +145,7 @@ def messages_with(value: dict) -> list:
 
 
 @pytest.mark.parametrize("levels", [MAX_NESTING, 100_000])
-def test_message_nested_too_deeply_is_not_encoded(levels):
+def test_encode_of_a_too_deeply_nested_message_raises_protocol_error(levels):
     for message in messages_with(nested(levels)):
         with pytest.raises(ProtocolError, match=f"JSON nested deeper than {MAX_NESTING}"):
             encode(message)
@@ -212,7 +212,7 @@ def can_be_added(operation) -> bool:
     return True
 
 
-def test_operation_whose_seed_does_not_fit_into_64_bits_is_not_prepared():
+def test_prepare_of_an_operation_whose_seed_does_not_fit_into_64_bits_raises_protocol_error():
     with pytest.raises(ProtocolError):
         prepare(Generate("", "m", "text", sampling=Sampling(seed=2**64)), "sampling")
 
@@ -231,19 +231,19 @@ def test_prepared_operation_can_be_completed_into_any_number_of_frames():
         assert sent == Generate(f"r{number}", "m", "text", prompt="hello", emitted=tuple(range(number)))
 
 
-def test_operation_that_leaves_no_room_for_the_tokens_of_its_answer_is_not_prepared():
+def test_prepare_of_an_operation_without_room_for_the_tokens_of_its_answer_raises_protocol_error():
     """A request resumed after a crash carries the tokens of its answer, and must still fit into a frame."""
     with pytest.raises(ProtocolError, match="for one request"):
         prepare(Generate("", "m", "text", prompt="a" * (MAX_FRAME_BYTES - 1000)), "id")
 
 
-def test_operation_nested_too_deeply_is_not_prepared_and_its_field_is_named():
+def test_prepare_of_a_too_deeply_nested_operation_raises_protocol_error_that_names_the_field():
     with pytest.raises(ProtocolError, match=f"^tools: JSON nested deeper than {MAX_NESTING} levels"):
         prepare(Generate("", "m", "chat", tools=(nested(955),)), "id")
 
 
 @pytest.mark.parametrize("foreign", [object(), b"bytes", {1, 2}, 1j, {(1, 2): 3}])
-def test_message_with_a_python_value_beyond_json_is_not_encoded(foreign):
+def test_encode_of_a_message_with_a_python_value_beyond_json_raises_protocol_error(foreign):
     """Some of mlx-lm's parsers evaluate a tool call's arguments as Python."""
     with pytest.raises(ProtocolError, match="Token: .* is not JSON"):
         encode(Token("a", 1, "", 0, tool_calls=(ToolCall("f", {"x": [foreign]}),)))
@@ -359,11 +359,11 @@ def test_vectors_are_unchanged_after_packing_and_unpacking(rows):
         ([], True),
     ],
 )
-def test_vectors_with_nan_or_infinity_are_not_finite(numbers, finite):
+def test_are_finite_is_false_for_vectors_with_nan_or_infinity(numbers, finite):
     assert protocol.are_finite(pack_vectors([numbers])) is finite
 
 
 @pytest.mark.parametrize(("text", "dim"), [("AAAA", 1), ("not base64!", 1), ("AAAAAA==", 0), ("AAAAAA==", 3)])
-def test_vectors_that_are_not_whole_rows_raise_protocol_error(text, dim):
+def test_vectors_of_invalid_base64_or_without_whole_rows_raise_protocol_error(text, dim):
     with pytest.raises(ProtocolError):
         unpack_vectors(text, dim)

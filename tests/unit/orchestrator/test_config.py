@@ -27,7 +27,7 @@ def test_backend_url_loses_its_path_and_an_empty_url_disables_the_backend():
     assert config.ollama_urls == ()
 
 
-def test_backend_urls_are_read_with_each_host_once():
+def test_backend_urls_setting_is_read_into_urls_without_repeated_hosts():
     config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()
@@ -40,7 +40,7 @@ def test_mac_llm_url_is_used_if_mlx_api_url_is_missing():
     assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_urls == ("http://h:1",)
 
 
-def test_loopback_url_in_a_container_becomes_the_host_gateway():
+def test_loopback_url_in_a_container_gets_the_configured_address_of_the_container_host():
     config = load(
         {
             **BASE,
@@ -118,12 +118,12 @@ def test_invalid_database_url_is_reported_without_its_password(bad: str):
     assert "secret" not in caught.value.message
 
 
-def test_agents_without_an_agents_file_are_only_the_lead_with_every_knowledge_folder():
+def test_without_an_agents_file_the_only_agent_is_the_lead_with_every_knowledge_folder():
     lead = agents.load(None, "m")["lead"]
     assert (lead.model, lead.folders) == ("m", None)
 
 
-def test_agents_in_the_agents_file_get_a_default_model_folders_and_search(tmp_path: Path):
+def test_agent_without_model_folders_or_search_in_the_agents_file_gets_the_defaults(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_text("agents:\n  reader: {role: a reader, prompt: Read., model: big}\n  other: {prompt: O.}\n")
     crew = agents.load(path, "small")

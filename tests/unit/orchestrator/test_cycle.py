@@ -53,13 +53,13 @@ def test_nightly_cycle_with_memory_near_the_limit_skips_the_knowledge_phase():
     assert "93%" in skipped.why
 
 
-def test_nightly_cycle_without_work_skips_phases_with_the_reason():
+def test_nightly_cycle_without_tasks_or_knowledge_folders_skips_those_phases():
     idle = facts(GOOD, tasks_waiting=0, knowledge_folders=0)
     assert planned(idle, CyclePhase.TASKS).why == "no task waits"
     assert not planned(idle, CyclePhase.KNOWLEDGE).run
 
 
-def test_backends_that_are_down_include_only_used_ones():
+def test_backend_that_is_unhealthy_counts_as_down_only_if_it_is_used():
     assert down(facts(GOOD, DEAD)) == ("ollama",)
     assert down(facts(GOOD, UNUSED)) == ()
 

@@ -141,7 +141,9 @@ def test_embedding_batch_size_shrinks_from_80_percent_memory_and_is_zero_from_90
 
 
 @given(st.integers(1, 512), st.floats(0, 2))
-def test_embedding_batch_size_at_any_memory_is_zero_only_from_the_pause_limit(wanted: int, fraction: float):
+def test_embedding_batch_size_is_zero_exactly_from_the_memory_limit_that_pauses_embedding(
+    wanted: int, fraction: float
+):
     size = batch_size(wanted, fraction)
     assert 0 <= size <= wanted
     assert (size == 0) == (fraction >= memory_guard.PAUSE_AT)

@@ -142,7 +142,7 @@ def test_chat_request_refused_by_the_gateway_fails_with_the_gateways_error_messa
     assert len(gateway.keys) == 1 and None not in gateway.keys
 
 
-def test_chat_stream_reports_the_cause_when_the_engine_dies(gateway: FakeGateway):
+def test_chat_stream_reports_the_cause_of_death_when_the_engine_dies(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
     while (happening := stream.happenings.get(timeout=20)) != EngineDied(7, "killed by SIGKILL"):

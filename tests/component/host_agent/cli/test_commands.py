@@ -38,7 +38,9 @@ def test_logs_command_prints_the_last_lines_each_with_its_service(vestal, home: 
 
 
 @pytest.mark.parametrize("mistake", [("--since", "soon"), ("--grep", "("), ("--lines", "-1")])
-def test_logs_command_with_an_invalid_option_value_fails_with_one_sentence(vestal, mistake: tuple[str, str]):
+def test_logs_command_with_an_invalid_option_value_prints_one_sentence_and_exits_with_64(
+    vestal, mistake: tuple[str, str]
+):
     done = vestal("logs", *mistake)
     assert done.returncode == 64
     assert mistake[1] in sentence(done)

@@ -205,7 +205,9 @@ class GatewayAnswers(BaseHTTPRequestHandler):
         pass
 
 
-def test_models_rm_asks_the_running_server_and_refuses_a_model_that_a_request_uses(tmp_path: Path):
+def test_models_rm_is_refused_while_requests_use_the_model_and_else_deletes_through_the_server(
+    tmp_path: Path,
+):
     store = tmp_path / "models"
     for name, more in (("mine:latest", {}), ("made:latest", {"preset": {"parent": "mine:latest"}})):
         folder = layout.installed_path(store, name)

@@ -96,7 +96,7 @@ async def _until_explained(containers: Containers, engine: FakeEngine, *events: 
             await asyncio.sleep(0.01)
 
 
-async def test_fresh_container_status_after_a_kill_waits_for_dockers_kill_event(
+async def test_uncached_container_status_after_a_kill_waits_for_dockers_kill_event(
     containers: Containers, engine: FakeEngine
 ):
     """Earlier, POST /recover right after `docker kill` said "cause unknown": the event came 1 s later."""
@@ -138,7 +138,7 @@ async def test_container_status_shows_the_cause_of_the_latest_death_and_not_of_a
     )
 
 
-async def test_fresh_container_status_shows_a_pause_that_began_after_the_cached_status(
+async def test_uncached_container_status_shows_a_pause_that_began_after_the_cached_status(
     containers: Containers, engine: FakeEngine
 ):
     """Earlier, POST /recover right after `docker pause` reported the container as healthy."""
@@ -158,7 +158,7 @@ async def test_unhealthy_event_of_a_container_requests_a_recovery_pass(
         assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"
 
 
-async def test_container_that_is_healthy_again_is_recorded_once_and_only_after_a_death(
+async def test_container_that_becomes_healthy_is_recorded_once_and_only_if_it_had_died(
     api: DockerApi, engine: FakeEngine, home: Path, monkeypatch
 ):
     monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)

@@ -107,7 +107,7 @@ def test_doctor_reports_a_read_only_disk_as_a_fault(tmp_path: Path):
     assert "cannot be written (Read-only file system)" in check_mounted_disk(tmp_path, "ro")
 
 
-def test_doctor_checks_a_disk_that_holds_several_folders_once(config: Config):
+def test_doctor_reports_one_finding_for_a_disk_that_several_folders_share(config: Config):
     assert [found.name for found in disk_full.diagnose(config)] == ["disk_full"]
 
 

@@ -100,7 +100,7 @@ async def test_doctor_finds_the_memory_kill_of_a_restarted_container_in_the_jour
     assert "killed by the kernel" in found.evidence
 
 
-async def test_doctor_memory_check_without_docker_mentions_that_and_reports_no_fault(configure):
+async def test_doctor_memory_check_without_docker_is_ok_and_states_that_docker_does_not_answer(configure):
     (found,) = await diagnosed(configure())
     assert found.level == "ok"
     assert "does not answer" in found.evidence
@@ -115,7 +115,7 @@ async def test_doctor_does_not_report_a_container_killed_for_memory_two_days_ago
     assert [found.level for found in await diagnosed(config)] == ["ok"]
 
 
-def test_kills_in_macos_memory_reports_skip_old_and_unreadable_reports(tmp_path: Path):
+def test_macos_memory_kills_are_read_from_recent_reports_and_not_from_old_or_unreadable_ones(tmp_path: Path):
     text = (RECORDED / "macos" / "jetsam.ips").read_text()
     for name, age_s in (
         ("JetsamEvent-2026-04-10-050526.ips", 0),

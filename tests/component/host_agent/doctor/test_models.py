@@ -112,7 +112,7 @@ def test_doctor_reports_an_unfetched_model_as_a_note_before_the_first_run_and_th
     assert [found.level for found in missing_model.diagnose(config)] == ["fault"]
 
 
-def test_doctor_reports_a_configured_reranker_that_is_not_installed_with_its_setting(configure, user: Path):
+def test_doctor_names_the_setting_of_a_configured_reranker_that_is_not_installed(configure, user: Path):
     for name in ("chat", "vectors"):
         weights(user / "mlx-models" / name)
     settings = {"chat_model": "chat", "embed_model": "vectors", "rerank_model": "nobody:7b"}

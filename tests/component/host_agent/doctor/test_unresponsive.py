@@ -29,7 +29,7 @@ def test_doctor_reports_a_hung_ollama_with_its_pid(config_with_ollama, run, free
     assert f"`kill {process.pid}`, then `ollama serve`" in found[0].remedy
 
 
-def test_doctor_reports_an_ollama_hung_since_the_machine_slept_in_one_diagnosis_only(
+def test_doctor_reports_an_ollama_hung_since_the_machine_slept_only_in_the_sleep_diagnosis(
     config_with_ollama, run, free_port, tmp_path: Path
 ):
     port, flag = free_port(), tmp_path / "hang"
@@ -72,7 +72,7 @@ def test_doctor_reports_an_ollama_that_answers_500_as_hung(config_with_ollama, s
     assert "it answered 500" in found.evidence
 
 
-def test_doctor_does_not_report_an_ollama_that_answers_as_hung(config_with_ollama, serve):
+def test_doctor_does_not_report_a_responsive_ollama_as_hung(config_with_ollama, serve):
     assert faults(diagnose_hung(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))) == []
 
 

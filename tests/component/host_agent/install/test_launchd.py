@@ -177,7 +177,7 @@ def test_install_and_uninstall_dry_runs_with_loaded_launchd_jobs_change_nothing(
     assert mac.calls() == [] and mac.loaded() == {AGENT, RECOVER}
 
 
-def test_install_server_only_replaces_the_agents_jobs_and_plain_install_restores_them(mac):
+def test_install_server_only_replaces_the_agent_jobs_with_a_server_job_until_a_plain_install(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--server-only")

@@ -147,7 +147,9 @@ async def test_silent_ollama_is_busy_while_its_runner_uses_cpu_and_hung_when_the
     assert (await under_test.check()).verdict.ok
 
 
-async def test_silent_ollama_whose_runner_uses_cpu_without_progress_is_hung_after_the_limit(server, session):
+async def test_silent_ollama_whose_runner_uses_cpu_without_progress_is_hung_after_the_time_limit(
+    server, session
+):
     """Earlier, a stalled prefill that burned CPU counted as busy for 15 minutes, again and again."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="stand")
@@ -180,7 +182,9 @@ async def test_silent_ollama_whose_runner_reads_further_tokens_stays_busy(server
         assert "makes progress (its /slots: slot 0 has read " in check.verdict.detail
 
 
-async def test_silent_ollama_whose_runners_slots_do_not_answer_is_hung_after_the_limit(server, session):
+async def test_silent_ollama_whose_runner_does_not_answer_slots_requests_is_hung_after_the_time_limit(
+    server, session
+):
     """The same loop of llama-server computes and answers /slots: here that loop never returns."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="hang")
@@ -192,7 +196,7 @@ async def test_silent_ollama_whose_runners_slots_do_not_answer_is_hung_after_the
     assert "its /slots does not answer" in check.verdict.detail
 
 
-async def test_silent_ollama_whose_runners_slots_are_idle_is_hung_at_once(server, session):
+async def test_silent_ollama_whose_runner_has_only_idle_slots_is_hung_at_once(server, session):
     """No slot works on the request: Ollama itself has lost the request."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="idle")
@@ -257,7 +261,7 @@ async def test_third_failed_ollama_check_in_a_row_means_down_and_requests_one_re
     assert not (await under_test.check()).is_down
 
 
-async def test_ollama_check_whose_probe_is_reset_meanwhile_ends_without_a_failure(session, free_port):
+async def test_ollama_check_succeeds_if_its_probe_is_reset_while_the_check_waits(session, free_port):
     """A restart by hand resets the probe; the reset must not cancel the callers that wait for the check."""
     asked, port = asyncio.Event(), free_port()
 

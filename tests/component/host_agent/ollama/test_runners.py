@@ -41,7 +41,7 @@ async def test_ollama_runner_that_hides_its_slots_is_judged_by_progress_lines_in
         assert "4096 of 16384 tokens" in found.reading.evidence
 
 
-async def test_ollama_runner_readings_without_runners_are_empty(tmp_path: Path):
+async def test_ollama_runner_progress_readings_are_empty_if_no_runner_exists(tmp_path: Path):
     async with aiohttp.ClientSession() as session:
         assert await RunnerLook(session, lambda: (), lambda: None).readings() == ()
 
@@ -61,7 +61,7 @@ def test_port_of_an_ollama_runner_is_read_from_its_command_line(arguments: tuple
     assert port_of(ProcessSnapshot(1, arguments=arguments)) == port
 
 
-def test_log_of_an_ollama_server_depends_on_who_started_the_server(
+def test_ollama_log_path_is_chosen_by_who_started_the_server_and_is_none_for_a_remote_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HOME", str(tmp_path))

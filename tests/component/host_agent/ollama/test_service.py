@@ -57,7 +57,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ({"error": "reentrancy"}, 500, State.DEGRADED, "500 to /api/tags (reentrancy)"),
     ],
 )
-async def test_ollama_status_is_ready_or_degraded_by_what_the_server_answers_to_api_tags(
+async def test_ollama_status_is_ready_or_degraded_depending_on_the_servers_answer_to_api_tags(
     session, bare, home, free_port: Callable[[], int], tags: object, status: int, state: State, words: str
 ):
     port = free_port()

@@ -63,7 +63,7 @@ def test_chat_page_streams_the_answer_as_text_with_the_thinking_collapsed(open_p
     expect(answer(page)).to_have_attribute("aria-busy", "false")
 
 
-def test_chat_page_kill_button_after_confirmation_kills_the_engine_and_marks_the_pause(
+def test_chat_page_kill_button_after_confirmation_kills_the_engine_and_marks_the_kill_in_the_answer(
     open_page, scripted, stream
 ):
     page = open_page("#chat")

@@ -34,7 +34,7 @@ def tell_a_long_story(scripted):
     scripted.sample = stories.sample()
 
 
-def test_page_verdict_and_title_change_with_the_status(page, scripted):
+def test_page_summary_sentence_and_window_title_change_when_services_become_unhealthy(page, scripted):
     expect(verdict(page)).to_have_text("All services are healthy.")
     expect(page.tab).to_have_title("Vestal")
     scripted.send_status(**stories.troubled())
@@ -168,7 +168,7 @@ def test_page_section_opened_while_the_agent_is_down_loads_when_the_agent_is_bac
     expect(page.get_by_role("main").get_by_role("heading", name="Doctor")).to_be_visible()
 
 
-def test_page_whose_session_a_new_agent_refuses_closes_and_opens_at_the_next_login(page, scripted):
+def test_page_whose_session_a_new_agent_rejects_shows_that_it_is_closed_until_the_next_login(page, scripted):
     page.expected = [UNREACHABLE, CUT, REFUSED]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()

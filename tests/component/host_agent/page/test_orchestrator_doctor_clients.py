@@ -54,7 +54,9 @@ def test_page_cancels_a_task_after_confirmation(open_page, scripted):
     expect(panel(page, "Tasks")).to_contain_text("cancelled")
 
 
-def test_page_shows_skipped_cycle_phases_with_reasons_and_the_contents_of_each_folder(open_page, scripted):
+def test_page_shows_why_cycle_phases_were_skipped_and_what_each_knowledge_folder_contains(
+    open_page, scripted
+):
     scripted.answers |= answers.orchestrator(cycles=tuple(map(answers.cycle, range(1, 9))))
     page = open_page("#orchestrator")
     cycles, knowledge = panel(page, "Cycles"), panel(page, "Knowledge")

@@ -44,7 +44,7 @@ def test_plots_add_a_live_sample_without_loading_the_history_again(page, scripte
     assert len([path for _, path, _ in scripted.asked if path.startswith("/history")]) == 1
 
 
-def test_plots_mark_an_incident_on_every_plot_with_a_tooltip_and_count_it(page, scripted):
+def test_plots_mark_a_new_incident_on_every_plot_with_a_tooltip_and_update_the_incident_count(page, scripted):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     expect(page.locator(".marks summary")).to_have_text("1 incident in the last hour, marked on each plot")
     scripted.send_incident(stories.incident(5, began_s_ago=900, title="The engine ran out of memory"))

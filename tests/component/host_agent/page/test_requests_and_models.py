@@ -21,7 +21,9 @@ def rows(page):
     return page.locator("tbody tr")
 
 
-def test_page_requests_show_client_model_and_phase_and_keep_the_focus_when_others_end(open_page, scripted):
+def test_page_request_list_shows_client_model_and_phase_and_keeps_focus_when_other_requests_end(
+    open_page, scripted
+):
     parked = answers.request(2, client="Open WebUI 0.12", phase="parked", crashes=2)
     scripted.requests = answers.frame(
         answers.request(1), parked, answers.request(3, client="", phase="queued")
@@ -56,7 +58,7 @@ def test_page_cancels_a_request_after_confirmation_and_shows_a_refusal_beside_th
     expect(rows(page).get_by_role("alert")).to_have_text("There is no request 1; it has ended.")
 
 
-def test_page_shows_two_hundred_requests_and_requests_with_odd_data_as_text(open_page, scripted):
+def test_page_lists_two_hundred_requests_and_shows_hostile_or_missing_data_as_plain_text(open_page, scripted):
     odd = answers.request(0, client=answers.HOSTILE, model=answers.LONG_NAME, phase="dreaming")
     bare = {"id": "x"} | dict.fromkeys(("client", "remote", "model", "phase", "tokens", "age_s", "crashes"))
     many = [answers.request(number) for number in range(1, 199)]

@@ -146,7 +146,9 @@ async def test_scheduled_recovery_pass_over_healthy_services_records_nothing(jou
     assert journal.since(0) == []
 
 
-async def test_recovery_pass_requested_again_after_its_check_checks_again(journal: Journal, home: Path):
+async def test_recovery_requested_after_a_running_pass_has_checked_makes_that_pass_check_again(
+    journal: Journal, home: Path
+):
     """A thousand callers take longer to arrive than a pass over healthy services takes."""
     machine = machine_with(replace(MLX, state=State.READY, healthy=True))
     passes = passes_over(machine, journal, home, join_window_s=0.1)
@@ -238,7 +240,7 @@ async def test_recovery_pass_brings_up_a_service_each_time_that_it_dies_during_t
     assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)
 
 
-async def test_recovery_pass_records_unhealthy_services_and_explains_those_that_need_a_person(
+async def test_recovery_pass_records_all_unhealthy_services_and_as_faults_only_those_it_failed_to_repair(
     journal: Journal, home: Path
 ):
     by_hand = replace(NIGHTLY, stopped_by_hand=True)

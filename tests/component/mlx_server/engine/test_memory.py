@@ -163,7 +163,7 @@ def test_idle_model_is_unloaded_for_another_if_memory_holds_only_one(start_shall
     assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED, CHAT]
 
 
-def test_request_without_memory_waits_or_is_refused_with_figures(start_real):
+def test_request_that_lacks_memory_waits_or_is_refused_with_figures_if_it_can_never_fit(start_real):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="780m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     story = "Tell me a very long story."
@@ -189,7 +189,7 @@ def test_request_without_memory_waits_or_is_refused_with_figures(start_real):
     assert "max_tokens" in huge.message
 
 
-def test_model_load_without_memory_waits_until_the_other_model_is_idle(start_shallow):
+def test_model_load_that_lacks_memory_waits_until_the_other_model_is_idle(start_shallow):
     engine = start_shallow(VESTAL_MLX__MEMORY_LIMIT="370m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("running", "Tell me a very long story.", max_tokens=60))

@@ -87,7 +87,7 @@ def test_second_signal_to_the_engine_fails_running_answers_without_waiting(start
     assert stages_of(engine)["drain"]["left"] == 3
 
 
-def test_engine_that_gets_sigterm_also_finishes_requests_that_wait_for_a_place(start):
+def test_engine_that_gets_sigterm_also_finishes_requests_that_wait_in_its_queue(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MAX_RUNNING="2")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(*(chat(f"short{n}", f"{n}. Say hello.", max_tokens=6) for n in range(5)))

@@ -105,7 +105,7 @@ def test_ollama_ps_shows_the_time_until_which_a_model_stays_loaded(gateway, keep
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_openai_stream_of_three_answers_ends_each_and_counts_the_prompt_once(gateway, path):
+def test_openai_stream_of_three_answers_finishes_each_and_counts_the_prompt_tokens_once(gateway, path):
     prompt = (
         {"messages": [{"role": "user", "content": "tokens=3"}]} if "chat" in path else {"prompt": "tokens=3"}
     )

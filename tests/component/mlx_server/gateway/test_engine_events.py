@@ -33,7 +33,7 @@ def test_events_when_the_engine_is_killed_reach_a_waiting_client(gateway):
     assert numbers[0] > last
 
 
-def test_events_asked_for_since_another_gateways_number_begin_at_the_first_event(gateway):
+def test_events_requested_since_an_event_number_of_another_gateway_begin_at_the_first_event(gateway):
     answer = gateway.http.get("/events", params={"since": 10**6, "instance": "another"}).json()
     assert answer["events"][0]["component"] == "mlx_engine"
 

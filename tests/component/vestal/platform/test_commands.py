@@ -37,7 +37,7 @@ async def test_run_and_run_async_of_a_slow_program_return_timed_out():
     assert done == CommandResult(TIMED_OUT, "no answer within 0.2 s")
 
 
-def test_command_output_is_in_english_without_stderr_and_none_if_the_program_failed(
+def test_command_output_is_english_stdout_without_stderr_and_is_none_if_the_program_failed(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")

@@ -44,7 +44,7 @@ def run_orchestrator(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
         popen.communicate()
 
 
-def test_vestal_server_is_found_by_its_own_home_folder_and_not_by_another(run_orchestrator, tmp_path: Path):
+def test_vestal_server_is_found_for_its_own_home_folder_and_not_for_another(run_orchestrator, tmp_path: Path):
     pid = run_orchestrator().pid
     assert server_module(pid, tmp_path, OTHER_HOME) == "orchestrator"
     assert server_module(pid, tmp_path / "other", OTHER_HOME) is None

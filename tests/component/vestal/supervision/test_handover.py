@@ -143,7 +143,9 @@ async def test_handover_to_a_process_that_cannot_serve_is_refused_and_the_old_on
     assert sorted(path.name for path in home.glob("gateway*.json")) == ["gateway.json"]
 
 
-async def test_handover_kills_an_old_process_that_does_not_hand_over(supervisors, gateway, port, home):
+async def test_handover_kills_the_old_process_if_it_does_not_hand_over_in_time(
+    supervisors, gateway, port, home
+):
     _misbehave(home, hands_over=False)
     supervisor = await supervisors.up(replace(gateway, handover=replace(POLICY, release_timeout_s=0.5)))
     old = supervisor.status()["gateway"].process_pid
@@ -185,7 +187,7 @@ async def test_stop_of_a_child_after_a_handover_also_ends_the_old_process(
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["after the request", "before the request"])
-async def test_next_supervisor_completes_a_handover_that_the_last_one_left_unfinished(
+async def test_next_supervisor_completes_a_handover_that_the_previous_supervisor_left_unfinished(
     supervisors, gateway, port, home, is_running, asked
 ):
     """The first supervisor is gone in the middle of a handover, like an agent that was killed."""
@@ -229,7 +231,7 @@ async def test_next_supervisor_starts_a_new_child_instead_of_adopting_one_that_h
     assert len(await stream) == 30
 
 
-async def test_next_supervisor_kills_the_new_process_of_a_handover_that_had_not_begun(
+async def test_next_supervisor_kills_a_handovers_new_process_if_the_old_one_was_not_yet_asked_to_hand_over(
     supervisors, gateway, home, is_running, eventually
 ):
     first = await supervisors.up(gateway)

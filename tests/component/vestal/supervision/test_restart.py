@@ -71,7 +71,7 @@ async def test_child_that_fails_to_start_is_retried_with_growing_delays_until_it
     assert supervisors.events_named("supervisor_gave_up")
 
 
-async def test_restart_of_a_child_waits_for_its_backoff_delay_by_the_given_clock(supervisors, spec):
+async def test_restart_of_a_killed_child_waits_for_its_doubling_backoff_delay(supervisors, spec):
     clock = FakeClock()
     policy = {"backoff": Backoff(2, 60), "stable_after_s": 10}
     supervisor = await supervisors.up(spec("waits.py", policy=policy), clock=clock)
@@ -138,7 +138,7 @@ async def test_restart_of_a_killed_child_waits_for_the_configured_settle_time(su
     assert time.monotonic() - began >= 0.3
 
 
-async def test_open_breaker_and_stop_by_hand_of_a_child_persist_in_the_next_supervisor(
+async def test_open_breaker_and_manual_stop_of_a_child_are_kept_by_the_next_supervisor(
     supervisors, spec, tmp_path: Path
 ):
     policy = {"breaker": BreakerPolicy(failures=1, open_s=1000)}

@@ -141,7 +141,7 @@ async def test_client_that_hangs_up_within_its_body_is_not_logged_as_a_bug(
     assert not request.node.stash[GUARD].bugs
 
 
-async def test_response_parser_of_these_tests_reads_the_error_code_of_both_error_formats():
+async def test_response_parser_of_the_test_helpers_reads_the_error_code_of_both_error_formats():
     head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n"
     assert Response.parse(head + b'{"error": {"code": "a"}}').code == "a"
     assert Response.parse(head + b'{"error": "sentence", "code": "b"}').code == "b"

@@ -44,7 +44,9 @@ def test_soft_limit_of_open_files_above_the_wanted_number_is_not_changed():
     assert limits_after(WANTED + 100, WANTED + 100)[:2] == [WANTED + 100, WANTED + 100]
 
 
-def test_raised_limit_of_open_files_is_tried_lower_if_the_system_refuses_it(monkeypatch: pytest.MonkeyPatch):
+def test_open_file_limit_is_raised_to_a_lower_number_if_the_system_refuses_the_wanted_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """A Mac's setrlimit() fails with EINVAL above kern.maxfilesperproc."""
     from vestal.web import descriptors
 

@@ -105,7 +105,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_service_accepts_every_valid_variant_of_the_headers(service: Service):
+async def test_service_accepts_every_valid_variant_of_the_request_headers(service: Service):
     for name, change in ACCEPTED:
         response = await send(service, change)
         assert (response.status, response.code) == service.accepted, name

@@ -124,7 +124,7 @@ def test_cache_verify_deletes_and_reports_corrupt_files(folder, capsys):
     assert vestal(folder, "verify") == 0
 
 
-def test_cache_clear_deletes_prompt_blocks_but_not_the_folder_of_blas_links(folder, capsys):
+def test_cache_clear_deletes_cached_prompt_blocks_and_keeps_the_blas_library_folder(folder, capsys):
     assert vestal(folder, "clear") == 0
     assert [entry.name for entry in folder.iterdir()] == ["blas"]
     assert (folder / "blas" / "lib").exists()

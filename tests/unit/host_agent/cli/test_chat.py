@@ -48,7 +48,7 @@ def test_chat_read_frame_returns_the_pieces_errors_and_end_of_an_answer(raw: byt
     assert read_frame(raw) == frame
 
 
-def test_engine_happening_recognizes_deaths_and_starts_of_the_engine_and_no_other_event():
+def test_engine_happening_returns_an_event_for_an_engine_death_or_start_and_else_none():
     died = {
         "component": "mlx_engine",
         "event": "child_exited",
@@ -151,7 +151,9 @@ def test_demo_with_texts_that_differ_after_the_kill_reports_that_they_cannot_be_
         ("once u upon a time", "it differs from the kill on, one of them earlier"),
     ],
 )
-def test_demo_with_a_text_that_ends_at_the_kill_or_differs_before_it_has_failed(text: str, why: str):
+def test_demo_fails_if_the_text_ends_at_the_kill_or_differs_from_the_undisturbed_text_before_it(
+    text: str, why: str
+):
     assert not survived(killed(text, "onc", 6)), why
 
 

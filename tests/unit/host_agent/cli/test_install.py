@@ -75,7 +75,7 @@ def test_rendered_job_files_contain_neither_secrets_of_the_environment_nor_the_t
             assert "secret-" not in file.text and token not in file.text
 
 
-def test_search_path_of_an_installed_job_has_the_shells_absolute_folders_first():
+def test_search_path_of_an_installed_job_begins_with_the_absolute_folders_of_the_shells_path():
     found = search_path({"PATH": "/mine:.::bin:/usr/bin"}, ("/opt/homebrew/bin", "/mine"))
     assert found.split(":") == ["/mine", "/usr/bin", "/opt/homebrew/bin", "/bin", "/usr/sbin", "/sbin"]
 
@@ -85,7 +85,7 @@ def test_is_private_is_true_only_for_folders_that_macos_protects():
     assert not is_private(Path("/Users/ada/vestal"), Path("/Users/ada"))
 
 
-def test_launch_daemon_commands_for_root_are_quoted_and_in_order():
+def test_launch_daemon_sudo_commands_quote_paths_and_are_listed_in_the_order_to_run_them():
     pair = (Path("/Users/a b/x.plist"), Path("/Library/LaunchDaemons/dev.vestal.agent.plist"))
     assert launch_daemon.install_commands([pair]) == [
         "sudo install -o root -g wheel -m 644 '/Users/a b/x.plist' "

@@ -77,7 +77,7 @@ def test_shell_completion_script_contains_commands_options_services_and_programs
         ("models rm a", "remove"),
     ],
 )
-def test_every_action_of_vestal_models_names_an_existing_module(line: str, module: str):
+def test_every_subcommand_of_vestal_models_is_run_by_an_existing_module(line: str, module: str):
     options = parser.parse(shlex.split(line))
     assert (options.command, options.module) == ("models", module)
     assert callable(importlib.import_module(f"host_agent.cli.models.{module}").run)

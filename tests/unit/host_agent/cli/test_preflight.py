@@ -39,7 +39,7 @@ MODEL = Finding("missing_model", "fault", "mlx.preload asks for nosuch.", "Name 
         (16 * GIB, 16 * GIB, 8 * GIB, 9 * GIB, "note", "containers may take 8.0 GiB .* need 9.0 GiB"),
     ],
 )
-def test_dockers_memory_share_is_a_fault_only_if_the_models_do_not_fit_beside_it(
+def test_docker_memory_share_is_a_preflight_fault_only_if_the_models_do_not_fit_in_the_rest(
     machine, docker, limits, weights, level, words
 ):
     found = assess_share(machine, docker, limits, weights)

@@ -43,7 +43,7 @@ def shown(answer: dict[str, Any], width: int = 120, age_s: float = 0.0) -> list[
     return [plain(line) for line in tree.lay_out(answer, width, NOW, age_s)]
 
 
-def test_status_tree_of_an_older_agent_without_parents_has_the_default_shape():
+def test_status_tree_from_an_older_agent_that_sends_no_parents_has_the_default_shape():
     assert [line.split(" ●")[0].rstrip() for line in shown(ALL)[2:]] == [
         "agent",
         "├─ mlx_server",
@@ -107,7 +107,7 @@ def test_status_shows_a_last_failure_equal_to_the_detail_only_once():
     assert "Last failure" not in "\n".join(shown(status(False, mlx_server=failing)))
 
 
-def test_status_adds_the_age_of_the_status_to_the_uptime():
+def test_status_shows_the_uptime_plus_the_age_of_the_received_status():
     assert "  1 min" in shown(status(agent=service(uptime_s=65.0)))[2]
     assert "  2 min" in shown(status(agent=service(uptime_s=65.0)), age_s=60.0)[2]
 

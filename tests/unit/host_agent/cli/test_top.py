@@ -76,7 +76,7 @@ def test_top_memory_bar_shows_each_kind_of_memory_in_proportion_to_the_limit():
 
 
 @pytest.mark.parametrize("memory", [None, {}, {"limit_bytes": None}, {"limit_bytes": 0}])
-def test_top_shows_memory_without_figures_as_not_known_yet(memory: dict[str, Any] | None):
+def test_top_shows_memory_as_not_known_yet_if_the_status_has_no_memory_figures(memory: dict[str, Any] | None):
     assert [plain(line) for line in memory_lines({"memory": memory}, 40)] == ["Memory: not known yet."]
 
 

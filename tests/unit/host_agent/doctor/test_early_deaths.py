@@ -32,7 +32,7 @@ def test_early_deaths_of_a_service_in_a_row_are_counted():
     assert find(events) == [EarlyDeath("mlx_server", "exit code 1", 2.0, 2)]
 
 
-def test_early_deaths_of_a_service_that_is_no_longer_restarted_are_marked_as_such():
+def test_early_death_of_a_service_that_is_no_longer_restarted_is_marked_as_given_up():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 78"),

@@ -41,7 +41,7 @@ def test_doctor_reports_an_unhealthy_service_with_level_and_remedy(
     assert remedy in found.remedy
 
 
-def test_doctor_reports_a_failed_gateway_without_its_engine():
+def test_doctor_reports_a_failed_gateway_but_not_its_stopped_engine():
     services = {
         "mlx_server": service("failed"),
         "mlx_engine": service("stopped"),
@@ -80,7 +80,7 @@ def test_doctor_reports_no_fault_for_a_service_that_is_ready_after_its_trial_sta
     assert assess_service("mlx_engine", service("ready") | {"circuit_breaker_state": "half_open"}) is None
 
 
-def test_doctor_reports_a_stopped_docker_without_its_containers():
+def test_doctor_reports_a_stopped_docker_but_not_its_stopped_containers():
     services = {
         "docker": service("stopped"),
         "orchestrator": service("stopped"),

@@ -90,7 +90,7 @@ def test_three_hours_of_history_samples_take_at_most_an_eighth_of_2_mb(journal, 
     assert (tmp_path / "journal.db").stat().st_size < 250_000
 
 
-def test_history_samples_wait_in_memory_while_the_disk_is_full(tmp_path):
+def test_history_samples_are_kept_in_memory_while_the_disk_is_full_and_stored_afterwards(tmp_path):
     (tmp_path / "disk").mkdir()
     with small_disk(tmp_path / "disk") as disk:
         journal = Journal(tmp_path / "disk" / "journal.db")
@@ -163,7 +163,7 @@ def test_history_shows_the_rate_between_probes_and_a_gap_where_the_gateway_was_r
     assert [value for value in hour["series"]["tokens_out_per_s"] if value is not None] == [30, 5]
 
 
-def test_history_takes_one_sample_of_rapid_health_probes_and_one_of_the_first_answer(journal):
+def test_history_samples_rapid_health_probes_only_at_the_first_probe_and_at_the_first_answer(journal):
     clock = Clock()
     history = clock.history(journal)
     taken: list[dict[str, Any]] = []

@@ -102,7 +102,7 @@ def test_incident_that_lasts_a_minute_sends_a_notice_without_a_further_event():
     assert watch.next_in_s() == REOPEN_WITHIN_S
 
 
-def test_service_given_up_and_then_stopped_by_a_person_sends_a_notice_of_each():
+def test_service_given_up_and_then_stopped_by_a_person_sends_a_notice_of_each_event():
     watch = Watch().write("child_gave_up", "ollama", "exit code 78", code=78)
     assert watch.notices()[0].title == "Ollama cannot start"
     watch.at(50).write("stop_requested", "ollama")

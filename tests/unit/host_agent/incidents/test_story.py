@@ -107,7 +107,7 @@ def test_fault_soon_after_an_incident_joins_it_and_a_later_fault_opens_another_i
     assert [shown["id"] for shown in story.as_shown()] == sorted({shown["id"] for shown in story.as_shown()})
 
 
-def test_incident_counts_each_request_that_resumes_after_the_engine_is_ready_once():
+def test_incident_counts_each_request_once_although_the_requests_wait_through_two_engine_deaths():
     story = Story().at(10).dies("mlx_engine", parked=3).at(12).ready("mlx_engine").at(13)
     for number in range(3):
         story.write("mlx_server", "request_resumed", id=f"r{number}.other", emitted=4, paused_ms=2.0)
@@ -121,7 +121,7 @@ def test_incident_counts_each_request_that_resumes_after_the_engine_is_ready_onc
     assert story.one()["requests"] == {"waited": 3, "continued": 3, "lost": 0}
 
 
-def test_incident_sentence_names_requests_lost_behind_an_open_breaker_while_others_wait():
+def test_incident_sentence_counts_requests_lost_so_far_in_addition_to_the_requests_still_waiting():
     story = Story().at(0).dies("mlx_engine", parked=3)
     story.write("mlx_server", "requests_lost", "it has not come back", count=2, ids=["q1", "q2"])
     assert story.one()["sentence"].endswith("; 5 requests waited, two were lost so far.")

@@ -48,7 +48,7 @@ def test_recovery_starts_a_stopped_child():
     assert only(down(MLX, State.STOPPED)).remedy == StartChild("mlx_server")
 
 
-def test_recovery_only_advises_on_a_child_stopped_by_hand():
+def test_recovery_does_not_start_a_child_stopped_by_a_person_and_says_how_to_start_it():
     issue = only(down(MLX, State.STOPPED, stopped_by_hand=True))
     assert issue.remedy is None
     assert "POST /services/mlx_server/start" in issue.advice
@@ -107,7 +107,7 @@ def test_recovery_chooses_the_remedy_for_the_state_of_a_container(service: Servi
     assert only(service).remedy == remedy
 
 
-def test_recovery_has_no_remedy_for_a_container_while_the_docker_engine_is_down():
+def test_recovery_attempts_no_repair_of_a_container_while_the_docker_engine_is_down():
     issue = only(down(ORCHESTRATOR, State.STOPPED), docker_answers=False)
     assert issue.remedy is None
     assert "Docker engine" in issue.advice
@@ -156,7 +156,9 @@ OWNED = ServiceFacts(
         (down(OWNED, State.STARTING), None),
     ],
 )
-def test_recovery_controls_a_service_through_its_owner_or_else_advises(service: ServiceFacts, remedy: object):
+def test_recovery_controls_an_externally_managed_service_through_its_manager_or_only_advises(
+    service: ServiceFacts, remedy: object
+):
     issue = only(service)
     assert issue.remedy == remedy
     assert service.refusal in issue.advice
@@ -204,7 +206,7 @@ SERVICES = st.builds(
 
 
 @given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([Headroom(), NO_ROOM]))
-def test_recovery_has_no_remedy_for_a_service_that_is_healthy_given_up_or_stopped_by_hand(
+def test_recovery_never_repairs_a_service_that_is_healthy_given_up_or_stopped_by_a_person(
     service, engine, restarts, room
 ):
     service = replace(service, restarts_left=restarts)

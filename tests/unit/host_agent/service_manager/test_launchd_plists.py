@@ -143,7 +143,7 @@ def test_stop_timeout_of_an_installed_job_grows_with_the_configured_drain_time(t
     assert stop_within_s(load(env, tmp_path)) > 600 + 15
 
 
-def test_plist_of_the_recovery_job_runs_at_load_and_every_300_s_and_spares_its_children(agents):
+def test_plist_of_the_recovery_job_runs_it_at_load_and_every_300_s_and_keeps_its_children_alive(agents):
     recover = agents["recover"]
     assert recover["RunAtLoad"] is True and recover["StartInterval"] == 300
     assert recover["AbandonProcessGroup"] is True
@@ -162,7 +162,7 @@ def test_plist_label_equals_its_file_name_and_differs_between_homes(agents, conf
     assert len({keys["Label"] for keys in agents.values()}) == len(ALL_JOBS)
 
 
-def test_log_folder_of_every_launchd_job_exists_after_home_prepare(agents, config):
+def test_log_folder_of_every_launchd_job_exists_once_the_vestal_home_is_prepared(agents, config):
     config.home.prepare()
     for keys in agents.values():
         assert Path(keys["StandardOutPath"]).parent.is_dir()
@@ -190,7 +190,7 @@ def test_rendered_plists_have_no_placeholders(config, settings: JobSettings, tmp
         assert "@" not in file.text
 
 
-def test_installed_program_read_from_a_plist_has_its_python_and_checkout(
+def test_python_and_checkout_of_an_installed_job_are_read_back_from_its_plist(
     config, settings: JobSettings, tmp_path: Path
 ):
     manager = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))

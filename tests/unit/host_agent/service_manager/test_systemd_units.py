@@ -75,7 +75,7 @@ def test_systemd_unit_values_with_specifiers_and_quotes_are_quoted(units, tmp_pa
     assert not re.search(r"^[^#\n]*@", agent, re.MULTILINE)
 
 
-def test_installed_program_read_from_a_systemd_unit_has_its_python_and_checkout(
+def test_python_and_checkout_of_an_installed_job_are_read_back_from_its_systemd_unit(
     manager, units, tmp_path: Path
 ):
     write(units)
@@ -83,7 +83,7 @@ def test_installed_program_read_from_a_systemd_unit_has_its_python_and_checkout(
     assert manager.installed_program("recover").checkout == tmp_path / "50% checkout"
 
 
-def test_installed_program_read_from_a_foreign_systemd_unit_raises_value_error(manager, units):
+def test_reading_the_program_of_a_systemd_unit_without_exec_start_raises_value_error(manager, units):
     write(units)
     manager.paths("agent")[0].write_text("[Unit]\n")
     with pytest.raises(ValueError, match="no ExecStart"):

@@ -20,7 +20,7 @@ def config(tmp_path: Path, **env: str):
     return load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "v"), **env}, tmp_path)
 
 
-def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_without_one(tmp_path: Path):
+def test_orchestrator_uses_host_docker_internal_in_a_container_and_loopback_outside_one(tmp_path: Path):
     settings = config(tmp_path, VESTAL_MLX_PORT="1234", VESTAL_AGENT_PORT="4321")
     inside = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
     assert inside["MLX_API_URL"] == inside["MAC_LLM_URL"] == "http://host.docker.internal:1234"

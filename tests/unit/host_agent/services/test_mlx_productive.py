@@ -22,7 +22,7 @@ def _event(**fields: Any) -> Event:
     return Event(1.0, 1, "mlx_server", "gateway_first_delivery", "", fields)
 
 
-def test_gateway_counts_as_having_worked_once_it_has_reported_a_first_delivery_to_a_client(service):
+def test_gateway_process_counts_as_productive_only_after_its_first_delivery_to_a_client(service):
     spec = service.spec()
     assert spec.productive is not None
     assert spec.policy.productive_weight < 1

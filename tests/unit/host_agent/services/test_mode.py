@@ -54,7 +54,7 @@ def _config(home: Path, wanted: str = "auto"):
         (FakeEngine(built=False), FakeCompose(), Mode.NATIVE, "image is not built"),
     ],
 )
-async def test_orchestrator_mode_auto_chooses_containers_only_with_docker_compose_and_image(
+async def test_orchestrator_mode_auto_is_containers_only_with_a_docker_engine_compose_and_a_built_image(
     home, engine, plugin, expected, why
 ):
     decision = await mode.decide(_config(home), engine, plugin)
@@ -62,7 +62,7 @@ async def test_orchestrator_mode_auto_chooses_containers_only_with_docker_compos
     assert why in decision.why
 
 
-async def test_orchestrator_mode_auto_continues_with_existing_containers(home):
+async def test_orchestrator_mode_auto_keeps_existing_containers_even_if_docker_does_not_answer(home):
     config = _config(home)
     mode.remember_containers(config)
     decision = await mode.decide(config, FakeEngine(answers=False), FakeCompose())
@@ -75,6 +75,6 @@ async def test_configured_orchestrator_mode_is_chosen_without_asking_docker(home
     assert decision.mode == wanted
 
 
-async def test_orchestrator_mode_that_is_possible_without_a_built_image_is_docker(home):
+async def test_orchestrator_mode_possible_before_the_image_is_built_is_docker(home):
     decision = await mode.possible_mode(_config(home), FakeEngine(built=False), FakeCompose())
     assert decision.mode is Mode.DOCKER

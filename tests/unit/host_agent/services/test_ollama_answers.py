@@ -23,7 +23,7 @@ NOW = 1_800_000_000.0
 BIG, SMALL = ModelInMemory("qwen3:8b", 8_000, context_tokens=8192), ModelInMemory("smollm2:135m", 400)
 
 
-def test_ollama_server_info_has_version_installed_and_loaded_models():
+def test_ollama_server_info_contains_the_version_and_the_installed_and_loaded_models():
     entry = {
         "name": "all-minilm:latest",
         "size": 46,
@@ -127,7 +127,7 @@ def test_ollama_probe_is_due_at_once_after_a_failure_and_otherwise_after_its_int
     assert after_success.asked(31).answered(ModelProbeResult(False), 32).is_due(32)
 
 
-def test_ollama_probe_counts_the_silence_over_all_unanswered_probes():
+def test_silence_of_ollama_is_measured_from_the_first_unanswered_probe_and_ends_with_an_answer():
     """Otherwise a model that never answers would count as busy for another 15 minutes after each failure."""
     given_up = ProbeBudget().asked(0).given_up()
     assert given_up.is_due(100)

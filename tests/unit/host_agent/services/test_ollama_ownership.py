@@ -174,7 +174,7 @@ def test_plan_to_control_ollama_uses_the_command_of_its_owner(
         (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
     ],
 )
-def test_plan_to_restart_ollama_of_an_owner_that_must_act_itself_is_refused_naming_the_owner(
+def test_plan_to_restart_ollama_that_only_its_owner_can_restart_is_refused_naming_the_owner(
     kind: OwnerKind, name: str, words: str
 ):
     found = make_plan(owner(kind, name), "restart", TOOLS)
@@ -188,7 +188,9 @@ def test_plan_to_restart_ollama_as_root_restarts_its_systemd_system_unit():
 
 
 @pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
-def test_plan_to_restart_ollama_under_manage_watch_is_refused_with_the_command_to_run(kind: OwnerKind):
+def test_plan_to_restart_ollama_with_the_setting_manage_watch_is_refused_with_the_command_to_run(
+    kind: OwnerKind,
+):
     found = make_plan(owner(kind), "restart", replace(TOOLS, may_act=False))
     assert "ollama.manage is watch" in found.refusal
     assert "`" in found.refusal

@@ -56,7 +56,7 @@ def test_ollama_runner_without_progress_counts_as_hung_sooner_if_it_uses_no_cpu(
         assert f"has made no progress for {standing_s:.0f} s (512 tokens)" in found.detail
 
 
-def test_ollama_runner_in_one_step_for_longer_than_the_limit_counts_as_hung():
+def test_ollama_runner_in_one_computation_step_longer_than_the_limit_counts_as_hung():
     """During a step, /slots does not answer, so the last known progress counts."""
     assert judged((10, 1.0, works(512)), (310, 1.0, STEP_RUNS)).hangs
     assert judged((10, 1.0, STEP_RUNS), (310, 1.0, STEP_RUNS)).hangs
@@ -140,7 +140,9 @@ def test_ollama_runner_slots_show_the_tokens_read_and_written():
         {"n_past": 9},
     ],
 )
-def test_progress_mark_from_runner_slots_changes_with_every_kind_of_progress(advanced: dict[str, object]):
+def test_progress_mark_from_ollama_runner_slots_changes_when_any_progress_counter_changes(
+    advanced: dict[str, object],
+):
     assert read_slots(Reply(200, [slot()])).mark == read_slots(Reply(200, [slot(n_ctx=1)])).mark
     assert read_slots(Reply(200, [slot()])).mark != read_slots(Reply(200, [slot(**advanced)])).mark
 
@@ -195,7 +197,7 @@ WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, t
         ([], RunnerActivity.HIDDEN, SHOWS_NOTHING.evidence),
     ],
 )
-def test_ollama_log_shows_unfinished_work_only_by_its_newest_line(
+def test_ollama_log_shows_a_working_runner_only_while_the_latest_prompt_is_partly_read(
     lines: list[str], activity: RunnerActivity, evidence: str
 ):
     found = read_log(enumerate(lines))

@@ -27,13 +27,13 @@ READY = ServiceStatus(State.READY)
         (State.FAILED, False, RetryAdvice.OPEN),
     ],
 )
-def test_retry_advice_for_a_service_follows_from_its_state(
+def test_retry_advice_for_a_service_says_manual_stop_recovering_or_open_according_to_its_state(
     state: State, by_hand: bool, advice: RetryAdvice | None
 ):
     assert for_service(ServiceStatus(state), by_hand) is advice
 
 
-def test_retry_advice_for_a_healthy_gateway_follows_from_the_state_of_its_engine():
+def test_retry_advice_for_a_gateway_that_is_up_follows_from_the_state_of_its_engine():
     assert (
         for_mlx(ServiceStatus(State.DEGRADED), ServiceStatus(State.OPEN), stopped_by_hand=False)
         is RetryAdvice.OPEN

@@ -431,7 +431,7 @@ def test_status_row_of_a_container_has_the_sentence_for_its_state(
     assert (by_hand.sentence == "stopped by hand; `vestal up` starts it again") == (state is State.STOPPED)
 
 
-def test_status_row_of_a_working_container_shows_a_recurring_death():
+def test_status_row_of_a_container_that_keeps_dying_mentions_the_last_death_while_it_works():
     shown = _container("running", "healthy", DIED, is_recurring=True)
     assert shown.sentence == f"it works again; its last run ended at {DIED}"
 
@@ -450,7 +450,7 @@ def test_status_row_of_a_container_without_docker_is_stopped_with_the_reason(ser
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_status_row_of_a_missing_orchestrator_is_absent_with_the_reason(service: str):
+def test_status_row_of_an_orchestrator_that_is_switched_off_is_absent_with_the_reason(service: str):
     shown = row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
     assert shown.sentence == "switched off (orchestrator.mode)"

@@ -19,11 +19,11 @@ def delays(*lives_s: float) -> list[float]:
     return waited
 
 
-def test_watchdog_restarts_an_agent_that_ran_long_at_once_each_time():
+def test_watchdog_restarts_an_agent_without_delay_after_each_long_run():
     assert delays(*[3600.0] * 5) == [0.0] * 5
 
 
-def test_watchdog_restarts_an_agent_that_dies_at_its_start_with_growing_delays():
+def test_watchdog_restarts_an_agent_that_dies_early_with_growing_delays():
     first = delays(*[0.0] * 20)
     assert first[:5] == [0.0, 2.0, 4.0, 8.0, 16.0]
     assert first[5] >= 300.0 - sum(first[:5]), "five starts in 5 min are the most"
@@ -31,7 +31,7 @@ def test_watchdog_restarts_an_agent_that_dies_at_its_start_with_growing_delays()
     assert first[-1] == 300.0
 
 
-def test_watchdog_restarts_at_once_again_after_a_long_run_of_the_agent():
+def test_watchdog_delay_after_early_deaths_of_the_agent_is_zero_again_after_a_long_run():
     assert delays(0.0, 0.0, 0.0, STABLE_AFTER_S)[-1] == 0.0
 
 

@@ -111,7 +111,7 @@ def _check(library, x, weight, factor, y, alpha, beta, transposed, threads=1):
     np.testing.assert_array_equal(whole[:, y.shape[1] :], beyond)
 
 
-def test_products_of_several_threads_at_once_share_the_helpers_and_are_all_right(library):
+def test_matrix_products_computed_by_several_threads_at_once_are_all_correct(library):
     random, products = np.random.default_rng(0), Products(library)
     products.threads = 3
     weights = [random.standard_normal((3000, 64), np.float32) for _ in range(4)]
@@ -128,7 +128,7 @@ def test_products_of_several_threads_at_once_share_the_helpers_and_are_all_right
             done.result(timeout=60)
 
 
-def test_helper_threads_of_products_sleep_while_there_is_no_product(library):
+def test_helper_threads_use_almost_no_cpu_while_no_matrix_product_is_computed(library):
     products = Products(library)
     products.threads = 4
     x, weight, y = (np.ones(shape, np.float32) for shape in ((1, 64), (3000, 64), (1, 3000)))
@@ -155,7 +155,7 @@ def test_helper_threads_of_products_sleep_while_there_is_no_product(library):
         (1, 257, 64, 1, AS_IT_IS),
     ],
 )
-def test_products_that_are_not_narrow_are_passed_on_to_openblas(
+def test_matrix_product_of_a_shape_that_our_library_does_not_support_is_left_to_openblas(
     library, rows, outputs, width, threads, transposed
 ):
     products = Products(library)

@@ -19,7 +19,7 @@ def test_blas_thread_choice_gives_one_thread_while_other_processes_use_the_cpu(o
     assert ThreadChoice(1, 2).choose(others, 0.0) == threads
 
 
-def test_blas_thread_choice_avoids_more_threads_for_a_growing_time_after_they_were_slower():
+def test_blas_thread_choice_avoids_more_threads_for_longer_each_time_they_prove_slower():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 10.0)
@@ -41,7 +41,7 @@ def test_more_blas_threads_are_kept_only_if_they_are_clearly_faster(seconds, thr
     assert choice.choose(0.0, 2.0) == threads
 
 
-def test_more_blas_threads_that_seem_slower_than_long_ago_are_compared_with_few_threads_anew():
+def test_blas_thread_choice_measures_few_threads_again_before_comparing_with_an_outdated_speed():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 60.0)  # perhaps the answers have become longer
@@ -52,7 +52,7 @@ def test_more_blas_threads_that_seem_slower_than_long_ago_are_compared_with_few_
     assert choice.choose(0.0, 64.0) == 2
 
 
-def test_blas_thread_choice_ignores_the_speed_of_short_slices():
+def test_blas_thread_choice_ignores_the_speed_of_prefill_slices_with_few_tokens():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 3, 4.0, 10.0)
@@ -105,7 +105,7 @@ def machine(monkeypatch, tmp_path) -> Machine:
     return Machine(monkeypatch, tmp_path)
 
 
-def test_prompt_slice_gets_more_blas_threads_while_only_this_process_is_busy(machine):
+def test_prefill_slice_gets_more_blas_threads_while_only_this_process_is_busy(machine):
     threads = ThreadsForProducts()
     for _ in range(3):
         threads.begin()
@@ -114,7 +114,7 @@ def test_prompt_slice_gets_more_blas_threads_while_only_this_process_is_busy(mac
     assert machine.set == [2, 1, 2, 1]  # nothing is known before the first slice
 
 
-def test_prompt_slice_gets_one_blas_thread_beside_a_busy_process(machine):
+def test_prefill_slice_gets_one_blas_thread_beside_a_busy_process(machine):
     threads = ThreadsForProducts()
     for _ in range(3):
         threads.begin()
@@ -124,7 +124,9 @@ def test_prompt_slice_gets_one_blas_thread_beside_a_busy_process(machine):
 
 
 @pytest.mark.parametrize(("running", "set_to"), [(1, [2, 1]), (2, [])])
-def test_prompt_slice_after_a_long_rest_gets_blas_threads_by_what_runs_now(machine, running, set_to):
+def test_prefill_slice_after_a_long_idle_time_gets_blas_threads_by_the_present_cpu_load(
+    machine, running, set_to
+):
     threads = ThreadsForProducts()
     threads.begin()
     threads.end(0)
@@ -136,7 +138,9 @@ def test_prompt_slice_after_a_long_rest_gets_blas_threads_by_what_runs_now(machi
 
 
 @pytest.mark.parametrize("fault", ["user's number", "another BLAS", "no /proc"])
-def test_blas_threads_are_not_changed_where_they_cannot_be_chosen(machine, monkeypatch, fault):
+def test_blas_threads_stay_unchanged_if_the_user_set_them_or_openblas_or_proc_stat_is_missing(
+    machine, monkeypatch, fault
+):
     if fault == "user's number":
         monkeypatch.delenv(THREADS_CHOSEN)
     elif fault == "another BLAS":
@@ -152,14 +156,14 @@ def test_blas_threads_are_not_changed_where_they_cannot_be_chosen(machine, monke
     assert machine.set == []
 
 
-def test_step_of_few_answers_always_gets_one_blas_thread_if_its_products_use_one():
+def test_decode_step_of_fewer_rows_than_the_minimum_for_threads_always_gets_one_blas_thread():
     choice = StepThreadChoice(1, 2, fewest_rows=4)
     for rows in (3, 4) * 100:
         choice.record(rows, 1, 0.01, 0.0)
     assert [choice.choose(rows, 0.0, 0.0) for rows in (0, 3, 4)] == [1, 1, 2]
 
 
-def test_steps_of_one_answer_are_measured_after_a_third_of_a_second():
+def test_decode_steps_of_a_single_answer_get_more_blas_threads_after_a_third_of_a_second():
     choice = StepThreadChoice(1, 2)
     for _ in range(4):
         assert choice.choose(1, 0.0, 0.0) == 1
@@ -167,7 +171,7 @@ def test_steps_of_one_answer_are_measured_after_a_third_of_a_second():
     assert choice.choose(1, 0.0, 0.0) == 2
 
 
-def test_step_gets_more_blas_threads_once_measured_with_few_and_loses_them_if_slower():
+def test_decode_steps_get_more_blas_threads_after_a_measurement_with_few_unless_more_are_slower():
     choice = StepThreadChoice(1, 2)
     for _ in range(3):
         assert choice.choose(8, 0.0, 0.0) == 1
@@ -178,7 +182,7 @@ def test_step_gets_more_blas_threads_once_measured_with_few_and_loses_them_if_sl
     assert [choice.choose(8, 0.0, now) for now in (10.0, 39.0, 41.0)] == [1, 1, 2]
 
 
-def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
+def test_decode_step_speed_is_not_measured_while_blas_threads_alternate_between_steps():
     choice = StepThreadChoice(1, 2)
     for _ in range(100):  # never 24 tokens or 0.3 s in a row with the same threads
         choice.record(8, 1, 0.1, 0.0)
@@ -187,7 +191,7 @@ def test_step_speeds_measured_with_different_blas_threads_are_not_mixed():
 
 
 @pytest.mark.parametrize(("tokens", "narrow_rows", "set_to"), [(32, 32, [2, 1]), (33, 32, []), (32, 0, [])])
-def test_short_prompt_gets_all_threads_if_our_library_computes_its_products(
+def test_short_prompt_gets_all_threads_if_our_own_library_computes_its_matrix_products(
     machine, monkeypatch, tokens, narrow_rows, set_to
 ):
     monkeypatch.setattr(threads_for_products.blas, "most_narrow_rows", lambda: narrow_rows)
@@ -198,7 +202,7 @@ def test_short_prompt_gets_all_threads_if_our_library_computes_its_products(
     assert machine.set == set_to
 
 
-def test_steps_on_an_idle_machine_get_more_blas_threads_until_the_engine_rests(machine):
+def test_decode_steps_on_an_idle_machine_get_more_blas_threads_until_no_further_step_follows(machine):
     threads = ThreadsForProducts()
     for _ in range(12):
         threads.begin_step(8)
@@ -208,7 +212,7 @@ def test_steps_on_an_idle_machine_get_more_blas_threads_until_the_engine_rests(m
     assert machine.set == [2, 1]
 
 
-def test_steps_beside_a_busy_process_keep_one_blas_thread(machine):
+def test_decode_steps_beside_a_busy_process_keep_one_blas_thread(machine):
     threads = ThreadsForProducts()
     for _ in range(30):
         threads.begin_step(8)
@@ -216,7 +220,7 @@ def test_steps_beside_a_busy_process_keep_one_blas_thread(machine):
     assert machine.set == []
 
 
-def test_blas_thread_choice_for_steps_ignores_times_spent_in_slices_or_rests(machine):
+def test_blas_thread_choice_for_decode_steps_ignores_the_time_of_prefill_slices_and_idle_phases(machine):
     threads = ThreadsForProducts()
     for _ in range(12):
         threads.begin_step(8)
@@ -232,7 +236,7 @@ def test_blas_thread_choice_for_steps_ignores_times_spent_in_slices_or_rests(mac
     assert machine.set == [2, 1] * 12  # for the slices; the steps' speed was never known
 
 
-def test_blas_thread_choice_for_fast_steps_uses_the_cpu_load_of_the_last_long_window(machine):
+def test_blas_thread_choice_for_fast_decode_steps_uses_the_cpu_load_of_the_last_long_interval(machine):
     machine.running = 3  # this process' own threads, which compute in the background
     threads = ThreadsForProducts()
     for _ in range(40):

@@ -21,7 +21,7 @@ FOREIGN = object()
 """No frame can carry it."""
 
 
-def test_frame_of_an_engine_event_is_its_encoding():
+def test_frame_of_an_engine_event_is_the_encoded_event_and_cancels_nothing():
     token, taken = Token("r", 1, "x", 0), list[Op]()
     assert frame_of(token, taken.append) == encode(token)
     assert not taken

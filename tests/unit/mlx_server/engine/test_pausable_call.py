@@ -51,7 +51,7 @@ def test_pausable_call_pauses_at_each_due_pause_point_and_continues_there(pauses
     assert call.result == len(pauses)
 
 
-def test_two_pausable_calls_that_take_turns_do_not_disturb_each_other():
+def test_two_pausable_calls_that_take_turns_each_return_their_own_result():
     def letters(word: str) -> Iterator[str]:
         for letter in word:
             pause_point()

@@ -49,7 +49,7 @@ def test_health_status_without_an_engine_is_failed_only_if_requests_would_fail(
         (State.STOPPING, True, False),
     ],
 )
-def test_last_probe_state_is_outdated_once_a_ready_engine_has_started_or_become_idle(
+def test_last_probed_state_is_outdated_if_it_says_starting_or_says_busy_although_no_request_runs(
     state: State, is_idle: bool, outdated: bool
 ):
     """`vestal status` showed `busy` with the words "no request" for up to a second after an answer."""

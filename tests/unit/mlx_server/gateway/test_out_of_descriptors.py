@@ -64,7 +64,7 @@ def test_survey_of_models_without_a_free_file_descriptor_fails_instead_of_losing
     assert is_exhausted(raised.value)
 
 
-async def test_installed_models_are_still_found_while_no_file_descriptor_is_free(config: Config):
+async def test_installed_model_found_before_is_found_again_while_no_file_descriptor_is_free(config: Config):
     clock = FakeClock()
     models, new = InstalledModels(config, clock), InstalledModels(config, clock)
     await models.get("base:1b")

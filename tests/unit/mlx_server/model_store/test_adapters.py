@@ -97,7 +97,9 @@ def test_configured_adapter_uses_the_kv_quantization_of_its_base_model(tmp_path)
         ),
     ],
 )
-def test_configuration_of_an_impossible_adapter_is_refused(tmp_path, models, reason):
+def test_adapter_configured_with_an_invalid_source_or_an_invalid_or_taken_name_is_refused(
+    tmp_path, models, reason
+):
     (tmp_path / "vestal.yaml").write_text(json.dumps({"models": models}))
     with pytest.raises(ConfigError, match=reason):
         load({"VESTAL_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, tmp_path)
@@ -218,7 +220,7 @@ def test_adapter_of_a_broken_base_model_is_broken_and_of_a_missing_one_is_not_li
         ("lm_head", "lm_head"),
     ],
 )
-def test_short_name_of_a_layer_begins_with_its_block_number(layer, short):
+def test_short_name_of_a_layer_omits_the_module_path_before_its_block(layer, short):
     assert short_name(layer) == short
 
 

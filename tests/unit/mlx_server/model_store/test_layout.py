@@ -43,7 +43,7 @@ def test_move_into_store_replaces_an_installed_model_as_a_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m"]
 
 
-def test_locked_staging_folder_is_deleted_when_its_block_raises(tmp_path):
+def test_locked_staging_folder_is_deleted_if_an_error_is_raised_while_it_is_used(tmp_path):
 
     def fetch():
         with layout.locked_staging_folder(tmp_path) as staging:

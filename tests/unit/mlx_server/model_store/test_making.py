@@ -114,7 +114,7 @@ def test_derived_model_without_a_preset_has_the_digest_of_its_parent(config):
 
 
 @pytest.mark.parametrize("name", ["base", "BASE:latest", "library/own", "taken", "smollm2:135m"])
-def test_derived_model_under_a_configured_or_folder_name_is_refused(config, name):
+def test_derived_model_named_like_a_configured_or_installed_model_is_refused(config, name):
     parent = find(config, "base")
     assert parent is not None
     with pytest.raises(ModelStoreError, match="Choose another name") as raised:
@@ -122,7 +122,7 @@ def test_derived_model_under_a_configured_or_folder_name_is_refused(config, name
     assert raised.value.code == "name_taken"
 
 
-def test_derived_model_whose_folder_belongs_to_another_name_is_refused(config):
+def test_derived_model_whose_name_maps_to_the_folder_of_another_model_is_refused(config):
     made(config, "a/b", system="x")
     with pytest.raises(ModelStoreError, match="a/b:latest"):
         made(config, "a--b", system="y")

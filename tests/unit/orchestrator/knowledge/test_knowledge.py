@@ -136,7 +136,9 @@ def test_drop_unused_deletes_all_unused_vectors_but_the_newest(database: Databas
     assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 0
 
 
-def test_texts_without_vectors_keep_their_order_beyond_the_size_of_one_sql_statement(database: Database):
+def test_texts_without_vectors_are_returned_in_order_even_if_too_many_for_one_sql_statement(
+    database: Database,
+):
     texts = [f"text {n}" for n in range(1200)]
     vectors = VectorCache(database)
     vectors.keep("m", texts[700:900], [[1.0]] * 200)

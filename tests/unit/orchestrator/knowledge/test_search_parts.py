@@ -30,7 +30,9 @@ def test_fused_rankings_give_a_hit_that_is_first_in_every_ranking_the_score_one(
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=1, max_size=3), st.integers(1, 10))
-def test_fused_rankings_are_unique_sorted_and_score_at_most_one(rankings: list[list[int]], most: int):
+def test_fused_rankings_have_unique_hits_sorted_by_scores_of_at_most_one(
+    rankings: list[list[int]], most: int
+):
     best = fused([Ranking(ids) for ids in rankings], most)
     scores = [score for _, score in best]
     assert len({found for found, _ in best}) == len(best) <= most

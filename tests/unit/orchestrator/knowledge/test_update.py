@@ -186,7 +186,7 @@ async def test_knowledge_update_of_a_restored_file_reuses_its_vectors(knowledge:
     assert (report.changed, report.embedded) == (1, 0)
 
 
-async def test_knowledge_update_on_a_shared_database_keeps_files_of_another_process(
+async def test_knowledge_update_on_a_shared_database_keeps_the_files_indexed_by_another_process(
     tmp_path: Path, database: Database
 ):
     """Two processes with different folders on one database once deleted each other's files."""
@@ -267,5 +267,7 @@ def test_knowledge_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledg
 
 
 @pytest.mark.parametrize(("path", "covered"), [("sub/a.md", True), ("sub", True), ("subway/a.md", False)])
-def test_skipped_knowledge_folder_covers_every_path_below_it(path: str, covered: bool):
+def test_skip_of_a_folder_applies_to_the_folder_and_paths_below_it_but_not_to_a_similar_name(
+    path: str, covered: bool
+):
     assert Skipped("sub", "unreadable", temporary=True, folder=True).covers(path) is covered

@@ -74,7 +74,7 @@ def test_open_backend_breaker_is_not_prolonged_by_further_failed_calls():
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.booleans()), max_size=80))
-def test_backend_breaker_under_any_events_admits_one_trial_at_a_time_and_never_none_forever(
+def test_backend_breaker_after_any_events_admits_single_trials_and_a_call_after_the_maximum_open_time(
     steps: list[tuple[float, bool, bool]],
 ):
     breaker, now = BackendBreaker(), 0.0
@@ -89,7 +89,7 @@ def test_backend_breaker_under_any_events_admits_one_trial_at_a_time_and_never_n
         assert breaker.admits(now + BackendBreakerPolicy().max_call_open_s)
 
 
-def test_first_backend_host_has_the_plain_name_and_later_hosts_have_a_number():
+def test_first_host_of_a_backend_kind_has_no_number_in_its_name_and_later_hosts_have_one():
     urls = named(("http://a:1", "http://b:1"), ())
     assert urls == {"mlx": "http://a:1", "mlx-2": "http://b:1", "ollama": ""}
     second = Backend("mlx-2", used=True, healthy=True)
@@ -109,14 +109,14 @@ def picked(
     return found.name if found else None
 
 
-def test_chosen_backend_is_on_the_least_loaded_machine_and_mlx_rather_than_ollama():
+def test_backend_choice_prefers_the_least_loaded_machine_and_mlx_to_ollama_on_the_same_machine():
     assert picked({}) == "mlx"
     assert picked({"mlx": 1}) == "mlx-2"
     assert picked({"mlx": 1, "mlx-2": 2}) == "mlx"  # not ollama, which shares the GPU of mlx
     assert picked({"ollama": 1}) == "mlx-2"
 
 
-def test_chosen_backend_is_healthy_has_the_model_and_no_open_breaker():
+def test_backend_choice_excludes_backends_that_are_unhealthy_lack_the_model_or_have_an_open_breaker():
     ill = replace(ALL[0], healthy=False)
     assert picked({}, (ill, *ALL[1:])) == "mlx-2"
     assert picked({"mlx-2": 9}, (ill, *ALL[1:])) == "ollama"

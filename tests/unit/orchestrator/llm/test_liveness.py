@@ -33,7 +33,7 @@ def test_silent_call_with_three_failed_checks_in_a_row_counts_as_hung():
     assert not silence.received(31.0).checked(False).verdict(45.0)
 
 
-def test_silence_of_a_call_is_short_until_the_check_interval_has_passed():
+def test_silence_of_a_call_counts_as_short_only_within_the_check_interval():
     assert CallSilence(LIMITS, since=0.0).is_short(9.0)
     assert not CallSilence(LIMITS, since=0.0).is_short(10.0)
 

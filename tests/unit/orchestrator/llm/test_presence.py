@@ -52,7 +52,7 @@ def test_backend_seen_healthy_once_never_counts_as_absent_again():
     assert absent(seen.after_check((MLX, OLLAMA)), MLX, OLLAMA) == []
 
 
-def test_backend_judged_again_loses_its_earlier_absent_mark():
+def test_absent_mark_of_a_backend_is_dropped_when_the_only_other_backend_becomes_unhealthy():
     marked = POSTED.judged((MLX, OLLAMA))
     assert absent(POSTED, replace(MLX, healthy=False), marked[1]) == []
 
@@ -74,7 +74,7 @@ def test_outage_reports_for_an_absent_backend_are_posted_once_an_hour():
     assert posts == [3600, 7200, 10800]
 
 
-def test_outage_report_of_another_backend_is_posted_at_once_beside_an_absent_one():
+def test_outage_report_of_a_backend_is_posted_at_once_although_another_backend_is_absent():
     pace = ReportPace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(1.0, (), ("ollama",))
     assert pace.may_post(1.0, ("mlx",), ("ollama",))

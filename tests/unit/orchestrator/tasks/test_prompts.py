@@ -65,7 +65,7 @@ def test_answer_prompt_with_a_small_budget_drops_sources_before_the_goal():
         assert goal in question.messages[1]["content"]
 
 
-def test_answer_prompt_without_sources_has_only_the_goal_and_the_agents_part():
+def test_answer_prompt_without_sources_has_only_the_goal_and_the_agents_subtask():
     assert prompts.answer(READER, "why?", "", [], 500).messages[1]["content"] == "why?"
     parted = prompts.answer(READER, "why?", "the first half", [], 500).messages[1]["content"]
     assert "why?" in parted
@@ -137,7 +137,7 @@ def test_plan_prompt_contains_the_agents_notes_only_if_the_goal_leaves_room():
 
 
 @pytest.mark.parametrize(("context", "answer", "expected"), [(4096, 256, 256), (256, 256, 128), (1, 256, 1)])
-def test_prompt_room_in_a_small_context_leaves_half_of_it_to_the_answer(
+def test_prompt_budget_in_a_small_context_leaves_half_of_the_context_to_the_answer(
     context: int, answer: int, expected: int
 ):
     room, given_tokens = budget.room(context, answer)

@@ -69,14 +69,14 @@ async def finish(world: World, *steps: asyncio.Task[None]) -> None:
     assert world.gate.running == 0
 
 
-async def test_task_steps_with_free_memory_begin_at_once_without_a_message(world: World):
+async def test_task_steps_with_free_memory_begin_at_once_and_report_nothing(world: World):
     steps = [world.ask(name) for name in "abcdef"]
     await world.until_begun(*"abcdef")
     assert world.said == []
     await finish(world, *steps)
 
 
-async def test_task_steps_from_80_percent_memory_run_fewer_at_once_and_in_order(world: World):
+async def test_task_steps_at_80_percent_memory_use_run_two_at_a_time_in_order(world: World):
     world.memory = 0.80
     steps = [world.ask(name) for name in "abcd"]
     await world.until_begun("a", "b")

@@ -24,7 +24,7 @@ CREW = ("lead", "reader", "Critic")
         '{"reader": "find the facts", "critic": "doubt them"}',
     ],
 )
-def test_read_plan_in_any_common_format_finds_agents_and_parts(text: str):
+def test_read_plan_returns_the_same_subtasks_from_every_common_plan_format(text: str):
     assert read(text, CREW) == (SubTask("reader", "find the facts"), SubTask("Critic", "doubt them"))
 
 
@@ -43,26 +43,26 @@ def test_read_plan_in_any_common_format_finds_agents_and_parts(text: str):
         "[1, null, [2]]",
     ],
 )
-def test_read_plan_of_a_text_without_a_plan_is_empty(text: str):
+def test_read_plan_of_a_text_without_a_plan_returns_no_subtasks(text: str):
     assert read(text, CREW) == ()
 
 
-def test_read_plan_with_an_agent_twice_joins_its_parts():
+def test_read_plan_that_names_an_agent_twice_joins_its_subtasks_into_one():
     assert read("reader: this.\nreader: that.", CREW) == (SubTask("reader", "this. that."),)
 
 
-def test_read_plan_with_an_agent_without_a_part_gives_it_an_empty_part():
+def test_read_plan_that_names_an_agent_without_a_subtask_gives_it_an_empty_one():
     assert read('["reader"]', CREW) == (SubTask("reader", ""),)
     assert read("reader:", CREW) == (SubTask("reader", ""),)
 
 
-def test_plan_with_every_agent_is_limited_to_the_maximum_of_subtasks():
+def test_plan_that_asks_every_agent_has_at_most_the_maximum_of_subtasks():
     assert everybody(("a", "b")) == (SubTask("a"), SubTask("b"))
     assert len(everybody(f"a{n}" for n in range(99))) == MAX_SUBTASKS
 
 
 @given(st.text() | st.lists(st.sampled_from(["reader", ":", "\n", "{", "}", "[", '"', "x"])).map("".join))
-def test_read_plan_of_any_text_names_known_agents_once(text: str):
+def test_read_plan_of_any_text_names_only_known_agents_and_each_at_most_once(text: str):
     parts = read(text, CREW)
     assert {part.agent for part in parts} <= set(CREW)
     assert len({part.agent for part in parts}) == len(parts)

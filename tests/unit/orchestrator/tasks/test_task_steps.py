@@ -106,7 +106,7 @@ async def test_plan_step_whose_answer_has_no_plan_asks_every_agent_except_the_le
     assert "named no agent" in planned["note"]
 
 
-def test_crew_of_a_task_with_only_a_lead_is_the_lead():
+def test_task_agents_are_the_lead_alone_if_no_other_agent_is_configured():
     assert steps(Client(), {LEAD: CREW[LEAD]}).crew() == (LEAD,)
 
 

@@ -73,7 +73,7 @@ def work(task: dict[str, Any], steps: Work, record: Record, most: int = 9) -> di
     return asyncio.run(task_workflow.work(task, steps, record.reserve, most))  # type: ignore[arg-type]
 
 
-def test_task_with_named_agents_runs_its_steps_in_the_order_of_older_records():
+def test_task_with_named_agents_runs_its_steps_in_the_recorded_order_of_earlier_versions():
     record = Record()
     result = work({"goal": "g", "agents": ["a", "b"]}, Work("a", "b"), record)
     assert record.places == ["retrieve:a", "answer:a", "retrieve:b", "answer:b", "join"]
@@ -81,7 +81,7 @@ def test_task_with_named_agents_runs_its_steps_in_the_order_of_older_records():
     assert result["notes"] == ["slow"]
 
 
-def test_task_with_answers_recorded_as_plain_text_uses_them():
+def test_task_resumed_with_answers_recorded_as_plain_text_uses_the_recorded_answers():
     record = Record()
     record.results = {0: {"sources": [SOURCE], "note": ""}, 1: "old text"}
     steps = Work("a")
@@ -89,7 +89,7 @@ def test_task_with_answers_recorded_as_plain_text_uses_them():
     assert (result["answer"], len(result["sources"]), steps.calls) == ("old text", 1, [])
 
 
-def test_task_with_a_plan_gives_each_named_agent_its_part_and_sources():
+def test_task_with_a_plan_gives_each_planned_agent_its_subtask_and_sources():
     steps, record = Work("a", "b", "c"), Record()
     steps.plan_of = [{"agent": "c", "goal": "half"}, {"agent": "a", "goal": ""}]
     result = work({"goal": "whole", "agents": []}, steps, record)
@@ -104,7 +104,7 @@ def test_task_with_a_plan_gives_each_named_agent_its_part_and_sources():
     ]  # each source once
 
 
-def test_task_repeated_on_a_complete_record_runs_no_step():
+def test_task_replayed_from_a_complete_record_returns_the_same_result_and_runs_no_step():
     task, record = {"goal": "g", "agents": []}, Record()
     first = Work("a", "b")
     first.plan_of = [{"agent": "a", "goal": ""}, {"agent": "b", "goal": ""}]

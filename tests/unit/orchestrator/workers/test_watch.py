@@ -31,7 +31,7 @@ def test_worker_with_an_unchanged_heartbeat_is_declared_dead_after_the_limit():
     assert looked(*beats(DEAD_AFTER_S, Heartbeat("a", 7))).dead == ["w"]
 
 
-def test_observer_that_paused_itself_declares_no_worker_dead_at_once():
+def test_observer_that_was_itself_suspended_declares_no_worker_dead_on_waking():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     slept = watch.after({"w": Heartbeat("a", 7)}, watch.looked_at + MAX_GAP_S + 3600)
     assert slept.dead == []

@@ -37,7 +37,7 @@ def test_replacing_a_file_that_cannot_be_written_counts_and_returns_the_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_self_restoring_file_that_failed_is_written_once_the_disk_can_be_written(
+def test_self_restoring_file_whose_write_failed_is_written_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file, path = KeptFile(tmp_path / "run" / "x", "kept"), tmp_path / "run" / "x"
@@ -85,7 +85,7 @@ def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_self_restoring_file_with_unchanged_text_stops_failing_once_the_disk_can_be_written(
+def test_self_restoring_file_with_unchanged_text_clears_its_failure_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The next agent writes the last agent's settings again. On a full disk, that once failed forever."""
@@ -98,7 +98,7 @@ def test_self_restoring_file_with_unchanged_text_stops_failing_once_the_disk_can
     assert FAILURES.as_json()["same"]["failing_since"] is None
 
 
-def test_self_restoring_file_is_read_again_only_after_a_change(
+def test_self_restoring_file_is_read_again_only_after_the_file_has_changed_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Each second, an agent at rest looks at its files: it asks for their status and does not read them."""

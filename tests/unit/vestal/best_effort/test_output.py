@@ -63,7 +63,7 @@ def test_first_log_write_after_a_failure_is_preceded_by_a_report_of_the_dropped_
         os.close(number)
 
 
-def test_output_retry_of_an_idle_process_reports_that_the_write_failure_is_over(
+def test_write_failure_of_an_idle_process_ends_once_output_can_be_written_again(
     tmp_path: Path, failures: WriteFailures
 ):
     descriptor, output = _log(tmp_path / "a.log", failures)

@@ -109,7 +109,7 @@ def test_environment_overrides_the_configuration_file_which_overrides_the_defaul
     assert config.file == tmp_path / "vestal.yaml"
 
 
-def test_short_environment_variables_set_their_settings(tmp_path: Path):
+def test_short_and_nested_environment_variable_names_set_their_settings(tmp_path: Path):
     config = loaded(
         tmp_path,
         MLX_PRELOAD_MODELS="one, two:3b",
@@ -131,7 +131,7 @@ def test_empty_section_of_the_configuration_file_has_its_defaults(tmp_path: Path
     assert loaded(tmp_path, "mlx:\nagent: {}\n").mlx.port == 11435
 
 
-def test_notifications_section_of_the_configuration_file_takes_effect(tmp_path: Path):
+def test_notifications_section_of_the_configuration_file_is_in_the_loaded_configuration(tmp_path: Path):
     """The section `notifications` was once read and checked, but missing from the result."""
     config = loaded(tmp_path, "notifications:\n  desktop: false\n  webhook_url: http://localhost/x\n")
     assert not config.notifications.desktop
@@ -192,7 +192,7 @@ def test_mistake_in_a_secret_setting_is_reported_without_its_value(tmp_path: Pat
         ("", "http://127.0.0.1:11434"),
     ],
 )
-def test_ollama_host_variable_in_every_form_is_the_default_of_ollamas_base_url(
+def test_ollama_base_url_defaults_to_the_ollama_host_variable_in_every_form_that_ollama_accepts(
     tmp_path: Path, value: str, url: str
 ):
     """OLLAMA_HOST was once not read, so a second `ollama serve` was started beside the user's own."""

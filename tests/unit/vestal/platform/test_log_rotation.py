@@ -22,7 +22,7 @@ def _full_disk(source: Path, target: Path) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_log_file_that_cannot_be_copied_on_a_full_disk_keeps_its_text_below_twice_its_limit(
+def test_log_file_below_twice_its_limit_is_not_truncated_if_a_full_disk_prevents_its_copy(
     tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)

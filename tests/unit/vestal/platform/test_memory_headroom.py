@@ -16,12 +16,12 @@ def memory(available: float = 0.5, wired: float | None = None, swap: tuple[int, 
     return Memory(total, int(available * total), *swap, None if wired is None else int(wired * total))
 
 
-def test_memory_headroom_below_the_limits_is_enough():
+def test_memory_use_below_the_limits_leaves_enough_headroom():
     assert headroom(memory()) == Headroom()
     assert headroom(memory(wired=0.69)) == Headroom()
 
 
-def test_memory_headroom_needs_a_reboot_if_no_model_server_holds_the_wired_memory():
+def test_memory_wired_by_no_model_server_is_a_shortage_that_needs_a_reboot():
     found = headroom(memory(wired=0.8))
     assert found.needs_reboot
     assert "80%" in found.shortage and "reboot" in found.message

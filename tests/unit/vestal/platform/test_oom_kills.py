@@ -22,12 +22,12 @@ def count(machine: Path) -> int | None:
     return oom_kills.count(machine / "proc", machine / "cgroup")
 
 
-def test_oom_kill_count_of_the_own_cgroup_is_preferred_to_the_whole_machines(machine):
+def test_oom_kill_count_comes_from_the_own_cgroup_rather_than_from_the_whole_machine(machine):
     (machine / "cgroup/user.slice/gateway/memory.events").write_text("low 0\noom 4\noom_kill 3\n")
     assert count(machine) == 3
 
 
-def test_oom_kill_count_without_a_version_2_cgroup_is_the_whole_machines(machine):
+def test_oom_kill_count_without_a_version_2_cgroup_comes_from_the_whole_machine(machine):
     assert count(machine) == 62
     (machine / "proc/self/cgroup").write_text("4:memory:/old\n")
     assert count(machine) == 62

@@ -134,7 +134,7 @@ def test_admitted_origin_returns_the_origin_of_an_admitted_page():
     assert admitted(POLICY, b"http://localhost") is None
 
 
-def test_request_refused_for_its_web_page_is_answered_with_how_to_admit_the_page():
+def test_request_from_a_forbidden_web_page_is_answered_with_the_way_to_admit_the_page():
     policy = dataclasses.replace(BROWSERS, origin_hint="; add it to the setting")
     head = RequestHead(
         "GET", "/", [(b"host", b"localhost"), (b"origin", b"https://chat.example")], "127.0.0.1"
@@ -166,7 +166,7 @@ def test_request_with_a_wrong_or_missing_token_is_unauthorized(token: str | None
     assert code(token=token, policy=dataclasses.replace(POLICY, token=b"")) == "unauthorized"
 
 
-def test_request_refused_for_its_token_is_told_where_the_token_is_but_never_the_token():
+def test_unauthorized_answer_says_where_the_token_is_stored_but_never_contains_the_token():
     for headers in ([], [(b"authorization", b"Bearer x")], [(b"authorization", b"Bearer secret")] * 2):
         refusal = check(RequestHead("GET", "/", [(b"host", b"localhost"), *headers], "::1"), POLICY)
         assert refusal is not None and refusal.status == 401
@@ -192,7 +192,7 @@ def test_request_to_an_open_path_needs_no_token_if_it_only_reads():
         assert code(policy=policy, path=path, token=None) == "unauthorized"
 
 
-def test_request_to_an_address_that_needs_no_token_is_admitted_without_one():
+def test_request_without_a_token_is_admitted_only_at_addresses_that_the_policy_exempts():
     policy = dataclasses.replace(POLICY, needs_token=lambda address: address != "127.0.0.1")
     assert code(policy=policy, token=None) is None
     assert code(policy=policy, token=None, address="::2") == "unauthorized"
@@ -286,7 +286,9 @@ def test_request_to_post_without_a_body_needs_no_content_type():
     st.sampled_from(["GET", "POST", "OPTIONS"]),
     st.booleans(),
 )
-def test_request_with_any_header_bytes_is_refused_without_the_token(headers, method, browsers):
+def test_request_with_arbitrary_header_bytes_and_no_valid_token_is_refused_with_a_4xx_status(
+    headers, method, browsers
+):
     policy = dataclasses.replace(BROWSERS if browsers else POLICY, cookie_name=b"vestal")
     refusal = check(RequestHead(method, "/status", headers, "127.0.0.1"), policy)
     if refusal is None:
@@ -313,7 +315,7 @@ def test_request_without_an_origin_header_is_judged_by_sec_fetch_site(
     assert code(headers=headers, policy=BROWSERS) == this_machines_pages
 
 
-def test_request_with_two_body_lengths_is_refused_first_and_its_connection_closed():
+def test_request_with_content_length_and_transfer_encoding_is_invalid_and_closes_the_connection():
     headers = [(b"Content-Length", b"4"), (b"Transfer-Encoding", b"chunked")]
     refusal = check(RequestHead("POST", "/x", headers, "127.0.0.1"), POLICY)
     assert refusal is not None

@@ -61,7 +61,7 @@ def test_host_name_of_a_host_header_is_without_port_and_empty_if_malformed(heade
         "http://a-b-b-c",
     ],
 )
-def test_origin_rules_admit_names_schemes_and_patterns(origin: str):
+def test_origin_rules_admit_origins_that_match_a_name_a_scheme_or_a_pattern(origin: str):
     assert RULES.admit(origin.encode())
 
 

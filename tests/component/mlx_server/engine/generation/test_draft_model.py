@@ -115,7 +115,9 @@ def test_draft_model_with_fewer_logits_still_guesses_most_tokens_of_seeded_text(
     assert drafted.accepted_of_model > 0.7 * drafted.guessed > 20
 
 
-def test_draft_model_in_a_batch_whose_rows_accept_different_numbers_changes_no_answer(model, drafts):
+def test_draft_model_changes_no_answer_in_a_batch_whose_requests_accept_different_numbers_of_drafts(
+    model, drafts
+):
     asked = [
         Asked([3, 9, 4, 7, 11] * 4, HOT, 50),
         Asked([8, 2, 8], Sampling(seed=1, temperature=1.0), 40, 5),
@@ -126,7 +128,7 @@ def test_draft_model_in_a_batch_whose_rows_accept_different_numbers_changes_no_a
     assert drafted.answers == run(model, asked, drafting=False).answers
 
 
-def test_draft_model_guesses_the_same_tokens_after_wrong_guesses_and_late_reads(model, drafts):
+def test_draft_model_guesses_are_not_changed_by_rejected_guesses_or_by_text_that_it_reads_late(model, drafts):
     """Each guess is what the draft model alone predicts for the text, whatever was guessed wrong before."""
     draft = draft_of(drafts["similar"])
     texts: dict[int, list[int]] = {1: [3, 9, 4] * 9, 2: [8, 2], 3: [1, 5, 9, 7] * 12}
@@ -157,7 +159,7 @@ def alone(model: Any, text: list[int], length: int) -> list[int]:
     return found
 
 
-def test_draft_model_reads_a_prompt_in_slices_while_the_answer_runs(model, drafts, monkeypatch):
+def test_draft_model_prefills_a_prompt_in_slices_while_the_target_model_generates(model, drafts, monkeypatch):
     """No token waits for more than one slice of the draft model, and the first token for none."""
     lengths: list[int] = []
     slow = draft_of(drafts["same"])

@@ -133,7 +133,7 @@ def test_answers_with_drafts_equal_answers_without(model, kv, asked):
     assert drafted.answers == run(model, asked, drafting=False, kv=kv).answers
 
 
-def test_drafting_from_the_text_takes_fewer_steps_for_text_that_repeats_itself(model):
+def test_drafting_from_earlier_text_takes_fewer_model_steps_if_the_text_repeats_itself(model):
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 60)]
     drafted, plain = run(model, asked, drafting=True), run(model, asked, drafting=False)
     assert drafted.answers == plain.answers
@@ -141,7 +141,7 @@ def test_drafting_from_the_text_takes_fewer_steps_for_text_that_repeats_itself(m
     assert drafted.steps < plain.steps - 15
 
 
-def test_drafting_pauses_while_a_prompt_is_read_and_only_steps_without_guesses_set_the_pace(
+def test_drafting_pauses_during_a_prefill_and_only_steps_without_drafts_are_timed_for_its_pace(
     model, monkeypatch
 ):
     """Earlier, with 16 guesses checked in a step, a stream beside a long prompt ran 10 times slower."""
@@ -174,7 +174,7 @@ def test_drafting_pauses_while_a_prompt_is_read_and_only_steps_without_guesses_s
     batch.close()
 
 
-def test_drafting_inspects_drawn_tokens_only_if_half_of_the_requests_repeat_themselves(model, monkeypatch):
+def test_drafting_examines_sampled_tokens_only_if_half_of_the_batch_has_repetitive_text(model, monkeypatch):
     """Earlier, waiting for the guesses of one request in eight slowed all requests by a tenth."""
     looked_at: list[int] = []
     own_draft = draft_batch.DraftBatch._own_draft
@@ -195,7 +195,7 @@ def test_drafting_inspects_drawn_tokens_only_if_half_of_the_requests_repeat_them
     assert not looked_at
 
 
-def test_drafting_in_a_batch_whose_rows_accept_different_numbers_changes_no_answer(model):
+def test_drafting_changes_no_answer_in_a_batch_whose_requests_accept_different_numbers_of_drafts(model):
     asked = [
         Asked([3, 9, 4, 7, 11] * 4, GREEDY, 50),
         Asked([8, 2, 8, 2, 8, 2, 8], Sampling(seed=1, temperature=0.1), 40, 5),
@@ -319,7 +319,7 @@ def test_drafting_is_off_for_a_model_whose_cache_cannot_be_trimmed():
     assert drafted.answers == run(sliding, asked, drafting=False).answers
 
 
-def test_drafting_is_off_in_a_step_that_has_its_maximum_of_tokens(model, monkeypatch):
+def test_drafting_is_off_in_a_step_that_the_tokens_of_running_requests_already_fill(model, monkeypatch):
     """Four requests fill a step of four tokens, so there is no room for a guess."""
     monkeypatch.setattr(draft_batch, "MOST_STEP_TOKENS", 4)
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 20)] * 4

@@ -103,7 +103,9 @@ def test_gpt_oss_answer_without_headers_is_text_and_is_the_same_if_resumed_at_an
         assert "".join(token.text for token in sent[:cut]) + harmony.text(id) == whole
 
 
-def test_gpt_oss_answer_resumed_within_its_thinking_keeps_thinking_without_the_grammar(harmony, encode):
+def test_gpt_oss_answer_resumed_during_thinking_keeps_thinking_unconstrained_by_its_json_schema(
+    harmony, encode
+):
     """The grammar must not apply before the thinking has ended."""
     harmony.send(chat("thought", encode(THOUGHT), json_schema=SCHEMA))
     done = harmony.answer("thought", Done)

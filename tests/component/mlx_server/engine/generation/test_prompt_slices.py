@@ -56,7 +56,7 @@ def with_running_answer(model: Any, *, drafting: bool = False, max_running: int 
     return batch, uid
 
 
-def test_prompt_slices_of_a_long_prompt_let_a_running_answer_get_a_token_in_each_step(model):
+def test_prefill_of_a_long_prompt_in_slices_gives_a_running_answer_a_token_in_each_step(model):
     batch, answer = with_running_answer(model)
     long, steps, progress = batch.add(LONG, GREEDY, []), 0, list[int]()
     while not progress or progress[-1] < len(LONG):
@@ -79,7 +79,9 @@ prompts = st.lists(st.integers(1, 46), min_size=1, max_size=60)
     st.booleans(),
     st.integers(2, 5),
 )
-def test_prompt_slices_of_requests_that_come_and_go_change_no_answer(model, asked, drafting, max_running):
+def test_prefill_in_slices_changes_no_answer_when_requests_join_and_leave_at_any_step(
+    model, asked, drafting, max_running
+):
     """Requests come at any step, also in the middle of a slice, and go when they have their tokens."""
     batch, first = with_running_answer(model, drafting=drafting, max_running=max_running)
     answers, wanted, steps = dict[int, list[int]](), dict[int, tuple[list[int], int]](), 0
@@ -101,7 +103,7 @@ def test_prompt_slices_of_requests_that_come_and_go_change_no_answer(model, aske
         assert answers[uid][:tokens] == alone(model, prompt, tokens)
 
 
-def test_prompt_slice_in_progress_hides_its_keys_and_values_until_it_is_finished(model):
+def test_keys_and_values_of_a_prefill_slice_are_hidden_until_the_slice_is_finished(model):
     batch, answer = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -115,7 +117,7 @@ def test_prompt_slice_in_progress_hides_its_keys_and_values_until_it_is_finished
     batch.close()
 
 
-def test_prompt_slice_whose_request_is_removed_midway_does_not_change_other_answers(model):
+def test_request_removed_midway_through_a_prefill_slice_does_not_change_other_answers(model):
     batch, answer = with_running_answer(model)
     short, tokens = [5, 6, 7, 8], list[int]()
     long, other = batch.add(LONG, GREEDY, []), batch.add(short, GREEDY, [])
@@ -130,7 +132,7 @@ def test_prompt_slice_whose_request_is_removed_midway_does_not_change_other_answ
     assert tokens[:8] == alone(model, short, 8)
 
 
-def test_prompt_slice_continues_if_the_answer_it_was_paused_for_is_removed(model):
+def test_prefill_slice_paused_for_a_running_answer_continues_if_that_answer_is_removed(model):
     batch, answer = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -143,7 +145,7 @@ def test_prompt_slice_continues_if_the_answer_it_was_paused_for_is_removed(model
     assert tokens[:8] == alone(model, LONG, 8)
 
 
-def test_prompt_slice_in_progress_is_dropped_when_the_batch_closes(model):
+def test_prefill_slice_in_progress_is_dropped_when_the_batch_closes(model):
     batch, _ = with_running_answer(model)
     batch.add(LONG, GREEDY, [])
     list(batch.step())
@@ -151,7 +153,7 @@ def test_prompt_slice_in_progress_is_dropped_when_the_batch_closes(model):
     assert len(batch) == 0 and not batch.is_incomplete(1)
 
 
-def test_prompt_slice_is_processed_in_one_step_if_the_attention_cannot_be_paused(model, monkeypatch):
+def test_prefill_slice_is_processed_in_one_step_if_the_attention_cannot_be_paused(model, monkeypatch):
     monkeypatch.setattr(llama, ATTENTION, scaled_dot_product_attention)
     batch, _ = with_running_answer(model)
     long = batch.add(LONG, GREEDY, [])

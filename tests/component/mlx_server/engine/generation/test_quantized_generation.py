@@ -29,7 +29,7 @@ def quantized(request, start) -> Engine:
 
 
 @pytest.mark.parametrize(("bits", "near"), [(8, 0.05), (4, 0.15)])
-def test_quantized_kv_logprobs_in_a_batch_and_after_a_resumption_are_near_those_alone(
+def test_quantized_kv_logprobs_in_a_batch_or_after_resuming_are_close_to_those_of_a_request_alone(
     home, small_models_dir, bits, near
 ):
     found = run_child("compares_quantized.py", home, small_models_dir, bits)

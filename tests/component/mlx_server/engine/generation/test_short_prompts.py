@@ -65,7 +65,7 @@ def answers_of(model: Any, prompts: list[list[int]], *, drafting: bool = False) 
     same_length=st.booleans(),
     drafting=st.booleans(),
 )
-def test_short_prompts_computed_with_their_first_token_have_the_same_answers(
+def test_short_prompts_prefilled_in_the_same_call_as_their_first_token_get_unchanged_answers(
     model, prompts, same_length, drafting
 ):
     if same_length:
@@ -112,7 +112,7 @@ def test_first_token_of_a_short_prompt_takes_one_call_of_the_model(
     assert calls_until_first_token(model, monkeypatch, PROMPT[:tokens], pause_at=pause_at) == calls
 
 
-def test_first_token_of_a_prompt_with_a_short_uncached_rest_takes_one_call_of_the_model(model, monkeypatch):
+def test_first_token_of_a_prompt_whose_uncached_part_is_short_takes_one_call_of_the_model(model, monkeypatch):
     batch = Batch(model, 8, 512)
     uid = batch.add(PROMPT, GREEDY, [])
     while not any(isinstance(outcome, Sampled) for outcome in list(batch.step())):

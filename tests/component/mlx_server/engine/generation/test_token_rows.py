@@ -37,7 +37,7 @@ def tiny_llama() -> Any:
     return llama.Model(llama.ModelArgs(**SHAPE))
 
 
-def test_embedding_rows_of_plain_and_quantized_models_are_counted():
+def test_embedding_row_count_of_a_model_is_not_changed_by_quantization():
     model = tiny_llama()
     assert token_rows(model) == ROWS
     nn.quantize(model, 64, 4)

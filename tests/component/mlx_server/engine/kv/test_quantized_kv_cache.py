@@ -107,7 +107,7 @@ steps = st.lists(
 @given(
     bits=st.sampled_from([4, 8]), lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4), steps=steps
 )
-def test_quantized_kv_batch_after_any_operations_equals_a_cache_for_each_request(bits, lengths, steps):
+def test_quantized_kv_batch_after_any_operations_equals_separate_caches_of_its_requests(bits, lengths, steps):
     requests = Requests(bits, lengths, seed=1)
     for number, (what, how) in enumerate(steps):
         seed, rows = 100 * (number + 1), len(requests.alone)

@@ -56,7 +56,7 @@ def times_of_tokens(engine: Engine, id: str, until) -> list[float]:
         engine._receive(time.monotonic() + 40)
 
 
-def test_load_is_shared_reports_progress_and_stalls_no_stream(engine):
+def test_simultaneous_loads_of_a_model_are_done_once_report_progress_and_stall_no_stream(engine):
     engine.send(chat("stream", "Tell me a very long story.", max_tokens=2000))
     before = times_of_tokens(engine, "stream", lambda e: isinstance(e, Token) and e.index == 30)
     engine.send(Load("one", TWIN), Load("two", TWIN))
@@ -86,7 +86,7 @@ def largest_part_without_a_token(engine: Engine, id: str) -> float:
     return largest
 
 
-def test_keep_alive_of_zero_unloads_the_model_after_its_request_and_a_negative_one_never_does(engine):
+def test_keep_alive_of_zero_unloads_the_model_after_its_request_and_a_negative_one_keeps_it_loaded(engine):
     engine.send(Embed("once", EMBED, ("text",), keep_alive_s=0.0))
     assert isinstance(engine.answer("once", Embedding), Embedding)
     engine.wait(lambda e: isinstance(e, Unloaded) and e.model == EMBED)

@@ -95,7 +95,7 @@ def test_quantized_prompt_cache_snapshot_written_and_read_back_is_identical():
     [("8", {"VESTAL_MLX__KV_BITS": "none"}), ("4", {"VESTAL_MLX__KV_GROUP_SIZE": "32"})],
     ids=["8-none", "4-group"],
 )
-def test_quantized_prompt_is_restored_from_disk_and_not_under_another_setting(
+def test_quantized_kv_of_a_prompt_is_restored_from_disk_only_under_the_same_setting(
     live: Lives, home: Path, bits, other_setting
 ):
     first: Engine = live(home, VESTAL_MLX__KV_BITS=bits)

@@ -81,7 +81,7 @@ def kill_when_written(engine: Engine, snapshots: int) -> None:
     engine.process.wait(10)
 
 
-def test_text_and_next_turn_restored_from_ram_or_from_disk_after_a_kill_equal_the_cold_ones(
+def test_untrimmable_cache_restored_from_ram_or_disk_gives_the_uncached_answer_and_next_turn(
     live, cold_engine, home
 ):
     questions = {how: f"What came in {how}?" for how in SAMPLINGS}
@@ -109,7 +109,7 @@ def test_text_and_next_turn_restored_from_ram_or_from_disk_after_a_kill_equal_th
         assert had == second.answer(how, Done).usage.prompt_tokens - 1
 
 
-def test_another_question_with_the_same_system_prompt_reuses_the_system_prompts_state(
+def test_another_question_with_the_same_system_prompt_reuses_the_system_prompts_cached_state(
     live, cold_engine, home
 ):
     ops = [chat(f"q{n}", f"{n}. What came in on day {n}?") for n in range(3)]

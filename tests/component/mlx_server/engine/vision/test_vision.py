@@ -93,7 +93,9 @@ def uncached(start) -> VisionEngine:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answer_about_an_image_equals_mlx_vlm_also_in_a_batch_and_when_resumed(family, folders, uncached):
+def test_answer_about_an_image_alone_batched_or_resumed_equals_the_answer_of_mlx_vlm(
+    family, folders, uncached
+):
     engine = uncached
     tokens, chances = Reference(folders[family]).answer(
         prompt_text(family),
@@ -229,7 +231,9 @@ def test_adapter_with_zero_weights_does_not_change_an_answer_about_an_image(fold
     engine.close()
 
 
-def test_vision_model_without_its_packages_serves_text_and_says_how_to_install_them(start, monkeypatch):
+def test_vision_model_without_the_vision_packages_serves_text_and_says_how_to_install_them(
+    start, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "mlx_vlm.utils", None)  # so that importing it raises ImportError
     engine = start()
     assert len(engine.answer(chat("text", "llava", "Good morning."))) == ANSWER_TOKENS
@@ -276,7 +280,7 @@ def test_request_with_a_broken_image_fails_alone(engine):
     assert "Image 0" in broken.message
 
 
-def test_check_of_a_request_with_an_image_counts_its_tokens_and_refuses_a_broken_image(folders, tmp_path):
+def test_check_only_image_request_returns_its_prompt_token_count_or_refuses_a_broken_image(folders, tmp_path):
     engine = VisionEngine([folders["qwen2_vl"]], tmp_path)
     asked = parts("qwen2_vl")
     accepted = engine.check(chat("check", "qwen2_vl", *asked, check_only=True))

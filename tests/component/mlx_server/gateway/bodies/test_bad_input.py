@@ -153,7 +153,7 @@ def test_engine_survives_every_malformed_body(gateway):
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_gateway_gives_each_engine_failure_its_status_with_and_without_streaming(
+def test_gateway_answers_each_engine_error_with_its_own_http_status_with_and_without_streaming(
     gateway, path, code, status, stream
 ):
     answer = gateway.http.post(path, json=gateway.chat(f"fail={code}", stream=stream))
@@ -172,7 +172,7 @@ def test_gateway_gives_each_engine_failure_its_status_with_and_without_streaming
         ("GET", "/v1/models/nix", 404, "model_not_found"),
     ],
 )
-def test_gateway_refuses_an_unknown_route_or_method_in_json(gateway, method, path, status, code):
+def test_gateway_refuses_an_unknown_route_or_method_with_a_json_error(gateway, method, path, status, code):
     answer = gateway.http.request(method, path)
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code

@@ -219,7 +219,9 @@ UNSENDABLE: dict[str, tuple[str, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("case", UNSENDABLE)
-def test_body_with_values_that_the_engine_cannot_receive_is_a_400_that_names_the_place(gateway, case):
+def test_body_with_a_value_that_the_engine_cannot_receive_is_a_400_that_names_the_value_or_field(
+    gateway, case
+):
     path, fields, odd, said = UNSENDABLE[case]
     body = json.dumps({"model": "chat", **fields}).replace('"@"', odd)
     with unharmed(gateway, "chat"):

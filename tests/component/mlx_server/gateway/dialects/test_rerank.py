@@ -55,7 +55,7 @@ def test_rerank_on_every_path_returns_the_best_documents_with_their_scores(gatew
     assert answer["usage"] == {"prompt_tokens": 20, "total_tokens": 20}
 
 
-def test_rerank_in_the_format_of_tei_without_a_model_name_returns_a_list_by_the_only_reranker(gateway, score):
+def test_tei_rerank_without_a_model_name_returns_a_sorted_list_scored_by_the_only_reranker(gateway, score):
     answer = gateway.http.post("/rerank", json={"query": "q", "texts": ["a", "b"]})
     expected = [{"index": n, "score": score("q", text)} for n, text in enumerate(("a", "b"))]
     assert answer.json() == sorted(expected, key=lambda each: -each["score"])
@@ -85,7 +85,7 @@ def test_rerank_accepts_ten_thousand_documents_and_refuses_one_more(gateway, sco
          "not_a_chat_model", "Model 'ranker' makes rankings of documents, not text."),
     ],
 )  # fmt: skip
-def test_request_to_a_model_of_the_wrong_kind_is_refused_with_what_the_model_produces(
+def test_request_to_a_model_of_the_wrong_kind_gets_a_400_that_states_what_the_model_produces(
     gateway, path, body, code, sentence
 ):
     answer = gateway.http.post(path, json={"query": "q", "documents": ["a"], **body})

@@ -117,7 +117,7 @@ def test_assistant_phase_in_the_history_is_accepted(gateway):
     response_to(gateway, input=[*history, message("user", "Repeat only the number.")])
 
 
-def test_response_output_phase_may_have_both_labels(gateway):
+def test_response_schema_accepts_both_labels_of_an_output_phase_and_rejects_others(gateway):
     response = response_to(gateway, input="hello")
     (item,) = response["output"]
     phased = [item | {"phase": phase} for phase in ("commentary", "final_answer")]
@@ -169,7 +169,7 @@ def test_websocket_continuation_that_failed_cannot_be_continued(session):
     assert again["error"]["code"] == "previous_response_not_found"
 
 
-def test_websocket_starts_a_new_chain_from_a_compaction(gateway, session):
+def test_websocket_request_that_begins_with_a_compacted_conversation_is_completed(gateway, session):
     conversation = [
         message("user", [{"type": "input_text", "text": "Remember the compaction code word: slate."}]),
         message("assistant", [{"type": "output_text", "text": "OK."}]),

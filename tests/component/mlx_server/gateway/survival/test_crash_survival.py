@@ -78,7 +78,7 @@ def test_stream_that_makes_progress_between_six_engine_kills_is_complete(gateway
     assert _stream(gateway, content, kill) == text_of(content, 30)
 
 
-def test_stream_whose_engine_is_killed_ten_times_while_it_resumes_the_answer_is_complete(gateway, text_of):
+def test_stream_is_complete_although_ten_engines_in_a_row_are_killed_while_they_resume_it(gateway, text_of):
     """Earlier, one of 24 streams was refused: its engines were killed while they replayed the answer."""
     content = "replayed tokens=30 step_ms=50 replay_ms=2000"
     with ThreadPoolExecutor(1) as pool:

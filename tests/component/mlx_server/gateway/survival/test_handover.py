@@ -146,7 +146,7 @@ def test_gateway_that_stores_no_answers_finishes_its_streams_before_it_hands_ove
     assert prober.failed == []
 
 
-def test_gateway_killed_during_a_handover_leaves_its_streams_to_the_new_gateway(gateways, text_of):
+def test_streams_of_a_gateway_killed_during_a_handover_are_continued_by_the_new_gateway(gateways, text_of):
     gateway, prompt = gateways.gateway, "killed tokens=5000 step_ms=40"
     stream = Stream(gateway.http, "/api/chat", messages(prompt, stream=True)).until(5)
     old = gateways.all[-1]
@@ -166,7 +166,7 @@ def test_gateway_killed_during_a_handover_leaves_its_streams_to_the_new_gateway(
     assert text_of(prompt, 5000).startswith(text_of_frames(frames))
 
 
-def test_gateway_that_has_handed_over_ignores_a_second_request_and_ends_at_sigterm(gateways):
+def test_gateway_that_has_handed_over_ignores_another_handover_request_and_ends_at_sigterm(gateways):
     gateway = gateways.gateway
     stream = Stream(gateway.http, "/api/chat", messages("x tokens=400 step_ms=50", stream=True)).until(3)
     old = gateways.all[-1]

@@ -225,7 +225,7 @@ def test_retry_with_an_idempotency_key_gets_the_answer_that_the_killed_gateway_b
 # --- refusals ---
 
 
-def test_reading_an_unknown_stream_is_a_404_and_from_an_invalid_frame_number_a_400(gateway):
+def test_reading_a_stream_with_an_unknown_id_is_a_404_and_with_an_invalid_frame_number_a_400(gateway):
     assert _again(gateway, "nothing").status_code == 404
     assert _again(gateway, "../../token").status_code == 404
     for wrong in ("-1", "x", "1.5"):

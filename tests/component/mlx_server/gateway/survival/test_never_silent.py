@@ -75,7 +75,7 @@ def narrow(make_gateway):
     return make_gateway(VESTAL_MLX__MAX_RUNNING="1").start().until_ok()
 
 
-def test_stream_behind_others_in_the_queue_begins_in_time_in_every_api_dialect(narrow):
+def test_queued_stream_sends_its_first_byte_within_the_time_limit_in_every_api_dialect(narrow):
     bodies = {path: make("chat", "tokens=2") for path, make in DIALECTS.items()}
     with _busy(narrow, "busy tokens=24 step_ms=100"):
         found = _all(narrow.http, bodies)
@@ -112,7 +112,7 @@ def test_failure_after_the_headers_is_sent_in_the_error_format_of_each_api_diale
     assert '"error"' in found["/v1/chat/completions"].text
 
 
-def test_stream_while_the_engine_hangs_begins_in_time_in_every_api_dialect(wide):
+def test_stream_while_the_engine_hangs_sends_its_first_byte_within_the_limit_in_every_api_dialect(wide):
     wide.kill_engine(signal.SIGSTOP)
     found = _all(wide.http, {path: make("chat", "tokens=2") for path, make in DIALECTS.items()})
     assert {each.status for each in found.values()} == {200}

@@ -34,7 +34,7 @@ def test_launch_prefers_a_loaded_model_to_a_larger_one_that_is_not_loaded():
     assert best([BETTER, loaded], AGENT) == loaded
 
 
-def test_launch_without_a_suitable_model_names_the_needs_what_each_model_lacks_and_a_remedy():
+def test_launch_without_a_suitable_model_explains_why_each_model_is_unsuitable_and_names_a_remedy():
     sentence = why_none_fits("Codex CLI", [SMALL, PLAIN], AGENT)
     assert "Codex CLI needs a context of 32,768 tokens or more and tools" in sentence
     assert "small:latest has a context of 8,192 tokens; plain:latest cannot call tools" in sentence

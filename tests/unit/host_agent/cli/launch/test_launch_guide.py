@@ -36,7 +36,7 @@ def test_launch_guide_lists_the_same_programs_as_the_code():
     assert _rows("Agents and other programs") == wanted, "\n".join(["", *wanted])
 
 
-def test_every_client_in_the_launch_guide_has_a_version_and_a_test_or_a_month_of_trial():
+def test_every_client_in_the_launch_guide_has_a_version_and_a_test_file_or_a_date_of_manual_trial():
     libraries = _rows("Libraries")
     assert len(libraries) > 15
     for row in [*_rows("Agents and other programs"), *libraries]:

@@ -180,7 +180,7 @@ def test_logs_output_to_a_terminal_contains_no_control_characters_from_a_log():
     assert plain(TerminalFormatter().lines(line, 80)[0]).endswith("]0;title[2Jred")
 
 
-def test_logs_recognize_a_gateway_event_that_the_agent_logs_too_as_a_repeat():
+def test_gateway_event_that_the_agent_logs_again_soon_after_is_recognized_as_a_repeat():
     repeats = Repeats()
     assert not repeats.is_repeated(parse("mlx_server", json.dumps(ENGINE_EXITED)))
     assert repeats.is_repeated(parse("agent", AGENT_EXITED))

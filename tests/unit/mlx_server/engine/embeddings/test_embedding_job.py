@@ -41,7 +41,7 @@ def tokens(text: str, context_tokens: int | None, *, truncate: bool = True) -> l
 @pytest.mark.parametrize(
     ("context", "kept"), [(3, "a"), (5, "abc"), (8, "abcdef"), (99, "abcdef"), (None, "abcdef")]
 )
-def test_embedding_text_is_cut_at_the_requested_context_but_at_most_at_the_models_context(context, kept):
+def test_embedding_text_is_cut_to_num_ctx_or_to_the_models_context_if_that_is_shorter(context, kept):
     """`options.num_ctx` of /api/embed was ignored; Ollama embeds only the first token for num_ctx 3."""
     assert tokens("abcdefghij", context) == [CLS, *map(ord, kept), SEP]
 

@@ -218,7 +218,7 @@ def test_long_embedding_text_is_encoded_one_layer_per_step(folders, family):
 
 
 @pytest.mark.parametrize("distance", [None, 300])
-def test_embedding_attention_computed_in_parts_of_the_queries_equals_attention_at_once(distance):
+def test_embedding_attention_computed_in_chunks_of_queries_equals_attention_computed_at_once(distance):
     mx.random.seed(3)
     length = QUERIES_AT_ONCE + 200
     q, k, v = (mx.random.normal((2, length, 8)) for _ in range(3))

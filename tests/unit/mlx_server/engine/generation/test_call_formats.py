@@ -151,11 +151,13 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(("template", "text", "piece"), OUTPUTS)
-def test_output_in_each_tool_call_format_is_separated_whatever_the_piece_size(template, text, piece, size):
+def test_output_in_each_tool_call_format_is_parsed_into_text_and_calls_whatever_its_piece_size(
+    template, text, piece, size
+):
     assert parse(template, text, size) == piece
 
 
-def test_tool_calls_stay_text_and_answer_markers_are_dropped_if_tool_choice_is_none():
+def test_cohere_tool_call_stays_text_and_response_markers_are_removed_if_tool_choice_is_none():
     action = f"<|START_ACTION|>[{ACTION}]<|END_ACTION|>"
     assert parse(COHERE, action, tool_choice="none").text == action
     assert parse(COHERE, "<|START_RESPONSE|>Hi<|END_RESPONSE|>", 1, tool_choice="none").text == "Hi"

@@ -60,7 +60,7 @@ def test_detokenizer_ends_before_a_stop_string_however_the_text_is_cut_into_toke
 
 
 @given(few_letters, st.lists(st.integers(0, 60)), st.integers(0, 30))
-def test_detokenizer_that_replays_tokens_gives_the_same_pieces(text, at, cut_at):
+def test_detokenizer_given_the_same_tokens_again_returns_the_same_pieces_of_text(text, at, cut_at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     whole = run(Detokenizer(vocabulary.decode, ["ab", "éé"]), tokens)

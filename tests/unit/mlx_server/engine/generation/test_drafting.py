@@ -38,12 +38,16 @@ def lookup_of(tokens: list[int]) -> PromptLookup:
         ([1, 2, 3, 4, 1, 2], 3, 0, []),
     ],
 )
-def test_prompt_lookup_guesses_the_tokens_that_followed_the_last_occurrence(known, drawn, limit, guess):
+def test_prompt_lookup_guesses_the_tokens_that_followed_the_last_occurrence_of_the_newest_tokens(
+    known, drawn, limit, guess
+):
     assert lookup_of(known).guess(drawn, limit) == guess
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 3), st.integers(1, 12), st.integers(0, 60))
-def test_prompt_lookup_guess_always_continues_an_earlier_occurrence(tokens, drawn, limit, cut):
+def test_prompt_lookup_guesses_only_what_followed_an_earlier_occurrence_of_the_newest_tokens(
+    tokens, drawn, limit, cut
+):
     """The tokens may be read at once or bit by bit, and a guess is always a true continuation of the past."""
     bit_by_bit = lookup_of(tokens[:cut])
     bit_by_bit.read(tokens)
@@ -59,7 +63,7 @@ def test_prompt_lookup_guess_always_continues_an_earlier_occurrence(tokens, draw
         assert guess[: len(whole) - begin] == whole[begin : begin + limit]
 
 
-def test_prompt_lookup_reads_more_tokens_than_it_first_reserved_room_for():
+def test_prompt_lookup_guesses_correctly_after_reading_more_tokens_than_its_initial_capacity():
     lookup = lookup_of([1, 2, 3])
     lookup.read([1, 2, 3, *range(4, 5000), 1, 2])
     assert lookup.guess(3, 3) == [4, 5, 6]
@@ -82,7 +86,7 @@ def test_draft_length_grows_while_all_guessed_tokens_are_accepted():
     assert length.tokens == 3
 
 
-def test_drafting_pauses_while_guesses_do_not_pay_and_longer_each_time():
+def test_drafting_pauses_longer_after_each_series_of_rejected_guesses():
     length = DraftLength()
     pauses: list[int] = []
     for _ in range(3):
@@ -118,7 +122,7 @@ def test_drafting_never_costs_much_more_than_it_saves(shares):
     assert saved >= -(7.0 + 5.0 * (pauses + 1))
 
 
-def test_cost_of_a_draft_models_guess_is_measured_against_steps_without_drafts():
+def test_cost_of_a_draft_models_guess_is_relative_to_the_time_of_a_step_without_drafts():
     costs = StepCosts()
     assert costs.cost_of_a_guess(1, 0.02, 4) == 0.0, "nothing to compare with yet"
     costs.record_plain(1, 0.1)

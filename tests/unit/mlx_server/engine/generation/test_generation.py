@@ -90,7 +90,7 @@ def test_cancelled_generation_reports_the_tokens_generated_so_far():
 
 
 @pytest.mark.parametrize(("repeated", "sent"), [(3, 5), (30, 9), (0, 9)])
-def test_generation_that_repeats_more_tokens_than_allowed_ends(repeated, sent):
+def test_generation_that_repeats_one_token_more_often_than_allowed_ends_with_reason_length(repeated, sent):
     # A small model may write one token until its context is full; Ollama ends it after some 30.
     events = feed(generation(repeated=repeated), [1, 2, 2, 2, 2, 2, 3, 3, 3])
     assert len([event for event in events if isinstance(event, Token)]) == sent

@@ -131,7 +131,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("text", ANSWERS)
-def test_harmony_answer_is_separated_into_thinking_tool_calls_and_text(text):
+def test_harmony_answer_is_separated_into_text_thinking_and_tool_calls(text):
     assert answer(text) == ANSWERS[text]
 
 

@@ -46,11 +46,11 @@ def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1):
         ("", OutputPiece()),
     ],
 )
-def test_answer_is_separated_into_thinking_calls_and_text_whatever_the_piece_size(text, piece, size):
+def test_answer_is_separated_into_text_thinking_and_tool_calls_whatever_its_piece_size(text, piece, size):
     assert parse(text, size=size) == piece
 
 
-def test_thinking_begun_in_the_prompt_continues_in_the_answer():
+def test_answer_to_a_prompt_that_begins_the_thinking_is_thinking_up_to_the_end_marker():
     assert parse("hm</think>Yes.", thinking=True) == OutputPiece("Yes.", thinking="hm")
 
 

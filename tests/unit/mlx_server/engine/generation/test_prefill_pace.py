@@ -19,7 +19,7 @@ def paced(pace: PrefillPace, step_s: float, fixed_s: float, token_s: float, step
     return took
 
 
-def test_prompt_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
+def test_prefill_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
     pace = PrefillPace(512)
     pace.record_step(0.05)
     paced(pace, 0.05, 0.0, 0.004)
@@ -33,7 +33,7 @@ def test_prompt_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
     st.floats(0.01, 0.09),
     st.integers(FEWEST_TOKENS, 2048),
 )
-def test_steps_with_a_prompt_slice_settle_at_no_more_than_three_times_the_usual_step_time(
+def test_steps_that_include_a_prefill_slice_soon_take_at_most_three_times_the_usual_step_time(
     step_s, fixed, token, most
 ):
     """This holds for any cost per slice and per token, unless even the smallest slice is too slow."""
@@ -45,13 +45,13 @@ def test_steps_with_a_prompt_slice_settle_at_no_more_than_three_times_the_usual_
     assert FEWEST_TOKENS <= pace.slice_tokens(4) <= most
 
 
-def test_prompt_slices_use_most_of_the_time_allowed_beside_running_answers():
+def test_prefill_slices_beside_running_answers_use_most_of_the_allowed_step_time():
     pace = PrefillPace(512)
     pace.record_step(0.1)
     assert 0.25 < paced(pace, 0.1, 0.02, 0.004)[-1] < 0.28
 
 
-def test_prompt_slices_shrink_by_at_most_half_after_a_single_slow_step():
+def test_prefill_slices_shrink_by_at_most_half_after_a_single_slow_step():
     pace = PrefillPace(512)
     pace.record_step(0.1)
     paced(pace, 0.1, 0.0, 0.001)
@@ -68,7 +68,7 @@ def test_short_last_slice_of_a_prompt_does_not_change_the_slice_size():
     assert pace.slice_tokens(1) == usual
 
 
-def test_prompt_slices_stay_small_until_the_step_time_of_the_answers_is_known():
+def test_prefill_slices_stay_small_until_the_step_time_of_the_answers_is_known():
     pace = PrefillPace(512)
     assert not pace.knows_step
     assert max(paced(pace, 0.1, 0.0, 0.001)) == 0.1 + 2 * FEWEST_TOKENS * 0.001
@@ -76,7 +76,7 @@ def test_prompt_slices_stay_small_until_the_step_time_of_the_answers_is_known():
 
 @example(0.5, 0.2578125, 0.0001, 76)
 @given(st.floats(0.005, 0.5), st.floats(0, 0.3), st.floats(0.0001, 0.02), st.integers(FEWEST_TOKENS, 2048))
-def test_prompt_slices_that_can_be_paused_are_sized_by_their_parts_and_by_the_whole(
+def test_size_of_a_pausable_prefill_slice_is_limited_by_the_time_of_each_part_and_of_the_whole(
     step_s, fixed, token, most
 ):
     """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice. Where a token costs
@@ -95,7 +95,7 @@ def test_prompt_slices_that_can_be_paused_are_sized_by_their_parts_and_by_the_wh
     assert part >= min(max(allowed, smallest), largest) * 0.999 - token
 
 
-def test_prompt_slice_is_not_paused_until_the_step_time_of_the_answers_is_known():
+def test_prefill_slice_is_not_paused_until_the_step_time_of_the_answers_is_known():
     pace = PrefillPace(512)
     assert pace.until_pause_s == float("inf")
     pace.record_step(0.1)

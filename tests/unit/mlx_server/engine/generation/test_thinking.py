@@ -97,7 +97,7 @@ def test_describe_tools_turns_past_tool_calls_and_results_into_text_in_their_pla
     assert result == {"role": "user", "content": "<tool_response>\nrain\n</tool_response>"}
 
 
-def test_parse_tool_calls_accepts_missing_arguments_but_no_list_with_other_items():
+def test_parse_tool_calls_accepts_a_call_without_arguments_but_not_a_list_with_other_values():
     assert parse_tool_calls('{"name": "weather"}', [TOOL]) == (ToolCall("weather", {}),)
     assert parse_tool_calls('[{"name": "weather"}, 3]', [TOOL]) == ()
 
@@ -113,7 +113,7 @@ def test_may_begin_tool_call_is_false_for_other_text(text):
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, 1 + 2j, ..., {(1, 2): 3}, float("nan"), "\ud83d", (1,)])
-def test_parse_tool_calls_with_python_values_beyond_json_returns_no_call_unless_a_tuple(value):
+def test_parse_tool_calls_rejects_arguments_that_json_cannot_express_but_turns_a_tuple_into_a_list(value):
     calls = parse_tool_calls("x", [TOOL], lambda text, tools: {"name": "weather", "arguments": {"a": value}})
     assert calls == ((ToolCall("weather", {"a": [1]}),) if value == (1,) else ())
 
@@ -151,6 +151,6 @@ def test_parse_tool_calls_keeps_arguments_that_every_client_can_read():
     assert parse_tool_calls(call, [TOOL]) == (ToolCall("weather", arguments),)
 
 
-def test_tool_calls_do_not_count_as_offered_if_the_offered_tools_have_no_name():
+def test_are_all_offered_is_false_if_no_offered_tool_has_a_function_name():
     calls = (ToolCall("weather", {}),)
     assert not are_all_offered(calls, [{"function": "weather"}, {"type": "web_search"}, {"function": {}}])

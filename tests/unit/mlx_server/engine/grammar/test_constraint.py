@@ -79,7 +79,9 @@ def test_grammar_constraint_is_active_only_after_the_last_token_of_the_thinking_
 
 
 @given(st.lists(st.integers(1, 9), max_size=12), st.booleans())
-def test_grammar_constraint_that_replays_tokens_reaches_the_same_state(tokens, thinks):
+def test_grammar_constraint_that_replays_an_answers_tokens_has_the_state_of_the_uninterrupted_one(
+    tokens, thinks
+):
     activate_after = (7, 8) if thinks else ()
     uninterrupted = constraint(activate_after)
     for at, token in enumerate(tokens):

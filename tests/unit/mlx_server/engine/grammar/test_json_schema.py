@@ -37,7 +37,7 @@ def test_close_objects_allows_any_value_of_a_required_property_without_a_schema(
     assert close_objects(contradictory) == contradictory
 
 
-def test_close_objects_closes_nested_objects_wherever_a_schema_may_be():
+def test_close_objects_closes_objects_nested_in_items_any_of_and_defs():
     closed = close_objects(NAMED)
     nested = {"type": "array", "items": NAMED, "anyOf": [NAMED], "$defs": {"x": NAMED}}
     assert close_objects(nested) == {
@@ -160,7 +160,7 @@ def test_adapted_json_schema_omits_property_counts_if_properties_are_optional():
     assert adapted({"additionalProperties": {}, "maxProperties": 1})[1] == []
 
 
-def test_adapted_json_schema_keeps_ids_that_references_name():
+def test_adapted_json_schema_keeps_an_id_that_a_reference_uses():
     schema = {"$id": "https://example.org/a", "$ref": "https://example.org/a#/$defs/b", "$defs": {"b": {}}}
     assert adapted(schema)[0]["$id"] == schema["$id"]
 

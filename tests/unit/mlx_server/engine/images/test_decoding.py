@@ -148,7 +148,7 @@ def heic(image: Image.Image, **options) -> bytes:
     return saved(image, "HEIF", quality=95, **options)
 
 
-def test_heic_image_is_decoded_to_rgb_in_the_size_that_the_gateway_reads():
+def test_heic_image_is_decoded_to_rgb_with_the_size_that_its_header_gives():
     source = Image.new("RGB", (64, 128), (0, 0, 255))
     source.paste(RED, (0, 0, 32, 128))
     data = heic(source)

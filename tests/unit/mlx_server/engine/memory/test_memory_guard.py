@@ -120,7 +120,7 @@ def test_adapter_of_a_loaded_base_model_needs_only_its_own_memory():
     assert machine.guard.before_load(other).evict == ("Llama-3.1-8B", "Llama-3.1-8B:pirate")
 
 
-def test_memory_of_a_model_being_loaded_counts_until_its_load_ends():
+def test_memory_of_a_model_load_in_progress_is_unavailable_to_other_loads_until_that_load_ends():
     machine = Machine(limit_gib=12)
     machine.guard.before_load(entry("phi-4"))
     with pytest.raises(MustWait):
@@ -144,7 +144,7 @@ def test_admitted_request_reserves_its_kv_memory_until_it_ends():
     machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
 
 
-def test_short_request_beside_a_long_one_in_a_batch_needs_as_much_kv_memory():
+def test_short_request_batched_with_a_long_one_needs_as_much_kv_memory_as_the_long_one():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("long", "Llama-3.1-8B", max_tokens=14_000))
@@ -189,7 +189,7 @@ PICTURE = (1, 3, 896, 896)
 """4,096 patches: 1 GiB of scores in 16 heads, and 0.6 GiB of hidden states."""
 
 
-def test_vision_tower_reserves_memory_once_until_all_images_are_computed():
+def test_vision_tower_memory_is_reserved_once_for_all_requests_until_their_images_are_computed():
     machine = machine_with_pictures(limit_gib=20)
 
     def reserved() -> int:

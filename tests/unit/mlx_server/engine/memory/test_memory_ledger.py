@@ -111,7 +111,7 @@ def test_memory_need_of_a_request_does_not_evict_its_own_model():
     assert isinstance(decide(ledger, Need(5 * GIB, 5 * GIB, staying="own")), Never)
 
 
-def test_memory_need_waits_for_other_programs_without_naming_a_model():
+def test_memory_need_that_waits_for_memory_of_other_programs_names_no_model():
     short = mac(reading=replace(MAC, available_bytes=2 * GIB, footprint_bytes=128 * MIB))
     assert decide(short, Need(8 * GIB, 8 * GIB)) == Wait(2 * GIB - kept_free_bytes(24 * GIB), ())
 
@@ -121,7 +121,7 @@ def test_memory_need_counts_unused_reservations_as_unavailable_memory():
     assert isinstance(decide(mac(promised), Need(9 * GIB, 9 * GIB)), Wait)  # 18 available, 10 to come
 
 
-def test_memory_need_fits_a_process_grown_past_its_limit_with_nothing_loaded():
+def test_memory_need_is_accepted_if_the_process_exceeds_its_limit_with_nothing_loaded():
     """A process that has grown past its limit with nothing loaded continues, since the machine has room."""
     leaked = replace(MAC, footprint_bytes=19 * GIB)
     assert isinstance(decide(mac(reading=leaked), Need(4 * GIB, 4 * GIB)), Fits)
@@ -156,7 +156,9 @@ def test_memory_need_does_not_count_weights_shared_with_the_new_model_as_freed()
 
 
 @given(LEDGERS, NEEDS)
-def test_memory_need_is_refused_for_good_only_by_the_limit(ledger: Ledger, need: Need):
+def test_memory_need_is_refused_for_good_only_if_it_exceeds_the_limit_with_nothing_else_loaded(
+    ledger: Ledger, need: Need
+):
     never = isinstance(decide(ledger, need), Never)
     assert never == (ledger.overhead_bytes + need.alone_bytes > ledger.limit_bytes)
 
@@ -191,7 +193,7 @@ def test_memory_need_that_fits_still_fits_with_more_available_memory(ledger: Led
 
 
 @given(st.one_of(LEDGERS, SHARING_LEDGERS), NEEDS)
-def test_memory_need_never_waits_with_nothing_running_and_free_memory(ledger: Ledger, need: Need):
+def test_memory_need_never_waits_while_no_request_runs_and_memory_is_available(ledger: Ledger, need: Need):
     """The guard itself must never block the engine."""
     free = [replace(h, busy=False, awaited=False, reserved_bytes=0) for h in ledger.holdings]
     reading = replace(ledger.reading, available_bytes=24 * GIB)

@@ -29,7 +29,7 @@ def test_read_ahead_requests_all_file_ranges_in_order_up_to_the_limit_of_bytes(t
     assert count == limit
 
 
-def test_read_ahead_skips_a_missing_file_and_a_refused_request(tmp_path: Path):
+def test_read_ahead_skips_a_missing_file_and_a_file_that_the_system_refuses_to_read_ahead(tmp_path: Path):
     (file,) = make(tmp_path, 100)
 
     def refuse(fd: int, offset: int, size: int) -> None:
@@ -39,7 +39,7 @@ def test_read_ahead_skips_a_missing_file_and_a_refused_request(tmp_path: Path):
     assert read_ahead.read_ahead([tmp_path / "gone", file], 1000) == 100
 
 
-def test_files_to_read_ahead_follow_the_order_of_preloaded_models_without_unknown_names(tmp_path: Path):
+def test_files_to_read_ahead_are_in_the_order_of_preloaded_models_and_omit_unknown_models(tmp_path: Path):
     models: list[Any] = []
     for name in ("one:latest", "two:latest"):
         make(tmp_path / name, 1)

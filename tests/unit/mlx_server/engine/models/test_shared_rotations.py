@@ -111,7 +111,7 @@ def test_kv_caches_of_a_class_without_shared_positions_keep_their_own_positions(
     share_offsets([])
 
 
-def test_rotary_positions_of_other_kinds_are_computed_by_mlx():
+def test_rotary_positions_that_are_traditional_partial_or_float16_are_computed_by_mlx():
     part, pairs = nn.RoPE(4), nn.RoPE(8, traditional=True)
     share_rotations(Layers(part, pairs))
     assert type(pairs) is nn.RoPE

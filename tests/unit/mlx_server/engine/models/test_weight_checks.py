@@ -37,7 +37,7 @@ GOOD, OTHER = "a" * 64, "b" * 64
         (STAMP, Installed(GOOD, 10, 1000), FileDigest(STAMP, GOOD, is_damaged=True), Judgement(GOOD, True)),
     ],
 )
-def test_weights_judgement_has_the_expected_digest_and_whether_it_is_compared_before_use(
+def test_judge_returns_the_expected_weights_digest_and_whether_to_compare_it_before_use(
     stamp, installed, earlier, judgement
 ):
     assert judge(stamp, installed, earlier) == judgement

@@ -39,7 +39,7 @@ def read(*sizes: int) -> tuple[Disk, list[float]]:
     return disk, list(reading.read(arrays, disk.begin, disk.complete))
 
 
-def test_weights_are_read_in_overlapping_slices_with_a_bound_on_bytes_in_flight():
+def test_weights_are_read_in_order_with_several_slices_in_flight_up_to_a_bound_on_bytes():
     disk, fractions = read(*[SLICE_BYTES] * 12)
     assert disk.most_bytes == IN_FLIGHT_BYTES
     assert [a.number for a in disk.completed] == list(range(12))

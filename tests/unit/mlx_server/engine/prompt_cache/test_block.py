@@ -11,7 +11,7 @@ def block(tokens: int) -> Block:
     return Block(tuple(range(tokens)), (group,), ("F32",), (0, 0))
 
 
-def test_cache_block_parts_returns_the_layers_in_order():
+def test_cache_block_parts_returns_the_keys_and_values_of_all_layers_in_order():
     keys, values = np.ones((3, 4, 5), np.uint32), np.zeros((3, 4, 8), np.uint16)
     whole = block_of([1, 2, 3, 4], [keys, values, keys * 2, values], ["F32", "BF16", "F32", "BF16"])
     assert (whole.ids, whole.dtypes, whole.order) == ((1, 2, 3, 4), ("F32", "BF16"), (0, 1, 0, 1))

@@ -52,6 +52,6 @@ def test_cache_keys_distinguish_tokens_whose_digits_join_to_the_same_text():
     assert KEYS.of_blocks([1, 2, 3, 45]) != KEYS.of_blocks([1, 2, 34, 5])
 
 
-def test_cache_keys_accept_any_integer_token_and_foreign_keys_have_length_zero():
+def test_cache_keys_accept_any_integer_token_and_a_malformed_key_has_length_zero():
     assert len(KEYS.of_blocks([10**40, -1, 2**64, 0])) == 1
     assert length_of("no key of ours") == length_of("a-x-b") == 0

@@ -15,7 +15,7 @@ def test_lru_add_evicts_the_least_recently_used_key():
     assert list(lru) == ["c", "a", "d"]
 
 
-def test_lru_add_evicts_other_keys_before_the_end_of_its_own_chain():
+def test_lru_add_evicts_keys_of_other_chains_before_the_last_key_of_its_own_chain():
     lru = Lru(50)
     lru.add({"x": 10})
     lru.add({"1": 10, "2": 10})

@@ -47,7 +47,7 @@ def test_preload_slices_have_the_newest_cache_blocks_within_the_memory_budget(of
         assert (known[wanted[len(read)]] or 0) > left
 
 
-def test_preload_queue_that_exceeded_the_budget_stays_ended_when_the_budget_grows():
+def test_preload_queue_ended_by_a_block_over_the_budget_stays_ended_when_the_budget_grows():
     queue = PreloadQueue(["large", "small"])
     assert queue.take({"large": 10, "small": 1}.__getitem__, 5) == []
     assert queue.take({"large": 10, "small": 1}.__getitem__, 50) == []

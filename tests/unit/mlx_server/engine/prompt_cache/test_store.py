@@ -265,7 +265,7 @@ def test_two_prompt_caches_on_one_folder_survive_deletions_by_each_other(open_st
     assert one.get(PROMPT) == WHOLE
 
 
-def test_cache_match_found_before_an_eviction_is_still_restored_from_its_blocks(open_store):
+def test_cache_match_can_be_restored_although_its_blocks_were_evicted_after_it_was_found(open_store):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
     find = model.store.find(model.keys, PROMPT, TAGS)
@@ -379,7 +379,7 @@ def test_preloaded_cache_blocks_are_found_in_ram(open_store):
     assert preload(Model(model.store, "other")) == 5 * BLOCK_BYTES  # of which there is nothing
 
 
-def test_cache_preload_takes_the_newest_prompt_within_half_of_the_ram_tier(open_store):
+def test_cache_preload_reads_newest_prompts_only_up_to_half_of_the_ram_tier(open_store):
     model = restarted(open_store, OTHER_PROMPT, PROMPT, ram=16 * BLOCK_BYTES)
     size = model.store._disk.size_of(model.store._disk.newest()[0])  # a small file is mostly header
     whole = Model(open_store(ram=2 * 5 * size + 2))

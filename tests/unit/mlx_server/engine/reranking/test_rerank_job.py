@@ -81,7 +81,7 @@ def test_enormous_rerank_query_is_refused_before_it_is_tokenized():
         pairs_of(("a",), query="q" * (MAX_READ_CHARS + 1))
 
 
-def test_rerank_document_too_long_without_truncate_is_refused_unless_a_document_limit_helps():
+def test_too_long_rerank_document_without_truncate_is_refused_unless_cut_by_max_document_tokens():
     with pytest.raises(RequestError, match="let it be truncated"):
         pairs_of(("defghij",), truncate=False)
     (pair,) = pairs_of(("defghij",), truncate=False, max_document_tokens=6)

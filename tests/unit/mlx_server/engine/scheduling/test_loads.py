@@ -131,7 +131,7 @@ def test_one_model_load_serves_all_requests_that_wait_for_the_model(world):
     assert world.step() == [LoadAdvanced("b", 0.0)]
 
 
-def test_model_load_evicts_models_over_the_limit_on_their_number_and_for_memory(world):
+def test_model_load_evicts_models_over_the_model_count_limit_and_models_whose_memory_it_needs(world):
     world.models.evictions = [world.models.loaded["old"]]
     world.guard.decisions["a"] = Fits(drop_caches=True, evict=("older",))
     evicted = [outcome.model.entry.name for outcome in world.ask("a") if isinstance(outcome, Evict)]
@@ -160,7 +160,7 @@ def test_model_load_that_waited_too_long_is_refused_with_the_memory_guards_error
     ("held_by_requests", "resumes", "limit_s"),
     [(True, False, 60.0), (False, False, OTHERS_S), (False, True, 60.0)],
 )
-def test_model_load_waits_longer_behind_own_requests_or_for_a_resumed_answer(
+def test_model_load_waits_longer_for_memory_held_by_our_requests_or_for_a_resumed_answer(
     held_by_requests, resumes, limit_s
 ):
     world = World(max_wait_s=60.0)

@@ -48,7 +48,7 @@ def test_requests_waiting_for_memory_are_served_in_order_of_arrival():
 
 
 @pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_request_that_waited_for_memory_too_long_is_refused_and_a_new_wait_starts_at_zero(
+def test_request_refused_after_waiting_too_long_for_memory_leaves_the_next_request_a_full_wait(
     held_by_requests, limit_s
 ):
     waiting = Waiting()
@@ -66,7 +66,7 @@ def test_request_that_waited_for_memory_too_long_is_refused_and_a_new_wait_start
     )  # and with a whole wait
 
 
-def test_resumed_answer_may_wait_longer_for_memory_of_other_programs():
+def test_resumed_answer_may_wait_longer_than_a_new_request_for_memory_held_by_other_programs():
     waiting = Waiting()
     request = waiting.add("a", emitted=(1, 2))
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 0.0) is None

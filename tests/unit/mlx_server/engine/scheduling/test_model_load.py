@@ -36,7 +36,7 @@ def slices(clock: Clock, seconds: float, *fractions: float) -> Generator[float, 
     return "weights"
 
 
-def test_model_load_reads_slices_until_its_turn_is_over(clock):
+def test_model_load_reads_slices_of_weights_until_the_time_of_its_turn_is_over(clock):
     load = ModelLoad(ENTRY, slices(clock, TURN_S / 2, 0.2, 0.4, 0.6, 0.8, 1.0), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.4

@@ -31,7 +31,7 @@ class FakeWorker:
         return self.jobs[-1]
 
 
-def test_cached_prompts_are_preloaded_one_slice_after_the_other():
+def test_next_slice_of_cached_prompts_is_preloaded_only_after_the_previous_one_has_ended():
     store, worker = FakeStore(2), FakeWorker()
     free = iter([1000, 400])
     preloading: Any = PromptPreloading(store, worker, lambda: next(free))  # type: ignore[arg-type]

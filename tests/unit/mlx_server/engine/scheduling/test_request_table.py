@@ -61,7 +61,7 @@ def test_finished_request_is_in_no_queue(table):
     assert ids(table.select(*RequestStatus)) == ["1", "2"]
 
 
-def test_queue_of_requests_is_ordered_by_the_time_they_entered_it_and_not_by_arrival():
+def test_requests_in_a_queue_are_ordered_by_the_time_they_entered_the_queue_and_not_by_arrival():
     table = table_of(*(Generate(id, "m", "text", prompt="p") for id in "abc"))
     for id in "ca":
         table.move(got(table, id), TOKENIZING)
@@ -72,7 +72,7 @@ def test_queue_of_requests_is_ordered_by_the_time_they_entered_it_and_not_by_arr
     assert ids(table.select(FOR_MEMORY, FOR_MODEL)) == ["a", "b", "c"]
 
 
-def test_first_and_any_of_a_queue_agree_with_its_requests(table):
+def test_first_and_any_find_only_requests_of_the_given_queue_and_model(table):
     first = table.first(FOR_MODEL, model="b")
     assert first is not None and first.id == "2"
     assert table.any(FOR_MODEL, model="b")
@@ -107,7 +107,7 @@ def test_only_listed_status_transitions_of_a_request_are_allowed(before, after):
         assert request.status is before
 
 
-def test_request_of_another_request_table_is_not_moved(table):
+def test_finish_of_a_request_from_another_request_table_raises_and_removes_nothing(table):
     with pytest.raises(IllegalTransition):
         table.finish(Request(Load("1", "a")))
     assert len(table) == 3

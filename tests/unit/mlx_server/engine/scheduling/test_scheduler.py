@@ -151,7 +151,7 @@ def test_prompts_that_arrive_together_are_processed_in_one_step_if_no_answer_run
     }
 
 
-def test_request_waits_only_a_moment_to_start_together_with_requests_slow_to_prepare(loaded):
+def test_request_starts_after_a_short_wait_although_an_earlier_request_is_slow_to_prepare(loaded):
     loaded.guard.places = 3
     began_s = time.monotonic()
     loaded.send(generate("first", json_schema={}), generate("slow", slow=True), generate("second"))
@@ -209,7 +209,7 @@ def test_prompt_waiting_for_memory_is_tokenized_again_if_its_model_was_reloaded_
     assert loaded.prompts["second"] is not made_first
 
 
-def test_shutdown_finishes_prompts_that_are_being_tokenized_if_there_is_time(loaded):
+def test_requests_being_tokenized_at_shutdown_are_completed_if_the_drain_time_allows(loaded):
     loaded.send(generate("slow", slow=True), Shutdown(5.0))
     drain_s = loaded.scheduler.run()
     loaded.scheduler.hand_back_waiting()
@@ -345,7 +345,7 @@ def test_request_whose_model_was_unloaded_while_it_waited_reloads_it(loaded):
     assert [event.model for event in of(loaded, Loaded)] == [OTHER_CHAT]
 
 
-def test_requests_of_a_model_evicted_right_after_its_load_are_not_lost():
+def test_requests_of_a_model_evicted_right_after_its_load_are_all_answered_later():
     """An earlier generation may evict the new model before all requests that waited for it have started."""
     engine = FakeEngine(max_loaded_models=3)
     engine.send(Load("load", CHAT))

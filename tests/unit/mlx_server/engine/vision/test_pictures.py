@@ -100,7 +100,7 @@ def test_mrope_positions_count_image_patches_and_text_continues_after_the_larges
     assert offset == -2
 
 
-def test_image_feature_cache_beyond_its_bytes_evicts_the_least_recently_used():
+def test_image_feature_cache_over_its_byte_limit_evicts_the_least_recently_used_features():
     def features(size: int) -> ImageFeatures:
         return ImageFeatures(np.zeros(size, np.uint8))
 

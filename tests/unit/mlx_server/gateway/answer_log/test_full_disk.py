@@ -29,7 +29,7 @@ def folder(logs: Logs) -> FaultyFolder:
 
 
 @pytest.mark.parametrize("error", RETRIED)
-async def test_answer_log_loses_no_record_while_the_disk_refuses_writes_and_reports_it_once(
+async def test_answer_log_keeps_all_records_while_the_disk_refuses_writes_and_reports_the_fault_once(
     logs: Logs, folder: FaultyFolder, error: int
 ):
     log = await logs.open(folder)
@@ -58,7 +58,7 @@ async def test_answer_log_loses_no_record_while_the_disk_refuses_writes_and_repo
     await log.close()
 
 
-async def test_answer_log_of_a_gateway_killed_on_a_full_disk_has_the_beginnings_of_its_answers(
+async def test_answer_log_of_a_gateway_killed_on_a_full_disk_has_all_records_from_before_the_fault(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder)
@@ -76,7 +76,7 @@ async def test_answer_log_of_a_gateway_killed_on_a_full_disk_has_the_beginnings_
     await log.close()
 
 
-async def test_answer_file_that_ends_on_a_read_only_disk_is_renamed_once_the_disk_is_writable(
+async def test_file_of_an_answer_that_ends_on_a_read_only_disk_is_renamed_once_the_disk_is_writable(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder)
@@ -95,7 +95,7 @@ async def test_answer_file_that_ends_on_a_read_only_disk_is_renamed_once_the_dis
     await log.close()
 
 
-async def test_answer_log_drops_an_answer_without_write_permission_and_stores_the_next_answer(
+async def test_answer_log_drops_answers_without_write_permission_and_stores_new_ones_once_permitted(
     logs: Logs, folder: FaultyFolder
 ):
     """Missing permissions do not come back by themselves, so nothing is kept in memory for later."""
@@ -246,7 +246,7 @@ async def test_truncated_answer_file_is_continued_in_memory_while_the_disk_canno
     await log.close()
 
 
-async def test_cancelled_read_of_the_answer_log_does_not_end_its_thread(logs: Logs):
+async def test_answer_log_can_still_be_read_after_earlier_reads_were_cancelled(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     for _ in range(20):
@@ -267,7 +267,9 @@ class NewDisk(FaultyFolder):
         super().make()
 
 
-async def test_answer_log_folder_taken_by_another_gateway_during_a_full_disk_is_not_used(logs: Logs):
+async def test_answer_log_that_starts_on_a_full_disk_does_not_use_a_folder_another_gateway_has_taken(
+    logs: Logs,
+):
     folder = NewDisk(logs.path)
     folder.error = errno.ENOSPC
     log = await logs.open(folder)

@@ -23,5 +23,5 @@ def test_packed_request_record_with_any_body_has_the_size_that_was_announced(siz
     assert (record.body, whole_bytes) == (b"".join(body), len(data))
 
 
-def test_packed_request_record_without_a_separate_body_is_packed_at_once():
+def test_request_record_without_a_separate_body_has_the_same_bytes_as_from_pack_record():
     assert packed(HEAD, []) == pack_record(HEAD)

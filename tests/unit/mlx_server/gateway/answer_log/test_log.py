@@ -123,7 +123,7 @@ async def test_answer_deleted_from_the_log_leaves_no_file_and_no_status(logs: Lo
     await log.close()
 
 
-async def test_answer_log_skips_and_reports_a_request_that_was_written_in_part(logs: Logs):
+async def test_answer_log_skips_and_reports_a_request_record_that_was_only_partly_written(logs: Logs):
     log = await logs.open()
     log.begin(accepted("a"))
     await log.close()
@@ -134,7 +134,9 @@ async def test_answer_log_skips_and_reports_a_request_that_was_written_in_part(l
     await log.close()
 
 
-async def test_truncated_last_record_is_dropped_and_the_answer_continues_before_it(logs: Logs):
+async def test_truncated_last_record_is_dropped_and_the_answer_continues_after_the_record_before_it(
+    logs: Logs,
+):
     log = await logs.open()
     log.begin(accepted("a"))
     log.append("a", token(0))
@@ -185,7 +187,9 @@ async def test_ended_answer_with_a_damaged_file_is_dropped_when_its_records_are_
 @pytest.mark.parametrize(
     "wrong_id", ["../../etc/passwd", "a/b", "a.b", "..", "", "a\0", "é", "x" * 81, "a\n", "a\ud800"]
 )
-async def test_answer_id_that_is_not_a_valid_file_name_reaches_no_file(logs: Logs, wrong_id: str):
+async def test_answer_with_an_id_that_is_no_valid_file_name_is_not_stored_in_any_file(
+    logs: Logs, wrong_id: str
+):
     log = await logs.open()
     log.begin(accepted(wrong_id))
     log.append(wrong_id, token(0))

@@ -76,7 +76,7 @@ def test_answer_file_of_any_bytes_is_read_without_an_error(data: bytes):
     assert b"".join(map(pack_record, records)) == data[:used]
 
 
-def test_zeros_left_at_the_end_of_an_answer_file_by_a_power_cut_are_no_records():
+def test_zeros_left_at_the_end_of_an_answer_file_by_a_power_cut_are_not_read_as_records():
     data = pack_record(Left())
     assert read_records(data + bytes(4096)) == ([Left()], len(data))
 

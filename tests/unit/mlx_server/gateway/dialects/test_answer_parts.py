@@ -31,7 +31,7 @@ def test_tool_calls_are_numbered_through_the_whole_answer():
     assert (calls[0].name, calls[0].arguments) == (CALL.name, CALL.arguments)
 
 
-def test_joined_parts_of_an_answer_omit_logprobs_of_withdrawn_text():
+def test_joined_parts_of_an_answer_omit_the_logprobs_of_a_last_part_without_text():
     done = protocol.Done("r", "stop", USAGE)
     parts = [AnswerPart("a", logprobs=LOGPROBS[:1]), AnswerPart(logprobs=LOGPROBS[1:], done=done)]
     assert joined(parts) == AnswerPart("a", logprobs=LOGPROBS[:1], done=done)

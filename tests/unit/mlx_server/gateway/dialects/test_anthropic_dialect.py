@@ -44,7 +44,7 @@ def test_anthropic_tool_results_become_messages_before_the_text_of_their_message
 
 
 @given(st.lists(PARTS, max_size=8))
-def test_anthropic_stream_opens_one_content_block_at_a_time_and_holds_all_content(parts):
+def test_anthropic_stream_opens_one_content_block_at_a_time_and_sends_all_content(parts):
     blocks = BlockEvents()
     events = [event for part in parts for event in blocks.add(part)] + blocks.close()
     opened: int | None = None

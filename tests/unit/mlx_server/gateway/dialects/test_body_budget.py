@@ -74,7 +74,7 @@ async def test_body_budget_share_granted_during_cancellation_is_returned():
         await BodyShare(budget).cover(LARGE)
 
 
-async def test_body_budget_gives_a_body_larger_than_the_budget_all_of_it():
+async def test_body_larger_than_the_body_budget_is_granted_the_whole_budget_without_waiting():
     budget = BodyBudget(LARGE)
     share = BodyShare(budget)
     async with asyncio.timeout(1):

@@ -74,7 +74,7 @@ def test_chat_role_in_any_case_or_under_an_old_name_becomes_a_role_of_the_templa
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("role", [[], 3, None])
-def test_chat_role_that_is_not_text_is_refused_by_name(dialect, role):
+def test_chat_role_that_is_not_text_is_refused_with_an_error_that_names_the_role_field(dialect, role):
     with pytest.raises(BadRequest, match="role"):
         messages_of(dialect, [{"role": role, "content": "a"}])
 
@@ -164,7 +164,7 @@ def test_image_for_a_text_model_is_refused_in_the_question_and_described_in_earl
     assert "cannot read" in earlier["content"] and "What is it?" in earlier["content"]
 
 
-def test_anthropic_document_with_text_in_it_is_read():
+def test_text_of_an_anthropic_document_becomes_message_text_and_a_pdf_is_refused():
     raw = base64.b64encode(b"a,b\n1,2").decode()
     sources: list[dict[str, Any]] = [
         {"type": "text", "media_type": "text/plain", "data": "a,b\n1,2"},

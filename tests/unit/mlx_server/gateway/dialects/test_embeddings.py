@@ -16,7 +16,7 @@ ROWS = [[3.0, 4.0, 0.0], [0.0, 1.0, 2.0], [0.5, 0.25, 0.125]]
 EMBEDDINGS = Embeddings((protocol.pack_vectors(ROWS[:2]), protocol.pack_vectors(ROWS[2:])), 3, 7, 0.0)
 
 
-def test_embedding_rows_of_all_blocks_are_returned_in_order():
+def test_embedding_rows_packed_in_several_blocks_are_returned_in_order():
     assert list(EMBEDDINGS.rows()) == ROWS
     assert json.loads(json_bytes({"rows": EMBEDDINGS.json_rows()})) == {"rows": ROWS}
 

@@ -43,7 +43,7 @@ def test_openai_response_format_in_every_form_becomes_the_json_schema_of_the_ans
 @pytest.mark.parametrize(
     "wrong", [{"type": "json_schema"}, {"type": "grammar", "value": "x"}, {"type": "regex"}]
 )
-def test_openai_response_format_that_is_not_supported_is_refused_by_name(wrong):
+def test_unsupported_openai_response_format_is_refused_with_an_error_that_names_the_field(wrong):
     with pytest.raises(BadRequest, match="response_format"):
         request(response_format=wrong)
 
@@ -62,7 +62,7 @@ def test_openai_thinking_is_switched_off_by_each_field_name_and_by_two_together(
     assert request(reasoning_effort="high").think is None
 
 
-def test_openai_assistant_messages_with_refusals_and_thinking_in_every_form_are_read():
+def test_refusals_and_thinking_of_openai_assistant_messages_are_kept_whatever_their_form():
     def message(**fields: Any) -> dict[str, Any]:
         return (request(messages=[*HELLO, {"role": "assistant", **fields}, *HELLO]).messages or ())[1]
 
@@ -103,7 +103,7 @@ def test_openai_logit_bias_is_sent_to_the_engine_by_token_id():
         ({"9" * 30: 1}, "9"),
     ],
 )
-def test_openai_logit_bias_of_an_invalid_token_or_value_is_refused_by_name(bias, word):
+def test_openai_logit_bias_of_an_invalid_token_or_value_is_refused_with_the_reason(bias, word):
     with pytest.raises(BadRequest, match=rf"logit_bias.*{word}"):
         request(logit_bias=bias)
 

@@ -229,7 +229,7 @@ def test_openai_tool_choice_none_removes_the_tools_from_the_request():
         ),
     ],
 )
-def test_refusal_of_a_wrong_field_names_it_in_json_terms(schema, body, sentence):
+def test_refusal_of_a_wrong_field_names_the_field_and_the_fault_in_json_terms(schema, body, sentence):
     with pytest.raises(BadRequest) as caught:
         validated({"model": "m", **body}, schema)
     assert caught.value.message == sentence
@@ -291,7 +291,7 @@ def past_calls(*arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("schema", [openai_schema.ChatBody, ollama_schema.ChatBody])
-def test_arguments_of_past_tool_calls_with_too_many_values_together_are_refused_unparsed(schema):
+def test_past_tool_calls_with_too_many_argument_values_together_are_refused_before_parsing(schema):
     """These arguments are texts in the body, so the count of the body's values does not include theirs."""
     some = '{"x": [' + "[]," * 40_000 + "[]]}"
     body = {"model": "m", "messages": past_calls(*[some] * 5)}
@@ -317,7 +317,7 @@ def test_arguments_of_past_tool_calls_with_too_many_values_together_are_refused_
         ('{"x": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
-def test_arguments_of_a_past_tool_call_that_are_not_a_json_object_are_refused_by_name(
+def test_past_tool_call_arguments_that_are_not_a_json_object_are_refused_with_their_field_path(
     schema, arguments, complaint
 ):
     with pytest.raises(BadRequest, match=complaint):
@@ -368,7 +368,7 @@ def test_ollama_num_ctx_that_is_not_positive_means_the_models_own_context(num_ct
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-def test_openai_limit_of_minus_one_lets_the_answer_fill_the_context(field):
+def test_openai_token_limit_of_minus_one_lets_the_answer_fill_the_context(field):
     """Examples of LM Studio and llama.cpp send a limit of -1."""
     body = {"model": "m", "messages": HELLO, field: -1}
     assert _request(openai_schema.ChatBody, body).max_tokens == 2**31 - 1
@@ -421,7 +421,7 @@ def test_top_p_of_zero_draws_the_most_probable_token_in_every_dialect(schema):
     "field", ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"]
 )
 @pytest.mark.parametrize("value", [True, "1", [], float("inf"), 10**400])
-def test_sampling_setting_out_of_range_is_refused_by_name(field, value):
+def test_sampling_setting_that_is_no_number_or_too_large_is_refused_with_an_error_naming_it(field, value):
     if field in ("top_p", "min_p", "max_tokens") and value in (10**400, math.inf):
         return  # the nearest end
     with pytest.raises(BadRequest, match=field):
@@ -440,7 +440,7 @@ def test_sampling_setting_out_of_range_is_refused_by_name(field, value):
 @pytest.mark.parametrize(
     ("stop", "word"), [(["zz"] * 131_000, "256 items"), (["z" * 1_000_000], "1000 char")]
 )
-def test_stop_strings_that_slow_down_every_token_are_refused_with_the_limit(schema, field, stop, word):
+def test_too_many_or_too_long_stop_strings_are_refused_with_the_limit_in_every_api(schema, field, stop, word):
     body: dict[str, Any] = {"model": "m", "messages": HELLO, "prompt": "x", "max_tokens": 5}
     with pytest.raises(BadRequest, match=f"{'.'.join(field)}.*at most {word}"):
         validated(body | ({field[0]: {field[1]: stop}} if field[1:] else {field[0]: stop}), schema)

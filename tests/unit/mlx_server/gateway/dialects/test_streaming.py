@@ -173,7 +173,7 @@ async def test_stream_that_fails_before_its_headers_is_answered_with_the_errors_
         await client.whole()
 
 
-async def test_stream_does_not_begin_while_a_model_is_being_read_to_check_its_request():
+async def test_stream_sends_nothing_while_an_unloaded_model_is_read_to_check_the_request():
     ticket = a_ticket()
     ticket.is_read_for = True
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))

@@ -72,12 +72,12 @@ def test_allowed_tools_restrict_the_calls_and_leave_the_tools_of_the_prompt_unch
         (allowed("required"), "not offered"),
     ],
 )
-def test_tool_choice_that_cannot_be_followed_is_refused_by_name(wrong, word):
+def test_tool_choice_that_cannot_be_followed_is_refused_with_an_error_that_names_the_fault(wrong, word):
     with pytest.raises(BadRequest, match=word):
         chat(tools=[tool("b")], tool_choice=wrong).to_requests("m", 1)
 
 
-def test_hosted_tools_are_skipped_unless_a_call_of_one_is_required():
+def test_hosted_tools_are_skipped_but_refused_if_a_call_is_required_and_no_other_tool_is_offered():
     body = chat(tools=[tool("a"), {"type": "web_search"}], web_search_options={})
     assert names(body) == ["a"]
     assert body.skipped(ImageReader("m"))["tools"] == ["web_search", "web_search_options"]
@@ -187,7 +187,7 @@ def test_anthropic_tools_that_the_client_runs_are_offered_with_their_arguments(t
         {"type": "mcp_toolset", "mcp_server_name": "x"},
     ],
 )
-def test_anthropic_server_tools_are_skipped_and_refused_if_a_call_is_forced(service):
+def test_anthropic_server_tools_are_skipped_but_refused_if_the_client_forces_a_call_of_one(service):
     body = messages(tools=[{"name": "a"}, service], mcp_servers=[{"url": "x"}])
     assert names(body) == ["a"]
     assert body.skipped(ImageReader("m"))["tools"] == [service["type"], "mcp_servers"]
@@ -218,7 +218,7 @@ def test_anthropic_output_format_constrains_the_answer_to_its_schema(field):
             messages(output_config={"format": wrong}).to_request("m", 1)
 
 
-def test_claude_code_specific_fields_are_accepted_and_take_effect():
+def test_claude_code_request_fields_are_accepted_and_set_thinking_effort_and_user():
     body = messages(
         thinking={"type": "adaptive"},
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},

@@ -41,7 +41,7 @@ def many(item: bytes, count: int = 1_000_000) -> bytes:
         lambda: b'"deep":' + b"[" * 500_000,
     ],
 )
-def test_body_with_too_many_values_in_any_field_is_refused_with_the_limit_and_little_memory(
+def test_body_with_too_many_values_in_any_field_is_refused_naming_the_limit_using_little_memory(
     field: Callable[[], bytes],
 ):
     """Such bodies, all under 32 MB, once blocked the event loop for 1 to 4 s and took 0.5 to 1.5 GB each."""
@@ -91,7 +91,7 @@ def counted(value: Any) -> tuple[int, int]:
 
 
 @given(value=JSON_VALUES, is_ascii=st.booleans(), slice_bytes=st.integers(1, 7))
-def test_value_count_of_a_body_is_exact_wherever_its_slices_are_cut(
+def test_value_count_of_a_body_is_exact_wherever_the_body_is_split_into_slices(
     value: Any, is_ascii: bool, slice_bytes: int
 ):
     raw = json.dumps(value, ensure_ascii=is_ascii).encode()

@@ -97,7 +97,7 @@ ABRT, KILL = 6, 9
         (True, ABRT, False, "", None),
     ],
 )
-def test_request_whose_engine_ends_three_times_fails_only_on_evidence_against_it(
+def test_three_engine_crashes_fail_a_request_but_three_external_kills_or_planned_exits_do_not(
     engines, planned, signal, oom, fault, outcome
 ):
     ticket = engines.dispatcher.submit(
@@ -123,7 +123,7 @@ def test_engine_that_sends_invalid_bytes_counts_as_faulty_whatever_its_exit_stat
     assert ticket.outcome == "engine_crashed"
 
 
-def test_engine_that_exits_before_its_link_is_lost_leaves_its_requests_waiting(engines):
+def test_requests_of_an_engine_that_exits_before_its_link_is_lost_wait_for_the_next_engine(engines):
     session, _ = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
@@ -147,7 +147,7 @@ def test_engine_counts_as_having_done_useful_work_once_a_client_got_a_new_token(
     assert not following.productive, "a token that the client has already is not new"
 
 
-def test_engine_that_returns_a_request_is_asked_to_exit_at_once(engines):
+def test_engine_that_returns_an_unfinished_request_is_asked_to_exit_at_once(engines):
     session, transport = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"

@@ -29,7 +29,7 @@ KILL, TERM, SEGV, ABRT = 9, 15, 11, 6
         (ExitEvidence(planned=True, signal=KILL, fault="it hangs"), EngineDeath.OWN_FAULT),
     ],
 )
-def test_kind_of_an_engines_death_follows_from_its_exit_status_and_other_evidence(
+def test_engine_death_is_classified_as_own_fault_planned_or_unknown_kill_by_the_evidence(
     evidence: ExitEvidence, death: EngineDeath
 ):
     assert evidence.death() is death

@@ -30,7 +30,7 @@ def test_idle_engine_that_reports_is_ready(liveness):
     assert (result.ok, result.state) == (True, State.READY)
 
 
-def test_engine_that_makes_steps_is_busy_for_any_duration(liveness):
+def test_engine_that_keeps_making_steps_counts_as_busy_and_never_as_hung(liveness):
     for second in range(100):
         liveness.on_event(_alive(second), float(second))
     result = liveness.judge(1, 100.0)
@@ -130,7 +130,7 @@ def test_engine_is_not_blamed_for_time_in_which_the_gateway_was_blocked(liveness
     assert "without progress for 31 s" in result.detail, "its own time without progress counts"
 
 
-def test_starting_engine_reports_growing_progress():
+def test_progress_of_a_starting_engine_grows_as_its_model_loads():
     liveness = EngineLiveness(TIMEOUT_S, 0.0)
     first = liveness.judge(0, 1.0)
     liveness.on_event(protocol.Loading("chat", 0.5), 2.0)

@@ -29,7 +29,9 @@ class Preparation:
 
 
 @pytest.mark.parametrize(("busy", "after_s"), [(False, EARLIEST_AFTER_S), (True, LATEST_AFTER_S)])
-async def test_standby_engine_is_prepared_in_an_idle_moment_or_at_the_latest_time(busy, after_s):
+async def test_standby_engine_is_prepared_early_in_an_idle_moment_or_otherwise_after_the_longest_wait(
+    busy, after_s
+):
     standby = Preparation(busy)
     standby.preparation.engine_ready()
     standby.preparation.engine_ready()  # the first preparation is under way

@@ -45,13 +45,15 @@ class Sent(list[Any]):
         self.append(message)
 
 
-async def test_answer_whose_new_gateway_dies_before_it_sends_is_read_from_the_next_gateway():
+async def test_answer_is_read_from_the_next_gateway_if_the_new_one_dies_before_sending_anything():
     sent = Sent()
     await DyingSuccessor(2).copy_answer_from_next("a1", 0, sent, has_started=False)
     assert sent == [BODY]
 
 
-async def test_answer_running_longer_than_the_retry_time_is_still_read_from_the_next_gateway(monkeypatch):
+async def test_answer_is_read_from_the_next_gateway_although_the_new_one_dies_after_the_retry_time(
+    monkeypatch,
+):
     """The retry time once counted from the beginning of the answer, so an answer that had taken 60 s was a
     500.
     """
@@ -77,7 +79,7 @@ async def test_answer_whose_new_gateway_dies_midway_is_broken_off_and_not_repeat
     assert sent == [{**BODY, "more_body": True}]
 
 
-async def test_request_whose_new_gateway_dies_before_it_answers_is_a_503_with_retry_after():
+async def test_request_forwarded_to_a_new_gateway_that_dies_before_answering_gets_503_with_retry_after():
     state, sent = HandedOver(), Sent()
     state.successor = DyingSuccessor(1)
     await ForwardToSuccessor(None, state)(SCOPE, None, sent)  # type: ignore[arg-type]

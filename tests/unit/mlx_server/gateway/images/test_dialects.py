@@ -217,7 +217,7 @@ def test_request_with_more_images_than_allowed_is_refused():
         chat({"role": "user", "images": FILES}, reader=sees(ImageLimits(max_images=2)))
 
 
-def test_image_for_a_vision_model_that_cannot_read_images_here_is_refused_with_the_reason():
+def test_image_for_a_vision_model_of_an_unsupported_family_is_refused_with_the_reason():
     reader = ImageReader("m", reason="images are not served here for models of the family brand_new_vl")
     with pytest.raises(
         BadRequest, match="reads text only here, as images are not served here for models of the family"

@@ -129,7 +129,7 @@ def test_in_flight_tokens_per_s_is_the_rate_of_the_last_seconds_only(gateway):
     assert gateway.entries()[0]["tokens_per_s"] < 5
 
 
-def test_in_flight_phase_of_a_request_follows_model_load_engine_death_and_new_engine(gateway):
+def test_in_flight_phase_of_a_request_changes_with_model_load_engine_death_and_engine_start(gateway):
     (first,), (second,), (third,) = gateway.submit("a"), gateway.submit("b", "other"), gateway.submit("c")
     phases = lambda: {entry["id"]: entry["phase"] for entry in gateway.entries()}  # noqa: E731
     assert phases() == {"a": "running", "b": "loading", "c": "queued"}
@@ -262,7 +262,7 @@ def test_cancel_of_an_unknown_id_or_of_the_gateways_own_request_returns_false(ga
     assert gateway.dispatcher.cancel("") is False
 
 
-def test_telemetry_totals_count_prompt_tokens_tokens_and_first_token_times_as_they_happen(gateway):
+def test_telemetry_totals_count_tokens_and_first_token_times_while_the_request_still_runs(gateway):
     (ticket,) = gateway.submit()
     gateway.clock.advance(1.5)
     gateway.token(ticket)

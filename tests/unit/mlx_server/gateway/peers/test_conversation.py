@@ -46,7 +46,7 @@ def test_conversation_with_another_model_system_prompt_or_first_message_shares_n
     assert memory.prefix_bytes(asked(**{**body, **changed}), [""]) == {"": 0}
 
 
-def test_long_prompts_share_a_prefix_in_whole_pieces():
+def test_shared_prefix_of_long_prompts_is_counted_in_whole_pieces_of_a_fixed_size():
     memory = PrefixMemory()
     memory.note(asked(prompt="x" * 10_000), "")
     assert memory.prefix_bytes(asked(prompt="x" * 20_000), [""]) == {"": 2 * PIECE_BYTES}

@@ -60,14 +60,14 @@ def test_engine_start_counts_as_far_off_only_if_an_open_breaker_delays_it_by_mor
 
 
 @given(choices())
-def test_machine_chosen_for_a_request_is_this_one_or_one_that_serves(drawn):
+def test_machine_chosen_for_a_request_is_this_machine_or_a_peer_that_serves_requests(drawn):
     here, peers = drawn
     chosen = machine_for(here, peers)
     assert chosen == HERE or any(peer.serves for peer in peers if peer.url == chosen)
 
 
 @given(choices())
-def test_free_machine_serves_a_request_itself_unless_a_free_peer_has_a_much_longer_prefix(drawn):
+def test_free_machine_serves_a_request_itself_unless_a_free_peer_has_much_more_of_its_prefix_cached(drawn):
     here, peers = drawn
     here = replace(here, serves=True, waiting=0, running=0, slots=1)
     chosen = next((peer for peer in peers if peer.url == machine_for(here, peers)), None)

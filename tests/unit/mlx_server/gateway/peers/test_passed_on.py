@@ -69,7 +69,7 @@ def test_answer_passed_with_invalid_records_id_or_path_is_refused(records, answe
         unpacked(data, answer_id, PATHS)
 
 
-def test_answer_passed_without_its_mark_or_already_finished_is_refused():
+def test_records_not_marked_as_passed_on_or_not_of_an_unfinished_answer_are_refused():
     with pytest.raises(BadRequest):
         unpacked(pack_record(HEAD), "an-id", PATHS)
     with pytest.raises(BadRequest):
@@ -96,5 +96,5 @@ def test_answer_passed_with_damaged_records_is_refused(cut, added):
         (b"[" * 100_000, ""),
     ],
 )
-def test_model_of_a_passed_request_is_read_from_a_body_of_any_form(body, model):
+def test_model_name_read_from_the_body_of_a_passed_request_is_empty_if_the_body_is_invalid(body, model):
     assert model_of(body) == model

@@ -22,7 +22,7 @@ def test_peer_machine_without_answers_for_five_seconds_is_dead_until_it_answers_
     assert not state.is_dead and state.machine("x").serves and state.next_poll_s == 1.0
 
 
-def test_peer_machine_is_known_with_its_requests_and_slots_from_its_health_answer():
+def test_running_and_waiting_requests_and_slots_of_a_peer_machine_are_read_from_its_health_answer():
     state = PeerState(0.0)
     state.heard({"status": "ok", "requests": {"running": 2, "queued": 1, "parked": 4, "slots": 8}}, 1.0)
     assert state.machine("x", 7) == Machine("x", True, 2, 5, 8, 7)

@@ -43,7 +43,7 @@ def test_request_that_makes_progress_between_engine_crashes_continues():
     assert not crashes.engine_died(OWN_FAULT, (5, 2.0), alone=True), "fewer tokens are not progress"
 
 
-def test_request_that_progresses_well_past_its_last_engine_crash_is_cleared():
+def test_request_that_progresses_well_past_its_last_engine_crash_has_its_crash_count_reset():
     crashes = _two_crashes_at(5)
     crashes.progressed(5 + TOKENS_TO_CANCEL_STRIKES - 1)
     assert crashes.must_run_alone

@@ -152,7 +152,7 @@ def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_start_comes
     assert held(dispatcher) == [0, 1, 0]
 
 
-async def test_engine_death_writes_one_event_naming_waiting_requests_and_one_for_lost_requests(engine):
+async def test_engine_death_logs_one_event_with_the_waiting_requests_and_one_with_the_lost_requests(engine):
     """Earlier, the events named how many requests waited but not how many failed."""
     log = io.StringIO()
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, log))
@@ -170,7 +170,7 @@ async def test_engine_death_writes_one_event_naming_waiting_requests_and_one_for
     assert lost["cause"] == "The engine cannot start: exit code 78."
 
 
-def test_embedding_and_model_load_that_waited_for_the_next_engine_count_as_continued(engine):
+def test_embedding_and_model_load_that_waited_for_the_next_engine_are_logged_as_resumed(engine):
     """Of an answer and an embedding that both went on after a crash, the page said "2 waited, 1 continued".
 
     A model that the gateway loads again by itself is no request of a client.

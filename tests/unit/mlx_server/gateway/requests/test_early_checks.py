@@ -121,7 +121,7 @@ async def test_answer_to_an_early_check_of_a_disconnected_client_is_ignored(engi
     assert not first.ended
 
 
-def test_early_checks_are_sent_a_few_at_a_time():
+def test_early_checks_beyond_the_limit_are_sent_only_when_earlier_ones_are_answered_or_forgotten():
     checks, ids = EarlyChecks(), [str(number) for number in range(MAX_AT_ONCE + 3)]
     for request_id in ids:
         checks.add(request_id)

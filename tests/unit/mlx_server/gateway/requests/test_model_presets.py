@@ -98,7 +98,7 @@ def test_request_of_a_model_without_a_preset_is_unchanged():
     assert with_preset(plain, body, request) == GenerationRequest(**vars(request) | {"model": "base:latest"})
 
 
-def test_loads_and_embeddings_of_a_preset_model_name_the_model_of_the_shared_weights():
+def test_load_or_embedding_for_a_model_with_a_preset_is_sent_with_the_name_of_its_base_model():
     body, _ = ollama_chat()
     assert with_preset(entry(), body, LoadRequest("mario:latest")).model == "base:latest"
     assert with_preset(entry(), body, EmbeddingRequest("mario:latest", ("x",))).model == "base:latest"

@@ -175,7 +175,7 @@ def test_model_loaded_before_the_engine_is_ready_does_not_start_a_suspect_reques
     assert table.engine_ready() == [SendToEngine("a")]
 
 
-def test_model_loaded_before_readiness_of_a_lost_engine_starts_nothing_on_the_next_engine(table):
+def test_model_loaded_by_an_engine_lost_before_readiness_starts_no_request_on_the_next_engine(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _die(table, 1.0)
@@ -227,7 +227,7 @@ def test_queued_request_waits_for_a_trial_start_within_its_waiting_time(table):
     assert [action.id for action in table.tick(119.0 + TRIAL_S, trial_at=119.0)] == ["a"]
 
 
-def test_queued_request_that_times_out_before_the_trial_start_fails_naming_its_time(table):
+def test_queued_request_that_times_out_before_the_trial_start_fails_with_the_time_until_that_start(table):
     _submit(table, "a", now=0.0)
     assert table.tick(119.0, trial_at=200.0) == []
     (failed,) = table.tick(120.0, trial_at=200.0)
@@ -351,7 +351,7 @@ def test_requests_suspected_of_engine_kills_run_alone_one_after_another():
     assert table.engine_ready() == [SendToEngine("b")]
 
 
-def test_death_of_a_hung_engine_counts_against_requests_that_it_gave_back(table):
+def test_death_of_a_hung_engine_counts_as_a_crash_of_requests_that_the_engine_gave_back(table):
     table.engine_ready()
     _submit(table, "a")
     for number in range(3):
@@ -362,7 +362,7 @@ def test_death_of_a_hung_engine_counts_against_requests_that_it_gave_back(table)
     assert [action.code for action in actions] == ["engine_crashed"]
 
 
-def test_engine_death_after_the_client_has_left_changes_nothing(table):
+def test_engine_death_causes_no_action_for_a_request_whose_client_has_disconnected(table):
     table.engine_ready()
     _submit(table, "a")
     table.engine_lost(1.0)

@@ -44,7 +44,9 @@ def nested(levels: int) -> dict[str, Any]:
         ({"tools": (nested(955),)}, "tools: JSON nested deeper than 500 levels."),
     ],
 )
-def test_request_that_cannot_be_encoded_is_refused_in_the_clients_terms(fields, sentence):
+def test_request_that_cannot_be_encoded_is_refused_with_an_error_that_names_the_clients_field(
+    fields, sentence
+):
     with pytest.raises(BadRequest) as caught:
         sendable(chat(**fields))
     assert caught.value.message.startswith(sentence)

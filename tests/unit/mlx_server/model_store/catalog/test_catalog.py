@@ -41,7 +41,9 @@ def test_model_catalog_without_installed_models_is_empty(config_of):
     assert catalog(config_of()) == []
 
 
-def test_model_catalog_lists_models_of_store_models_folder_and_path_sources(config_of, tmp_path):
+def test_model_catalog_lists_models_in_the_store_in_the_users_folder_and_at_configured_paths(
+    config_of, tmp_path
+):
     config = config_of({"here": {"source": "path:models/here"}, "big:8b": {"source": "hf:org/big"}})
     write_model(tmp_path / "models" / "here")
     write_model(layout.installed_path(config.models_dir, "big:8b"))

@@ -141,6 +141,8 @@ def test_model_has_no_draft_model_where_drafting_is_off(config_of):
         ),
     ],
 )
-def test_configuration_of_an_impossible_draft_model_is_refused(config_of, models, reason):
+def test_draft_model_configured_with_itself_an_invalid_source_or_a_taken_name_is_refused(
+    config_of, models, reason
+):
     with pytest.raises(ConfigError, match=reason):
         config_of(models)

@@ -39,13 +39,15 @@ def test_text_model_reads_no_images_and_gives_no_reason():
         (CONFIG, TOWERS, ["config.json"], "no preprocessor_config.json or processor_config.json"),
     ],
 )
-def test_vision_model_that_cannot_read_images_gives_the_reason(config, tensors, files, reason):
+def test_vision_model_whose_image_input_is_not_supported_gives_the_reason(config, tensors, files, reason):
     found = image_support(config, tensors, files)
     assert not found.reads_images and reason in found.reason
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_capability_vision_and_digest_depend_on_the_processor(tmp_path, family: str):
+def test_model_has_vision_only_with_processor_settings_and_its_digest_changes_with_them(
+    tmp_path, family: str
+):
     folder = write_model(
         tmp_path / family,
         {"w.weight": ("F16", [10, 100], 2000), "vision_tower.p.weight": ("F16", [10, 10], 200)},

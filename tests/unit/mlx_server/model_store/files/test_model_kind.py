@@ -77,13 +77,13 @@ def test_embedder_with_a_projection_that_no_module_describes_is_refused():
 
 
 @pytest.mark.parametrize("model_type", ["mpnet", "deberta-v2", "new"])
-def test_embedder_of_unknown_architecture_is_refused_by_name(model_type):
+def test_embedder_of_unknown_architecture_is_refused_with_an_error_that_names_the_architecture(model_type):
     kind = classify({"model_type": model_type}, (TRANSFORMER, POOLING), (), {})
     assert (kind.kind, kind.encoder) == ("embed", None)
     assert kind.reason == f"its architecture {model_type} is not supported for embeddings"
 
 
-def test_supported_embedder_names_its_encoder_and_no_reason():
+def test_supported_embedder_is_classified_with_its_encoder_and_without_a_reason_for_refusal():
     bare = Module("sentence_transformers.models.Dense", "2_Dense", DENSE)
     assert classify(BERT, (TRANSFORMER, POOLING, dense()), (), {}) == classify(BERT, (), (), {})
     assert classify(BERT, (TRANSFORMER, POOLING, bare), ("dense.0.weight",), {}).reason is None
@@ -151,7 +151,7 @@ def test_embedder_with_only_a_sentence_configuration_has_the_usual_pooling_of_it
         assert sentence_steps(modules, "").pooling == (pooling,)
 
 
-def test_embedder_prompt_is_the_prompt_with_the_default_name(tmp_path):
+def test_embedder_prompt_is_the_one_that_the_default_prompt_name_selects(tmp_path):
     path = tmp_path / "config_sentence_transformers.json"
     prompts = {"query": "query: ", "document": "passage: "}
     for name, prompt in ((None, ""), ("document", "passage: "), ("absent", "")):

@@ -55,7 +55,7 @@ def test_gguf_expert_size_missing_in_the_metadata_is_taken_from_the_tensor():
     assert (made["moe_intermediate_size"], made["norm_topk_prob"]) == (48, False)
 
 
-def test_gguf_rotary_size_given_for_the_hidden_size_is_ignored_for_the_head_size():
+def test_gguf_rotary_size_that_contradicts_the_head_size_is_ignored():
     """Ollama's converter writes the hidden size's value for Mistral Nemo, whose heads are smaller."""
     changes = {"rope.dimension_count": 16, "attention.key_length": 8, "attention.value_length": 8}
     assert config("llama", changes)["head_dim"] == 8

@@ -73,14 +73,16 @@ def test_tokenizer_from_gguf_does_not_read_a_user_defined_character_as_a_byte():
     ("rule", "stated", "first"),
     [("llama-bpe", None, True), ("llama-bpe", False, False), ("qwen2", None, False), ("qwen2", True, True)],
 )
-def test_tokenizer_from_gguf_adds_a_bos_token_as_the_file_or_its_rule_says(rule, stated, first):
+def test_tokenizer_from_gguf_adds_a_bos_token_as_the_file_says_or_else_as_its_splitting_rule_does(
+    rule, stated, first
+):
     more = {} if stated is None else {"tokenizer.ggml.add_bos_token": stated}
     tokenizer = rebuilt(METADATA | {"tokenizer.ggml.pre": rule} | more)
     assert tokenizer.encode("ab").tokens == (["<|im_start|>", "ab"] if first else ["ab"])
     assert tokenizer.encode("ab", add_special_tokens=False).tokens == ["ab"]
 
 
-def test_gguf_end_tokens_are_the_token_in_the_metadata_and_then_known_end_tokens():
+def test_gguf_end_tokens_are_the_one_in_the_metadata_followed_by_known_end_tokens():
     assert end_tokens(METADATA) == [2, 0]
 
 

@@ -99,7 +99,7 @@ def test_go_template_of_a_conversation_renders_messages_tool_calls_and_tools():
         ),
     ],
 )
-def test_go_template_expression_is_translated_or_refused_with_a_sentence(template, text):
+def test_go_template_expression_gives_the_expected_text_or_is_refused_as_untranslatable(template, text):
     if text is None:
         with pytest.raises(UntranslatableTemplate, match="."):
             to_jinja(template)

@@ -44,7 +44,9 @@ def test_models_in_ollamas_store_are_named_as_ollama_lists_them(config, ollama, 
     assert candidates.find_candidate(config, ollama.path, "org/model-gguf:q4_k_m").state == "convertible"
 
 
-def test_figures_of_a_model_in_ollamas_store_come_from_the_header_of_its_weights(config, ollama, weights):
+def test_family_quantization_and_size_of_a_model_in_ollamas_store_come_from_its_weights_header(
+    config, ollama, weights
+):
     ollama.add("tiny:1b", {"model": weights, "template": TEMPLATE.encode()})
     found = candidates.find_candidate(config, ollama.path, "tiny:1b")
     assert (found.family, found.quantization, found.state) == ("llama", "F32", "convertible")
@@ -52,7 +54,9 @@ def test_figures_of_a_model_in_ollamas_store_come_from_the_header_of_its_weights
     assert found.model.bytes == len(weights) + len(TEMPLATE)
 
 
-def test_each_model_in_ollamas_store_that_cannot_be_imported_has_the_reason(config, ollama, weights):
+def test_each_model_in_ollamas_store_that_cannot_be_imported_is_listed_with_the_reason(
+    config, ollama, weights
+):
     ollama.add("cut:1", {"model": weights + b"0"})
     blob = max((ollama.path / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     blob.write_bytes(weights[:-1000])

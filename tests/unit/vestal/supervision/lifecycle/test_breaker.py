@@ -20,7 +20,7 @@ def test_restart_breaker_stays_closed_if_a_success_interrupts_the_failures():
     assert breaker.allows_start(3)
 
 
-def test_restart_breaker_opens_for_open_s_at_the_limit_of_failures():
+def test_restart_breaker_at_its_failure_limit_stays_open_for_the_configured_time():
     breaker = opened(10)
     assert breaker.state is BreakerState.OPEN
     assert not breaker.allows_start(69.9)

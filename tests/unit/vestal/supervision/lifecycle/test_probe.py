@@ -11,12 +11,12 @@ def test_delay_between_readiness_probes_grows_from_50_ms_to_500_ms():
     assert delays[-1] == 0.5
 
 
-def test_probe_result_that_is_busy_or_loading_is_alive_although_not_ok():
+def test_probe_result_with_state_busy_or_loading_is_alive_although_the_probe_failed():
     assert ProbeResult(False, state=State.BUSY).alive
     assert ProbeResult(False, state=State.STARTING).alive
     assert not ProbeResult(False, state=State.DEGRADED).alive
 
 
-def test_probe_result_that_is_loading_is_not_ready_although_ok():
+def test_probe_result_with_state_loading_is_not_ready_although_the_probe_succeeded():
     assert not ProbeResult(True, state=State.STARTING).ready
     assert ProbeResult(True, state=State.DEGRADED).ready

@@ -112,7 +112,7 @@ def test_late_reports_about_an_earlier_process_of_a_child_change_nothing():
         assert not driver.actions
 
 
-def test_process_found_by_a_new_supervisor_is_adopted_with_its_age_and_must_be_ready():
+def test_process_found_by_a_new_supervisor_is_adopted_with_its_age_and_ready_after_a_probe():
     driver = ChildDriver()
     driver.now = 100
     driver.send(ProcessFound(77, age_s=50))
@@ -121,20 +121,20 @@ def test_process_found_by_a_new_supervisor_is_adopted_with_its_age_and_must_be_r
     assert driver.send(ReadyProbed(driver.child.run, OK)).child.state is State.READY
 
 
-def test_process_found_by_a_new_supervisor_but_not_adoptable_is_terminated_before_a_launch():
+def test_running_process_that_a_new_supervisor_cannot_adopt_is_terminated_before_a_launch():
     driver = ChildDriver().send(ProcessFound(77, adopt=False))
     assert driver.has_action(Terminate)
     assert not driver.has_action(Launch)
     assert driver.exit(ExitStatus()).has_action(Launch)
 
 
-def test_process_found_of_a_child_stopped_by_hand_is_terminated_and_not_started_again():
+def test_running_process_found_for_a_child_stopped_by_hand_is_terminated_and_not_restarted():
     driver = ChildDriver(replace(initial_state(POLICY), stopped_by_hand=True)).send(ProcessFound(77))
     assert driver.has_action(Terminate)
     assert driver.exit(ExitStatus()).child.state is State.STOPPED
 
 
-def test_process_found_behind_an_open_breaker_counts_as_the_trial_start():
+def test_running_process_found_while_the_breaker_is_open_counts_as_the_trial_start():
     driver = open_child().send(ProcessFound(77))
     assert driver.child.breaker.state is BreakerState.HALF_OPEN
     driver.send(ReadyProbed(driver.child.run, OK))

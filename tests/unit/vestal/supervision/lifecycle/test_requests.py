@@ -43,7 +43,7 @@ def test_start_request_of_a_child_without_a_ready_probe_makes_it_ready_once_laun
     assert driver.child.state is State.READY
 
 
-def test_start_request_behind_an_open_breaker_waits_unless_it_resets_the_breaker():
+def test_start_request_while_the_breaker_is_open_waits_unless_the_request_resets_the_breaker():
     driver = open_child().send(Stop()).send(Start())
     assert driver.child.state is State.OPEN
     assert driver.send(Restart()).child.state is State.OPEN
@@ -141,21 +141,21 @@ def test_restart_request_in_backoff_waits_unless_it_resets_the_backoff():
 # --- hold ---
 
 
-def test_coupled_child_that_dies_asks_for_its_siblings_restart_and_waits_for_release():
+def test_dead_child_of_a_coupled_group_has_its_siblings_restarted_and_launches_when_released():
     driver = ChildDriver(initial_state(POLICY, coupled=True)).send(Start()).launch_and_ready().exit(at=20)
     assert driver.has_action(RestartSiblings)
     assert not driver.has_action(Launch)
     assert driver.send(ReleaseHold()).has_action(Launch)
 
 
-def test_child_on_hold_in_backoff_waits_for_its_delay_and_for_release():
+def test_child_of_a_coupled_group_in_backoff_launches_only_after_its_release_and_its_delay():
     driver = ChildDriver(initial_state(POLICY, coupled=True)).send(Start()).launch_and_ready().exit()
     assert driver.child.state is State.BACKOFF
     assert driver.send(ReleaseHold()).child.state is State.BACKOFF
     assert driver.fire_timer().has_action(Launch)
 
 
-def test_hold_request_stops_a_running_child_until_its_release():
+def test_running_child_stopped_by_a_hold_request_launches_again_when_released():
     driver = ready_child().send(StopAndHold("a died"), 20)
     assert driver.has_action(Terminate)
     driver.exit(ExitStatus(signal=15))

@@ -80,7 +80,7 @@ def test_child_that_does_no_useful_work_gets_no_more_restarts_than_the_intensity
     assert driver.child.state is State.OPEN
 
 
-def test_run_with_useful_work_after_a_burst_of_deaths_lowers_the_weight_of_those_deaths():
+def test_run_with_useful_work_after_a_burst_of_deaths_reduces_their_weight_in_the_restart_limit():
     """Five engines are killed while each replays; the engine after them works, and is killed too."""
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 6):

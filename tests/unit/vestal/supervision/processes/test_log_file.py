@@ -15,7 +15,7 @@ def test_log_file_of_a_child_is_rotated_only_if_it_exceeds_its_maximum(tmp_path:
     assert (tmp_path / "logs" / "a.log.1").read_text() == "0123456789a"
 
 
-def test_last_log_lines_of_a_child_are_of_this_run_and_not_empty(tmp_path: Path):
+def test_last_log_lines_of_a_child_are_the_newest_nonempty_lines_of_the_current_run(tmp_path: Path):
     path = tmp_path / "a.log"
     path.write_text("old\n")
     since = path.stat().st_size

@@ -78,7 +78,7 @@ def test_tokens_before_last_message_counts_the_prompt_tokens_of_all_earlier_mess
     assert "How?" not in before
 
 
-def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_or_plain_text():
+def test_tokens_before_last_message_is_zero_for_one_message_for_plain_text_or_if_the_template_raises():
     assert before_last_message(chat(("user", "Why?")), Tokenizer()) == ""
     refused = chat(("system", "Be brief."), ("user", "Why?"))
     assert before_last_message(refused, Strict()) == ""
@@ -89,7 +89,7 @@ def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_
 HELLO = chat(("user", "Hello"))
 
 
-def test_chat_refused_by_its_template_is_an_invalid_request_with_the_templates_message():
+def test_chat_refused_by_its_template_fails_the_request_with_the_templates_error_message():
     error = refusal(HELLO, Tokenizer(ValueError("roles must alternate")))
     assert (error.code, error.retryable) == ("invalid_request", False)
     assert str(error) == "The chat template of m refuses these messages: roles must alternate"
@@ -99,13 +99,13 @@ def test_template_error_message_that_quotes_the_whole_chat_is_shortened():
     assert len(str(refusal(HELLO, Tokenizer(ValueError("Rendered chat:\n" + "x" * 10**6))))) < 400
 
 
-def test_chat_template_that_exceeds_a_limit_is_an_invalid_request_that_names_the_limit():
+def test_chat_template_that_exceeds_a_limit_fails_the_request_with_an_error_that_names_the_limit():
     error = refusal(HELLO, Tokenizer(TemplateLimitExceeded("took longer than 5 s")))
     assert error.code == "invalid_request"
     assert str(error).startswith("The chat template of m took longer than 5 s and was stopped: shorten")
 
 
-def test_template_process_that_dies_again_fails_the_request_with_an_internal_error():
+def test_death_of_the_process_that_renders_chat_templates_fails_the_request_with_internal_error():
     error = refusal(HELLO, Tokenizer(TemplateProcessDied("it was ended by SIGKILL")))
     assert error.code == "internal_error"
     assert "it was ended by SIGKILL" in str(error)

@@ -101,7 +101,7 @@ def test_shortening_a_conversation_drops_the_oldest_turns_and_keeps_system_and_l
     assert len(server.prompt(chat(*kept))) > 100
 
 
-def test_shortening_leaves_a_long_conversation_whole_if_the_client_forbids_it():
+def test_conversation_longer_than_the_context_is_not_shortened_if_truncate_is_false():
     """With `truncate: false`, Ollama's clients ask for a refusal instead of a shortened prompt."""
     op = chat(*turns(20), LAST, truncate=False, context_tokens=300)
     assert len(Server(2000).prompt(op)) > 300  # the caller refuses what is longer than the context
@@ -121,7 +121,7 @@ def test_shortened_prompt_leaves_room_for_the_answer(shift, max_tokens, room):
     assert 256 - 60 < len(Server(256).prompt(op)) <= 256 - room
 
 
-def test_prompt_without_droppable_turns_is_unchanged_although_it_leaves_little_room():
+def test_prompt_without_droppable_turns_is_unchanged_even_if_it_leaves_little_room_for_the_answer():
     for shortens_text in (True, False):
         op = chat({"role": "user", "content": "y" * 240}, shortens_text=shortens_text)
         assert len(Server(280).prompt(op)) == 240 + len("^<user><assistant>")
@@ -144,7 +144,7 @@ def test_shortened_chat_of_an_agent_loses_its_oldest_tool_calls_and_keeps_its_ta
     assert kept[2:] == tuple(work[-len(kept) + 2 :])
 
 
-def test_shortened_prompts_of_a_growing_conversation_mostly_begin_with_the_same_tokens():
+def test_most_shortened_prompts_of_a_growing_conversation_begin_with_the_tokens_of_the_previous_one():
     """If each request dropped only as much as it must, no part of its prompt would be in the prompt cache."""
     server, prompts = Server(1200), []
     for count in range(60, 120):
@@ -213,7 +213,7 @@ def test_shortened_text_loses_its_beginning_but_keeps_the_bos_token():
     assert 200 - 50 <= len(prompt) <= 200 - 25
 
 
-def test_shortening_leaves_a_long_text_whole_if_the_client_forbids_it():
+def test_text_longer_than_the_context_is_not_shortened_if_shift_or_truncate_is_false():
     for op in (text("a" * 500, shift=False), text("a" * 500, truncate=False)):
         assert len(Server(200).prompt(op)) == 501  # the caller refuses it
 

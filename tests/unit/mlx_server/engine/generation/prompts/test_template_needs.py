@@ -95,7 +95,7 @@ def call(city: str, **more: Any) -> dict[str, Any]:
     ],
     ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
 )
-def test_template_probe_finds_the_needs_of_each_model_familys_template(template, needs):
+def test_template_probe_finds_which_message_forms_each_model_familys_template_requires(template, needs):
     assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
 
 
@@ -115,7 +115,7 @@ def test_template_probe_that_renders_nothing_or_exceeds_limits_returns_the_defau
 
 
 @pytest.mark.parametrize("template", ALL)
-def test_system_message_in_mid_conversation_stays_in_its_place(template):
+def test_system_message_in_mid_conversation_is_rendered_between_its_neighbors_by_every_template(template):
     """Claude Code sends such messages; moved to the front they would empty the prompt cache at each turn."""
     turns = (said("user", "One"), said("assistant", "Two"), said("system", "Brief"), said("user", "Three"))
     text = rendered(template, *turns)
@@ -172,7 +172,7 @@ def test_two_tool_calls_of_one_message_are_each_rendered_before_their_own_result
     assert text.index("Oslo") < text.index("sun") < text.index("Rome") < text.index("rain")
 
 
-def test_thinking_text_under_any_field_name_reaches_the_template():
+def test_thinking_in_reasoning_content_is_rendered_by_a_template_that_reads_another_field():
     """gpt-oss reads `thinking`, others read `reasoning_content`, which is what the gateway sends."""
     asked = said("assistant", "", tool_calls=[call("Oslo")], reasoning_content="Look it up.")
     turns = (said("user", "Hi"), asked, said("tool", "rain"))
@@ -220,12 +220,12 @@ def test_tool_call_that_the_template_omits_is_rendered_as_text_in_the_models_mar
     assert "available_tools" in text and "<|start_of_role|>tool<|end_of_role|>5" in text
 
 
-def test_empty_assistant_message_at_the_end_of_a_chat_begins_an_answer():
+def test_empty_assistant_message_at_the_end_of_a_chat_is_rendered_as_the_start_of_the_answer():
     turns = (said("user", "Hi"), said("assistant", ""))
     assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
 
 
-def test_message_content_in_parts_is_rendered_together_with_merged_text():
+def test_message_content_in_parts_is_rendered_if_its_message_is_merged_with_other_text():
     parts = [{"type": "text", "text": "Be brief"}]
     turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
     assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
@@ -252,7 +252,7 @@ def test_system_message_stays_before_the_first_turn_although_the_template_would_
     assert text.count("Brief") == 1
 
 
-def test_chat_still_refused_after_adaptation_to_its_template_is_rendered_plainly():
+def test_chat_still_refused_by_its_template_is_rendered_with_the_system_message_in_the_user_turn():
     """No probe shows that this template objects to a word."""
     template = CHATML.replace(
         "{{ m.content }}",

@@ -42,7 +42,7 @@ def refusal(make: Any, *given: Any, **fields: Any) -> str:
     ("role", "read"),
     [("USER", "user"), ("Developer", "system"), ("function", "tool"), ("moderator", "user")],
 )
-def test_ollama_role_in_any_case_and_by_any_name_is_accepted(role, read):
+def test_ollama_role_is_accepted_in_any_case_and_an_unknown_role_becomes_user(role, read):
     """Ollama lowers the case of a role and accepts any: langchain4j sends USER, others send developer."""
     assert chat({"role": role, "content": "a"}).messages == ({"role": read, "content": "a"},)
 
@@ -106,7 +106,7 @@ def test_ollama_num_predict_and_num_ctx_far_out_of_range_become_unlimited_or_the
 
 @pytest.mark.parametrize("value", ["warm", "nan", "1e999", True, [], {}, "1" * 100])
 @pytest.mark.parametrize("option", ["temperature", "num_ctx", "seed"])
-def test_ollama_option_that_is_not_a_number_is_refused_by_name(option, value):
+def test_ollama_option_that_is_not_a_number_is_refused_with_an_error_that_names_the_option(option, value):
     assert f"options.{option}" in refusal(chat, options={option: value})
 
 
@@ -160,7 +160,7 @@ def test_ollama_think_in_each_form_sets_thinking_and_its_effort(think, thinks, e
 
 
 @pytest.mark.parametrize("think", ["true", "", "extreme", 1, []])
-def test_ollama_think_with_an_unknown_level_is_refused_by_name(think):
+def test_ollama_think_with_an_unknown_level_is_refused_with_an_error_that_names_the_field(think):
     assert refusal(chat, think=think).startswith("think: ")
 
 

@@ -108,7 +108,7 @@ def server(tmp_path):
     return server
 
 
-async def test_ollama_root_and_version_routes_answer_with_the_texts_that_clients_compare(server):
+async def test_ollama_root_and_version_routes_return_the_text_and_version_that_clients_require(server):
     """`codex --oss` refuses a server below 0.13.4."""
     assert (await server.http.get("/")).text == "Ollama is running"
     for path in ("/", "/api/version", "/api/tags"):
@@ -343,7 +343,7 @@ async def test_go_template_of_a_created_model_is_translated_for_chats_and_shown_
     assert "{% macro turn" in server.sent[0].chat_template
 
 
-async def test_ollama_push_is_refused_in_one_sentence(server):
+async def test_ollama_push_is_refused_with_400_and_a_message_that_models_are_not_pushed(server):
     status, (error,) = await server.post("/api/push", {"model": "base:1b"})
     assert status == 400
     assert "not pushed" in error["error"]

@@ -183,7 +183,7 @@ def test_responses_api_reasoning_is_returned_as_encrypted_content_if_the_client_
     assert text_of_opaque(item["encrypted_content"]) == "hm"
 
 
-def test_responses_api_logprobs_are_in_the_delta_event_and_with_the_whole_text():
+def test_responses_api_logprobs_are_in_the_delta_event_the_done_event_and_the_final_response():
     token = protocol.TokenLogprob("Hi", (72, 105), -0.5)
     part = AnswerPart("Hi", logprobs=(protocol.Logprobs(token, (token,)),))
     found = written(events_of(), part, done())

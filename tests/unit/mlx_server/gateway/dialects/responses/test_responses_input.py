@@ -123,13 +123,13 @@ def test_responses_api_compaction_becomes_a_user_message_and_a_foreign_compactio
         messages([ours | {"encrypted_content": "gAAAAABpM0Yj"}])
 
 
-def test_responses_api_tool_output_needs_a_known_call_of_this_input_or_of_an_earlier_response():
+def test_responses_api_tool_output_without_its_call_in_the_input_or_an_earlier_response_is_refused():
     with pytest.raises(BadRequest, match=r"input\.1\.call_id: no call has the id 'c1'"):
         read([USER, OUTPUT])
     assert len(read([OUTPUT], earlier=[CALL]).items) == 1
 
 
-def test_responses_api_input_items_of_unsupported_types_are_skipped_and_named():
+def test_responses_api_input_items_of_unsupported_types_are_skipped_and_their_types_listed():
     given = [USER, {"type": "web_search_call", "id": "ws_1"}, {"type": "local_shell_call", "x": []}, USER]
     found = read(given)
     assert len(found.items) == 2
@@ -144,7 +144,7 @@ def test_responses_api_custom_tool_calls_in_the_input_become_function_calls():
     assert answered["content"] == "ok"
 
 
-def test_responses_api_item_reference_is_replaced_by_the_stored_item_or_not_found():
+def test_responses_api_item_reference_is_replaced_by_the_stored_item_or_refused_as_not_found():
     stored = {"msg_9": read("earlier").items[0]}
     assert chat_messages(None, read([{"type": "item_reference", "id": "msg_9"}], stored=stored).items) == [
         {"role": "user", "content": "earlier"}
@@ -182,7 +182,7 @@ def test_responses_api_input_image_for_a_text_model_is_replaced_by_a_sentence():
     assert unreadable_parts(found.items) == ["input_image"]
 
 
-def test_responses_api_input_file_with_text_is_read_and_a_pdf_is_not():
+def test_responses_api_input_file_with_text_is_added_to_the_prompt_and_a_pdf_is_reported_unreadable():
     def part(data: bytes, prefix: str = "") -> dict[str, str]:
         return {
             "type": "input_file",
@@ -324,7 +324,7 @@ def test_responses_api_body_with_an_unsupported_feature_is_refused(fields, said)
         {"text": {"format": {"type": "xml"}}},
     ],
 )
-def test_responses_api_body_beyond_the_limits_of_the_api_is_refused(fields):
+def test_responses_api_field_beyond_openais_limits_is_refused_with_an_error_that_names_the_field(fields):
     with pytest.raises(BadRequest, match=next(iter(fields))):
         body(**fields)
 
