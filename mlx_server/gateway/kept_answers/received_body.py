@@ -36,10 +36,14 @@ class ReceivedBody:
         return b"".join(self._parts)
 
     def replace(self, body: bytes) -> None:
-        """Have `body` written to the log instead of the received body. The digest does not change."""
+        """Replace the collected parts by `body`, which is then written to the answer log instead of the
+        received body. The digest stays that of the received body.
+        """
         self._parts = [body]
 
     def take_parts(self) -> list[bytes]:
-        """Return the parts of the body, and remove them from memory here."""
+        """Return the parts of the body that have arrived, and remove them from this object to free the
+        memory.
+        """
         parts, self._parts = self._parts, []
         return parts

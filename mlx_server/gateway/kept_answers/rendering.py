@@ -55,9 +55,7 @@ class Rendering:
 
     @property
     def status(self) -> int | None:
-        """Replace the collected parts by `body`, which is then written to the answer log instead of the
-        received body. The digest stays that of the received body.
-        """
+        """Return the HTTP status; None until the route has sent it."""
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
@@ -89,9 +87,7 @@ class Rendering:
         self.wake()
 
     def hold(self) -> None:
-        """Return the parts of the body that have arrived, and remove them from this object to free the
-        memory.
-        """
+        """Hold back all further messages until `release` adds them or `freeze` drops them."""
         if self._held is None and not self.is_complete:
             self._held = []
 
