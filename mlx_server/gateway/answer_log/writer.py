@@ -61,7 +61,10 @@ class _Pending:
 
 
 class Writer:
-    """Owns the writing thread. The event loop calls all public methods; none of them waits for the disk."""
+    """Owns the thread that writes the answers' files in `folder`. The event loop calls all public methods;
+    none of them waits for the disk. At most `max_waiting_bytes` may wait to be written (see `append`). Failed
+    writes and lost answers are reported to `reports`.
+    """
 
     def __init__(
         self, folder: AnswerFolder, reports: WritingReports, max_waiting_bytes: int = MAX_WAITING_BYTES
@@ -71,9 +74,9 @@ class Writer:
         self._touched: dict[int, None] = {}  # numbers of files with something to do, in order
         self._jobs: list[Callable[[], None]] = []
         self._waiting_bytes = 0
-        self._closing = False
         self._failing = False
-        self._open: set[AnswerFile] = set()  # only the thread uses it
+        self._open: set[AnswerFile] = set()  # only the thread uses it, and `_is_closed`
+        self._is_closed = False
         self._lock = threading.Lock()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread at once
         self._asleep = False
@@ -90,22 +93,28 @@ class Writer:
 
     def append(self, number: int, data: Chunk) -> bool:
         """Queue bytes for the file with this number. Return False, and queue nothing, if too many bytes wait
-        already.
+        already. If the file's answer was lost, which the event loop may not know yet, drop the bytes.
         """
         with self._lock:
+            pending = self._files.get(number)
+            if pending is None:
+                return True
             if self._waiting_bytes and self._waiting_bytes + len(data) > self._max_waiting_bytes:
                 self._failing = True  # so that `_report` reports when writing works again
                 return False
             self._waiting_bytes += len(data)
-            self._files[number].chunks.append(data)
+            pending.chunks.append(data)
             self._touch(number)
         return True
 
     def end(self, number: int) -> None:
-        """Rename the file to mark its answer as ended, once all bytes that wait for the file are written."""
+        """Rename the file with this number, to mark its answer as ended, once all its bytes are written. If
+        its answer was lost, do nothing.
+        """
         with self._lock:
-            self._files[number].fate = _Fate.ENDED
-            self._touch(number)
+            if (pending := self._files.get(number)) is not None:
+                pending.fate = _Fate.ENDED
+                self._touch(number)
 
     def remove(self, name: FileName) -> None:
         """Delete a file, and the bytes that wait to be written to it."""
@@ -126,7 +135,9 @@ class Writer:
         return future
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run `job`, which must not raise, on the writing thread."""
+        """Queue `job`, which must not raise, for the thread that writes the files, and return at once. Jobs
+        run in order.
+        """
         self._put(job)
 
     def flush(self) -> Future[None]:
@@ -136,12 +147,12 @@ class Writer:
         return future
 
     def close(self) -> Future[None]:
-        """Do what `flush` does, then close all files and end the thread. Return the future that `flush`
-        returns.
+        """Have the thread that writes the files write all bytes that are queued now, as far as the disk
+        permits, close all files and end. Return a future that is done when the files are closed.
         """
-        with self._lock:
-            self._closing = True
-        return self.flush()
+        future: Future[None] = Future()
+        self._put(lambda: self._finish_closing(future))
+        return future
 
     # --- under the lock ---
 
@@ -175,23 +186,22 @@ class Writer:
             with self._lock:
                 touched, self._touched = self._touched, {}
                 jobs, self._jobs = self._jobs, []
-                closing = self._closing
             if not self._write_all(list(touched)):
                 retry_at_s = time.monotonic() + RETRY_S
-            if closing or len(self._open) > MAX_OPEN_FILES:
+            if len(self._open) > MAX_OPEN_FILES:
                 self._close_files()
             for job in jobs:
                 job()
-            if closing:
+            if self._is_closed:
                 return
             idle = not (touched or jobs)
 
     def _wait(self, idle: bool, gather_s: float) -> None:
-        """Let bytes to write gather for `gather_s` seconds, or until a job arrives. If `idle`, wait first, as
-        long as necessary, until there are bytes to write or a job to run.
+        """Wait for work. If `idle`, first wait without a limit until there are bytes to write or a job to
+        run. Then wait `gather_s` seconds, in which more bytes may arrive, or until a job arrives.
 
-        While records keep coming, the event loop need not wake the thread, which checks for records every
-        `gather_s` seconds.
+        While bytes keep coming, the thread looks for them every `gather_s` seconds, so the event loop need
+        not wake it.
         """
         if idle:
             with self._lock:
@@ -219,8 +229,8 @@ class Writer:
         return error is None
 
     def _write(self, pending: _Pending) -> bool:
-        """Write the bytes that wait for a file, then rename or delete the file if its fate says so. Return
-        whether the file grew.
+        """Write the bytes that wait for a file, then rename the file if `pending.fate` is ENDED. If the fate
+        is REMOVED, delete the file instead. Return whether the file grew. Raises OSError if the disk fails.
         """
         with self._lock:
             chunks, pending.chunks, fate = pending.chunks, [], pending.fate
@@ -291,6 +301,15 @@ class Writer:
             future.set_exception(error)
         else:
             future.set_result(data)
+
+    def _finish_closing(self, future: Future[None]) -> None:
+        """Close the files and complete `future`. The thread ends after the job that calls this.
+
+        This is a job and no flag, so that the thread cannot end before it has completed the future.
+        """
+        self._close_files()
+        self._is_closed = True
+        _finish(future)
 
     def _close_files(self) -> None:
         for file in self._open:

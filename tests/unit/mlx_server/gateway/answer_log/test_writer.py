@@ -1,0 +1,72 @@
+"""The thread that writes the answer log: faults and closes that fall between two of its steps."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlx_server.gateway.answer_log import FORMAT
+from mlx_server.gateway.answer_log.file_names import FileName
+from mlx_server.gateway.answer_log.folder import AnswerFolder
+from mlx_server.gateway.answer_log.writer import GATHER_S, Writer
+from tests.disks.answer_log_fixtures import FaultyFolder
+
+
+class Reports:
+    """Takes the writer's reports, and holds back its thread while an answer is reported as lost."""
+
+    def __init__(self) -> None:
+        self.is_losing = threading.Event()
+        self.may_go_on = threading.Event()
+        self.lost: list[FileName] = []
+
+    def writing_failed(self, error: OSError) -> None:
+        """Ignore the failure."""
+
+    def writing_works(self) -> None:
+        """Ignore the recovery."""
+
+    def answer_lost(self, name: FileName) -> None:
+        """Wait as long as the event loop is busy with something else."""
+        self.is_losing.set()
+        assert self.may_go_on.wait(30)
+        self.lost.append(name)
+
+
+class HeldUpWriter(Writer):
+    """A writer whose caller is held up, longer than the thread gathers bytes, just before it queues a job."""
+
+    def _put(self, job: Callable[[], None]) -> None:
+        time.sleep(4 * GATHER_S)
+        super()._put(job)
+
+
+def test_records_of_an_answer_that_was_just_lost_are_dropped_without_an_error(tmp_path: Path):
+    folder, reports = FaultyFolder(tmp_path / "answers"), Reports()
+    folder.lock()
+    writer, name = Writer(folder, reports), FileName(1, "a", None, FORMAT, ended=False)  # type: ignore[arg-type]
+    folder.error = errno.EACCES  # an error after which no write is tried again
+    writer.add(name)
+    writer.append(1, b"begun")
+    assert reports.is_losing.wait(30)
+    assert writer.append(1, b"more")
+    writer.end(1)
+    writer.remove(name)
+    reports.may_go_on.set()
+    writer.close().result(30)
+    assert reports.lost == [name]
+
+
+def test_close_is_finished_although_its_caller_was_held_up_while_the_thread_wrote(tmp_path: Path):
+    """Once, the thread saw the flag of `close` before the job that completes its future, and ended."""
+    folder = AnswerFolder(tmp_path / "answers")
+    folder.lock()
+    writer = HeldUpWriter(folder, Reports())  # type: ignore[arg-type]
+    writer.add(FileName(1, "a", None, FORMAT, ended=False))
+    writer.append(1, b"begun")
+    writer.close().result(10)
+    (path,) = [path for path in (tmp_path / "answers").iterdir() if FileName.parse(path.name)]
+    assert path.read_bytes() == b"begun"
